@@ -1,0 +1,35 @@
+"""The only place that asks the time or draws randomness."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+
+class SystemClock:
+    """Wall time for rows, monotonic time for decisions; a jump of the wall clock moves no quota."""
+
+    time_ns = staticmethod(time.time_ns)
+    monotonic = staticmethod(time.monotonic)
+
+
+_random = random.Random(os.urandom(16))  # noqa: S311 - ids, not secrets
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(16)))
+
+
+def uuid7(time_ns: int) -> bytes:
+    """Return a UUID version 7 (RFC 9562 section 5.7) as 16 bytes: milliseconds, then 74 random bits."""
+    bits = _random.getrandbits(74)
+    value = (time_ns // 1_000_000 & 0xFFFF_FFFF_FFFF) << 80 | 0x7000 << 64 | (bits >> 62) << 64
+    return (value | 0x8000_0000_0000_0000 | bits & 0x3FFF_FFFF_FFFF_FFFF).to_bytes(16, "big")
+
+
+def random_bytes(count: int) -> bytes:
+    """Return `count` bytes fit for keys and salts."""
+    return os.urandom(count)
+
+
+def jitter() -> float:
+    """Return a number in [0, 1) that spreads retries."""
+    return _random.random()

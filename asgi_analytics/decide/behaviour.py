@@ -1,0 +1,123 @@
+"""Running facts of a session and of the site, each kept in O(1) per answer.
+
+What counts decides that no human is flagged:
+
+- A page load is an answer that delivered a page. A reload of the page before is none, so a tab that polls stays silent.
+- An error is a path answered 4xx that was not seen failing before. 429 (ours, or a limiter's further in) and 5xx (the
+  app's own fault) are none.
+- People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
+  comes from outside and then follows links, so a session holds at most as many people as it has entries and as it has
+  inner steps. The price: a program that forges alternating Referers buys itself up to MAX_PEOPLE times the slack in the
+  signals that are measured per person; its quotas, its timing and its order stay what they are.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import log
+from zlib import crc32
+
+from ..model import Answer, Behaviour
+from . import window
+
+MINUTE = 60.0  # seconds
+FIVE_MINUTES = 300.0  # seconds
+MAX_PATH = 256  # characters of a path that tell pages apart
+MAX_SITE_PAGES = 65_536
+MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
+MAX_PEOPLE = 50
+GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
+PAGE_BITS = 1024
+ERROR_BITS = 512
+
+# Linear counting (Whang and others, 1990): the distinct paths that so many set bits stand for; a full map counts as
+# one with a last free bit.
+DISTINCT_PAGES = tuple(round(-PAGE_BITS * log(max(PAGE_BITS - bits, 1) / PAGE_BITS)) for bits in range(PAGE_BITS + 1))
+_DIGITS = re.compile("[0-9]+")
+
+
+@dataclass(slots=True)
+class Site:
+    """What all visitors of this process load: the crc32 of up to MAX_SITE_PAGES paths, and how many loads in all."""
+
+    pages: set[int] = field(default_factory=set)
+    loads: int = 0
+
+    def size(self, own_loads: int) -> int:
+        """Return the number of known pages; 0 while a visitor of `own_loads` page loads taught most of them himself."""
+        known = len(self.pages)
+        return known if known >= MIN_SITE_PAGES and self.loads > 2 * own_loads else 0
+
+
+def path_number(path: str) -> int:
+    """Return the crc32 of a path; any text will do, lone surrogates too."""
+    return crc32(path.encode("utf-8", "surrogatepass"))
+
+
+@lru_cache(maxsize=2048)
+def page_facts(path: str) -> tuple[int, str]:
+    """Return a page's number and its sort key, in which runs of digits compare as numbers: /page/9 before /page/10."""
+    return path_number(path), _DIGITS.sub(_numeral, path)
+
+
+def load_page(facts: Behaviour, answer: Answer, site: Site, now: float) -> bool:
+    """Count a page that was delivered. Returns False for a reload of the page before, which changes nothing."""
+    number, key = page_facts(answer.path[:MAX_PATH])
+    if facts.page_loads:
+        if key == facts.last_page:
+            return False
+        _step(facts, key, now)
+    facts.page_loads += 1
+    facts.last_page = key
+    facts.last_page_at = now
+    bit = 1 << number % PAGE_BITS
+    if not facts.pages_bitmap & bit:
+        facts.pages_bitmap |= bit
+        facts.distinct_pages += 1
+    window.charge(facts.minute, MINUTE, now)
+    window.charge(facts.five_minutes, FIVE_MINUTES, now)
+    _follow(facts, answer)
+    site.loads += 1
+    if len(site.pages) < MAX_SITE_PAGES:
+        site.pages.add(number)
+    return True
+
+
+def meet_error(facts: Behaviour, path: str) -> bool:
+    """Count a path that was answered 4xx. Returns False when it was already counted."""
+    bit = 1 << path_number(path[:MAX_PATH]) % ERROR_BITS
+    if facts.errors_bitmap & bit:
+        return False
+    facts.errors += 1
+    # Half full it would take new paths for known ones; starting over costs a polled URL one more error.
+    facts.errors_bitmap = facts.errors_bitmap | bit if facts.errors % (ERROR_BITS // 2) else bit
+    return True
+
+
+def _numeral(run: re.Match[str]) -> str:
+    digits = run[0].lstrip("0")
+    return chr(len(digits)) + digits  # of two numbers the longer is the greater
+
+
+def _step(facts: Behaviour, key: str, now: float) -> None:
+    """Take in the way and the time from the page before; Welford's mean and variance, then exponentially weighted."""
+    facts.steps += 1
+    if key > facts.last_page:
+        facts.ascending += 1
+    facts.gaps = gaps = facts.gaps + 1
+    weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
+    difference = now - facts.last_page_at - facts.gap_mean
+    correction = difference * weight
+    facts.gap_mean += correction
+    facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
+
+
+def _follow(facts: Behaviour, answer: Answer) -> None:
+    if answer.from_outside:
+        facts.entries += 1
+    elif answer.inner:
+        facts.inner_steps += 1
+    people = facts.entries if facts.entries < facts.inner_steps else facts.inner_steps
+    facts.people = 1 if people == 0 else people if people < MAX_PEOPLE else MAX_PEOPLE

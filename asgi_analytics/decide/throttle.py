@@ -1,0 +1,92 @@
+"""Throttle levels: up by one on new evidence, down by one for every cool-down that passes.
+
+Each change spends the evidence of that moment. To climb again a visitor has to give more of it: a score above the spent
+one or a further high request count, a further minute of hurried page loads, a further run of errors.
+"""
+
+from __future__ import annotations
+
+from ..model import Actor, Throttle, ThrottleLevel
+from .behaviour import MINUTE
+from .window import estimate
+
+PAGE_LOADS_PER_MINUTE = 30.0  # a person's, above
+ERROR_RATE = 0.5  # above
+ERROR_REQUESTS = 20  # above
+LEVELS = tuple(ThrottleLevel)
+BLOCKED = ThrottleLevel.BLOCKED
+
+
+def effective_limit(limit: int, level: ThrottleLevel) -> int:
+    """Return the limit at a level: rounded down, at least 1 unless Blocked, which is 0."""
+    return max(1, int(limit * level.multiplier)) if level < BLOCKED else 0
+
+
+def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: float) -> tuple[str, ...]:
+    """Return a sentence for each criterion met on evidence not yet spent; empty while Blocked.
+
+    `further_loads` page loads per person since the last change make an unchanged score count again.
+    """
+    throttle, facts = visitor.throttle, visitor.behaviour
+    if throttle.level == BLOCKED:
+        return ()
+    reasons: tuple[str, ...] = ()
+    score, loads = visitor.score, (facts.page_loads - throttle.spent_page_loads) / facts.people
+    if score >= bot_score and (score > throttle.spent_score or loads >= further_loads):
+        reasons = (f"a score of {score} (limit {bot_score})",)
+    if loads > PAGE_LOADS_PER_MINUTE:
+        pace = min(loads, estimate(facts.minute, MINUTE, now) / facts.people)
+        if pace > PAGE_LOADS_PER_MINUTE:
+            reasons += (f"{pace:.0f} page loads in the last minute (limit {PAGE_LOADS_PER_MINUTE:g})",)
+    requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
+    if requests > ERROR_REQUESTS and errors > ERROR_RATE * requests:
+        reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
+    return reasons
+
+
+def escalate(visitor: Actor, reasons: tuple[str, ...], now: float) -> None:
+    """Raise the level by one, for these reasons, and spend the evidence."""
+    throttle = visitor.throttle
+    throttle.level = LEVELS[min(throttle.level + 1, BLOCKED)]
+    throttle.changed_at = now
+    throttle.reasons = reasons
+    spend(visitor)
+
+
+def cool_down(visitor: Actor, cooldown: float, now: float) -> None:
+    """Lower the level by one for every `cooldown` seconds since the last change, and spend the evidence."""
+    throttle = visitor.throttle
+    if now < throttle.changed_at:  # the clock went back: nobody waits longer than one cool-down for it
+        throttle.changed_at = now
+    steps = int((now - throttle.changed_at) / cooldown)
+    if not steps or not throttle.level:
+        return
+    throttle.level = LEVELS[max(throttle.level - steps, 0)]
+    throttle.changed_at += steps * cooldown
+    spend(visitor)
+
+
+def rest(throttle: Throttle, cooldown: float, now: float) -> float:
+    """Return the seconds until the level cools down by one."""
+    return throttle.changed_at + cooldown - now
+
+
+def adopt(visitor: Actor, level: ThrottleLevel, changed_at: float, reasons: tuple[str, ...]) -> None:
+    """Take over a level that was set elsewhere at `changed_at`, unless this one was changed later."""
+    throttle = visitor.throttle
+    if changed_at <= throttle.changed_at:
+        return
+    if level != throttle.level:
+        throttle.level = level
+        throttle.reasons = reasons
+        spend(visitor)
+    throttle.changed_at = changed_at
+
+
+def spend(visitor: Actor) -> None:
+    """Mark all evidence so far as spent."""
+    throttle, facts = visitor.throttle, visitor.behaviour
+    throttle.spent_score = visitor.score
+    throttle.spent_page_loads = facts.page_loads
+    throttle.spent_requests = facts.requests
+    throttle.spent_errors = facts.errors

@@ -1,0 +1,239 @@
+"""The verdict on a request: `admit` before the app runs, `judge` when it starts to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from ..model import Actor, Answer, Behaviour, Decision, Throttle, ThrottleLevel, Window
+from ..settings import Quota, Settings
+from . import signals, throttle, window
+from .behaviour import Site, load_page, meet_error
+from .throttle import BLOCKED, LEVELS
+
+__all__ = ["Policy", "Site", "admit", "adopt_level", "begin_session", "charge", "judge", "new_actor", "new_network"]
+
+Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
+_NOBODY = (Throttle(), Behaviour(), Window())
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the settings mean for verdicts, computed once."""
+
+    enforce: bool
+    quotas: tuple[Quota, ...]
+    network_quotas: tuple[Quota, ...]
+    limits: tuple[Limits, ...]  # of the visitor, one per throttle level
+    network_limits: Limits
+    sentences: tuple[tuple[str, ...], ...]  # why a quota refuses, one per throttle level and quota
+    network_sentences: tuple[str, ...]
+    cooldown: float
+    bot_score: int
+    further_loads: float  # page loads per person that make an unchanged score count again
+    rules: tuple[signals.Rule, ...]
+    site_pages: int  # 0: learned
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """Derive the policy from checked settings."""
+        return cls(
+            enforce=settings.mode == "enforce",
+            quotas=settings.limits,
+            network_quotas=settings.network_limits,
+            limits=tuple(_limits(settings.limits, level) for level in LEVELS),
+            network_limits=_limits(settings.network_limits, ThrottleLevel.NORMAL),
+            sentences=tuple(tuple(_sentence(quota, level) for quota in settings.limits) for level in LEVELS),
+            network_sentences=tuple(_sentence(quota, ThrottleLevel.NORMAL) for quota in settings.network_limits),
+            cooldown=settings.cooldown,
+            bot_score=settings.bot_score,
+            further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
+            rules=signals.rules(settings.signal_points, settings.signal_thresholds),
+            site_pages=settings.site_pages,
+        )
+
+
+def new_actor(quotas_count: int, outdated: bool = False) -> Actor:
+    """Return a visitor nobody knows yet; `outdated` is what `Agent.outdated` says of the browser."""
+    return Actor([Window() for _ in range(quotas_count)], outdated=outdated)
+
+
+def new_network(quotas_count: int) -> Actor:
+    """Return a client network: windows only, for nothing else of it is ever read or written."""
+    return Actor([Window() for _ in range(quotas_count)], *_NOBODY)
+
+
+def begin_session(visitor: Actor, now: float) -> None:
+    """Start a session: facts, signals, score and what was spent of them are new; level and cool-down stay."""
+    visitor.behaviour = Behaviour()
+    visitor.score = 0
+    visitor.signals = ()
+    throttle.spend(visitor)
+    window.charge(visitor.hour, signals.HOUR, now)
+
+
+def charge(visitor: Actor, units: int, policy: Policy, now: float) -> None:
+    """Add units that other workers charged; a window may come to hold more than its limit."""
+    for counter, quota in zip(visitor.windows, policy.quotas, strict=True):
+        window.charge(counter, quota.window, now, units)
+
+
+def adopt_level(visitor: Actor, level: ThrottleLevel, changed_at: float) -> None:
+    """Take over a level from another worker when it was changed later there; `changed_at` in monotonic seconds here."""
+    throttle.adopt(visitor, level, changed_at, ("another worker saw the evidence",))
+
+
+def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decision:
+    """Decide before the app runs. One unit is charged to each quota, or none at all when the request is refused."""
+    state = visitor.throttle
+    level, previous = state.level, None
+    if level:
+        throttle.cool_down(visitor, policy.cooldown, now)
+        if state.level != level:
+            level, previous = state.level, level
+        if level == BLOCKED:
+            return _refuse_blocked(visitor, policy, previous, now)
+    # window.remaining and window.reset, written out: this loop is what every request pays.
+    units, resets, fits = [], [], True
+    for counter, (size, limit) in zip(visitor.windows, policy.limits[level]):  # noqa: B905 - strict costs time
+        rest = counter.ends_at - now
+        if not 0.0 < rest <= size:
+            rest = window.turn(counter, size, now)
+        left = limit - counter.count - counter.previous * rest / size
+        if left <= 0.0:
+            fits = False
+        units.append(ceil(left) - 1)
+        resets.append(ceil(rest))
+    for counter, (size, limit) in zip(network.windows, policy.network_limits):  # noqa: B905 - as above
+        rest = counter.ends_at - now
+        if not 0.0 < rest <= size:
+            rest = window.turn(counter, size, now)
+        if counter.count + counter.previous * rest / size >= limit:
+            fits = False
+    if not fits:
+        return _refuse_quota(visitor, network, policy, units, resets, previous, now)
+    for counter in visitor.windows:
+        counter.count += 1
+    for counter in network.windows:
+        counter.count += 1
+    state.refused = False
+    decision = Decision(False, level, visitor.score, tuple(units), tuple(resets))
+    if previous is not None:
+        _tell_cool_down(decision, previous, policy)
+    return decision
+
+
+def judge(visitor: Actor, answer: Answer, site: Site, policy: Policy, decision: Decision, now: float) -> None:
+    """Take in how the app answers, before its headers leave, and bring `decision` up to date with the new level.
+
+    A refused request teaches nothing, not even in observe mode, so that observing shows what enforcing would do.
+    """
+    if decision.refused:
+        return
+    facts = visitor.behaviour
+    facts.requests += 1
+    if 400 <= answer.status < 500:
+        if answer.status == 429 or not meet_error(facts, answer.path):
+            return
+    elif not answer.page or not load_page(facts, answer, site, now):
+        return
+    signals.evaluate(visitor, policy.rules, site, policy.site_pages, now)
+    decision.score = visitor.score
+    reasons = throttle.new_evidence(visitor, policy.bot_score, policy.further_loads, now)
+    if reasons:
+        _escalate(visitor, reasons, site, policy, decision, now)
+    if visitor.throttle.level != decision.level:
+        _apply_level(visitor, policy, decision, now)
+
+
+def _escalate(
+    visitor: Actor, reasons: tuple[str, ...], site: Site, policy: Policy, decision: Decision, now: float
+) -> None:
+    signals.refresh(visitor, policy.rules, site, policy.site_pages, now)
+    if decision.previous_level is None:
+        decision.previous_level = visitor.throttle.level
+    throttle.escalate(visitor, (*reasons, *(finding.text for finding in visitor.signals)), now)
+    decision.reasons += visitor.throttle.reasons
+
+
+def _apply_level(visitor: Actor, policy: Policy, decision: Decision, now: float) -> None:
+    """Show the level in force in the decision of a request that was admitted at another."""
+    decision.level = level = visitor.throttle.level
+    limits = list(zip(visitor.windows, policy.limits[level], strict=True))
+    decision.remaining = tuple(window.remaining(counter, size, limit, now) for counter, (size, limit) in limits)
+    if level == BLOCKED:
+        decision.reset = (_rest(visitor, policy, now),) * len(limits)
+
+
+def _refuse_blocked(visitor: Actor, policy: Policy, previous: ThrottleLevel | None, now: float) -> Decision:
+    state = visitor.throttle
+    state.refused = True
+    seconds, count = _rest(visitor, policy, now), len(policy.quotas)
+    nothing, resets = (0,) * count, (seconds,) * count
+    decision = Decision(True, BLOCKED, visitor.score, nothing, resets, seconds, ("throttle",), state.reasons)
+    if previous is not None:
+        _tell_cool_down(decision, previous, policy)
+    return decision
+
+
+def _refuse_quota(
+    visitor: Actor,
+    network: Actor,
+    policy: Policy,
+    units: list[int],
+    resets: list[int],
+    previous: ThrottleLevel | None,
+    now: float,
+) -> Decision:
+    """Refuse for every quota that is used up: negative `units`. Such a quota resets when one unit fits again."""
+    visitor.throttle.refused = True
+    level = visitor.throttle.level
+    waits: list[int] = []
+    violated: list[str] = []
+    reasons: list[str] = []
+    for place, counter in enumerate(visitor.windows):
+        if units[place] < 0:
+            resets[place] = _whole(window.wait(counter, *policy.limits[level][place], now))
+            waits.append(resets[place])
+            violated.append(policy.quotas[place].name)
+            reasons.append(policy.sentences[level][place])
+    for place, (counter, (size, limit)) in enumerate(zip(network.windows, policy.network_limits, strict=True)):
+        if window.estimate(counter, size, now) >= limit:
+            waits.append(_whole(window.wait(counter, size, limit, now)))
+            violated.append(policy.network_quotas[place].name)
+            reasons.append(policy.network_sentences[place])
+    if level:
+        reasons.extend(visitor.throttle.reasons)
+    remaining = tuple([max(0, left + 1) for left in units])  # nothing was charged
+    decision = Decision(
+        True, level, visitor.score, remaining, tuple(resets), max(waits), tuple(violated), tuple(reasons)
+    )
+    if previous is not None:
+        _tell_cool_down(decision, previous, policy)
+    return decision
+
+
+def _tell_cool_down(decision: Decision, previous: ThrottleLevel, policy: Policy) -> None:
+    decision.previous_level = previous
+    sentence = f"cooled down from {previous.label} to {decision.level.label}, a level every {policy.cooldown:g} seconds"
+    decision.reasons += (sentence,)
+
+
+def _rest(visitor: Actor, policy: Policy, now: float) -> int:
+    return _whole(throttle.rest(visitor.throttle, policy.cooldown, now))
+
+
+def _whole(seconds: float) -> int:
+    """Round up to whole seconds that are surely enough; at least 1."""
+    return int(seconds) + 1
+
+
+def _limits(quotas: tuple[Quota, ...], level: ThrottleLevel) -> Limits:
+    return tuple((float(quota.window), throttle.effective_limit(quota.limit, level)) for quota in quotas)
+
+
+def _sentence(quota: Quota, level: ThrottleLevel) -> str:
+    limit = throttle.effective_limit(quota.limit, level)
+    seconds = "second" if quota.window == 1 else f"{quota.window} seconds"
+    lowered = f", {level.multiplier:.0%} of {quota.limit} at level {level.label}" if level else ""
+    return f'quota "{quota.name}" is used up ({limit} requests in {seconds}{lowered})'

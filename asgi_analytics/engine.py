@@ -1,0 +1,233 @@
+"""The parts of one middleware put together: built with the app, started by the first need, stopped with the process."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from .clock import SystemClock, random_bytes
+from .decide.verdict import Policy, Site, adopt_level, charge, new_actor, new_network
+from .embedded import EmbeddedPostgres
+from .errors import EmbeddedPostgresError, StoreUnavailable
+from .identify.countries import CountryTable
+from .identify.fingerprint import Fingerprinter
+from .identify.geoip import GeoLocator
+from .identify.request import clean_path
+from .identify.useragent import AgentReader
+from .identify.visitor import Identifier
+from .model import ThrottleLevel, Visitor
+from .protocols import Clock, Merged
+from .record.journal import left_over_bytes
+from .record.recorder import Counters, Recorder
+from .record.writer import Writer
+from .respond import Responder
+from .settings import Settings
+from .state import State
+from .store.postgres import PostgresStore
+
+log = logging.getLogger("asgi_analytics")
+LOG_INTERVAL = 20.0  # seconds between two lines of one kind
+MOST_PATHS = 4096  # remembered, of at most MOST_PATH characters
+MOST_PATH = 256
+
+
+class Engine:
+    """What one AnalyticsMiddleware works with. Building it starts nothing."""
+
+    def __init__(self, settings: Settings, dsn: str | None) -> None:
+        self.settings = settings
+        self.clock: Clock = settings.clock or SystemClock()
+        self.policy = Policy.of(settings)
+        self.site = Site()
+        self.responder = Responder(settings)
+        self.counters = Counters()
+        self.steps = (Step("identify_and_decide"), Step("judge_and_respond"), Step("record"))
+        self.syncs = settings.durability == "fsync"
+        self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, CountryTable.load())
+        fingerprinter = Fingerprinter(settings.site, random_bytes(32))
+        networks = len(settings.network_limits)
+        self.state = State(
+            max_visitors=settings.max_visitors,
+            max_networks=settings.max_networks,
+            max_flagged=settings.max_flagged,
+            new_network=lambda: new_network(networks),
+            learn_salts=fingerprinter.learn,
+        )
+        quotas = len(settings.limits)
+        self.identifier = Identifier(
+            settings,
+            self.state,
+            fingerprinter,
+            AgentReader().read,
+            self.locator,
+            lambda agent: new_actor(quotas, agent.outdated),
+        )
+        self.recorder = Recorder(settings, self.counters)
+        self.started = False
+        self.writer: Writer | None = None
+        self._dsn = dsn
+        self._embedded: EmbeddedPostgres | None = None
+        self._store: PostgresStore | None = None
+        self._starting = threading.Lock()
+        self._said: dict[str, float] = {}
+        self._paths: dict[str, str] = {}
+        _ENGINES.add(self)
+
+    def start(self) -> None:
+        """Open the journal and start the background threads; does nothing when that is done."""
+        with self._starting:
+            if self.started:
+                return
+            self.recorder.open()
+            self.writer = Writer(
+                self._open_store,
+                self.recorder,
+                self.state,
+                self.clock,
+                rows=self.settings.batch_rows,
+                age=self.settings.batch_age,
+                chores=self._chores,
+            )
+            self.writer.start()
+            self.started = True
+
+    def start_and_wait(self, patience: float) -> None:
+        """Start, then wait until Postgres was reached or refused once, at most `patience` seconds."""
+        self.start()
+        if self.writer is not None:
+            self.writer.attempted.wait(patience)
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Deliver what is left within the shutdown time-out; what is not stays in the journal for the next start."""
+        with self._starting:
+            writer, self.writer, self.started = self.writer, None, False
+            if writer is None:
+                return True
+            delivered = writer.stop(self.settings.shutdown_timeout if timeout is None else timeout)
+            self.recorder = Recorder(self.settings, self.counters)
+            if self._embedded is not None:
+                self._embedded.stop()
+            return delivered
+
+    def take_in(self, visitor: Visitor, learnt: Merged, now: float, time_ns: int) -> None:
+        """Bring a visitor up to date with what other workers saw of it."""
+        if visitor.session.ordinal:
+            visitor.session.id = learnt.session
+        if learnt.remote > 0:
+            charge(visitor.actor, learnt.remote, self.policy, now)
+        if learnt.level_changed_us:
+            changed_at = now - (time_ns / 1e9 - learnt.level_changed_us / 1e6)
+            adopt_level(visitor.actor, ThrottleLevel(learnt.level), changed_at)
+            self.state.level_changed(visitor)
+
+    def stored_path(self, path: str) -> str:
+        """Return the path as it is stored, remembered for the paths of the site."""
+        stored = self._paths.get(path)
+        if stored is None:
+            stored = clean_path(path)
+            if len(path) <= MOST_PATH:
+                if len(self._paths) >= MOST_PATHS:
+                    self._paths.clear()
+                self._paths[path] = stored
+        return stored
+
+    def failed(self, where: str, error: Exception) -> None:
+        """Our own bug: count it, say it now and then, and let the app go on."""
+        self.counters.failures[where] += 1
+        now = self.clock.monotonic()
+        if now >= self._said.get(where, 0.0):
+            self._said[where] = now + LOG_INTERVAL
+            log.error("Error in asgi-analytics (%s); the request is served without it.", where, exc_info=error)
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters since the start of this process; sizes in bytes, lag in seconds, steps in microseconds."""
+        counters, writer = self.counters, self.writer
+        return {
+            "queued": counters.queued,
+            "written": counters.written,
+            "retried": counters.retried,
+            "quarantined": counters.quarantined,
+            "adopted": counters.adopted,
+            "dropped": dict(counters.dropped),
+            "failures": dict(counters.failures),
+            "pending_bytes": writer.pending_bytes() if writer else 0,
+            "journal_bytes": left_over_bytes(self.settings.journal_dir),
+            "lag": writer.lag() if writer else 0.0,
+            "connected": bool(writer and writer.state.connected),
+            "error": writer.state.error if writer else None,
+            "durability": "journal" if self.recorder.journal else "memory",
+            "memory": self.state.counts(),
+            "steps_us": {step.name: step.mean_us() for step in self.steps},
+        }
+
+    def _open_store(self) -> PostgresStore:
+        self._store = PostgresStore(
+            self._find_database,
+            bot_score=self.settings.bot_score,
+            session_timeout=self.settings.session_timeout,
+            migrate=self.settings.migrate,
+        )
+        return self._store
+
+    def _find_database(self) -> str:
+        if self._dsn:
+            return self._dsn
+        if self._embedded is None:
+            self._embedded = EmbeddedPostgres()
+            log.warning("No dsn given: using the embedded Postgres (fine for development).")
+        try:
+            return self._embedded.start()
+        except EmbeddedPostgresError as error:
+            raise StoreUnavailable(str(error)) from error
+
+    def _chores(self) -> None:
+        self.locator.refresh(self.clock.monotonic())
+
+    def _after_fork(self) -> None:
+        # Threads do not survive a fork; files and connection belong to the parent.
+        if self.recorder.journal is not None:
+            self.recorder.journal.abandon()
+        if self._store is not None:
+            self._store.abandon()
+        self.recorder = Recorder(self.settings, self.counters)
+        self._starting = threading.Lock()
+        self.writer, self._store, self._embedded, self.started = None, None, None, False
+
+
+class Step:
+    """How long one of our own steps takes, on average."""
+
+    __slots__ = ("count", "name", "seconds")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.count = 0
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one run."""
+        self.count += 1
+        self.seconds += seconds
+
+    def mean_us(self) -> float:
+        """Return the mean in microseconds; 0.0 before the first."""
+        return round(self.seconds / self.count * 1e6, 2) if self.count else 0.0
+
+
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _each(act: Callable[[Engine], object]) -> None:
+    for engine in list(_ENGINES):
+        act(engine)
+
+
+os.register_at_fork(after_in_child=lambda: _each(Engine._after_fork))
+# For servers that send no lifespan events. Ours is one of three ends; the journal makes them all the same.
+atexit.register(_each, Engine.stop)
+

@@ -1,0 +1,67 @@
+"""Every error this package raises.
+
+AnalyticsError
+├── ConfigurationError          (also ValueError) raised while the app is built
+│   └── DatabaseNotConfigured
+├── StoreError                  raised on the writer's side, never into a request
+│   ├── StoreUnavailable        transient: wait and try again
+│   ├── StoreMisconfigured      an operator must act: wait, try again, say so
+│   ├── RowRejected             poison: this row will never go in
+│   └── MigrationError
+├── JournalError
+│   └── JournalFormatError
+└── EmbeddedPostgresError
+"""
+
+from __future__ import annotations
+
+
+class AnalyticsError(Exception):
+    """Base of all errors of asgi-analytics."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__class__.__doc__ or "").strip())
+
+
+class ConfigurationError(AnalyticsError, ValueError):
+    """An option is unknown or its value is not allowed."""
+
+
+class DatabaseNotConfigured(ConfigurationError):
+    """No database: pass dsn=…, set ASGI_ANALYTICS_DSN or DATABASE_URL, or install asgi-analytics[demo]."""
+
+
+class StoreError(AnalyticsError):
+    """Postgres could not do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """Postgres cannot be reached or is busy; nothing is lost, the transfer is tried again."""
+
+
+class StoreMisconfigured(StoreError):
+    """Postgres refuses for a reason that an operator must remove: a privilege, a missing table, a password."""
+
+
+class RowRejected(StoreError):
+    """Postgres refuses a value of a row; `sqlstate` is None when the driver did."""
+
+    def __init__(self, message: str, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class MigrationError(StoreError):
+    """A migration that was applied differs from the file of the same number."""
+
+
+class JournalError(AnalyticsError):
+    """The journal could not be written or read."""
+
+
+class JournalFormatError(JournalError):
+    """A journal segment has a header that this version does not know."""
+
+
+class EmbeddedPostgresError(AnalyticsError):
+    """The embedded Postgres could not be started."""

@@ -1,0 +1,194 @@
+"""The client address of a request: who really asked, as far as trusted proxies vouch for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv6Network
+from itertools import islice
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Any
+
+from ..settings import Network
+
+MAX_ENTRIES = 100  # looked at, over all lines of the header, from the right
+MAX_LINE = 8192  # bytes of one line, from the right
+MAX_ENTRY = 128  # bytes of one X-Forwarded-For entry
+MAX_ELEMENT = 512  # bytes of one Forwarded element
+MAX_KNOWN = 4096  # addresses remembered
+
+_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
+_UNKNOWN = ("", False)
+_PORT = r"(?::(?:\d{1,5}|_[\w.-]{1,16}))?"  # RFC 7239 section 6.2 lets a proxy hide the port
+_IPV6 = r"([\da-f]{0,4}:[\da-f:.]{1,44})"
+_NODE = re.compile(
+    rf"\[{_IPV6}(?:%[^\]\s]{{1,16}})?\]{_PORT}|([\d.]{{7,15}}){_PORT}|{_IPV6}(?:%\S{{1,16}})?",
+    re.ASCII | re.IGNORECASE,
+)
+_PAIR = re.compile(rb'[ \t]*([\w!#$%&\'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^",;\s]*)[ \t]*(?:;|\Z)', re.ASCII | re.DOTALL)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+
+
+class ClientAddress:
+    """Finds client addresses behind the proxies in `trusted` (and on unix sockets, with `trust_unix`).
+
+    A proxy must append its peer to X-Forwarded-For (or Forwarded), or overwrite the header. Entries are read from the
+    right: the first address that is not trusted is the client. Text further left is what a visitor wrote, and is
+    never read; an entry that is no address ends the walk at the last good one. X-Real-IP and its like are ignored.
+
+    A server that has rewritten scope["client"] already (uvicorn does for peers in --forwarded-allow-ips, 127.0.0.1
+    unless told otherwise) has taken the first entry from the right that it does not trust. Unless that address is in
+    `trusted` it is the answer, and no header is read. If it is, the walk begins at the right end again: each entry
+    it passes was written by a proxy that the server or `trusted` vouches for, so rewriting gives visitors no choice
+    that they would not have without it. Port 0, which uvicorn mostly leaves behind, decides nothing: a port in the
+    header is kept, some servers know no ports, and stopping there would make one visitor of all who come through a
+    CDN and a local proxy. Hosts in a trusted range can always name their own client: list proxies, not whole offices.
+    """
+
+    def __init__(self, trusted: Sequence[Network], trust_unix: bool = False) -> None:
+        self._networks = tuple(_masked(network) for network in trusted)
+        self._unix = ("", trust_unix)
+        self._known: dict[str, tuple[str, bool]] = {}
+
+    def read(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
+        """Return the normalised address, IPv4-mapped as IPv4, without port or zone; "" when it is not known.
+
+        `headers` tells which headers there are; their lines are read from scope["headers"], where none are lost.
+        """
+        try:
+            address, trusted = self._known[scope["client"][0]]
+        except (KeyError, TypeError, IndexError):
+            address, trusted = self._peer(scope.get("client"))
+        return self._walk(scope, headers, address) if trusted else address
+
+    def _peer(self, client: object) -> tuple[str, bool]:
+        host = client[0] if isinstance(client, (list, tuple)) and client else client
+        if host is None or host == "":  # what servers say of the peer of a unix socket
+            return self._unix
+        return self._recognise(host) if isinstance(host, str) else _UNKNOWN
+
+    def _walk(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], address: str) -> str:
+        last = headers.get(b"x-forwarded-for")
+        if last is not None:
+            found, trusted = self._recognise(_entry(last[last.rfind(b",") + 1 :]))
+            if not trusted:  # the way of nearly all requests: one proxy in front
+                return found or address
+            nodes = _x_forwarded_for(_lines(scope, b"x-forwarded-for"))
+        elif b"forwarded" in headers:
+            nodes = _forwarded(_lines(scope, b"forwarded"))
+        else:
+            return address
+        for node in islice(nodes, MAX_ENTRIES):
+            found, trusted = self._recognise(node)
+            address = found or address
+            if not trusted:
+                break
+        return address
+
+    def _recognise(self, text: str) -> tuple[str, bool]:
+        known = self._known.get(text)
+        if known is not None:
+            return known
+        match = _NODE.fullmatch(text)
+        packed = _packed(match[1] or match[2] or match[3]) if match else b""
+        if not packed:
+            return _UNKNOWN
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        known = self._known[text] = _text(packed), self._trusts(packed)
+        return known
+
+    def _trusts(self, packed: bytes) -> bool:
+        number, size = int.from_bytes(packed, "big"), len(packed)
+        return any(size == length and number & mask == network for length, mask, network in self._networks)
+
+
+def network_of(address: str) -> bytes:
+    """Return the key of the client network: 4 bytes of an IPv4 address, 8 of an IPv6 /64, none when unknown."""
+    return _packed(address)[:8]
+
+
+def shorten(address: str) -> str:
+    """Return the IPv4 /24 or IPv6 /48 that the address is in, such as "203.0.113.0/24"; "" when unknown."""
+    packed = _packed(address)
+    if not packed:
+        return ""
+    kept = 3 if len(packed) == 4 else 6
+    return f"{_text(packed[:kept] + bytes(len(packed) - kept))}/{kept * 8}"
+
+
+def _packed(address: str) -> bytes:
+    """Network byte order, 4 or 16 bytes; none when it is no address. Bytes, since ints can be made to collide."""
+    try:
+        if ":" not in address:
+            return inet_pton(AF_INET, address)
+        packed = inet_pton(AF_INET6, address)
+    except (OSError, ValueError):
+        return b""
+    return packed[12:] if packed.startswith(_MAPPED) else packed
+
+
+def _text(packed: bytes) -> str:
+    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
+
+
+def _masked(network: Network) -> tuple[int, int, int]:
+    """Size of an address in bytes, mask, number of the network; an IPv4-mapped network as IPv4."""
+    size, mask, number = network.max_prefixlen // 8, int(network.netmask), int(network.network_address)
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
+        size, mask, number = 4, mask & 0xFFFF_FFFF, number & 0xFFFF_FFFF
+    return size, mask, number
+
+
+def _lines(scope: Mapping[str, Any], wanted: bytes) -> list[bytes]:
+    """The header's lines from the last to the first, each cut to its right end, never within an entry."""
+    lines = [value for name, value in scope["headers"] if name == wanted]
+    lines.reverse()
+    return [line if len(line) <= MAX_LINE else b"," + line[-MAX_LINE:].partition(b",")[2] for line in lines]
+
+
+def _x_forwarded_for(lines: list[bytes]) -> Iterator[str]:
+    for line in lines:
+        for entry in reversed(line.rsplit(b",", MAX_ENTRIES)):
+            yield _entry(entry)
+
+
+def _entry(entry: bytes) -> str:
+    return entry.strip(b" \t").decode("latin-1") if len(entry) <= MAX_ENTRY else ""
+
+
+def _forwarded(lines: list[bytes]) -> Iterator[str]:
+    for line in lines:
+        for element in _elements(line):
+            yield _node(element)
+
+
+def _elements(line: bytes) -> Iterator[bytes]:
+    """RFC 7239 elements from the right, empty for a malformed one.
+
+    Quotes are paired from the right as well: a quote that a visitor left open swallows nothing a proxy appended.
+    """
+    tail = b""
+    for piece in reversed(line.rsplit(b",", MAX_ENTRIES)):
+        element = piece + tail
+        tail = b"," + element
+        if len(element) > MAX_ELEMENT:
+            break
+        if b'"' not in element or _ESCAPED.sub(b"", element).count(b'"') % 2 == 0:
+            yield element
+            tail = b""
+    if tail:
+        yield b""
+
+
+def _node(element: bytes) -> str:
+    """The value of for=, unquoted; "" when it is missing, given twice, or the element is malformed."""
+    node, position = b"", 0
+    while position < len(element):
+        pair = _PAIR.match(element, position)
+        if pair is None or (node and pair[1].lower() == b"for"):
+            return ""
+        if pair[1].lower() == b"for":
+            node = pair[2]
+        position = pair.end()
+    return (_ESCAPED.sub(rb"\1", node[1:-1]) if node.startswith(b'"') else node).decode("latin-1")

@@ -1,0 +1,182 @@
+"""Who sends a request: client address → fingerprint or cookie → the visitor and its running session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ..clock import random_bytes
+from ..model import Actor, Agent, Identity, Visitor
+from ..protocols import Locator
+from ..settings import Privacy, Settings
+from .client import ClientAddress, network_of, shorten
+from .cookie import Ticket, VisitorCookie
+from .fingerprint import Fingerprinter, message
+from .language import read_language
+from .request import is_navigation, wants_quiet
+from .session import begin, goes_on
+
+MOST_UNRETURNED = 5  # cookies given to a fingerprint that drops them
+
+
+class KnownVisitors(Protocol):
+    """The visitors and networks in this worker's memory."""
+
+    def get(self, fingerprint: bytes) -> Visitor | None: ...
+
+    def add(self, visitor: Visitor) -> None: ...
+
+    def rename(self, fingerprint: bytes, visitor: Visitor) -> None: ...
+
+    def network(self, key: bytes) -> Actor: ...
+
+
+class Identifier:
+    """Finds the visitor of a request, or makes it. Everything that a returning visitor needs again is on it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        known: KnownVisitors,
+        fingerprinter: Fingerprinter,
+        read_agent: Callable[[str | None], Agent],
+        locator: Locator,
+        new_actor: Callable[[Agent], Actor],
+    ) -> None:
+        proxies = settings.trusted_proxies
+        self._client = ClientAddress([one for one in proxies if one != "unix"], trust_unix="unix" in proxies)
+        self._known = known
+        self._fingerprinter = fingerprinter
+        self._read_agent = read_agent
+        self._locator = locator
+        self._new_actor = new_actor
+        self._privacy: Privacy = settings.privacy
+        self._heeds_signals = settings.privacy.signals != "ignore"
+        self._timeout = settings.session_timeout
+        self._cookie = VisitorCookie(settings.session_cookie, settings.secret) if settings.session_cookie else None
+        self._cookie_key = settings.secret[0].encode()[:64] if settings.secret else b""
+
+    def visitor(
+        self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], now: float, time_ns: int
+    ) -> tuple[Visitor, bool]:
+        """Return the visitor, its session brought up to date, and whether a session began with this request."""
+        address = self._client.read(scope, headers)
+        quiet = self._heeds_signals and wants_quiet(headers)
+        text = message(network_of(address), headers, quiet)
+        fingerprint = self._fingerprinter.fingerprint(text, time_ns)
+        visitor = self._known.get(fingerprint)
+        if visitor is None:
+            visitor = self._renamed(text, fingerprint) or self._new(fingerprint, address, headers, quiet, now, time_ns)
+        if self._cookie is not None and not quiet:
+            visitor = self._by_cookie(self._cookie, visitor, scope, headers, now, time_ns)
+        session = visitor.session
+        if session.ordinal and goes_on(session, now, self._timeout):
+            session.last_seen_at = now
+            return visitor, False
+        wall = time_ns / 1e9
+        visitor.session = begin(visitor.identity.fingerprint, now, wall, self._timeout, session.ordinal + 1)
+        return visitor, True
+
+    def _renamed(self, text: bytes, fingerprint: bytes) -> Visitor | None:
+        """Find the visitor under the salts before, so that midnight cuts no visit and lifts no block."""
+        for older in self._fingerprinter.before(text):
+            visitor = self._known.get(older)
+            if visitor is not None:
+                visitor.identity = _with(visitor.identity, fingerprint, self._fingerprinter.provisional)
+                visitor.segment = None
+                self._known.rename(older, visitor)
+                return visitor
+        return None
+
+    def _new(
+        self,
+        fingerprint: bytes,
+        address: str,
+        headers: Mapping[bytes, bytes],
+        quiet: bool,
+        now: float,
+        time_ns: int,
+    ) -> Visitor:
+        raw = headers.get(b"user-agent")
+        agent = self._read_agent(None if raw is None else raw[:512].decode("utf-8", "replace"))
+        language = headers.get(b"accept-language")
+        network = network_of(address)
+        identity = Identity(
+            fingerprint=fingerprint,
+            network=self._fingerprinter.fingerprint(b"network\0" + network, time_ns),
+            place=self._locator.locate(address),
+            agent=agent,
+            language=read_language(language[:128].decode("latin-1")) if language else None,
+            address=self._kept(address),
+            tracked=not quiet,
+            provisional=self._fingerprinter.provisional,
+        )
+        # Ordinal 0: no session yet; the caller begins the first.
+        visitor = Visitor(identity, begin(fingerprint, now, 0.0, 1.0, 0), self._new_actor(agent), self._known.network(network))
+        self._known.add(visitor)
+        return visitor
+
+    def _kept(self, address: str) -> str | None:
+        if self._privacy.address == "none" or not address:
+            return None
+        return address if self._privacy.address == "full" else shorten(address)
+
+    def _by_cookie(
+        self,
+        cookie: VisitorCookie,
+        alike: Visitor,
+        scope: Mapping[str, Any],
+        headers: Mapping[bytes, bytes],
+        now: float,
+        time_ns: int,
+    ) -> Visitor:
+        """Return the visitor that the cookie tells; `alike` is who the request looks like without it."""
+        secure = scope.get("scheme") in ("https", "wss")
+        wall = time_ns // 1_000_000_000
+        if b"cookie" in headers and (ticket := cookie.read(scope["headers"], secure, wall)) is not None:
+            return self._returned(cookie, ticket, alike, secure, now, wall)
+        if alike.unreturned >= MOST_UNRETURNED or not is_navigation(scope.get("method", ""), headers):
+            return alike
+        alike.unreturned += 1
+        name = random_bytes(16)
+        fresh = self._twin(self._named(name), alike, alike.actor, now)
+        fresh.cookie = cookie.issue(name, secure, wall)
+        return fresh
+
+    def _returned(
+        self, cookie: VisitorCookie, ticket: Ticket, alike: Visitor, secure: bool, now: float, wall: int
+    ) -> Visitor:
+        fingerprint = self._named(ticket.visitor)
+        visitor = self._known.get(fingerprint)
+        if visitor is None:
+            visitor = self._twin(fingerprint, alike, self._new_actor(alike.identity.agent), now)
+        elif visitor.actor is alike.actor:
+            # Until it came back, the cookie bought no quota of its own.
+            visitor.actor = self._new_actor(alike.identity.agent)
+            visitor.actor.throttle = alike.actor.throttle
+            alike.unreturned = max(0, alike.unreturned - 1)
+        visitor.network = alike.network
+        visitor.cookie = cookie.issue(ticket.visitor, secure, wall, ticket.issued_s) if ticket.outdated else None
+        return visitor
+
+    def _named(self, name: bytes) -> bytes:
+        return self._fingerprinter.named(name, self._cookie_key)
+
+    def _twin(self, fingerprint: bytes, alike: Visitor, actor: Actor, now: float) -> Visitor:
+        identity = _with(alike.identity, fingerprint, False)
+        visitor = Visitor(identity, begin(fingerprint, now, 0.0, 1.0, 0), actor, alike.network)
+        self._known.add(visitor)
+        return visitor
+
+
+def _with(identity: Identity, fingerprint: bytes, provisional: bool) -> Identity:
+    return Identity(
+        fingerprint,
+        identity.network,
+        identity.place,
+        identity.agent,
+        identity.language,
+        identity.address,
+        identity.tracked,
+        provisional,
+    )

@@ -1,0 +1,134 @@
+"""AnalyticsMiddleware: options in, and the way of one request from top to bottom."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Unpack
+
+from anyio import to_thread
+
+from .clock import uuid7
+from .decide.verdict import admit, begin_session, count_session
+from .embedded import resolve_dsn
+from .engine import Engine
+from .exchange import Exchange, WebSocketExchange
+from .model import Analytics
+from .settings import Options, Settings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+KEY = "analytics"  # in scope["state"]
+INSIDE = "asgi_analytics"  # in the scope handed on: somebody further out has this request already
+STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
+
+
+class AnalyticsMiddleware:
+    """Wraps an ASGI app: identifies, judges, answers for and records every request.
+
+    Raises ConfigurationError for an unknown or wrong option. README.md, "Options", explains each.
+    """
+
+    def __init__(self, app: ASGIApp, **options: Unpack[Options]) -> None:
+        self.app = app
+        self.settings = Settings.build(**options)
+        self._engine = Engine(self.settings, resolve_dsn(self.settings.dsn))
+        self._enforce = self.settings.mode == "enforce"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The way of a request: identify, decide, then the app or a refusal, respond, record."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            return await self._lifespan(scope, receive, send)
+        if (kind != "http" and kind != "websocket") or INSIDE in scope or self._is_excluded(scope):
+            return await self.app(scope, receive, send)
+        exchange = self._begin(scope, receive, send)
+        if exchange is None:
+            return await self.app(scope, receive, send)
+        if exchange.decision.refused and self._enforce:
+            return await exchange.refuse()
+        try:
+            await self.app(exchange.scope, exchange.receive, exchange.send)
+        except CancelledError:
+            exchange.end("aborted")
+            raise
+        except BaseException:
+            exchange.end("error")
+            raise
+        exchange.end()
+
+    def stats(self) -> dict[str, Any]:
+        """Return what became of the hits of this process, and what our own steps cost; see README, "Operating it"."""
+        return self._engine.stats()
+
+    def close(self) -> bool:
+        """Deliver what is left and stop the background threads. Only needed where no lifespan events come."""
+        return self._engine.stop()
+
+    def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+        """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
+        engine = self._engine
+        try:
+            now, time_ns = engine.clock.monotonic(), engine.clock.time_ns()
+            if not engine.started:
+                engine.start()
+            headers = dict(scope.get("headers") or ())
+            visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
+            if began:
+                begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
+            if visitor.learnt is not None:
+                engine.take_in(visitor, now, time_ns)
+            decision = admit(visitor.actor, visitor.network, engine.policy, now)
+            if decision.refused or decision.previous_level is not None:
+                decision.id = uuid7(time_ns)
+                engine.state.level_changed(visitor)
+            findings = Analytics(visitor.identity, visitor.session, visitor.actor, decision)
+            inner = _with_findings(scope, findings)
+            make = Exchange if scope["type"] == "http" else WebSocketExchange
+            return make(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
+        except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
+            engine.failed("identify and decide", error)
+            return None
+
+    def _is_excluded(self, scope: Scope) -> bool:
+        settings = self.settings
+        if not settings.include and not settings.exclude:
+            return False
+        path = scope.get("path", "")
+        return path.startswith(settings.exclude) or bool(settings.include and not path.startswith(settings.include))
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start before the app says that it has started, stop before it says that it has stopped."""
+
+        async def send_when_done(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await to_thread.run_sync(self._engine.start_and_wait, STARTUP_PATIENCE)
+            elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await to_thread.run_sync(self._engine.stop)
+            await send(message)
+
+        await self.app(scope, receive, send_when_done)
+
+
+def _with_findings(scope: Scope, findings: Analytics) -> Scope:
+    """Return a copy of the scope with our findings in its state; the scope itself stays as it was.
+
+    The state dict is shared with whoever is further out, as request.state is meant to be. Where our key is in it
+    already, a server shares one dict among requests: then this request gets a copy.
+    """
+    inner = dict(scope)
+    state = scope.get("state")
+    if state is None:
+        inner["state"] = {KEY: findings}
+    elif KEY in state:
+        inner["state"] = {**state, KEY: findings}
+    else:
+        state[KEY] = findings
+    inner[INSIDE] = True
+    return inner
+
+

@@ -1,0 +1,262 @@
+"""The values that cross stages. Data only: what they mean is decided in the stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class ThrottleLevel(IntEnum):
+    """How far a visitor is slowed down; each level multiplies every quota."""
+
+    NORMAL = 0
+    WARNING = 1
+    SEVERE = 2
+    BLOCKED = 3
+
+    @property
+    def label(self) -> str:
+        """The lower-case word that headers and tables use."""
+        return LEVEL_LABELS[self]
+
+    @property
+    def multiplier(self) -> float:
+        """1.0, 0.5, 0.25 or 0.0."""
+        return LEVEL_MULTIPLIERS[self]
+
+
+LEVEL_LABELS = ("normal", "warning", "severe", "blocked")
+LEVEL_MULTIPLIERS = (1.0, 0.5, 0.25, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an address is registered; every part is None when unknown."""
+
+    country: str | None = None  # ISO 3166-1 alpha-2
+    region: str | None = None  # ISO 3166-2 code without the country, or the vendor's name
+    city: str | None = None
+    asn: int | None = None
+    organisation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What the User-Agent header says; every text is None when it does not say."""
+
+    browser: str | None = None
+    version: str | None = None
+    os: str | None = None
+    os_version: str | None = None
+    device: str = "other"  # desktop, mobile, tablet, bot, other
+    bot_class: str | None = None  # a declared crawler's class, e.g. "search-engine"; None for all others
+    crawler: str | None = None  # the name it gives itself, e.g. "Googlebot"
+    outdated: bool = False  # Chrome < 90 or Firefox < 88 (documented floor)
+
+
+@dataclass(frozen=True, slots=True)
+class Referral:
+    """How a hit came from outside: all None for a hit that came from the same site."""
+
+    channel: str | None = None
+    source: str | None = None
+    utm_source: str | None = None
+    utm_medium: str | None = None
+    utm_campaign: str | None = None
+    utm_term: str | None = None
+    utm_content: str | None = None
+    click_id: str | None = None  # the name of the click id parameter, e.g. "gclid"; never its value
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the first stage found; the same object for all hits of a returning visitor."""
+
+    fingerprint: bytes  # 16 bytes, keyed hash, rotates with the salt
+    network: bytes  # 16 bytes, keyed hash of the IPv4 /32 or IPv6 /64
+    place: Place
+    agent: Agent
+    language: str | None = None
+    address: str | None = None  # only what the privacy settings let us keep
+    tracked: bool = True  # False: the visitor's privacy signal asks for counting only
+    provisional: bool = False  # made with this process's emergency salt while the shared one was out of reach
+
+
+@dataclass(slots=True)
+class Session:
+    """A visitor's hits with gaps up to the session time-out. Times in seconds of Clock.monotonic()."""
+
+    id: bytes  # 16 bytes
+    started_at: float
+    last_seen_at: float
+    ordinal: int = 1
+
+
+@dataclass(slots=True)
+class Window:
+    """A sliding window counter: units of this window of the clock and of the one before."""
+
+    ends_at: float = 0.0  # monotonic seconds: where the window of the clock that `count` belongs to ends
+    count: int = 0
+    previous: int = 0
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """Running facts of one session, each kept in O(1) per request."""
+
+    requests: int = 0  # answered by the app
+    page_loads: int = 0  # pages answered; a reload of the page before is not one
+    last_page: str = ""  # the sort key of its path
+    last_page_at: float = 0.0
+    pages_bitmap: int = 0
+    distinct_pages: int = 0  # bits set in the bitmap
+    ascending: int = 0  # steps to a page whose path sorts after the page before
+    steps: int = 0
+    gaps: int = 0
+    gap_mean: float = 0.0  # seconds between page loads, recent ones weigh most
+    gap_variance: float = 0.0
+    minute: Window = field(default_factory=Window)
+    five_minutes: Window = field(default_factory=Window)
+    entries: int = 0  # page loads that came from outside
+    inner_steps: int = 0  # page loads that came from a page of this site
+    people: int = 1  # who look alike and browse at once, as far as entries and inner steps tell
+    errors: int = 0  # distinct paths answered 4xx
+    errors_bitmap: int = 0
+    raised: int = 0  # one bit per signal raised in this session
+
+
+@dataclass(slots=True)
+class Throttle:
+    """A visitor's level and the evidence that was already spent on it."""
+
+    level: ThrottleLevel = ThrottleLevel.NORMAL
+    changed_at: float = 0.0  # monotonic seconds of the last change
+    reasons: tuple[str, ...] = ()  # sentences: what raised the level last
+    spent_score: int = 0
+    spent_page_loads: int = 0
+    spent_requests: int = 0
+    spent_errors: int = 0
+    refused: bool = False  # the last verdict was a refusal
+
+
+@dataclass(slots=True)
+class Actor:
+    """Who is judged: a visitor, or a client network as the outer bound."""
+
+    windows: list[Window]  # one per quota
+    throttle: Throttle = field(default_factory=Throttle)
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    hour: Window = field(default_factory=Window)  # sessions begun
+    score: int = 0
+    signals: tuple[Finding, ...] = ()
+    outdated: bool = False  # Agent.outdated of this visitor
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One raised signal with its measured value."""
+
+    signal: str
+    points: int
+    value: float
+    threshold: float
+    text: str
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the app answered, as far as the signals ask. `page` tells whether a page was delivered."""
+
+    status: int
+    page: bool
+    path: str
+    from_outside: bool  # no Referer, or one of another site
+    inner: bool  # a Referer of this site
+
+
+@dataclass(slots=True)
+class Decision:
+    """What the second stage found for one request."""
+
+    refused: bool = False
+    level: ThrottleLevel = ThrottleLevel.NORMAL
+    score: int = 0
+    remaining: tuple[int, ...] = ()  # units left, one per quota of the visitor
+    reset: tuple[int, ...] = ()  # seconds until the quota's window moves on, one per quota
+    retry_after: int = 0  # seconds; 0 when not refused
+    violated: tuple[str, ...] = ()  # names of the quotas or "throttle"
+    reasons: tuple[str, ...] = ()  # sentences
+    previous_level: ThrottleLevel | None = None  # set when this request changed the level
+    id: bytes | None = None  # 16 bytes, given to refusals and level changes
+
+
+@dataclass(slots=True, eq=False)
+class Visitor:
+    """A visitor as this worker knows it: identity, running session, and who is judged for it."""
+
+    identity: Identity
+    session: Session
+    actor: Actor
+    network: Actor  # the outer bound
+    segment: bytes | None = None  # the identity's encoded columns, made by the recorder
+    learnt: object | None = None  # what other workers saw (protocols.Merged), taken in at the next request
+    cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
+    unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
+
+
+class Analytics:
+    """What we found about the current request: `scope["state"]["analytics"]`."""
+
+    __slots__ = ("_actor", "_decision", "_identity", "_session")
+
+    def __init__(self, identity: Identity, session: Session, actor: Actor, decision: Decision) -> None:
+        self._identity = identity
+        self._session = session
+        self._actor = actor
+        self._decision = decision
+
+    @property
+    def visitor(self) -> str | None:
+        """The fingerprint as 32 hex digits; None when the visitor asked not to be told apart (Sec-GPC, DNT)."""
+        return self._identity.fingerprint.hex() if self._identity.tracked else None
+
+    @property
+    def session(self) -> str | None:
+        """The session's id as 32 hex digits; None as for `visitor`."""
+        return self._session.id.hex() if self._identity.tracked else None
+
+    @property
+    def place(self) -> Place:
+        """Country, region, city, autonomous system."""
+        return self._identity.place
+
+    @property
+    def agent(self) -> Agent:
+        """Browser, operating system, device, declared crawler."""
+        return self._identity.agent
+
+    @property
+    def language(self) -> str | None:
+        """The preferred language tag, lower case."""
+        return self._identity.language
+
+    @property
+    def score(self) -> int:
+        """Sum of the raised signals' points; from `bot_score` (50) on a behavioural bot."""
+        return self._actor.score
+
+    @property
+    def signals(self) -> tuple[Finding, ...]:
+        """The raised signals with their measured values."""
+        return self._actor.signals
+
+    @property
+    def level(self) -> ThrottleLevel:
+        """The throttle level in force."""
+        return self._actor.throttle.level
+
+    @property
+    def decision(self) -> Decision:
+        """What was decided on this request; in observe mode `refused` tells what would have happened."""
+        return self._decision

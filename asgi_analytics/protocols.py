@@ -1,0 +1,104 @@
+"""The seams. Each has one implementation at work and one in `asgi_analytics.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from .model import Place
+
+
+class Clock(Protocol):
+    """Tells the time: wall time for rows, monotonic seconds for decisions."""
+
+    def time_ns(self) -> int: ...
+
+    def monotonic(self) -> float: ...
+
+
+class Locator(Protocol):
+    """Finds the place of a client address; never raises, unknown parts are None."""
+
+    def locate(self, address: str) -> Place: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Salt:
+    """A secret that fingerprints are keyed with for one period."""
+
+    period: str  # e.g. "2026-11-24"
+    key: bytes  # 32 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What all workers together know of a visitor, as the store has it after a batch."""
+
+    fingerprint: bytes
+    session: bytes  # the id that the store settled on for the visitor's newest session
+    remote: int  # units that other workers charged since this worker's last batch with this visitor
+    level: int
+    level_changed_us: int  # wall time in microseconds; 0 for never
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One record of a journal: a row in Postgres COPY binary format, or bytes that could not be read."""
+
+    kind: bytes  # HIT, DECISION or DAMAGED
+    row: bytes
+    start: int  # offset in its segment
+    end: int
+
+
+HIT, DECISION, DAMAGED = b"h", b"d", b"?"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive frames of one journal segment: what one transaction moves."""
+
+    journal: bytes  # 16 bytes
+    segment: int
+    columns: Mapping[bytes, tuple[str, ...]]  # of the rows, by kind
+    frames: Sequence[Frame]
+    end: int  # offset behind the last frame
+
+    def rows(self, kind: bytes) -> list[bytes]:
+        """Return the rows of one kind, in order."""
+        return [frame.row for frame in self.frames if frame.kind == kind]
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Split in the middle; each half can be moved by itself."""
+        middle = len(self.frames) // 2
+        first, second = self.frames[:middle], self.frames[middle:]
+        return replace(self, frames=first, end=first[-1].end), replace(self, frames=second)
+
+
+class SharedState(Protocol):
+    """Takes what all workers share back into this worker's view."""
+
+    def learn_salts(self, salts: Sequence[Salt]) -> None: ...
+
+    def merge(self, totals: Sequence[Merged]) -> None: ...
+
+
+class Store(Protocol):
+    """Where batches go, exactly once. Raises StoreUnavailable, StoreMisconfigured and RowRejected."""
+
+    def connect(self) -> None: ...
+
+    def make_partitions(self) -> None: ...
+
+    def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]: ...
+
+    def position(self, journal: bytes) -> tuple[int, int]: ...
+
+    def write(self, batch: Batch) -> list[Merged]: ...
+
+    def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None: ...
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,358 @@
+"""The journal: what is appended here survives the death of the process and is delivered by whoever comes next.
+
+A worker's journal is a folder of segments, held by a file lock for life. A segment is a header and frames:
+
+    MAGIC | length u32 | JSON {"journal", "segment", "columns"} | frame*
+    frame = length u32 | crc32 u32 | kind (1 byte) + row in COPY binary format
+
+A row's columns stand in the header, so that a later version can deliver what an earlier one wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import stat
+import struct
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from zlib import crc32
+
+from ..errors import JournalError, JournalFormatError
+from ..protocols import DAMAGED, DECISION, HIT, Batch, Frame
+
+MAGIC = b"ASGIAJ\x01\n"
+SEGMENT_SIZE = 16 << 20
+MOST_FRAME = 1 << 20
+RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the tail
+_FRAME = struct.Struct("!II")
+_LENGTH = struct.Struct("!I")
+
+Columns = Mapping[bytes, tuple[str, ...]]
+
+
+def frame(kind: bytes, row: bytes) -> bytes:
+    """Return a row as one frame, ready to append."""
+    record = kind + row
+    return _FRAME.pack(len(record), crc32(record)) + record
+
+
+class FileJournal:
+    """This worker's journal. `append` is called on the request path, all else by the writer's thread."""
+
+    def __init__(self, root: Path, journal: bytes, columns: Columns, limit: int) -> None:
+        self.id = journal
+        self.columns = columns
+        self.path = root / journal.hex()
+        self._limit = limit
+        # Re-entrant: a finaliser or a signal handler may send an event while we append one.
+        self._lock = threading.RLock()
+        self._held, self._fd = self._create(root)
+        self._next: int | None = None
+        self.segment = 1
+        self.size = os.fstat(self._fd).st_size  # committed bytes of the open segment
+        self.backlog = 0  # bytes of closed segments that are not delivered yet
+        self._dirty = False
+        self._sizes: dict[int, int] = {}  # of closed segments
+        self._delivered: dict[int, float] = {}  # segment → when
+
+    def append(self, data: bytes) -> None:
+        """Append frames in one write: about 1 µs. Raises JournalError when full or unwritable."""
+        with self._lock:
+            if self.size + self.backlog > self._limit:
+                raise JournalError("journal_full")
+            try:
+                written = os.write(self._fd, data)
+            except OSError as error:
+                raise JournalError("disk_full" if error.errno == 28 else "journal_unwritable") from error
+            if written != len(data):
+                os.ftruncate(self._fd, self.size)
+                raise JournalError("disk_full")
+            self.size += written
+            self._dirty = True
+            if self.size > SEGMENT_SIZE and self._next is not None:
+                self._rotate()
+
+    def _rotate(self) -> None:
+        assert self._next is not None
+        os.close(self._fd)
+        self._sizes[self.segment] = self.size
+        self.backlog += self.size
+        self._fd, self._next = self._next, None
+        self.segment += 1
+        self.size = os.fstat(self._fd).st_size
+
+    def prepare(self) -> None:
+        """Create the next segment ahead of need, so that no request waits for a file to be made."""
+        if self._next is None and self.size > SEGMENT_SIZE // 2:
+            self._next = _new_segment(self.path, self.id, self.segment + 1, self.columns)
+
+    def sync(self) -> None:
+        """Flush to disk what was appended since the last call."""
+        if self._dirty:
+            self._dirty = False
+            with contextlib.suppress(OSError):  # the segment was rotated away meanwhile: the kernel has its pages
+                os.fdatasync(self._fd) if hasattr(os, "fdatasync") else os.fsync(self._fd)
+
+    def read(self, segment: int, offset: int, most: int) -> Batch | None:
+        """Return up to `most` frames from a position on, or None when there is nothing yet."""
+        while segment <= self.segment:
+            live = segment == self.segment
+            end = self.size if live else self._sizes.get(segment, 0)
+            path = _segment_path(self.path, segment)
+            if path.exists() and (batch := _read(path, offset, most, end)):
+                return batch
+            if live:
+                return None
+            segment, offset = segment + 1, 0
+        return None
+
+    def acknowledge(self, segment: int, now: float) -> None:
+        """All segments before this one are delivered; those delivered long ago are deleted."""
+        for number in [number for number in self._sizes if number < segment and number not in self._delivered]:
+            self._delivered[number] = now
+            self.backlog -= self._sizes[number]
+        crowded = sum(self._sizes.values()) > self._limit // 2
+        for number in [number for number, when in self._delivered.items() if crowded or now - when > RETENTION]:
+            _segment_path(self.path, number).unlink(missing_ok=True)
+            del self._delivered[number], self._sizes[number]
+
+    def pending_bytes(self, segment: int, offset: int) -> int:
+        """Return how many bytes lie behind a position."""
+        later = sum(size for number, size in self._sizes.items() if number >= segment)
+        return max(0, later + self.size - offset)
+
+    def close(self, delivered: bool) -> None:
+        """Let go; the folder goes too when all of it is delivered."""
+        with self._lock:
+            if delivered:
+                shutil.rmtree(self.path, ignore_errors=True)
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the files without touching the lock: after a fork they are the parent's."""
+        for descriptor in (self._fd, self._next, self._held):
+            if descriptor is not None and descriptor >= 0:
+                os.close(descriptor)
+        self._fd = self._held = -1
+        self._next = None
+
+    def _create(self, root: Path) -> tuple[int, int]:
+        _private(root)
+        # Made under a hidden name, locked, then renamed: nobody can adopt it in between.
+        hidden = root / f".{self.id.hex()}"
+        hidden.mkdir(mode=0o700)
+        held = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        opened = _new_segment(hidden, self.id, 1, self.columns)
+        hidden.rename(self.path)
+        return held, opened
+
+
+class MemoryJournal:
+    """Stands in where no file can be written: bounded, lost with the process. Same positions, same reader."""
+
+    def __init__(self, journal: bytes, columns: Columns, limit: int) -> None:
+        self.id = journal
+        self.columns = columns
+        self.segment = 1
+        self._limit = limit
+        self._frames: deque[Frame] = deque()
+        self._lock = threading.RLock()
+        self._end = 0
+        self.size = 0
+
+    def append(self, data: bytes) -> None:
+        """Keep frames; raises JournalError when the bound is reached: the newest is dropped."""
+        with self._lock:
+            if self.size + len(data) > self._limit:
+                raise JournalError("memory_full")
+            for record in _split(data):
+                self._end += len(record) + _FRAME.size
+                self._frames.append(Frame(record[:1], record[1:], self._end - len(record) - _FRAME.size, self._end))
+            self.size += len(data)
+
+    def read(self, segment: int, offset: int, most: int) -> Batch | None:
+        """Return up to `most` frames behind an offset, or None."""
+        with self._lock:
+            frames = [kept for _, kept in zip(range(most), self._frames, strict=False) if kept.end > offset]
+        return Batch(self.id, 1, self.columns, frames, frames[-1].end) if frames else None
+
+    def acknowledge_to(self, offset: int) -> None:
+        """Forget what is delivered."""
+        with self._lock:
+            while self._frames and self._frames[0].end <= offset:
+                gone = self._frames.popleft()
+                self.size -= gone.end - gone.start
+
+    def pending_bytes(self, segment: int, offset: int) -> int:
+        """Return the bytes kept."""
+        return self.size
+
+
+class LeftOver:
+    """The journal of a dead worker, adopted: the lock says that nobody else delivers it."""
+
+    def __init__(self, path: Path, held: int) -> None:
+        self.path = path
+        self.id = bytes.fromhex(path.name)
+        self._held = held
+        self.segments = sorted(int(file.stem) for file in path.glob("*.journal"))
+
+    def read(self, segment: int, offset: int, most: int) -> Batch | None:
+        """Return up to `most` frames from a position on, or None when all is delivered.
+
+        Raises JournalFormatError when a segment was written by a version that we do not know.
+        """
+        for number in self.segments:
+            if number < segment:
+                continue
+            path = _segment_path(self.path, number)
+            if batch := _read(path, offset if number == segment else 0, most, None):
+                return batch
+        return None
+
+    def set_aside(self) -> None:
+        """Keep the segments that nobody here can read under a name that is not read again."""
+        for number in self.segments:
+            path = _segment_path(self.path, number)
+            with open(path, "rb") as file:
+                try:
+                    _read_header(file.read(65_536), path)
+                except JournalFormatError:
+                    path.rename(self.path.parent / f"{self.path.name}-{path.name}.unreadable")
+        self.segments = sorted(int(file.stem) for file in self.path.glob("*.journal"))
+
+    def finish(self) -> None:
+        """All is delivered: remove the folder, then let go."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Let go, so that somebody else may deliver it."""
+        os.close(self._held)
+
+
+def adopt(root: Path) -> Iterator[LeftOver]:
+    """Yield the journals whose workers are dead, each locked for us."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        for path in sorted(root.iterdir()):
+            if (held := _try_lock(path)) is not None:
+                yield LeftOver(path, held)
+
+
+def left_over_bytes(root: Path) -> int:
+    """Return the bytes in all journals below a folder, living ones too."""
+    with contextlib.suppress(OSError):
+        return sum(file.stat().st_size for file in root.glob("*/*.journal"))
+    return 0
+
+
+def _try_lock(path: Path) -> int | None:
+    if len(path.name) != 32 or not all(digit in "0123456789abcdef" for digit in path.name):
+        return None
+    try:
+        held = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The one who had the lock before may have delivered and removed it meanwhile.
+        if os.fstat(held).st_ino == (path / "lock").stat().st_ino:
+            return held
+    except OSError:
+        pass
+    os.close(held)
+    return None
+
+
+def _private(root: Path) -> None:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = root.stat()
+    if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
+        raise JournalError(f"The journal folder {root} belongs to another user.")
+
+
+def _segment_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:08d}.journal"
+
+
+def _new_segment(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
+    header = json.dumps(
+        {
+            "journal": journal.hex(),
+            "segment": number,
+            "columns": {kind.decode(): list(names) for kind, names in columns.items()},
+        }
+    ).encode()
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    opened = os.open(_segment_path(folder, number), flags, 0o600)
+    os.write(opened, MAGIC + _LENGTH.pack(len(header)) + header)
+    return opened
+
+
+def _split(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        length, _ = _FRAME.unpack_from(data, at)
+        yield data[at + _FRAME.size : at + _FRAME.size + length]
+        at += _FRAME.size + length
+
+
+def _read(path: Path, offset: int, most: int, end: int | None) -> Batch | None:
+    """Read frames of one segment; `end` bounds a living one, None reads a dead one to its last byte."""
+    with open(path, "rb") as file:
+        journal, segment, columns, body = _read_header(file.read(65_536), path)
+        start = max(offset, body)
+        file.seek(start)
+        # About 300 bytes a row: enough for the batch, bounded whatever the file holds.
+        data = file.read(min(most * 512 + MOST_FRAME, (end if end is not None else 1 << 62) - start)) if (
+            end is None or end > start
+        ) else b""
+        at_end = not file.read(1) if end is None else start + len(data) >= end
+    frames = list(_frames(data, start, most, at_end))
+    return Batch(journal, segment, columns, frames, frames[-1].end) if frames else None
+
+
+def _frames(data: bytes, base: int, most: int, at_end: bool) -> Iterator[Frame]:
+    """Cut frames out of a segment's bytes. What has no sound checksum or length becomes a DAMAGED frame."""
+    at, size, head, unpack = 0, len(data), _FRAME.size, _FRAME.unpack_from
+    for _ in range(most):
+        if at + head > size:
+            break
+        length, checksum = unpack(data, at)
+        stop = at + head + length
+        if length > MOST_FRAME or length == 0 or (stop > size and at_end):
+            break
+        if stop > size:
+            return
+        record = data[at + head : stop]
+        kind = record[:1]
+        sound = crc32(record) == checksum and kind in (HIT, DECISION)
+        yield Frame(kind, record[1:], base + at, base + stop) if sound else Frame(
+            DAMAGED, record, base + at, base + stop
+        )
+        at = stop
+    else:
+        return
+    # A torn tail is what a power cut leaves: nothing behind it can be told apart.
+    if at < size and (at_end or size - at > MOST_FRAME):
+        yield Frame(DAMAGED, data[at : at + MOST_FRAME], base + at, base + size)
+
+
+def _read_header(data: bytes, path: Path) -> tuple[bytes, int, dict[bytes, tuple[str, ...]], int]:
+    if not data.startswith(MAGIC):
+        raise JournalFormatError(f"{path.name} does not begin with this version's mark.")
+    try:
+        (length,) = _LENGTH.unpack_from(data, len(MAGIC))
+        body = len(MAGIC) + _LENGTH.size + length
+        header = json.loads(data[len(MAGIC) + _LENGTH.size : body])
+        columns = {kind.encode(): tuple(map(str, names)) for kind, names in header["columns"].items()}
+        return bytes.fromhex(header["journal"]), int(header["segment"]), columns, body
+    except (ValueError, KeyError, AttributeError, struct.error) as error:
+        raise JournalFormatError(f"{path.name} has a header that cannot be read: {error}.") from error

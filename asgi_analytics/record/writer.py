@@ -1,0 +1,290 @@
+"""The background threads: one moves the journal to Postgres, one looks after the files."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from ..clock import jitter
+from ..errors import JournalFormatError, RowRejected, StoreError, StoreMisconfigured
+from ..protocols import DAMAGED, HIT, Batch, Clock, Salt, SharedState, Store
+from .journal import LeftOver, adopt
+from .recorder import Recorder
+
+log = logging.getLogger("asgi_analytics")
+
+SYNC_INTERVAL = 0.5  # seconds a power cut may cost
+ADOPT_INTERVAL = 30.0
+PARTITION_INTERVAL = 3600.0
+LOG_INTERVAL = 20.0
+MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Waits 0.25 s, doubling up to 15 s, each with jitter; a success starts again."""
+
+    wait: float = 0.0
+
+    def next(self) -> float:
+        """Return the seconds to wait before the next attempt."""
+        self.wait = min(15.0, self.wait * 2 or 0.25)
+        return self.wait * (0.5 + jitter() / 2)
+
+
+@dataclass(slots=True)
+class WriterState:
+    """What the writer tells about itself; times are Clock.monotonic() seconds."""
+
+    connected: bool = False
+    error: str | None = None
+    last_success_at: float | None = None
+    behind_since: float | None = None
+    positions: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+
+
+class Writer:
+    """Delivers this worker's journal, its memory, and the journals of dead workers, in that order."""
+
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        recorder: Recorder,
+        shared: SharedState,
+        clock: Clock,
+        *,
+        rows: int,
+        age: float,
+        chores: Callable[[], None],
+    ) -> None:
+        self._open_store = open_store
+        self._recorder = recorder
+        self._shared = shared
+        self._clock = clock
+        self._rows = rows
+        self._age = age
+        self._chores = chores
+        self.state = WriterState()
+        self.attempted = threading.Event()  # Postgres was reached, or refused, once
+        self._agreed = False
+        self._stopping = threading.Event()
+        self._store: Store | None = None
+        self._left_overs: list[LeftOver] = []
+        self._salts: list[Salt] = []
+        self._due: dict[str, float] = {}
+        self._backoff = Backoff()
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(run,), name=f"asgi-analytics-{name}", daemon=True)
+            for name, run in (("writer", self._write), ("keeper", self._keep))
+        ]
+
+    def start(self) -> None:
+        """Start the threads. Where the system refuses one, the journal keeps all for the next start."""
+        for thread in self._threads:
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._recorder.counters.failures["thread"] += 1
+                log.warning("No background thread (%s): hits stay in the journal until the next start.", error)
+
+    def stop(self, timeout: float) -> bool:
+        """Deliver what is left within `timeout` seconds; returns whether all was. Nothing is lost either way."""
+        self._stopping.set()
+        deadline = self._clock.monotonic() + timeout
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - self._clock.monotonic()))
+        if any(thread.is_alive() for thread in self._threads) and self._store is not None:
+            self._store.interrupt()
+            self._threads[0].join(0.2)
+        if any(thread.is_alive() for thread in self._threads):
+            return False
+        delivered = self._pending() == 0
+        if self._recorder.journal is not None:
+            self._recorder.journal.close(delivered)
+        return delivered
+
+    def lag(self) -> float:
+        """Return for how many seconds there has been something that is not delivered; 0.0 when all is."""
+        since = self.state.behind_since
+        return 0.0 if since is None or not self._pending() else self._clock.monotonic() - since
+
+    def pending_bytes(self) -> int:
+        """Return the bytes that wait for delivery, of this worker."""
+        return self._pending()
+
+    def _pending(self) -> int:
+        journal, memory = self._recorder.journal, self._recorder.memory
+        waiting = memory.size
+        if journal is not None:
+            segment, offset = self.state.positions.get(journal.id, (1, 0))
+            waiting += journal.pending_bytes(segment, offset) if journal.read(segment, offset, 1) else 0
+        return waiting
+
+    def _guarded(self, run: Callable[[], None]) -> None:
+        # A thread of ours that dies would stop delivery for good: begin again, with a pause.
+        while True:
+            try:
+                return run()
+            except Exception as error:
+                self._recorder.counters.failures["writer"] += 1
+                self._say("Unexpected error in a background thread", error)
+                if self._stopping.wait(self._backoff.next()):
+                    return None
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(SYNC_INTERVAL):
+            if (journal := self._recorder.journal) is not None:
+                journal.prepare()
+                journal.sync()
+            self._chores()
+
+    def _write(self) -> None:
+        while True:
+            try:
+                moved = self._cycle()
+            except StoreError as error:
+                self._failed(error)
+                if self._stopping.is_set():
+                    break
+                self._stopping.wait(self._backoff.next())
+                continue
+            if not moved and self._stopping.is_set():
+                break
+            if not moved:
+                self._stopping.wait(self._age)
+        self._release()
+
+    def _cycle(self) -> int:
+        """One round: connected, salts and partitions in time, one batch of each source. Returns frames moved."""
+        store = self._connected()
+        self._daily(store)
+        moved = self._deliver_journal(store) + self._deliver_memory(store) + self._deliver_left_over(store)
+        self.state.last_success_at = self._clock.monotonic()
+        if not moved:
+            self.state.behind_since = None
+        elif self.state.behind_since is None:
+            self.state.behind_since = self.state.last_success_at
+        return moved
+
+    def _connected(self) -> Store:
+        if self._store is None:
+            self._store = self._open_store()
+        if not self.state.connected:
+            self._store.connect()
+            # What the server has is the truth: after a fail-over it may be less than we remember.
+            self.state.positions.clear()
+            self._due.clear()
+            self._agreed = False
+            self.state.connected, self.state.error = True, None
+            self._backoff.wait = 0.0
+        return self._store
+
+    def _failed(self, error: StoreError) -> None:
+        self.state.connected, self.state.error = False, str(error)
+        self.attempted.set()
+        if self.state.behind_since is None:
+            self.state.behind_since = self._clock.monotonic()
+        self._recorder.counters.retried += 1
+        what = "Postgres refuses: an operator must act" if isinstance(error, StoreMisconfigured) else "No Postgres"
+        self._say(f"{what}; hits wait in the journal", error)
+
+    def _say(self, what: str, error: Exception) -> None:
+        if self._is_due(f"log {what}", LOG_INTERVAL):
+            log.warning("%s: %s", what, " ".join(str(error).split())[:500])
+
+    def _is_due(self, what: str, interval: float) -> bool:
+        now = self._clock.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + interval
+        return True
+
+    def _daily(self, store: Store) -> None:
+        today = datetime.fromtimestamp(self._clock.time_ns() / 1e9, UTC).date()
+        periods = [(today + timedelta(days=shift)).isoformat() for shift in (-1, 0, 1)]
+        if [salt.period for salt in self._salts] != periods or not self._agreed or self._is_due("salts", 600):
+            known = [salt for salt in self._salts if salt.period in periods]
+            self._salts = sorted(store.exchange_salts(known, periods), key=lambda salt: salt.period)
+            self._shared.learn_salts(self._salts)
+            self._agreed = True
+            self.attempted.set()
+        if self._is_due("partitions", PARTITION_INTERVAL):
+            store.make_partitions()
+
+    def _deliver_journal(self, store: Store) -> int:
+        journal = self._recorder.journal
+        if journal is None:
+            return 0
+        segment, offset = self._position(store, journal.id)
+        batch = journal.read(segment, offset, self._rows * MOST_BATCHES_BEHIND)
+        if batch is None:
+            return 0
+        self._deliver(store, batch)
+        journal.acknowledge(batch.segment, self._clock.monotonic())
+        return len(batch.frames)
+
+    def _deliver_memory(self, store: Store) -> int:
+        memory = self._recorder.memory
+        if not memory.size:
+            return 0
+        _, offset = self._position(store, memory.id)
+        batch = memory.read(1, offset, self._rows)
+        if batch is not None:
+            self._deliver(store, batch)
+        memory.acknowledge_to(self.state.positions[memory.id][1])
+        return len(batch.frames) if batch else 0
+
+    def _deliver_left_over(self, store: Store) -> int:
+        if not self._left_overs and self._is_due("adopt", ADOPT_INTERVAL):
+            self._left_overs = list(adopt(self._recorder.root))
+        if not self._left_overs:
+            return 0
+        found = self._left_overs[0]
+        try:
+            batch = found.read(*self._position(store, found.id), self._rows)
+        except JournalFormatError as error:
+            self._recorder.counters.failures["journal_format"] += 1
+            self._say("A journal segment of another version is set aside", error)
+            found.set_aside()
+            return 1
+        if batch is None:
+            self._left_overs.pop(0).finish()
+            return 1
+        self._deliver(store, batch)
+        self._recorder.counters.adopted += len(batch.frames)
+        return len(batch.frames)
+
+    def _position(self, store: Store, journal: bytes) -> tuple[int, int]:
+        if journal not in self.state.positions:
+            self.state.positions[journal] = store.position(journal)
+        return self.state.positions[journal]
+
+    def _deliver(self, store: Store, batch: Batch) -> None:
+        """Move a batch; where a row is poison, halve until it stands alone, and set it aside."""
+        counters = self._recorder.counters
+        try:
+            self._shared.merge(store.write(batch))
+        except RowRejected as error:
+            if len(batch.frames) > 1:
+                for half in batch.halves():
+                    self._deliver(store, half)
+                return
+            store.quarantine(batch, str(error), error.sqlstate)
+            counters.quarantined += 1
+            self._say("A row that Postgres does not take is set aside in analytics.quarantine", error)
+        else:
+            counters.written += len(batch.rows(HIT))
+            counters.quarantined += len(batch.rows(DAMAGED))
+        self.state.positions[batch.journal] = (batch.segment, batch.end)
+
+    def _release(self) -> None:
+        for found in self._left_overs:
+            found.release()
+        self._left_overs.clear()
+        if self._store is not None:
+            self._store.close()
+

@@ -1,0 +1,188 @@
+"""What a visitor is told: rate-limit fields on each response, problem details on a refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .model import Decision, ThrottleLevel
+from .settings import Quota, Refine, Settings
+
+Header = tuple[bytes, bytes]
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+STATUS = 429
+CLOSE_CODE = 1008  # policy violation, RFC 6455 section 7.4.1
+CLOSED_STATUS = 403  # what servers make of a close before the accept
+_TYPES = "https://iana.org/assignments/http-problem-types#"
+_QUOTA = (_TYPES + "quota-exceeded", "Quota Exceeded")
+_ABNORMAL = (_TYPES + "abnormal-usage-detected", "Abnormal Usage Detected")
+# Fields that only make sense together; an app that sends one of them itself speaks for the whole family.
+_FAMILY = {
+    b"ratelimit": "draft",
+    b"ratelimit-policy": "draft",
+    b"x-ratelimit-limit": "legacy",
+    b"x-ratelimit-remaining": "legacy",
+    b"x-ratelimit-reset": "legacy",
+    b"x-throttle-level": "level",
+    b"x-rate-multiplier": "multiplier",
+}
+_OURS = frozenset(_FAMILY)
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refused request's answer. `error` is what refine_refusal did wrong; the body is then the unrefined one."""
+
+    headers: list[Header]
+    body: bytes
+    error: Exception | None = None
+    status: int = STATUS
+
+
+class Responder:
+    """Renders decisions into headers (draft-ietf-httpapi-ratelimit-headers) and refusals (RFC 9457)."""
+
+    def __init__(self, settings: Settings) -> None:
+        quotas = settings.limits
+        self._quotas = quotas
+        self._legacy = settings.legacy_headers and bool(quotas)
+        self._refine = settings.refine_refusal
+        self._policy = (b"ratelimit-policy", ", ".join(map(_policy, quotas)).encode())
+        self._limits = ", ".join(f'"{quota.name}";r=%d;t=%d' for quota in quotas).encode()
+        self._levels = tuple(_level(level) for level in ThrottleLevel)
+
+    def fields(self, decision: Decision) -> list[Header]:
+        """Return the headers of any response, refused or not.
+
+        A decision without `remaining` (nothing was counted) gives no RateLimit; without quotas there is no policy.
+        Retry-After is not among them: in observe mode a refused decision goes with the app's own 200.
+        """
+        level, multiplier = self._levels[decision.level]
+        if not self._quotas:
+            return [level, multiplier]
+        if not decision.remaining:
+            return [self._policy, level, multiplier]
+        numbers = [0] * (2 * len(self._quotas))
+        numbers[::2] = decision.remaining
+        numbers[1::2] = decision.reset
+        fields = [self._policy, (b"ratelimit", self._limits % tuple(numbers)), level, multiplier]
+        if self._legacy:
+            fields += self._nearest(decision)
+        return fields
+
+    def retry_after(self, decision: Decision) -> int:
+        """Return the seconds to wait: at least 1, and never less than the `t` of a violated quota."""
+        resets = zip(self._quotas, decision.reset, strict=False)  # no resets where nothing was counted
+        return max(decision.retry_after, 1, *(reset for quota, reset in resets if quota.name in decision.violated))
+
+    def refusal(self, decision: Decision) -> Refusal:
+        """Return the 429's headers and body. What refine_refusal raises is in `error`, and costs nothing else."""
+        seconds = self.retry_after(decision)
+        body, error = _encode(_problem(decision, seconds)), None
+        if self._refine is not None:
+            try:
+                body = _refined(self._refine, _problem(decision, seconds))
+            except Exception as raised:  # noqa: BLE001 - a site's function; the caller counts what it raised
+                error = raised
+        encoded = body.encode()
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(encoded)),
+            (b"cache-control", b"no-store"),
+            (b"retry-after", b"%d" % seconds),
+            *self.fields(decision),
+        ]
+        return Refusal(headers, encoded, error)
+
+    async def refuse(self, scope: Mapping[str, Any], send: Send, decision: Decision) -> Refusal:
+        """Answer a request or a websocket's handshake with 429, without reading it; return what was said.
+
+        A websocket gets the denial response where the server has that extension, else is closed before it is
+        accepted, which servers answer with 403. The answer to HEAD has no body, and all headers of that to GET.
+        """
+        kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
+        if scope["type"] == "websocket" and kind not in (scope.get("extensions") or ()):
+            await send({"type": "websocket.close", "code": CLOSE_CODE})
+            return Refusal([], b"", status=CLOSED_STATUS)
+        refusal = self.refusal(decision)
+        if scope.get("method") == "HEAD":
+            refusal = replace(refusal, body=b"")
+        await send({"type": f"{kind}.start", "status": STATUS, "headers": refusal.headers})
+        await send({"type": f"{kind}.body", "body": refusal.body})
+        return refusal
+
+    def _nearest(self, decision: Decision) -> list[Header]:
+        """The older fields know one quota only: the one of which the smallest part is left. Reset in seconds."""
+        parts = [left / quota.limit for left, quota in zip(decision.remaining, self._quotas, strict=True)]
+        index = parts.index(min(parts))
+        return [
+            (b"x-ratelimit-limit", b"%d" % self._quotas[index].limit),
+            (b"x-ratelimit-remaining", b"%d" % decision.remaining[index]),
+            (b"x-ratelimit-reset", b"%d" % decision.reset[index]),
+        ]
+
+
+def with_fields(message: Message, fields: Iterable[Header]) -> Message:
+    """Return a copy of the app's start message with `fields` behind its own headers, which may be any iterable.
+
+    Where the app sends a rate-limit field itself, ours of the same family are left out; other names are added as
+    they are.
+    """
+    headers = list(message.get("headers") or ())
+    try:
+        names = [header[0].lower() for header in headers]
+        if not _OURS.isdisjoint(names):
+            spoken = {_FAMILY.get(name) for name in names} - {None}
+            fields = [field for field in fields if _FAMILY.get(field[0]) not in spoken]
+    except (AttributeError, IndexError, TypeError):
+        pass  # headers that are none are the server's to judge
+    headers += fields
+    return {**message, "headers": headers}
+
+
+def _policy(quota: Quota) -> str:
+    return f'"{quota.name}";q={quota.limit};w={quota.window}'
+
+
+def _level(level: ThrottleLevel) -> tuple[Header, Header]:
+    return (b"x-throttle-level", level.label.encode()), (b"x-rate-multiplier", str(level.multiplier).encode())
+
+
+def _problem(decision: Decision, seconds: int) -> dict[str, Any]:
+    kind, title = _ABNORMAL if "throttle" in decision.violated else _QUOTA
+    return {
+        "type": kind,
+        "title": title,
+        "status": STATUS,
+        "detail": _detail(decision, seconds),
+        "violated-policies": list(decision.violated),
+        "decision": _uuid(decision.id),
+        "reasons": list(decision.reasons),
+        "retry-after": seconds,
+    }
+
+
+def _detail(decision: Decision, seconds: int) -> str:
+    wait = f"Try again in {seconds} second{'s' if seconds != 1 else ''}."
+    if "throttle" in decision.violated:
+        return f"The pattern of requests looks automated, so no more are answered for now. {wait}"
+    return f"No requests are left in: {', '.join(decision.violated)}. {wait}"
+
+
+def _uuid(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    digits = value.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _refined(refine: Refine, problem: dict[str, Any]) -> str:
+    refined = refine(problem)
+    if not isinstance(refined, Mapping):
+        raise TypeError(f"refine_refusal returned {type(refined).__name__}, not a mapping")
+    return _encode(dict(refined))

@@ -1,0 +1,252 @@
+"""The store at work: one sync psycopg connection, one transaction per batch, exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+from ..protocols import DAMAGED, DECISION, HIT, Batch, Merged, Salt
+from . import migrate, queries
+
+# SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
+OPERATOR = ("28", "3D", "3F", "42")
+POISON = ("22", "23")
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+COPY_TRAILER = struct.pack("!h", -1)
+PARTITION_DAYS_AHEAD = 7
+# A dead client must not hold its locks: the successor waits for the ghost of an unfinished commit.
+SESSION: dict[str, str] = {
+    "timezone": "UTC",
+    "synchronous_commit": "on",
+    "idle_in_transaction_session_timeout": "10s",
+    "statement_timeout": "60s",
+    "lock_timeout": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+    "client_connection_check_interval": "5s",
+    "jit": "off",
+}
+
+
+class PostgresStore:
+    """Moves batches into the schema "analytics" of one database. Not thread-safe: one writer owns it."""
+
+    def __init__(
+        self, dsn: Callable[[], str], *, bot_score: int = 50, session_timeout: float = 1800.0, migrate: bool = True
+    ) -> None:
+        self._dsn = dsn
+        self._bot_score = bot_score
+        self._timeout = timedelta(seconds=session_timeout)
+        self._migrate = migrate
+        self._queries = queries.load("fold")
+        self._connection: psycopg.Connection | None = None
+
+    def connect(self) -> None:
+        """Open the connection, bring the schema up to date, make partitions ahead."""
+        self.close()
+        with _wrapped():
+            connection = psycopg.connect(
+                self._dsn(), autocommit=True, connect_timeout=5, application_name="asgi-analytics writer"
+            )
+            self._connection = connection
+            if self._migrate:
+                migrate.apply(connection)
+            self.make_partitions()
+            self._set_session(connection)
+            connection.execute(self._queries["create_staging"])
+            connection.execute(self._queries["create_begun"])
+
+    def make_partitions(self) -> None:
+        """Make the day partitions from yesterday to a week ahead."""
+        with _wrapped():
+            self._open().execute(self._queries["make_partitions"], {"ahead": PARTITION_DAYS_AHEAD})
+
+    def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]:
+        """Offer the salts this worker knows, make those that nobody has, return what all agree on."""
+        with _wrapped(), self._open().transaction():
+            connection = self._open()
+            connection.execute(self._queries["lock_salts"])
+            offered = {salt.period: salt.key for salt in known}
+            for period in periods:
+                key = offered.get(period, os.urandom(32))
+                connection.execute(self._queries["offer_salt"], {"period": period, "key": key})
+            connection.execute(self._queries["forget_salts"])
+            rows = connection.execute(self._queries["read_salts"], {"periods": list(periods)}).fetchall()
+            return [Salt(period.isoformat(), bytes(key)) for period, key in rows]
+
+    def position(self, journal: bytes) -> tuple[int, int]:
+        """Return (segment, offset) up to which the journal is committed; registers a new journal."""
+        parameters = {"journal": UUID(bytes=journal), "host": socket.gethostname()[:200]}
+        with _wrapped():
+            self._open().execute(self._queries["register_journal"], parameters)
+            row = self._open().execute(self._queries["read_position"], parameters).fetchone()
+        return (row[0], row[1]) if row else (0, 0)
+
+    def write(self, batch: Batch) -> list[Merged]:
+        """Move one batch in one transaction; a batch that is already in is left out.
+
+        Returns the merged totals of visitors that other workers have seen too.
+        """
+        journal = UUID(bytes=batch.journal)
+        with _wrapped(), self._open().transaction():
+            if self._is_in(batch):
+                return []
+            hits, decisions = batch.rows(HIT), batch.rows(DECISION)
+            merged = self._fold(hits, batch.columns[HIT], journal) if hits else []
+            if decisions:
+                self._copy(sql.Identifier("analytics", "decisions"), batch.columns[DECISION], decisions)
+            damaged = [frame for frame in batch.frames if frame.kind == DAMAGED]
+            for frame in damaged:
+                self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
+            self._advance(batch, len(hits) + len(decisions), len(damaged))
+        return merged
+
+    def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
+        """Set the rows of a batch aside with their raw bytes, and move on behind them."""
+        with _wrapped(), self._open().transaction():
+            if self._is_in(batch):
+                return
+            for frame in batch.frames:
+                kind = {HIT: "hit", DECISION: "decision"}.get(frame.kind, "frame")
+                self._set_aside(batch, frame.row, frame.start, kind, error, sqlstate)
+            self._advance(batch, 0, len(batch.frames))
+
+    def interrupt(self) -> None:
+        """Free the thread that waits on the connection; callable from another thread."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return
+        # psycopg's cancel asks the server, which may be what hangs; cutting the socket does not.
+        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+    def abandon(self) -> None:
+        """Forget the connection without a word to the server: it belongs to the parent of this process."""
+        if self._connection is not None:
+            with contextlib.suppress(OSError, psycopg.Error):
+                os.close(self._connection.fileno())
+            _ABANDONED.append(self._connection)
+            self._connection = None
+
+    def close(self) -> None:
+        """Close the connection, if any."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _open(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            raise StoreUnavailable("No connection to Postgres.")
+        return self._connection
+
+    def _set_session(self, connection: psycopg.Connection) -> None:
+        for name, value in SESSION.items():
+            # Not every platform and pooler knows every setting; none of them is worth refusing to store.
+            with contextlib.suppress(psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
+                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+
+    def _is_in(self, batch: Batch) -> bool:
+        """Wait for a ghost of this journal's last commit, then tell whether the batch is behind us."""
+        row = self._open().execute(self._queries["lock_position"], {"journal": UUID(bytes=batch.journal)}).fetchone()
+        if row is None:
+            raise StoreUnavailable("The journal's position row is gone; registering it again.")
+        return (row[0], row[1]) >= (batch.segment, batch.end)
+
+    def _fold(self, hits: list[bytes], columns: Sequence[str], journal: UUID) -> list[Merged]:
+        connection, fold = self._open(), self._queries
+        self._copy(sql.Identifier("staging"), columns, hits)
+        moved = connection.execute(fold["settle_sessions"], {"timeout": self._timeout}).fetchall()
+        connection.execute(fold["fold_sessions"])
+        cursor = connection.execute(fold["fold_fingerprints"], {"journal": journal, "bot_score": self._bot_score})
+        totals = [_merged(row) for row in cursor.fetchall()]
+        connection.execute(fold["insert_hits"])
+        learnt = {merged.fingerprint for merged in totals}
+        return totals + [_settled(row) for row in moved if row[0].bytes not in learnt]
+
+    def _copy(self, table: sql.Identifier, columns: Sequence[str], rows: list[bytes]) -> None:
+        query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+            table, sql.SQL(", ").join(map(sql.Identifier, columns))
+        )
+        with self._open().cursor() as cursor, cursor.copy(query) as copy:
+            copy.write(b"".join([COPY_HEADER, *rows, COPY_TRAILER]))
+
+    def _set_aside(self, batch: Batch, raw: bytes, position: int, kind: str, error: str, sqlstate: str | None) -> None:
+        columns = list(batch.columns.get({"hit": HIT, "decision": DECISION}.get(kind, DAMAGED), ()))
+        self._open().execute(
+            self._queries["quarantine_row"],
+            {
+                "journal": UUID(bytes=batch.journal),
+                "segment": batch.segment,
+                "position": position,
+                "kind": kind,
+                "columns": columns,
+                "raw": raw,
+                "sqlstate": sqlstate,
+                "error": error[:2000].replace("\0", "\ufffd"),
+            },
+        )
+
+    def _advance(self, batch: Batch, rows: int, quarantined: int) -> None:
+        self._open().execute(
+            self._queries["advance_position"],
+            {
+                "journal": UUID(bytes=batch.journal),
+                "segment": batch.segment,
+                "position": batch.end,
+                "rows": rows,
+                "quarantined": quarantined,
+            },
+        )
+
+
+# A connection inherited over fork must never be finalised here: its farewell would end the parent's session.
+_ABANDONED: list[psycopg.Connection] = []
+
+
+@contextlib.contextmanager
+def _wrapped() -> Iterator[None]:
+    """Turn the driver's errors into ours, by SQLSTATE class rather than by exception class."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _ours(error) from error
+    except (UnicodeError, OverflowError, struct.error) as error:
+        raise RowRejected(str(error)) from error
+
+
+def _ours(error: psycopg.Error) -> StoreError:
+    state, text = error.sqlstate, " ".join(str(error).split())
+    if state is None and isinstance(error, psycopg.DataError):
+        return RowRejected(text)
+    if state is None:
+        # The server says these two before it speaks in SQLSTATEs.
+        wrong = "authentication failed" in text or ("database" in text and "does not exist" in text)
+        return StoreMisconfigured(text) if wrong else StoreUnavailable(text)
+    if state.startswith(POISON) or state in ("54000", "54001"):
+        return RowRejected(text, state)
+    if state.startswith(OPERATOR):
+        return StoreMisconfigured(f"{text} (SQLSTATE {state})")
+    return StoreUnavailable(f"{text} (SQLSTATE {state})")
+
+
+def _merged(row: Sequence[Any]) -> Merged:
+    fingerprint, session, remote, level, changed = row
+    return Merged(fingerprint.bytes, session.bytes, remote, level, changed or 0)
+
+
+def _settled(row: Sequence[Any]) -> Merged:
+    fingerprint, _, session = row
+    return Merged(fingerprint.bytes, session.bytes, 0, 0, 0)
+

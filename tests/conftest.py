@@ -1,0 +1,122 @@
+"""What all tests share: a real Postgres, a migrated template database, a copy of it for each test that asks."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from asgi_analytics.embedded import EmbeddedPostgres
+
+# Read before any test: `environment` hides it.
+TEST_DSN = os.environ.get("ASGI_ANALYTICS_TEST_DSN")
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the developer's database or journal."""
+    for name in os.environ:
+        if name.startswith("ASGI_ANALYTICS_") or name == "DATABASE_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ASGI_ANALYTICS_JOURNAL_DIR", str(tmp_path / "journal"))
+
+
+@contextmanager
+def data_folder() -> Iterator[Path]:
+    """A folder for a cluster; not in tmp_path, which under root is closed to the user that Postgres runs as."""
+    folder = Path(tempfile.mkdtemp(prefix="asgi-analytics-test-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The DSN of a server with the right to create databases: one of our own for each test process."""
+    if TEST_DSN:
+        yield TEST_DSN
+        return
+    # Nothing that a session can see depends on these; what must survive a crash uses own_postgres.
+    settings = {"fsync": "off", "full_page_writes": "off"}
+    with data_folder() as folder, EmbeddedPostgres(folder, settings) as server:
+        yield server.dsn
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> Iterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    from asgi_analytics.store.migrate import migrate
+
+    with _database(postgres, "template0") as name:
+        migrate(_address(postgres, name))
+        yield name
+
+
+@pytest.fixture
+def dsn(postgres: str, template: str) -> Iterator[str]:
+    """A fresh migrated database."""
+    with _database(postgres, template) as name:
+        yield _address(postgres, name)
+
+
+@pytest.fixture
+def empty_dsn(postgres: str) -> Iterator[str]:
+    """A fresh database without our schema."""
+    with _database(postgres, "template0") as name:
+        yield _address(postgres, name)
+
+
+@pytest.fixture(scope="session")
+def fresh_cluster() -> Iterator[Path]:
+    """The folder of a cluster that was made and stopped: copying it takes a fraction of initdb's time."""
+    with data_folder() as folder:
+        with EmbeddedPostgres(folder):
+            pass
+        yield folder
+
+
+@pytest.fixture
+def own_postgres(fresh_cluster: Path) -> Iterator[EmbeddedPostgres]:
+    """A durable server that the test may kill() and start() again: same data, same DSN."""
+    with data_folder() as folder:
+        subprocess.run(["cp", "-a", f"{fresh_cluster}/.", folder], check=True)
+        with EmbeddedPostgres(folder) as server:
+            yield server
+
+
+@contextmanager
+def _database(server: str, template: str) -> Iterator[str]:
+    name = f"asgi_analytics_test_{os.getpid()}_{next(_numbers)}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log")
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+    try:
+        yield name
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(drop.format(sql.Identifier(name)))
+
+
+def _address(server: str, database: str) -> str:
+    if "://" in server:
+        return urlsplit(server)._replace(path=f"/{database}").geturl()
+    return make_conninfo(server, dbname=database)
