@@ -135,14 +135,14 @@ class EmbeddedPostgres:
         try:
             return self._cluster.start(deadline)
         except BaseException:
-            self.kill()
+            self.stop()
             raise
 
     def _end(self, *signals: int) -> None:
         with self._mutex:
-            if self._cluster is not None:
-                self._cluster.end(signals)
-            self._cluster = self._dsn = None
+            cluster, self._cluster, self._dsn = self._cluster, None, None
+            if cluster is not None:
+                cluster.end(signals)
 
     def _after_fork(self) -> None:
         self._mutex = threading.RLock()
@@ -230,11 +230,13 @@ class _Cluster:
 
     def end(self, signals: Sequence[int]) -> None:
         """Send the signals, one after the other while the server lives, and give everything back."""
-        if self.server is not None:
-            self.server.end(signals)
-        if self._copy is not None:
-            shutil.rmtree(self._copy)
-        self._close_locks()
+        try:
+            if self.server is not None:
+                self.server.end(signals)
+            if self._copy is not None:
+                shutil.rmtree(self._copy)
+        finally:
+            self._close_locks()
 
     def abandon(self) -> None:
         """Let go in a forked child: the server and the locks stay the parent's."""
@@ -419,7 +421,9 @@ def _shell(script: str, *arguments: str) -> list[str]:
 def _environment() -> dict[str, str]:
     # Secrets of the app are none of the server's business, and PG* variables would change what it does.
     kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-    return {"LC_ALL": "C", "TZ": "UTC"} | {name: os.environ[name] for name in kept if name in os.environ}
+    return {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath} | {
+        name: os.environ[name] for name in kept if name in os.environ
+    }
 
 
 def _runs(command: Sequence[str], account: pwd.struct_passwd) -> bool:

@@ -10,10 +10,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from . import embedded
 from .clock import SystemClock, random_bytes
 from .decide.verdict import Policy, Site, adopt_level, charge, new_actor, new_network
 from .embedded import EmbeddedPostgres
-from .errors import EmbeddedPostgresError, StoreUnavailable
+from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
 from .identify.countries import CountryTable
 from .identify.fingerprint import Fingerprinter
 from .identify.geoip import GeoLocator
@@ -34,6 +35,17 @@ log = logging.getLogger("asgi_analytics")
 LOG_INTERVAL = 20.0  # seconds between two lines of one kind
 MOST_PATHS = 4096  # remembered, of at most MOST_PATH characters
 MOST_PATH = 256
+
+
+def resolve_dsn(dsn: str | None) -> str | None:
+    """The option, else ASGI_ANALYTICS_DSN, else DATABASE_URL, else None for the embedded Postgres.
+
+    Raises DatabaseNotConfigured where that is not installed either.
+    """
+    found = dsn or os.environ.get("ASGI_ANALYTICS_DSN") or os.environ.get("DATABASE_URL")
+    if not found and not embedded.is_available():
+        raise DatabaseNotConfigured
+    return found or None
 
 
 class Engine:
@@ -114,9 +126,12 @@ class Engine:
                 self._embedded.stop()
             return delivered
 
-    def take_in(self, visitor: Visitor, learnt: Merged, now: float, time_ns: int) -> None:
-        """Bring a visitor up to date with what other workers saw of it."""
-        if visitor.session.ordinal:
+    def take_in(self, visitor: Visitor, began: bool, now: float, time_ns: int) -> None:
+        """Bring a visitor up to date with what other workers saw of it; a session that began since is its own."""
+        learnt, visitor.learnt = visitor.learnt, None
+        if not isinstance(learnt, Merged):
+            return
+        if not began:
             visitor.session.id = learnt.session
         if learnt.remote > 0:
             charge(visitor.actor, learnt.remote, self.policy, now)
@@ -192,6 +207,8 @@ class Engine:
         # Threads do not survive a fork; files and connection belong to the parent.
         if self.recorder.journal is not None:
             self.recorder.journal.abandon()
+        if self.writer is not None:
+            self.writer.abandon()
         if self._store is not None:
             self._store.abandon()
         self.recorder = Recorder(self.settings, self.counters)
@@ -230,4 +247,3 @@ def _each(act: Callable[[Engine], object]) -> None:
 os.register_at_fork(after_in_child=lambda: _each(Engine._after_fork))
 # For servers that send no lifespan events. Ours is one of three ends; the journal makes them all the same.
 atexit.register(_each, Engine.stop)
-

@@ -11,9 +11,9 @@ from .clock import uuid7
 from .decide.verdict import judge
 from .engine import Engine
 from .identify.referral import clean_query, read_referral
-from .identify.request import clean_path, content_type, is_inner, is_page, route_template
+from .identify.request import content_type, is_inner, is_page, route_template
 from .model import Answer, Decision, Referral, Visitor
-from .respond import STATUS, with_fields
+from .respond import CLOSED_STATUS, with_fields
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,7 +30,9 @@ class Exchange:
         "_engine",
         "_first_byte",
         "_headers",
+        "_method",
         "_page",
+        "_path",
         "_recorded",
         "_sent",
         "_send",
@@ -58,6 +60,8 @@ class Exchange:
     ) -> None:
         self._engine = engine
         self.scope = scope
+        # Now, for the app may rewrite its scope: the row tells what was asked for.
+        self._path, self._method = scope["path"], str(scope.get("method", "WEBSOCKET"))
         self._headers = headers
         self.receive = receive
         self._send = send
@@ -93,13 +97,21 @@ class Exchange:
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
         try:
-            self._status = STATUS
+            refusal = await self._engine.responder.refuse(self.scope, self._refused, self.decision)
+        finally:
+            self.end("refused")
+        if refusal.error is not None:
+            self._engine.failed("refine_refusal", refusal.error)
+
+    def _refused(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "websocket.close":
+            self._status = CLOSED_STATUS
+        self._status = message.get("status", self._status)
+        self.bytes_sent += len(message.get("body", b""))
+        if not message["type"].endswith(".start"):
             self._first_byte = self._elapsed_us()
             self.end("refused")
-        finally:
-            refusal = await self._engine.responder.refuse(self.scope, self._send, self.decision)
-            if refusal.error is not None:
-                self._engine.failed("refine_refusal", refusal.error)
+        return self._send(message)
 
     def end(self, outcome: str | None = None) -> None:
         """Record the request, once. Without an outcome the app returned: before its last message is "aborted"."""
@@ -131,11 +143,11 @@ class Exchange:
         return message
 
     def _judge(self, status: int, kind: bytes, now: float) -> None:
-        scope, headers, decision = self.scope, self._headers, self.decision
-        self._page = page = is_page(scope["method"], headers, status, kind)
+        headers, decision = self._headers, self.decision
+        self._page = page = is_page(self._method, headers, status, kind)
         inner = page and is_inner(headers)
         before = decision.previous_level
-        answer = Answer(status, page, scope["path"], page and not inner, inner)
+        answer = Answer(status, page, self._path, page and not inner, inner)
         judge(self._visitor.actor, answer, self._engine.site, self._engine.policy, decision, now)
         if decision.previous_level is not before:
             if decision.id is None:
@@ -145,7 +157,7 @@ class Exchange:
     def _fields(self, headers: list[Any]) -> list[tuple[bytes, bytes]]:
         fields = self._engine.responder.fields(self.decision)
         cookie = self._visitor.cookie
-        if cookie is not None and not _is_cacheable(headers):
+        if cookie is not None and self._status != 304 and not _is_shared(headers):
             fields.append((b"set-cookie", cookie))
         return fields
 
@@ -164,8 +176,8 @@ class Exchange:
             self.decision,
             hit_id=uuid7(self._time_ns),
             time_us=self._time_ns // 1000,
-            method=self._method(),
-            path=engine.stored_path(scope["path"]),
+            method=self._method,
+            path=engine.stored_path(self._path),
             outcome=outcome,
             page_view=page,
             status=500 if outcome == "error" and self._status is None else self._status,
@@ -185,10 +197,6 @@ class Exchange:
             referer.decode("latin-1") if referer else None,
             host.decode("latin-1") if host else None,
         )
-
-    def _method(self) -> str:
-        method = self.scope["method"]
-        return method if isinstance(method, str) else str(method)
 
     def _close_code(self) -> int | None:
         return None
@@ -238,15 +246,15 @@ class WebSocketExchange(Exchange):
             self.end("complete")
         return message
 
-    def _method(self) -> str:
-        return "WEBSOCKET"
-
     def _close_code(self) -> int | None:
         return self._code
 
 
-def _is_cacheable(headers: list[Any]) -> bool:
+def _is_shared(headers: list[Any]) -> bool:
+    """Tell whether a shared cache may keep the answer: a cookie in it would go to others (RFC 9111, section 5.2.2)."""
     for name, value in headers:
         if name.lower() == b"cache-control":
-            return b"public" in value or b"s-maxage" in value
+            directives = value.lower()
+            if b"public" in directives or b"s-maxage" in directives:
+                return True
     return False

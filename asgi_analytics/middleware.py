@@ -10,8 +10,7 @@ from anyio import to_thread
 
 from .clock import uuid7
 from .decide.verdict import admit, begin_session, count_session
-from .embedded import resolve_dsn
-from .engine import Engine
+from .engine import Engine, resolve_dsn
 from .exchange import Exchange, WebSocketExchange
 from .model import Analytics
 from .settings import Options, Settings
@@ -81,7 +80,7 @@ class AnalyticsMiddleware:
             if began:
                 begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
             if visitor.learnt is not None:
-                engine.take_in(visitor, now, time_ns)
+                engine.take_in(visitor, began, now, time_ns)
             decision = admit(visitor.actor, visitor.network, engine.policy, now)
             if decision.refused or decision.previous_level is not None:
                 decision.id = uuid7(time_ns)

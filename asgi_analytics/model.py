@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import inf
 
 
 class ThrottleLevel(IntEnum):
@@ -109,6 +110,8 @@ class Behaviour:
     page_loads: int = 0  # pages answered; a reload of the page before is not one
     last_page: str = ""  # the sort key of its path
     last_page_at: float = 0.0
+    last_answer_at: float = 0.0  # of any page, a reload too
+    hurried: int = 0  # page loads, and reloads that follow faster than a person reloads
     pages_bitmap: int = 0
     distinct_pages: int = 0  # bits set in the bitmap
     ascending: int = 0  # steps to a page whose path sorts after the page before
@@ -131,10 +134,11 @@ class Throttle:
     """A visitor's level and the evidence that was already spent on it."""
 
     level: ThrottleLevel = ThrottleLevel.NORMAL
-    changed_at: float = 0.0  # monotonic seconds of the last change
+    changed_at: float = -inf  # monotonic seconds of the last change; minus infinity: never
     reasons: tuple[str, ...] = ()  # sentences: what raised the level last
     spent_score: int = 0
     spent_page_loads: int = 0
+    spent_hurried: int = 0
     spent_requests: int = 0
     spent_errors: int = 0
     refused: bool = False  # the last verdict was a refusal

@@ -39,7 +39,7 @@ SIGNAL_THRESHOLDS: Mapping[str, float] = {
     "outdated_browser": 0,
 }
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_QUOTA = re.compile(r"\s*(\d+)\s*/\s*(?:(\d+)\s*)?(second|minute|hour|day)s?\s*", re.IGNORECASE)
+_QUOTA = re.compile(r"\s*(\d{1,15})\s*/\s*(?:(\d{1,6})\s*)?(second|minute|hour|day)s?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from .protocols import Merged, Salt
 class State:
     """Visitors by fingerprint and client networks, least recently seen out first.
 
-    Visitors above Normal live in a map of their own, so that a flood of new visitors cannot wash out a block.
+    Visitors above Normal live in maps of their own, so that a flood of new visitors cannot wash out a block.
     """
 
     def __init__(
@@ -32,14 +32,15 @@ class State:
         self._learn_salts = learn_salts
         # Not dict: its first key is found by walking over all that were deleted before.
         self._visitors: OrderedDict[bytes, Visitor] = OrderedDict()
-        self._flagged: OrderedDict[bytes, Visitor] = OrderedDict()
+        self._flagged: OrderedDict[bytes, Visitor] = OrderedDict()  # Warning and Severe
+        self._blocked: OrderedDict[bytes, Visitor] = OrderedDict()
         self._networks: OrderedDict[bytes, Actor] = OrderedDict()
 
     def get(self, fingerprint: bytes) -> Visitor | None:
         """Return a visitor and mark it as seen; None when it is not in memory."""
         visitor = self._visitors.get(fingerprint)
         if visitor is None:
-            return self._flagged.get(fingerprint)
+            return self._flagged.get(fingerprint) or self._blocked.get(fingerprint)
         with suppress(KeyError):  # evicted by another thread in between
             self._visitors.move_to_end(fingerprint)
         return visitor
@@ -53,9 +54,11 @@ class State:
 
     def rename(self, fingerprint: bytes, visitor: Visitor) -> None:
         """Move a visitor from an older fingerprint to its present one."""
-        place = self._flagged if fingerprint in self._flagged else self._visitors
-        place.pop(fingerprint, None)
-        place[visitor.identity.fingerprint] = visitor
+        for place in (self._flagged, self._blocked, self._visitors):
+            if place.pop(fingerprint, None) is not None:
+                place[visitor.identity.fingerprint] = visitor
+                return
+        self.add(visitor)
 
     def network(self, key: bytes) -> Actor:
         """Return the network's actor, made where it is new. `key` as from identify.client.network_of."""
@@ -65,20 +68,30 @@ class State:
                 _evict_oldest(self._networks)
             actor = self._networks[key] = self._new_network()
         else:
-            self._networks.move_to_end(key)
+            with suppress(KeyError):  # as above
+                self._networks.move_to_end(key)
         return actor
 
     def level_changed(self, visitor: Visitor) -> None:
         """Put a visitor where its level belongs."""
         fingerprint = visitor.identity.fingerprint
-        if visitor.actor.throttle.level == ThrottleLevel.NORMAL:
-            if self._flagged.pop(fingerprint, None) is not None:
-                self.add(visitor)
+        place = self._place(visitor.actor.throttle.level)
+        if fingerprint in place:
             return
-        self._visitors.pop(fingerprint, None)
-        if fingerprint not in self._flagged and len(self._flagged) >= self._max_flagged:
-            self._evict_flagged()
-        self._flagged[fingerprint] = visitor
+        for other in (self._visitors, self._flagged, self._blocked):
+            other.pop(fingerprint, None)
+        if place is self._visitors:
+            self.add(visitor)
+            return
+        if len(self._flagged) + len(self._blocked) >= self._max_flagged:
+            # Nobody gets out of a block by having others warned.
+            _evict_oldest(self._flagged or self._blocked)
+        place[fingerprint] = visitor
+
+    def _place(self, level: ThrottleLevel) -> OrderedDict[bytes, Visitor]:
+        if level == ThrottleLevel.NORMAL:
+            return self._visitors
+        return self._blocked if level == ThrottleLevel.BLOCKED else self._flagged
 
     def learn_salts(self, salts: Sequence[Salt]) -> None:
         """SharedState: pass on the salts that all workers agree on. Called by the writer's thread."""
@@ -87,21 +100,15 @@ class State:
     def merge(self, totals: Sequence[Merged]) -> None:
         """SharedState: leave what others saw with each visitor, which takes it in at its next request."""
         for merged in totals:
-            visitor = self._visitors.get(merged.fingerprint) or self._flagged.get(merged.fingerprint)
+            key = merged.fingerprint
+            visitor = self._visitors.get(key) or self._flagged.get(key) or self._blocked.get(key)
             if visitor is not None:
                 visitor.learnt = merged if visitor.learnt is None else _sum(visitor.learnt, merged)
 
     def counts(self) -> dict[str, int]:
         """Return how many visitors, flagged visitors and networks are held."""
-        return {"visitors": len(self._visitors), "flagged": len(self._flagged), "networks": len(self._networks)}
-
-    def _evict_flagged(self) -> None:
-        """Make room: the first that is not Blocked, else the one flagged first."""
-        for fingerprint, visitor in zip(self._flagged, self._flagged.values(), strict=True):
-            if visitor.actor.throttle.level < ThrottleLevel.BLOCKED:
-                del self._flagged[fingerprint]
-                return
-        _evict_oldest(self._flagged)
+        flagged = len(self._flagged) + len(self._blocked)
+        return {"visitors": len(self._visitors), "flagged": flagged, "networks": len(self._networks)}
 
 
 def _evict_oldest(kept: OrderedDict[bytes, Visitor] | OrderedDict[bytes, Actor]) -> None:
@@ -110,5 +117,8 @@ def _evict_oldest(kept: OrderedDict[bytes, Visitor] | OrderedDict[bytes, Actor])
 
 
 def _sum(earlier: object, later: Merged) -> Merged:
-    before = earlier.remote if isinstance(earlier, Merged) else 0
-    return Merged(later.fingerprint, later.session, before + later.remote, later.level, later.level_changed_us)
+    if not isinstance(earlier, Merged):
+        return later
+    newest = max(earlier, later, key=lambda merged: merged.level_changed_us)
+    remote = earlier.remote + later.remote
+    return Merged(later.fingerprint, later.session, remote, newest.level, newest.level_changed_us)

@@ -162,6 +162,9 @@ BEGIN
     FOR day IN SELECT generate_series(first, last, interval '1 day')::date LOOP
         name := 'hits_' || to_char(day, 'YYYYMMDD');
         CONTINUE WHEN to_regclass('analytics.' || name) IS NOT NULL;
+        -- Several workers come here at once, at midnight and when they start.
+        PERFORM pg_advisory_xact_lock(hashtext('analytics.ensure_partitions'));
+        CONTINUE WHEN to_regclass('analytics.' || name) IS NOT NULL;
         CONTINUE WHEN EXISTS (
             SELECT FROM analytics.hits_default
             WHERE time >= day::timestamp AT TIME ZONE 'UTC' AND time < (day + 1)::timestamp AT TIME ZONE 'UTC');

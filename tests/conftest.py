@@ -41,7 +41,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @contextmanager
 def data_folder() -> Iterator[Path]:
     """A folder for a cluster; not in tmp_path, which under root is closed to the user that Postgres runs as."""
-    folder = Path(tempfile.mkdtemp(prefix="asgi-analytics-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="asgi-analytics tést "))
     try:
         yield folder
     finally:
@@ -94,12 +94,18 @@ def fresh_cluster() -> Iterator[Path]:
 
 
 @pytest.fixture
-def own_postgres(fresh_cluster: Path) -> Iterator[EmbeddedPostgres]:
-    """A durable server that the test may kill() and start() again: same data, same DSN."""
+def cluster_folder(fresh_cluster: Path) -> Iterator[Path]:
+    """A data folder of the test's own, with a cluster that no server runs on yet."""
     with data_folder() as folder:
         subprocess.run(["cp", "-a", f"{fresh_cluster}/.", folder], check=True)
-        with EmbeddedPostgres(folder) as server:
-            yield server
+        yield folder
+
+
+@pytest.fixture
+def own_postgres(cluster_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A durable server that the test may kill() and start() again: same data, same DSN."""
+    with EmbeddedPostgres(cluster_folder) as server:
+        yield server
 
 
 @contextmanager

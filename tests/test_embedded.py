@@ -62,10 +62,17 @@ def folder() -> Iterator[Path]:
         assert eventually(lambda: idle(path))
 
 
+@pytest.fixture
+def made(cluster_folder: Path) -> Iterator[Path]:
+    """A folder whose cluster was made before: most tests are not about initdb."""
+    yield cluster_folder
+    assert eventually(lambda: idle(cluster_folder))
+
+
 @contextmanager
 def worker(*arguments: Path, before: str = "", after: str = "") -> Iterator[subprocess.Popen[str]]:
     script = WORKER.format(before=before, after=after)
-    environment = os.environ | {"PYTHONPATH": str(Path(embedded.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -144,8 +151,8 @@ def test_every_server_found_here_starts_answers_and_stops(
     assert not postgres.owner
 
 
-def test_start_is_idempotent_and_stop_may_come_twice(folder: Path) -> None:
-    with EmbeddedPostgres(folder) as postgres:
+def test_start_is_idempotent_and_stop_may_come_twice(made: Path) -> None:
+    with EmbeddedPostgres(made) as postgres:
         pid = postgres.pid
         assert postgres.start() == postgres.dsn
         assert postgres.pid == pid
@@ -172,8 +179,8 @@ def test_password_and_log_are_private_and_no_socket_file_is_made(own_postgres: E
     assert ask(own_postgres.dsn, "SHOW listen_addresses") == "127.0.0.1"
 
 
-def test_settings_are_in_force(folder: Path) -> None:
-    with EmbeddedPostgres(folder, {"fsync": "off", "work_mem": "7MB"}) as postgres:
+def test_settings_are_in_force(made: Path) -> None:
+    with EmbeddedPostgres(made, {"fsync": "off", "work_mem": "7MB"}) as postgres:
         assert (ask(postgres.dsn, "SHOW fsync"), ask(postgres.dsn, "SHOW work_mem")) == ("off", "7MB")
 
 
@@ -192,6 +199,19 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(own_postgres: EmbeddedPostg
         after = own_postgres.start()
         assert urlsplit(after).port != urlsplit(before).port
         assert ask(after) == 1
+
+
+def test_a_port_lost_at_the_last_moment_is_replaced_and_its_server_not_mistaken_for_ours(
+    own_postgres: EmbeddedPostgres, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_postgres.stop()
+    subprocess.run(["cp", "-a", f"{own_postgres.data_dir}/.", folder], check=True)
+    taken = urlsplit(own_postgres.start()).port
+    find, answers = embedded._free_port, [taken]
+    monkeypatch.setattr(embedded, "_free_port", lambda wished: answers.pop() if answers else find(wished))
+    with EmbeddedPostgres(folder) as twin:  # the server on the taken port even knows its password
+        assert not answers
+        assert ask(twin.dsn, "SHOW data_directory") == f"{folder}/cluster"
 
 
 def test_a_killed_postmaster_recovers_what_was_committed(own_postgres: EmbeddedPostgres) -> None:
@@ -216,20 +236,20 @@ def test_a_server_that_died_by_itself_is_started_again(own_postgres: EmbeddedPos
 
 
 @pytest.mark.parametrize("children", ["", CHILDREN], ids=["alone", "with children that live on"])
-def test_the_server_ends_with_its_owner(folder: Path, children: str) -> None:
-    with worker(folder, after=children) as process:
+def test_the_server_ends_with_its_owner(made: Path, children: str) -> None:
+    with worker(made, after=children) as process:
         dsn, owner, pid = report(process)
         assert owner
         assert ask(dsn) == 1
         process.kill()
         assert eventually(lambda: gone(pid), 5)
-        assert "database system is shut down" in (folder / "server.log").read_text()
-        with EmbeddedPostgres(folder) as successor:
+        assert "database system is shut down" in (made / "server.log").read_text()
+        with EmbeddedPostgres(made) as successor:
             assert successor.dsn == dsn
 
 
-def test_the_server_ends_with_a_process_that_forgets_to_stop_it(folder: Path) -> None:
-    with worker(folder) as process:
+def test_the_server_ends_with_a_process_that_forgets_to_stop_it(made: Path) -> None:
+    with worker(made) as process:
         _, _, pid = report(process)
         process.communicate(timeout=10)
         assert process.returncode == 0
@@ -245,11 +265,11 @@ def test_four_processes_that_race_on_a_fresh_folder_share_one_server(folder: Pat
         assert [pid is not None for _, owner, pid in reports] == [owner for _, owner, _ in reports]
 
 
-def test_another_process_takes_over_when_the_owner_was_killed(folder: Path) -> None:
-    with worker(folder) as first:
+def test_another_process_takes_over_when_the_owner_was_killed(made: Path) -> None:
+    with worker(made) as first:
         dsn, _, pid = report(first)
         store(dsn)
-        heir = EmbeddedPostgres(folder)
+        heir = EmbeddedPostgres(made)
         assert heir.start() == dsn
         assert not heir.owner
         first.kill()
@@ -312,7 +332,7 @@ def test_a_kill_at_any_moment_of_the_first_start_leaves_nothing_half_made(folder
 
 @only_root
 def test_under_root_programs_that_nobody_can_reach_are_copied_and_removed(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(0o700)
@@ -320,11 +340,11 @@ def test_under_root_programs_that_nobody_can_reach_are_copied_and_removed(
     (closed / package.name).symlink_to(package)
     (closed / f"{package.name}.libs").symlink_to(package.with_name(f"{package.name}.libs"))
     monkeypatch.syspath_prepend(closed)
-    with EmbeddedPostgres(folder) as postgres:
+    with EmbeddedPostgres(made) as postgres:
         program = Path(f"/proc/{postgres.pid}/cmdline").read_text().partition("\0")[0]
-        assert program.startswith(str(folder / "bin-"))
+        assert program.startswith(str(made / "bin-"))
         assert ask(postgres.dsn) == 1
-    assert not list(folder.glob("bin-*"))
+    assert not list(made.glob("bin-*"))
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 

@@ -2,7 +2,8 @@
 
 What counts decides that no human is flagged:
 
-- A page load is an answer that delivered a page. A reload of the page before is none, so a tab that polls stays silent.
+- A page load is an answer that delivered a page. A reload of the page before is none, so a tab that polls stays silent;
+  only a rush of reloads, faster than one a second, counts for the pace that raises the throttle level.
 - An error is a path answered 4xx that was not seen failing before. 429 (ours, or a limiter's further in) and 5xx (the
   app's own fault) are none.
 - People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
@@ -24,6 +25,7 @@ from . import window
 
 MINUTE = 60.0  # seconds
 FIVE_MINUTES = 300.0  # seconds
+RUSH = 1.0  # seconds between two loads of one page, below
 MAX_PATH = 256  # characters of a path that tell pages apart
 MAX_SITE_PAGES = 65_536
 MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
@@ -63,15 +65,19 @@ def page_facts(path: str) -> tuple[int, str]:
 
 
 def load_page(facts: Behaviour, answer: Answer, site: Site, now: float) -> bool:
-    """Count a page that was delivered. Returns False for a reload of the page before, which changes nothing."""
+    """Count a page that was delivered. Returns False for a reload of the page before, which changes nothing.
+
+    Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else.
+    """
     number, key = page_facts(answer.path[:MAX_PATH])
     if facts.page_loads:
         if key == facts.last_page:
-            return False
+            return _reload(facts, now)
         _step(facts, key, now)
     facts.page_loads += 1
+    facts.hurried += 1
     facts.last_page = key
-    facts.last_page_at = now
+    facts.last_page_at = facts.last_answer_at = now
     bit = 1 << number % PAGE_BITS
     if not facts.pages_bitmap & bit:
         facts.pages_bitmap |= bit
@@ -91,8 +97,17 @@ def meet_error(facts: Behaviour, path: str) -> bool:
     if facts.errors_bitmap & bit:
         return False
     facts.errors += 1
-    # Half full it would take new paths for known ones; starting over costs a polled URL one more error.
-    facts.errors_bitmap = facts.errors_bitmap | bit if facts.errors % (ERROR_BITS // 2) else bit
+    # A fuller map would take new paths for known ones; starting over costs a polled URL one more error.
+    facts.errors_bitmap = facts.errors_bitmap | bit if facts.errors % (ERROR_BITS // 4) else bit
+    return True
+
+
+def _reload(facts: Behaviour, now: float) -> bool:
+    since, facts.last_answer_at = now - facts.last_answer_at, now
+    if not 0.0 <= since < RUSH:
+        return False
+    facts.hurried += 1
+    window.charge(facts.minute, MINUTE, now)
     return True
 
 

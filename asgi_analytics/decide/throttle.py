@@ -34,8 +34,9 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
     score, loads = visitor.score, (facts.page_loads - throttle.spent_page_loads) / facts.people
     if score >= bot_score and (score > throttle.spent_score or loads >= further_loads):
         reasons = (f"a score of {score} (limit {bot_score})",)
-    if loads > PAGE_LOADS_PER_MINUTE:
-        pace = min(loads, estimate(facts.minute, MINUTE, now) / facts.people)
+    hurried = (facts.hurried - throttle.spent_hurried) / facts.people
+    if hurried > PAGE_LOADS_PER_MINUTE:
+        pace = min(hurried, estimate(facts.minute, MINUTE, now) / facts.people)
         if pace > PAGE_LOADS_PER_MINUTE:
             reasons += (f"{pace:.0f} page loads in the last minute (limit {PAGE_LOADS_PER_MINUTE:g})",)
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
@@ -88,5 +89,6 @@ def spend(visitor: Actor) -> None:
     throttle, facts = visitor.throttle, visitor.behaviour
     throttle.spent_score = visitor.score
     throttle.spent_page_loads = facts.page_loads
+    throttle.spent_hurried = facts.hurried
     throttle.spent_requests = facts.requests
     throttle.spent_errors = facts.errors

@@ -11,9 +11,21 @@ from . import signals, throttle, window
 from .behaviour import Site, load_page, meet_error
 from .throttle import BLOCKED, LEVELS
 
-__all__ = ["Policy", "Site", "admit", "adopt_level", "begin_session", "charge", "judge", "new_actor", "new_network"]
+__all__ = [
+    "Policy",
+    "Site",
+    "admit",
+    "adopt_level",
+    "begin_session",
+    "charge",
+    "count_session",
+    "judge",
+    "new_actor",
+    "new_network",
+]
 
 Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
+IDLE = 1800.0  # seconds without a page load after which facts that several sessions share begin anew
 _NOBODY = (Throttle(), Behaviour(), Window())
 
 
@@ -70,6 +82,18 @@ def begin_session(visitor: Actor, now: float) -> None:
     visitor.signals = ()
     throttle.spend(visitor)
     window.charge(visitor.hour, signals.HOUR, now)
+
+
+def count_session(visitor: Actor, now: float) -> None:
+    """Count a session of somebody who is judged together with others; the facts go on while anyone loads pages.
+
+    Beginning anew with each session instead would let a program that drops its cookie wipe its own traces.
+    """
+    facts = visitor.behaviour
+    if facts.page_loads and now - facts.last_page_at > IDLE:
+        begin_session(visitor, now)
+    else:
+        window.charge(visitor.hour, signals.HOUR, now)
 
 
 def charge(visitor: Actor, units: int, policy: Policy, now: float) -> None:
@@ -236,4 +260,4 @@ def _sentence(quota: Quota, level: ThrottleLevel) -> str:
     limit = throttle.effective_limit(quota.limit, level)
     seconds = "second" if quota.window == 1 else f"{quota.window} seconds"
     lowered = f", {level.multiplier:.0%} of {quota.limit} at level {level.label}" if level else ""
-    return f'quota "{quota.name}" is used up ({limit} requests in {seconds}{lowered})'
+    return f'quota "{quota.name}" is used up ({limit} requests per {seconds}{lowered})'

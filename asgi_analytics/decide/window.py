@@ -1,7 +1,7 @@
 """Sliding window counters over the clock: this window's units plus those of the one before, weighted by the time left.
 
 A unit fits while the estimate is below the limit, so a window of the clock never holds more than the limit, a steady
-stream above it gets exactly the limit, and any stretch as long as the window holds less than twice the limit.
+stream above it gets exactly the limit, and no stretch as long as the window holds more than twice the limit.
 """
 
 from __future__ import annotations

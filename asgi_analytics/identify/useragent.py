@@ -70,8 +70,8 @@ BROWSERS = {
 }
 SYSTEMS = {"ATV OS X": "tvOS", "Chrome OS": "ChromeOS", "Mac OS": "macOS", "Mac OS X": "macOS", "Web0S": "webOS"}
 DISTRIBUTIONS = frozenset(
-    "Arch Linux|CentOS|Debian|Fedora|Gentoo|Linux Mint|Mandriva|Mint|Puppy|Red Hat|SUSE|Slackware|Ubuntu".split("|")
-)
+    ["Arch Linux", "CentOS", "Debian", "Fedora", "Gentoo", "Linux Mint", "Mandriva", "Mint", "Red Hat", "SUSE"]
+).union(["Slackware", "Ubuntu"])
 DESKTOPS = frozenset(("BSD", "ChromeOS", "FreeBSD", "Linux", "NetBSD", "OpenBSD", "Solaris", "Windows", "macOS"))
 # Televisions, consoles and headsets, then what is held in a hand; asked only where the system does not tell.
 FORMS = (

@@ -66,7 +66,9 @@ class Identifier:
         fingerprint = self._fingerprinter.fingerprint(text, time_ns)
         visitor = self._known.get(fingerprint)
         if visitor is None:
-            visitor = self._renamed(text, fingerprint) or self._new(fingerprint, address, headers, quiet, now, time_ns)
+            visitor = self._renamed(text, fingerprint, address, time_ns) or self._new(
+                fingerprint, address, headers, quiet, now, time_ns
+            )
         if self._cookie is not None and not quiet:
             visitor = self._by_cookie(self._cookie, visitor, scope, headers, now, time_ns)
         session = visitor.session
@@ -77,12 +79,14 @@ class Identifier:
         visitor.session = begin(visitor.identity.fingerprint, now, wall, self._timeout, session.ordinal + 1)
         return visitor, True
 
-    def _renamed(self, text: bytes, fingerprint: bytes) -> Visitor | None:
+    def _renamed(self, text: bytes, fingerprint: bytes, address: str, time_ns: int) -> Visitor | None:
         """Find the visitor under the salts before, so that midnight cuts no visit and lifts no block."""
         for older in self._fingerprinter.before(text):
             visitor = self._known.get(older)
             if visitor is not None:
-                visitor.identity = _with(visitor.identity, fingerprint, self._fingerprinter.provisional)
+                identity = visitor.identity
+                network = self._network_key(address, time_ns)
+                visitor.identity = _with(identity, fingerprint, network, self._fingerprinter.provisional)
                 visitor.segment = None
                 self._known.rename(older, visitor)
                 return visitor
@@ -103,7 +107,7 @@ class Identifier:
         network = network_of(address)
         identity = Identity(
             fingerprint=fingerprint,
-            network=self._fingerprinter.fingerprint(b"network\0" + network, time_ns),
+            network=self._network_key(address, time_ns),
             place=self._locator.locate(address),
             agent=agent,
             language=read_language(language[:128].decode("latin-1")) if language else None,
@@ -112,9 +116,14 @@ class Identifier:
             provisional=self._fingerprinter.provisional,
         )
         # Ordinal 0: no session yet; the caller begins the first.
-        visitor = Visitor(identity, begin(fingerprint, now, 0.0, 1.0, 0), self._new_actor(agent), self._known.network(network))
+        visitor = Visitor(
+            identity, begin(fingerprint, now, 0.0, 1.0, 0), self._new_actor(agent), self._known.network(network)
+        )
         self._known.add(visitor)
         return visitor
+
+    def _network_key(self, address: str, time_ns: int) -> bytes:
+        return self._fingerprinter.fingerprint(b"network\0" + network_of(address), time_ns)
 
     def _kept(self, address: str) -> str | None:
         if self._privacy.address == "none" or not address:
@@ -155,6 +164,9 @@ class Identifier:
             visitor.actor = self._new_actor(alike.identity.agent)
             visitor.actor.throttle = alike.actor.throttle
             alike.unreturned = max(0, alike.unreturned - 1)
+        if visitor.identity.network != alike.identity.network:  # another place, or another day
+            visitor.identity = _with(alike.identity, fingerprint, alike.identity.network, False)
+            visitor.segment = None
         visitor.network = alike.network
         visitor.cookie = cookie.issue(ticket.visitor, secure, wall, ticket.issued_s) if ticket.outdated else None
         return visitor
@@ -163,16 +175,16 @@ class Identifier:
         return self._fingerprinter.named(name, self._cookie_key)
 
     def _twin(self, fingerprint: bytes, alike: Visitor, actor: Actor, now: float) -> Visitor:
-        identity = _with(alike.identity, fingerprint, False)
+        identity = _with(alike.identity, fingerprint, alike.identity.network, False)
         visitor = Visitor(identity, begin(fingerprint, now, 0.0, 1.0, 0), actor, alike.network)
         self._known.add(visitor)
         return visitor
 
 
-def _with(identity: Identity, fingerprint: bytes, provisional: bool) -> Identity:
+def _with(identity: Identity, fingerprint: bytes, network: bytes, provisional: bool) -> Identity:
     return Identity(
         fingerprint,
-        identity.network,
+        network,
         identity.place,
         identity.agent,
         identity.language,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from ..model import Decision, Finding, Identity, Referral
 
@@ -26,6 +26,8 @@ DECISION_COLUMNS = (
     *("site", "hit_id", "fingerprint", "network", "level_before", "detail"),
 )
 
+# The years 4713 BC to 294276, which is what a timestamptz holds.
+_FIRST_US, _LAST_US = -211_813_488_000_000_000, 9_223_371_331_199_999_999
 _LENGTH = struct.Struct("!i")
 _SMALL = struct.Struct("!ih")
 _INTEGER = struct.Struct("!ii")
@@ -39,8 +41,17 @@ def text(value: str | None, most: int = 256) -> bytes:
     """Encode a text field cut to `most` characters; NUL and lone surrogates become U+FFFD. None is NULL."""
     if value is None:
         return NULL
-    raw = value[:most].replace("\0", "\ufffd").encode("utf-8", "replace")
+    cut = value[:most].replace("\0", "\ufffd")
+    try:
+        raw = cut.encode()
+    except UnicodeEncodeError:
+        raw = _sound(cut).encode()
     return _LENGTH.pack(len(raw)) + raw
+
+
+def _sound(value: str) -> str:
+    """Return a text that Postgres takes: what is no Unicode character, and NUL, becomes U+FFFD."""
+    return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def uuid(value: bytes | None) -> bytes:
@@ -116,15 +127,23 @@ def hit_head(
     hit_id: bytes, time_us: int, page_view: bool, duration_us: int, bytes_sent: int, score: int, level: int
 ) -> bytes:
     """Encode the columns `id` to `level`; `time_us` is wall time in microseconds since 1970."""
-    return _HIT_HEAD.pack(
-        _COLUMNS, 16, hit_id, 8, time_us - EPOCH_US, 1, page_view, 8, duration_us, 8, bytes_sent,
-        2, score if score < 32767 else 32767, 2, level,
-    )  # fmt: skip
+    try:
+        return _HIT_HEAD.pack(
+            _COLUMNS, 16, hit_id, 8, time_us - EPOCH_US, 1, page_view, 8, duration_us, 8, bytes_sent,
+            2, score if score < 32767 else 32767, 2, level,
+        )  # fmt: skip
+    except struct.error:  # out of range: rare enough to pay for only then
+        time = struct.pack("!hi16s", _COLUMNS, 16, hit_id) + big(_timestamp(time_us))
+        return time + boolean(page_view) + big(duration_us) + big(bytes_sent) + small(score) + small(level)
+
+
+def _timestamp(time_us: int) -> int:
+    return max(_FIRST_US, min(time_us - EPOCH_US, _LAST_US))
 
 
 def answered(status: int | None, first_byte_us: int | None) -> bytes:
     """Encode `status` and `first_byte_us`; a status outside 100 to 599 is NULL."""
-    if type(status) is int and first_byte_us is not None and 100 <= status <= 599:
+    if type(status) is int and first_byte_us is not None and 100 <= status <= 599 and first_byte_us < _LAST_US:
         return _STATUS.pack(2, status, 8, first_byte_us)
     valid = status if isinstance(status, int) and 100 <= status <= 599 else None
     return small(valid) + big(first_byte_us)
@@ -132,7 +151,7 @@ def answered(status: int | None, first_byte_us: int | None) -> bytes:
 
 def decided(close_code: int | None, level_before: int | None, decision_id: bytes | None) -> bytes:
     """Encode `close_code` to `decision_id`."""
-    code = NULL if close_code is None else _INTEGER.pack(4, max(0, min(int(close_code), 65535)))
+    code = _INTEGER.pack(4, max(0, min(close_code, 65535))) if isinstance(close_code, int) else NULL
     return code + small(level_before) + uuid(decision_id)
 
 
@@ -149,18 +168,20 @@ def decision_row(
     """Encode one row of analytics.decisions; `decision.id` must be set."""
     detail = json.dumps(
         {
-            "violated": list(decision.violated),
-            "reasons": list(decision.reasons),
-            "signals": [asdict(finding) for finding in findings],
+            "violated": [_sound(name) for name in decision.violated],
+            "reasons": [_sound(reason) for reason in decision.reasons],
+            "signals": [_finding(finding) for finding in findings],
         }
     ).encode()
     before = decision.previous_level
+    score, wait = max(0, min(decision.score, 32767)), max(0, min(decision.retry_after, 2**31 - 1))
+    head = _DECISION_HEAD.pack(
+        _DECISION_COLUMNS, 16, decision.id or hit_id, 8, _timestamp(time_us), 1, decision.refused, 1, enforced,
+        2, int(decision.level), 2, score, 4, wait,
+    )  # fmt: skip
     return b"".join(
         (
-            _DECISION_HEAD.pack(
-                _DECISION_COLUMNS, 16, decision.id or hit_id, 8, time_us - EPOCH_US, 1, decision.refused, 1, enforced,
-                2, int(decision.level), 2, min(decision.score, 32767), 4, min(decision.retry_after, 2**31 - 1),
-            ),  # fmt: skip
+            head,
             text(site, 100),
             uuid(hit_id),
             uuid(identity.fingerprint if identity.tracked else None),
@@ -169,3 +190,15 @@ def decision_row(
             _LENGTH.pack(len(detail) + 1) + b"\x01" + detail,
         )
     )
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    # JSON has no NaN and no infinity.
+    value = finding.value if math.isfinite(finding.value) else None
+    return {
+        "signal": _sound(finding.signal),
+        "points": finding.points,
+        "value": value,
+        "threshold": finding.threshold if math.isfinite(finding.threshold) else None,
+        "text": _sound(finding.text),
+    }

@@ -11,6 +11,7 @@ A row's columns stand in the header, so that a later version can deliver what an
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,19 +20,22 @@ import stat
 import struct
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
 from ..errors import JournalError, JournalFormatError
 from ..protocols import DAMAGED, DECISION, HIT, Batch, Frame
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAGIC = b"ASGIAJ\x01\n"
 SEGMENT_SIZE = 16 << 20
 MOST_FRAME = 1 << 20
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the tail
 _FRAME = struct.Struct("!II")
 _LENGTH = struct.Struct("!I")
+_COUNT = struct.Struct("!h")
 
 Columns = Mapping[bytes, tuple[str, ...]]
 
@@ -62,14 +66,14 @@ class FileJournal:
         self._delivered: dict[int, float] = {}  # segment → when
 
     def append(self, data: bytes) -> None:
-        """Append frames in one write: about 1 µs. Raises JournalError when full or unwritable."""
+        """Append frames in one write: about 1 µs. Raises JournalError when full, unwritable or closed."""
         with self._lock:
             if self.size + self.backlog > self._limit:
                 raise JournalError("journal_full")
             try:
                 written = os.write(self._fd, data)
             except OSError as error:
-                raise JournalError("disk_full" if error.errno == 28 else "journal_unwritable") from error
+                raise JournalError("disk_full" if error.errno in _NO_ROOM else "journal_unwritable") from error
             if written != len(data):
                 os.ftruncate(self._fd, self.size)
                 raise JournalError("disk_full")
@@ -88,7 +92,7 @@ class FileJournal:
         self.size = os.fstat(self._fd).st_size
 
     def prepare(self) -> None:
-        """Create the next segment ahead of need, so that no request waits for a file to be made."""
+        """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError."""
         if self._next is None and self.size > SEGMENT_SIZE // 2:
             self._next = _new_segment(self.path, self.id, self.segment + 1, self.columns)
 
@@ -101,9 +105,11 @@ class FileJournal:
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames from a position on, or None when there is nothing yet."""
-        while segment <= self.segment:
-            live = segment == self.segment
-            end = self.size if live else self._sizes.get(segment, 0)
+        with self._lock:  # a segment and a size that belong together, while requests rotate
+            current, size, sizes = self.segment, self.size, dict(self._sizes)
+        while segment <= current:
+            live = segment == current
+            end = size if live else sizes.get(segment, 0)
             path = _segment_path(self.path, segment)
             if path.exists() and (batch := _read(path, offset, most, end)):
                 return batch
@@ -114,25 +120,31 @@ class FileJournal:
 
     def acknowledge(self, segment: int, now: float) -> None:
         """All segments before this one are delivered; those delivered long ago are deleted."""
-        for number in [number for number in self._sizes if number < segment and number not in self._delivered]:
-            self._delivered[number] = now
-            self.backlog -= self._sizes[number]
-        crowded = sum(self._sizes.values()) > self._limit // 2
-        for number in [number for number, when in self._delivered.items() if crowded or now - when > RETENTION]:
+        with self._lock:
+            for number in [number for number in self._sizes if number < segment and number not in self._delivered]:
+                self._delivered[number] = now
+                self.backlog -= self._sizes[number]
+            crowded = sum(self._sizes.values()) > self._limit // 2
+            expired = [number for number, when in self._delivered.items() if crowded or now - when > RETENTION]
+            for number in expired:
+                del self._delivered[number], self._sizes[number]
+        for number in expired:
             _segment_path(self.path, number).unlink(missing_ok=True)
-            del self._delivered[number], self._sizes[number]
 
     def pending_bytes(self, segment: int, offset: int) -> int:
         """Return how many bytes lie behind a position."""
-        later = sum(size for number, size in self._sizes.items() if number >= segment)
-        return max(0, later + self.size - offset)
-
-    def close(self, delivered: bool) -> None:
-        """Let go; the folder goes too when all of it is delivered."""
         with self._lock:
+            later = sum(size for number, size in self._sizes.items() if number >= segment)
+            return max(0, later + self.size - offset)
+
+    def close(self, segment: int, offset: int) -> bool:
+        """Let go. When all up to a position is all there is, the folder goes too; returns whether it did."""
+        with self._lock:  # nothing comes in between the last look and the end
+            delivered = self.read(segment, offset, 1) is None
             if delivered:
                 shutil.rmtree(self.path, ignore_errors=True)
             self.abandon()
+            return delivered
 
     def abandon(self) -> None:
         """Close the files without touching the lock: after a fork they are the parent's."""
@@ -234,8 +246,10 @@ class LeftOver:
         self.release()
 
     def release(self) -> None:
-        """Let go, so that somebody else may deliver it."""
-        os.close(self._held)
+        """Let go, so that somebody else may deliver it. Does nothing the second time."""
+        if self._held >= 0:
+            os.close(self._held)
+        self._held = -1
 
 
 def adopt(root: Path) -> Iterator[LeftOver]:
@@ -291,8 +305,16 @@ def _new_segment(folder: Path, journal: bytes, number: int, columns: Columns) ->
         }
     ).encode()
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-    opened = os.open(_segment_path(folder, number), flags, 0o600)
-    os.write(opened, MAGIC + _LENGTH.pack(len(header)) + header)
+    path, data = _segment_path(folder, number), MAGIC + _LENGTH.pack(len(header)) + header
+    opened = os.open(path, flags, 0o600)
+    try:
+        if os.write(opened, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    except OSError:
+        # A segment with half a header would take frames that nobody can read.
+        os.close(opened)
+        path.unlink()
+        raise
     return opened
 
 
@@ -311,38 +333,72 @@ def _read(path: Path, offset: int, most: int, end: int | None) -> Batch | None:
         start = max(offset, body)
         file.seek(start)
         # About 300 bytes a row: enough for the batch, bounded whatever the file holds.
-        data = file.read(min(most * 512 + MOST_FRAME, (end if end is not None else 1 << 62) - start)) if (
-            end is None or end > start
-        ) else b""
+        data = (
+            file.read(min(most * 512 + MOST_FRAME, (end if end is not None else 1 << 62) - start))
+            if (end is None or end > start)
+            else b""
+        )
         at_end = not file.read(1) if end is None else start + len(data) >= end
-    frames = list(_frames(data, start, most, at_end))
+    frames = list(islice(_frames(data, start, at_end, _marks(columns)), most))
     return Batch(journal, segment, columns, frames, frames[-1].end) if frames else None
 
 
-def _frames(data: bytes, base: int, most: int, at_end: bool) -> Iterator[Frame]:
-    """Cut frames out of a segment's bytes. What has no sound checksum or length becomes a DAMAGED frame."""
-    at, size, head, unpack = 0, len(data), _FRAME.size, _FRAME.unpack_from
-    for _ in range(most):
-        if at + head > size:
-            break
-        length, checksum = unpack(data, at)
-        stop = at + head + length
-        if length > MOST_FRAME or length == 0 or (stop > size and at_end):
-            break
-        if stop > size:
+def _marks(columns: Columns) -> list[bytes]:
+    """Return how the records of a segment begin: kind and number of columns."""
+    return [kind + _COUNT.pack(len(names)) for kind, names in columns.items() if kind in (HIT, DECISION)]
+
+
+def _frames(data: bytes, base: int, at_end: bool, marks: Sequence[bytes]) -> Iterator[Frame]:
+    """Cut frames out of a segment's bytes. What lies between sound frames becomes DAMAGED ones.
+
+    Without the segment's end in sight, stops before a frame that reaches beyond the data.
+    """
+    at, size = 0, len(data)
+    while at < size:
+        stop = _sound_end(data, at)
+        if stop is not None and stop <= size:
+            yield Frame(data[at + 8 : at + 9], data[at + 9 : stop], base + at, base + stop)
+            at = stop
+            continue
+        if not at_end and (stop is not None or size - at < _FRAME.size):
             return
-        record = data[at + head : stop]
-        kind = record[:1]
-        sound = crc32(record) == checksum and kind in (HIT, DECISION)
-        yield Frame(kind, record[1:], base + at, base + stop) if sound else Frame(
-            DAMAGED, record, base + at, base + stop
-        )
-        at = stop
-    else:
-        return
-    # A torn tail is what a power cut leaves: nothing behind it can be told apart.
-    if at < size and (at_end or size - at > MOST_FRAME):
-        yield Frame(DAMAGED, data[at : at + MOST_FRAME], base + at, base + size)
+        gap = _next_sound(data, at + 1, at_end, marks)
+        for start in range(at, gap, MOST_FRAME):
+            upto = min(start + MOST_FRAME, gap)
+            yield Frame(DAMAGED, data[start:upto], base + start, base + upto)
+        at = gap
+
+
+def _sound_end(data: bytes, at: int) -> int | None:
+    """Return where the frame at a position ends: beyond the data when it may be sound, None when it is not."""
+    if at + _FRAME.size > len(data):
+        return None
+    length, checksum = _FRAME.unpack_from(data, at)
+    stop: int = at + _FRAME.size + length
+    if not 0 < length <= MOST_FRAME:
+        return None
+    if stop > len(data):
+        return stop
+    record = data[at + _FRAME.size : stop]
+    return stop if crc32(record) == checksum and record[:1] in (HIT, DECISION) else None
+
+
+def _next_sound(data: bytes, at: int, at_end: bool, marks: Sequence[bytes]) -> int:
+    """Return where the next frame begins that is sound, or may be; without one, how far nothing can begin.
+
+    No visitor can fake one inside a row: a frame begins with a NUL, and no text has any.
+    """
+    size, found = len(data), []
+    for mark in marks:
+        here = data.find(mark, at + _FRAME.size)
+        while here >= 0:
+            stop = _sound_end(data, here - _FRAME.size)
+            if stop is not None and (stop <= size or not at_end):
+                found.append(here - _FRAME.size)
+                break
+            here = data.find(mark, here + 1)
+    # The last bytes may be the beginning of a frame whose mark is not read yet.
+    return min(found, default=size if at_end else max(at, size - _FRAME.size - 2))
 
 
 def _read_header(data: bytes, path: Path) -> tuple[bytes, int, dict[bytes, tuple[str, ...]], int]:

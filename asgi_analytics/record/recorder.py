@@ -90,9 +90,7 @@ class Recorder:
             segment = visitor.segment = encoding.visitor(identity, self._settings.site)
         row = b"".join(
             (
-                encoding.hit_head(
-                    hit_id, time_us, page_view, duration_us, bytes_sent, decision.score, decision.level
-                ),
+                encoding.hit_head(hit_id, time_us, page_view, duration_us, bytes_sent, decision.score, decision.level),
                 encoding.answered(status, first_byte_us),
                 NO_DECISION
                 if decision_id is None and close_code is None
@@ -116,9 +114,7 @@ class Recorder:
         """Count a hit that is not stored."""
         self.counters.dropped[reason] += 1
 
-    def _decision(
-        self, visitor: Visitor, decision: Decision, identity: Identity, hit_id: bytes, time_us: int
-    ) -> bytes:
+    def _decision(self, visitor: Visitor, decision: Decision, identity: Identity, hit_id: bytes, time_us: int) -> bytes:
         row = encoding.decision_row(
             decision,
             visitor.actor.signals,
@@ -154,5 +150,3 @@ class Recorder:
             self.memory.append(data)
         except JournalError as error:
             self.drop(str(error))
-
-

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ..clock import jitter
-from ..errors import JournalFormatError, RowRejected, StoreError, StoreMisconfigured
+from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
 from ..protocols import DAMAGED, HIT, Batch, Clock, Salt, SharedState, Store
 from .journal import LeftOver, adopt
 from .recorder import Recorder
 
 log = logging.getLogger("asgi_analytics")
 
+OPERATOR = (StoreMisconfigured, MigrationError)
 SYNC_INTERVAL = 0.5  # seconds a power cut may cost
 ADOPT_INTERVAL = 30.0
 PARTITION_INTERVAL = 3600.0
@@ -103,9 +104,13 @@ class Writer:
         if any(thread.is_alive() for thread in self._threads):
             return False
         delivered = self._pending() == 0
-        if self._recorder.journal is not None:
-            self._recorder.journal.close(delivered)
+        if (journal := self._recorder.journal) is not None:
+            delivered = journal.close(*self._known_position(journal.id)) and delivered
         return delivered
+
+    def abandon(self) -> None:
+        """Close what a forked child inherited, so that the parent's locks end with the parent."""
+        self._release_left_overs()
 
     def lag(self) -> float:
         """Return for how many seconds there has been something that is not delivered; 0.0 when all is."""
@@ -120,16 +125,19 @@ class Writer:
         journal, memory = self._recorder.journal, self._recorder.memory
         waiting = memory.size
         if journal is not None:
-            segment, offset = self.state.positions.get(journal.id, (1, 0))
+            segment, offset = self._known_position(journal.id)
             waiting += journal.pending_bytes(segment, offset) if journal.read(segment, offset, 1) else 0
         return waiting
+
+    def _known_position(self, journal: bytes) -> tuple[int, int]:
+        return self.state.positions.get(journal, (1, 0))
 
     def _guarded(self, run: Callable[[], None]) -> None:
         # A thread of ours that dies would stop delivery for good: begin again, with a pause.
         while True:
             try:
                 return run()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - counted and said; see above
                 self._recorder.counters.failures["writer"] += 1
                 self._say("Unexpected error in a background thread", error)
                 if self._stopping.wait(self._backoff.next()):
@@ -138,7 +146,11 @@ class Writer:
     def _keep(self) -> None:
         while not self._stopping.wait(SYNC_INTERVAL):
             if (journal := self._recorder.journal) is not None:
-                journal.prepare()
+                try:
+                    journal.prepare()
+                except OSError as error:  # the open segment goes on growing
+                    self._recorder.counters.failures["journal"] += 1
+                    self._say("No room for another journal segment", error)
                 journal.sync()
             self._chores()
 
@@ -189,7 +201,7 @@ class Writer:
         if self.state.behind_since is None:
             self.state.behind_since = self._clock.monotonic()
         self._recorder.counters.retried += 1
-        what = "Postgres refuses: an operator must act" if isinstance(error, StoreMisconfigured) else "No Postgres"
+        what = "Postgres refuses: an operator must act" if isinstance(error, OPERATOR) else "No Postgres"
         self._say(f"{what}; hits wait in the journal", error)
 
     def _say(self, what: str, error: Exception) -> None:
@@ -281,10 +293,12 @@ class Writer:
             counters.quarantined += len(batch.rows(DAMAGED))
         self.state.positions[batch.journal] = (batch.segment, batch.end)
 
-    def _release(self) -> None:
+    def _release_left_overs(self) -> None:
         for found in self._left_overs:
             found.release()
         self._left_overs.clear()
+
+    def _release(self) -> None:
+        self._release_left_overs()
         if self._store is not None:
             self._store.close()
-

@@ -7,13 +7,16 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ..clock import random_bytes
 from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..protocols import DAMAGED, DECISION, HIT, Batch, Merged, Salt
 from . import migrate, queries
@@ -24,6 +27,15 @@ POISON = ("22", "23")
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
 PARTITION_DAYS_AHEAD = 7
+# Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
+CLIENT: dict[str, Any] = {
+    "application_name": "asgi-analytics writer",
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30000,
+}
 # A dead client must not hold its locks: the successor waits for the ghost of an unfinished commit.
 SESSION: dict[str, str] = {
     "timezone": "UTC",
@@ -57,9 +69,7 @@ class PostgresStore:
         """Open the connection, bring the schema up to date, make partitions ahead."""
         self.close()
         with _wrapped():
-            connection = psycopg.connect(
-                self._dsn(), autocommit=True, connect_timeout=5, application_name="asgi-analytics writer"
-            )
+            connection = psycopg.connect(_conninfo(self._dsn()), autocommit=True)
             self._connection = connection
             if self._migrate:
                 migrate.apply(connection)
@@ -80,7 +90,7 @@ class PostgresStore:
             connection.execute(self._queries["lock_salts"])
             offered = {salt.period: salt.key for salt in known}
             for period in periods:
-                key = offered.get(period, os.urandom(32))
+                key = offered.get(period) or random_bytes(32)
                 connection.execute(self._queries["offer_salt"], {"period": period, "key": key})
             connection.execute(self._queries["forget_salts"])
             rows = connection.execute(self._queries["read_salts"], {"periods": list(periods)}).fetchall()
@@ -101,7 +111,8 @@ class PostgresStore:
         """
         journal = UUID(bytes=batch.journal)
         with _wrapped(), self._open().transaction():
-            if self._is_in(batch):
+            batch = self._not_in_yet(batch)
+            if not batch.frames:
                 return []
             hits, decisions = batch.rows(HIT), batch.rows(DECISION)
             merged = self._fold(hits, batch.columns[HIT], journal) if hits else []
@@ -116,7 +127,8 @@ class PostgresStore:
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set the rows of a batch aside with their raw bytes, and move on behind them."""
         with _wrapped(), self._open().transaction():
-            if self._is_in(batch):
+            batch = self._not_in_yet(batch)
+            if not batch.frames:
                 return
             for frame in batch.frames:
                 kind = {HIT: "hit", DECISION: "decision"}.get(frame.kind, "frame")
@@ -157,12 +169,18 @@ class PostgresStore:
             with contextlib.suppress(psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
                 connection.execute("SELECT set_config(%s, %s, false)", (name, value))
 
-    def _is_in(self, batch: Batch) -> bool:
-        """Wait for a ghost of this journal's last commit, then tell whether the batch is behind us."""
+    def _not_in_yet(self, batch: Batch) -> Batch:
+        """Wait for a ghost of this journal's last commit, then return what it has left of the batch.
+
+        The ghost may have moved only a part: the batch was cut anew, when the journal had grown.
+        """
         row = self._open().execute(self._queries["lock_position"], {"journal": UUID(bytes=batch.journal)}).fetchone()
         if row is None:
             raise StoreUnavailable("The journal's position row is gone; registering it again.")
-        return (row[0], row[1]) >= (batch.segment, batch.end)
+        position = (row[0], row[1])
+        if position <= (batch.segment, batch.frames[0].start):
+            return batch
+        return replace(batch, frames=[one for one in batch.frames if (batch.segment, one.end) > position])
 
     def _fold(self, hits: list[bytes], columns: Sequence[str], journal: UUID) -> list[Merged]:
         connection, fold = self._open(), self._queries
@@ -226,6 +244,10 @@ def _wrapped() -> Iterator[None]:
         raise RowRejected(str(error)) from error
 
 
+def _conninfo(dsn: str) -> str:
+    return make_conninfo(dsn, **{name: value for name, value in CLIENT.items() if name not in conninfo_to_dict(dsn)})
+
+
 def _ours(error: psycopg.Error) -> StoreError:
     state, text = error.sqlstate, " ".join(str(error).split())
     if state is None and isinstance(error, psycopg.DataError):
@@ -249,4 +271,3 @@ def _merged(row: Sequence[Any]) -> Merged:
 def _settled(row: Sequence[Any]) -> Merged:
     fingerprint, _, session = row
     return Merged(fingerprint.bytes, session.bytes, 0, 0, 0)
-

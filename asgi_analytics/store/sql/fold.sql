@@ -111,6 +111,8 @@ WITH batch AS (
         count(*) FILTER (WHERE outcome = 'refused') AS refusals,
         count(*) FILTER (WHERE outcome <> 'refused' AND time > now() - interval '2 minutes') AS charges,
         count(*) FILTER (WHERE outcome <> 'refused' AND time >= date_trunc('minute', now())) AS minute_charges,
+        count(*) FILTER (WHERE level = 3 AND level_before < 3) AS incidents,
+        max(time) FILTER (WHERE level = 3 AND level_before < 3) AS abused_at,
         max(score) AS score, max(ctid) AS tail,
         max(ctid) FILTER (WHERE level_before IS NOT NULL) AS turn
     FROM staging WHERE fingerprint IS NOT NULL GROUP BY fingerprint
@@ -126,7 +128,7 @@ WITH batch AS (
         CASE WHEN batch.score >= %(bot_score)s THEN 40 ELSE 50 END, batch.score >= %(bot_score)s,
         CASE WHEN batch.score >= %(bot_score)s THEN 'behavioural_score' END,
         CASE WHEN batch.score >= %(bot_score)s THEN batch.last_seen_at END,
-        CASE WHEN turn.level = 3 THEN 1 ELSE 0 END, CASE WHEN turn.level = 3 THEN turn.time END,
+        batch.incidents, batch.abused_at,
         %(journal)s, 0
     FROM batch
     CROSS JOIN LATERAL (SELECT site, network, level FROM staging WHERE staging.ctid = batch.tail OFFSET 0) AS tail
@@ -134,6 +136,7 @@ WITH batch AS (
     LEFT JOIN begun ON begun.fingerprint = batch.fingerprint
     ORDER BY batch.fingerprint
     ON CONFLICT (fingerprint) DO UPDATE SET
+        first_seen_at = least(kept.first_seen_at, excluded.first_seen_at),
         last_seen_at = greatest(kept.last_seen_at, excluded.last_seen_at),
         sessions = kept.sessions + excluded.sessions,
         hits = kept.hits + excluded.hits,
@@ -155,14 +158,16 @@ WITH batch AS (
         flag_reason = coalesce(kept.flag_reason, excluded.flag_reason),
         flagged_at = coalesce(kept.flagged_at, excluded.flagged_at),
         abuse_incidents = kept.abuse_incidents + excluded.abuse_incidents,
-        last_abuse_at = coalesce(excluded.last_abuse_at, kept.last_abuse_at),
+        last_abuse_at = greatest(kept.last_abuse_at, excluded.last_abuse_at),
         remote = CASE
             WHEN kept.seen ? excluded.journal::text THEN kept.charges - (kept.seen ->> excluded.journal::text)::bigint
             WHEN kept.journal <> excluded.journal AND kept.minute_at >= excluded.minute_at - interval '1 minute'
                 THEN kept.minute_charges
             ELSE 0 END,
         seen = CASE WHEN kept.seen IS NOT NULL OR kept.journal <> excluded.journal THEN
-            coalesce(kept.seen, jsonb_build_object(kept.journal, kept.charges))
+            -- Each start of a worker is a journal: of those before the last hundred or so, we need not know.
+            CASE WHEN length(kept.seen::text) > 6000 THEN '{}'
+                ELSE coalesce(kept.seen, jsonb_build_object(kept.journal, kept.charges)) END
             || jsonb_build_object(excluded.journal, kept.charges + excluded.charges) END,
         journal = excluded.journal
     RETURNING *
@@ -172,7 +177,7 @@ SELECT folded.fingerprint, tail.session_id, folded.remote,
 FROM folded
 JOIN batch USING (fingerprint)
 CROSS JOIN LATERAL (SELECT session_id FROM staging WHERE staging.ctid = batch.tail OFFSET 0) AS tail
-WHERE folded.seen IS NOT NULL
+WHERE folded.seen IS NOT NULL AND tail.session_id IS NOT NULL
 
 -- name: insert_hits
 INSERT INTO analytics.hits SELECT * FROM staging

@@ -1,0 +1,36 @@
+"""One line around any ASGI app: every request identified, judged, answered and stored exactly once in Postgres."""
+
+from __future__ import annotations
+
+from .errors import (
+    AnalyticsError,
+    ConfigurationError,
+    DatabaseNotConfigured,
+    EmbeddedPostgresError,
+    JournalError,
+    MigrationError,
+    StoreError,
+)
+from .middleware import AnalyticsMiddleware
+from .model import Agent, Analytics, Decision, Finding, Place, ThrottleLevel
+from .settings import Privacy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "Analytics",
+    "AnalyticsError",
+    "AnalyticsMiddleware",
+    "ConfigurationError",
+    "DatabaseNotConfigured",
+    "Decision",
+    "EmbeddedPostgresError",
+    "Finding",
+    "JournalError",
+    "MigrationError",
+    "Place",
+    "Privacy",
+    "StoreError",
+    "ThrottleLevel",
+]

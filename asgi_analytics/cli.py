@@ -1,0 +1,237 @@
+"""The command line `asgi-analytics`: a demo, and what an operator asks of a database and a journal folder."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from . import console, doctor
+from .clock import SystemClock
+from .embedded import EmbeddedPostgres, default_data_dir
+from .engine import resolve_dsn
+from .errors import AnalyticsError
+from .settings import Settings, default_journal_dir
+from .store.reading import HitRow, Reader, connect, migrate_all
+
+PATIENCE = 2.0  # seconds that `explain` waits for a decision on its way to the database
+POLL = 0.5  # seconds between two looks of `tail --follow`
+OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
+MOST_FOLLOWED = 10_000  # hits in one look
+MOST_SHOWN = 10  # journals in `stats`
+INTERRUPTED, BROKEN_PIPE = 130, 141  # what shells give to SIGINT and SIGPIPE
+
+
+class UserError(AnalyticsError):
+    """What was asked for cannot be done."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, 1 for an error (one line on stderr), 2 for wrong usage."""
+    options = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        status = run(options)
+        sys.stdout.flush()
+        return status
+    except AnalyticsError as error:
+        print("asgi-analytics:", " ".join(console.escape(" ".join(str(error).split())).split()), file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read has left; the interpreter must not try to flush to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    parser = argparse.ArgumentParser(prog="asgi-analytics", description="Analytics and bot defence for ASGI apps.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands.add_parser("demo", help="run a small wrapped site with its own Postgres"))
+    _add_command(commands.add_parser("migrate", help="bring the database's schema up to date"), _migrate)
+    _add_doctor(commands.add_parser("doctor", help="show what would be used, and what is wrong"))
+    tail = _add_command(commands.add_parser("tail", help="show hits as they come"), _tail)
+    tail.add_argument("-n", "--lines", type=_whole(0, MOST_FOLLOWED), default=20, help="hits to begin with (20)")
+    tail.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    tail.add_argument("--site", help="only hits of this site")
+    explain = _add_command(
+        commands.add_parser("explain", help="tell why a request was refused or slowed down"), _explain
+    )
+    explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or hits.decision_id")
+    stats = _add_command(commands.add_parser("stats", help="what was written, set aside, and is still to come"), _stats)
+    stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
+    return parser
+
+
+def _add_command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    parser.add_argument("--dsn", help="else ASGI_ANALYTICS_DSN, else DATABASE_URL, else the embedded Postgres")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_demo)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=_whole(1, 65_535), default=8000, help="port to listen on (8000)")
+    parser.add_argument("--data", type=Path, help="folder of the embedded Postgres and the journal")
+    parser.add_argument("--workers", type=_whole(1, 64), default=1, help="server processes (1)")
+    parser.add_argument("--limits", nargs="+", default=["20/second", "300/minute"], metavar="QUOTA")
+    parser.add_argument("--cooldown", type=float, default=15.0, help="seconds until a level cools down (15)")
+    parser.add_argument("--traffic", action="store_true", help="send lifelike visitors, crawlers and scrapers")
+    parser.add_argument("--traffic-seconds", type=_whole(1, 86_400), default=180, help="how long (180)")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same traffic")
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    _add_command(parser, _doctor)
+    parser.add_argument("--client", metavar="ADDRESS", help="the peer of an example request")
+    parser.add_argument("--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'")
+    parser.add_argument("--trusted-proxies", nargs="+", default=[], metavar="NETWORK")
+    parser.add_argument("--limits", nargs="+", metavar="QUOTA")
+    parser.add_argument("--geoip-city", metavar="FILE")
+    parser.add_argument("--geoip-asn", metavar="FILE")
+    parser.add_argument("--journal-dir", metavar="DIR")
+    parser.add_argument("--durability", help='"memory", "journal" or "fsync"')
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from . import demo  # uvicorn and the sample site are nobody else's business
+
+    wanted = demo.Demo(
+        host=options.host,
+        port=options.port,
+        workers=options.workers,
+        data=options.data,
+        limits=tuple(options.limits),
+        cooldown=options.cooldown,
+        traffic_seconds=options.traffic_seconds if options.traffic else None,
+        seed=options.seed,
+    )
+    return demo.run(wanted)
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    with _database(options.dsn) as dsn:
+        applied = migrate_all(dsn)
+    print("\n".join(applied) or "up to date")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    given = {
+        name: getattr(options, name) for name in ("limits", "geoip_city", "geoip_asn", "journal_dir", "durability")
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    settings = Settings.build(trusted_proxies=options.trusted_proxies, **chosen)
+    wrong = 0
+    for check in _checks(options, settings):
+        wrong += check.advice is not None
+        advice = f" → {check.advice}" if check.advice else ""
+        print(f"{check.mark:<6}{check.subject}: {console.escape(check.text + advice)}", flush=True)
+    return 1 if wrong else 0
+
+
+def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.Check]:
+    yield from doctor.settings_checks(settings)
+    yield from doctor.address_checks(settings, options.client, options.header)
+    yield from doctor.geo_checks(settings)
+    yield from doctor.journal_checks(settings.journal_dir)
+    try:
+        with _database(options.dsn) as dsn:
+            yield from doctor.database_checks(dsn)
+    except AnalyticsError as error:
+        yield doctor.Check("database", str(error), "give a DSN by --dsn or ASGI_ANALYTICS_DSN")
+
+
+def _tail(options: argparse.Namespace) -> int:
+    with _database(options.dsn) as dsn, connect(dsn) as reader:
+        if sys.stdout.isatty():
+            print(console.HIT_HEADING)
+        shown = _print_hits(reader.hits(max(1, options.lines), options.site)[-options.lines or MOST_FOLLOWED :])
+        while options.follow:
+            sys.stdout.flush()
+            time.sleep(POLL)
+            shown = _follow(reader, options.site, shown)
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    try:
+        wanted = UUID(options.decision.strip())
+    except ValueError:
+        raise UserError(f"{options.decision!r} is no decision id: 32 hex digits, with or without dashes.") from None
+    deadline = SystemClock.monotonic() + PATIENCE
+    with _database(options.dsn) as dsn, connect(dsn) as reader:
+        while (decision := reader.decision(wanted)) is None:
+            if SystemClock.monotonic() > deadline:
+                raise UserError(f"No decision {wanted} is stored: is it of this database, and is its writer connected?")
+            time.sleep(0.1)
+    print("\n".join(console.explanation(decision)))
+    return 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    folder = options.journal_dir or default_journal_dir()
+    try:
+        journals = doctor.journals(folder)
+    except OSError as error:
+        raise UserError(f"The journal folder cannot be read: {error}") from None
+    with _database(options.dsn) as dsn, connect(dsn) as reader:
+        totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(MOST_SHOWN)
+    print("\n".join(console.statistics(totals, hour, positions, journals)))
+    return 0
+
+
+@contextlib.contextmanager
+def _database(dsn: str | None) -> Iterator[str]:
+    """The DSN asked for, else that of an embedded Postgres, which is started for the while where none runs."""
+    found = resolve_dsn(dsn)
+    if found:
+        yield found
+        return
+    with EmbeddedPostgres() as server:
+        print(f"asgi-analytics: no DSN given: the embedded Postgres in {default_data_dir()}", file=sys.stderr)
+        yield server.dsn
+
+
+def _print_hits(hits: Sequence[HitRow]) -> dict[UUID, datetime]:
+    for hit in hits:
+        print(console.hit_line(hit))
+    return {hit.id: hit.time for hit in hits}
+
+
+def _follow(reader: Reader, site: str | None, shown: dict[UUID, datetime]) -> dict[UUID, datetime]:
+    """Print what came since the last look; returns the hits shown that may be met again."""
+    newest = max(shown.values(), default=None)
+    since = newest - OVERLAP if newest else datetime.now().astimezone() - OVERLAP
+    found = [hit for hit in reader.hits(MOST_FOLLOWED, site, since) if hit.id not in shown]
+    kept = {**shown, **_print_hits(found)}
+    return {known: at for known, at in kept.items() if at >= since}
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return number
+
+
+def _header(text: str) -> tuple[bytes, bytes]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not 'Name: value'")
+    return name.strip().lower().encode("utf-8", "surrogateescape"), value.strip().encode("utf-8", "surrogateescape")

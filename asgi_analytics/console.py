@@ -1,0 +1,197 @@
+"""What the command line prints, as pure functions from rows to lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+from .decide.signals import SIGNALS
+from .doctor import JournalState
+from .model import LEVEL_LABELS
+from .store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
+
+HIT_HEADING = "time (UTC)   method  path                              status  country browser          visitor  level   score outcome"
+_BELOW = {signal.code for signal in SIGNALS if signal.below}
+
+
+def escape(text: str) -> str:
+    """Return text that cannot move the cursor, change colours or fake a line, whatever a visitor sent."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def table(rows: Iterable[Sequence[object]], indent: str = "  ") -> list[str]:
+    """Return rows as aligned lines: numbers to the right, all else to the left."""
+    texts = [[(str(cell), isinstance(cell, int | float)) for cell in row] for row in rows]
+    widths = [max(len(text) for text, _ in column) for column in zip(*texts, strict=True)]
+    return [
+        (indent + "  ".join(_aligned(text, right, width) for (text, right), width in zip(row, widths, strict=True)))
+        .rstrip()
+        for row in texts
+    ]  # fmt: skip
+
+
+def hit_line(hit: HitRow) -> str:
+    """Return one line of `tail`."""
+    columns = (
+        (f"{hit.time:%H:%M:%S}.{hit.time.microsecond // 1000:03}", 12),
+        (escape(hit.method), 7),
+        (_cut(escape(hit.path), 80), 33),
+        (str(hit.status or "-"), 7),
+        (hit.country or "--", 7),
+        (_cut(escape(hit.agent or "-"), 16), 16),
+        (hit.fingerprint.hex[:8] if hit.fingerprint else "-", 8),
+        (LEVEL_LABELS[hit.level], 7),
+        (str(hit.score).rjust(5), 5),
+        (hit.outcome, 0),
+    )
+    return " ".join(text.ljust(width) for text, width in columns)
+
+
+def explanation(decision: DecisionRow) -> Iterator[str]:
+    """Yield the lines of `explain`: what was decided, on what evidence, and what would have passed."""
+    detail = decision.detail
+    yield f"Decision {decision.id}"
+    yield f"  when      {_moment(decision.time)}"
+    yield f"  request   {_request(decision)}"
+    yield f"  visitor   {_visitor(decision)}"
+    yield f"  verdict   {_verdict(decision)}"
+    yield f"  level     {_level_change(decision)}"
+    yield f"  score     {decision.score}"
+    if detail.get("violated"):
+        yield f"  violated  {', '.join(map(escape, detail['violated']))}"
+    yield from _listed("Reasons", (escape(reason) for reason in detail.get("reasons", ())))
+    if signals := detail.get("signals"):
+        heading = ("signal", "measured", "limit", "points", "not raised when")
+        rows = [
+            (escape(s["signal"]), _short(s["value"]), _short(s["threshold"]), s["points"], _quiet(s)) for s in signals
+        ]
+        yield "Signals raised in the session"
+        yield from table([heading, *rows])
+    yield from _listed("What would have made it pass", _passes(decision))
+
+
+def statistics(
+    totals: Totals, hour: LastHour, positions: Sequence[Position], journals: Sequence[JournalState]
+) -> Iterator[str]:
+    """Yield the lines of `stats`."""
+    yield "Database"
+    updated = _moment(totals.updated_at) if totals.updated_at else "never"
+    yield f"  written         {totals.written:,} rows from {totals.journals:,} journals, last {updated}"
+    last = f", last error: {escape(totals.last_error)}" if totals.last_error else ""
+    yield f"  quarantined     {totals.quarantined:,} rows{last}"
+    yield f"  hits            {hour.last_minute:,} in the last minute, {hour.hits:,} in the last hour, {hour.refused:,} refused"
+    yield (
+        f"  by level        normal {hour.normal:,}, warning {hour.warning:,}, severe {hour.severe:,}, "
+        f"blocked {hour.blocked:,} hits in the last hour"
+    )
+    yield f"  human sessions  {totals.human_sessions:,} today (UTC)"
+    yield f"Writers that moved last: {len(positions)} of {totals.journals:,}"
+    heading = ("journal", "host", "segment", "offset", "rows", "quarantined", "moved")
+    rows = [
+        (p.journal.hex[:8], escape(p.host), p.segment, p.position, p.rows, p.quarantined, f"{_span(p.age)} ago")
+        for p in positions
+    ]
+    yield from table([heading, *rows]) if rows else ()
+    yield f"Journals on this machine: {len(journals)}"
+    known = {position.journal.hex: position for position in positions}
+    found = [(j.name[:8], f"{j.bytes:,} bytes", _owner(j), _delivered(j, known.get(j.name))) for j in journals]
+    yield from table(found) if found else ()
+    yield "Queued, retried, dropped by reason and the overhead of our own steps: middleware.stats() in each process."
+
+
+def summary(classes: Sequence[ClassSummary]) -> Iterator[str]:
+    """Yield the table that ends the demo's traffic."""
+    heading = ("class", "visitors", "sessions", "hits", "refused", "warning", "severe", "blocked")
+    rows = [
+        (escape(c.class_), c.visitors, c.sessions, c.hits, c.refusals, c.warning, c.severe, c.blocked) for c in classes
+    ]
+    sums = [sum(row[place] for row in rows if isinstance(row[place], int)) for place in range(1, len(heading))]  # type: ignore[misc]
+    yield from table([heading, *rows, ("all", *sums)])
+
+
+def _aligned(text: str, right: bool, width: int) -> str:
+    return text.rjust(width) if right else text.ljust(width)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _moment(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _request(decision: DecisionRow) -> str:
+    if decision.method is None:
+        return "not stored"
+    return f"{escape(decision.method)} {escape(decision.path or '')} → {decision.status or 'no status'}, {decision.outcome}"
+
+
+def _visitor(decision: DecisionRow) -> str:
+    name = decision.fingerprint.hex[:8] if decision.fingerprint else "asked not to be told apart"
+    about = [escape(part) for part in (decision.country, decision.agent, decision.os) if part]
+    return f"{name} ({', '.join(about)})" if about else name
+
+
+def _verdict(decision: DecisionRow) -> str:
+    if not decision.refused:
+        return "served; the level changed"
+    return "refused with 429" if decision.enforced else "served; mode enforce would have refused it with 429"
+
+
+def _level_change(decision: DecisionRow) -> str:
+    level = LEVEL_LABELS[decision.level]
+    return level if decision.level_before is None else f"{LEVEL_LABELS[decision.level_before]} → {level}"
+
+
+def _listed(title: str, lines: Iterable[str]) -> Iterator[str]:
+    shown = [f"  - {line}" for line in lines]
+    if shown:
+        yield title
+        yield from shown
+
+
+def _quiet(signal: dict[str, object]) -> str:
+    if signal["signal"] == "outdated_browser":
+        return "the browser is a current one"
+    return f"{'at least' if signal['signal'] in _BELOW else 'at most'} {signal['threshold']:g}"
+
+
+def _passes(decision: DecisionRow) -> Iterator[str]:
+    if not decision.refused:
+        yield "it was served" + (
+            "; staying within the limits above keeps the level" if decision.level > (decision.level_before or 0) else ""
+        )
+        return
+    yield f"asking again {decision.retry_after} second{'s' if decision.retry_after != 1 else ''} later"
+    for name in decision.detail.get("violated", ()):
+        if name == "throttle":
+            yield "no new evidence: the level falls by one after each cool-down"
+        else:
+            yield f'fewer requests within the window of quota "{escape(name)}"'
+
+
+def _owner(journal: JournalState) -> str:
+    return "owner lives" if journal.alive else "owner is dead: the next start, or a living worker, delivers it"
+
+
+def _delivered(journal: JournalState, position: Position | None) -> str:
+    if position is None:
+        return ""
+    behind = journal.newest_bytes - position.position if journal.newest == position.segment else None
+    if behind is None:
+        return f"at segment {position.segment} of {journal.newest}"
+    return "all delivered" if behind <= 0 or (not position.position and not position.rows) else f"{behind:,} bytes behind"
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

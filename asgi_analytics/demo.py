@@ -1,0 +1,285 @@
+"""`asgi-analytics demo`: a small site behind the middleware, with a Postgres of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from . import console, traffic
+from .clock import SystemClock
+from .embedded import EmbeddedPostgres, default_data_dir
+from .engine import resolve_dsn
+from .errors import AnalyticsError, ConfigurationError
+from .middleware import AnalyticsMiddleware
+from .settings import Settings, default_journal_dir
+from .store.reading import connect, migrate_all
+
+VARIABLE = "ASGI_ANALYTICS_DEMO"  # the middleware's options as JSON: how they reach worker processes
+ARTICLES = 40
+PATIENCE = 30.0  # seconds until the server has to answer
+SETTLING = 5.0  # seconds until the last hits of the traffic have to be stored
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the command line asks for; without `traffic_seconds` nobody visits but you."""
+
+    host: str
+    port: int
+    workers: int
+    data: Path | None
+    limits: tuple[str, ...]
+    cooldown: float
+    traffic_seconds: int | None
+    seed: int
+
+
+def run(demo: Demo) -> int:
+    """Serve the demo until it is interrupted. Raises AnalyticsError when it cannot start."""
+    if importlib.util.find_spec("uvicorn") is None:
+        raise ConfigurationError('The demo needs uvicorn: pip install "asgi-analytics[demo]"')
+    Settings.build(**_tightened(demo))
+    _check_port(demo.host, demo.port)
+    # uvicorn raises SIGTERM again when it has shut down; by default that would end us without stopping Postgres.
+    signal.signal(signal.SIGTERM, _leave)
+    with contextlib.suppress(KeyboardInterrupt), _database(demo) as (dsn, journal):
+        migrate_all(dsn)
+        os.environ[VARIABLE] = json.dumps({**_tightened(demo), "dsn": dsn, "journal_dir": str(journal)})
+        with _herald(demo, dsn):
+            _serve(demo)
+    return 0
+
+
+def app() -> AnalyticsMiddleware:
+    """Build the wrapped site in a server process, with the options that `run` left in the environment."""
+    options: dict[str, Any] = json.loads(os.environ[VARIABLE])
+    return AnalyticsMiddleware(site(), **options)
+
+
+def site() -> Starlette:
+    """Return the sample site: pages that link to each other, articles, an asset, an API, a slow page, 404s."""
+    return Starlette(
+        routes=[
+            Route("/", _home),
+            Route("/articles", _articles),
+            Route("/articles/{number:int}", _article),
+            Route("/about", _about),
+            Route("/pricing", _pricing),
+            Route("/slow", _slow),
+            Route("/static/site.css", _style),
+            Route("/api/articles", _api_articles),
+            Route("/api/status", _api_status),
+        ]
+    )
+
+
+async def _home(request: Request) -> Response:
+    return _page("A small site", "<p>Each request to it is a row in Postgres.</p>")
+
+
+async def _articles(request: Request) -> Response:
+    links = "".join(f'<li><a href="/articles/{number}">Article {number}</a>' for number in range(1, ARTICLES + 1))
+    return _page("Articles", f"<ol>{links}</ol>")
+
+
+async def _article(request: Request) -> Response:
+    number = request.path_params["number"]
+    if not 1 <= number <= ARTICLES:
+        return _page("No such article", "", 404)
+    following = f'<a href="/articles/{number % ARTICLES + 1}">Next</a>'
+    return _page(f"Article {number}", f"<p>What article {number} says.</p><p>{following}</p>")
+
+
+async def _about(request: Request) -> Response:
+    return _page("About", "<p>A sample site of asgi-analytics.</p>")
+
+
+async def _pricing(request: Request) -> Response:
+    return _page("Pricing", "<p>Nothing costs anything here.</p>")
+
+
+async def _slow(request: Request) -> Response:
+    async def parts() -> AsyncIterator[str]:
+        yield "<!doctype html><title>Slow</title><h1>Slow</h1>"
+        for second in range(1, 4):
+            await asyncio.sleep(1.0)
+            yield f"<p>{second} s</p>"
+
+    return StreamingResponse(parts(), media_type="text/html")
+
+
+async def _style(request: Request) -> Response:
+    return Response("body { font: 1rem/1.5 sans-serif; max-width: 40rem; margin: auto }", media_type="text/css")
+
+
+async def _api_articles(request: Request) -> Response:
+    return JSONResponse([{"number": number, "url": f"/articles/{number}"} for number in range(1, ARTICLES + 1)])
+
+
+async def _api_status(request: Request) -> Response:
+    return JSONResponse({"status": "fine"})
+
+
+def _page(title: str, body: str, status: int = 200) -> Response:
+    links = " · ".join(f'<a href="{path}">{path}</a>' for path in ("/", "/articles", "/about", "/pricing", "/slow"))
+    head = f'<!doctype html><html lang="en"><title>{title}</title><link rel="stylesheet" href="/static/site.css">'
+    return HTMLResponse(f"{head}<nav>{links}</nav><h1>{title}</h1>{body}", status)
+
+
+def _tightened(demo: Demo) -> dict[str, Any]:
+    """The options whose values are in the way of a demo: its limits show themselves within seconds."""
+    options: dict[str, Any] = {"limits": list(demo.limits), "cooldown": demo.cooldown}
+    if demo.traffic_seconds is not None:
+        # All of the traffic comes from this machine: it says by X-Forwarded-For whom it plays.
+        options["trusted_proxies"] = ["127.0.0.0/8", "::1/128"]
+    return options
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AnalyticsError(f"Port {port} on {host} cannot be used ({reason}): choose another by --port.") from None
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+@contextlib.contextmanager
+def _database(demo: Demo) -> Iterator[tuple[str, Path]]:
+    """The DSN, and a journal folder of the demo's own: a left-over of it must not end up in another database."""
+    dsn = resolve_dsn(None)
+    if dsn:
+        yield dsn, (demo.data or default_journal_dir().parent) / "demo-journal"
+        return
+    folder = demo.data or default_data_dir()
+    print(f"Starting a Postgres in {folder} …", file=sys.stderr)
+    with EmbeddedPostgres(folder) as server:
+        yield server.dsn, server.data_dir / "demo-journal"
+
+
+def _serve(demo: Demo) -> None:
+    import uvicorn
+
+    uvicorn.run(
+        f"{__name__}:app",
+        factory=True,
+        host=demo.host,
+        port=demo.port,
+        workers=demo.workers,
+        log_level="warning",
+        proxy_headers=False,  # the middleware walks X-Forwarded-For itself
+        timeout_graceful_shutdown=3,
+    )
+
+
+@contextlib.contextmanager
+def _herald(demo: Demo, dsn: str) -> Iterator[None]:
+    """While the server runs: say that it answers, then send the traffic that was asked for."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=_announce, args=(demo, dsn, stopping), name="demo-herald", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(2.0)
+
+
+def _announce(demo: Demo, dsn: str, stopping: threading.Event) -> None:
+    if not _answers(demo, stopping):
+        return
+    print(banner(demo, dsn), flush=True)
+    if demo.traffic_seconds is None:
+        return
+    since = datetime.fromtimestamp(SystemClock.time_ns() / 1e9, UTC)
+    try:
+        visits = traffic.plan(demo.seed, demo.traffic_seconds, ARTICLES)
+        answered = traffic.play(visits, demo.host, demo.port, stopping)
+        if not stopping.is_set():
+            _summarise(dsn, since, answered)
+    except AnalyticsError as error:
+        print(f"asgi-analytics: {error}", file=sys.stderr)
+
+
+def _answers(demo: Demo, stopping: threading.Event) -> bool:
+    deadline = SystemClock.monotonic() + PATIENCE
+    while not stopping.is_set() and SystemClock.monotonic() < deadline:
+        try:
+            socket.create_connection((_reachable(demo.host), demo.port), 1.0).close()
+            return True
+        except OSError:
+            stopping.wait(0.05)
+    return False
+
+
+def banner(demo: Demo, dsn: str) -> str:
+    """Return what the demo says when it answers: where it is, and three lines to try."""
+    url = f"http://{_bracketed(_reachable(demo.host))}:{demo.port}"
+    given = f" --dsn {shlex.quote(dsn)}" if demo.data is not None else ""
+    return f"""
+asgi-analytics demo   {url}/   (Ctrl-C ends it)
+  database            psql {shlex.quote(dsn)}
+  limits              {", ".join(demo.limits)}; a level cools down in {demo.cooldown:g} s
+
+Try in another terminal:
+
+  1. The headers of one answer
+     curl -i {url}/articles/1
+
+  2. RateLimit falls, levels rise, then 429; wait {3 * demo.cooldown:g} s and it is Normal again
+     for n in $(seq 120); do curl -si {url}/articles/$((n % {ARTICLES} + 1)) \\
+       | grep -iE '^(HTTP|ratelimit:|retry-after|x-throttle)' | tr -d '\\r' | paste -sd' ' -; sleep 0.05; done
+     curl -s {url}/articles/1      # while it is refused: a body with the decision's id, for
+     {_command()} explain DECISION_ID{given}
+
+  3. Every request is a row
+     {_command()} tail -f{given}
+"""
+
+
+def _command() -> str:
+    started = Path(sys.argv[0])
+    return f"{sys.executable} -m asgi_analytics" if started.name == "__main__.py" else str(started)
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - to connect to
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _summarise(dsn: str, since: datetime, answered: int) -> None:
+    """Print the table of what the traffic left in the database, once all of it is there."""
+    deadline = SystemClock.monotonic() + SETTLING
+    with connect(dsn) as reader:
+        while reader.count_since(since) < answered and SystemClock.monotonic() < deadline:
+            time.sleep(0.1)
+        lines = list(console.summary(reader.summary(since)))
+    print("\n".join(["Traffic, as the database has it (levels: sessions that reached it):", *lines, ""]), flush=True)

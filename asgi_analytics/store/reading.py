@@ -1,0 +1,226 @@
+"""What the command line reads from the store: one connection, named queries, typed rows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import class_row
+
+from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
+from . import migrate, queries
+
+Row = TypeVar("Row")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, function, schema
+NO_SCHEMA = "The database has no schema of this version: run `asgi-analytics migrate`."
+
+
+@dataclass(frozen=True, slots=True)
+class HitRow:
+    """One hit as `tail` shows it; `fingerprint` is None for a visitor who asked not to be told apart."""
+
+    id: UUID
+    time: datetime
+    method: str
+    path: str
+    status: int | None
+    country: str | None
+    agent: str | None
+    fingerprint: UUID | None
+    level: int
+    score: int
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """One decision with the request it was made on; the parts of the request are None where that is not stored."""
+
+    id: UUID
+    time: datetime
+    refused: bool
+    enforced: bool
+    level: int
+    level_before: int | None
+    score: int
+    retry_after: int  # seconds
+    detail: Mapping[str, Any]
+    fingerprint: UUID | None
+    method: str | None
+    path: str | None
+    status: int | None
+    outcome: str | None
+    country: str | None
+    agent: str | None
+    os: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all writers together have delivered; `updated_at` is None before the first."""
+
+    written: int
+    journals: int
+    updated_at: datetime | None
+    quarantined: int
+    last_error: str | None
+    human_sessions: int  # begun today (UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class LastHour:
+    """Hits of the last hour, by throttle level; `last_minute` is part of `hits`."""
+
+    hits: int
+    last_minute: int
+    refused: int
+    normal: int
+    warning: int
+    severe: int
+    blocked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far one journal is delivered; `age` in seconds since it last moved."""
+
+    journal: UUID
+    host: str
+    segment: int
+    position: int
+    rows: int
+    quarantined: int
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSummary:
+    """The sessions of one bot class; the levels count sessions by the highest level they reached."""
+
+    class_: str
+    visitors: int
+    sessions: int
+    hits: int
+    refusals: int
+    warning: int
+    severe: int
+    blocked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What `doctor` asks of a server; `number` as in server_version_num."""
+
+    version: str
+    number: int
+    username: str
+    database: str
+    read_only: bool
+    may_create: bool
+    may_stage: bool
+    may_use: bool
+
+
+class Reader:
+    """Reads over one autocommit connection."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+        self._queries = queries.load("reading")
+
+    def hits(self, most: int, site: str | None = None, since: datetime = EPOCH) -> list[HitRow]:
+        """Return the newest hits, at most `most` of them, oldest first."""
+        rows = self._rows(HitRow, "latest_hits", {"most": most, "site": site, "since": since})
+        return rows[::-1]
+
+    def decision(self, decision: UUID) -> DecisionRow | None:
+        """Return a decision, None when it is not (or not yet) stored."""
+        return next(iter(self._rows(DecisionRow, "decision", {"id": decision})), None)
+
+    def totals(self) -> Totals:
+        """Return what was delivered in all."""
+        return self._rows(Totals, "totals")[0]
+
+    def last_hour(self) -> LastHour:
+        """Return the counts of the last hour."""
+        return self._rows(LastHour, "last_hour")[0]
+
+    def positions(self, most: int) -> list[Position]:
+        """Return the journals that moved last."""
+        return self._rows(Position, "positions", {"most": most})
+
+    def summary(self, since: datetime) -> list[ClassSummary]:
+        """Return what came since a moment, by bot class; visitors who may not be told apart are not in it."""
+        with _wrapped():
+            cursor = self._connection.execute(self._queries["summary"], {"since": since})
+            return [ClassSummary(*row) for row in cursor.fetchall()]
+
+    def count_since(self, since: datetime) -> int:
+        """Return the number of hits since a moment."""
+        with _wrapped():
+            row = self._connection.execute(self._queries["count_since"], {"since": since}).fetchone()
+        return row[0] if row else 0
+
+    def server(self) -> Server:
+        """Return the facts about the server and what we may do there."""
+        return self._rows(Server, "server")[0]
+
+    def pending(self) -> list[str]:
+        """Return the names of the migrations that are not applied."""
+        with _wrapped():
+            return migrate.pending(self._connection)
+
+    def missing_privileges(self) -> list[str]:
+        """Return what a writer needs and this user may not do, in words."""
+        with _wrapped():
+            return [text for (text,) in self._connection.execute(self._queries["missing_privileges"]).fetchall()]
+
+    def missing_partitions(self) -> list[date]:
+        """Return which of today and tomorrow have no partition; their hits go to the default one."""
+        with _wrapped():
+            return [day for (day,) in self._connection.execute(self._queries["missing_partitions"]).fetchall()]
+
+    def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        with _wrapped(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
+            return cursor.execute(self._queries[query], parameters).fetchall()
+
+
+@contextlib.contextmanager
+def connect(dsn: str) -> Iterator[Reader]:
+    """Open a connection for reading. Raises StoreUnavailable, StoreMisconfigured."""
+    with _wrapped():
+        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics cli")
+    with contextlib.closing(connection):
+        yield Reader(connection)
+
+
+def migrate_all(dsn: str) -> list[str]:
+    """Bring the database up to date, partitions included, and return the names of the migrations applied."""
+    with _wrapped():
+        applied = migrate.migrate(dsn)
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+            connection.execute(queries.load("fold")["make_partitions"], {"ahead": 7})
+    return applied
+
+
+@contextlib.contextmanager
+def _wrapped() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _ours(error) from error
+
+
+def _ours(error: psycopg.Error) -> StoreError:
+    text = " ".join(str(error).split())
+    if error.sqlstate in MISSING:
+        return StoreMisconfigured(NO_SCHEMA)
+    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+        return StoreUnavailable(f"No connection to Postgres: {text}")
+    return StoreMisconfigured(text)

@@ -1,0 +1,77 @@
+-- What the command line reads. Nothing here writes.
+
+-- name: latest_hits
+SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score, outcome
+FROM analytics.hits
+WHERE time >= %(since)s::timestamptz AND (%(site)s::text IS NULL OR site = %(site)s::text)
+ORDER BY time DESC, id DESC
+LIMIT %(most)s::integer
+
+-- name: decision
+SELECT decisions.id, decisions.time, decisions.refused, decisions.enforced, decisions.level, decisions.level_before,
+    decisions.score, decisions.retry_after, decisions.detail, decisions.fingerprint, hits.method, hits.path,
+    hits.status, hits.outcome, hits.country, coalesce(hits.crawler, hits.browser) AS agent, hits.os
+FROM analytics.decisions
+LEFT JOIN analytics.hits ON hits.id = decisions.hit_id AND hits.time = decisions.time  -- the time finds partition and row
+WHERE decisions.id = %(id)s::uuid
+
+-- name: totals
+SELECT coalesce(sum(rows), 0)::bigint AS written, count(*) AS journals, max(updated_at) AS updated_at,
+    (SELECT count(*) FROM analytics.quarantine) AS quarantined,
+    (SELECT error FROM analytics.quarantine ORDER BY id DESC LIMIT 1) AS last_error,
+    (SELECT count(*) FROM analytics.human_sessions
+        WHERE started_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') AS human_sessions
+FROM analytics.positions
+
+-- name: last_hour
+SELECT count(*) AS hits, count(*) FILTER (WHERE time > now() - interval '1 minute') AS last_minute,
+    count(*) FILTER (WHERE outcome = 'refused') AS refused,
+    count(*) FILTER (WHERE level = 0) AS normal, count(*) FILTER (WHERE level = 1) AS warning,
+    count(*) FILTER (WHERE level = 2) AS severe, count(*) FILTER (WHERE level = 3) AS blocked
+FROM analytics.hits WHERE time > now() - interval '1 hour'
+
+-- name: positions
+SELECT journal, host, segment, position, rows, quarantined, extract(epoch FROM now() - updated_at)::float8 AS age
+FROM analytics.positions ORDER BY updated_at DESC, journal LIMIT %(most)s::integer
+
+-- name: summary
+WITH visits AS (
+    SELECT session_id, min(fingerprint::text) AS fingerprint, max(level) AS level, count(*) AS hits,
+        count(*) FILTER (WHERE outcome = 'refused') AS refusals,
+        coalesce(max(bot_class), CASE WHEN max(score) >= 50 THEN 'behavioural bot' ELSE 'no bot' END) AS class
+    FROM analytics.hits WHERE time >= %(since)s::timestamptz AND session_id IS NOT NULL GROUP BY session_id
+)
+SELECT class, count(DISTINCT fingerprint) AS visitors, count(*) AS sessions, sum(hits)::bigint AS hits,
+    sum(refusals)::bigint AS refusals, count(*) FILTER (WHERE level = 1) AS warning,
+    count(*) FILTER (WHERE level = 2) AS severe, count(*) FILTER (WHERE level = 3) AS blocked
+FROM visits GROUP BY class ORDER BY sum(hits) DESC, class
+
+-- name: count_since
+SELECT count(*) FROM analytics.hits WHERE time >= %(since)s::timestamptz
+
+-- name: server
+SELECT current_setting('server_version') AS version, current_setting('server_version_num')::integer AS number,
+    current_user::text AS username, current_database()::text AS database,
+    pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only,
+    has_database_privilege(current_database(), 'CREATE') AS may_create,
+    has_database_privilege(current_database(), 'TEMPORARY') AS may_stage,
+    coalesce(has_schema_privilege(to_regnamespace('analytics'), 'USAGE'), true) AS may_use
+
+-- name: missing_privileges
+-- Tables are looked up by name without touching them: a missing privilege is an answer here, not an error.
+SELECT privilege || ' on analytics.' || wanted.name
+FROM (VALUES ('hits', 'INSERT'), ('hits', 'SELECT'), ('sessions', 'SELECT'), ('sessions', 'INSERT'), ('sessions', 'UPDATE'),
+    ('fingerprints', 'SELECT'), ('fingerprints', 'INSERT'), ('fingerprints', 'UPDATE'), ('decisions', 'INSERT'),
+    ('salts', 'SELECT'), ('salts', 'INSERT'), ('salts', 'DELETE'), ('positions', 'SELECT'), ('positions', 'INSERT'),
+    ('positions', 'UPDATE'), ('quarantine', 'INSERT')) AS wanted (name, privilege)
+JOIN pg_catalog.pg_class AS known ON known.relname = wanted.name AND known.relnamespace = to_regnamespace('analytics')
+WHERE NOT has_table_privilege(known.oid, privilege)
+UNION ALL
+SELECT 'ownership of analytics.hits (for its partitions)' FROM pg_catalog.pg_class AS known
+WHERE known.relname = 'hits' AND known.relnamespace = to_regnamespace('analytics')
+    AND NOT pg_has_role(known.relowner, 'USAGE')
+
+-- name: missing_partitions
+SELECT day::date FROM generate_series(
+    (now() AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date + 1, interval '1 day') AS day
+WHERE to_regclass('analytics.hits_' || to_char(day, 'YYYYMMDD')) IS NULL ORDER BY day

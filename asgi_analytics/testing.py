@@ -1,0 +1,142 @@
+"""Doubles of the seams in `protocols`, for the tests of apps that use this package and for our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .clock import random_bytes
+from .errors import StoreUnavailable
+from .model import Place
+from .protocols import Batch, Frame, Merged, Salt
+
+# Midnight, 1 January 2100, UTC. Ahead of every real clock: a store in the present takes no salt of it for outdated.
+START_NS = 4_102_444_800_000_000_000
+
+
+class FakeClock:
+    """A Clock that stands still until it is told otherwise: `AnalyticsMiddleware(app, clock=FakeClock())`."""
+
+    def __init__(self, time_ns: int = START_NS, monotonic: float = 1000.0) -> None:
+        self._time_ns = time_ns
+        self._monotonic = monotonic
+
+    def time_ns(self) -> int:
+        """Return the wall time in nanoseconds since 1970."""
+        return self._time_ns
+
+    def monotonic(self) -> float:
+        """Return seconds that no jump of the wall clock moves."""
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Let time go by, on both clocks. Raises ValueError for a negative number."""
+        if seconds < 0:
+            raise ValueError("time does not go back; jump_wall(seconds) sets the wall clock only")
+        self._monotonic += seconds
+        self.jump_wall(seconds)
+
+    def jump_wall(self, seconds: float) -> None:
+        """Set the wall clock forward or, with a negative number, back; no time goes by."""
+        self._time_ns += round(seconds * 1e9)
+
+
+class FixedLocator:
+    """A Locator that knows the addresses it was given, and puts all others in one place."""
+
+    def __init__(self, places: Mapping[str, Place] | None = None, elsewhere: Place | None = None) -> None:
+        self._places = dict(places or {})
+        self._elsewhere = elsewhere or Place()
+
+    def locate(self, address: str) -> Place:
+        """Return the place of an address."""
+        return self._places.get(address, self._elsewhere)
+
+
+class MemoryStore:
+    """A Store that keeps frames in a list, exactly once.
+
+    It merges no totals. Set `error` to a StoreError and every call but close() raises that until it is None again.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.frames: list[Frame] = []
+        self.quarantined: list[tuple[Frame, str, str | None]] = []  # with error and SQLSTATE
+        self._salts: dict[str, Salt] = {}
+        self._positions: dict[bytes, tuple[int, int]] = {}
+        self._connected = False
+
+    def connect(self) -> None:
+        """Make the store answer."""
+        self._connected = True
+        self._check()
+
+    def make_partitions(self) -> None:
+        """Nothing to make."""
+        self._check()
+
+    def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]:
+        """Offer salts; the first one offered for a period is everybody's."""
+        self._check()
+        offered = {salt.period: salt for salt in known}
+        for period in periods:
+            self._salts.setdefault(period, offered.get(period) or Salt(period, random_bytes(32)))
+        return [self._salts[period] for period in periods]
+
+    def position(self, journal: bytes) -> tuple[int, int]:
+        """Return (segment, offset) up to which the journal is in; registers a new journal."""
+        self._check()
+        return self._positions.setdefault(journal, (0, 0))
+
+    def write(self, batch: Batch) -> list[Merged]:
+        """Take in a batch, unless it is in already."""
+        if self._advance(batch):
+            self.frames.extend(batch.frames)
+        return []
+
+    def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
+        """Set the frames of a batch aside, unless it is in already."""
+        if self._advance(batch):
+            self.quarantined.extend((frame, error, sqlstate) for frame in batch.frames)
+
+    def rows(self, kind: bytes) -> list[bytes]:
+        """Return the rows of one kind (protocols.HIT, DECISION) in COPY binary format, in order."""
+        return [frame.row for frame in self.frames if frame.kind == kind]
+
+    def interrupt(self) -> None:
+        """Nobody waits here."""
+
+    def close(self) -> None:
+        """Answer no more until connect()."""
+        self._connected = False
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if not self._connected:
+            raise StoreUnavailable("Not connected.")
+
+    def _advance(self, batch: Batch) -> bool:
+        self._check()
+        if batch.journal not in self._positions:
+            raise StoreUnavailable("The journal is not registered.")
+        if self._positions[batch.journal] >= (batch.segment, batch.end):
+            return False
+        self._positions[batch.journal] = (batch.segment, batch.end)
+        return True
+
+
+class MemoryState:
+    """A SharedState that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.salts: list[Salt] = []
+        self.totals: list[Merged] = []
+
+    def learn_salts(self, salts: Sequence[Salt]) -> None:
+        """Keep the salts in place of those before."""
+        self.salts = list(salts)
+
+    def merge(self, totals: Sequence[Merged]) -> None:
+        """Add merged totals to those before."""
+        self.totals.extend(totals)

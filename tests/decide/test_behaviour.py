@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import statistics
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_analytics.decide import behaviour
+from asgi_analytics.decide.behaviour import Site, load_page, meet_error, page_facts
+from asgi_analytics.model import Answer, Behaviour
+
+ANY_TEXT = st.text(st.characters(), max_size=600)  # lone surrogates and NUL included
+
+
+def page(path: str, from_outside: bool = False, inner: bool = False) -> Answer:
+    return Answer(200, True, path, from_outside, inner)
+
+
+def walked(*times: float) -> Behaviour:
+    facts = Behaviour()
+    for place, now in enumerate(times):
+        load_page(facts, page(f"/{place % 2}"), Site(), now)
+    return facts
+
+
+def test_a_reload_changes_nothing() -> None:
+    facts, once, site = Behaviour(), Behaviour(), Site()
+    load_page(once, page("/a", from_outside=True), Site(), 1000.0)
+    assert load_page(facts, page("/a", from_outside=True), site, 1000.0)
+    for second in range(5):
+        assert not load_page(facts, page("/a", inner=True), site, 1001.0 + second)
+    once.last_answer_at = facts.last_answer_at
+    assert (facts, site.loads) == (once, 1)
+
+
+def test_reloads_in_a_rush_count_for_the_pace_only() -> None:
+    facts, once, site = Behaviour(), Behaviour(), Site()
+    load_page(once, page("/a"), Site(), 1000.0)
+    for n in range(6):
+        load_page(facts, page("/a"), site, 1000.0 + n / 2)
+    assert (facts.hurried, facts.minute.count) == (6, 6)
+    facts.hurried, facts.minute, facts.last_answer_at = once.hurried, once.minute, once.last_answer_at
+    assert (facts, site.loads) == (once, 1)
+
+
+def test_coming_back_to_a_page_is_a_page_load_but_no_further_page() -> None:
+    facts = walked(0.0, 10.0, 30.0)
+    assert (facts.page_loads, facts.distinct_pages, facts.steps) == (3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["/", "/a", "/b"],
+        ["/page/1", "/page/2", "/page/9", "/page/10", "/page/11", "/page/100"],
+        ["/2024/9/30", "/2024/10/1", "/2024/10/2"],
+        ["/page/9", "/page/09a", "/page/10"],
+        ["/v1", "/v" + "9" * 100, "/v1" + "0" * 100],
+        ["/page/7", "/page/a"],
+    ],
+)
+def test_paths_sort_as_people_number_them(paths: list[str]) -> None:
+    assert all(page_facts(before)[1] < page_facts(after)[1] for before, after in pairwise(paths))
+
+
+@given(ANY_TEXT, ANY_TEXT)
+def test_any_path_counts_and_takes_bounded_room(first: str, second: str) -> None:
+    facts, site = Behaviour(), Site()
+    for path in (first, second, first * 50):
+        load_page(facts, page(path), site, 5.0)
+        meet_error(facts, path)
+    assert len(facts.last_page) <= 2 * behaviour.MAX_PATH
+    assert facts.pages_bitmap < 1 << behaviour.PAGE_BITS
+    assert facts.errors_bitmap < 1 << behaviour.ERROR_BITS
+
+
+@given(st.lists(st.floats(0.01, 1000), min_size=1, max_size=behaviour.GAP_MEMORY))
+def test_the_first_gaps_have_the_exact_mean_and_variance(gaps: list[float]) -> None:
+    times = [1000.0]
+    for gap in gaps:
+        times.append(times[-1] + gap)
+    facts = walked(*times)
+    exact = [after - before for before, after in pairwise(times)]
+    assert facts.gap_mean == pytest.approx(statistics.fmean(exact), rel=1e-6)
+    assert facts.gap_variance == pytest.approx(statistics.pvariance(exact), rel=1e-4, abs=1e-6)
+
+
+def test_later_gaps_follow_what_the_visitor_does_now() -> None:
+    times = [0.0, 300.0, 310.0, 500.0, 505.0, 900.0]
+    facts = walked(*times, *(900.0 + 2.0 * n for n in range(1, 120)))
+    assert facts.gap_mean == pytest.approx(2.0, rel=0.01)
+    assert facts.gap_variance**0.5 / facts.gap_mean < 0.1
+
+
+def test_a_url_that_keeps_failing_is_one_error() -> None:
+    facts = Behaviour()
+    assert [meet_error(facts, "/api/me") for _ in range(3)] == [True, False, False]
+    assert facts.errors == 1
+
+
+def test_a_long_scan_stays_visible_and_a_polled_url_stays_few_errors() -> None:
+    facts = Behaviour()
+    new = sum(meet_error(facts, f"/probe/{n}") for n in range(5000))
+    assert new > 0.8 * 5000
+    before = facts.errors
+    for _ in range(5000):
+        meet_error(facts, "/api/me")
+    assert facts.errors <= before + 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "inner", "people"),
+    [(0, 0, 1), (1, 0, 1), (80, 0, 1), (0, 80, 1), (1, 30, 1), (5, 95, 5), (9, 4, 4), (500, 500, 50)],
+)
+def test_people_are_as_many_as_entries_that_browse_on(entries: int, inner: int, people: int) -> None:
+    facts = Behaviour()
+    kinds = [{"from_outside": True}] * entries + [{"inner": True}] * inner
+    for place, kind in enumerate(kinds):
+        load_page(facts, page(f"/{place}", **kind), Site(), float(place))
+    assert facts.people == people
+
+
+@pytest.mark.parametrize("pages", [10, 60, 300, 1200, 3000])
+def test_distinct_pages_are_told_far_beyond_the_bits_of_the_map(pages: int) -> None:
+    facts = Behaviour()
+    for n in range(pages):
+        load_page(facts, page(f"/articles/{n * 7919}-title"), Site(), float(n))
+    assert behaviour.DISTINCT_PAGES[facts.distinct_pages] == pytest.approx(pages, rel=0.12)
+
+
+def test_a_site_learns_a_bounded_number_of_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behaviour, "MAX_SITE_PAGES", 100)
+    facts, site = Behaviour(), Site()
+    for n in range(300):
+        load_page(facts, page(f"/{n}"), site, float(n))
+    assert (len(site.pages), site.loads) == (100, 300)
+
+
+@pytest.mark.parametrize(("pages", "loads", "own", "size"), [(19, 1000, 1, 0), (20, 1000, 1, 20), (60, 120, 60, 0)])
+def test_a_site_has_a_size_once_others_made_it_known(pages: int, loads: int, own: int, size: int) -> None:
+    assert Site(set(range(pages)), loads).size(own) == size

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from asgi_analytics.decide import signals
+from asgi_analytics.decide.behaviour import Site
+from asgi_analytics.model import Actor, Behaviour, Window
+from asgi_analytics.settings import SIGNAL_POINTS, SIGNAL_THRESHOLDS
+
+from .visits import START, Visit, known_site, policy_of
+
+RULES = signals.rules(SIGNAL_POINTS, SIGNAL_THRESHOLDS)
+END = 100_200.0  # a window of one minute, five minutes ends here; one of an hour at 100_800
+
+
+def raised(site_pages: int = 0, site: Site | None = None, **facts: Any) -> set[str]:
+    """The codes raised by a visitor of these facts at START; `outdated` and `hour` are the actor's."""
+    actor = {name: facts.pop(name) for name in ("outdated", "hour") if name in facts}
+    visitor = Actor([], behaviour=Behaviour(**facts), **actor)
+    signals.evaluate(visitor, RULES, site or Site(), site_pages, START)
+    return {finding.signal for finding in visitor.signals}
+
+
+@pytest.mark.parametrize(
+    ("code", "edge", "beyond"),
+    [
+        ("high_request_count", {"page_loads": 50}, {"page_loads": 51}),
+        ("high_request_count", {"page_loads": 100, "people": 2}, {"page_loads": 101, "people": 2}),
+        ("high_page_coverage", {"distinct_pages": 60, "site_pages": 104}, {"distinct_pages": 60, "site_pages": 102}),
+        ("sequential_navigation", {"steps": 20, "ascending": 16}, {"steps": 20, "ascending": 17}),
+        ("sequential_navigation", {"steps": 11, "ascending": 11}, {"steps": 12, "ascending": 12}),
+        ("multiple_fingerprint_sessions", {"hour": Window(100_800.0, 5)}, {"hour": Window(100_800.0, 6)}),
+        (
+            "regular_timing",
+            {"gaps": 9, "gap_mean": 10.0, "gap_variance": 1.0},
+            {"gaps": 9, "gap_mean": 10.0, "gap_variance": 0.99},
+        ),
+        ("regular_timing", {"gaps": 4, "gap_mean": 10.0}, {"gaps": 5, "gap_mean": 10.0}),
+        ("regular_timing", {"gaps": 9, "gap_mean": 0.0}, {"gaps": 9, "gap_mean": 0.001}),
+        ("high_pages_per_minute", {"five_minutes": Window(END, 25)}, {"five_minutes": Window(END, 26)}),
+        ("outdated_browser", {"outdated": False}, {"outdated": True}),
+    ],
+)
+def test_a_signal_is_raised_beyond_its_edge(code: str, edge: Mapping[str, Any], beyond: Mapping[str, Any]) -> None:
+    assert raised(**edge) == set()
+    assert raised(**beyond) == {code}
+
+
+def test_coverage_of_a_learned_site_waits_until_others_loaded_more() -> None:
+    assert raised(site=known_site(40), distinct_pages=30, page_loads=30) == {"high_page_coverage"}
+    assert raised(site=Site(set(range(40)), loads=60), distinct_pages=30, page_loads=30) == set()
+    assert raised(site=known_site(19), distinct_pages=19, page_loads=19) == set()
+
+
+def test_nobody_covers_more_than_the_whole_site() -> None:
+    visitor = Actor([], behaviour=Behaviour(distinct_pages=40))
+    signals.evaluate(visitor, RULES, Site(), 10, START)
+    assert visitor.signals[0].text == "100.0 % of the site's pages loaded (limit 60 %)"
+
+
+def test_the_first_visitor_of_a_fresh_process_covers_nothing() -> None:
+    visit = Visit(site=Site())
+    rng = random.Random(5)
+    for n in rng.sample(range(40), 40):
+        visit.load(f"/{n}", after=rng.uniform(20, 90), referer="inner")
+    assert visit.visitor.score == 0
+
+
+def test_sessions_of_an_hour_ago_no_longer_count() -> None:
+    assert raised(hour=Window(100_800.0, 0, 6)) == set()
+    assert raised(hour=Window(START + 3599, 2, 6)) == {"multiple_fingerprint_sessions"}
+
+
+def test_every_documented_signal_has_a_row() -> None:
+    assert {row.code for row in signals.SIGNALS} == set(SIGNAL_POINTS) == set(SIGNAL_THRESHOLDS)
+
+
+def test_a_signal_of_no_points_is_switched_off() -> None:
+    policy = policy_of(signal_points={"outdated_browser": 0})
+    assert "outdated_browser" not in {rule.signal.code for rule in policy.rules}
+    assert len(policy.rules) == 6
+
+
+def test_points_and_thresholds_are_settings() -> None:
+    visit = Visit(policy_of(signal_points={"high_request_count": 7}, signal_thresholds={"high_request_count": 2}))
+    for place, path in enumerate(("/c", "/b", "/a")):
+        visit.load(path, after=10.0 * place)
+    assert (visit.visitor.score, visit.codes) == (7, {"high_request_count"})
+
+
+def test_a_raised_signal_stays_until_the_session_ends() -> None:
+    visitor = Actor([], behaviour=Behaviour(five_minutes=Window(END, 26)))
+    signals.evaluate(visitor, RULES, Site(), 0, START)
+    signals.evaluate(visitor, RULES, Site(), 0, START + 10_000)
+    assert (visitor.score, len(visitor.signals)) == (15, 1)
+
+
+def test_a_finding_tells_a_person_what_was_measured() -> None:
+    visitor = Actor([], behaviour=Behaviour(page_loads=54))
+    signals.evaluate(visitor, RULES, Site(), 0, START)
+    (finding,) = visitor.signals
+    assert finding.text == "54 page loads in this session (limit 50)"
+    assert (finding.value, finding.threshold, finding.points) == (54, 50, 30)
+
+
+def test_a_refreshed_finding_tells_the_value_of_today_unless_it_went_back() -> None:
+    visitor = Actor([], behaviour=Behaviour(page_loads=51, five_minutes=Window(END, 26)))
+    signals.evaluate(visitor, RULES, Site(), 0, START)
+    visitor.behaviour.page_loads = 90
+    signals.refresh(visitor, RULES, Site(), 0, START + 10_000)
+    assert [finding.value for finding in visitor.signals] == [90, 5.2]
+
+
+def test_what_is_measured_per_person_says_so() -> None:
+    visitor = Actor([], behaviour=Behaviour(page_loads=153, people=3))
+    signals.evaluate(visitor, RULES, Site(), 0, START)
+    assert visitor.signals[0].text == "51 page loads for each of about 3 people in this session (limit 50)"
+
+
+@pytest.mark.parametrize("links", [4, 11, 30])
+def test_home_and_back_between_alphabetical_links_is_no_system(links: int) -> None:
+    visit = Visit()
+    rng = random.Random(1)
+    for n in range(links):
+        visit.load("/", after=rng.uniform(5, 60), referer="inner")
+        visit.load(f"/{chr(97 + n)}-article", after=rng.uniform(20, 200), referer="inner")
+    assert "sequential_navigation" not in visit.codes
+
+
+def test_home_then_a_few_alphabetical_links_is_no_system() -> None:
+    visit = Visit()
+    rng = random.Random(2)
+    for path in ("/", "/about", "/blog", "/contact", "/docs", "/faq", "/imprint", "/jobs", "/news"):
+        visit.load(path, after=rng.uniform(5, 60), referer="inner")
+    assert visit.visitor.score == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_random_walk_is_no_system(seed: int) -> None:
+    visit, rng = Visit(), random.Random(seed)
+    for _ in range(45):
+        visit.load(f"/article/{rng.randrange(300)}", after=rng.expovariate(1 / 40), referer="inner")
+    assert visit.visitor.score == 0
+
+
+def test_a_crawl_in_numerical_order_is_a_system() -> None:
+    visit, rng = Visit(), random.Random(3)
+    for n in range(1, 15):
+        visit.load(f"/page/{n}", after=rng.expovariate(1 / 60))
+    assert visit.codes == {"sequential_navigation"}

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from asgi_analytics.decide import throttle
+from asgi_analytics.model import Actor, Behaviour, Throttle, ThrottleLevel, Window
+
+from .visits import START
+
+NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel
+END = 100_020.0  # the minute that START lies in
+SPENT = Throttle(spent_score=65, spent_page_loads=100, spent_hurried=100, spent_requests=100, spent_errors=50)
+
+
+def evidence(level: ThrottleLevel = NORMAL, score: int = 0, spent: Throttle | None = None, **facts: Any) -> int:
+    state = replace(spent or Throttle(), level=level, changed_at=START)
+    visitor = Actor([], state, Behaviour(**facts), score=score)
+    return len(throttle.new_evidence(visitor, 50, 50.0, START))
+
+
+def minute(count: int) -> Window:
+    return Window(END, count)
+
+
+@pytest.mark.parametrize(
+    ("limit", "limits"),
+    [(100, [100, 50, 25, 0]), (7, [7, 3, 1, 0]), (3, [3, 1, 1, 0]), (1, [1, 1, 1, 0])],
+)
+def test_a_level_lowers_the_limit_but_only_blocked_to_nothing(limit: int, limits: list[int]) -> None:
+    assert [throttle.effective_limit(limit, level) for level in ThrottleLevel] == limits
+
+
+@pytest.mark.parametrize(
+    ("facts", "criteria"),
+    [
+        ({"score": 49}, 0),
+        ({"score": 50}, 1),
+        ({"hurried": 30, "minute": minute(30)}, 0),
+        ({"hurried": 31, "minute": minute(31)}, 1),
+        ({"hurried": 90, "minute": minute(90), "people": 3}, 0),
+        ({"hurried": 93, "minute": minute(93), "people": 3}, 1),
+        ({"requests": 20, "errors": 20}, 0),
+        ({"requests": 21, "errors": 11}, 1),
+        ({"requests": 22, "errors": 11}, 0),
+        ({"score": 50, "hurried": 31, "minute": minute(31), "requests": 31, "errors": 31}, 3),
+    ],
+)
+def test_a_criterion_is_met_beyond_its_edge(facts: dict[str, Any], criteria: int) -> None:
+    assert evidence(**facts) == criteria
+
+
+@pytest.mark.parametrize(
+    ("facts", "criteria"),
+    [
+        ({"score": 65, "page_loads": 149}, 0),
+        ({"score": 66, "page_loads": 100}, 1),
+        ({"score": 65, "page_loads": 150}, 1),
+        ({"hurried": 130, "minute": minute(60)}, 0),
+        ({"hurried": 131, "minute": minute(60)}, 1),
+        ({"requests": 120, "errors": 70}, 0),
+        ({"requests": 121, "errors": 61}, 1),
+        ({"requests": 121, "errors": 60}, 0),
+    ],
+)
+def test_spent_evidence_does_not_count_again(facts: dict[str, Any], criteria: int) -> None:
+    assert evidence(WARNING, spent=SPENT, **facts) == criteria
+
+
+def test_a_blocked_visitor_gives_no_evidence() -> None:
+    assert evidence(BLOCKED, score=100, hurried=500, minute=minute(500)) == 0
+
+
+def test_escalation_goes_up_by_one_and_ends_at_blocked() -> None:
+    visitor, levels = Actor([]), []
+    for _ in range(4):
+        throttle.escalate(visitor, ("reason",), START)
+        levels.append(visitor.throttle.level)
+    assert levels == [WARNING, SEVERE, BLOCKED, BLOCKED]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level"),
+    [(0, BLOCKED), (599.9, BLOCKED), (600, SEVERE), (1199.9, SEVERE), (1200, WARNING), (1800, NORMAL), (1e9, NORMAL)],
+)
+def test_a_level_cools_down_with_every_cool_down_that_passed(seconds: float, level: ThrottleLevel) -> None:
+    visitor = Actor([], Throttle(BLOCKED, START))
+    throttle.cool_down(visitor, 600.0, START + seconds)
+    assert visitor.throttle.level == level
+
+
+def test_cooling_late_is_the_same_as_cooling_in_time() -> None:
+    late, timely = Actor([], Throttle(BLOCKED, START)), Actor([], Throttle(BLOCKED, START))
+    for second in range(0, 1500, 7):
+        throttle.cool_down(timely, 600.0, START + second)
+    throttle.cool_down(late, 600.0, START + 1499)
+    assert late == timely
+
+
+def test_cooling_down_spends_the_evidence() -> None:
+    visitor = Actor([], Throttle(SEVERE, START), Behaviour(page_loads=80), score=65)
+    throttle.cool_down(visitor, 600.0, START + 600)
+    assert throttle.new_evidence(visitor, 50, 50.0, START + 600) == ()
+
+
+def test_a_clock_set_back_prolongs_no_cool_down() -> None:
+    visitor = Actor([], Throttle(BLOCKED, START))
+    throttle.cool_down(visitor, 600.0, START - 50_000)
+    assert throttle.rest(visitor.throttle, 600.0, START - 50_000) == 600.0
+
+
+def test_the_later_change_wins() -> None:
+    visitor = Actor([], Throttle(WARNING, START), score=70)
+    throttle.adopt(visitor, NORMAL, START - 1, ("old",))
+    assert visitor.throttle.level == WARNING
+    throttle.adopt(visitor, SEVERE, START + 1, ("newer",))
+    assert (visitor.throttle.level, visitor.throttle.changed_at) == (SEVERE, START + 1)
+    assert throttle.new_evidence(visitor, 50, 50.0, START + 1) == ()
+
+
+def test_a_level_from_before_this_machine_started_is_adopted() -> None:
+    visitor = Actor([])
+    throttle.adopt(visitor, BLOCKED, -200.0, ())
+    assert visitor.throttle.level == BLOCKED

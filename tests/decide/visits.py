@@ -1,0 +1,58 @@
+"""A visitor on a site with a clock of its own: what the tests of this folder drive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgi_analytics.decide.verdict import Policy, Site, admit, begin_session, judge, new_actor, new_network
+from asgi_analytics.model import Actor, Answer, Decision
+from asgi_analytics.settings import Settings
+
+START = 100_000.0
+
+
+def policy_of(**options: Any) -> Policy:
+    """Return the policy of the default settings but for these options."""
+    return Policy.of(Settings.build(**options))
+
+
+def known_site(pages: int = 1000) -> Site:
+    """Return a site of that many pages which others have loaded often."""
+    return Site(set(range(pages)), loads=1_000_000)
+
+
+class Visit:
+    """One visitor's requests, each admitted and, if so, answered and judged."""
+
+    def __init__(self, policy: Policy | None = None, site: Site | None = None, now: float = START) -> None:
+        self.policy = policy or policy_of()
+        self.site = site or known_site()
+        self.visitor: Actor = new_actor(len(self.policy.quotas))
+        self.network: Actor = new_network(len(self.policy.network_quotas))
+        self.now = now
+        begin_session(self.visitor, now)
+
+    @property
+    def codes(self) -> set[str]:
+        return {finding.signal for finding in self.visitor.signals}
+
+    @property
+    def level(self) -> int:
+        return self.visitor.throttle.level
+
+    def load(self, path: str, after: float = 0.0, referer: str | None = None) -> Decision:
+        """Load a page `after` seconds; `referer` is "inner", "outer" or None."""
+        return self.request(Answer(200, True, path, referer != "inner", referer == "inner"), after)
+
+    def fail(self, path: str, status: int = 404, after: float = 0.0) -> Decision:
+        return self.request(Answer(status, False, path, True, False), after)
+
+    def call(self, path: str = "/api", after: float = 0.0) -> Decision:
+        return self.request(Answer(200, False, path, False, True), after)
+
+    def request(self, answer: Answer, after: float = 0.0) -> Decision:
+        self.now += after
+        decision = admit(self.visitor, self.network, self.policy, self.now)
+        if not decision.refused:
+            judge(self.visitor, answer, self.site, self.policy, decision, self.now)
+        return decision

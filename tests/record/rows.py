@@ -1,0 +1,113 @@
+"""Rows as the recorder encodes them, with what a test wants to be different, and batches of them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from asgi_analytics.clock import uuid7
+from asgi_analytics.model import Agent, Identity, Place, Referral
+from asgi_analytics.protocols import HIT, Batch, Frame
+from asgi_analytics.record import encoding
+from asgi_analytics.record.journal import frame
+from asgi_analytics.record.recorder import COLUMNS
+
+__all__ = ["COLUMNS", "NOW_US", "batch", "fetch", "hit", "hit_frame", "identity", "one"]
+
+NOW_US = int(time.time() * 1e6)
+_offsets = itertools.count(1000)
+
+
+def identity(name: bytes = b"visitor", **changes: Any) -> Identity:
+    """An identity told apart by its name."""
+    values: dict[str, Any] = {
+        "fingerprint": name[:16].ljust(16, b"."),
+        "network": b"network".ljust(16, b"."),
+        "place": Place("DE"),
+        "agent": Agent("Firefox", "130", "Linux", None, "desktop"),
+    }
+    return Identity(**{**values, **changes})
+
+
+def hit(
+    path: str = "/",
+    *,
+    visitor: bytes | Identity = b"visitor",
+    session: bytes | None = b"session",
+    time_us: int = NOW_US,
+    hit_id: bytes | None = None,
+    page_view: bool = False,
+    duration_us: int = 1000,
+    bytes_sent: int = 10,
+    score: int = 0,
+    level: int = 0,
+    level_before: int | None = None,
+    close_code: int | None = None,
+    decision_id: bytes | None = None,
+    status: Any = 200,
+    first_byte_us: int | None = 500,
+    outcome: str = "complete",
+    method: str = "GET",
+    route: str | None = None,
+    query: str | None = None,
+    referral: Referral | None = None,
+    site: str = "default",
+) -> bytes:
+    """One row of analytics.hits in COPY binary format."""
+    who = visitor if isinstance(visitor, Identity) else identity(visitor)
+    return b"".join(
+        (
+            encoding.hit_head(
+                hit_id or uuid7(time_us * 1000), time_us, page_view, duration_us, bytes_sent, score, level
+            ),
+            encoding.answered(status, first_byte_us),
+            encoding.decided(close_code, level_before, decision_id),
+            encoding.text(outcome),
+            encoding.text(method, 16),
+            encoding.text(path, 1024),
+            encoding.text(route),
+            encoding.text(query, 1024),
+            encoding.referral(referral or Referral()),
+            encoding.uuid(session and session[:16].ljust(16, b".")),
+            encoding.visitor(who, site),
+        )
+    )
+
+
+def hit_frame(path: str = "/", **changes: Any) -> bytes:
+    """A hit as the journal holds it."""
+    return frame(HIT, hit(path, **changes))
+
+
+def batch(rows: Sequence[bytes], journal: bytes = b"journal", kind: bytes = HIT) -> Batch:
+    """The next batch of a journal: batches made later lie behind those made before."""
+    frames = []
+    for row in rows:
+        start = next(_offsets) * 10
+        frames.append(Frame(kind, row, start, start + 10))
+    return Batch(journal.ljust(16, b"."), 1, COLUMNS, frames, frames[-1].end)
+
+
+def fetch(dsn: str, query: str, *parameters: Any) -> list[dict[str, Any]]:
+    """All rows of a query, uuids as bytes."""
+    with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
+        cursor = connection.execute(sql.SQL(query), parameters)  # type: ignore[arg-type]
+        rows = cursor.fetchall() if cursor.description else []
+    return [{name: _plain(value) for name, value in row.items()} for row in rows]
+
+
+def one(dsn: str, query: str, *parameters: Any) -> dict[str, Any]:
+    """The only row of a query."""
+    (row,) = fetch(dsn, query, *parameters)
+    return row
+
+
+def _plain(value: Any) -> Any:
+    return value.bytes if isinstance(value, UUID) else value

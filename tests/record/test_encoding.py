@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asgi_analytics.model import Agent, Decision, Finding, Place, Referral, ThrottleLevel
+from asgi_analytics.protocols import DECISION
+from asgi_analytics.record import encoding
+from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
+from asgi_analytics.store.postgres import COPY_HEADER, COPY_TRAILER, PostgresStore
+from tests.record.rows import batch, hit, identity, one
+
+TIME_US = 1_750_000_000_123_456
+TIME = datetime(2025, 6, 15, 15, 6, 40, 123456, UTC)
+WHO = identity(
+    b"fingerprint",
+    place=Place("DE", "BE", "Berlin", 4_294_967_295, "Example AG"),
+    agent=Agent("Chrome", "130.0", "Android", "15", "mobile", "search-engine", "Examplebot"),
+    language="de-ch",
+    address="198.51.100.0/24",
+    provisional=True,
+)
+HIT: dict[str, Any] = {
+    "id": b"i" * 16,
+    "time": TIME,
+    "page_view": True,
+    "duration_us": 1 << 40,
+    "bytes_sent": (1 << 40) + 1,
+    "score": 55,
+    "level": 2,
+    "status": 404,
+    "first_byte_us": 77,
+    "close_code": 1001,
+    "level_before": 1,
+    "decision_id": b"d" * 16,
+    "outcome": "aborted",
+    "method": "PROPFIND",
+    "path": "/ä/\U0001f600\t\\.\n",
+    "route": "/{name}",
+    "query": "a=b&c",
+    "channel": "Paid Search",
+    "source": "example.com",
+    **{f"utm_{name}": f"u-{name}" for name in ("source", "medium", "campaign", "term", "content")},
+    "click_id": "gclid",
+    "session_id": b"s" * 16,
+    "fingerprint": WHO.fingerprint,
+    "network": WHO.network,
+    "site": "shop",
+    "address": "198.51.100.0/24",
+    "country": "DE",
+    "region": "BE",
+    "city": "Berlin",
+    "asn": 4_294_967_295,
+    "organisation": "Example AG",
+    "browser": "Chrome",
+    "browser_version": "130.0",
+    "os": "Android",
+    "os_version": "15",
+    "device": "mobile",
+    "bot_class": "search-engine",
+    "crawler": "Examplebot",
+    "language": "de-ch",
+    "provisional": True,
+}
+REFERRAL = Referral(
+    "Paid Search", "example.com", "u-source", "u-medium", "u-campaign", "u-term", "u-content", "gclid"
+)
+FINDING = Finding("regular_timing", 15, 0.05, 0.1, "as regular as a clock")
+
+
+@pytest.fixture
+def store(dsn: str) -> Iterator[PostgresStore]:
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    yield store
+    store.close()
+
+
+def write(store: PostgresStore, rows: list[bytes], kind: bytes = b"h") -> None:
+    pieces = batch(rows, kind=kind)
+    store.position(pieces.journal)
+    store.write(pieces)
+
+
+def full_hit() -> bytes:
+    return hit(
+        HIT["path"], visitor=WHO, session=HIT["session_id"], time_us=TIME_US, hit_id=HIT["id"], page_view=True,
+        duration_us=1 << 40, bytes_sent=(1 << 40) + 1, score=55, level=2, level_before=1, close_code=1001,
+        decision_id=HIT["decision_id"], status=404, first_byte_us=77, outcome="aborted", method="PROPFIND",
+        route="/{name}", query="a=b&c", referral=REFERRAL, site="shop",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "columns"), [("hits", HIT_COLUMNS), ("decisions", None)])
+def test_columns_are_the_tables_columns(dsn: str, table: str, columns: tuple[str, ...] | None) -> None:
+    query = (
+        "SELECT array_agg(column_name::text ORDER BY ordinal_position) AS names FROM information_schema.columns"
+        " WHERE table_schema = 'analytics' AND table_name = %s"
+    )
+    names = one(dsn, query, table)["names"]
+    # insert_hits copies the staging table as it is, so there the order counts.
+    assert tuple(names) == columns if columns else sorted(names) == sorted(DECISION_COLUMNS)
+
+
+@pytest.mark.parametrize("column", HIT_COLUMNS)
+def test_the_test_row_has_a_value_for_each_column(column: str) -> None:
+    assert HIT[column] is not None
+
+
+def test_each_column_of_a_hit_arrives_as_it_was_sent(store: PostgresStore, dsn: str) -> None:
+    write(store, [full_hit()])
+    assert one(dsn, "SELECT * FROM analytics.hits") == HIT
+
+
+def test_what_is_not_known_arrives_as_null(store: PostgresStore, dsn: str) -> None:
+    who = identity(tracked=False, address="198.51.100.0/24", place=Place("DE", "BE", "Berlin", 1, "x"), language="de")
+    write(store, [hit(visitor=who, session=None, status=None, first_byte_us=None)])
+    row = one(dsn, "SELECT * FROM analytics.hits")
+    assert row["country"] == "DE"
+    for column in ("session_id", "fingerprint", "network", "address", "region", "city", "asn", "language", "status"):
+        assert row[column] is None
+
+
+def test_each_column_of_a_decision_arrives_as_it_was_sent(store: PostgresStore, dsn: str) -> None:
+    decision = Decision(
+        True, ThrottleLevel.SEVERE, 60, (), (), 30, ("minute",), ("too many",), ThrottleLevel.WARNING, b"d" * 16
+    )
+    row = encoding.decision_row(
+        decision, [FINDING], hit_id=b"h" * 16, time_us=TIME_US, enforced=False, site="shop", identity=WHO
+    )
+    write(store, [row], DECISION)
+    stored = one(dsn, "SELECT * FROM analytics.decisions")
+    assert stored.pop("detail") == {
+        "violated": ["minute"],
+        "reasons": ["too many"],
+        "signals": [
+            {
+                "signal": "regular_timing",
+                "points": 15,
+                "value": 0.05,
+                "threshold": 0.1,
+                "text": "as regular as a clock",
+            }
+        ],
+    }
+    assert stored == {
+        "id": b"d" * 16, "time": TIME, "refused": True, "enforced": False, "level": 2, "score": 60, "retry_after": 30,
+        "site": "shop", "hit_id": b"h" * 16, "fingerprint": WHO.fingerprint, "network": WHO.network,
+        "level_before": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ("a\0b", "a\ufffdb"),
+        ("\ud800x", "\ufffdx"),
+        ("\udcff\udc80", "\ufffd\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("x" * 300, "x" * 256),
+        ("\uffff", "\uffff"),
+    ],
+)
+def test_a_text_becomes_one_that_postgres_takes(value: str, stored: str) -> None:
+    assert encoding.text(value)[4:].decode() == stored
+
+
+@pytest.mark.parametrize("status", [99, 600, 999, -1, 1 << 80, "200", None, 200.0, True, b"200"])
+def test_a_status_that_is_none_becomes_null(status: Any) -> None:
+    assert encoding.answered(status, 5) == encoding.NULL + encoding.big(5)
+
+
+@pytest.mark.parametrize(("code", "stored"), [(-5, 0), (1 << 70, 65535), (4999, 4999)])
+def test_a_close_code_is_kept_in_its_range(code: int, stored: int) -> None:
+    assert int.from_bytes(encoding.decided(code, None, None)[4:8], "big") == stored
+
+
+@pytest.mark.parametrize("code", ["1000", None, 1.5, object()])
+def test_a_close_code_that_is_no_number_becomes_null(code: Any) -> None:
+    assert encoding.decided(code, None, None) == encoding.NO_DECISION
+
+
+def test_a_finding_without_a_finite_value_is_valid_json() -> None:
+    findings = [Finding("s\ud800", 1, math.nan, math.inf, "nul\0")]
+    row = encoding.decision_row(
+        Decision(), findings, hit_id=b"h" * 16, time_us=TIME_US, enforced=True, site="s", identity=WHO
+    )
+    detail = json.loads(row[row.index(b"\x01{") + 1 :])
+    assert detail["signals"] == [
+        {"signal": "s\ufffd", "points": 1, "value": None, "threshold": None, "text": "nul\ufffd"}
+    ]
+
+
+TEXTS = st.none() | st.text(st.characters(), max_size=400) | st.sampled_from(["\0", "\ud800", "\udfff" * 2000, "", "\x7f"])
+WHOLE = st.integers(-(1 << 70), 1 << 70)
+ODD_HITS = st.builds(
+    hit,
+    st.text(st.characters(), max_size=1100),
+    time_us=WHOLE,
+    duration_us=WHOLE,
+    bytes_sent=WHOLE,
+    score=WHOLE,
+    level=st.integers(-100_000, 100_000),
+    close_code=st.none() | WHOLE,
+    status=st.sampled_from([999, "200", None, 1 << 70]) | WHOLE,
+    first_byte_us=st.none() | WHOLE,
+    method=st.text(st.characters(), max_size=20),
+    route=TEXTS,
+    query=TEXTS,
+    referral=st.builds(Referral, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),
+    visitor=st.builds(
+        lambda place, agent, language, address: identity(
+            place=place, agent=agent, language=language, address=address
+        ),
+        st.builds(Place, TEXTS, TEXTS, TEXTS, st.none() | WHOLE, TEXTS),
+        st.builds(Agent, TEXTS, TEXTS, TEXTS, TEXTS, st.text(st.characters(), max_size=30), TEXTS, TEXTS),
+        TEXTS,
+        TEXTS,
+    ),
+)
+ODD_DECISIONS = st.builds(
+    lambda score, wait, words, value, time_us: encoding.decision_row(
+        Decision(score=score, retry_after=wait, violated=words, reasons=words),
+        [Finding(*words[:1] or ("",), 1, value, value, "".join(words))],
+        hit_id=b"h" * 16,
+        time_us=time_us,
+        enforced=True,
+        site="s",
+        identity=WHO,
+    ),
+    WHOLE,
+    WHOLE,
+    st.lists(st.text(st.characters(), max_size=20), max_size=3).map(tuple),
+    st.floats(),
+    WHOLE,
+)
+
+
+@pytest.fixture
+def connection(dsn: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE TEMP TABLE staging (LIKE analytics.hits)")
+        connection.execute("CREATE TEMP TABLE decided (LIKE analytics.decisions)")
+        yield connection
+
+
+def copied(connection: psycopg.Connection, table: str, columns: tuple[str, ...], rows: list[bytes]) -> int:
+    query = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
+    with connection.cursor() as cursor:
+        with cursor.copy(query) as copy:  # type: ignore[arg-type]
+            copy.write(b"".join([COPY_HEADER, *rows, COPY_TRAILER]))
+        return cursor.rowcount
+
+
+odd = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@odd
+@given(st.lists(ODD_HITS, min_size=1, max_size=5))
+def test_postgres_takes_whatever_a_visitor_or_an_app_can_do(connection: psycopg.Connection, rows: list[bytes]) -> None:
+    assert copied(connection, "staging", HIT_COLUMNS, rows) == len(rows)
+
+
+@odd
+@given(st.lists(ODD_DECISIONS, min_size=1, max_size=5))
+def test_postgres_takes_whatever_is_decided(connection: psycopg.Connection, rows: list[bytes]) -> None:
+    assert copied(connection, "decided", DECISION_COLUMNS, rows) == len(rows)
