@@ -87,7 +87,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_whole(1, 65_535), default=8000, help="port to listen on (8000)")
     parser.add_argument("--data", type=Path, help="folder of the embedded Postgres and the journal")
     parser.add_argument("--workers", type=_whole(1, 64), default=1, help="server processes (1)")
-    parser.add_argument("--limits", nargs="+", default=["20/second", "300/minute"], metavar="QUOTA")
+    parser.add_argument("--limits", nargs="+", default=["20/second", "600/minute"], metavar="QUOTA")
     parser.add_argument("--cooldown", type=float, default=15.0, help="seconds until a level cools down (15)")
     parser.add_argument("--traffic", action="store_true", help="send lifelike visitors, crawlers and scrapers")
     parser.add_argument("--traffic-seconds", type=_whole(1, 86_400), default=180, help="how long (180)")
@@ -158,8 +158,9 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
 def _tail(options: argparse.Namespace) -> int:
     with _database(options.dsn) as dsn, connect(dsn) as reader:
         if sys.stdout.isatty():
-            print(console.HIT_HEADING)
-        shown = _print_hits(reader.hits(max(1, options.lines), options.site)[-options.lines or MOST_FOLLOWED :])
+            print(console.hit_heading())
+        shown = _recent(reader, options.site) if options.follow else {}
+        shown |= _print_hits(reader.hits(options.lines, options.site))
         while options.follow:
             sys.stdout.flush()
             time.sleep(POLL)
@@ -188,8 +189,9 @@ def _stats(options: argparse.Namespace) -> int:
         journals = doctor.journals(folder)
     except OSError as error:
         raise UserError(f"The journal folder cannot be read: {error}") from None
+    journals_here = [UUID(journal.name) for journal in journals]
     with _database(options.dsn) as dsn, connect(dsn) as reader:
-        totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(MOST_SHOWN)
+        totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
     print("\n".join(console.statistics(totals, hour, positions, journals)))
     return 0
 
@@ -202,7 +204,8 @@ def _database(dsn: str | None) -> Iterator[str]:
         yield found
         return
     with EmbeddedPostgres() as server:
-        print(f"asgi-analytics: no DSN given: the embedded Postgres in {default_data_dir()}", file=sys.stderr)
+        if server.owner:
+            print(f"asgi-analytics: no DSN given: started the Postgres in {default_data_dir()}", file=sys.stderr)
         yield server.dsn
 
 
@@ -210,6 +213,12 @@ def _print_hits(hits: Sequence[HitRow]) -> dict[UUID, datetime]:
     for hit in hits:
         print(console.hit_line(hit))
     return {hit.id: hit.time for hit in hits}
+
+
+def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
+    """The hits that a look from here on would meet again."""
+    newest = reader.hits(1, site)
+    return {hit.id: hit.time for hit in reader.hits(MOST_FOLLOWED, site, newest[0].time - OVERLAP)} if newest else {}
 
 
 def _follow(reader: Reader, site: str | None, shown: dict[UUID, datetime]) -> dict[UUID, datetime]:

@@ -10,7 +10,18 @@ from .doctor import JournalState
 from .model import LEVEL_LABELS
 from .store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
 
-HIT_HEADING = "time (UTC)   method  path                              status  country browser          visitor  level   score outcome"
+HIT_COLUMNS = (
+    ("time (UTC)", 12),
+    ("method", 7),
+    ("path", 33),
+    ("status", 6),
+    ("country", 7),
+    ("browser", 16),
+    ("visitor", 8),
+    ("level", 7),
+    ("score", 5),
+    ("outcome", 8),
+)
 _BELOW = {signal.code for signal in SIGNALS if signal.below}
 
 
@@ -32,21 +43,26 @@ def table(rows: Iterable[Sequence[object]], indent: str = "  ") -> list[str]:
     ]  # fmt: skip
 
 
+def hit_heading() -> str:
+    """Return the line that stands above those of `tail`."""
+    return _columns([name for name, _ in HIT_COLUMNS])
+
+
 def hit_line(hit: HitRow) -> str:
     """Return one line of `tail`."""
-    columns = (
-        (f"{hit.time:%H:%M:%S}.{hit.time.microsecond // 1000:03}", 12),
-        (escape(hit.method), 7),
-        (_cut(escape(hit.path), 80), 33),
-        (str(hit.status or "-"), 7),
-        (hit.country or "--", 7),
-        (_cut(escape(hit.agent or "-"), 16), 16),
-        (hit.fingerprint.hex[:8] if hit.fingerprint else "-", 8),
-        (LEVEL_LABELS[hit.level], 7),
-        (str(hit.score).rjust(5), 5),
-        (hit.outcome, 0),
+    texts = (
+        f"{hit.time:%H:%M:%S}.{hit.time.microsecond // 1000:03}",
+        escape(hit.method),
+        _cut(escape(hit.path), 80),
+        str(hit.status or "-"),
+        hit.country or "-",
+        _cut(escape(hit.agent or "-"), 16),
+        hit.fingerprint.hex[:8] if hit.fingerprint else "-",
+        LEVEL_LABELS[hit.level],
+        str(hit.score),
+        hit.outcome,
     )
-    return " ".join(text.ljust(width) for text, width in columns)
+    return _columns(texts)
 
 
 def explanation(decision: DecisionRow) -> Iterator[str]:
@@ -81,13 +97,14 @@ def statistics(
     yield f"  written         {totals.written:,} rows from {totals.journals:,} journals, last {updated}"
     last = f", last error: {escape(totals.last_error)}" if totals.last_error else ""
     yield f"  quarantined     {totals.quarantined:,} rows{last}"
-    yield f"  hits            {hour.last_minute:,} in the last minute, {hour.hits:,} in the last hour, {hour.refused:,} refused"
+    recent = f"{hour.last_minute:,} in the last minute, {hour.hits:,} in the last hour"
+    yield f"  hits            {recent}, of these {hour.refused:,} refused"
     yield (
         f"  by level        normal {hour.normal:,}, warning {hour.warning:,}, severe {hour.severe:,}, "
         f"blocked {hour.blocked:,} hits in the last hour"
     )
     yield f"  human sessions  {totals.human_sessions:,} today (UTC)"
-    yield f"Writers that moved last: {len(positions)} of {totals.journals:,}"
+    yield f"Writers: {len(positions)} of {totals.journals:,}, this machine's first, then those that moved last"
     heading = ("journal", "host", "segment", "offset", "rows", "quarantined", "moved")
     rows = [
         (p.journal.hex[:8], escape(p.host), p.segment, p.position, p.rows, p.quarantined, f"{_span(p.age)} ago")
@@ -104,11 +121,13 @@ def statistics(
 def summary(classes: Sequence[ClassSummary]) -> Iterator[str]:
     """Yield the table that ends the demo's traffic."""
     heading = ("class", "visitors", "sessions", "hits", "refused", "warning", "severe", "blocked")
-    rows = [
-        (escape(c.class_), c.visitors, c.sessions, c.hits, c.refusals, c.warning, c.severe, c.blocked) for c in classes
-    ]
-    sums = [sum(row[place] for row in rows if isinstance(row[place], int)) for place in range(1, len(heading))]  # type: ignore[misc]
-    yield from table([heading, *rows, ("all", *sums)])
+    counts = [(c.visitors, c.sessions, c.hits, c.refusals, c.warning, c.severe, c.blocked) for c in classes]
+    rows = [(escape(one.class_), *numbers) for one, numbers in zip(classes, counts, strict=True)]
+    yield from table([heading, *rows, ("all", *map(sum, zip(*counts, strict=True)))] if rows else [heading])
+
+
+def _columns(texts: Sequence[str]) -> str:
+    return " ".join(text.ljust(width) for text, (_, width) in zip(texts, HIT_COLUMNS, strict=True)).rstrip()
 
 
 def _aligned(text: str, right: bool, width: int) -> str:
@@ -130,7 +149,8 @@ def _short(value: float) -> str:
 def _request(decision: DecisionRow) -> str:
     if decision.method is None:
         return "not stored"
-    return f"{escape(decision.method)} {escape(decision.path or '')} → {decision.status or 'no status'}, {decision.outcome}"
+    asked = f"{escape(decision.method)} {escape(decision.path or '')}"
+    return f"{asked} → {decision.status or 'no status'}, {decision.outcome}"
 
 
 def _visitor(decision: DecisionRow) -> str:
@@ -183,11 +203,13 @@ def _owner(journal: JournalState) -> str:
 
 def _delivered(journal: JournalState, position: Position | None) -> str:
     if position is None:
-        return ""
-    behind = journal.newest_bytes - position.position if journal.newest == position.segment else None
-    if behind is None:
-        return f"at segment {position.segment} of {journal.newest}"
-    return "all delivered" if behind <= 0 or (not position.position and not position.rows) else f"{behind:,} bytes behind"
+        return "unknown to this database"
+    if journal.newest != position.segment:
+        return f"delivered to segment {position.segment} of {journal.newest}"
+    if not position.position:
+        return "nothing delivered yet"
+    behind = journal.newest_bytes - position.position
+    return f"{behind:,} bytes behind" if behind > 0 else "all delivered"
 
 
 def _span(seconds: float) -> str:

@@ -64,7 +64,7 @@ def run(demo: Demo) -> int:
     with contextlib.suppress(KeyboardInterrupt), _database(demo) as (dsn, journal):
         migrate_all(dsn)
         os.environ[VARIABLE] = json.dumps({**_tightened(demo), "dsn": dsn, "journal_dir": str(journal)})
-        with _herald(demo, dsn):
+        with _herald(demo, dsn, journal):
             _serve(demo)
     return 0
 
@@ -198,10 +198,10 @@ def _serve(demo: Demo) -> None:
 
 
 @contextlib.contextmanager
-def _herald(demo: Demo, dsn: str) -> Iterator[None]:
+def _herald(demo: Demo, dsn: str, journal: Path) -> Iterator[None]:
     """While the server runs: say that it answers, then send the traffic that was asked for."""
     stopping = threading.Event()
-    thread = threading.Thread(target=_announce, args=(demo, dsn, stopping), name="demo-herald", daemon=True)
+    thread = threading.Thread(target=_announce, args=(demo, dsn, journal, stopping), name="demo-herald", daemon=True)
     thread.start()
     try:
         yield
@@ -210,10 +210,10 @@ def _herald(demo: Demo, dsn: str) -> Iterator[None]:
         thread.join(2.0)
 
 
-def _announce(demo: Demo, dsn: str, stopping: threading.Event) -> None:
+def _announce(demo: Demo, dsn: str, journal: Path, stopping: threading.Event) -> None:
     if not _answers(demo, stopping):
         return
-    print(banner(demo, dsn), flush=True)
+    print(banner(demo, dsn, journal), flush=True)
     if demo.traffic_seconds is None:
         return
     since = datetime.fromtimestamp(SystemClock.time_ns() / 1e9, UTC)
@@ -237,28 +237,31 @@ def _answers(demo: Demo, stopping: threading.Event) -> bool:
     return False
 
 
-def banner(demo: Demo, dsn: str) -> str:
+def banner(demo: Demo, dsn: str, journal: Path) -> str:
     """Return what the demo says when it answers: where it is, and three lines to try."""
     url = f"http://{_bracketed(_reachable(demo.host))}:{demo.port}"
-    given = f" --dsn {shlex.quote(dsn)}" if demo.data is not None else ""
+    # The commands find an embedded Postgres in its usual place by themselves.
+    elsewhere = demo.data is not None or resolve_dsn(None) is not None
+    export = f"  (after: export ASGI_ANALYTICS_DSN={shlex.quote(dsn)})" if elsewhere else ""
     return f"""
 asgi-analytics demo   {url}/   (Ctrl-C ends it)
   database            psql {shlex.quote(dsn)}
   limits              {", ".join(demo.limits)}; a level cools down in {demo.cooldown:g} s
 
-Try in another terminal:
+Try in another terminal{export}:
 
   1. The headers of one answer
      curl -i {url}/articles/1
 
   2. RateLimit falls, levels rise, then 429; wait {3 * demo.cooldown:g} s and it is Normal again
-     for n in $(seq 120); do curl -si {url}/articles/$((n % {ARTICLES} + 1)) \\
+     for n in $(seq 220); do curl -si {url}/articles/$((n % {ARTICLES} + 1)) \\
        | grep -iE '^(HTTP|ratelimit:|retry-after|x-throttle)' | tr -d '\\r' | paste -sd' ' -; sleep 0.05; done
      curl -s {url}/articles/1      # while it is refused: a body with the decision's id, for
-     {_command()} explain DECISION_ID{given}
+     {_command()} explain DECISION_ID
 
   3. Every request is a row
-     {_command()} tail -f{given}
+     {_command()} tail -f
+     {_command()} stats --journal-dir {shlex.quote(str(journal))}
 """
 
 

@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from . import embedded
@@ -33,8 +34,7 @@ from .store.postgres import PostgresStore
 
 log = logging.getLogger("asgi_analytics")
 LOG_INTERVAL = 20.0  # seconds between two lines of one kind
-MOST_PATHS = 4096  # remembered, of at most MOST_PATH characters
-MOST_PATH = 256
+SAMPLE = 64
 
 
 def resolve_dsn(dsn: str | None) -> str | None:
@@ -48,6 +48,11 @@ def resolve_dsn(dsn: str | None) -> str | None:
     return found or None
 
 
+# A third of a second to make, and alike for all apps of one process.
+_countries = cache(CountryTable.load)
+_agents = cache(AgentReader)
+
+
 class Engine:
     """What one AnalyticsMiddleware works with. Building it starts nothing."""
 
@@ -58,9 +63,11 @@ class Engine:
         self.site = Site()
         self.responder = Responder(settings)
         self.counters = Counters()
-        self.steps = (Step("identify_and_decide"), Step("judge_and_respond"), Step("record"))
+        self.monotonic = self.clock.monotonic
+        self.keeps_query = settings.privacy.query == "redacted"
+        self.steps = Steps()
         self.syncs = settings.durability == "fsync"
-        self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, CountryTable.load())
+        self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries())
         fingerprinter = Fingerprinter(settings.site, random_bytes(32))
         networks = len(settings.network_limits)
         self.state = State(
@@ -75,11 +82,11 @@ class Engine:
             settings,
             self.state,
             fingerprinter,
-            AgentReader().read,
+            _agents().read,
             self.locator,
             lambda agent: new_actor(quotas, agent.outdated),
         )
-        self.recorder = Recorder(settings, self.counters)
+        self.recorder = self._new_recorder()
         self.started = False
         self.writer: Writer | None = None
         self._dsn = dsn
@@ -87,7 +94,6 @@ class Engine:
         self._store: PostgresStore | None = None
         self._starting = threading.Lock()
         self._said: dict[str, float] = {}
-        self._paths: dict[str, str] = {}
         _ENGINES.add(self)
 
     def start(self) -> None:
@@ -121,7 +127,7 @@ class Engine:
             if writer is None:
                 return True
             delivered = writer.stop(self.settings.shutdown_timeout if timeout is None else timeout)
-            self.recorder = Recorder(self.settings, self.counters)
+            self.recorder = self._new_recorder()
             if self._embedded is not None:
                 self._embedded.stop()
             return delivered
@@ -133,23 +139,13 @@ class Engine:
             return
         if not began:
             visitor.session.id = learnt.session
+            visitor.segment = None
         if learnt.remote > 0:
             charge(visitor.actor, learnt.remote, self.policy, now)
         if learnt.level_changed_us:
             changed_at = now - (time_ns / 1e9 - learnt.level_changed_us / 1e6)
             adopt_level(visitor.actor, ThrottleLevel(learnt.level), changed_at)
             self.state.level_changed(visitor)
-
-    def stored_path(self, path: str) -> str:
-        """Return the path as it is stored, remembered for the paths of the site."""
-        stored = self._paths.get(path)
-        if stored is None:
-            stored = clean_path(path)
-            if len(path) <= MOST_PATH:
-                if len(self._paths) >= MOST_PATHS:
-                    self._paths.clear()
-                self._paths[path] = stored
-        return stored
 
     def failed(self, where: str, error: Exception) -> None:
         """Our own bug: count it, say it now and then, and let the app go on."""
@@ -177,8 +173,11 @@ class Engine:
             "error": writer.state.error if writer else None,
             "durability": "journal" if self.recorder.journal else "memory",
             "memory": self.state.counts(),
-            "steps_us": {step.name: step.mean_us() for step in self.steps},
+            "steps_us": self.steps.means_us(),
         }
+
+    def _new_recorder(self) -> Recorder:
+        return Recorder(self.settings, self.counters, clean_path)
 
     def _open_store(self) -> PostgresStore:
         self._store = PostgresStore(
@@ -211,29 +210,31 @@ class Engine:
             self.writer.abandon()
         if self._store is not None:
             self._store.abandon()
-        self.recorder = Recorder(self.settings, self.counters)
+        self.recorder = self._new_recorder()
         self._starting = threading.Lock()
         self.writer, self._store, self._embedded, self.started = None, None, None, False
 
 
-class Step:
-    """How long one of our own steps takes, on average."""
+class Steps:
+    """What our own steps cost, from one in SAMPLE requests."""
 
-    __slots__ = ("count", "name", "seconds")
+    def __init__(self) -> None:
+        self._requests = 0
+        self._sums: dict[str, tuple[int, float]] = {}
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.count = 0
-        self.seconds = 0.0
+    def are_due(self) -> bool:
+        """Tell whether this request is to be timed."""
+        self._requests += 1
+        return self._requests % SAMPLE == 0
 
-    def add(self, seconds: float) -> None:
-        """Count one run."""
-        self.count += 1
-        self.seconds += seconds
+    def add(self, step: str, seconds: float) -> None:
+        """Count one run of a step."""
+        count, total = self._sums.get(step, (0, 0.0))
+        self._sums[step] = count + 1, total + seconds
 
-    def mean_us(self) -> float:
-        """Return the mean in microseconds; 0.0 before the first."""
-        return round(self.seconds / self.count * 1e6, 2) if self.count else 0.0
+    def means_us(self) -> dict[str, float]:
+        """Return the mean of each step in microseconds."""
+        return {step: round(total / count * 1e6, 2) for step, (count, total) in self._sums.items()}
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -11,40 +11,26 @@ from .clock import uuid7
 from .decide.verdict import judge
 from .engine import Engine
 from .identify.referral import clean_query, read_referral
-from .identify.request import content_type, is_inner, is_page, route_template
+from .identify.request import content_type, is_inner, is_page, is_shared, route_template
 from .model import Answer, Decision, Referral, Visitor
-from .respond import CLOSED_STATUS, with_fields
+from .respond import CLOSED_STATUS, OURS, with_fields
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_NO_REFERRAL = Referral()
-
 
 class Exchange:
     """An HTTP request and its answer. All state of the request lives here."""
 
-    __slots__ = (
-        "_engine",
-        "_first_byte",
-        "_headers",
-        "_method",
-        "_page",
-        "_path",
-        "_recorded",
-        "_sent",
-        "_send",
-        "_started_at",
-        "_status",
-        "_time_ns",
-        "_visitor",
-        "bytes_sent",
-        "decision",
-        "receive",
-        "scope",
-    )
+    # Defaults here rather than in __init__: most requests change few of them.
+    _status: Any = None
+    _first_byte: int | None = None
+    _page = False
+    _inner = False
+    _recorded = False
+    bytes_sent = 0
 
     def __init__(
         self,
@@ -61,7 +47,7 @@ class Exchange:
         self._engine = engine
         self.scope = scope
         # Now, for the app may rewrite its scope: the row tells what was asked for.
-        self._path, self._method = scope["path"], str(scope.get("method", "WEBSOCKET"))
+        self._path, self._method = scope["path"], scope.get("method", "WEBSOCKET")
         self._headers = headers
         self.receive = receive
         self._send = send
@@ -69,12 +55,6 @@ class Exchange:
         self.decision = decision
         self._started_at = now
         self._time_ns = time_ns
-        self._status: Any = None
-        self._first_byte: int | None = None
-        self._page = False
-        self._recorded = False
-        self.bytes_sent = 0
-        engine.steps[0].add(engine.clock.monotonic() - now)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on; the row is in the journal before the last one is."""
@@ -118,75 +98,70 @@ class Exchange:
         if self._recorded:
             return
         self._recorded = True
-        engine = self._engine
         try:
-            began = engine.clock.monotonic()
             self._record(outcome or ("error" if self._status is None else "aborted"))
-            engine.steps[2].add(engine.clock.monotonic() - began)
         except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
-            engine.failed("record", error)
+            self._engine.failed("record", error)
 
     def _answered(self, message: Message) -> Message:
         """The answer begins: judge by it, and tell the client. Our own failure leaves the message as it was."""
         engine = self._engine
         try:
-            now = engine.clock.monotonic()
+            now = engine.monotonic()
             self._first_byte = int((now - self._started_at) * 1e6)
             self._status = status = message["status"]
             headers = list(message.get("headers") or ())
-            message = {**message, "headers": headers}
-            self._judge(status, content_type(headers), now)
-            message = with_fields(message, self._fields(headers))
-            engine.steps[1].add(engine.clock.monotonic() - now)
+            names = dict(headers)
+            self._page = is_page(self._method, self._headers, status, content_type(names))
+            self._judge(status, now)
+            fields = engine.responder.fields(self.decision)
+            if self._visitor.cookie is not None and status != 304 and not is_shared(names):
+                fields.append((b"set-cookie", self._visitor.cookie))
+            if OURS.isdisjoint(names):
+                headers += fields
+                message = {**message, "headers": headers}
+            else:
+                message = with_fields({**message, "headers": headers}, fields)
         except Exception as error:  # noqa: BLE001 - as above
             engine.failed("judge and respond", error)
         return message
 
-    def _judge(self, status: int, kind: bytes, now: float) -> None:
-        headers, decision = self._headers, self.decision
-        self._page = page = is_page(self._method, headers, status, kind)
-        inner = page and is_inner(headers)
+    def _judge(self, status: int, now: float) -> None:
+        decision, visitor, engine, page = self.decision, self._visitor, self._engine, self._page
+        failed = status >= 400
+        if page or failed:
+            self._inner = is_inner(self._headers)
+        answer = Answer(status, page, self._path, page and not self._inner, self._inner)
         before = decision.previous_level
-        answer = Answer(status, page, self._path, page and not inner, inner)
-        judge(self._visitor.actor, answer, self._engine.site, self._engine.policy, decision, now)
+        judge(visitor.actor, answer, engine.site, engine.policy, decision, now)
         if decision.previous_level is not before:
             if decision.id is None:
                 decision.id = uuid7(self._time_ns)
-            self._engine.state.level_changed(self._visitor)
-
-    def _fields(self, headers: list[Any]) -> list[tuple[bytes, bytes]]:
-        fields = self._engine.responder.fields(self.decision)
-        cookie = self._visitor.cookie
-        if cookie is not None and self._status != 304 and not _is_shared(headers):
-            fields.append((b"set-cookie", cookie))
-        return fields
+            engine.state.level_changed(visitor)
 
     def _elapsed_us(self) -> int:
-        return int((self._engine.clock.monotonic() - self._started_at) * 1e6)
+        return int((self._engine.monotonic() - self._started_at) * 1e6)
 
     def _record(self, outcome: str) -> None:
-        scope, engine, visitor = self.scope, self._engine, self._visitor
-        privacy = engine.settings.privacy
-        if privacy.signals == "drop" and not visitor.identity.tracked:
-            return engine.recorder.drop("privacy_signal")
-        query = scope.get("query_string") or b""
-        page = self._page
+        scope, engine = self.scope, self._engine
+        query = scope.get("query_string")
+        status = self._status
         engine.recorder.hit(
-            visitor,
+            self._visitor,
             self.decision,
-            hit_id=uuid7(self._time_ns),
-            time_us=self._time_ns // 1000,
-            method=self._method,
-            path=engine.stored_path(self._path),
-            outcome=outcome,
-            page_view=page,
-            status=500 if outcome == "error" and self._status is None else self._status,
-            duration_us=self._elapsed_us(),
-            first_byte_us=self._first_byte,
-            bytes_sent=self.bytes_sent,
-            route=route_template(scope),
-            query=clean_query(query) if query and privacy.query == "redacted" else None,
-            referral=self._referral(query) if page else _NO_REFERRAL,
+            self._time_ns,
+            self._method,
+            self._path,
+            outcome,
+            self._page,
+            500 if status is None and outcome == "error" else status,
+            int((engine.monotonic() - self._started_at) * 1e6),
+            self._first_byte,
+            self.bytes_sent,
+            route=route_template(scope) if "route" in scope or "path_template" in scope else None,
+            query=clean_query(query) if query and engine.keeps_query else None,
+            # A page that was linked from this site, without a campaign, came from nowhere new.
+            referral=self._referral(query or b"") if self._page and (query or not self._inner) else None,
             close_code=self._close_code(),
         )
 
@@ -208,14 +183,31 @@ class Exchange:
         await self._send(message)
 
 
+class TimedExchange(Exchange):
+    """One in many requests is timed, so that `stats()` can tell what our own steps cost."""
+
+    def __init__(self, engine: Engine, *rest: Any) -> None:
+        super().__init__(engine, *rest)
+        engine.steps.add("identify_and_decide", engine.monotonic() - self._started_at)
+
+    def _answered(self, message: Message) -> Message:
+        began = self._engine.monotonic()
+        message = super()._answered(message)
+        self._engine.steps.add("judge_and_respond", self._engine.monotonic() - began)
+        return message
+
+    def _record(self, outcome: str) -> None:
+        began = self._engine.monotonic()
+        super()._record(outcome)
+        self._engine.steps.add("record", self._engine.monotonic() - began)
+
+
 # Messages that can end an answer, beside http.response.body.
 _LAST = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
 
 
 class WebSocketExchange(Exchange):
     """A websocket from handshake to close: one row, written when either side closes it."""
-
-    __slots__ = ("_code", "_receive")
 
     def __init__(self, engine: Engine, scope: Scope, headers: Any, receive: Receive, *rest: Any) -> None:
         super().__init__(engine, scope, headers, receive, *rest)
@@ -248,13 +240,3 @@ class WebSocketExchange(Exchange):
 
     def _close_code(self) -> int | None:
         return self._code
-
-
-def _is_shared(headers: list[Any]) -> bool:
-    """Tell whether a shared cache may keep the answer: a cookie in it would go to others (RFC 9111, section 5.2.2)."""
-    for name, value in headers:
-        if name.lower() == b"cache-control":
-            directives = value.lower()
-            if b"public" in directives or b"s-maxage" in directives:
-                return True
-    return False

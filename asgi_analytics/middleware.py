@@ -11,7 +11,7 @@ from anyio import to_thread
 from .clock import uuid7
 from .decide.verdict import admit, begin_session, count_session
 from .engine import Engine, resolve_dsn
-from .exchange import Exchange, WebSocketExchange
+from .exchange import Exchange, TimedExchange, WebSocketExchange
 from .model import Analytics
 from .settings import Options, Settings
 
@@ -36,6 +36,7 @@ class AnalyticsMiddleware:
         self.app = app
         self.settings = Settings.build(**options)
         self._engine = Engine(self.settings, resolve_dsn(self.settings.dsn))
+        self._filters = bool(self.settings.include or self.settings.exclude)
         self._enforce = self.settings.mode == "enforce"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +44,7 @@ class AnalyticsMiddleware:
         kind = scope["type"]
         if kind == "lifespan":
             return await self._lifespan(scope, receive, send)
-        if (kind != "http" and kind != "websocket") or INSIDE in scope or self._is_excluded(scope):
+        if (kind != "http" and kind != "websocket") or INSIDE in scope or (self._filters and self._is_excluded(scope)):
             return await self.app(scope, receive, send)
         exchange = self._begin(scope, receive, send)
         if exchange is None:
@@ -72,7 +73,7 @@ class AnalyticsMiddleware:
         """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
         engine = self._engine
         try:
-            now, time_ns = engine.clock.monotonic(), engine.clock.time_ns()
+            now, time_ns = engine.monotonic(), engine.clock.time_ns()
             if not engine.started:
                 engine.start()
             headers = dict(scope.get("headers") or ())
@@ -85,9 +86,10 @@ class AnalyticsMiddleware:
             if decision.refused or decision.previous_level is not None:
                 decision.id = uuid7(time_ns)
                 engine.state.level_changed(visitor)
-            findings = Analytics(visitor.identity, visitor.session, visitor.actor, decision)
-            inner = _with_findings(scope, findings)
-            make = Exchange if scope["type"] == "http" else WebSocketExchange
+            inner = _with_findings(scope, Analytics(visitor, decision))
+            make = TimedExchange if engine.steps.are_due() else Exchange
+            if scope["type"] == "websocket":
+                make = WebSocketExchange
             return make(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
         except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
             engine.failed("identify and decide", error)
@@ -95,8 +97,6 @@ class AnalyticsMiddleware:
 
     def _is_excluded(self, scope: Scope) -> bool:
         settings = self.settings
-        if not settings.include and not settings.exclude:
-            return False
         path = scope.get("path", "")
         return path.startswith(settings.exclude) or bool(settings.include and not path.startswith(settings.include))
 
@@ -105,12 +105,18 @@ class AnalyticsMiddleware:
 
         async def send_when_done(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                await to_thread.run_sync(self._engine.start_and_wait, STARTUP_PATIENCE)
+                await self._aside("start", self._engine.start_and_wait, STARTUP_PATIENCE)
             elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                await to_thread.run_sync(self._engine.stop)
+                await self._aside("stop", self._engine.stop)
             await send(message)
 
         await self.app(scope, receive, send_when_done)
+
+    async def _aside(self, where: str, act: Callable[..., object], *arguments: object) -> None:
+        try:
+            await to_thread.run_sync(act, *arguments)
+        except Exception as error:  # noqa: BLE001 - as in _begin
+            self._engine.failed(where, error)
 
 
 def _with_findings(scope: Scope, findings: Analytics) -> Scope:
@@ -129,5 +135,3 @@ def _with_findings(scope: Scope, findings: Analytics) -> Scope:
         state[KEY] = findings
     inner[INSIDE] = True
     return inner
-
-

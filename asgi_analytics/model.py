@@ -109,6 +109,7 @@ class Behaviour:
     requests: int = 0  # answered by the app
     page_loads: int = 0  # pages answered; a reload of the page before is not one
     last_page: str = ""  # the sort key of its path
+    before_last: tuple[str, ...] = ()  # the sort keys of the three pages before it
     last_page_at: float = 0.0
     last_answer_at: float = 0.0  # of any page, a reload too
     hurried: int = 0  # page loads, and reloads that follow faster than a person reloads
@@ -203,62 +204,61 @@ class Visitor:
     session: Session
     actor: Actor
     network: Actor  # the outer bound
-    segment: bytes | None = None  # the identity's encoded columns, made by the recorder
+    segment: bytes | None = None  # the encoded columns of session and identity, made by the recorder
     learnt: object | None = None  # what other workers saw (protocols.Merged), taken in at the next request
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
 
 
 class Analytics:
-    """What we found about the current request: `scope["state"]["analytics"]`."""
+    """What we found about the current request: `scope["state"]["analytics"]`. A live view, not a copy."""
 
-    __slots__ = ("_actor", "_decision", "_identity", "_session")
+    __slots__ = ("_decision", "_visitor")
 
-    def __init__(self, identity: Identity, session: Session, actor: Actor, decision: Decision) -> None:
-        self._identity = identity
-        self._session = session
-        self._actor = actor
+    def __init__(self, visitor: Visitor, decision: Decision) -> None:
+        self._visitor = visitor
         self._decision = decision
 
     @property
     def visitor(self) -> str | None:
         """The fingerprint as 32 hex digits; None when the visitor asked not to be told apart (Sec-GPC, DNT)."""
-        return self._identity.fingerprint.hex() if self._identity.tracked else None
+        identity = self._visitor.identity
+        return identity.fingerprint.hex() if identity.tracked else None
 
     @property
     def session(self) -> str | None:
         """The session's id as 32 hex digits; None as for `visitor`."""
-        return self._session.id.hex() if self._identity.tracked else None
+        return self._visitor.session.id.hex() if self._visitor.identity.tracked else None
 
     @property
     def place(self) -> Place:
         """Country, region, city, autonomous system."""
-        return self._identity.place
+        return self._visitor.identity.place
 
     @property
     def agent(self) -> Agent:
         """Browser, operating system, device, declared crawler."""
-        return self._identity.agent
+        return self._visitor.identity.agent
 
     @property
     def language(self) -> str | None:
         """The preferred language tag, lower case."""
-        return self._identity.language
+        return self._visitor.identity.language
 
     @property
     def score(self) -> int:
         """Sum of the raised signals' points; from `bot_score` (50) on a behavioural bot."""
-        return self._actor.score
+        return self._visitor.actor.score
 
     @property
     def signals(self) -> tuple[Finding, ...]:
         """The raised signals with their measured values."""
-        return self._actor.signals
+        return self._visitor.actor.signals
 
     @property
     def level(self) -> ThrottleLevel:
         """The throttle level in force."""
-        return self._actor.throttle.level
+        return self._visitor.actor.throttle.level
 
     @property
     def decision(self) -> Decision:

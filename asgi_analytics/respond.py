@@ -30,7 +30,7 @@ _FAMILY = {
     b"x-throttle-level": "level",
     b"x-rate-multiplier": "multiplier",
 }
-_OURS = frozenset(_FAMILY)
+OURS = frozenset(_FAMILY)
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
@@ -136,7 +136,7 @@ def with_fields(message: Message, fields: Iterable[Header]) -> Message:
     headers = list(message.get("headers") or ())
     try:
         names = [header[0].lower() for header in headers]
-        if not _OURS.isdisjoint(names):
+        if not OURS.isdisjoint(names):
             spoken = {_FAMILY.get(name) for name in names} - {None}
             fields = [field for field in fields if _FAMILY.get(field[0]) not in spoken]
     except (AttributeError, IndexError, TypeError):

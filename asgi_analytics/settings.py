@@ -132,10 +132,10 @@ class Settings:
     dsn: str | None = None  # resolved by store.postgres.resolve_dsn
     site: str = "default"
     mode: Mode = "enforce"
-    # A page with a hundred files over HTTP/2 asks for them within one second: that must pass.
-    limits: tuple[Quota, ...] = (Quota("second", 100, 1), Quota("minute", 1500, 60))
+    # A page with hundreds of files over HTTP/2 asks for them within one second: that must pass.
+    limits: tuple[Quota, ...] = (Quota("minute", 1500, 60),)
     # An office or a mobile carrier's gateway is hundreds of people behind one address.
-    network_limits: tuple[Quota, ...] = (Quota("network-second", 1000, 1), Quota("network-minute", 30_000, 60))
+    network_limits: tuple[Quota, ...] = (Quota("network-minute", 30_000, 60),)
     cooldown: float = 600.0  # per level
     bot_score: int = 50
     signal_points: Mapping[str, int] = field(default_factory=lambda: dict(SIGNAL_POINTS))

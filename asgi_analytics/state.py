@@ -41,8 +41,10 @@ class State:
         visitor = self._visitors.get(fingerprint)
         if visitor is None:
             return self._flagged.get(fingerprint) or self._blocked.get(fingerprint)
-        with suppress(KeyError):  # evicted by another thread in between
+        try:
             self._visitors.move_to_end(fingerprint)
+        except KeyError:  # evicted by another thread in between
+            pass
         return visitor
 
     def add(self, visitor: Visitor) -> None:

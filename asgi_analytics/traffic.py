@@ -16,18 +16,22 @@ TIMEOUT = 15.0  # seconds for one answer
 HUMANS_PER_SECOND = 0.7
 BAR = 30  # characters
 
+_CHROME = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{chrome}.0.0.0"
+_SAFARI = "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.{minor}"
+_WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64)"
+_MAC = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7)"
 BROWSERS = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{chrome}.0.0.0 Safari/537.36",
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{chrome}.0.0.0 Safari/537.36",
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{chrome}.0.0.0 Safari/537.36 Edg/{chrome}.0.0.0",
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.{minor} Safari/605.1.15",
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_{minor} like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.{minor} Mobile/15E148 Safari/604.1",
-    "Mozilla/5.0 (iPad; CPU OS 17_{minor} like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.{minor} Mobile/15E148 Safari/604.1",
-    "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{chrome}.0.0.0 Mobile Safari/537.36",
-    "Mozilla/5.0 (Linux; Android 14; SM-S921B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/27.0 Chrome/{chrome}.0.0.0 Mobile Safari/537.36",
+    f"{_WINDOWS} {_CHROME} Safari/537.36",
+    f"{_WINDOWS} {_CHROME} Safari/537.36 Edg/{{chrome}}.0.0.0",
+    f"{_MAC} {_CHROME} Safari/537.36",
+    f"{_MAC} {_SAFARI} Safari/605.1.15",
+    f"Mozilla/5.0 (iPhone; CPU iPhone OS 18_{{minor}} like Mac OS X) {_SAFARI} Mobile/15E148 Safari/604.1",
+    f"Mozilla/5.0 (iPad; CPU OS 18_{{minor}} like Mac OS X) {_SAFARI} Mobile/15E148 Safari/604.1",
+    f"Mozilla/5.0 (Linux; Android 10; K) {_CHROME} Mobile Safari/537.36",
+    f"Mozilla/5.0 (Linux; Android 10; K) {_CHROME} Mobile Safari/537.36 SamsungBrowser/28.0",
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:{firefox}.0) Gecko/20100101 Firefox/{firefox}.0",
     "Mozilla/5.0 (X11; Linux x86_64; rv:{firefox}.0) Gecko/20100101 Firefox/{firefox}.0",
-)  # fmt: skip
+)
 PLACES = (  # first bytes of an access network's addresses, and the languages of its people
     ("84.130", "de-DE,de;q=0.9,en;q=0.8"),
     ("91.10", "de-DE,de;q=0.9"),
@@ -57,16 +61,21 @@ ENTRIES = (  # where people come from: Referer and the query of their first page
     (None, ""),
     (None, ""),
 )
+_LIKE_GECKO = "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible;"
 CRAWLERS = (  # user agent, address, seconds between two pages
     ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "66.249.66.1", 4.0),
     ("Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)", "40.77.167.12", 6.0),
-    ("Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.2; +https://openai.com/gptbot)", "20.171.207.4", 3.0),
-    ("Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; ClaudeBot/1.0; +claudebot@anthropic.com)", "216.73.216.7", 5.0),
+    (f"{_LIKE_GECKO} GPTBot/1.2; +https://openai.com/gptbot)", "20.171.207.4", 3.0),
+    (f"{_LIKE_GECKO} ClaudeBot/1.0; +claudebot@anthropic.com)", "216.73.216.7", 5.0),
     ("Mozilla/5.0 (compatible; AhrefsBot/7.0; +http://ahrefs.com/robot/)", "54.36.148.9", 2.5),
     ("facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)", "31.13.115.3", 20.0),
-)  # fmt: skip
+)
 PROBES = ("/.env", "/wp-login.php", "/.git/config", "/phpmyadmin/", "/admin.php", "/config.json", "/backup.zip")
-SCRIPTS = ("python-requests/2.32.3", "Go-http-client/1.1", "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/79.0.0.0 Safari/537.36")  # fmt: skip
+SCRIPTS = (
+    "python-requests/2.32.3",
+    "Go-http-client/1.1",
+    "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/79.0.0.0 Safari/537.36",
+)
 
 
 Headers = tuple[tuple[str, str], ...]
@@ -225,7 +234,7 @@ def _browser(dice: random.Random, language: str) -> Headers:
 
 def _crawler(dice: random.Random, seconds: int, articles: int, agent: str, address: str, gap: float) -> Visit:
     pages = ["/", "/articles", *_some(dice, articles, max(1, int(seconds / gap)))]
-    steps = tuple(Step(gap * dice.uniform(0.5, 1.5), page) for page in pages)
+    steps = tuple(Step(gap * dice.uniform(0.5, 1.5) if place else 0.0, page) for place, page in enumerate(pages))
     return Visit("crawler", dice.uniform(0, 2), address, (("User-Agent", agent), ("Accept", "*/*")), steps)
 
 

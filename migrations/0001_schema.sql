@@ -153,7 +153,8 @@ WHERE bot_class IS NULL AND score < 50 AND level < 3 AND outcome <> 'refused';
 
 -- Makes the day partitions of the period; days that the default partition already holds are left to it.
 CREATE FUNCTION analytics.ensure_partitions(first date, last date) RETURNS integer
-LANGUAGE plpgsql AS $$
+-- With the rights of the schema's owner: workers need no more than to read and write.
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     day date;
     made integer := 0;
@@ -164,7 +165,9 @@ BEGIN
         CONTINUE WHEN to_regclass('analytics.' || name) IS NOT NULL;
         -- Several workers come here at once, at midnight and when they start.
         PERFORM pg_advisory_xact_lock(hashtext('analytics.ensure_partitions'));
-        CONTINUE WHEN to_regclass('analytics.' || name) IS NOT NULL;
+        -- Asked of the table itself: to_regclass may remember that there was none.
+        CONTINUE WHEN EXISTS (
+            SELECT FROM pg_class WHERE relnamespace = 'analytics'::regnamespace AND relname = name);
         CONTINUE WHEN EXISTS (
             SELECT FROM analytics.hits_default
             WHERE time >= day::timestamp AT TIME ZONE 'UTC' AND time < (day + 1)::timestamp AT TIME ZONE 'UTC');

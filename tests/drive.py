@@ -16,6 +16,7 @@ from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
 NOWHERE = "postgresql://127.0.0.1:1/none"  # refuses at once; what is recorded stays in the journal
+Communicator: Any = ApplicationCommunicator  # which has no annotations
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
 OURS = frozenset((b"ratelimit", b"ratelimit-policy", b"x-throttle-level", b"x-rate-multiplier"))
 
@@ -88,7 +89,7 @@ def start(app: ASGIApp) -> None:
     """Send the lifespan start-up, which waits for the salts of all workers; the shutdown never comes."""
 
     async def run() -> None:
-        server = ApplicationCommunicator(app, {"type": "lifespan", "asgi": {"version": "3.0"}})
+        server = Communicator(app, {"type": "lifespan", "asgi": {"version": "3.0"}})
         await server.send_input({"type": "lifespan.startup"})
         assert await server.receive_output(timeout=10) == {"type": "lifespan.startup.complete"}
         server.stop(exceptions=False)

@@ -17,7 +17,9 @@ from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.settings import Settings
 from asgi_analytics.state import State
 from asgi_analytics.store.postgres import PostgresStore
-from asgi_analytics.testing import FakeClock, FixedLocator, MemoryState, MemoryStore
+from asgi_analytics.testing import START_NS, FakeClock, FixedLocator, MemoryState, MemoryStore
+
+from .drive import rows
 
 JOURNAL = random_bytes(16)
 PERIODS = ["2100-01-01", "2100-01-02"]
@@ -44,16 +46,13 @@ def batch(tmp_path: Path) -> Batch:
     recorder = Recorder(Settings.build(journal_dir=tmp_path, durability="memory"), Counters())
     visitor = Visitor(Identity(b"f" * 16, b"n" * 16, Place(), Agent()), Session(b"s" * 16, 0, 0), Actor([]), Actor([]))
     for number in range(3):
-        hit_id = bytes(15) + bytes([number])
-        recorder.hit(visitor, Decision(), hit_id=hit_id, time_us=1, method="GET", path="/", outcome="complete")
+        recorder.hit(visitor, Decision(), START_NS, "GET", f"/{number}", "complete")
     read = recorder.memory.read(1, 0, 10)
     assert read is not None
     return read
 
 
 def count(dsn: str) -> int:
-    from .drive import rows
-
     (row,) = rows(dsn, "SELECT count(*) AS hits FROM analytics.hits")
     return int(row["hits"])
 
@@ -96,7 +95,8 @@ def test_store_gives_everybody_the_salt_that_was_offered_first(stored: tuple[Sto
     offered = Salt(PERIODS[0], b"k" * 32)
     first = store.exchange_salts([offered], PERIODS)
     second = store.exchange_salts([Salt(PERIODS[0], b"x" * 32)], PERIODS)
-    assert offered in first and sorted(salt.period for salt in first) == PERIODS
+    assert offered in first
+    assert sorted(salt.period for salt in first) == PERIODS
     assert {(salt.period, salt.key) for salt in first} == {(salt.period, salt.key) for salt in second}
 
 
@@ -126,8 +126,10 @@ def test_memory_store_fails_as_it_is_told() -> None:
 @pytest.mark.parametrize("clock", [SystemClock(), FakeClock()], ids=["system", "fake"])
 def test_clock_tells_whole_nanoseconds_and_never_goes_back(clock: Clock) -> None:
     times = [clock.monotonic() for _ in range(3)]
-    assert times == sorted(times) and isinstance(times[0], float)
-    assert isinstance(clock.time_ns(), int) and clock.time_ns() > 1_700_000_000_000_000_000
+    assert times == sorted(times)
+    assert isinstance(times[0], float)
+    assert isinstance(clock.time_ns(), int)
+    assert clock.time_ns() > 1_700_000_000_000_000_000
 
 
 def test_fake_clock_advances_both_clocks_and_jumps_one() -> None:
@@ -140,7 +142,7 @@ def test_fake_clock_advances_both_clocks_and_jumps_one() -> None:
         clock.advance(-1)
 
 
-LOCATORS = {
+LOCATORS: dict[str, Callable[[], Locator]] = {
     "geo": lambda: GeoLocator(None, None, CountryTable.load()),
     "fixed": lambda: FixedLocator({"8.8.8.8": Place("US")}, elsewhere=Place()),
 }
@@ -148,7 +150,7 @@ LOCATORS = {
 
 @pytest.mark.parametrize("name", LOCATORS)
 def test_locator_knows_a_place_or_says_nothing(name: str) -> None:
-    locator: Locator = LOCATORS[name]()
+    locator = LOCATORS[name]()
     assert locator.locate("8.8.8.8").country == "US"
     for address in ("", "127.0.0.1", "not an address", "\0", "é" * 9999, "10.0.0.1"):
         assert locator.locate(address) == Place()

@@ -2,10 +2,10 @@
 
 What counts decides that no human is flagged:
 
-- A page load is an answer that delivered a page. A reload of the page before is none, so a tab that polls stays silent;
-  only a rush of reloads, faster than one a second, counts for the pace that raises the throttle level.
-- An error is a path answered 4xx that was not seen failing before. 429 (ours, or a limiter's further in) and 5xx (the
-  app's own fault) are none.
+- A page load is an answer that delivered a page. A reload of one of the last four pages is none, so tabs that refresh
+  themselves stay silent; only a rush of reloads, faster than one a second, counts for the pace that raises the level.
+- An error is a path answered 4xx that was not seen failing before, unless a page of this site links it: a broken
+  deployment is not its readers' fault. 429 (ours, or a limiter's further in) and 5xx (the app's own fault) are none.
 - People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
   comes from outside and then follows links, so a session holds at most as many people as it has entries and as it has
   inner steps. The price: a program that forges alternating Referers buys itself up to MAX_PEOPLE times the slack in the
@@ -65,7 +65,7 @@ def page_facts(path: str) -> tuple[int, str]:
 
 
 def load_page(facts: Behaviour, answer: Answer, site: Site, now: float) -> bool:
-    """Count a page that was delivered. Returns False for a reload of the page before, which changes nothing.
+    """Count a page that was delivered. Returns False for a reload of one of the last four pages.
 
     Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else.
     """
@@ -73,10 +73,15 @@ def load_page(facts: Behaviour, answer: Answer, site: Site, now: float) -> bool:
     if facts.page_loads:
         if key == facts.last_page:
             return _reload(facts, now)
-        _step(facts, key, now)
+        known = key in facts.before_last
+        _step(facts, key)
+        if known:
+            return _reload(facts, now)
+        _wait(facts, now)
+    else:
+        facts.last_page = key
     facts.page_loads += 1
     facts.hurried += 1
-    facts.last_page = key
     facts.last_page_at = facts.last_answer_at = now
     bit = 1 << number % PAGE_BITS
     if not facts.pages_bitmap & bit:
@@ -116,11 +121,16 @@ def _numeral(run: re.Match[str]) -> str:
     return chr(len(digits)) + digits  # of two numbers the longer is the greater
 
 
-def _step(facts: Behaviour, key: str, now: float) -> None:
-    """Take in the way and the time from the page before; Welford's mean and variance, then exponentially weighted."""
+def _step(facts: Behaviour, key: str) -> None:
     facts.steps += 1
     if key > facts.last_page:
         facts.ascending += 1
+    facts.before_last = (facts.last_page, *facts.before_last[:2])
+    facts.last_page = key
+
+
+def _wait(facts: Behaviour, now: float) -> None:
+    """Take in the time from the page before; Welford's mean and variance, then exponentially weighted."""
     facts.gaps = gaps = facts.gaps + 1
     weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
     difference = now - facts.last_page_at - facts.gap_mean

@@ -26,6 +26,7 @@ class Signal:
     measure: Measure
     sentence: str  # of value, limit and each (" for each of about 3 people" or nothing)
     below: bool = False
+    least: Callable[[float], float] = lambda threshold: 0  # of the threshold: see Rule.least
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Rule:
     points: int
     threshold: float
     below: bool
+    least: int  # page loads below which it cannot be raised: most visits end before most rules are due
 
 
 def request_count(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -87,12 +89,18 @@ def outdated_browser(visitor: Actor, site: Site, site_pages: int, now: float) ->
 
 
 SIGNALS = (
-    Signal("high_request_count", request_count, "{value:.10g} page loads{each} in this session (limit {limit:g})"),
+    Signal(
+        "high_request_count",
+        request_count,
+        "{value:.10g} page loads{each} in this session (limit {limit:g})",
+        least=lambda threshold: threshold,
+    ),
     Signal("high_page_coverage", page_coverage, "{value:.1f} % of the site's pages loaded{each} (limit {limit:g} %)"),
     Signal(
         "sequential_navigation",
         sequential_navigation,
         "{value:.0f} % of the steps between pages lead on in alphabetical or numerical order (limit {limit:g} %)",
+        least=lambda threshold: MIN_STEPS + 1,
     ),
     Signal(
         "multiple_fingerprint_sessions",
@@ -104,30 +112,43 @@ SIGNALS = (
         timing_variation,
         "page loads as regular as a clock's: coefficient of variation {value:.3f} (limit {limit:g})",
         below=True,
+        least=lambda threshold: MIN_GAPS + 1,
     ),
     Signal(
         "high_pages_per_minute",
         pages_per_minute,
         "{value:.2f} page loads per minute{each} over five minutes (limit {limit:g})",
+        least=lambda threshold: 5.0 * threshold,
     ),
     Signal("outdated_browser", outdated_browser, "an outdated browser (Chrome before 90 or Firefox before 88)"),
 )
 
 
 def rules(points: Mapping[str, int], thresholds: Mapping[str, float]) -> tuple[Rule, ...]:
-    """Return the signals that are worth points, in the order of the table."""
-    return tuple(
-        Rule(signal, signal.measure, 1 << place, points[signal.code], float(thresholds[signal.code]), signal.below)
+    """Return the signals that are worth points, those that can be raised earliest first."""
+    active = [
+        Rule(
+            signal,
+            signal.measure,
+            1 << place,
+            points[signal.code],
+            float(thresholds[signal.code]),
+            signal.below,
+            int(signal.least(float(thresholds[signal.code]))),
+        )
         for place, signal in enumerate(SIGNALS)
         if points[signal.code] > 0
-    )
+    ]
+    return tuple(sorted(active, key=lambda rule: rule.least))
 
 
 def evaluate(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages: int, now: float) -> None:
     """Raise what is to be raised. A raised signal and its points stay until the session ends."""
     facts = visitor.behaviour
-    raised = facts.raised
+    raised, loads = facts.raised, facts.page_loads
     for rule in active:
+        if rule.least > loads:
+            break
         if not raised & rule.bit:
             value = rule.measure(visitor, site, site_pages, now)
             if value is not None and (value < rule.threshold if rule.below else value > rule.threshold):

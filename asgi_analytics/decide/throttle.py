@@ -28,6 +28,10 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
     `further_loads` page loads per person since the last change make an unchanged score count again.
     """
     throttle, facts = visitor.throttle, visitor.behaviour
+    # The way of nearly all page loads: too little of everything.
+    if visitor.score < bot_score and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE:
+        if facts.errors - throttle.spent_errors <= ERROR_RATE * ERROR_REQUESTS:
+            return ()
     if throttle.level == BLOCKED:
         return ()
     reasons: tuple[str, ...] = ()

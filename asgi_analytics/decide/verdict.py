@@ -157,7 +157,7 @@ def judge(visitor: Actor, answer: Answer, site: Site, policy: Policy, decision: 
     facts = visitor.behaviour
     facts.requests += 1
     if 400 <= answer.status < 500:
-        if answer.status == 429 or not meet_error(facts, answer.path):
+        if answer.status == 429 or answer.inner or not meet_error(facts, answer.path):
             return
     elif not answer.page or not load_page(facts, answer, site, now):
         return

@@ -13,6 +13,11 @@ from ..model import Window
 
 def turn(window: Window, size: float, now: float) -> float:
     """Move to the window of the clock that `now` lies in and return the seconds that are left of it, in (0, size]."""
+    ends_at = window.ends_at
+    if 0.0 <= now - ends_at < size:  # the next one, as it mostly is
+        window.previous, window.count = window.count, 0
+        window.ends_at = ends_at = ends_at + size
+        return ends_at - now
     ends_at = (now // size + 1.0) * size
     step = round((ends_at - window.ends_at) / size)
     if step == 1:

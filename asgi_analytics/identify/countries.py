@@ -112,7 +112,7 @@ def make_table(networks: Iterable[tuple[Any, Any]], built: str) -> bytes:
     spans6: list[tuple[int, int, str | None]] = []
     for network, record in networks:
         _add_span(spans6 if isinstance(network, IPv6Network) else spans4, network, _country(record))
-    sides = [_ranges(spans4), _ranges(spans6)]
+    sides = [_ranges(spans4, 32), _ranges(spans6, 64)]
     codes = sorted({code for side in sides for _, code in side if code})
     if len(codes) > 255:
         raise ValueError(f"{len(codes)} countries do not fit a byte")
@@ -175,9 +175,9 @@ def _squash(spans: list[tuple[int, int, str | None]]) -> Iterator[Range]:
         yield end, None
 
 
-def _ranges(spans: list[tuple[int, int, str | None]]) -> list[Range]:
+def _ranges(spans: list[tuple[int, int, str | None]], bits: int) -> list[Range]:
+    ranges = [one for one in _squash(spans) if one[0] < 1 << bits]
     # The first span may begin at 0 as well: then the opening range is empty and must go.
-    ranges = list(_squash(spans))
     return ranges[1:] if len(ranges) > 1 and ranges[1][0] == 0 else ranges
 
 

@@ -38,12 +38,18 @@ class Fingerprinter:
 
     def fingerprint(self, message: bytes, time_ns: int) -> bytes:
         """Return the 16 bytes of a message under the salt of the day (UTC)."""
-        day = time_ns // DAY_NS
-        if day != self._day:
-            self._turn(day)
+        self.turn(time_ns)
         hasher = self._current.copy()
         hasher.update(message)
         return hasher.digest()
+
+    def turn(self, time_ns: int) -> bool:
+        """Go over to the salt of the day; tell whether that changed it."""
+        day = time_ns // DAY_NS
+        if day == self._day:
+            return False
+        self._turn(day)
+        return True
 
     def before(self, message: bytes) -> list[bytes]:
         """Return the message's fingerprints under yesterday's salt and the emergency salt, newest first."""

@@ -15,7 +15,8 @@ from ..model import Referral
 from .channels import BY_BRAND, BY_KEY, CLICK_IDS, SECOND_LEVELS, SHARED_DOMAINS, SPAM, Source
 
 VALUE_LENGTH = 200
-QUERY_LENGTH = 8192
+QUERY_LENGTH = 4096
+NAME_LENGTH = 80
 STORED_QUERY_LENGTH = 1024
 ORIGIN_LENGTH = 300
 MOST_PARAMETERS = 50
@@ -39,7 +40,8 @@ SECRET_NAMES = frozenset(
 ).union(["pass", "phone", "pin", "samlresponse", "sid", "sig", "ssn", "state", "tel", "ticket", "user", "username"])
 _SECRET_PARTS = re.compile(
     r"token|passw|passphrase|pwd|secret|api_?-?key|session|signature|jwt|credential|e-?mail|oauth|_auth|auth_|^auth$"
-    r"|authoriz|authentic|(?:[_-]|^)(?:key|code|sig|pass|otp|pin)(?:[_-]|$)|bearer|private|x-amz-"
+    r"|authoriz|authentic|(?:[_-]|^)(?:key|sig|pass|otp|pin)(?:[_-]|$)|bearer|private|x-amz-"
+    r"|(?:access|auth|confirm\w{0,6}|invite|login|reset|security|verif\w{0,8})[_-]?code"
 )
 # Whatever its name: an e-mail address, a JSON Web Token, a long run of letters and digits.
 _SECRET_VALUE = re.compile(r"@|%40|eyJ[\w-]{8,}\.|[\w-]{40}", re.IGNORECASE | re.ASCII)
@@ -49,7 +51,6 @@ _EMAIL = re.compile(r"e[-_ ]?mail|newsletter")
 _HOST = re.compile(
     r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*", re.ASCII
 )
-_IPV4 = re.compile(r"[0-9.]+|.*\.[0-9]+|0x[0-9a-f]+", re.ASCII)
 
 
 class Origin(NamedTuple):
@@ -85,10 +86,11 @@ def clean_query(query: bytes | str) -> str:
     kept = []
     for part in _parts(query):
         name, sign, value = part.partition("=")
-        plain = unquote(name[:VALUE_LENGTH]).strip().lower()
+        plain = unquote(name[:NAME_LENGTH]).strip().lower()
         if plain in CAMPAIGN_NAMES or plain.startswith("utm_"):
             continue
-        if sign and (plain in SECRET_NAMES or _SECRET_PARTS.search(plain) or _SECRET_VALUE.search(value)):
+        hidden = plain in SECRET_NAMES or len(name) > NAME_LENGTH or _SECRET_PARTS.search(plain)
+        if sign and (hidden or _SECRET_VALUE.search(value)):
             value = REDACTED
         if _SECRET_VALUE.search(name):
             name = REDACTED
@@ -206,7 +208,7 @@ def read_origin(scheme: str, authority: str) -> Origin | None:
     name = name.partition(":")[0].rstrip(".")
     if not _HOST.fullmatch(name):
         return None
-    if _IPV4.fullmatch(name):
+    if name.rpartition(".")[2].isdecimal():  # no top-level domain is a number: an IPv4 address (RFC 3696 section 2)
         return Origin(name, None)
     domain = registrable_domain(name)
     return None if domain in SPAM else Origin(domain, _known(name) or Source(domain))
@@ -248,7 +250,7 @@ def _parameters(query: bytes | str) -> dict[str, str]:
     values: dict[str, str] = {}
     for part in _parts(query):
         name, _, value = part.partition("=")
-        if len(name) > 80:
+        if len(name) > NAME_LENGTH:
             continue
         name = (unquote(name) if "%" in name else name).lower()
         if name in KNOWN_NAMES and name not in values and (text := _decoded(value)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 Headers = Mapping[bytes, bytes]
@@ -12,6 +12,8 @@ _MOST_PATH = 1024
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
 # A JSON Web Token, or a run of 32 and more letters and digits mixed: ids of pages are shorter or have words.
 _SECRET = re.compile(r"eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?|(?=[A-Za-z_-]*\d)(?=[\d_-]*[A-Za-z])[\w-]{40,}")
+_HTML = re.compile(rb"text/html|application/xhtml\+xml", re.IGNORECASE)
+_AFTER_HOST = (b"/", b"", b"?", b"#")
 _PARAMETER = re.compile(r";[^/]*")
 
 
@@ -37,27 +39,42 @@ def is_navigation(method: str, headers: Headers) -> bool:
 
 def is_page(method: str, headers: Headers, status: object, content_type: bytes) -> bool:
     """Tell whether a hit delivered a page: HTML that was asked for as a page, or its revalidation."""
+    if method != "GET":
+        return False
     if status == 304:
         asked = headers.get(b"sec-fetch-dest") == b"document" or b"text/html" in headers.get(b"accept", b"")
         return asked and is_navigation(method, headers)
-    html = content_type[:9].lower() == b"text/html" or content_type[:21].lower() == b"application/xhtml+xml"
-    return html and isinstance(status, int) and 200 <= status < 300 and is_navigation(method, headers)
+    if not content_type.startswith(b"text/html") and not _HTML.match(content_type):
+        return False
+    return isinstance(status, int) and 200 <= status < 300 and is_navigation(method, headers)
 
 
-def content_type(headers: Iterable[Any]) -> bytes:
+def content_type(names: Headers) -> bytes:
     """Return the value of Content-Type among response headers, b"" when there is none."""
-    for name, value in headers:
-        if len(name) == 12 and name.lower() == b"content-type":
-            return bytes(value)
-    return b""
+    found = names.get(b"content-type")
+    if found is None:  # ASGI asks for lower-case names; not all apps listen
+        found = next((value for name, value in names.items() if name.lower() == b"content-type"), b"")
+    return found
+
+
+def is_shared(names: Headers) -> bool:
+    """Tell whether a shared cache may keep the answer: a cookie in it would go to others (RFC 9111, section 5.2.2)."""
+    for name, value in names.items():
+        if name.lower() == b"cache-control":
+            directives = value.lower()
+            if b"public" in directives or b"s-maxage" in directives:
+                return True
+    return False
 
 
 def is_inner(headers: Headers) -> bool:
     """Tell whether the request came from a page of the same host: the Referer's host is the Host header's."""
-    referer, host = headers.get(b"referer", b""), headers.get(b"host", b"")
-    if not host or len(referer) > 8192:
+    referer, host = headers.get(b"referer"), headers.get(b"host")
+    if not referer or not host:
         return False
-    return referer.partition(b"://")[2].partition(b"/")[0].lower() == host.lower()
+    start = referer.find(b"://", 0, 8) + 3
+    end = start + len(host)
+    return referer[start:end].lower() == host.lower() and referer[end : end + 1] in _AFTER_HOST
 
 
 def wants_quiet(headers: Headers) -> bool:
@@ -68,5 +85,8 @@ def wants_quiet(headers: Headers) -> bool:
 def route_template(scope: Mapping[str, Any]) -> str | None:
     """Return the route's template where the framework left one in the scope: Starlette, FastAPI, Litestar, Django."""
     route = scope.get("route")
-    template = getattr(route, "path_format", None) or getattr(route, "path", None) or scope.get("path_template")
+    if route is None:
+        template = scope.get("path_template")
+        return template if isinstance(template, str) else None
+    template = getattr(route, "path_format", None) or getattr(route, "path", None)
     return template if isinstance(template, str) else None

@@ -103,8 +103,11 @@ OLDEST_CHROME, OLDEST_FIREFOX = 90, 88
 CHROMIUM = frozenset(("Brave", "Chrome", "Chromium", "Edge", "Opera", "Samsung Internet", "Vivaldi", "Yandex Browser"))
 
 _ENGINE = re.compile(r"\bChrom(?:e|ium)/(\d{1,5})\b", re.ASCII)
-_MODEL = re.compile(r"Mozilla/5\.0 \([^()]*Android(?:[^()]|\([^()]*\))*?(?:Build/[^;)]*|(?=\)))", re.ASCII)
-_CONTACT = re.compile(r"(?:.*[;(] *)?([A-Za-z][\w .-]{0,60}?)(?:/[\w.+-]*)?[;:,() ]*\+?https?://")
+# Atomic groups: a header made to be slow may not go back over its words.
+_MODEL = re.compile(
+    r"Mozilla/5\.0 \((?>[^()]*?Android)(?>(?:[^()B]|B(?!uild/)|\([^()]*\))*)(?:Build/[^;)]*|(?=\)))", re.ASCII
+)
+_CONTACT = re.compile(r"(?:.*[;(] *)?([A-Za-z][\w .-]{0,60}?)(?:/[\w.+-]*)?[;:,() ]{0,4}+\+?https?://")
 _VERSION = re.compile(r"[ /]?v?(\d[\w.]*)", re.ASCII)
 _EDGES = " -/+;:,()"
 
@@ -216,11 +219,11 @@ def _crawler(text: str, bot_class: str, name: str | None) -> Agent:
     after = text.partition(name)[2] if name else ""
     version = _VERSION.match(after)
     return Agent(
-        browser=name,
+        browser=name or None,
         version=version[1][:VERSION_LENGTH] if version else None,
         device="bot",
         bot_class=bot_class,
-        crawler=name,
+        crawler=name or None,
     )
 
 

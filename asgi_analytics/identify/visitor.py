@@ -11,7 +11,7 @@ from ..protocols import Locator
 from ..settings import Privacy, Settings
 from .client import ClientAddress, network_of, shorten
 from .cookie import Ticket, VisitorCookie
-from .fingerprint import Fingerprinter, message
+from .fingerprint import MOST_AGENT, MOST_LANGUAGE, Fingerprinter, message
 from .language import read_language
 from .request import is_navigation, wants_quiet
 from .session import begin, goes_on
@@ -53,6 +53,8 @@ class Identifier:
         self._privacy: Privacy = settings.privacy
         self._heeds_signals = settings.privacy.signals != "ignore"
         self._timeout = settings.session_timeout
+        self._recent: dict[tuple[object, ...], bytes] = {}  # what a fingerprint is made of → fingerprint
+        self._most_recent = settings.max_visitors
         self._cookie = VisitorCookie(settings.session_cookie, settings.secret) if settings.session_cookie else None
         self._cookie_key = settings.secret[0].encode()[:64] if settings.secret else b""
 
@@ -62,13 +64,16 @@ class Identifier:
         """Return the visitor, its session brought up to date, and whether a session began with this request."""
         address = self._client.read(scope, headers)
         quiet = self._heeds_signals and wants_quiet(headers)
-        text = message(network_of(address), headers, quiet)
-        fingerprint = self._fingerprinter.fingerprint(text, time_ns)
-        visitor = self._known.get(fingerprint)
-        if visitor is None:
-            visitor = self._renamed(text, fingerprint, address, time_ns) or self._new(
-                fingerprint, address, headers, quiet, now, time_ns
-            )
+        seen = (
+            network_of(address) if ":" in address else address,
+            headers.get(b"user-agent", b"")[:MOST_AGENT],
+            headers.get(b"accept-language", b"")[:MOST_LANGUAGE],
+            quiet,
+        )
+        if self._fingerprinter.turn(time_ns):
+            self._recent.clear()
+        fingerprint = self._recent.get(seen) or self._fingerprint(seen, address, headers, time_ns)
+        visitor = self._known.get(fingerprint) or self._new(fingerprint, address, headers, quiet, now, time_ns)
         if self._cookie is not None and not quiet:
             visitor = self._by_cookie(self._cookie, visitor, scope, headers, now, time_ns)
         session = visitor.session
@@ -76,21 +81,33 @@ class Identifier:
             session.last_seen_at = now
             return visitor, False
         wall = time_ns / 1e9
+        visitor.segment = None
         visitor.session = begin(visitor.identity.fingerprint, now, wall, self._timeout, session.ordinal + 1)
         return visitor, True
 
-    def _renamed(self, text: bytes, fingerprint: bytes, address: str, time_ns: int) -> Visitor | None:
+    def _fingerprint(
+        self, seen: tuple[object, ...], address: str, headers: Mapping[bytes, bytes], time_ns: int
+    ) -> bytes:
+        """Compute the fingerprint, and remember it until the salt turns."""
+        text = message(network_of(address), headers, bool(seen[-1]))
+        fingerprint = self._fingerprinter.fingerprint(text, time_ns)
+        if self._known.get(fingerprint) is None:
+            self._rename(text, fingerprint, address, time_ns)
+        if len(self._recent) >= self._most_recent:
+            self._recent.clear()
+        self._recent[seen] = fingerprint
+        return fingerprint
+
+    def _rename(self, text: bytes, fingerprint: bytes, address: str, time_ns: int) -> None:
         """Find the visitor under the salts before, so that midnight cuts no visit and lifts no block."""
         for older in self._fingerprinter.before(text):
             visitor = self._known.get(older)
             if visitor is not None:
-                identity = visitor.identity
                 network = self._network_key(address, time_ns)
-                visitor.identity = _with(identity, fingerprint, network, self._fingerprinter.provisional)
+                visitor.identity = _with(visitor.identity, fingerprint, network, self._fingerprinter.provisional)
                 visitor.segment = None
                 self._known.rename(older, visitor)
-                return visitor
-        return None
+                return
 
     def _new(
         self,

@@ -2,7 +2,7 @@
 
 A worker's journal is a folder of segments, held by a file lock for life. A segment is a header and frames:
 
-    MAGIC | length u32 | JSON {"journal", "segment", "columns"} | frame*
+    MAGIC | length u32 | crc32 u32 | JSON {"journal", "segment", "columns"} | frame*
     frame = length u32 | crc32 u32 | kind (1 byte) + row in COPY binary format
 
 A row's columns stand in the header, so that a later version can deliver what an earlier one wrote.
@@ -34,7 +34,6 @@ SEGMENT_SIZE = 16 << 20
 MOST_FRAME = 1 << 20
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the tail
 _FRAME = struct.Struct("!II")
-_LENGTH = struct.Struct("!I")
 _COUNT = struct.Struct("!h")
 
 Columns = Mapping[bytes, tuple[str, ...]]
@@ -305,7 +304,7 @@ def _new_segment(folder: Path, journal: bytes, number: int, columns: Columns) ->
         }
     ).encode()
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-    path, data = _segment_path(folder, number), MAGIC + _LENGTH.pack(len(header)) + header
+    path, data = _segment_path(folder, number), MAGIC + _FRAME.pack(len(header), crc32(header)) + header
     opened = os.open(path, flags, 0o600)
     try:
         if os.write(opened, data) != len(data):
@@ -405,10 +404,13 @@ def _read_header(data: bytes, path: Path) -> tuple[bytes, int, dict[bytes, tuple
     if not data.startswith(MAGIC):
         raise JournalFormatError(f"{path.name} does not begin with this version's mark.")
     try:
-        (length,) = _LENGTH.unpack_from(data, len(MAGIC))
-        body = len(MAGIC) + _LENGTH.size + length
-        header = json.loads(data[len(MAGIC) + _LENGTH.size : body])
+        length, checksum = _FRAME.unpack_from(data, len(MAGIC))
+        body = len(MAGIC) + _FRAME.size + length
+        text = data[len(MAGIC) + _FRAME.size : body]
+        if crc32(text) != checksum:
+            raise JournalFormatError(f"{path.name} has a damaged header.")
+        header = json.loads(text)
         columns = {kind.encode(): tuple(map(str, names)) for kind, names in header["columns"].items()}
         return bytes.fromhex(header["journal"]), int(header["segment"]), columns, body
-    except (ValueError, KeyError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise JournalFormatError(f"{path.name} has a header that cannot be read: {error}.") from error

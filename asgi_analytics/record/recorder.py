@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..clock import random_bytes
+from ..clock import random_bytes, uuid7
 from ..errors import JournalError
 from ..model import Decision, Identity, Referral, Visitor
 from ..protocols import DECISION, HIT
@@ -21,7 +22,6 @@ COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}
 MEMORY_LIMIT = 32 << 20  # bytes kept where no journal can be written
 _MOST_CACHED = 4096
-_EMPTY = Referral()
 
 
 @dataclass(slots=True)
@@ -40,14 +40,17 @@ class Counters:
 class Recorder:
     """Encodes hits and decisions and appends them. One per process; after a fork the child opens its own journal."""
 
-    def __init__(self, settings: Settings, counters: Counters) -> None:
+    def __init__(self, settings: Settings, counters: Counters, clean_path: Callable[[str], str] = str) -> None:
         self._settings = settings
         self._enforced = settings.mode == "enforce"
         self.counters = counters
         self.root = settings.journal_dir
         self.memory = MemoryJournal(random_bytes(16), COLUMNS, MEMORY_LIMIT)
         self.journal: FileJournal | None = None
+        self._clean_path = clean_path
+        self._drops_quiet = settings.privacy.signals == "drop"
         self._texts: dict[str, bytes] = {}
+        self._paths: dict[str, bytes] = {}
 
     def open(self) -> None:
         """Open the journal; where that fails, hits are kept in memory, said once in the log."""
@@ -65,9 +68,7 @@ class Recorder:
         self,
         visitor: Visitor,
         decision: Decision,
-        *,
-        hit_id: bytes,
-        time_us: int,
+        time_ns: int,
         method: str,
         path: str,
         outcome: str,
@@ -76,38 +77,38 @@ class Recorder:
         duration_us: int = 0,
         first_byte_us: int | None = None,
         bytes_sent: int = 0,
+        *,
         route: str | None = None,
         query: str | None = None,
-        referral: Referral = _EMPTY,
+        referral: Referral | None = None,
         close_code: int | None = None,
     ) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
-        identity = visitor.identity
-        decision_id = decision.id
-        before = decision.previous_level
         segment = visitor.segment
         if segment is None:
-            segment = visitor.segment = encoding.visitor(identity, self._settings.site)
+            if self._drops_quiet and not visitor.identity.tracked:
+                return self.drop("privacy_signal")
+            segment = visitor.segment = self._segment(visitor)
+        hit_id, time_us, decision_id = uuid7(time_ns), time_ns // 1000, decision.id
         row = b"".join(
             (
                 encoding.hit_head(hit_id, time_us, page_view, duration_us, bytes_sent, decision.score, decision.level),
                 encoding.answered(status, first_byte_us),
                 NO_DECISION
                 if decision_id is None and close_code is None
-                else encoding.decided(close_code, before, decision_id),
+                else encoding.decided(close_code, decision.previous_level, decision_id),
                 OUTCOMES[outcome],
                 self._texts.get(method) or self._text(method, 16),
-                self._texts.get(path) or self._text(path, 1024),
+                self._paths.get(path) or self._path(path),
                 NULL if route is None else self._texts.get(route) or self._text(route, 256),
                 NULL if query is None else encoding.text(query, 1024),
-                NO_REFERRAL if referral is _EMPTY else encoding.referral(referral),
-                encoding.uuid(visitor.session.id if identity.tracked else None),
+                NO_REFERRAL if referral is None else encoding.referral(referral),
                 segment,
             )
         )
         data = frame(HIT, row)
         if decision_id is not None:
-            data += self._decision(visitor, decision, identity, hit_id, time_us)
+            data += self._decision(visitor, decision, visitor.identity, hit_id, time_us)
         self._append(data)
 
     def drop(self, reason: str) -> None:
@@ -132,6 +133,18 @@ class Recorder:
             if len(self._texts) >= _MOST_CACHED:
                 self._texts.clear()
             self._texts[value] = field
+        return field
+
+    def _segment(self, visitor: Visitor) -> bytes:
+        session = visitor.session.id if visitor.identity.tracked else None
+        return encoding.uuid(session) + encoding.visitor(visitor.identity, self._settings.site)
+
+    def _path(self, path: str) -> bytes:
+        field = encoding.text(self._clean_path(path), 1024)
+        if len(path) <= 256:
+            if len(self._paths) >= _MOST_CACHED:
+                self._paths.clear()
+            self._paths[path] = field
         return field
 
     def _append(self, data: bytes) -> None:

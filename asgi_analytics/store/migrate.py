@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import LiteralString
 
 import psycopg
 
@@ -57,7 +57,7 @@ def apply(connection: psycopg.Connection) -> list[str]:
                 _compare(migration, done[migration.number])
                 continue
             with connection.transaction():
-                connection.execute(cast("LiteralString", migration.text))
+                connection.execute(migration.text.encode())
                 connection.execute(
                     "INSERT INTO analytics.migrations (number, name, checksum) VALUES (%s, %s, %s)",
                     (migration.number, migration.name, migration.checksum),

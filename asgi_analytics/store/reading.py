@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
@@ -151,9 +151,9 @@ class Reader:
         """Return the counts of the last hour."""
         return self._rows(LastHour, "last_hour")[0]
 
-    def positions(self, most: int) -> list[Position]:
-        """Return the journals that moved last."""
-        return self._rows(Position, "positions", {"most": most})
+    def positions(self, journals: Sequence[UUID], most: int) -> list[Position]:
+        """Return how far these journals are delivered, and `most` others: those that moved last."""
+        return self._rows(Position, "positions", {"journals": list(journals), "most": most + len(journals)})
 
     def summary(self, since: datetime) -> list[ClassSummary]:
         """Return what came since a moment, by bot class; visitors who may not be told apart are not in it."""

@@ -1,8 +1,8 @@
 """CPU time that a middleware adds to a request, in process: `python -m tests.benchmarks.overhead`.
 
 The ASGI callables are driven directly, a task per request. All rows take turns of 100 requests, each with its own copy
-of them. What is measured is the CPU time of this thread (time.thread_time): ours with its journal in a real file, its writer's thread
-out of the picture (it has no Postgres to reach, and another clock; tests.benchmarks.writer tells its share).
+of them. What is measured is the CPU time of this thread (time.thread_time), with our journal in a real file. The
+writer's thread is idle, as it reaches no Postgres, and would not count: tests.benchmarks.writer tells its share.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .measure import Spread, print_bar, print_table
 from .peers import BARE, BASE_HTTP, OURS, WITH_HEADERS, Message, Peer, Scope, installed
 from .traffic import PAGES, VISITORS, Person, page_loads, people, strangers
 
-TURN = 100  # requests
+TURN = 1000  # requests
 THINK_TIME = 0.02  # seconds from one request to the next, over all visitors: 2,000 of them load a page in 40 s each
 NEW = "cold, 200 user agents"
 STRANGE = "cold, all user agents distinct"

@@ -127,8 +127,8 @@ def slowapi() -> Peer:
 
 def api_analytics() -> Peer:
     """api-analytics; what it would post now and then goes nowhere."""
-    from api_analytics import core
-    from api_analytics.fastapi import Analytics
+    from api_analytics import core  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    from api_analytics.fastapi import Analytics  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     core._post_requests = lambda *_: None
     logging.getLogger("api_analytics").setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from operator import getitem
+from operator import itemgetter
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -43,14 +43,17 @@ _AGENTS = (
 AGENTS = tuple(text.format(first + step) for step in range(20) for text, first in _AGENTS)  # 200
 
 
+_first: Callable[[list[Any]], Any] = itemgetter(0)
+
+
 class VirtualClock:
     """A clock that stands until it is moved. Asking it costs what asking the system's costs: no Python code runs."""
 
     def __init__(self) -> None:
         self._ns = [time.time_ns()]
         self._seconds = [time.monotonic()]
-        self.time_ns: Callable[[], int] = partial(getitem, self._ns, 0)
-        self.monotonic: Callable[[], float] = partial(getitem, self._seconds, 0)
+        self.time_ns: Callable[[], int] = partial(_first, self._ns)
+        self.monotonic: Callable[[], float] = partial(_first, self._seconds)
 
     def pass_by(self, seconds: float) -> None:
         """Let time go by."""

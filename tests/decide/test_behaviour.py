@@ -18,10 +18,10 @@ def page(path: str, from_outside: bool = False, inner: bool = False) -> Answer:
     return Answer(200, True, path, from_outside, inner)
 
 
-def walked(*times: float) -> Behaviour:
+def walked(*times: float, pages: int = 6) -> Behaviour:
     facts = Behaviour()
     for place, now in enumerate(times):
-        load_page(facts, page(f"/{place % 2}"), Site(), now)
+        load_page(facts, page(f"/{place % pages}"), Site(), now)
     return facts
 
 
@@ -45,9 +45,20 @@ def test_reloads_in_a_rush_count_for_the_pace_only() -> None:
     assert (facts, site.loads) == (once, 1)
 
 
-def test_coming_back_to_a_page_is_a_page_load_but_no_further_page() -> None:
-    facts = walked(0.0, 10.0, 30.0)
-    assert (facts.page_loads, facts.distinct_pages, facts.steps) == (3, 2, 2)
+def test_coming_back_to_one_of_the_last_four_pages_is_a_step_but_no_page_load() -> None:
+    facts = walked(0.0, 10.0, 30.0, pages=2)
+    assert (facts.page_loads, facts.distinct_pages, facts.steps) == (2, 2, 2)
+
+
+def test_coming_back_to_a_page_of_long_ago_is_a_page_load_but_no_further_page() -> None:
+    facts = walked(0.0, 10.0, 30.0, 60.0, 70.0, 80.0, pages=5)
+    assert (facts.page_loads, facts.distinct_pages, facts.steps) == (6, 5, 5)
+
+
+def test_two_tabs_that_refresh_themselves_stay_silent() -> None:
+    facts = walked(*(10.0 * n for n in range(400)), pages=2)
+    assert (facts.page_loads, facts.hurried, facts.gaps) == (2, 2, 1)
+    assert facts.ascending <= facts.steps * 0.51
 
 
 @pytest.mark.parametrize(

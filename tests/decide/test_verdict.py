@@ -447,3 +447,10 @@ def test_no_window_of_the_clock_admits_more_than_its_limit(bursts: list[tuple[fl
         windows = [now // size for now in admitted]
         assert all(windows.count(one) <= limit for one in set(windows))
         assert all(sum(now - size < other <= now for other in admitted) <= 2 * limit for now in admitted)
+
+
+def test_a_page_with_missing_files_is_not_its_readers_fault() -> None:
+    visit = Visit(policy_of())
+    for number in range(60):
+        decision = visit.request(Answer(404, False, f"/assets/{number}.js", False, True))
+        assert decision.level == ThrottleLevel.NORMAL

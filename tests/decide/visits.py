@@ -12,8 +12,9 @@ START = 100_000.0
 
 
 def policy_of(**options: Any) -> Policy:
-    """Return the policy of the default settings but for these options."""
-    return Policy.of(Settings.build(**options))
+    """Return the policy of two quotas each for visitor and network, and of these options."""
+    quotas = {"limits": ("100/second", "1500/minute"), "network_limits": ("1000/second", "30000/minute")}
+    return Policy.of(Settings.build(**{**quotas, **options}))
 
 
 def known_site(pages: int = 1000) -> Site:

@@ -98,7 +98,7 @@ def batch(rows: Sequence[bytes], journal: bytes = b"journal", kind: bytes = HIT)
 def fetch(dsn: str, query: str, *parameters: Any) -> list[dict[str, Any]]:
     """All rows of a query, uuids as bytes."""
     with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
-        cursor = connection.execute(sql.SQL(query), parameters)  # type: ignore[arg-type]
+        cursor = connection.execute(sql.SQL(query), parameters)
         rows = cursor.fetchall() if cursor.description else []
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
 

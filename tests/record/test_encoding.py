@@ -70,9 +70,7 @@ HIT: dict[str, Any] = {
     "language": "de-ch",
     "provisional": True,
 }
-REFERRAL = Referral(
-    "Paid Search", "example.com", "u-source", "u-medium", "u-campaign", "u-term", "u-content", "gclid"
-)
+REFERRAL = Referral("Paid Search", "example.com", "u-source", "u-medium", "u-campaign", "u-term", "u-content", "gclid")
 FINDING = Finding("regular_timing", 15, 0.05, 0.1, "as regular as a clock")
 
 
@@ -199,7 +197,9 @@ def test_a_finding_without_a_finite_value_is_valid_json() -> None:
     ]
 
 
-TEXTS = st.none() | st.text(st.characters(), max_size=400) | st.sampled_from(["\0", "\ud800", "\udfff" * 2000, "", "\x7f"])
+TEXTS = (
+    st.none() | st.text(st.characters(), max_size=400) | st.sampled_from(["\0", "\ud800", "\udfff" * 2000, "", "\x7f"])
+)
 WHOLE = st.integers(-(1 << 70), 1 << 70)
 ODD_HITS = st.builds(
     hit,
@@ -217,9 +217,7 @@ ODD_HITS = st.builds(
     query=TEXTS,
     referral=st.builds(Referral, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),
     visitor=st.builds(
-        lambda place, agent, language, address: identity(
-            place=place, agent=agent, language=language, address=address
-        ),
+        lambda place, agent, language, address: identity(place=place, agent=agent, language=language, address=address),
         st.builds(Place, TEXTS, TEXTS, TEXTS, st.none() | WHOLE, TEXTS),
         st.builds(Agent, TEXTS, TEXTS, TEXTS, TEXTS, st.text(st.characters(), max_size=30), TEXTS, TEXTS),
         TEXTS,
@@ -255,7 +253,7 @@ def connection(dsn: str) -> Iterator[psycopg.Connection]:
 def copied(connection: psycopg.Connection, table: str, columns: tuple[str, ...], rows: list[bytes]) -> int:
     query = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
     with connection.cursor() as cursor:
-        with cursor.copy(query) as copy:  # type: ignore[arg-type]
+        with cursor.copy(query) as copy:
             copy.write(b"".join([COPY_HEADER, *rows, COPY_TRAILER]))
         return cursor.rowcount
 

@@ -32,7 +32,8 @@ FROM analytics.hits WHERE time > now() - interval '1 hour'
 
 -- name: positions
 SELECT journal, host, segment, position, rows, quarantined, extract(epoch FROM now() - updated_at)::float8 AS age
-FROM analytics.positions ORDER BY updated_at DESC, journal LIMIT %(most)s::integer
+FROM analytics.positions
+ORDER BY journal = ANY(%(journals)s::uuid[]) DESC, updated_at DESC, journal LIMIT %(most)s::integer
 
 -- name: summary
 WITH visits AS (

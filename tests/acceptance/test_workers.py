@@ -1,0 +1,144 @@
+"""Two worker processes behind one port: what they agree on, and how fast."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from pathlib import Path
+
+import psycopg
+
+from asgi_analytics.embedded import EmbeddedPostgres
+from asgi_analytics.store.migrate import migrate
+from tests.acceptance.rig import Load, Server, assert_exactly_once, serving, wait_until
+from tests.record.rows import fetch, one
+
+LIMIT = 60
+BATCH_AGE = 0.1
+
+
+def wait_for_both(server: Server) -> None:
+    """Wait until each worker has answered."""
+    seen: set[bytes] = set()
+    limited = itertools.count()
+
+    def both() -> bool:
+        answer = server.get("/process", user_agent=f"prober {next(limited) // 4}")
+        seen.add(answer.split(b'"pid": ')[1].split(b",")[0])
+        return len(seen) == 2
+
+    wait_until(both, what="an answer of each worker")
+
+
+def hits(dsn: str, path: str) -> int:
+    return int(one(dsn, "SELECT count(*) AS n FROM analytics.hits WHERE path = %s", path)["n"])
+
+
+def test_one_visitor_of_two_workers_is_one_session_and_one_fingerprint(dsn: str, tmp_path: Path) -> None:
+    with serving(dsn, tmp_path / "j", workers=2) as server:
+        wait_for_both(server)
+        for _ in range(40):
+            server.get("/page", user_agent="one")
+        wait_until(lambda: hits(dsn, "/page") == 40, what="the arrival of all hits")
+    row = one(
+        dsn,
+        "SELECT count(DISTINCT session_id) AS sessions, count(DISTINCT fingerprint) AS fingerprints,"
+        " bool_or(provisional) AS provisional FROM analytics.hits WHERE path = '/page'",
+    )
+    assert row == {"sessions": 1, "fingerprints": 1, "provisional": False}
+    session = one(dsn, "SELECT hits FROM analytics.sessions WHERE entry_path = '/page'")
+    assert session["hits"] == 40
+    assert one(dsn, "SELECT count(*) AS n FROM analytics.positions WHERE rows > 0")["n"] == 2, "both had a part in it"
+
+
+def test_a_quota_holds_over_two_workers_within_the_overshoot(dsn: str, tmp_path: Path) -> None:
+    """The overshoot: what comes to the other workers within a flush interval and one round trip to Postgres."""
+    options = {"limits": f"{LIMIT}/minute", "batch_age": BATCH_AGE}
+    with serving(dsn, tmp_path / "j", workers=2, **options) as server:
+        wait_for_both(server)
+        while time.time() % 60 > 45:  # the minute must not end in between
+            time.sleep(0.5)
+        allowed, sent, began = 0, 0, time.monotonic()
+        while time.monotonic() - began < 4.0:
+            allowed += server.get("/quota", user_agent="greedy").startswith(b"HTTP/1.1 200")
+            sent += 1
+            time.sleep(0.02)
+        rate = sent / (time.monotonic() - began)
+    overshoot = max(2.0, 2 * rate * (BATCH_AGE + 0.15))
+    print(f"{sent} sent at {rate:.0f}/s, {allowed} of {LIMIT} allowed; bound of the overshoot {overshoot:.0f}")
+    assert sent > 1.5 * LIMIT
+    assert 0.9 * LIMIT <= allowed <= LIMIT + overshoot
+
+
+def test_a_level_reached_at_one_worker_is_known_to_the_other(dsn: str, tmp_path: Path) -> None:
+    with serving(dsn, tmp_path / "j", workers=2, limits="5/minute", batch_age=BATCH_AGE) as server:
+        wait_for_both(server)
+        for _ in range(60):
+            server.get("/greedy", user_agent="greedy")
+        wait_until(lambda: hits(dsn, "/greedy") == 60, what="the arrival of all hits")
+        answers = [server.get("/greedy", user_agent="greedy") for _ in range(10)]
+        assert all(answer.startswith(b"HTTP/1.1 429") for answer in answers)
+        assert all(b"retry-after:" in answer.lower() for answer in answers)
+
+
+def test_all_workers_use_one_salt_even_when_they_start_at_once(empty_dsn: str, tmp_path: Path) -> None:
+    with serving(empty_dsn, tmp_path / "j", workers=2) as server:
+        wait_for_both(server)
+        for _ in range(20):
+            server.get("/same", user_agent="one")
+        wait_until(lambda: hits(empty_dsn, "/same") == 20, what="the arrival of all hits")
+    assert len(fetch(empty_dsn, "SELECT * FROM analytics.salts")) == 3
+    query = "SELECT count(DISTINCT fingerprint) AS n FROM analytics.hits WHERE path = '/same' AND NOT provisional"
+    assert one(empty_dsn, query)["n"] == 1
+
+
+def test_while_postgres_is_down_the_app_answers_as_before(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    dsn = own_postgres.dsn
+    with serving(dsn, tmp_path / "j") as server, Load(server.port) as load:
+        load.more(500)
+        healthy = len(load.durations)
+        own_postgres.kill()
+        down_until = time.monotonic() + 3.0
+        while time.monotonic() < down_until:
+            load.more(50)
+        down = len(load.durations)
+        own_postgres.start()
+        load.more(300)
+    before, during = sorted(load.durations[:healthy]), sorted(load.durations[healthy:down])
+    assert assert_exactly_once(dsn, load.answered) >= len(load.answered)
+    print(
+        f"p50 {1e3 * before[len(before) // 2]:.1f} ms and p99 {1e3 * before[len(before) * 99 // 100]:.1f} ms with Postgres,"
+        f" {1e3 * during[len(during) // 2]:.1f} ms and {1e3 * during[len(during) * 99 // 100]:.1f} ms without"
+        f" ({len(during)} requests), longest {1e3 * max(load.durations):.0f} ms"
+    )
+    assert max(load.durations) < 1.0
+
+
+def test_a_server_starts_and_serves_without_postgres_and_catches_up(
+    own_postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    dsn = own_postgres.dsn
+    migrate(dsn)
+    own_postgres.kill()
+    with serving(dsn, tmp_path / "j") as server:
+        with Load(server.port) as load:
+            load.more(200)
+            assert b'"connected": false' in server.get("/process")
+            own_postgres.start()
+            load.more(100)
+        assert_exactly_once(dsn, load.answered)
+        assert server.log().count("No Postgres") == 1
+    with psycopg.connect(dsn) as connection:
+        provisional = connection.execute("SELECT count(*) FROM analytics.hits WHERE provisional").fetchone()
+    assert provisional is not None
+    assert provisional[0] > 0, "what was seen before the salts were known says so"
+
+
+def test_recycled_workers_lose_nothing(dsn: str, tmp_path: Path) -> None:
+    with serving(dsn, tmp_path / "j", workers=2) as server:
+        with Load(server.port, clients=2) as load:
+            load.more(120)
+            server.process.send_signal(signal.SIGHUP)  # SIGHUP: uvicorn starts its workers anew
+            load.more(120)
+        assert_exactly_once(dsn, load.answered)

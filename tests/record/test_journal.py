@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import resource
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asgi_analytics.errors import JournalError, JournalFormatError
+from asgi_analytics.protocols import DAMAGED, DECISION, HIT, Frame
+from asgi_analytics.record import journal as module
+from asgi_analytics.record.journal import (
+    MAGIC,
+    RETENTION,
+    FileJournal,
+    LeftOver,
+    MemoryJournal,
+    adopt,
+    frame,
+    left_over_bytes,
+)
+
+COLUMNS = {HIT: ("a", "b"), DECISION: ("c",)}
+NAME = b"j" * 16
+fork = multiprocessing.get_context("fork")
+
+
+def row(number: int, size: int = 20) -> bytes:
+    return struct.pack("!hi", 2, number) + b"x" * size
+
+
+def rows(frames: list[Frame]) -> list[int]:
+    return [struct.unpack_from("!hi", one.row)[1] for one in frames if one.kind == HIT]
+
+
+def read_all(source: FileJournal | LeftOver, most: int = 3) -> list[Frame]:
+    found: list[Frame] = []
+    segment, offset = 0, 0
+    while batch := source.read(segment, offset, most):
+        assert batch.frames[-1].end == batch.end
+        found += batch.frames
+        segment, offset = batch.segment, batch.end
+    return found
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[FileJournal]:
+    journal = FileJournal(tmp_path, NAME, COLUMNS, 1 << 30)
+    yield journal
+    journal.abandon()
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEGMENT_SIZE", 400)
+
+
+def fill(journal: FileJournal, count: int, first: int = 0) -> None:
+    for number in range(first, first + count):
+        journal.append(frame(HIT, row(number)))
+        journal.prepare()
+
+
+def dead(journal: FileJournal) -> LeftOver:
+    """What is left of a journal when its worker dies."""
+    journal.abandon()
+    (found,) = adopt(journal.path.parent)
+    return found
+
+
+def test_what_is_appended_is_read_in_order(journal: FileJournal) -> None:
+    fill(journal, 10)
+    journal.append(frame(DECISION, b"\0\x01d"))
+    found = read_all(journal)
+    assert rows(found) == list(range(10))
+    assert found[-1].kind == DECISION
+
+
+def test_nothing_is_read_where_nothing_is_new(journal: FileJournal) -> None:
+    fill(journal, 1)
+    batch = journal.read(0, 0, 10)
+    assert batch is not None
+    assert journal.read(batch.segment, batch.end, 10) is None
+    assert journal.pending_bytes(batch.segment, batch.end) == 0
+
+
+def test_segments_follow_each_other(journal: FileJournal, small_segments: None) -> None:
+    fill(journal, 100)
+    assert journal.segment > 5
+    assert rows(read_all(journal)) == list(range(100))
+
+
+def test_without_a_prepared_segment_the_open_one_goes_on(journal: FileJournal, small_segments: None) -> None:
+    for number in range(50):
+        journal.append(frame(HIT, row(number)))
+    assert journal.segment == 1
+    assert rows(read_all(journal)) == list(range(50))
+
+
+def test_delivered_segments_are_kept_for_a_while(journal: FileJournal, small_segments: None) -> None:
+    fill(journal, 100)
+    journal.acknowledge(journal.segment, now=1000.0)
+    assert journal.backlog == 0
+    assert rows(read_all(journal)) == list(range(100)), "a fail-over may have lost them"
+    journal.acknowledge(journal.segment, now=1000.0 + RETENTION + 1)
+    assert [path.name for path in journal.path.glob("*.journal")] == [f"{journal.segment:08d}.journal"]
+
+
+def test_delivered_segments_go_early_where_room_is_short(tmp_path: Path, small_segments: None) -> None:
+    journal = FileJournal(tmp_path, NAME, COLUMNS, 3000)
+    fill(journal, 50)
+    journal.acknowledge(journal.segment, now=0.0)
+    assert left_over_bytes(tmp_path) < 1500
+    fill(journal, 20, first=50)
+    assert rows(read_all(journal))[-20:] == list(range(50, 70))
+
+
+def test_at_the_limit_the_newest_is_refused(tmp_path: Path, small_segments: None) -> None:
+    journal = FileJournal(tmp_path, NAME, COLUMNS, 2000)
+    taken = 0
+    with pytest.raises(JournalError, match="journal_full"):
+        for number in range(1000):
+            journal.append(frame(HIT, row(number)))
+            journal.prepare()
+            taken += 1
+    assert rows(read_all(journal)) == list(range(taken))
+    assert left_over_bytes(tmp_path) <= 2000 + module.SEGMENT_SIZE
+
+
+def test_a_reader_between_two_segments_cuts_no_frame(journal: FileJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEGMENT_SIZE", 4000)
+    fill(journal, 60)
+    seen = rows(read_all(journal, most=7))
+    assert seen == list(range(60))
+
+
+def test_closing_removes_what_is_delivered(journal: FileJournal) -> None:
+    fill(journal, 3)
+    batch = journal.read(0, 0, 10)
+    assert batch is not None
+    assert journal.close(batch.segment, batch.end)
+    assert not journal.path.exists()
+
+
+def test_closing_keeps_what_came_after_the_last_look(journal: FileJournal) -> None:
+    fill(journal, 3)
+    batch = journal.read(0, 0, 10)
+    assert batch is not None
+    fill(journal, 1, first=3)
+    assert not journal.close(batch.segment, batch.end)
+    assert rows(read_all(dead(journal))) == [0, 1, 2, 3]
+
+
+def test_a_closed_journal_takes_nothing(journal: FileJournal) -> None:
+    journal.close(1, 0)
+    with pytest.raises(JournalError):
+        journal.append(frame(HIT, row(1)))
+
+
+# Damage: how the last of five frames, or the third, is hurt, and which rows are left.
+FRAME = len(frame(HIT, row(0)))
+
+
+def spoil(path: Path, change: Callable[[bytearray], object]) -> None:
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+
+
+def third(data: bytearray) -> int:
+    return len(data) - 3 * FRAME
+
+
+DAMAGES: dict[str, tuple[Callable[[bytearray], object], list[int]]] = {
+    "torn tail": (lambda data: data.__delitem__(slice(-5, None)), [0, 1, 2, 3]),
+    "torn head": (lambda data: data.__delitem__(slice(3 - FRAME, None)), [0, 1, 2, 3]),
+    "zero tail": (lambda data: data.extend(bytes(5000)), [0, 1, 2, 3, 4]),
+    "payload": (lambda data: data.__setitem__(third(data) + 20, 0xFF), [0, 1, 3, 4]),
+    "kind": (lambda data: data.__setitem__(third(data) + 8, 0xFF), [0, 1, 3, 4]),
+    "checksum": (lambda data: data.__setitem__(third(data) + 5, data[third(data) + 5] ^ 1), [0, 1, 3, 4]),
+    "longer": (lambda data: data.__setitem__(third(data) + 3, FRAME + 1), [0, 1, 3, 4]),
+    "shorter": (lambda data: data.__setitem__(third(data) + 3, 2), [0, 1, 3, 4]),
+    "length zero": (lambda data: data.__setitem__(slice(third(data), third(data) + 4), bytes(4)), [0, 1, 3, 4]),
+    "length 2^31": (lambda data: data.__setitem__(third(data), 0x80), [0, 1, 3, 4]),
+    "length 2^19": (lambda data: data.__setitem__(third(data) + 1, 0x08), [0, 1, 3, 4]),
+    "removed": (lambda data: data.__delitem__(slice(third(data) + 4, third(data) + 14)), [0, 1, 3, 4]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_damaged_is_delivered(journal: FileJournal, damage: str) -> None:
+    change, left = DAMAGES[damage]
+    fill(journal, 5)
+    spoil(journal.path / "00000001.journal", change)
+    found = read_all(dead(journal))
+    assert rows(found) == left
+    assert [one.kind for one in found].count(DAMAGED) == 1
+
+
+def test_later_segments_are_delivered_after_a_torn_one(journal: FileJournal, small_segments: None) -> None:
+    fill(journal, 30)
+    spoil(journal.path / "00000001.journal", lambda data: data.__delitem__(slice(-7, None)))
+    assert rows(read_all(dead(journal)))[-20:] == list(range(10, 30))
+
+
+def test_damage_in_the_segment_that_is_written_is_passed_over(journal: FileJournal) -> None:
+    fill(journal, 5)
+    path = journal.path / "00000001.journal"
+    with open(path, "r+b") as file:
+        file.seek(journal.size - 3 * FRAME)
+        file.write(b"\xff" * 4)
+    assert rows(read_all(journal)) == [0, 1, 3, 4]
+
+
+def test_damage_of_many_megabytes_is_kept_in_pieces(journal: FileJournal) -> None:
+    fill(journal, 2)
+    spoil(journal.path / "00000001.journal", lambda data: data.extend(os.urandom(3 << 20) + frame(HIT, row(2))))
+    found = read_all(dead(journal), most=100)
+    assert rows(found) == [0, 1, 2]
+    lost = [one for one in found if one.kind == DAMAGED]
+    assert sum(len(one.row) for one in lost) == 3 << 20
+    assert max(len(one.row) for one in lost) <= module.MOST_FRAME
+
+
+def test_a_row_cannot_hold_a_frame_that_passes_for_one(journal: FileJournal) -> None:
+    inner = frame(HIT, row(99))
+    journal.append(frame(HIT, row(1) + inner) + frame(HIT, row(2)))
+    assert rows(read_all(journal)) == [1, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_after_any_damage_each_whole_frame_is_delivered_once(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """The model: a frame none of whose bytes was touched is delivered; all other bytes are set aside."""
+    journal = FileJournal(tmp_path_factory.mktemp("journal"), NAME, COLUMNS, 1 << 30)
+    sizes = data.draw(st.lists(st.integers(0, 60), min_size=1, max_size=30))
+    begin, spans = journal.size, []
+    for number, size in enumerate(sizes):
+        before = journal.size
+        journal.append(frame(HIT, row(number, size)))
+        spans.append((before, journal.size))
+    path = journal.path / "00000001.journal"
+    content = bytearray(path.read_bytes())
+    hurt = set(data.draw(st.lists(st.integers(begin, len(content) - 1), max_size=6)))
+    for place in hurt:
+        content[place] ^= data.draw(st.integers(1, 255))
+    end = data.draw(st.integers(begin, len(content))) if data.draw(st.booleans()) else len(content)
+    path.write_bytes(content[:end])
+    whole = [n for n, (first, last) in enumerate(spans) if last <= end and not hurt & set(range(first, last))]
+    found = read_all(dead(journal), most=data.draw(st.integers(1, 50)))
+    assert rows(found) == whole
+    assert [one.start for one in found] == [begin, *[one.end for one in found]][: len(found)], "no byte is passed over"
+
+
+def test_a_flipped_bit_in_a_header_is_noticed(journal: FileJournal) -> None:
+    fill(journal, 1)
+    spoil(journal.path / "00000001.journal", lambda data: data.__setitem__(60, data[60] ^ 2))
+    with pytest.raises(JournalFormatError, match="damaged header"):
+        dead(journal).read(0, 0, 10)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"ASG", b"ASGIAJ\x02\n" + bytes(50), MAGIC, MAGIC + b"\xff" * 8]
+    + [MAGIC + frame(text[:1], text[1:]) for text in (b"[]", b"{}", b"7", b"{", b'{"columns": 1}')],
+)
+def test_a_segment_with_an_unknown_header_is_refused_and_set_aside(journal: FileJournal, head: bytes) -> None:
+    fill(journal, 1)
+    path = journal.path / "00000001.journal"
+    path.write_bytes(head)
+    found = dead(journal)
+    with pytest.raises(JournalFormatError):
+        found.read(0, 0, 10)
+    found.set_aside()
+    assert found.read(0, 0, 10) is None
+    (kept,) = journal.path.parent.glob("*.unreadable")
+    assert kept.read_bytes() == head
+
+
+def test_a_living_journal_is_nobodys_to_adopt(journal: FileJournal, tmp_path: Path) -> None:
+    assert list(adopt(tmp_path)) == []
+
+
+def test_an_adopted_journal_is_adopted_once(journal: FileJournal, tmp_path: Path) -> None:
+    found = dead(journal)
+    assert list(adopt(tmp_path)) == []
+    found.release()
+    found.release()
+    (again,) = adopt(tmp_path)
+    again.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _adopt_all(root: Path, gate: multiprocessing.synchronize.Barrier, counts: multiprocessing.Queue[int]) -> None:
+    gate.wait(20)
+    found = list(adopt(root))
+    counts.put(len(found))
+    gate.wait(20)  # all have looked before anybody lets go
+
+
+def test_of_several_processes_one_adopts_each_journal(tmp_path: Path) -> None:
+    for number in range(20):
+        left = FileJournal(tmp_path, bytes([number]) * 16, COLUMNS, 1 << 20)
+        left.abandon()
+    gate, counts = fork.Barrier(4), fork.Queue()
+    racers = [fork.Process(target=_adopt_all, args=(tmp_path, gate, counts)) for _ in range(4)]
+    for racer in racers:
+        racer.start()
+    found = [counts.get(timeout=20) for _ in racers]
+    for racer in racers:
+        racer.join(20)
+    assert sum(found) == 20
+
+
+def test_a_forked_child_lets_go_without_freeing_its_parents_journal(journal: FileJournal, tmp_path: Path) -> None:
+    child = fork.Process(target=journal.abandon)
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    assert list(adopt(tmp_path)) == []
+    fill(journal, 1)
+    assert rows(read_all(journal)) == [0]
+
+
+def _fill_the_disk(root: Path, most: int, answers: multiprocessing.Queue[tuple[int, str]]) -> None:
+    journal = FileJournal(root, NAME, COLUMNS, 1 << 30)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    taken = 0
+    try:
+        for number in range(1000):
+            journal.append(frame(HIT, row(number)))
+            taken += 1
+    except JournalError as error:
+        answers.put((taken, str(error)))
+
+
+def test_a_full_disk_leaves_no_torn_frame(tmp_path: Path) -> None:
+    answers = fork.Queue()
+    child = fork.Process(target=_fill_the_disk, args=(tmp_path, 1003, answers))
+    child.start()
+    taken, reason = answers.get(timeout=20)
+    child.join(20)
+    assert (taken > 10, reason) == (True, "disk_full")
+    (found,) = adopt(tmp_path)
+    assert rows(read_all(found)) == list(range(taken))
+
+
+def test_a_segment_whose_header_has_no_room_is_not_begun(
+    journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(journal, 5)
+    for number in range(5, 20):
+        journal.append(frame(HIT, row(number)))
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:5]))
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        journal._next = None
+        (journal.path / f"{journal.segment + 1:08d}.journal").unlink(missing_ok=True)
+        journal.prepare()
+    monkeypatch.undo()
+    assert rows(read_all(dead(journal))) == list(range(20))
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(JournalError, match="another user"):
+        FileJournal(tmp_path, NAME, COLUMNS, 1 << 20)
+
+
+def test_memory_keeps_frames_until_they_are_delivered() -> None:
+    memory = MemoryJournal(NAME, COLUMNS, 1 << 20)
+    for number in range(5):
+        memory.append(frame(HIT, row(number)) + frame(DECISION, b"\0\x01"))
+    batch = memory.read(1, 0, 6)
+    assert batch is not None
+    assert rows(list(batch.frames)) == [0, 1, 2]
+    memory.acknowledge_to(batch.end)
+    rest = memory.read(1, batch.end, 100)
+    assert rest is not None
+    assert rows(list(rest.frames)) == [3, 4]
+    memory.acknowledge_to(rest.end)
+    assert (memory.size, memory.read(1, rest.end, 9)) == (0, None)
+
+
+def test_full_memory_refuses_the_newest() -> None:
+    memory = MemoryJournal(NAME, COLUMNS, 100)
+    memory.append(frame(HIT, row(1, 50)))
+    with pytest.raises(JournalError, match="memory_full"):
+        memory.append(frame(HIT, row(2, 50)))
+    batch = memory.read(1, 0, 9)
+    assert batch is not None
+    assert rows(list(batch.frames)) == [1]

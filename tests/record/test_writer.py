@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from asgi_analytics.clock import SystemClock
+from asgi_analytics.embedded import EmbeddedPostgres
+from asgi_analytics.errors import StoreUnavailable
+from asgi_analytics.protocols import HIT
+from asgi_analytics.record.journal import FileJournal, frame
+from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
+from asgi_analytics.record.writer import Backoff, Writer
+from asgi_analytics.settings import Settings
+from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
+from tests.record.rows import fetch, hit, hit_frame, one
+
+WAIT = 20.0
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Return as soon as something holds; the writer is a thread, and Postgres another process."""
+    pause, deadline = threading.Event(), time.monotonic() + WAIT
+    while not holds():
+        assert time.monotonic() < deadline, "did not come to hold"
+        pause.wait(0.02)
+
+
+class Rig:
+    """A recorder and its writer at work on a database."""
+
+    def __init__(self, dsn: str, folder: Path, durability: str = "journal") -> None:
+        self.dsn = dsn
+        self.counters = Counters()
+        self.shared = MemoryState()
+        self.recorder = Recorder(Settings.build(journal_dir=folder, durability=durability), self.counters)
+        self.recorder.open()
+        self.writer = Writer(
+            lambda: PostgresStore(lambda: dsn),
+            self.recorder,
+            self.shared,
+            SystemClock(),
+            rows=50,
+            age=0.02,
+            chores=lambda: None,
+        )
+
+    def __enter__(self) -> Rig:
+        self.writer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.stop(5.0)
+
+    def send(self, first: int, count: int) -> None:
+        for number in range(first, first + count):
+            self.recorder._append(hit_frame(f"/e/{number}"))
+
+    def delivered(self) -> bool:
+        return self.writer.pending_bytes() == 0
+
+
+def stored(dsn: str) -> list[int]:
+    """The numbers of all stored hits, in order, doubles included."""
+    return sorted(int(row["path"][3:]) for row in fetch(dsn, "SELECT path FROM analytics.hits"))
+
+
+@pytest.fixture
+def rig(dsn: str, tmp_path: Path) -> Iterator[Rig]:
+    with Rig(dsn, tmp_path / "j") as rig:
+        yield rig
+
+
+def test_all_rows_arrive_once(rig: Rig) -> None:
+    rig.send(0, 1000)
+    eventually(rig.delivered)
+    rig.send(1000, 10)
+    eventually(rig.delivered)
+    assert stored(rig.dsn) == list(range(1010))
+    assert (rig.counters.queued, rig.counters.written) == (1010, 1010)
+
+
+def test_stopping_delivers_what_is_left_and_clears_the_folder(dsn: str, tmp_path: Path) -> None:
+    rig = Rig(dsn, tmp_path / "j")
+    with rig:
+        rig.send(0, 700)
+    assert stored(dsn) == list(range(700))
+    assert list((tmp_path / "j").iterdir()) == []
+
+
+def test_memory_mode_delivers_too(dsn: str, tmp_path: Path) -> None:
+    with Rig(dsn, tmp_path / "j", "memory") as rig:
+        rig.send(0, 300)
+    assert stored(dsn) == list(range(300))
+    assert not (tmp_path / "j").exists()
+
+
+def test_a_folder_that_cannot_be_written_means_memory_and_one_warning(
+    dsn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "j").write_text("a file")
+    with caplog.at_level(logging.WARNING), Rig(dsn, tmp_path / "j") as rig:
+        rig.send(0, 5)
+    assert stored(dsn) == list(range(5))
+    assert [record.message for record in caplog.records if "memory only" in record.message] != []
+
+
+@pytest.mark.parametrize("broken", [hit("/e/x")[:-3] + b"xxx", hit("/e/x") + b"more", b"\0\x01\0\0"])
+def test_a_poison_row_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_path: Path, broken: bytes) -> None:
+    rig = Rig(dsn, tmp_path / "j")
+    rig.send(0, 20)
+    rig.recorder._append(frame(HIT, broken))
+    rig.send(20, 20)
+    with rig:
+        eventually(rig.delivered)
+    assert stored(dsn) == list(range(40))
+    row = one(dsn, "SELECT kind, raw, sqlstate, columns FROM analytics.quarantine")
+    assert (row["kind"], row["raw"], tuple(row["columns"])) == ("hit", broken, COLUMNS[HIT])
+    assert row["sqlstate"][:2] == "22"
+    assert (rig.counters.written, rig.counters.quarantined) == (40, 1)
+
+
+@pytest.mark.parametrize(
+    ("harm", "repair"),
+    [
+        ("ALTER TABLE analytics.hits RENAME TO away", "ALTER TABLE analytics.away RENAME TO hits"),
+        (
+            "ALTER TABLE analytics.sessions RENAME COLUMN hits TO x",
+            "ALTER TABLE analytics.sessions RENAME COLUMN x TO hits",
+        ),
+        ("REVOKE INSERT ON analytics.hits FROM worker", "GRANT INSERT ON analytics.hits TO worker"),
+    ],
+    ids=["table", "column", "privilege"],
+)
+def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, harm: str, repair: str) -> None:
+    worker = as_worker(dsn)
+    with Rig(worker, tmp_path / "j") as rig:
+        rig.send(0, 10)
+        eventually(rig.delivered)
+        fetch(dsn, harm)
+        rig.send(10, 10)
+        eventually(lambda: rig.writer.state.error is not None)
+        assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
+        fetch(dsn, repair)
+        eventually(rig.delivered)
+    assert stored(dsn) == list(range(20))
+
+
+def as_worker(dsn: str) -> str:
+    """The same database for a role that owns nothing."""
+    fetch(dsn, "DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    fetch(dsn, "GRANT ALL ON SCHEMA analytics TO worker")
+    fetch(dsn, "GRANT ALL ON ALL TABLES IN SCHEMA analytics TO worker")
+    separator = "&" if "?" in dsn else "?"
+    return f"{dsn}{separator}options=-c%20role%3Dworker"
+
+
+def test_a_terminated_backend_costs_nothing(rig: Rig) -> None:
+    kill = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'asgi-analytics writer'"
+    )
+    eventually(lambda: rig.writer.state.connected)
+    for turn in range(6):
+        rig.send(turn * 200, 100)
+        fetch(rig.dsn, kill)
+        rig.send(turn * 200 + 100, 100)
+        eventually(lambda: rig.counters.written > 0)
+    eventually(rig.delivered)
+    assert stored(rig.dsn) == list(range(1200))
+    assert rig.counters.retried > 0
+
+
+def test_the_journal_of_a_dead_worker_is_delivered_by_the_next(dsn: str, tmp_path: Path) -> None:
+    left = FileJournal(tmp_path / "j", b"dead" * 4, COLUMNS, 1 << 20)
+    for number in range(120):
+        left.append(hit_frame(f"/e/{number}"))
+    left.abandon()
+    with Rig(dsn, tmp_path / "j") as rig:
+        rig.send(120, 5)
+        eventually(lambda: not left.path.exists())
+    assert stored(dsn) == list(range(125))
+    assert rig.counters.adopted == 120
+
+
+def test_what_a_dead_worker_had_delivered_is_not_delivered_again(dsn: str, tmp_path: Path) -> None:
+    dead = Rig(dsn, tmp_path / "j")
+    with dead:
+        dead.send(0, 100)
+        eventually(dead.delivered)
+        dead.send(100, 50)
+        assert dead.recorder.journal is not None
+        dead.recorder.journal.close(0, 0)  # keeps the folder, as a kill would
+    with Rig(dsn, tmp_path / "j"):
+        eventually(lambda: not dead.recorder.journal.path.exists())  # type: ignore[union-attr]
+    assert stored(dsn) == list(range(150))
+
+
+def test_a_segment_of_an_unknown_version_does_not_stop_the_others(dsn: str, tmp_path: Path) -> None:
+    for name in (b"0", b"1"):
+        left = FileJournal(tmp_path / "j", name * 16, COLUMNS, 1 << 20)
+        left.append(hit_frame(f"/e/{int(name)}"))
+        left.abandon()
+    path = tmp_path / "j" / (b"0" * 16).hex() / "00000001.journal"
+    path.write_bytes(b"ASGIAJ\x09\n" + path.read_bytes()[8:])
+    with Rig(dsn, tmp_path / "j") as rig:
+        eventually(lambda: rig.counters.adopted == 1)
+    assert stored(dsn) == [1]
+    assert len(list((tmp_path / "j").glob("*.unreadable"))) == 1
+    assert rig.counters.failures["journal_format"] == 1
+
+
+def test_stopping_ends_in_time_while_postgres_hangs_and_loses_nothing(
+    own_postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    rig = Rig(own_postgres.dsn, tmp_path / "j")
+    rig.writer.start()
+    rig.send(0, 100)
+    eventually(rig.delivered)
+    (pid,) = fetch(
+        own_postgres.dsn, "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'asgi-analytics w%%'"
+    )
+    os.kill(pid["pid"], signal.SIGSTOP)
+    rig.send(100, 100)
+    began = time.monotonic()
+    assert rig.writer.stop(1.0) is False
+    assert time.monotonic() - began < 2.0
+    os.kill(pid["pid"], signal.SIGCONT)
+    assert rig.recorder.journal is not None
+    rig.recorder.journal.abandon()  # the process ends
+    with Rig(own_postgres.dsn, tmp_path / "j") as successor:
+        eventually(lambda: successor.counters.adopted > 0 or stored(own_postgres.dsn) == list(range(200)))
+    assert stored(own_postgres.dsn) == list(range(200))
+
+
+def test_postgres_killed_and_started_again_costs_nothing(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    with Rig(own_postgres.dsn, tmp_path / "j") as rig:
+        rig.send(0, 200)
+        eventually(lambda: rig.counters.written > 0)
+        salts = rig.shared.salts
+        own_postgres.kill()
+        rig.send(200, 200)
+        own_postgres.start()
+        eventually(rig.delivered)
+    assert stored(own_postgres.dsn) == list(range(400))
+    assert rig.shared.salts == salts, "the table of salts does not survive a crash, but the workers know them"
+
+
+def test_all_workers_agree_on_the_salts(dsn: str, tmp_path: Path) -> None:
+    with Rig(dsn, tmp_path / "1") as first, Rig(dsn, tmp_path / "2") as second:
+        assert first.writer.attempted.wait(WAIT)
+        assert second.writer.attempted.wait(WAIT)
+    assert first.shared.salts == second.shared.salts
+    assert len({salt.key for salt in first.shared.salts}) == 3
+
+
+def test_waits_double_up_to_a_quarter_of_a_minute() -> None:
+    backoff = Backoff()
+    waits = [backoff.next() for _ in range(10)]
+    for wait, full in zip(waits, [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15, 15], strict=True):
+        assert full / 2 <= wait <= full
+    backoff.wait = 0.0
+    assert backoff.next() <= 0.25
+
+
+def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:
+    store, clock = MemoryStore(), FakeClock()
+    store.error = StoreUnavailable("down")
+    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
+    recorder.open()
+    writer = Writer(lambda: store, recorder, MemoryState(), clock, rows=10, age=0.01, chores=lambda: None)
+    recorder._append(hit_frame("/e/1"))
+    writer.start()
+    assert writer.attempted.wait(WAIT)
+    clock.advance(7.0)
+    assert writer.lag() == 7.0
+    store.error = None
+    eventually(lambda: writer.pending_bytes() == 0)
+    assert writer.lag() == 0.0
+    assert writer.stop(5.0)
+    assert len(store.rows(HIT)) == 1
+
+
+def test_where_no_thread_can_be_started_the_journal_keeps_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dsn: str
+) -> None:
+    rig = Rig(dsn, tmp_path / "j")
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        rig.writer.start()
+    rig.send(0, 10)
+    assert rig.writer.stop(0.1) is False
+    with Rig(dsn, tmp_path / "j") as successor:
+        eventually(lambda: successor.counters.adopted == 10)
+    assert stored(dsn) == list(range(10))

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+from typing import Any
+
+import psycopg
+import pytest
+
+from asgi_analytics.errors import RowRejected
+from asgi_analytics.protocols import DAMAGED, Batch, Frame, Merged
+from asgi_analytics.store.postgres import PostgresStore
+from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
+
+MINUTE = 60_000_000
+HOUR = 60 * MINUTE
+
+
+def name(text: bytes) -> bytes:
+    return text.ljust(16, b".")
+
+
+@pytest.fixture
+def store(dsn: str) -> Iterator[PostgresStore]:
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    yield store
+    store.close()
+
+
+def write(store: PostgresStore, journal: bytes, *rows: bytes) -> list[Merged]:
+    moved = batch(rows, journal)
+    store.position(moved.journal)
+    return store.write(moved)
+
+
+def write_hits(store: PostgresStore, journal: bytes, count: int, **changes: Any) -> list[Merged]:
+    return write(store, journal, *[hit(**changes) for _ in range(count)])
+
+
+def sessions(dsn: str) -> list[tuple[bytes, int]]:
+    return [
+        (row["id"], row["hits"]) for row in fetch(dsn, "SELECT id, hits FROM analytics.sessions ORDER BY started_at")
+    ]
+
+
+def test_hits_sessions_and_fingerprints_are_written_together(store: PostgresStore, dsn: str) -> None:
+    write(
+        store,
+        b"A",
+        hit("/in", page_view=True, time_us=NOW_US - 3, score=10),
+        hit("/missing", status=404, time_us=NOW_US - 2),
+        hit("/out", page_view=True, time_us=NOW_US - 1),
+        hit("/", status=429, outcome="refused", level=2, time_us=NOW_US),
+    )
+    session = one(dsn, "SELECT * FROM analytics.sessions")
+    assert (session["hits"], session["page_views"], session["errors"], session["refusals"]) == (4, 2, 1, 1)
+    assert (session["entry_path"], session["exit_path"], session["bytes_sent"]) == ("/in", "/out", 40)
+    assert (session["score"], session["level"]) == (10, 2)
+    assert session["last_seen_at"] - session["started_at"] == timedelta(microseconds=3)
+    seen = one(dsn, "SELECT * FROM analytics.fingerprints")
+    assert (seen["hits"], seen["page_views"], seen["refusals"], seen["sessions"]) == (4, 2, 1, 1)
+    assert (seen["charges"], seen["score"], seen["network"]) == (3, 10, name(b"network"))
+
+
+def test_one_visitor_seen_by_two_workers_is_one_session(store: PostgresStore, dsn: str) -> None:
+    write_hits(store, b"A", 2, session=b"a")
+    (told,) = write_hits(store, b"B", 3, session=b"b")
+    assert told.session == name(b"a")
+    assert sessions(dsn) == [(name(b"a"), 5)]
+    assert one(dsn, "SELECT count(DISTINCT session_id) AS n FROM analytics.hits")["n"] == 1
+    assert one(dsn, "SELECT sessions FROM analytics.fingerprints")["sessions"] == 1
+
+
+def test_hits_that_move_to_another_session_keep_their_order(store: PostgresStore, dsn: str) -> None:
+    write_hits(store, b"A", 1, session=b"a")
+    rows = [hit(f"/{n}", page_view=True, session=b"b", time_us=NOW_US + n) for n in range(300)]
+    write(store, b"B", *rows)
+    session = one(dsn, "SELECT entry_path, exit_path FROM analytics.sessions")
+    assert (session["entry_path"], session["exit_path"]) == ("/0", "/299")
+
+
+def test_after_half_an_hour_it_is_another_session(store: PostgresStore, dsn: str) -> None:
+    write_hits(store, b"A", 1, session=b"a", time_us=NOW_US - 31 * MINUTE)
+    write_hits(store, b"B", 1, session=b"b", time_us=NOW_US)
+    assert sessions(dsn) == [(name(b"a"), 1), (name(b"b"), 1)]
+
+
+def test_a_session_goes_on_over_half_an_hour_of_other_workers_hits(store: PostgresStore, dsn: str) -> None:
+    for minutes, journal in ((60, b"A"), (40, b"B"), (20, b"C"), (0, b"A")):
+        write_hits(store, journal, 1, session=journal, time_us=NOW_US - minutes * MINUTE)
+    assert sessions(dsn) == [(name(b"A"), 4)]
+
+
+def test_an_id_of_an_older_session_is_not_used_again(store: PostgresStore, dsn: str) -> None:
+    write_hits(store, b"A", 1, session=b"a", time_us=NOW_US - 5 * HOUR)
+    (told,) = write_hits(store, b"A", 2, session=b"a")
+    (old, _), (new, hits) = sessions(dsn)
+    assert (old, hits, told.session) == (name(b"a"), 2, new)
+    assert new != old
+
+
+def test_a_session_ends_after_a_day(store: PostgresStore, dsn: str) -> None:
+    for hours in range(24, -1, -1):
+        write_hits(store, b"A", 3, session=b"a", time_us=NOW_US - hours * HOUR)
+        write_hits(store, b"A", 3, session=b"a", time_us=NOW_US - hours * HOUR + HOUR // 2)
+    spans = fetch(dsn, "SELECT last_seen_at - started_at AS span, hits FROM analytics.sessions ORDER BY started_at")
+    assert [row["hits"] for row in spans] == [144, 6]
+    assert all(row["span"] <= timedelta(hours=24) for row in spans)
+
+
+def test_late_hits_of_a_dead_worker_extend_the_session_backwards(store: PostgresStore, dsn: str) -> None:
+    write_hits(store, b"A", 1, session=b"a", time_us=NOW_US)
+    write_hits(store, b"B", 1, session=b"b", time_us=NOW_US - 10 * MINUTE)
+    assert sessions(dsn) == [(name(b"a"), 2)]
+    row = one(
+        dsn,
+        "SELECT f.first_seen_at = s.started_at AS first, s.last_seen_at - s.started_at AS span"
+        " FROM analytics.sessions s JOIN analytics.fingerprints f USING (fingerprint)",
+    )
+    assert (row["first"], row["span"]) == (True, timedelta(minutes=10))
+
+
+def test_visitors_do_not_share_sessions(store: PostgresStore, dsn: str) -> None:
+    write(store, b"A", hit(visitor=b"one", session=b"1"), hit(visitor=b"two", session=b"2"))
+    write(store, b"B", hit(visitor=b"one", session=b"3"), hit(visitor=b"two", session=b"4"))
+    assert sorted(sessions(dsn)) == [(name(b"1"), 2), (name(b"2"), 2)]
+
+
+def test_untracked_hits_are_stored_without_session_and_visitor(store: PostgresStore, dsn: str) -> None:
+    from tests.record.rows import identity
+
+    assert write(store, b"A", hit(visitor=identity(tracked=False), session=None)) == []
+    assert one(dsn, "SELECT count(*) AS n FROM analytics.hits")["n"] == 1
+    assert sessions(dsn) == []
+
+
+def test_each_worker_learns_exactly_what_others_charged(store: PostgresStore) -> None:
+    told = []
+    for journal, count in ((b"A", 5), (b"B", 3), (b"A", 2), (b"B", 4), (b"B", 6), (b"A", 1)):
+        merged = write_hits(store, journal, count, time_us=time.time_ns() // 1000)
+        told.append(merged[0].remote if merged else None)
+    # A alone; B learns A's 5; A learns B's 3; B learns A's 2; nothing new; A learns B's 4 + 6.
+    assert told == [None, 5, 3, 2, 0, 10]
+
+
+def test_a_third_worker_learns_the_charges_of_this_minute(store: PostgresStore) -> None:
+    now = time.time_ns() // 1000
+    while time.time() % 60 > 58:  # the minute must not end in between
+        pass
+    write_hits(store, b"A", 5, time_us=now)
+    write_hits(store, b"B", 3, time_us=now)
+    (merged,) = write_hits(store, b"C", 1, time_us=now)
+    assert merged.remote == 8
+
+
+def test_old_hits_and_refusals_charge_nobody(store: PostgresStore) -> None:
+    write_hits(store, b"A", 5, time_us=NOW_US - HOUR)
+    (merged,) = write_hits(store, b"B", 3, outcome="refused")
+    assert merged.remote == 0
+    (merged,) = write_hits(store, b"A", 1)
+    assert merged.remote == 0
+
+
+def test_what_is_kept_of_workers_is_bounded(store: PostgresStore, dsn: str) -> None:
+    for number in range(260):
+        write_hits(store, b"%d" % number, 1)
+    assert one(dsn, "SELECT length(seen::text) AS n FROM analytics.fingerprints")["n"] < 7000
+
+
+def test_the_level_that_changed_last_counts(store: PostgresStore) -> None:
+    write_hits(store, b"A", 1, level=1, level_before=0, time_us=NOW_US - 1000)
+    (merged,) = write_hits(store, b"B", 1, level=2, level_before=1, time_us=NOW_US)
+    assert (merged.level, merged.level_changed_us) == (2, NOW_US)
+    (merged,) = write_hits(store, b"C", 1, level=0, level_before=1, time_us=NOW_US - 500)
+    assert (merged.level, merged.level_changed_us) == (2, NOW_US)
+    (merged,) = write_hits(store, b"A", 1, level=1)
+    assert merged.level == 2, "a hit that changed no level says nothing new"
+
+
+def test_a_high_score_flags_the_visitor_once(store: PostgresStore, dsn: str) -> None:
+    query = "SELECT reputation, flagged, flag_reason, flagged_at FROM analytics.fingerprints"
+    write_hits(store, b"A", 1, score=49)
+    assert list(one(dsn, query).values()) == [50, False, None, None]
+    write_hits(store, b"A", 1, score=50, time_us=NOW_US)
+    flagged = one(dsn, query)
+    assert list(flagged.values())[:3] == [40, True, "behavioural_score"]
+    write_hits(store, b"B", 1, score=80, time_us=NOW_US + 1000)
+    assert one(dsn, query) == flagged
+
+
+def test_each_block_is_an_incident(store: PostgresStore, dsn: str) -> None:
+    write(
+        store,
+        b"A",
+        hit(level=3, level_before=2, time_us=NOW_US),
+        hit(level=2, level_before=3, time_us=NOW_US + 1),
+        hit(level=3, level_before=2, time_us=NOW_US + 2),
+        hit(level=2, level_before=3, time_us=NOW_US + 3),
+    )
+    write_hits(store, b"B", 1, level=3, level_before=2, time_us=NOW_US - 1000)
+    row = one(dsn, "SELECT abuse_incidents, last_abuse_at, level FROM analytics.fingerprints")
+    assert (row["abuse_incidents"], row["level"]) == (3, 2)
+    assert row["last_abuse_at"] == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=NOW_US + 2)
+
+
+def test_the_peak_is_that_of_one_minute(store: PostgresStore, dsn: str) -> None:
+    while time.time() % 60 > 58:
+        pass
+    now = time.time_ns() // 1000
+    for count in (4, 2, 3):
+        write_hits(store, b"A", count, time_us=now)
+    assert one(dsn, "SELECT peak_per_minute FROM analytics.fingerprints")["peak_per_minute"] == 9
+
+
+def test_a_batch_that_is_in_already_is_left_out(store: PostgresStore, dsn: str) -> None:
+    moved = batch([hit(), hit()])
+    store.position(moved.journal)
+    for _ in range(2):
+        store.write(moved)
+        store.quarantine(moved, "no", None)
+    assert one(dsn, "SELECT count(*) AS n FROM analytics.hits")["n"] == 2
+    assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
+    assert store.position(moved.journal) == (1, moved.end)
+
+
+def test_of_a_batch_that_is_partly_in_the_rest_is_written(store: PostgresStore, dsn: str) -> None:
+    whole = batch([hit(f"/{n}") for n in range(5)])
+    store.position(whole.journal)
+    first, _ = whole.halves()
+    store.write(first)
+    store.write(whole)
+    paths = [row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits ORDER BY path")]
+    assert paths == ["/0", "/1", "/2", "/3", "/4"]
+
+
+def test_a_batch_waits_for_the_ghost_of_its_predecessor(store: PostgresStore, dsn: str) -> None:
+    """A commit that is still under way when the writer is back has moved fewer rows than the journal has by now."""
+    whole = batch([hit(f"/{n}") for n in range(4)])
+    store.position(whole.journal)
+    ghost = PostgresStore(lambda: dsn)
+    ghost.connect()
+    with ghost._open().transaction():
+        ghost.write(whole.halves()[0])  # in a savepoint: not committed yet
+        successor = Thread(target=store.write, args=(whole,))
+        successor.start()
+        successor.join(0.3)
+        assert successor.is_alive()
+    successor.join(10)
+    ghost.close()
+    assert one(dsn, "SELECT count(*) AS n, count(DISTINCT path) AS paths FROM analytics.hits") == {"n": 4, "paths": 4}
+
+
+def test_damaged_frames_are_set_aside_with_their_bytes(store: PostgresStore, dsn: str) -> None:
+    sound = batch([hit()])
+    broken = Batch(
+        sound.journal, 1, COLUMNS, [*sound.frames, Frame(DAMAGED, b"\0\xff", sound.end, sound.end + 2)], sound.end + 2
+    )
+    store.position(broken.journal)
+    store.write(broken)
+    row = one(dsn, "SELECT kind, raw, position FROM analytics.quarantine")
+    assert row == {"kind": "frame", "raw": b"\0\xff", "position": sound.end}
+    assert one(dsn, "SELECT rows, quarantined FROM analytics.positions") == {"rows": 1, "quarantined": 1}
+
+
+def test_a_rejected_batch_leaves_nothing_behind(store: PostgresStore, dsn: str) -> None:
+    moved = batch([hit(), hit()[:-3] + b"xxx"])
+    before = store.position(moved.journal)
+    with pytest.raises(RowRejected):
+        store.write(moved)
+    assert store.position(moved.journal) == before
+    assert sessions(dsn) == []
+
+
+def test_partitions_are_there_before_their_day(store: PostgresStore, dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE tablename LIKE 'hits\\_2%' ORDER BY 1"
+        ).fetchall()
+    today = datetime.now(UTC).date()
+    wanted = [f"hits_{today + timedelta(days=shift):%Y%m%d}" for shift in range(-1, 8)]
+    assert [table for (table,) in rows][: len(wanted)] == wanted
+    store.make_partitions()
+
+
+def test_hits_outside_all_partitions_are_stored_too(store: PostgresStore, dsn: str) -> None:
+    write(store, b"A", hit("/old", time_us=0), hit("/now"), hit("/future", time_us=NOW_US + 1000 * 24 * HOUR))
+    query = "SELECT path FROM analytics.hits_default ORDER BY path"
+    assert [row["path"] for row in fetch(dsn, query)] == ["/future", "/old"]
+
+
+def test_human_traffic_is_without_bots_and_refusals(store: PostgresStore, dsn: str) -> None:
+    from asgi_analytics.model import Agent
+    from tests.record.rows import identity
+
+    crawler = identity(b"crawler", agent=Agent(bot_class="search-engine", crawler="Examplebot"))
+    write(
+        store,
+        b"A",
+        hit("/person", visitor=b"1", session=b"1", page_view=True),
+        hit("/script", visitor=b"2", session=b"2", page_view=True, score=50),
+        hit("/blocked", visitor=b"3", session=b"3", page_view=True, level=3),
+        hit("/refused", visitor=b"4", session=b"4", status=429, outcome="refused"),
+        hit("/crawled", visitor=crawler, session=b"5", page_view=True),
+        hit("/api", visitor=b"6", session=b"6"),
+    )
+    hits = fetch(dsn, "SELECT path FROM analytics.human_hits ORDER BY path")
+    assert [row["path"] for row in hits] == ["/api", "/person"]
+    assert [row["entry_path"] for row in fetch(dsn, "SELECT entry_path FROM analytics.human_sessions")] == ["/person"]

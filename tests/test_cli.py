@@ -1,0 +1,423 @@
+"""The command line as people run it: a process, its output and its exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from asgi_analytics import cli, console, traffic
+from asgi_analytics.doctor import journals
+from asgi_analytics.protocols import DECISION, HIT
+from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
+from asgi_analytics.record.journal import FileJournal
+from asgi_analytics.store import queries
+from asgi_analytics.store.reading import HitRow, connect
+
+COMMAND = [sys.executable, "-m", "asgi_analytics"]
+ADD_HIT = """
+INSERT INTO analytics.hits (id, time, page_view, duration_us, bytes_sent, score, level, status, outcome, method, path,
+    session_id, fingerprint, site, device, country, browser, provisional)
+VALUES (%(id)s, now(), true, 1000, 10, 20, 1, 200, 'complete', 'GET', %(path)s,
+    gen_random_uuid(), gen_random_uuid(), %(site)s, 'desktop', 'DE', 'Firefox', false)
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+
+
+def add_hit(dsn: str, path: str, site: str = "default") -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute(ADD_HIT, {"id": uuid4(), "path": path, "site": site})
+
+
+# The demo
+
+
+@dataclass(frozen=True)
+class Running:
+    """A demo that answers."""
+
+    process: subprocess.Popen[str]
+    port: int
+    data: Path
+
+    @property
+    def dsn(self) -> str:
+        return (self.data / "dsn").read_text("utf-8").strip()
+
+    def get(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers={"User-Agent": "Mozilla/5.0 Firefox/140.0"})
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+    def refusal(self) -> dict[str, object]:
+        for number in range(200):
+            status, headers, body = self.get(f"/articles/{number % 40 + 1}")
+            if status == 429:
+                assert headers["content-type"] == "application/problem+json"
+                assert int(headers["retry-after"]) >= 1
+                found: dict[str, object] = json.loads(body)
+                return found
+        raise AssertionError("200 requests in a row were all answered")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def demo(data: Path, *arguments: str) -> Iterator[Running]:
+    port = free_port()
+    command = [*COMMAND, "demo", "--port", str(port), "--data", str(data), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "stats --journal-dir" in line:
+                break
+        else:
+            raise AssertionError(process.communicate()[1])
+        yield Running(process, port, data)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Not in tmp_path, which under root is closed to the user that Postgres runs as."""
+    root = Path(tempfile.mkdtemp(prefix="asgi-analytics-cli-"))
+    root.chmod(0o755)
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[Running]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ASGI_ANALYTICS_DSN", "DATABASE_URL"):
+            patch.delenv(name, raising=False)
+        with demo(folder / "demo") as found:
+            yield found
+
+
+def test_demo_answers_with_rate_limit_headers(running: Running) -> None:
+    status, headers, body = running.get("/articles/7")
+    assert status == 200
+    assert headers["ratelimit-policy"] == '"second";q=20;w=1, "minute";q=600;w=60'
+    assert headers["ratelimit"].startswith('"second";r=')
+    assert headers["x-throttle-level"] == "normal"
+    assert b"Article 7" in body
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 200),
+        ("/articles", 200),
+        ("/articles/41", 404),
+        ("/static/site.css", 200),
+        ("/api/articles", 200),
+        ("/x", 404),
+    ],
+)
+def test_demo_site_has_pages_assets_an_api_and_404s(running: Running, path: str, status: int) -> None:
+    assert running.get(path)[0] == status
+
+
+def test_explain_tells_about_the_refusal_that_a_loop_of_requests_meets(running: Running) -> None:
+    decision = running.refusal()["decision"]
+    assert isinstance(decision, str)
+    told = run("explain", decision, "--dsn", running.dsn)
+    assert told.returncode == 0, told.stderr
+    for text in (decision, "refused with 429", "GET /articles/", 'quota "second" is used up', "asking again"):
+        assert text in told.stdout
+
+
+def test_explain_takes_an_id_without_dashes(running: Running) -> None:
+    decision = UUID(str(running.refusal()["decision"]))
+    assert f"Decision {decision}" in run("explain", decision.hex, "--dsn", running.dsn).stdout
+
+
+def test_tail_shows_the_demo_s_hits(running: Running) -> None:
+    running.get("/about?secret=1")
+    time.sleep(0.6)
+    last = run("tail", "-n", "1", "--dsn", running.dsn).stdout.split()
+    assert last[1:3] == ["GET", "/about"]
+    assert last[-1] in ("complete", "refused")
+
+
+def test_stats_tell_of_the_demo_s_living_journal(running: Running) -> None:
+    shown = run("stats", "--dsn", running.dsn, "--journal-dir", str(running.data / "demo-journal")).stdout
+    assert "quarantined     0 rows" in shown
+    assert "Journals on this machine: 1" in shown
+    assert "owner lives" in shown
+
+
+def test_a_demo_on_a_taken_port_names_it_and_the_option(running: Running) -> None:
+    answer = run("demo", "--port", str(running.port))
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(f"asgi-analytics: Port {running.port} on 127.0.0.1")
+    assert "--port" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_a_signal_ends_demo_and_postgres(folder: Path, number: signal.Signals, workers: str) -> None:
+    with demo(folder / f"ended-{number}-{workers}", "--workers", workers) as running:
+        assert running.get("/")[0] == 200
+        dsn = running.dsn
+        running.process.send_signal(number)
+        assert running.process.wait(20) == 0
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(dsn, connect_timeout=3)
+        assert not list((running.data / "demo-journal").glob("*/*.journal"))
+
+
+def test_traffic_ends_with_a_table_from_the_database(folder: Path) -> None:
+    with demo(folder / "traffic", "--traffic", "--traffic-seconds", "3") as running:
+        assert running.process.stdout is not None
+        table = []
+        for line in running.process.stdout:
+            table.append(line.split())
+            if line.startswith("  all "):
+                break
+        classes = {row[0] for row in table if row}
+        assert {"search-engine", "no"} <= classes, table
+        running.process.terminate()
+        _, progress = running.process.communicate(timeout=20)
+    assert "traffic 100 % of" in progress
+
+
+# Against a database of the tests
+
+
+def test_migrate_names_what_it_applied_and_then_nothing(empty_dsn: str) -> None:
+    assert "0001_schema.sql" in run("migrate", "--dsn", empty_dsn).stdout
+    assert run("migrate", ASGI_ANALYTICS_DSN=empty_dsn).stdout == "up to date\n"
+
+
+def test_doctor_finds_nothing_wrong_with_a_migrated_database(dsn: str) -> None:
+    answer = run("doctor", "--dsn", dsn)
+    assert answer.returncode == 0, answer.stdout
+    for text in ("PostgreSQL", "schema: up to date", "all that a writer needs", "quota: ", 'durability: "journal"'):
+        assert text in answer.stdout
+
+
+def test_doctor_says_that_the_schema_is_missing(empty_dsn: str) -> None:
+    answer = run("doctor", "--dsn", empty_dsn)
+    assert answer.returncode == 1
+    assert "WRONG schema: not applied: 0001_schema.sql" in answer.stdout
+    assert "run `asgi-analytics migrate`" in answer.stdout
+
+
+def test_doctor_says_which_privileges_a_user_lacks(dsn: str) -> None:
+    role = f"reader_{os.getpid()}"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+        connection.execute(f"GRANT USAGE ON SCHEMA analytics TO {role}")
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA analytics TO {role}")
+        try:
+            answer = run("doctor", "--dsn", psycopg.conninfo.make_conninfo(dsn, user=role, password="x"))
+        finally:
+            connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert answer.returncode == 1
+    assert "INSERT on analytics.hits" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("proxies", "status", "address"),
+    [((), 1, "10.0.0.5: the forwarding header is not believed"), (("10.0.0.0/8",), 0, "84.130.1.2")],
+)
+def test_doctor_resolves_the_client_address(dsn: str, proxies: tuple[str, ...], status: int, address: str) -> None:
+    trusted = ("--trusted-proxies", *proxies) if proxies else ()
+    header = ("--header", "X-Forwarded-For: 84.130.1.2", "--client", "10.0.0.5")
+    answer = run("doctor", "--dsn", dsn, *header, *trusted)
+    assert answer.returncode == status
+    assert f"client address: {address}" in answer.stdout
+
+
+def test_doctor_says_that_the_journal_folder_is_no_folder(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = run("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path / "file" / "journal"))
+    assert answer.returncode == 1
+    assert "WRONG journal: " in answer.stdout
+
+
+@pytest.mark.parametrize("command", ["tail", "stats", "migrate"])
+def test_a_database_that_does_not_answer_is_one_line_on_stderr(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--dsn", f"postgresql://nobody:secret@127.0.0.1:{free_port()}/x"]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("asgi-analytics: No connection to Postgres")
+    assert len(errors.splitlines()) == 1
+    assert "secret" not in errors
+
+
+def test_a_wrong_dsn_is_one_line_on_stderr() -> None:
+    answer = run("tail", "--dsn", "not a dsn")
+    assert (answer.returncode, len(answer.stderr.splitlines())) == (1, 1)
+
+
+@pytest.mark.parametrize("command", [("tail",), ("stats",), ("explain", str(uuid4()))])
+def test_without_a_schema_one_is_told_to_migrate(
+    empty_dsn: str, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*command, "--dsn", empty_dsn]) == 1
+    assert "run `asgi-analytics migrate`" in capsys.readouterr().err
+
+
+def test_a_malformed_decision_id_is_told_so(dsn: str) -> None:
+    answer = run("explain", "xyz", "--dsn", dsn)
+    assert answer.returncode == 1
+    assert "is no decision id" in answer.stderr
+
+
+def test_an_unknown_decision_id_is_told_so(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "PATIENCE", 0.0)
+    assert cli.main(["explain", str(uuid4()), "--dsn", dsn]) == 1
+    assert "is stored" in capsys.readouterr().err
+
+
+def test_tail_escapes_what_a_visitor_sent(dsn: str) -> None:
+    add_hit(dsn, "/\x1b[2J\nGET /fake\u202e")
+    lines = run("tail", "--dsn", dsn).stdout.splitlines()
+    assert len(lines) == 1
+    assert "/\\x1b[2J\\nGET /fake\\u202e" in lines[0]
+    assert lines[0].isprintable()
+
+
+def test_tail_shows_one_site_only(dsn: str) -> None:
+    add_hit(dsn, "/mine", "mine")
+    add_hit(dsn, "/other", "other")
+    shown = run("tail", "--site", "mine", "--dsn", dsn).stdout
+    assert "/mine" in shown
+    assert "/other" not in shown
+
+
+def test_tail_follows_new_hits_and_shows_each_once_until_ctrl_c(dsn: str) -> None:
+    add_hit(dsn, "/first")
+    with subprocess.Popen(
+        [*COMMAND, "tail", "-f", "--dsn", dsn], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as tail:
+        assert tail.stdout is not None
+        assert b"/first" in tail.stdout.readline()
+        for path in ("/second", "/third"):
+            add_hit(dsn, path)
+            assert path.encode() in tail.stdout.readline()
+        tail.send_signal(signal.SIGINT)
+        rest, errors = tail.communicate(timeout=10)
+    assert (tail.returncode, rest, errors) == (130, b"", b"")
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(dsn: str) -> None:
+    for number in range(3):
+        add_hit(dsn, f"/{number}")
+    with subprocess.Popen([*COMMAND, "tail", "--dsn", dsn], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
+        assert tail.stdout is not None
+        tail.stdout.close()
+        assert tail.stderr is not None
+        assert tail.stderr.read() == b""
+    assert tail.returncode == 141
+
+
+def test_version_and_usage() -> None:
+    assert run("--version").stdout == "asgi-analytics 0.1.0\n"
+    assert run("no-such-command").returncode == 2
+    assert run("demo", "--port", "99999").returncode == 2
+
+
+# Pure parts
+
+
+def test_every_query_that_the_commands_read_with_can_be_prepared(dsn: str) -> None:
+    values = {"since": datetime.now(UTC), "site": None, "most": 1, "id": uuid4(), "journals": [uuid4()]}
+    with psycopg.connect(dsn) as connection:
+        for query in queries.load("reading").values():
+            connection.execute(query, values, prepare=True)
+
+
+def test_reading_an_empty_database_gives_empty_answers(dsn: str) -> None:
+    with connect(dsn) as reader:
+        assert reader.hits(5) == []
+        assert reader.positions([], 5) == []
+        assert reader.totals().written == 0
+        assert reader.last_hour().hits == 0
+        lines = list(console.statistics(reader.totals(), reader.last_hour(), [], []))
+    assert "written         0 rows from 0 journals, last never" in lines[1]
+
+
+def test_looking_at_journals_tells_the_living_from_the_dead_and_holds_none(tmp_path: Path) -> None:
+    columns = {HIT: HIT_COLUMNS, DECISION: DECISION_COLUMNS}
+    kept, dead = (FileJournal(tmp_path, bytes([number]) * 16, columns, 1 << 20) for number in (1, 2))
+    dead.abandon()
+    assert [(one.name[:2], one.alive) for one in journals(tmp_path)] == [("01", True), ("02", False)]
+    assert kept.close(1, kept.size)
+    assert [one.name[:2] for one in journals(tmp_path)] == ["02"]
+
+
+def test_a_line_of_tail_has_a_sign_where_something_is_not_known() -> None:
+    now = datetime(2026, 11, 24, 1, 2, 3, 456_789, UTC)
+    hit = HitRow(uuid4(), now, "GET", "/", None, None, None, None, 3, 90, "aborted")
+    texts = console.hit_line(hit).split()
+    assert texts == ["01:02:03.456", "GET", "/", "-", "-", "-", "-", "blocked", "90", "aborted"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/a", "/a"),
+        ("/é 日", "/é 日"),
+        ("a\r\nb", "a\\r\\nb"),
+        ("\x1b]0;x\x07", "\\x1b]0;x\\x07"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_escape_leaves_only_what_can_be_printed(text: str, shown: str) -> None:
+    assert console.escape(text) == shown
+
+
+def test_the_same_seed_plans_the_same_traffic_of_every_kind_within_its_time() -> None:
+    visits = traffic.plan(7, 60, 40)
+    assert visits == traffic.plan(7, 60, 40)
+    assert visits != traffic.plan(8, 60, 40)
+    assert {visit.kind for visit in visits} == {"human", "crawler", "office", "polling tab", "scraper", "scanner"}
+    assert all(visit.starts_at + sum(step.pause for step in visit.steps) <= 60.001 for visit in visits)
+
+
+def test_progress_is_a_line_for_each_tenth_where_there_is_no_terminal() -> None:
+    stream = StringIO()
+    bar = traffic.Progress(50, stream)
+    for _ in range(50):
+        bar.step()
+    assert stream.getvalue().splitlines()[-1] == "traffic 100 % of 50 requests"
+    assert len(stream.getvalue().splitlines()) == 11

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_analytics.model import Actor, Agent, Identity, Place, Session, ThrottleLevel, Visitor
+from asgi_analytics.protocols import Merged, Salt
+from asgi_analytics.state import State
+
+NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel
+
+
+def state(most: int = 10, flagged: int = 3) -> State:
+    return State(
+        max_visitors=most,
+        max_networks=4,
+        max_flagged=flagged,
+        new_network=lambda: Actor([]),
+        learn_salts=lambda salts: None,
+    )
+
+
+def visitor(number: int, level: ThrottleLevel = NORMAL) -> Visitor:
+    name = number.to_bytes(16, "big")
+    found = Visitor(Identity(name, b"n" * 16, Place(), Agent()), Session(name, 0.0, 0.0), Actor([]), Actor([]))
+    found.actor.throttle.level = level
+    return found
+
+
+def added(kept: State, number: int, level: ThrottleLevel = NORMAL) -> Visitor:
+    one = visitor(number)
+    kept.add(one)
+    set_level(kept, one, level)
+    return one
+
+
+def set_level(kept: State, one: Visitor, level: ThrottleLevel) -> None:
+    one.actor.throttle.level = level
+    kept.level_changed(one)
+
+
+def merged(number: int, remote: int, level: int = 0, changed: int = 0, session: bytes = b"s") -> Merged:
+    return Merged(number.to_bytes(16, "big"), session, remote, level, changed)
+
+
+def test_the_visitor_not_seen_for_longest_goes_first() -> None:
+    kept = state(most=3)
+    for number in range(3):
+        added(kept, number)
+    assert kept.get(bytes(16)) is not None
+    added(kept, 3)
+    assert kept.get((1).to_bytes(16, "big")) is None
+    assert kept.get(bytes(16)) is not None
+
+
+def test_a_blocked_visitor_survives_a_flood_of_new_ones() -> None:
+    kept = state()
+    blocked = added(kept, 1, BLOCKED)
+    for number in range(100, 5000):
+        added(kept, number)
+    assert kept.get(blocked.identity.fingerprint) is blocked
+    assert kept.counts()["visitors"] == 10
+
+
+def test_a_blocked_visitor_survives_a_flood_of_flagged_ones() -> None:
+    kept = state()
+    blocked = added(kept, 1, BLOCKED)
+    for number in range(100, 500):
+        added(kept, number, WARNING)
+        added(kept, number + 1000, SEVERE)
+    assert kept.get(blocked.identity.fingerprint) is blocked
+    assert kept.counts()["flagged"] == 3
+
+
+def test_among_blocked_visitors_the_one_blocked_first_goes() -> None:
+    kept = state(flagged=2)
+    visitors = [added(kept, number, BLOCKED) for number in range(3)]
+    assert [kept.get(one.identity.fingerprint) for one in visitors] == [None, *visitors[1:]]
+
+
+def test_a_visitor_that_has_cooled_down_is_one_of_many_again() -> None:
+    kept = state()
+    one = added(kept, 1, SEVERE)
+    set_level(kept, one, NORMAL)
+    assert kept.counts() == {"visitors": 1, "flagged": 0, "networks": 0}
+    assert kept.get(one.identity.fingerprint) is one
+
+
+def test_a_renamed_visitor_is_found_under_its_new_name_only() -> None:
+    for level in ThrottleLevel:
+        kept = state()
+        one = added(kept, 1, level)
+        one.identity = visitor(2).identity
+        kept.rename((1).to_bytes(16, "big"), one)
+        assert kept.get((1).to_bytes(16, "big")) is None
+        assert kept.get((2).to_bytes(16, "big")) is one
+        assert sum(kept.counts().values()) == 1
+
+
+def test_networks_are_bounded_and_made_once() -> None:
+    kept = state()
+    first = kept.network(b"a")
+    assert kept.network(b"a") is first
+    for number in range(100):
+        kept.network(b"%d" % number)
+    assert kept.counts()["networks"] == 4
+    assert kept.network(b"a") is not first
+
+
+def test_what_others_saw_is_summed_until_it_is_taken_in() -> None:
+    kept = state()
+    one, blocked = added(kept, 1), added(kept, 2, BLOCKED)
+    kept.merge([merged(1, 5), merged(2, 1), merged(9, 7)])
+    kept.merge([merged(1, 3, session=b"t")])
+    assert one.learnt == merged(1, 8, session=b"t")
+    assert blocked.learnt == merged(2, 1)
+
+
+def test_a_later_total_without_a_level_does_not_hide_one() -> None:
+    kept = state()
+    one = added(kept, 1)
+    kept.merge([merged(1, 5, level=2, changed=1000), merged(1, 0)])
+    assert one.learnt == merged(1, 5, level=2, changed=1000)
+
+
+def test_salts_are_passed_on() -> None:
+    told: list[list[Salt]] = []
+    kept = State(
+        max_visitors=1,
+        max_networks=1,
+        max_flagged=1,
+        new_network=lambda: Actor([]),
+        learn_salts=lambda salts: told.append(list(salts)),
+    )
+    salts = [Salt("2026-01-01", b"k" * 32)]
+    kept.learn_salts(salts)
+    assert told == [salts]
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from(ThrottleLevel)), max_size=200))
+def test_bounds_hold_whatever_levels_change(steps: list[tuple[int, ThrottleLevel]]) -> None:
+    kept = state(most=5, flagged=4)
+    for number, level in steps:
+        one = kept.get(number.to_bytes(16, "big")) or added(kept, number)
+        set_level(kept, one, level)
+        counts = kept.counts()
+        assert counts["visitors"] <= 5
+        assert counts["flagged"] <= 4
+        assert kept.get(one.identity.fingerprint) is one
