@@ -36,6 +36,7 @@ from .store.reading import connect, migrate_all
 VARIABLE = "ASGI_ANALYTICS_DEMO"  # the middleware's options as JSON: how they reach worker processes
 ARTICLES = 40
 PATIENCE = 30.0  # seconds until the server has to answer
+VISITOR = "X-Forwarded-For: 84.130.1.2"
 SETTLING = 5.0  # seconds until the last hits of the traffic have to be stored
 
 
@@ -147,11 +148,9 @@ def _page(title: str, body: str, status: int = 200) -> Response:
 
 def _tightened(demo: Demo) -> dict[str, Any]:
     """The options whose values are in the way of a demo: its limits show themselves within seconds."""
-    options: dict[str, Any] = {"limits": list(demo.limits), "cooldown": demo.cooldown}
-    if demo.traffic_seconds is not None:
-        # All of the traffic comes from this machine: it says by X-Forwarded-For whom it plays.
-        options["trusted_proxies"] = ["127.0.0.0/8", "::1/128"]
-    return options
+    # All requests come from this machine, which is in no country: X-Forwarded-For says whom they play.
+    here = ["127.0.0.0/8", "::1/128"]
+    return {"limits": list(demo.limits), "cooldown": demo.cooldown, "trusted_proxies": here}
 
 
 def _check_port(host: str, port: int) -> None:
@@ -250,13 +249,13 @@ asgi-analytics demo   {url}/   (Ctrl-C ends it)
 
 Try in another terminal{export}:
 
-  1. The headers of one answer
-     curl -i {url}/articles/1
+  1. The headers of one answer (X-Forwarded-For: as if from that address, this machine itself is in no country)
+     curl -i -H '{VISITOR}' {url}/articles/1
 
   2. RateLimit falls, levels rise, then 429; wait {3 * demo.cooldown:g} s and it is Normal again
-     for n in $(seq 220); do curl -si {url}/articles/$((n % {ARTICLES} + 1)) \\
+     for n in $(seq 220); do curl -si -H '{VISITOR}' {url}/articles/$((n % {ARTICLES} + 1)) \\
        | grep -iE '^(HTTP|ratelimit:|retry-after|x-throttle)' | tr -d '\\r' | paste -sd' ' -; sleep 0.05; done
-     curl -s {url}/articles/1      # while it is refused: a body with the decision's id, for
+     curl -s -H '{VISITOR}' {url}/articles/1      # while it is refused: a body with the decision's id, for
      {_command()} explain DECISION_ID
 
   3. Every request is a row

@@ -113,7 +113,7 @@ class Exchange:
             headers = list(message.get("headers") or ())
             names = dict(headers)
             self._page = is_page(self._method, self._headers, status, content_type(names))
-            self._judge(status, now)
+            self._judge(status if isinstance(status, int) else 0, now)
             fields = engine.responder.fields(self.decision)
             if self._visitor.cookie is not None and status != 304 and not is_shared(names):
                 fields.append((b"set-cookie", self._visitor.cookie))

@@ -87,7 +87,7 @@ class AnalyticsMiddleware:
                 decision.id = uuid7(time_ns)
                 engine.state.level_changed(visitor)
             inner = _with_findings(scope, Analytics(visitor, decision))
-            make = TimedExchange if engine.steps.are_due() else Exchange
+            make: type[Exchange] = TimedExchange if engine.steps.are_due() else Exchange
             if scope["type"] == "websocket":
                 make = WebSocketExchange
             return make(engine, inner, headers, receive, send, visitor, decision, now, time_ns)

@@ -240,7 +240,9 @@ def _text(low: int, high: int) -> Callable[[str, Any], str]:
 
 
 def _dsn(name: str, value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and (value.startswith(("postgres://", "postgresql://")) or "=" in value)):
+    if value is None or (
+        isinstance(value, str) and (value.startswith(("postgres://", "postgresql://")) or "=" in value)
+    ):
         return value
     shown = "…" if isinstance(value, str) else value  # may hold a password
     raise _wrong(name, shown, 'None, "postgresql://user:password@host/database" or "host=… dbname=…"')

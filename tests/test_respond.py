@@ -61,8 +61,8 @@ def answered(scope: dict[str, Any], decision: Decision, **options: Any) -> tuple
         returned.append(await responder(**options).refuse(scope, send, decision))
 
     async def drive() -> list[dict[str, Any]]:
-        server = ApplicationCommunicator(app, scope)  # type: ignore[no-untyped-call]
-        await server.wait()  # type: ignore[no-untyped-call]
+        server = ApplicationCommunicator(app, scope)
+        await server.wait()
         return [server.output_queue.get_nowait() for _ in range(server.output_queue.qsize())]
 
     return asyncio.run(drive()), returned[0]

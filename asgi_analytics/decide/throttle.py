@@ -29,9 +29,12 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
     """
     throttle, facts = visitor.throttle, visitor.behaviour
     # The way of nearly all page loads: too little of everything.
-    if visitor.score < bot_score and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE:
-        if facts.errors - throttle.spent_errors <= ERROR_RATE * ERROR_REQUESTS:
-            return ()
+    if (
+        visitor.score < bot_score
+        and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE
+        and facts.errors - throttle.spent_errors <= ERROR_RATE * ERROR_REQUESTS
+    ):
+        return ()
     if throttle.level == BLOCKED:
         return ()
     reasons: tuple[str, ...] = ()

@@ -87,7 +87,8 @@ class Recorder:
         segment = visitor.segment
         if segment is None:
             if self._drops_quiet and not visitor.identity.tracked:
-                return self.drop("privacy_signal")
+                self.drop("privacy_signal")
+                return
             segment = visitor.segment = self._segment(visitor)
         hit_id, time_us, decision_id = uuid7(time_ns), time_ns // 1000, decision.id
         row = b"".join(

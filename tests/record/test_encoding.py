@@ -227,7 +227,7 @@ ODD_HITS = st.builds(
 ODD_DECISIONS = st.builds(
     lambda score, wait, words, value, time_us: encoding.decision_row(
         Decision(score=score, retry_after=wait, violated=words, reasons=words),
-        [Finding(*words[:1] or ("",), 1, value, value, "".join(words))],
+        [Finding("".join(words[:1]), 1, value, value, "".join(words))],
         hit_id=b"h" * 16,
         time_us=time_us,
         enforced=True,
