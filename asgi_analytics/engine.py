@@ -30,7 +30,7 @@ from .record.writer import Writer
 from .respond import Responder
 from .settings import Settings
 from .state import State
-from .store.postgres import PostgresStore
+from .store.postgres import PostgresStore, database_key
 
 log = logging.getLogger("asgi_analytics")
 LOG_INTERVAL = 20.0  # seconds between two lines of one kind
@@ -86,10 +86,11 @@ class Engine:
             self.locator,
             lambda agent: new_actor(quotas, agent.outdated),
         )
+        self._dsn = dsn
+        self._database = database_key(dsn) if dsn else f"embedded {embedded.default_data_dir()}"
         self.recorder = self._new_recorder()
         self.started = False
         self.writer: Writer | None = None
-        self._dsn = dsn
         self._embedded: EmbeddedPostgres | None = None
         self._store: PostgresStore | None = None
         self._starting = threading.Lock()
@@ -126,11 +127,13 @@ class Engine:
             writer, self.writer, self.started = self.writer, None, False
             if writer is None:
                 return True
-            delivered = writer.stop(self.settings.shutdown_timeout if timeout is None else timeout)
+            # A hit that ends from now on begins a journal of its own, without waiting for this one to be delivered.
             self.recorder = self._new_recorder()
-            if self._embedded is not None:
-                self._embedded.stop()
-            return delivered
+            database, self._embedded = self._embedded, None
+        delivered = writer.stop(self.settings.shutdown_timeout if timeout is None else timeout)
+        if database is not None:
+            database.stop()
+        return delivered
 
     def take_in(self, visitor: Visitor, began: bool, now: float, time_ns: int) -> None:
         """Bring a visitor up to date with what other workers saw of it; a session that began since is its own."""
@@ -177,7 +180,7 @@ class Engine:
         }
 
     def _new_recorder(self) -> Recorder:
-        return Recorder(self.settings, self.counters, clean_path)
+        return Recorder(self.settings, self.counters, clean_path, self._database)
 
     def _open_store(self) -> PostgresStore:
         self._store = PostgresStore(

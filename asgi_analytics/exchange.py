@@ -144,6 +144,8 @@ class Exchange:
 
     def _record(self, outcome: str) -> None:
         scope, engine = self.scope, self._engine
+        if not engine.started:  # stopped while the app was at it
+            engine.start()
         query = scope.get("query_string")
         status = self._status
         engine.recorder.hit(

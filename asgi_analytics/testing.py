@@ -89,15 +89,13 @@ class MemoryStore:
         return self._positions.setdefault(journal, (0, 0))
 
     def write(self, batch: Batch) -> list[Merged]:
-        """Take in a batch, unless it is in already."""
-        if self._advance(batch):
-            self.frames.extend(batch.frames)
+        """Take in what of a batch is not in already."""
+        self.frames.extend(self._advance(batch))
         return []
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
-        """Set the frames of a batch aside, unless it is in already."""
-        if self._advance(batch):
-            self.quarantined.extend((frame, error, sqlstate) for frame in batch.frames)
+        """Set aside what of a batch is not in already."""
+        self.quarantined.extend((frame, error, sqlstate) for frame in self._advance(batch))
 
     def rows(self, kind: bytes) -> list[bytes]:
         """Return the rows of one kind (protocols.HIT, DECISION) in COPY binary format, in order."""
@@ -116,14 +114,13 @@ class MemoryStore:
         if not self._connected:
             raise StoreUnavailable("Not connected.")
 
-    def _advance(self, batch: Batch) -> bool:
+    def _advance(self, batch: Batch) -> list[Frame]:
         self._check()
         if batch.journal not in self._positions:
             raise StoreUnavailable("The journal is not registered.")
-        if self._positions[batch.journal] >= (batch.segment, batch.end):
-            return False
-        self._positions[batch.journal] = (batch.segment, batch.end)
-        return True
+        position = self._positions[batch.journal]
+        self._positions[batch.journal] = max(position, (batch.segment, batch.end))
+        return [frame for frame in batch.frames if (batch.segment, frame.end) > position]
 
 
 class MemoryState:

@@ -648,3 +648,8 @@ def test_junk_in_every_header_is_stored_sanitised(dsn: str) -> None:
         assert asyncio.run(ask(wrap, scope)).status == 200
         assert wrap.stats()["failures"] == {}
     assert len(rows(dsn)) == 1
+
+
+def test_a_wrong_connection_string_fails_when_the_app_is_built() -> None:
+    with pytest.raises(ConfigurationError, match="dsn is not a connection string"):
+        AnalyticsMiddleware(page(), dsn="host=db nonsense=1")

@@ -29,6 +29,7 @@ from ..errors import JournalError, JournalFormatError
 from ..protocols import DAMAGED, DECISION, HIT, Batch, Frame
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DATABASE = "database"  # the file beside a journal's segments that says where they go
 MAGIC = b"ASGIAJ\x01\n"
 SEGMENT_SIZE = 16 << 20
 MOST_FRAME = 1 << 20
@@ -49,10 +50,11 @@ def frame(kind: bytes, row: bytes) -> bytes:
 class FileJournal:
     """This worker's journal. `append` is called on the request path, all else by the writer's thread."""
 
-    def __init__(self, root: Path, journal: bytes, columns: Columns, limit: int) -> None:
+    def __init__(self, root: Path, journal: bytes, columns: Columns, limit: int, database: str = "") -> None:
         self.id = journal
         self.columns = columns
         self.path = root / journal.hex()
+        self._database = database
         self._limit = limit
         # Re-entrant: a finaliser or a signal handler may send an event while we append one.
         self._lock = threading.RLock()
@@ -162,6 +164,7 @@ class FileJournal:
         held = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(held, fcntl.LOCK_EX)
         opened = _new_segment(hidden, self.id, 1, self.columns)
+        (hidden / DATABASE).write_text(self._database, "utf-8")
         hidden.rename(self.path)
         return held, opened
 
@@ -252,12 +255,20 @@ class LeftOver:
         self._held = -1
 
 
-def adopt(root: Path) -> Iterator[LeftOver]:
-    """Yield the journals whose workers are dead, each locked for us."""
+def adopt(root: Path, database: str = "") -> Iterator[LeftOver]:
+    """Yield the journals for this database whose workers are dead, each locked for us."""
     with contextlib.suppress(FileNotFoundError, PermissionError):
         for path in sorted(root.iterdir()):
-            if (held := _try_lock(path)) is not None:
+            if _is_for(path, database) and (held := _try_lock(path)) is not None:
                 yield LeftOver(path, held)
+
+
+def _is_for(path: Path, database: str) -> bool:
+    """Tell whether a journal was written for the database: two apps with one folder must not swap their rows."""
+    try:
+        return (path / DATABASE).read_text("utf-8") == database
+    except OSError:
+        return False
 
 
 def left_over_bytes(root: Path) -> int:

@@ -40,10 +40,13 @@ class Counters:
 class Recorder:
     """Encodes hits and decisions and appends them. One per process; after a fork the child opens its own journal."""
 
-    def __init__(self, settings: Settings, counters: Counters, clean_path: Callable[[str], str] = str) -> None:
+    def __init__(
+        self, settings: Settings, counters: Counters, clean_path: Callable[[str], str] = str, database: str = ""
+    ) -> None:
         self._settings = settings
         self._enforced = settings.mode == "enforce"
         self.counters = counters
+        self.database = database
         self.root = settings.journal_dir
         self.memory = MemoryJournal(random_bytes(16), COLUMNS, MEMORY_LIMIT)
         self.journal: FileJournal | None = None
@@ -58,7 +61,7 @@ class Recorder:
             return
         try:
             self.journal = FileJournal(
-                self._settings.journal_dir, random_bytes(16), COLUMNS, self._settings.journal_limit
+                self.root, random_bytes(16), COLUMNS, self._settings.journal_limit, self.database
             )
         except (OSError, JournalError) as error:
             self.counters.failures["journal"] += 1

@@ -252,7 +252,7 @@ class Writer:
 
     def _deliver_left_over(self, store: Store) -> int:
         if not self._left_overs and self._is_due("adopt", ADOPT_INTERVAL):
-            self._left_overs = list(adopt(self._recorder.root))
+            self._left_overs = list(adopt(self._recorder.root, self._recorder.database))
         if not self._left_overs:
             return 0
         found = self._left_overs[0]

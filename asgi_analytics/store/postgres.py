@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..clock import random_bytes
-from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+from ..errors import ConfigurationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..protocols import DAMAGED, DECISION, HIT, Batch, Merged, Salt
 from . import migrate, queries
 
@@ -50,6 +51,16 @@ SESSION: dict[str, str] = {
     "client_connection_check_interval": "5s",
     "jit": "off",
 }
+
+
+def database_key(dsn: str) -> str:
+    """Return what tells this database from others, without user and password: a digest of host, port and name."""
+    try:
+        parts = conninfo_to_dict(dsn)
+    except psycopg.Error as error:
+        raise ConfigurationError(f"Option dsn is not a connection string: {' '.join(str(error).split())}.") from None
+    text = "\0".join(str(parts.get(name, "")) for name in ("host", "hostaddr", "port", "dbname"))
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class PostgresStore:

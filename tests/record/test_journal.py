@@ -401,3 +401,10 @@ def test_full_memory_refuses_the_newest() -> None:
     batch = memory.read(1, 0, 9)
     assert batch is not None
     assert rows(list(batch.frames)) == [1]
+
+
+def test_a_journal_for_another_database_is_left_alone(tmp_path: Path) -> None:
+    FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, "shop").abandon()
+    assert list(adopt(tmp_path, "blog")) == []
+    (found,) = adopt(tmp_path, "shop")
+    assert found.id == NAME
