@@ -8,7 +8,7 @@ from typing import Any
 from anyio import to_thread
 
 from .clock import uuid7
-from .decide.verdict import judge
+from .decide.verdict import judge, pass_by
 from .engine import Engine
 from .identify.referral import clean_query, read_referral
 from .identify.request import content_type, is_inner, is_page, is_shared, route_template
@@ -112,8 +112,11 @@ class Exchange:
             self._status = status = message["status"]
             headers = list(message.get("headers") or ())
             names = dict(headers)
-            self._page = is_page(self._method, self._headers, status, content_type(names))
-            self._judge(status if isinstance(status, int) else 0, now)
+            self._page = page = is_page(self._method, self._headers, status, content_type(names))
+            if page or (isinstance(status, int) and status >= 400):
+                self._judge(status, now)
+            else:
+                pass_by(self._visitor.actor, self.decision)
             fields = engine.responder.fields(self.decision)
             if self._visitor.cookie is not None and status != 304 and not is_shared(names):
                 fields.append((b"set-cookie", self._visitor.cookie))
@@ -128,10 +131,8 @@ class Exchange:
 
     def _judge(self, status: int, now: float) -> None:
         decision, visitor, engine, page = self.decision, self._visitor, self._engine, self._page
-        failed = status >= 400
-        if page or failed:
-            self._inner = is_inner(self._headers)
-        answer = Answer(status, page, self._path, page and not self._inner, self._inner)
+        self._inner = inner = is_inner(self._headers)
+        answer = Answer(status, page, self._path, page and not inner, inner)
         before = decision.previous_level
         judge(visitor.actor, answer, engine.site, engine.policy, decision, now)
         if decision.previous_level is not before:

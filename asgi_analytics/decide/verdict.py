@@ -22,6 +22,7 @@ __all__ = [
     "judge",
     "new_actor",
     "new_network",
+    "pass_by",
 ]
 
 Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
@@ -124,6 +125,7 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
         if not 0.0 < rest <= size:
             rest = window.turn(counter, size, now)
         left = limit - counter.count - counter.previous * rest / size
+        counter.count += 1
         if left <= 0.0:
             fits = False
         units.append(ceil(left) - 1)
@@ -134,17 +136,22 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
             rest = window.turn(counter, size, now)
         if counter.count + counter.previous * rest / size >= limit:
             fits = False
+        counter.count += 1
     if not fits:
+        for counter in (*visitor.windows, *network.windows):
+            counter.count -= 1
         return _refuse_quota(visitor, network, policy, units, resets, previous, now)
-    for counter in visitor.windows:
-        counter.count += 1
-    for counter in network.windows:
-        counter.count += 1
     state.refused = False
     decision = Decision(False, level, visitor.score, tuple(units), tuple(resets))
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision
+
+
+def pass_by(visitor: Actor, decision: Decision) -> None:
+    """Take in an answer that is neither page nor error: what `judge` would do, for less."""
+    if not decision.refused:
+        visitor.behaviour.requests += 1
 
 
 def judge(visitor: Actor, answer: Answer, site: Site, policy: Policy, decision: Decision, now: float) -> None:

@@ -28,13 +28,13 @@ def clean_path(path: str) -> str:
 
 
 def is_navigation(method: str, headers: Headers) -> bool:
-    """Tell whether a browser asks for a page to show, rather than for a part of one (Fetch standard, section 3.8)."""
-    if method != "GET" or b"x-requested-with" in headers or b"hx-request" in headers:
+    """Tell whether a browser asks for a page to show, rather than for a part of one (Fetch Metadata, section 2.1)."""
+    if method != "GET":
         return False
     destination = headers.get(b"sec-fetch-dest")
     if destination is not None:
         return destination == b"document" and b"prefetch" not in headers.get(b"sec-purpose", b"")
-    return True
+    return b"x-requested-with" not in headers and b"hx-request" not in headers
 
 
 def is_page(method: str, headers: Headers, status: object, content_type: bytes) -> bool:
@@ -68,7 +68,10 @@ def is_shared(names: Headers) -> bool:
 
 
 def is_inner(headers: Headers) -> bool:
-    """Tell whether the request came from a page of the same host: the Referer's host is the Host header's."""
+    """Tell whether the request came from a page of this site, by Sec-Fetch-Site, else by the Referer's host."""
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:  # also where the site's policy keeps the Referer back
+        return site == b"same-origin"
     referer, host = headers.get(b"referer"), headers.get(b"host")
     if not referer or not host:
         return False
