@@ -1,0 +1,62 @@
+"""A process that forks: what the parent and the child have answered is stored, once, and neither disturbs the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_analytics import AnalyticsMiddleware
+from tests.record.rows import fetch
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"here"})
+
+
+def ask(app: AnalyticsMiddleware, path: str) -> None:
+    async def nothing(*_: Any) -> Any:
+        return {"type": "http.request"}
+
+    asyncio.run(app({"type": "http", "method": "GET", "path": path, "headers": [], "client": None}, nothing, nothing))
+
+
+def in_child(act: Any) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            act()
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("used_before", [False, True], ids=["before-use", "after-use"])
+def test_hits_of_parent_and_child_are_stored_once(dsn: str, tmp_path: Path, used_before: bool) -> None:
+    app = AnalyticsMiddleware(bare, dsn=dsn, journal_dir=tmp_path)
+    expected = ["/child", "/parent"]
+    if used_before:
+        ask(app, "/before")
+        expected.insert(0, "/before")
+    in_child(lambda: (ask(app, "/child"), app.close()))
+    ask(app, "/parent")
+    assert app.close()
+    assert [row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits ORDER BY path")] == expected
+
+
+def test_a_child_that_vanishes_loses_nothing(dsn: str, tmp_path: Path) -> None:
+    app = AnalyticsMiddleware(bare, dsn=dsn, journal_dir=tmp_path)
+    ask(app, "/before")
+    in_child(lambda: ask(app, "/child"))  # os._exit: no farewell
+    assert app.close()
+    following = AnalyticsMiddleware(bare, dsn=dsn, journal_dir=tmp_path)
+    ask(following, "/next")
+    assert following.close()
+    paths = [row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits ORDER BY path")]
+    assert paths == ["/before", "/child", "/next"]
