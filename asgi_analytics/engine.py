@@ -115,9 +115,8 @@ class Engine:
             self.writer.start()
             self.started = True
 
-    def start_and_wait(self, patience: float) -> None:
-        """Start, then wait until Postgres was reached or refused once, at most `patience` seconds."""
-        self.start()
+    def wait(self, patience: float) -> None:
+        """Wait until Postgres was reached or refused once since the start, at most `patience` seconds."""
         if self.writer is not None:
             self.writer.attempted.wait(patience)
 

@@ -101,11 +101,15 @@ class AnalyticsMiddleware:
         return path.startswith(settings.exclude) or bool(settings.include and not path.startswith(settings.include))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start before the app says that it has started, stop before it says that it has stopped."""
+        """Start before the app says that it has started, stop before it says that it has stopped.
+
+        An app that knows no lifespan raises; started by then, we have the salts before the first request comes.
+        """
+        await self._aside("start", self._engine.start)
 
         async def send_when_done(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                await self._aside("start", self._engine.start_and_wait, STARTUP_PATIENCE)
+                await self._aside("start", self._engine.wait, STARTUP_PATIENCE)
             elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
                 await self._aside("stop", self._engine.stop)
             await send(message)

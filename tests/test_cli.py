@@ -95,7 +95,9 @@ def free_port() -> int:
 def demo(data: Path, *arguments: str) -> Iterator[Running]:
     port = free_port()
     command = [*COMMAND, "demo", "--port", str(port), "--data", str(data), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -186,6 +188,11 @@ def test_a_demo_on_a_taken_port_names_it_and_the_option(running: Running) -> Non
     assert answer.stderr.startswith(f"asgi-analytics: Port {running.port} on 127.0.0.1")
     assert "--port" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
+
+
+def heed_ctrl_c() -> None:
+    """Undo what a shell does to the programs that it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGTERM, "2")])
@@ -327,7 +334,10 @@ def test_tail_shows_one_site_only(dsn: str) -> None:
 def test_tail_follows_new_hits_and_shows_each_once_until_ctrl_c(dsn: str) -> None:
     add_hit(dsn, "/first")
     with subprocess.Popen(
-        [*COMMAND, "tail", "-f", "--dsn", dsn], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, "tail", "-f", "--dsn", dsn],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_ctrl_c,
     ) as tail:
         assert tail.stdout is not None
         assert b"/first" in tail.stdout.readline()

@@ -21,6 +21,7 @@ SYNC_INTERVAL = 0.5  # seconds a power cut may cost
 ADOPT_INTERVAL = 30.0
 PARTITION_INTERVAL = 3600.0
 LOG_INTERVAL = 20.0
+LAST_PAUSE = 0.1  # between two attempts while stopping
 MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
 
 
@@ -72,6 +73,7 @@ class Writer:
         self.attempted = threading.Event()  # Postgres was reached, or refused, once
         self._agreed = False
         self._stopping = threading.Event()
+        self._stopped = threading.Event()  # the time for the last delivery is over
         self._store: Store | None = None
         self._left_overs: list[LeftOver] = []
         self._salts: list[Salt] = []
@@ -98,6 +100,7 @@ class Writer:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - self._clock.monotonic()))
+        self._stopped.set()
         if any(thread.is_alive() for thread in self._threads) and self._store is not None:
             self._store.interrupt()
             self._threads[0].join(0.2)
@@ -159,10 +162,14 @@ class Writer:
             try:
                 moved = self._cycle()
             except StoreError as error:
+                was_connected = self.state.connected
                 self._failed(error)
-                if self._stopping.is_set():
+                if not self._stopping.is_set():
+                    self._stopping.wait(self._backoff.next())
+                    continue
+                # At the end a passing fault is tried again, a Postgres that is not there is not waited for.
+                if not was_connected or self._stopped.wait(LAST_PAUSE):
                     break
-                self._stopping.wait(self._backoff.next())
                 continue
             if not moved and self._stopping.is_set():
                 break

@@ -54,11 +54,17 @@ SESSION: dict[str, str] = {
 
 
 def database_key(dsn: str) -> str:
-    """Return what tells this database from others, without user and password: a digest of host, port and name."""
+    """Return what tells this database from others, without user and password: a digest of host, port and name.
+
+    Raises ConfigurationError, which does not repeat the text: it may hold a password.
+    """
     try:
         parts = conninfo_to_dict(dsn)
-    except psycopg.Error as error:
-        raise ConfigurationError(f"Option dsn is not a connection string: {' '.join(str(error).split())}.") from None
+    except psycopg.Error:
+        raise ConfigurationError(
+            "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL) is not a connection string of Postgres; allowed: "
+            '"postgresql://user:password@host/database" or "host=… dbname=…".'
+        ) from None
     text = "\0".join(str(parts.get(name, "")) for name in ("host", "hostaddr", "port", "dbname"))
     return blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -44,7 +44,12 @@ def test_hits_of_parent_and_child_are_stored_once(dsn: str, tmp_path: Path, used
     if used_before:
         ask(app, "/before")
         expected.insert(0, "/before")
-    in_child(lambda: (ask(app, "/child"), app.close()))
+
+    def child() -> None:
+        ask(app, "/child")
+        app.close()
+
+    in_child(child)
     ask(app, "/parent")
     assert app.close()
     assert [row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits ORDER BY path")] == expected
