@@ -1,11 +1,6 @@
 """The journal: what is appended here survives the death of the process and is delivered by whoever comes next.
 
-A worker's journal is a folder of segments, held by a file lock for life. A segment is a header and frames:
-
-    MAGIC | length u32 | crc32 u32 | JSON {"journal", "segment", "columns"} | frame*
-    frame = length u32 | crc32 u32 | kind (1 byte) + row in COPY binary format
-
-A row's columns stand in the header, so that a later version can deliver what an earlier one wrote.
+A worker's journal is a folder of segments (see segment.py), held by a file lock for life.
 """
 
 from __future__ import annotations
@@ -13,38 +8,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
 import stat
-import struct
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
-from zlib import crc32
 
 from ..errors import JournalError, JournalFormatError
-from ..protocols import DAMAGED, DECISION, HIT, Batch, Frame
+from ..protocols import Batch, Frame
+from .segment import FRAME, Columns, create, path_of, read, read_header, split
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DATABASE = "database"  # the file beside a journal's segments that says where they go
-MAGIC = b"ASGIAJ\x01\n"
 SEGMENT_SIZE = 16 << 20
-MOST_FRAME = 1 << 20
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the tail
-_FRAME = struct.Struct("!II")
-_COUNT = struct.Struct("!h")
-
-_KINDS = (HIT, DECISION)
-Columns = Mapping[bytes, tuple[str, ...]]
-
-
-def frame(kind: bytes, row: bytes) -> bytes:
-    """Return a row as one frame, ready to append."""
-    record = kind + row
-    return _FRAME.pack(len(record), crc32(record)) + record
 
 
 class FileJournal:
@@ -96,7 +75,7 @@ class FileJournal:
     def prepare(self) -> None:
         """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError."""
         if self._next is None and self.size > SEGMENT_SIZE // 2:
-            self._next = _new_segment(self.path, self.id, self.segment + 1, self.columns)
+            self._next = create(self.path, self.id, self.segment + 1, self.columns)
 
     def sync(self) -> None:
         """Flush to disk what was appended since the last call."""
@@ -112,8 +91,8 @@ class FileJournal:
         while segment <= current:
             live = segment == current
             end = size if live else sizes.get(segment, 0)
-            path = _segment_path(self.path, segment)
-            if path.exists() and (batch := _read(path, offset, most, end)):
+            path = path_of(self.path, segment)
+            if path.exists() and (batch := read(path, offset, most, end)):
                 return batch
             if live:
                 return None
@@ -131,7 +110,7 @@ class FileJournal:
             for number in expired:
                 del self._delivered[number], self._sizes[number]
         for number in expired:
-            _segment_path(self.path, number).unlink(missing_ok=True)
+            path_of(self.path, number).unlink(missing_ok=True)
 
     def pending_bytes(self, segment: int, offset: int) -> int:
         """Return how many bytes lie behind a position."""
@@ -163,7 +142,7 @@ class FileJournal:
         hidden.mkdir(mode=0o700)
         held = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(held, fcntl.LOCK_EX)
-        opened = _new_segment(hidden, self.id, 1, self.columns)
+        opened = create(hidden, self.id, 1, self.columns)
         (hidden / DATABASE).write_text(self._database, "utf-8")
         hidden.rename(self.path)
         return held, opened
@@ -187,9 +166,9 @@ class MemoryJournal:
         with self._lock:
             if self.size + len(data) > self._limit:
                 raise JournalError("memory_full")
-            for record in _split(data):
-                self._end += len(record) + _FRAME.size
-                self._frames.append(Frame(record[:1], record[1:], self._end - len(record) - _FRAME.size, self._end))
+            for record in split(data):
+                self._end += len(record) + FRAME.size
+                self._frames.append(Frame(record[:1], record[1:], self._end - len(record) - FRAME.size, self._end))
             self.size += len(data)
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
@@ -227,18 +206,18 @@ class LeftOver:
         for number in self.segments:
             if number < segment:
                 continue
-            path = _segment_path(self.path, number)
-            if batch := _read(path, offset if number == segment else 0, most, None):
+            path = path_of(self.path, number)
+            if batch := read(path, offset if number == segment else 0, most, None):
                 return batch
         return None
 
     def set_aside(self) -> None:
         """Keep the segments that nobody here can read under a name that is not read again."""
         for number in self.segments:
-            path = _segment_path(self.path, number)
+            path = path_of(self.path, number)
             with open(path, "rb") as file:
                 try:
-                    _read_header(file.read(65_536), path)
+                    read_header(file.read(65_536), path)
                 except JournalFormatError:
                     path.rename(self.path.parent / f"{self.path.name}-{path.name}.unreadable")
         self.segments = sorted(int(file.stem) for file in self.path.glob("*.journal"))
@@ -301,134 +280,3 @@ def _private(root: Path) -> None:
     found = root.stat()
     if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
         raise JournalError(f"The journal folder {root} belongs to another user.")
-
-
-def _segment_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:08d}.journal"
-
-
-def _new_segment(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
-    header = json.dumps(
-        {
-            "journal": journal.hex(),
-            "segment": number,
-            "columns": {kind.decode(): list(names) for kind, names in columns.items()},
-        }
-    ).encode()
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-    path, data = _segment_path(folder, number), MAGIC + _FRAME.pack(len(header), crc32(header)) + header
-    opened = os.open(path, flags, 0o600)
-    try:
-        if os.write(opened, data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    except OSError:
-        # A segment with half a header would take frames that nobody can read.
-        os.close(opened)
-        path.unlink()
-        raise
-    return opened
-
-
-def _split(data: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(data):
-        length, _ = _FRAME.unpack_from(data, at)
-        yield data[at + _FRAME.size : at + _FRAME.size + length]
-        at += _FRAME.size + length
-
-
-def _read(path: Path, offset: int, most: int, end: int | None) -> Batch | None:
-    """Read frames of one segment; `end` bounds a living one, None reads a dead one to its last byte."""
-    with open(path, "rb") as file:
-        journal, segment, columns, body = _read_header(file.read(65_536), path)
-        start = max(offset, body)
-        file.seek(start)
-        # About 300 bytes a row: enough for the batch, bounded whatever the file holds.
-        data = (
-            file.read(min(most * 512 + MOST_FRAME, (end if end is not None else 1 << 62) - start))
-            if (end is None or end > start)
-            else b""
-        )
-        at_end = not file.read(1) if end is None else start + len(data) >= end
-    frames = list(islice(_frames(data, start, at_end, _marks(columns)), most))
-    return Batch(journal, segment, columns, frames, frames[-1].end) if frames else None
-
-
-def _marks(columns: Columns) -> list[bytes]:
-    """Return how the records of a segment begin: kind and number of columns."""
-    return [kind + _COUNT.pack(len(names)) for kind, names in columns.items() if kind in _KINDS]
-
-
-def _frames(data: bytes, base: int, at_end: bool, marks: Sequence[bytes]) -> Iterator[Frame]:
-    """Cut frames out of a segment's bytes. What lies between sound frames becomes DAMAGED ones.
-
-    Without the segment's end in sight, stops before a frame that reaches beyond the data.
-    """
-    at, size = 0, len(data)
-    while at < size:
-        # The sound frame, which is nearly every one: written out, for the writer shares its CPU with the app.
-        if at + 8 < size:
-            length, checksum = _FRAME.unpack_from(data, at)
-            stop = at + 8 + length
-            record = data[at + 8 : stop]
-            kind = record[:1]
-            if crc32(record) == checksum and kind in _KINDS and stop <= size:
-                yield Frame(kind, record[1:], base + at, base + stop)
-                at = stop
-                continue
-        end = _sound_end(data, at)
-        if not at_end and (end is not None or size - at < _FRAME.size):
-            return
-        gap = _next_sound(data, at + 1, at_end, marks)
-        for start in range(at, gap, MOST_FRAME):
-            upto = min(start + MOST_FRAME, gap)
-            yield Frame(DAMAGED, data[start:upto], base + start, base + upto)
-        at = gap
-
-
-def _sound_end(data: bytes, at: int) -> int | None:
-    """Return where the frame at a position ends: beyond the data when it may be sound, None when it is not."""
-    if at + _FRAME.size > len(data):
-        return None
-    length, checksum = _FRAME.unpack_from(data, at)
-    stop: int = at + _FRAME.size + length
-    if not 0 < length <= MOST_FRAME:
-        return None
-    if stop > len(data):
-        return stop
-    record = data[at + _FRAME.size : stop]
-    return stop if crc32(record) == checksum and record[:1] in _KINDS else None
-
-
-def _next_sound(data: bytes, at: int, at_end: bool, marks: Sequence[bytes]) -> int:
-    """Return where the next frame begins that is sound, or may be; without one, how far nothing can begin.
-
-    No visitor can fake one inside a row: a frame begins with a NUL, and no text has any.
-    """
-    size, found = len(data), []
-    for mark in marks:
-        here = data.find(mark, at + _FRAME.size)
-        while here >= 0:
-            stop = _sound_end(data, here - _FRAME.size)
-            if stop is not None and (stop <= size or not at_end):
-                found.append(here - _FRAME.size)
-                break
-            here = data.find(mark, here + 1)
-    # The last bytes may be the beginning of a frame whose mark is not read yet.
-    return min(found, default=size if at_end else max(at, size - _FRAME.size - 2))
-
-
-def _read_header(data: bytes, path: Path) -> tuple[bytes, int, dict[bytes, tuple[str, ...]], int]:
-    if not data.startswith(MAGIC):
-        raise JournalFormatError(f"{path.name} does not begin with this version's mark.")
-    try:
-        length, checksum = _FRAME.unpack_from(data, len(MAGIC))
-        body = len(MAGIC) + _FRAME.size + length
-        text = data[len(MAGIC) + _FRAME.size : body]
-        if crc32(text) != checksum:
-            raise JournalFormatError(f"{path.name} has a damaged header.")
-        header = json.loads(text)
-        columns = {kind.encode(): tuple(map(str, names)) for kind, names in header["columns"].items()}
-        return bytes.fromhex(header["journal"]), int(header["segment"]), columns, body
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise JournalFormatError(f"{path.name} has a header that cannot be read: {error}.") from error

@@ -14,7 +14,8 @@ from ..protocols import DECISION, HIT
 from ..settings import Settings
 from . import encoding
 from .encoding import NO_DECISION, NO_REFERRAL, NULL
-from .journal import FileJournal, MemoryJournal, frame
+from .journal import FileJournal, MemoryJournal
+from .segment import frame
 
 log = logging.getLogger("asgi_analytics")
 

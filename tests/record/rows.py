@@ -16,8 +16,8 @@ from asgi_analytics.clock import uuid7
 from asgi_analytics.model import Agent, Identity, Place, Referral
 from asgi_analytics.protocols import HIT, Batch, Frame
 from asgi_analytics.record import encoding
-from asgi_analytics.record.journal import frame
 from asgi_analytics.record.recorder import COLUMNS
+from asgi_analytics.record.segment import frame
 
 __all__ = ["COLUMNS", "NOW_US", "batch", "fetch", "hit", "hit_frame", "identity", "one"]
 

@@ -17,15 +17,14 @@ from asgi_analytics.errors import JournalError, JournalFormatError
 from asgi_analytics.protocols import DAMAGED, DECISION, HIT, Frame
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.journal import (
-    MAGIC,
     RETENTION,
     FileJournal,
     LeftOver,
     MemoryJournal,
     adopt,
-    frame,
     left_over_bytes,
 )
+from asgi_analytics.record.segment import MAGIC, MOST_FRAME, frame
 
 COLUMNS = {HIT: ("a", "b"), DECISION: ("c",)}
 NAME = b"j" * 16
@@ -228,7 +227,7 @@ def test_damage_of_many_megabytes_is_kept_in_pieces(journal: FileJournal) -> Non
     assert rows(found) == [0, 1, 2]
     lost = [one for one in found if one.kind == DAMAGED]
     assert sum(len(one.row) for one in lost) == 3 << 20
-    assert max(len(one.row) for one in lost) <= module.MOST_FRAME
+    assert max(len(one.row) for one in lost) <= MOST_FRAME
 
 
 def test_a_row_cannot_hold_a_frame_that_passes_for_one(journal: FileJournal) -> None:

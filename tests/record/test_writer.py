@@ -14,8 +14,9 @@ from asgi_analytics.clock import SystemClock
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.errors import StoreUnavailable
 from asgi_analytics.protocols import HIT
-from asgi_analytics.record.journal import FileJournal, frame
+from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
+from asgi_analytics.record.segment import frame
 from asgi_analytics.record.writer import Backoff, Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.store.postgres import PostgresStore

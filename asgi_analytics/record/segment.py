@@ -1,0 +1,165 @@
+"""A segment of a journal: a header and frames.
+
+    MAGIC | length u32 | crc32 u32 | JSON {"journal", "segment", "columns"} | frame*
+    frame = length u32 | crc32 u32 | kind (1 byte) + row in COPY binary format
+
+A row's columns stand in the header, so that a later version can deliver what an earlier one wrote.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from zlib import crc32
+
+from ..errors import JournalFormatError
+from ..protocols import DAMAGED, DECISION, HIT, Batch, Frame
+
+MAGIC = b"ASGIAJ\x01\n"
+MOST_FRAME = 1 << 20
+FRAME = struct.Struct("!II")
+_COUNT = struct.Struct("!h")
+_KINDS = (HIT, DECISION)
+Columns = Mapping[bytes, tuple[str, ...]]
+
+
+def frame(kind: bytes, row: bytes) -> bytes:
+    """Return a row as one frame, ready to append."""
+    record = kind + row
+    return FRAME.pack(len(record), crc32(record)) + record
+
+
+def path_of(folder: Path, number: int) -> Path:
+    return folder / f"{number:08d}.journal"
+
+
+def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
+    header = json.dumps(
+        {
+            "journal": journal.hex(),
+            "segment": number,
+            "columns": {kind.decode(): list(names) for kind, names in columns.items()},
+        }
+    ).encode()
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    path, data = path_of(folder, number), MAGIC + FRAME.pack(len(header), crc32(header)) + header
+    opened = os.open(path, flags, 0o600)
+    try:
+        if os.write(opened, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    except OSError:
+        # A segment with half a header would take frames that nobody can read.
+        os.close(opened)
+        path.unlink()
+        raise
+    return opened
+
+
+def split(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        length, _ = FRAME.unpack_from(data, at)
+        yield data[at + FRAME.size : at + FRAME.size + length]
+        at += FRAME.size + length
+
+
+def read(path: Path, offset: int, most: int, end: int | None) -> Batch | None:
+    """Read frames of one segment; `end` bounds a living one, None reads a dead one to its last byte."""
+    with open(path, "rb") as file:
+        journal, segment, columns, body = read_header(file.read(65_536), path)
+        start = max(offset, body)
+        file.seek(start)
+        # About 300 bytes a row: enough for the batch, bounded whatever the file holds.
+        data = (
+            file.read(min(most * 512 + MOST_FRAME, (end if end is not None else 1 << 62) - start))
+            if (end is None or end > start)
+            else b""
+        )
+        at_end = not file.read(1) if end is None else start + len(data) >= end
+    frames = list(islice(_frames(data, start, at_end, _marks(columns)), most))
+    return Batch(journal, segment, columns, frames, frames[-1].end) if frames else None
+
+
+def _marks(columns: Columns) -> list[bytes]:
+    """Return how the records of a segment begin: kind and number of columns."""
+    return [kind + _COUNT.pack(len(names)) for kind, names in columns.items() if kind in _KINDS]
+
+
+def _frames(data: bytes, base: int, at_end: bool, marks: Sequence[bytes]) -> Iterator[Frame]:
+    """Cut frames out of a segment's bytes. What lies between sound frames becomes DAMAGED ones.
+
+    Without the segment's end in sight, stops before a frame that reaches beyond the data.
+    """
+    at, size = 0, len(data)
+    while at < size:
+        # The sound frame, which is nearly every one: written out, for the writer shares its CPU with the app.
+        if at + 8 < size:
+            length, checksum = FRAME.unpack_from(data, at)
+            stop = at + 8 + length
+            record = data[at + 8 : stop]
+            kind = record[:1]
+            if crc32(record) == checksum and kind in _KINDS and stop <= size:
+                yield Frame(kind, record[1:], base + at, base + stop)
+                at = stop
+                continue
+        end = _sound_end(data, at)
+        if not at_end and (end is not None or size - at < FRAME.size):
+            return
+        gap = _next_sound(data, at + 1, at_end, marks)
+        for start in range(at, gap, MOST_FRAME):
+            upto = min(start + MOST_FRAME, gap)
+            yield Frame(DAMAGED, data[start:upto], base + start, base + upto)
+        at = gap
+
+
+def _sound_end(data: bytes, at: int) -> int | None:
+    """Return where the frame at a position ends: beyond the data when it may be sound, None when it is not."""
+    if at + FRAME.size > len(data):
+        return None
+    length, checksum = FRAME.unpack_from(data, at)
+    stop: int = at + FRAME.size + length
+    if not 0 < length <= MOST_FRAME:
+        return None
+    if stop > len(data):
+        return stop
+    record = data[at + FRAME.size : stop]
+    return stop if crc32(record) == checksum and record[:1] in _KINDS else None
+
+
+def _next_sound(data: bytes, at: int, at_end: bool, marks: Sequence[bytes]) -> int:
+    """Return where the next frame begins that is sound, or may be; without one, how far nothing can begin.
+
+    No visitor can fake one inside a row: a frame begins with a NUL, and no text has any.
+    """
+    size, found = len(data), []
+    for mark in marks:
+        here = data.find(mark, at + FRAME.size)
+        while here >= 0:
+            stop = _sound_end(data, here - FRAME.size)
+            if stop is not None and (stop <= size or not at_end):
+                found.append(here - FRAME.size)
+                break
+            here = data.find(mark, here + 1)
+    # The last bytes may be the beginning of a frame whose mark is not read yet.
+    return min(found, default=size if at_end else max(at, size - FRAME.size - 2))
+
+
+def read_header(data: bytes, path: Path) -> tuple[bytes, int, dict[bytes, tuple[str, ...]], int]:
+    if not data.startswith(MAGIC):
+        raise JournalFormatError(f"{path.name} does not begin with this version's mark.")
+    try:
+        length, checksum = FRAME.unpack_from(data, len(MAGIC))
+        body = len(MAGIC) + FRAME.size + length
+        text = data[len(MAGIC) + FRAME.size : body]
+        if crc32(text) != checksum:
+            raise JournalFormatError(f"{path.name} has a damaged header.")
+        header = json.loads(text)
+        columns = {kind.encode(): tuple(map(str, names)) for kind, names in header["columns"].items()}
+        return bytes.fromhex(header["journal"]), int(header["segment"]), columns, body
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise JournalFormatError(f"{path.name} has a header that cannot be read: {error}.") from error
