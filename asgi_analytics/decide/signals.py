@@ -13,6 +13,7 @@ from .window import estimate
 HOUR = 3600.0  # seconds
 MIN_STEPS = 12
 MIN_GAPS = 5
+MIN_COVERED = 5  # page loads: a visit of fewer is none that covers a site
 
 # visitor, site, the site's configured number of pages (0: learned), now → value, or None where it cannot be told
 Measure = Callable[[Actor, Site, int, float], float | None]
@@ -95,7 +96,12 @@ SIGNALS = (
         "{value:.10g} page loads{each} in this session (limit {limit:g})",
         least=lambda threshold: threshold,
     ),
-    Signal("high_page_coverage", page_coverage, "{value:.1f} % of the site's pages loaded{each} (limit {limit:g} %)"),
+    Signal(
+        "high_page_coverage",
+        page_coverage,
+        "{value:.1f} % of the site's pages loaded{each} (limit {limit:g} %)",
+        least=lambda threshold: MIN_COVERED,
+    ),
     Signal(
         "sequential_navigation",
         sequential_navigation,

@@ -45,11 +45,13 @@ class Policy:
     bot_score: int
     further_loads: float  # page loads per person that make an unchanged score count again
     rules: tuple[signals.Rule, ...]
+    quiet_until: int  # page loads of a session from which a further one can raise a signal
     site_pages: int  # 0: learned
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
         """Derive the policy from checked settings."""
+        rules = signals.rules(settings.signal_points, settings.signal_thresholds)
         return cls(
             enforce=settings.mode == "enforce",
             quotas=settings.limits,
@@ -61,7 +63,8 @@ class Policy:
             cooldown=settings.cooldown,
             bot_score=settings.bot_score,
             further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
-            rules=signals.rules(settings.signal_points, settings.signal_thresholds),
+            rules=rules,
+            quiet_until=min((rule.least for rule in rules if rule.least > 0), default=0),
             site_pages=settings.site_pages,
         )
 
@@ -168,6 +171,8 @@ def judge(visitor: Actor, answer: Answer, site: Site, policy: Policy, decision: 
             return
     elif not answer.page or not load_page(facts, answer, site, now):
         return
+    elif 1 < facts.page_loads < policy.quiet_until and facts.hurried == facts.page_loads:
+        return  # what the first page load did not raise, the next few cannot
     signals.evaluate(visitor, policy.rules, site, policy.site_pages, now)
     decision.score = visitor.score
     reasons = throttle.new_evidence(visitor, policy.bot_score, policy.further_loads, now)

@@ -58,7 +58,7 @@ def test_coverage_of_a_learned_site_waits_until_others_loaded_more() -> None:
 
 
 def test_nobody_covers_more_than_the_whole_site() -> None:
-    visitor = Actor([], behaviour=Behaviour(distinct_pages=40))
+    visitor = Actor([], behaviour=Behaviour(page_loads=40, distinct_pages=40))
     signals.evaluate(visitor, RULES, Site(), 10, START)
     assert visitor.signals[0].text == "100.0 % of the site's pages loaded (limit 60 %)"
 
