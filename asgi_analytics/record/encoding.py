@@ -129,7 +129,8 @@ def hit_head(
     """Encode the columns `id` to `level`; `time_us` is wall time in microseconds since 1970."""
     try:
         return _HIT_HEAD.pack(
-            _COLUMNS, 16, hit_id, 8, time_us - EPOCH_US, 1, page_view, 8, duration_us, 8, bytes_sent,
+            _COLUMNS, 16, hit_id, 8, time_us - EPOCH_US if 0 <= time_us < _LAST_US else _timestamp(time_us),
+            1, page_view, 8, duration_us, 8, bytes_sent,
             2, score if score < 32767 else 32767, 2, level,
         )  # fmt: skip
     except struct.error:  # out of range: rare enough to pay for only then

@@ -159,6 +159,8 @@ class Writer:
 
     def _write(self) -> None:
         while True:
+            # Asked before the look at the journal: what comes in between must not be left behind.
+            stopping = self._stopping.is_set()
             try:
                 moved = self._cycle()
             except StoreError as error:
@@ -171,7 +173,7 @@ class Writer:
                 if not was_connected or self._stopped.wait(LAST_PAUSE):
                     break
                 continue
-            if not moved and self._stopping.is_set():
+            if not moved and stopping:
                 break
             if not moved:
                 self._stopping.wait(self._age)
