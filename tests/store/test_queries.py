@@ -48,7 +48,7 @@ def test_every_query_is_understood_by_postgres(connection: psycopg.Connection, f
     connection.execute(command, prepare=False)
 
 
-@pytest.mark.parametrize("file", {file for file, _ in QUERIES}, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted({file for file, _ in QUERIES}), ids=lambda file: file.stem)
 def test_names_are_not_used_twice(file: Path) -> None:
     names = re.findall(r"^-- name: (\w+)", file.read_text("utf-8"), re.MULTILINE)
     assert len(names) == len(set(names))
