@@ -70,9 +70,7 @@ class Exchange:
         elif kind not in _LAST or message.get("more_body"):
             return self._send(message)
         self.end("complete")
-        if self._engine.syncs:
-            return self._send_synced(message)
-        return self._send(message)
+        return self._last(message)
 
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
@@ -91,6 +89,7 @@ class Exchange:
         if not message["type"].endswith(".start"):
             self._first_byte = self._elapsed_us()
             self.end("refused")
+            return self._last(message)
         return self._send(message)
 
     def end(self, outcome: str | None = None) -> None:
@@ -179,10 +178,17 @@ class Exchange:
     def _close_code(self) -> int | None:
         return None
 
+    def _last(self, message: Message) -> Awaitable[None]:
+        """Pass the message on that ends the answer: the row is in the journal, and with "fsync" on the disk."""
+        return self._send_synced(message) if self._engine.syncs else self._send(message)
+
     async def _send_synced(self, message: Message) -> None:
         journal = self._engine.recorder.journal
         if journal is not None:
-            await to_thread.run_sync(journal.sync)
+            try:
+                await to_thread.run_sync(journal.sync)
+            except OSError as error:  # a disk that fails must not cost the visitor the answer
+                self._engine.failed("sync", error)
         await self._send(message)
 
 
@@ -232,6 +238,7 @@ class WebSocketExchange(Exchange):
             if self._status is None:
                 self._status, self._first_byte = 403, self._elapsed_us()
             self.end("complete")
+            return self._last(message)
         return self._send(message)
 
     async def _received(self) -> Message:

@@ -142,7 +142,6 @@ class Throttle:
     spent_hurried: int = 0
     spent_requests: int = 0
     spent_errors: int = 0
-    refused: bool = False  # the last verdict was a refusal
 
 
 @dataclass(slots=True)

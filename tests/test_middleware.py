@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,30 @@ def test_each_durability_delivers_at_close(dsn: str, durability: str) -> None:
     with wrapped(page(), dsn, durability=durability) as wrap:
         assert [get(wrap, f"/{number}").body for number in range(3)] == [b"<h1>hello</h1>"] * 3
     assert len(rows(dsn)) == 3
+
+
+def test_fsync_flushes_before_the_last_byte_of_answers_and_refusals(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    flush = os.fdatasync
+
+    def noted(descriptor: int) -> None:
+        flush(descriptor)
+        order.append("flush")
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        order.append(message["type"])
+
+    with wrapped(page(), dsn, durability="fsync", limits="1/minute") as wrap:
+        for _ in range(2):
+            order.clear()
+            scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
+            asyncio.run(wrap(scope, receive, send))
+            assert order.index("flush") < order.index("http.response.body")
 
 
 def test_an_unhandled_error_is_a_row_with_status_500(dsn: str) -> None:

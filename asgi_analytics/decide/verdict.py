@@ -34,7 +34,6 @@ _NOBODY = (Throttle(), Behaviour(), Window())
 class Policy:
     """What the settings mean for verdicts, computed once."""
 
-    enforce: bool
     quotas: tuple[Quota, ...]
     network_quotas: tuple[Quota, ...]
     limits: tuple[Limits, ...]  # of the visitor, one per throttle level
@@ -53,7 +52,6 @@ class Policy:
         """Derive the policy from checked settings."""
         rules = signals.rules(settings.signal_points, settings.signal_thresholds)
         return cls(
-            enforce=settings.mode == "enforce",
             quotas=settings.limits,
             network_quotas=settings.network_limits,
             limits=tuple(_limits(settings.limits, level) for level in LEVELS),
@@ -144,7 +142,6 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
         for counter in (*visitor.windows, *network.windows):
             counter.count -= 1
         return _refuse_quota(visitor, network, policy, units, resets, previous, now)
-    state.refused = False
     decision = Decision(False, level, visitor.score, tuple(units), tuple(resets))
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
@@ -203,7 +200,6 @@ def _apply_level(visitor: Actor, policy: Policy, decision: Decision, now: float)
 
 def _refuse_blocked(visitor: Actor, policy: Policy, previous: ThrottleLevel | None, now: float) -> Decision:
     state = visitor.throttle
-    state.refused = True
     seconds, count = _rest(visitor, policy, now), len(policy.quotas)
     nothing, resets = (0,) * count, (seconds,) * count
     decision = Decision(True, BLOCKED, visitor.score, nothing, resets, seconds, ("throttle",), state.reasons)
@@ -222,7 +218,6 @@ def _refuse_quota(
     now: float,
 ) -> Decision:
     """Refuse for every quota that is used up: negative `units`. Such a quota resets when one unit fits again."""
-    visitor.throttle.refused = True
     level = visitor.throttle.level
     waits: list[int] = []
     violated: list[str] = []

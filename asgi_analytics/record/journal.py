@@ -43,6 +43,8 @@ class FileJournal:
         self.size = os.fstat(self._fd).st_size  # committed bytes of the open segment
         self.backlog = 0  # bytes of closed segments that are not delivered yet
         self._dirty = False
+        self._retired: list[int] = []  # descriptors of rotated segments that are not flushed yet
+        self._syncing = threading.Lock()
         self._sizes: dict[int, int] = {}  # of closed segments
         self._delivered: dict[int, float] = {}  # segment → when
 
@@ -65,7 +67,7 @@ class FileJournal:
 
     def _rotate(self) -> None:
         assert self._next is not None
-        os.close(self._fd)
+        self._retired.append(self._fd)  # closed when its last rows are on the disk
         self._sizes[self.segment] = self.size
         self.backlog += self.size
         self._fd, self._next = self._next, None
@@ -78,11 +80,22 @@ class FileJournal:
             self._next = create(self.path, self.id, self.segment + 1, self.columns)
 
     def sync(self) -> None:
-        """Flush to disk what was appended since the last call."""
-        if self._dirty:
-            self._dirty = False
-            with contextlib.suppress(OSError):  # the segment was rotated away meanwhile: the kernel has its pages
-                os.fdatasync(self._fd) if hasattr(os, "fdatasync") else os.fsync(self._fd)
+        """Flush to disk all that was appended before this call. Raises OSError. Never called on an event loop."""
+        with self._syncing:  # who comes while another flushes waits: its own rows may be among those
+            with self._lock:
+                descriptors, self._retired = self._retired, []
+                if self._dirty and self._fd >= 0:
+                    descriptors.append(os.dup(self._fd))
+                self._dirty = False
+            try:
+                for descriptor in descriptors:
+                    _flush(descriptor)
+            except OSError:
+                self._dirty = True
+                raise
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames from a position on, or None when there is nothing yet."""
@@ -129,11 +142,11 @@ class FileJournal:
 
     def abandon(self) -> None:
         """Close the files without touching the lock: after a fork they are the parent's."""
-        for descriptor in (self._fd, self._next, self._held):
+        for descriptor in (self._fd, self._next, self._held, *self._retired):
             if descriptor is not None and descriptor >= 0:
                 os.close(descriptor)
         self._fd = self._held = -1
-        self._next = None
+        self._next, self._retired = None, []
 
     def _create(self, root: Path) -> tuple[int, int]:
         _private(root)
@@ -273,6 +286,10 @@ def _try_lock(path: Path) -> int | None:
         pass
     os.close(held)
     return None
+
+
+def _flush(descriptor: int) -> None:
+    os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
 
 
 def _private(root: Path) -> None:

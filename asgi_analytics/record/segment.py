@@ -52,12 +52,22 @@ def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
     try:
         if os.write(opened, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        _flush_name(folder)
     except OSError:
         # A segment with half a header would take frames that nobody can read.
         os.close(opened)
         path.unlink()
         raise
     return opened
+
+
+def _flush_name(folder: Path) -> None:
+    """Flush the folder: a segment whose name a power cut takes away holds its rows for nobody."""
+    opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def split(data: bytes) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -407,3 +408,43 @@ def test_a_journal_for_another_database_is_left_alone(tmp_path: Path) -> None:
     assert list(adopt(tmp_path, "blog")) == []
     (found,) = adopt(tmp_path, "shop")
     assert found.id == NAME
+
+
+def test_a_rotated_segment_is_flushed_too(
+    journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    fill(journal, 40)
+    written = {file.stat().st_ino for file in journal.path.glob("*.journal") if int(file.stem) <= journal.segment}
+    assert len(written) > 2
+    journal.sync()
+    assert set(flushed) == written
+    journal.sync()
+    assert len(flushed) == len(written), "nothing came since"
+
+
+def test_who_syncs_while_another_flushes_waits_for_the_end_of_it(
+    journal: FileJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(descriptor: int) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    fill(journal, 1)
+    threading.Thread(target=journal.sync).start()
+    assert begun.wait(10)
+
+    def follow() -> None:
+        journal.sync()
+        done.set()
+
+    second = threading.Thread(target=follow)
+    second.start()
+    assert not done.wait(0.05)
+    go_on.set()
+    second.join(10)
+    assert done.is_set()
