@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from itertools import count
 
 
 class SystemClock:
@@ -15,7 +16,15 @@ class SystemClock:
 
 
 _random = random.Random(os.urandom(16))  # noqa: S311 - ids, not secrets
-os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(16)))
+
+
+def _after_fork() -> None:
+    global _tails
+    _random.seed(os.urandom(16))
+    _tails = count(_first_tail())
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def uuid7(time_ns: int) -> bytes:
@@ -23,6 +32,21 @@ def uuid7(time_ns: int) -> bytes:
     bits = _random.getrandbits(74)
     value = (time_ns // 1_000_000 & 0xFFFF_FFFF_FFFF) << 80 | 0x7000 << 64 | (bits >> 62) << 64
     return (value | 0x8000_0000_0000_0000 | bits & 0x3FFF_FFFF_FFFF_FFFF).to_bytes(16, "big")
+
+
+def _first_tail() -> int:
+    return 1 << 63 | _random.getrandbits(61)
+
+
+_tails = count(_first_tail())
+
+
+def uuid7_halves(time_ns: int) -> tuple[int, int]:
+    """Return a UUID version 7 as two 64-bit numbers: milliseconds, then a counter that begins at a random number.
+
+    The counter is RFC 9562 section 6.2, method 1: as unique as `uuid7`, and cheaper, but not unguessable.
+    """
+    return (time_ns // 1_000_000 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000, next(_tails)
 
 
 def random_bytes(count: int) -> bytes:

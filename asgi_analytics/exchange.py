@@ -1,4 +1,4 @@
-"""One request on its way through the app: what is sent passes here, is measured, and becomes a row."""
+"""One request on its way: identified and judged, then what is sent passes here, is measured, and becomes a row."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from anyio import to_thread
 
 from .clock import uuid7
-from .decide.verdict import judge, pass_by
+from .decide.verdict import admit, begin_session, count_session, judge
 from .engine import Engine
 from .identify.referral import clean_query, read_referral
-from .identify.request import content_type, is_inner, is_page, is_shared, route_template
-from .model import Answer, Decision, Referral, Visitor
+from .identify.request import is_inner, is_page, is_shared, route_template
+from .model import Analytics, Decision, Hit, Referral, Visitor
 from .respond import CLOSED_STATUS, OURS, with_fields
 
 Scope = MutableMapping[str, Any]
@@ -20,17 +20,65 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+KEY = "analytics"  # in scope["state"]
+INSIDE = "asgi_analytics"  # in the scope handed on: somebody further out has this request already
 
-class Exchange:
-    """An HTTP request and its answer. All state of the request lives here."""
+
+def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+    """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
+    try:
+        now, time_ns = engine.monotonic(), engine.clock.time_ns()
+        if not engine.started:
+            engine.start()
+        headers: dict[bytes, bytes] = dict(scope.get("headers") or ())
+        visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
+        if began:
+            begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
+        if visitor.learnt is not None:
+            engine.take_in(visitor, began, now, time_ns)
+        decision = admit(visitor.actor, visitor.network, engine.policy, now)
+        if decision.refused or decision.previous_level is not None:
+            decision.id = uuid7(time_ns)
+            engine.state.level_changed(visitor)
+        inner = _with_findings(scope, Analytics(visitor, decision))
+        if scope["type"] == "websocket":
+            socket = WebSocketExchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
+            socket.receive = socket.receiving()
+            return socket
+        if engine.steps.are_due():
+            timed = TimedExchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
+            timed.began()
+            return timed
+        return Exchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
+    except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
+        engine.failed("identify and decide", error)
+        return None
+
+
+def _with_findings(scope: Scope, findings: Analytics) -> Scope:
+    """Return a copy of the scope with our findings in its state; the scope itself stays as it was.
+
+    The state dict is shared with whoever is further out, as request.state is meant to be. Where our key is in it
+    already, a server shares one dict among requests: then this request gets a copy.
+    """
+    inner = dict(scope)
+    state = scope.get("state")
+    if state is None:
+        inner["state"] = {KEY: findings}
+    elif KEY in state:
+        inner["state"] = {**state, KEY: findings}
+    else:
+        state[KEY] = findings
+    inner[INSIDE] = True
+    return inner
+
+
+class Exchange(Hit):
+    """An HTTP request and its answer. All state of the request lives here; at its end it becomes a row."""
 
     # Defaults here rather than in __init__: most requests change few of them.
-    _status: Any = None
-    _first_byte: int | None = None
-    _page = False
     _inner = False
     _recorded = False
-    bytes_sent = 0
 
     def __init__(
         self,
@@ -44,17 +92,18 @@ class Exchange:
         now: float,
         time_ns: int,
     ) -> None:
-        self._engine = engine
-        self.scope = scope
-        # Now, for the app may rewrite its scope: the row tells what was asked for.
-        self._path, self._method = scope["path"], scope.get("method", "WEBSOCKET")
-        self._headers = headers
-        self.receive = receive
-        self._send = send
-        self._visitor = visitor
+        self.visitor = visitor
         self.decision = decision
+        self.time_ns = time_ns
+        # Now, for the app may rewrite its scope: the row tells what was asked for.
+        self.path = scope["path"]
+        self.method = scope.get("method", "WEBSOCKET")
+        self.scope = scope
+        self.receive = receive
+        self._engine = engine
+        self._headers = headers
+        self._send = send
         self._started_at = now
-        self._time_ns = time_ns
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on; the row is in the journal before the last one is."""
@@ -83,11 +132,11 @@ class Exchange:
 
     def _refused(self, message: Message) -> Awaitable[None]:
         if message["type"] == "websocket.close":
-            self._status = CLOSED_STATUS
-        self._status = message.get("status", self._status)
+            self.status = CLOSED_STATUS
+        self.status = message.get("status", self.status)
         self.bytes_sent += len(message.get("body", b""))
         if not message["type"].endswith(".start"):
-            self._first_byte = self._elapsed_us()
+            self.first_byte_us = self._elapsed_us()
             self.end("refused")
             return self._last(message)
         return self._send(message)
@@ -98,7 +147,8 @@ class Exchange:
             return
         self._recorded = True
         try:
-            self._record(outcome or ("error" if self._status is None else "aborted"))
+            self.outcome = outcome or ("error" if self.status is None else "aborted")
+            self._record()
         except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
             self._engine.failed("record", error)
 
@@ -107,18 +157,19 @@ class Exchange:
         engine = self._engine
         try:
             now = engine.monotonic()
-            self._first_byte = int((now - self._started_at) * 1e6)
-            self._status = status = message["status"]
+            self.first_byte_us = int((now - self._started_at) * 1e6)
+            self.status = status = message["status"]
             headers = list(message.get("headers") or ())
             names = dict(headers)
-            self._page = page = is_page(self._method, self._headers, status, content_type(names))
-            if page or (isinstance(status, int) and status >= 400):
-                self._judge(status, now)
-            else:
-                pass_by(self._visitor.actor, self.decision)
+            page = self.method == "GET" and is_page(self._headers, status, names)
+            if page or (type(status) is int and status >= 400):
+                self.page_view = page
+                self._judge(status, page, now)
+            elif not self.decision.refused:
+                self.visitor.actor.behaviour.requests += 1
             fields = engine.responder.fields(self.decision)
-            if self._visitor.cookie is not None and status != 304 and not is_shared(names):
-                fields.append((b"set-cookie", self._visitor.cookie))
+            if self.visitor.cookie is not None and status != 304 and not is_shared(names):
+                fields.append((b"set-cookie", self.visitor.cookie))
             if OURS.isdisjoint(names):
                 headers += fields
                 message = {**message, "headers": headers}
@@ -128,44 +179,35 @@ class Exchange:
             engine.failed("judge and respond", error)
         return message
 
-    def _judge(self, status: int, now: float) -> None:
-        decision, visitor, engine, page = self.decision, self._visitor, self._engine, self._page
+    def _judge(self, status: int, page: bool, now: float) -> None:
+        decision, visitor, engine = self.decision, self.visitor, self._engine
         self._inner = inner = is_inner(self._headers)
-        answer = Answer(status, page, self._path, page and not inner, inner)
         before = decision.previous_level
-        judge(visitor.actor, answer, engine.site, engine.policy, decision, now)
+        judge(visitor.actor, status, page, self.path, inner, engine.site, engine.policy, decision, now)
         if decision.previous_level is not before:
             if decision.id is None:
-                decision.id = uuid7(self._time_ns)
+                decision.id = uuid7(self.time_ns)
             engine.state.level_changed(visitor)
 
     def _elapsed_us(self) -> int:
         return int((self._engine.monotonic() - self._started_at) * 1e6)
 
-    def _record(self, outcome: str) -> None:
+    def _record(self) -> None:
         scope, engine = self.scope, self._engine
         if not engine.started:  # stopped while the app was at it
             engine.start()
+        self.duration_us = int((engine.monotonic() - self._started_at) * 1e6)
         query = scope.get("query_string")
-        status = self._status
-        engine.recorder.hit(
-            self._visitor,
-            self.decision,
-            self._time_ns,
-            self._method,
-            self._path,
-            outcome,
-            self._page,
-            500 if status is None and outcome == "error" else status,
-            int((engine.monotonic() - self._started_at) * 1e6),
-            self._first_byte,
-            self.bytes_sent,
-            route=route_template(scope) if "route" in scope or "path_template" in scope else None,
-            query=clean_query(query) if query and engine.keeps_query else None,
-            # A page that was linked from this site, without a campaign, came from nowhere new.
-            referral=self._referral(query or b"") if self._page and (query or not self._inner) else None,
-            close_code=self._close_code(),
-        )
+        if "route" in scope or "path_template" in scope:
+            self.route = route_template(scope)
+        if query and engine.keeps_query:
+            self.query = clean_query(query)
+        # A page that was linked from this site, without a campaign, came from nowhere new.
+        if self.page_view and (query or not self._inner):
+            self.referral = self._referral(query or b"")
+        if self.status is None and self.outcome == "error":
+            self.status = 500
+        engine.recorder.hit(self)
 
     def _referral(self, query: bytes) -> Referral:
         referer, host = self._headers.get(b"referer"), self._headers.get(b"host")
@@ -174,9 +216,6 @@ class Exchange:
             referer.decode("latin-1") if referer else None,
             host.decode("latin-1") if host else None,
         )
-
-    def _close_code(self) -> int | None:
-        return None
 
     def _last(self, message: Message) -> Awaitable[None]:
         """Pass the message on that ends the answer: the row is in the journal, and with "fsync" on the disk."""
@@ -195,9 +234,9 @@ class Exchange:
 class TimedExchange(Exchange):
     """One in many requests is timed, so that `stats()` can tell what our own steps cost."""
 
-    def __init__(self, engine: Engine, *rest: Any) -> None:
-        super().__init__(engine, *rest)
-        engine.steps.add("identify_and_decide", engine.monotonic() - self._started_at)
+    def began(self) -> None:
+        """Take in what identifying and deciding cost."""
+        self._engine.steps.add("identify_and_decide", self._engine.monotonic() - self._started_at)
 
     def _answered(self, message: Message) -> Message:
         began = self._engine.monotonic()
@@ -205,9 +244,9 @@ class TimedExchange(Exchange):
         self._engine.steps.add("judge_and_respond", self._engine.monotonic() - began)
         return message
 
-    def _record(self, outcome: str) -> None:
+    def _record(self) -> None:
         began = self._engine.monotonic()
-        super()._record(outcome)
+        super()._record()
         self._engine.steps.add("record", self._engine.monotonic() - began)
 
 
@@ -218,11 +257,18 @@ _LAST = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
 class WebSocketExchange(Exchange):
     """A websocket from handshake to close: one row, written when either side closes it."""
 
-    def __init__(self, engine: Engine, scope: Scope, headers: Any, receive: Receive, *rest: Any) -> None:
-        super().__init__(engine, scope, headers, receive, *rest)
-        self._code: int | None = None
-        self._receive = receive
-        self.receive = self._received
+    def receiving(self) -> Receive:
+        """Return what the app receives by: it tells us when the visitor has gone."""
+        receive = self.receive
+
+        async def received() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                self.close_code = message.get("code", 1005)
+                self.end("complete")
+            return message
+
+        return received
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on, untouched."""
@@ -230,23 +276,13 @@ class WebSocketExchange(Exchange):
         if kind == "websocket.send":
             self.bytes_sent += len(message.get("text") or message.get("bytes") or "")
         elif kind == "websocket.accept":
-            self._status, self._first_byte = 101, self._elapsed_us()
+            self.status, self.first_byte_us = 101, self._elapsed_us()
         elif kind == "websocket.http.response.start":
-            self._status, self._first_byte = message.get("status"), self._elapsed_us()
+            self.status, self.first_byte_us = message.get("status"), self._elapsed_us()
         elif kind == "websocket.close":
-            self._code = message.get("code", 1000)
-            if self._status is None:
-                self._status, self._first_byte = 403, self._elapsed_us()
+            self.close_code = message.get("code", 1000)
+            if self.status is None:
+                self.status, self.first_byte_us = 403, self._elapsed_us()
             self.end("complete")
             return self._last(message)
         return self._send(message)
-
-    async def _received(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "websocket.disconnect":
-            self._code = message.get("code", 1005)
-            self.end("complete")
-        return message
-
-    def _close_code(self) -> int | None:
-        return self._code

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Unpack
 
 from anyio import to_thread
 
-from .clock import uuid7
-from .decide.verdict import admit, begin_session, count_session
 from .engine import Engine, resolve_dsn
-from .exchange import Exchange, TimedExchange, WebSocketExchange
-from .model import Analytics
+from .exchange import INSIDE, Message, Receive, Scope, Send, begin
 from .settings import Options, Settings
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+__all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]
+
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-KEY = "analytics"  # in scope["state"]
-INSIDE = "asgi_analytics"  # in the scope handed on: somebody further out has this request already
 STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
 
 
@@ -46,7 +39,7 @@ class AnalyticsMiddleware:
             return await self._lifespan(scope, receive, send)
         if (kind != "http" and kind != "websocket") or INSIDE in scope or (self._filters and self._is_excluded(scope)):
             return await self.app(scope, receive, send)
-        exchange = self._begin(scope, receive, send)
+        exchange = begin(self._engine, scope, receive, send)
         if exchange is None:
             return await self.app(scope, receive, send)
         if exchange.decision.refused and self._enforce:
@@ -68,32 +61,6 @@ class AnalyticsMiddleware:
     def close(self) -> bool:
         """Deliver what is left and stop the background threads. Only needed where no lifespan events come."""
         return self._engine.stop()
-
-    def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-        """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
-        engine = self._engine
-        try:
-            now, time_ns = engine.monotonic(), engine.clock.time_ns()
-            if not engine.started:
-                engine.start()
-            headers = dict(scope.get("headers") or ())
-            visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
-            if began:
-                begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
-            if visitor.learnt is not None:
-                engine.take_in(visitor, began, now, time_ns)
-            decision = admit(visitor.actor, visitor.network, engine.policy, now)
-            if decision.refused or decision.previous_level is not None:
-                decision.id = uuid7(time_ns)
-                engine.state.level_changed(visitor)
-            inner = _with_findings(scope, Analytics(visitor, decision))
-            make: type[Exchange] = TimedExchange if engine.steps.are_due() else Exchange
-            if scope["type"] == "websocket":
-                make = WebSocketExchange
-            return make(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
-        except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
-            engine.failed("identify and decide", error)
-            return None
 
     def _is_excluded(self, scope: Scope) -> bool:
         settings = self.settings
@@ -121,21 +88,3 @@ class AnalyticsMiddleware:
             await to_thread.run_sync(act, *arguments)
         except Exception as error:  # noqa: BLE001 - as in _begin
             self._engine.failed(where, error)
-
-
-def _with_findings(scope: Scope, findings: Analytics) -> Scope:
-    """Return a copy of the scope with our findings in its state; the scope itself stays as it was.
-
-    The state dict is shared with whoever is further out, as request.state is meant to be. Where our key is in it
-    already, a server shares one dict among requests: then this request gets a copy.
-    """
-    inner = dict(scope)
-    state = scope.get("state")
-    if state is None:
-        inner["state"] = {KEY: findings}
-    elif KEY in state:
-        inner["state"] = {**state, KEY: findings}
-    else:
-        state[KEY] = findings
-    inner[INSIDE] = True
-    return inner

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
+from typing import Any
 
 
 class ThrottleLevel(IntEnum):
@@ -109,7 +110,7 @@ class Behaviour:
     requests: int = 0  # answered by the app
     page_loads: int = 0  # pages answered; a reload of the page before is not one
     last_page: str = ""  # the sort key of its path
-    before_last: tuple[str, ...] = ()  # the sort keys of the three pages before it
+    before_last: tuple[str | None, str | None, str | None] = (None, None, None)  # of the three pages before it
     last_page_at: float = 0.0
     last_answer_at: float = 0.0  # of any page, a reload too
     hurried: int = 0  # page loads, and reloads that follow faster than a person reloads
@@ -128,6 +129,7 @@ class Behaviour:
     errors: int = 0  # distinct paths answered 4xx
     errors_bitmap: int = 0
     raised: int = 0  # one bit per signal raised in this session
+    quiet_until: int = -1  # steps: up to there, no page load can raise a signal or the level
 
 
 @dataclass(slots=True)
@@ -168,31 +170,29 @@ class Finding:
     text: str
 
 
-@dataclass(slots=True)
-class Answer:
-    """What the app answered, as far as the signals ask. `page` tells whether a page was delivered."""
-
-    status: int
-    page: bool
-    path: str
-    from_outside: bool  # no Referer, or one of another site
-    inner: bool  # a Referer of this site
-
-
-@dataclass(slots=True)
+@dataclass
 class Decision:
-    """What the second stage found for one request."""
+    """What the second stage found for one request. Most requests need the first three: the rest stays on the class."""
 
-    refused: bool = False
     level: ThrottleLevel = ThrottleLevel.NORMAL
     score: int = 0
-    remaining: tuple[int, ...] = ()  # units left, one per quota of the visitor
-    reset: tuple[int, ...] = ()  # seconds until the quota's window moves on, one per quota
+    quotas: tuple[int, ...] = ()  # of each of the visitor's quotas: units left, seconds until its window moves on
+    refused: bool = False
     retry_after: int = 0  # seconds; 0 when not refused
     violated: tuple[str, ...] = ()  # names of the quotas or "throttle"
     reasons: tuple[str, ...] = ()  # sentences
     previous_level: ThrottleLevel | None = None  # set when this request changed the level
     id: bytes | None = None  # 16 bytes, given to refusals and level changes
+
+    @property
+    def remaining(self) -> tuple[int, ...]:
+        """The units left, one per quota of the visitor."""
+        return self.quotas[::2]
+
+    @property
+    def reset(self) -> tuple[int, ...]:
+        """The seconds until the quota's window moves on, one per quota of the visitor."""
+        return self.quotas[1::2]
 
 
 @dataclass(slots=True, eq=False)
@@ -207,6 +207,30 @@ class Visitor:
     learnt: object | None = None  # what other workers saw (protocols.Merged), taken in at the next request
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
+    known: bool = False  # is in this worker's memory
+    seen: bool = False  # since it was last in turn to be forgotten
+
+
+class Hit:
+    """One request with its answer: what a row is made of. What most hits do not have stays on the class."""
+
+    outcome = "complete"  # complete, aborted, refused, error
+    page_view = False
+    status: Any = None  # what the app sent
+    duration_us = 0
+    first_byte_us: int | None = None
+    bytes_sent = 0
+    route: str | None = None
+    query: str | None = None
+    referral: Referral | None = None
+    close_code: int | None = None
+
+    def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:
+        self.visitor = visitor
+        self.decision = decision
+        self.time_ns = time_ns  # wall time of the start, nanoseconds since 1970
+        self.method = method
+        self.path = path
 
 
 class Analytics:

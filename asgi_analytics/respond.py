@@ -65,12 +65,9 @@ class Responder:
         level, multiplier = self._levels[decision.level]
         if not self._quotas:
             return [level, multiplier]
-        if not decision.remaining:
+        if not decision.quotas:
             return [self._policy, level, multiplier]
-        numbers = [0] * (2 * len(self._quotas))
-        numbers[::2] = decision.remaining
-        numbers[1::2] = decision.reset
-        fields = [self._policy, (b"ratelimit", self._limits % tuple(numbers)), level, multiplier]
+        fields = [self._policy, (b"ratelimit", self._limits % decision.quotas), level, multiplier]
         if self._legacy:
             fields += self._nearest(decision)
         return fields

@@ -9,6 +9,8 @@ from contextlib import suppress
 from .model import Actor, ThrottleLevel, Visitor
 from .protocols import Merged, Salt
 
+MOST_CHANCES = 16
+
 
 class State:
     """Visitors by fingerprint and client networks, least recently seen out first.
@@ -38,21 +40,39 @@ class State:
 
     def get(self, fingerprint: bytes) -> Visitor | None:
         """Return a visitor and mark it as seen; None when it is not in memory."""
-        visitor = self._visitors.get(fingerprint)
-        if visitor is None:
-            return self._flagged.get(fingerprint) or self._blocked.get(fingerprint)
-        try:
-            self._visitors.move_to_end(fingerprint)
-        except KeyError:  # evicted by another thread in between
-            pass
+        visitor = self._find(fingerprint)
+        if visitor is not None:
+            visitor.seen = True
         return visitor
 
+    def _find(self, fingerprint: bytes) -> Visitor | None:
+        return self._visitors.get(fingerprint) or self._flagged.get(fingerprint) or self._blocked.get(fingerprint)
+
     def add(self, visitor: Visitor) -> None:
-        """Take in a new visitor; the one that was not seen for longest goes."""
+        """Take in a new visitor; one that was not seen for long goes."""
+        if len(self._visitors) >= self._max_visitors:
+            self._forget_one()
+        visitor.known = True
+        self._visitors[visitor.identity.fingerprint] = visitor
+
+    def _forget_one(self) -> None:
+        """Second chance (Corbató, 1968): who was seen since the last turn goes back to the end, MOST_CHANCES at a time.
+
+        Moving each visitor to the end at each request would cost every request what this costs new visitors alone.
+        """
         visitors = self._visitors
-        if len(visitors) >= self._max_visitors:
-            _evict_oldest(visitors)
-        visitors[visitor.identity.fingerprint] = visitor
+        for _ in range(MOST_CHANCES):
+            try:
+                fingerprint, visitor = visitors.popitem(last=False)
+            except KeyError:  # another thread was faster
+                return
+            if not visitor.seen:
+                break
+            visitor.seen = False
+            visitors[fingerprint] = visitor
+        else:
+            del visitors[fingerprint]
+        visitor.known = False
 
     def rename(self, fingerprint: bytes, visitor: Visitor) -> None:
         """Move a visitor from an older fingerprint to its present one."""
@@ -67,7 +87,8 @@ class State:
         actor = self._networks.get(key)
         if actor is None:
             if len(self._networks) >= self._max_networks:
-                _evict_oldest(self._networks)
+                with suppress(KeyError):  # another thread was faster
+                    self._networks.popitem(last=False)
             actor = self._networks[key] = self._new_network()
         else:
             with suppress(KeyError):  # as above
@@ -87,8 +108,13 @@ class State:
             return
         if len(self._flagged) + len(self._blocked) >= self._max_flagged:
             # Nobody gets out of a block by having others warned.
-            _evict_oldest(self._flagged or self._blocked)
+            self._forget_flagged()
         place[fingerprint] = visitor
+
+    def _forget_flagged(self) -> None:
+        with suppress(KeyError):  # as above
+            _, visitor = (self._flagged or self._blocked).popitem(last=False)
+            visitor.known = False
 
     def _place(self, level: ThrottleLevel) -> OrderedDict[bytes, Visitor]:
         if level == ThrottleLevel.NORMAL:
@@ -103,7 +129,7 @@ class State:
         """SharedState: leave what others saw with each visitor, which takes it in at its next request."""
         for merged in totals:
             key = merged.fingerprint
-            visitor = self._visitors.get(key) or self._flagged.get(key) or self._blocked.get(key)
+            visitor = self._find(key)
             if visitor is not None:
                 visitor.learnt = merged if visitor.learnt is None else _sum(visitor.learnt, merged)
 
@@ -111,11 +137,6 @@ class State:
         """Return how many visitors, flagged visitors and networks are held."""
         flagged = len(self._flagged) + len(self._blocked)
         return {"visitors": len(self._visitors), "flagged": flagged, "networks": len(self._networks)}
-
-
-def _evict_oldest(kept: OrderedDict[bytes, Visitor] | OrderedDict[bytes, Actor]) -> None:
-    with suppress(KeyError):  # another thread was faster
-        kept.popitem(last=False)
 
 
 def _sum(earlier: object, later: Merged) -> Merged:

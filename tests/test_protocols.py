@@ -11,7 +11,7 @@ from asgi_analytics.clock import SystemClock, random_bytes
 from asgi_analytics.errors import StoreError, StoreUnavailable
 from asgi_analytics.identify.countries import CountryTable
 from asgi_analytics.identify.geoip import GeoLocator
-from asgi_analytics.model import Actor, Agent, Decision, Identity, Place, Session, ThrottleLevel, Visitor
+from asgi_analytics.model import Actor, Agent, Decision, Hit, Identity, Place, Session, ThrottleLevel, Visitor
 from asgi_analytics.protocols import HIT, Batch, Clock, Locator, Merged, Salt, SharedState, Store
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.settings import Settings
@@ -46,7 +46,7 @@ def batch(tmp_path: Path) -> Batch:
     recorder = Recorder(Settings.build(journal_dir=tmp_path, durability="memory"), Counters())
     visitor = Visitor(Identity(b"f" * 16, b"n" * 16, Place(), Agent()), Session(b"s" * 16, 0, 0), Actor([]), Actor([]))
     for number in range(3):
-        recorder.hit(visitor, Decision(), START_NS, "GET", f"/{number}", "complete")
+        recorder.hit(Hit(visitor, Decision(), START_NS, "GET", f"/{number}"))
     read = recorder.memory.read(1, 0, 10)
     assert read is not None
     return read

@@ -20,12 +20,11 @@ from asgi_analytics.settings import Settings
 
 QUOTAS = ("100/second", "1500/minute")
 ID = UUID("01926f3a-8d10-7abc-8def-0123456789ab")
-ALLOWED = Decision(remaining=(99, 1400), reset=(1, 32))
+ALLOWED = Decision(quotas=(99, 1, 1400, 32))
 REFUSED = Decision(
     refused=True,
     level=ThrottleLevel.WARNING,
-    remaining=(0, 400),
-    reset=(1, 32),
+    quotas=(0, 1, 400, 32),
     retry_after=1,
     violated=("second",),
     reasons=("101 requests in the current second, 100 allowed",),
@@ -34,8 +33,7 @@ REFUSED = Decision(
 BLOCKED = Decision(
     refused=True,
     level=ThrottleLevel.BLOCKED,
-    remaining=(0, 0),
-    reset=(1, 32),
+    quotas=(0, 1, 0, 32),
     retry_after=600,
     violated=("throttle",),
     reasons=("score 75: regular timing",),
@@ -97,7 +95,7 @@ def test_limits_name_their_policy_with_units_left_and_seconds() -> None:
     ],
 )
 def test_level_and_multiplier_are_told(level: ThrottleLevel, label: bytes, multiplier: bytes) -> None:
-    fields = dict(responder().fields(Decision(level=level, remaining=(1, 1), reset=(1, 1))))
+    fields = dict(responder().fields(Decision(level=level, quotas=(1, 1, 1, 1))))
     assert (fields[b"x-throttle-level"], fields[b"x-rate-multiplier"]) == (label, multiplier)
 
 
@@ -106,8 +104,7 @@ DECISIONS = st.builds(
     Decision,
     refused=st.booleans(),
     level=st.sampled_from(ThrottleLevel),
-    remaining=st.tuples(NUMBERS, NUMBERS, NUMBERS),
-    reset=st.tuples(NUMBERS, NUMBERS, NUMBERS),
+    quotas=st.tuples(*[NUMBERS] * 6),
     retry_after=NUMBERS,
     violated=st.lists(st.sampled_from(["second", "15-minutes", "day", "throttle", "network-second"])).map(tuple),
     reasons=st.lists(st.text()).map(tuple),
@@ -137,7 +134,7 @@ def test_names_are_lower_case_and_no_value_can_break_a_line(decision: Decision) 
 
 
 def test_one_quota_is_enough_and_none_gives_the_level_alone() -> None:
-    (one,) = parsed(responder(limits="5/hour").fields(Decision(remaining=(4,), reset=(3000,))), b"ratelimit")
+    (one,) = parsed(responder(limits="5/hour").fields(Decision(quotas=(4, 3000))), b"ratelimit")
     assert one == ("hour", {"r": 4, "t": 3000})
     assert [name for name, _ in responder(limits=None).fields(Decision())] == [
         b"x-throttle-level",
@@ -155,7 +152,7 @@ def test_retry_after_is_never_among_the_fields_of_the_apps_own_answer() -> None:
 
 
 def test_legacy_fields_tell_the_quota_nearest_to_its_end() -> None:
-    fields = dict(responder(legacy_headers=True).fields(Decision(remaining=(50, 700), reset=(1, 32))))
+    fields = dict(responder(legacy_headers=True).fields(Decision(quotas=(50, 1, 700, 32))))
     assert fields[b"x-ratelimit-limit"] == b"1500"
     assert fields[b"x-ratelimit-remaining"] == b"700"
     assert fields[b"x-ratelimit-reset"] == b"32"
@@ -178,7 +175,7 @@ def test_legacy_fields_tell_the_quota_nearest_to_its_end() -> None:
 def test_retry_after_is_never_earlier_than_the_violated_quotas_reset(
     violated: tuple[str, ...], retry_after: int, expected: int
 ) -> None:
-    decision = Decision(True, remaining=(0, 0), reset=(1, 32), violated=violated, retry_after=retry_after, id=ID.bytes)
+    decision = Decision(refused=True, quotas=(0, 1, 0, 32), violated=violated, retry_after=retry_after, id=ID.bytes)
     refusal = responder().refusal(decision)
     assert dict(refusal.headers)[b"retry-after"] == str(expected).encode()
     assert json.loads(refusal.body)["retry-after"] == expected
@@ -206,7 +203,7 @@ def test_a_blocked_visitor_gets_an_abnormal_usage_problem() -> None:
 
 
 def test_reasons_may_hold_any_text() -> None:
-    told = problem(Decision(True, remaining=(0, 0), reset=(1, 1), reasons=('\ud800\x00\n\u2028"<é',), id=None))
+    told = problem(Decision(refused=True, quotas=(0, 1, 0, 1), reasons=('\ud800\x00\n\u2028"<é',), id=None))
     assert told["reasons"] == ['\ud800\x00\n\u2028"<é']
     assert told["decision"] is None
 

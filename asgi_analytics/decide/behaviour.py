@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import log
+from typing import NamedTuple
 from zlib import crc32
 
-from ..model import Answer, Behaviour
+from ..model import Behaviour
 from . import window
 
 MINUTE = 60.0  # seconds
@@ -33,6 +33,7 @@ MAX_PEOPLE = 50
 GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024
 ERROR_BITS = 512
+MOST_PAGES_REMEMBERED = 2048
 
 # Linear counting (Whang and others, 1990): the distinct paths that so many set bits stand for; a full map counts as
 # one with a last free bit.
@@ -58,24 +59,46 @@ def path_number(path: str) -> int:
     return crc32(path.encode("utf-8", "surrogatepass"))
 
 
-@lru_cache(maxsize=2048)
-def page_facts(path: str) -> tuple[int, str]:
-    """Return a page's number and its sort key, in which runs of digits compare as numbers: /page/9 before /page/10."""
-    return path_number(path), _DIGITS.sub(_numeral, path)
+class Page(NamedTuple):
+    """What a path is to the running facts, computed once."""
+
+    number: int  # its crc32
+    bit: int  # in Behaviour.pages_bitmap
+    key: str  # what it sorts by: runs of digits compare as numbers, /page/9 before /page/10
 
 
-def load_page(facts: Behaviour, answer: Answer, site: Site, now: float) -> bool:
+_pages: dict[str, Page] = {}  # by path, as far as they are short
+
+
+def page_facts(path: str) -> Page:
+    """Return a page's number, bit and sort key, and remember them."""
+    cut = path[:MAX_PATH]
+    number = path_number(cut)
+    page = Page(number, 1 << number % PAGE_BITS, _DIGITS.sub(_numeral, cut))
+    if len(path) <= MAX_PATH:
+        if len(_pages) >= MOST_PAGES_REMEMBERED:
+            _pages.clear()
+        _pages[path] = page
+    return page
+
+
+def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) -> bool:
     """Count a page that was delivered. Returns False for a reload of one of the last four pages.
 
     Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else.
     """
-    number, key = page_facts(answer.path[:MAX_PATH])
+    number, bit, key = _pages.get(path) or page_facts(path)
     if facts.page_loads:
-        if key == facts.last_page:
+        last = facts.last_page
+        if key == last:
             return _reload(facts, now)
-        known = key in facts.before_last
-        _step(facts, key)
-        if known:
+        before, earlier, earliest = facts.before_last
+        facts.before_last = (last, before, earlier)
+        facts.last_page = key
+        facts.steps += 1
+        if key > last:
+            facts.ascending += 1
+        if key in (before, earlier, earliest):
             return _reload(facts, now)
         _wait(facts, now)
     else:
@@ -83,13 +106,21 @@ def load_page(facts: Behaviour, answer: Answer, site: Site, now: float) -> bool:
     facts.page_loads += 1
     facts.hurried += 1
     facts.last_page_at = facts.last_answer_at = now
-    bit = 1 << number % PAGE_BITS
-    if not facts.pages_bitmap & bit:
-        facts.pages_bitmap |= bit
+    bitmap = facts.pages_bitmap | bit
+    if bitmap != facts.pages_bitmap:
+        facts.pages_bitmap = bitmap
         facts.distinct_pages += 1
-    window.charge(facts.minute, MINUTE, now)
-    window.charge(facts.five_minutes, FIVE_MINUTES, now)
-    _follow(facts, answer)
+    # window.charge, written out: a page load pays for it twice.
+    minute, five_minutes = facts.minute, facts.five_minutes
+    if 0.0 < minute.ends_at - now <= MINUTE:
+        minute.count += 1
+    else:
+        window.charge(minute, MINUTE, now)
+    if 0.0 < five_minutes.ends_at - now <= FIVE_MINUTES:
+        five_minutes.count += 1
+    else:
+        window.charge(five_minutes, FIVE_MINUTES, now)
+    _follow(facts, inner)
     site.loads += 1
     if len(site.pages) < MAX_SITE_PAGES:
         site.pages.add(number)
@@ -112,6 +143,7 @@ def _reload(facts: Behaviour, now: float) -> bool:
     if not 0.0 <= since < RUSH:
         return False
     facts.hurried += 1
+    facts.quiet_until = -1
     window.charge(facts.minute, MINUTE, now)
     return True
 
@@ -119,14 +151,6 @@ def _reload(facts: Behaviour, now: float) -> bool:
 def _numeral(run: re.Match[str]) -> str:
     digits = run[0].lstrip("0")
     return chr(len(digits)) + digits  # of two numbers the longer is the greater
-
-
-def _step(facts: Behaviour, key: str) -> None:
-    facts.steps += 1
-    if key > facts.last_page:
-        facts.ascending += 1
-    facts.before_last = (facts.last_page, *facts.before_last[:2])
-    facts.last_page = key
 
 
 def _wait(facts: Behaviour, now: float) -> None:
@@ -139,10 +163,12 @@ def _wait(facts: Behaviour, now: float) -> None:
     facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
 
 
-def _follow(facts: Behaviour, answer: Answer) -> None:
-    if answer.from_outside:
-        facts.entries += 1
-    elif answer.inner:
+def _follow(facts: Behaviour, inner: bool) -> None:
+    if inner:
         facts.inner_steps += 1
-    people = facts.entries if facts.entries < facts.inner_steps else facts.inner_steps
-    facts.people = 1 if people == 0 else people if people < MAX_PEOPLE else MAX_PEOPLE
+    else:
+        facts.entries += 1
+    people = facts.people
+    # One page load makes at most one more.
+    if people < facts.entries and people < facts.inner_steps and people < MAX_PEOPLE:
+        facts.people = people + 1

@@ -52,6 +52,14 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
     return reasons
 
 
+def quiet_steps(visitor: Actor, bot_score: int) -> int:
+    """Return for how many steps between pages no further one is evidence, errors and reloads in a rush aside."""
+    if visitor.score >= bot_score:
+        return 0
+    facts = visitor.behaviour
+    return max(0, int(PAGE_LOADS_PER_MINUTE * facts.people) - (facts.hurried - visitor.throttle.spent_hurried))
+
+
 def escalate(visitor: Actor, reasons: tuple[str, ...], now: float) -> None:
     """Raise the level by one, for these reasons, and spend the evidence."""
     throttle = visitor.throttle

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil
 
-from ..model import Actor, Answer, Behaviour, Decision, Throttle, ThrottleLevel, Window
+from ..model import Actor, Behaviour, Decision, Throttle, ThrottleLevel, Window
 from ..settings import Quota, Settings
 from . import signals, throttle, window
 from .behaviour import Site, load_page, meet_error
@@ -22,7 +24,6 @@ __all__ = [
     "judge",
     "new_actor",
     "new_network",
-    "pass_by",
 ]
 
 Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
@@ -44,7 +45,6 @@ class Policy:
     bot_score: int
     further_loads: float  # page loads per person that make an unchanged score count again
     rules: tuple[signals.Rule, ...]
-    quiet_until: int  # page loads of a session from which a further one can raise a signal
     site_pages: int  # 0: learned
 
     @classmethod
@@ -62,7 +62,6 @@ class Policy:
             bot_score=settings.bot_score,
             further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
             rules=rules,
-            quiet_until=min((rule.least for rule in rules if rule.least > 0), default=0),
             site_pages=settings.site_pages,
         )
 
@@ -96,6 +95,7 @@ def count_session(visitor: Actor, now: float) -> None:
         begin_session(visitor, now)
     else:
         window.charge(visitor.hour, signals.HOUR, now)
+        facts.quiet_until = -1
 
 
 def charge(visitor: Actor, units: int, policy: Policy, now: float) -> None:
@@ -120,7 +120,7 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
         if level == BLOCKED:
             return _refuse_blocked(visitor, policy, previous, now)
     # window.remaining and window.reset, written out: this loop is what every request pays.
-    units, resets, fits = [], [], True
+    quotas, fits = [], True
     for counter, (size, limit) in zip(visitor.windows, policy.limits[level]):  # noqa: B905 - strict costs time
         rest = counter.ends_at - now
         if not 0.0 < rest <= size:
@@ -129,8 +129,8 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
         counter.count += 1
         if left <= 0.0:
             fits = False
-        units.append(ceil(left) - 1)
-        resets.append(ceil(rest))
+        quotas.append(ceil(left) - 1)
+        quotas.append(ceil(rest))
     for counter, (size, limit) in zip(network.windows, policy.network_limits):  # noqa: B905 - as above
         rest = counter.ends_at - now
         if not 0.0 < rest <= size:
@@ -141,35 +141,40 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
     if not fits:
         for counter in (*visitor.windows, *network.windows):
             counter.count -= 1
-        return _refuse_quota(visitor, network, policy, units, resets, previous, now)
-    decision = Decision(False, level, visitor.score, tuple(units), tuple(resets))
+        return _refuse_quota(visitor, network, policy, quotas, previous, now)
+    decision = Decision(level, visitor.score, tuple(quotas))
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision
 
 
-def pass_by(visitor: Actor, decision: Decision) -> None:
-    """Take in an answer that is neither page nor error: what `judge` would do, for less."""
-    if not decision.refused:
-        visitor.behaviour.requests += 1
-
-
-def judge(visitor: Actor, answer: Answer, site: Site, policy: Policy, decision: Decision, now: float) -> None:
+def judge(
+    visitor: Actor,
+    status: int,
+    page: bool,
+    path: str,
+    inner: bool,
+    site: Site,
+    policy: Policy,
+    decision: Decision,
+    now: float,
+) -> None:
     """Take in how the app answers, before its headers leave, and bring `decision` up to date with the new level.
 
-    A refused request teaches nothing, not even in observe mode, so that observing shows what enforcing would do.
+    `page`: a page was delivered; `inner`: a page of this site linked it. A refused request teaches nothing, not even in
+    observe mode, so that observing shows what enforcing would do.
     """
     if decision.refused:
         return
     facts = visitor.behaviour
     facts.requests += 1
-    if 400 <= answer.status < 500:
-        if answer.status == 429 or answer.inner or not meet_error(facts, answer.path):
+    if page:
+        if not load_page(facts, path, inner, site, now):
             return
-    elif not answer.page or not load_page(facts, answer, site, now):
+        if facts.steps <= facts.quiet_until:
+            return
+    elif not 400 <= status < 500 or status == 429 or inner or not meet_error(facts, path):
         return
-    elif 1 < facts.page_loads < policy.quiet_until and facts.hurried == facts.page_loads:
-        return  # what the first page load did not raise, the next few cannot
     signals.evaluate(visitor, policy.rules, site, policy.site_pages, now)
     decision.score = visitor.score
     reasons = throttle.new_evidence(visitor, policy.bot_score, policy.further_loads, now)
@@ -177,6 +182,10 @@ def judge(visitor: Actor, answer: Answer, site: Site, policy: Policy, decision: 
         _escalate(visitor, reasons, site, policy, decision, now)
     if visitor.throttle.level != decision.level:
         _apply_level(visitor, policy, decision, now)
+    facts.quiet_until = facts.steps + min(
+        signals.quiet_steps(visitor, policy.rules, site, policy.site_pages, now),
+        throttle.quiet_steps(visitor, policy.bot_score),
+    )
 
 
 def _escalate(
@@ -193,32 +202,27 @@ def _apply_level(visitor: Actor, policy: Policy, decision: Decision, now: float)
     """Show the level in force in the decision of a request that was admitted at another."""
     decision.level = level = visitor.throttle.level
     limits = list(zip(visitor.windows, policy.limits[level], strict=True))
-    decision.remaining = tuple(window.remaining(counter, size, limit, now) for counter, (size, limit) in limits)
-    if level == BLOCKED:
-        decision.reset = (_rest(visitor, policy, now),) * len(limits)
+    remaining = [window.remaining(counter, size, limit, now) for counter, (size, limit) in limits]
+    reset = [_rest(visitor, policy, now)] * len(limits) if level == BLOCKED else decision.reset
+    decision.quotas = _paired(remaining, reset)
 
 
 def _refuse_blocked(visitor: Actor, policy: Policy, previous: ThrottleLevel | None, now: float) -> Decision:
     state = visitor.throttle
-    seconds, count = _rest(visitor, policy, now), len(policy.quotas)
-    nothing, resets = (0,) * count, (seconds,) * count
-    decision = Decision(True, BLOCKED, visitor.score, nothing, resets, seconds, ("throttle",), state.reasons)
+    seconds = _rest(visitor, policy, now)
+    quotas = (0, seconds) * len(policy.quotas)
+    decision = Decision(BLOCKED, visitor.score, quotas, True, seconds, ("throttle",), state.reasons)
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision
 
 
 def _refuse_quota(
-    visitor: Actor,
-    network: Actor,
-    policy: Policy,
-    units: list[int],
-    resets: list[int],
-    previous: ThrottleLevel | None,
-    now: float,
+    visitor: Actor, network: Actor, policy: Policy, quotas: list[int], previous: ThrottleLevel | None, now: float
 ) -> Decision:
-    """Refuse for every quota that is used up: negative `units`. Such a quota resets when one unit fits again."""
+    """Refuse for every quota that is used up: negative units in `quotas`. Such a quota resets when one unit fits."""
     level = visitor.throttle.level
+    units, resets = quotas[::2], quotas[1::2]
     waits: list[int] = []
     violated: list[str] = []
     reasons: list[str] = []
@@ -235,13 +239,17 @@ def _refuse_quota(
             reasons.append(policy.network_sentences[place])
     if level:
         reasons.extend(visitor.throttle.reasons)
-    remaining = tuple([max(0, left + 1) for left in units])  # nothing was charged
+    remaining = [max(0, left + 1) for left in units]  # nothing was charged
     decision = Decision(
-        True, level, visitor.score, remaining, tuple(resets), max(waits), tuple(violated), tuple(reasons)
+        level, visitor.score, _paired(remaining, resets), True, max(waits), tuple(violated), tuple(reasons)
     )
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision
+
+
+def _paired(remaining: Sequence[int], reset: Sequence[int]) -> tuple[int, ...]:
+    return tuple(chain.from_iterable(zip(remaining, reset, strict=True)))
 
 
 def _tell_cool_down(decision: Decision, previous: ThrottleLevel, policy: Policy) -> None:

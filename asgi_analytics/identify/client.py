@@ -15,7 +15,7 @@ MAX_ENTRIES = 100  # looked at, over all lines of the header, from the right
 MAX_LINE = 8192  # bytes of one line, from the right
 MAX_ENTRY = 128  # bytes of one X-Forwarded-For entry
 MAX_ELEMENT = 512  # bytes of one Forwarded element
-MAX_KNOWN = 4096  # addresses remembered
+MAX_KNOWN = 16_384  # addresses remembered
 
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 _UNKNOWN = ("", False)
@@ -47,7 +47,7 @@ class ClientAddress:
 
     def __init__(self, trusted: Sequence[Network], trust_unix: bool = False) -> None:
         self._networks = tuple(_masked(network) for network in trusted)
-        self._unix = ("", trust_unix)
+        self._local = ("", trust_unix)
         self._known: dict[str, tuple[str, bool]] = {}
 
     def read(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
@@ -64,7 +64,7 @@ class ClientAddress:
     def _peer(self, client: object) -> tuple[str, bool]:
         host = client[0] if isinstance(client, (list, tuple)) and client else client
         if host is None or host == "":  # what servers say of the peer of a unix socket
-            return self._unix
+            return self._local
         return self._recognise(host) if isinstance(host, str) else _UNKNOWN
 
     def _walk(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], address: str) -> str:

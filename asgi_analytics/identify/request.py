@@ -33,28 +33,26 @@ def is_navigation(method: str, headers: Headers) -> bool:
         return False
     destination = headers.get(b"sec-fetch-dest")
     if destination is not None:
-        return destination == b"document" and b"prefetch" not in headers.get(b"sec-purpose", b"")
+        return destination == b"document" and (
+            b"sec-purpose" not in headers or b"prefetch" not in headers[b"sec-purpose"]
+        )
     return b"x-requested-with" not in headers and b"hx-request" not in headers
 
 
-def is_page(method: str, headers: Headers, status: object, content_type: bytes) -> bool:
-    """Tell whether a hit delivered a page: HTML that was asked for as a page, or its revalidation."""
-    if method != "GET":
-        return False
+def is_page(headers: Headers, status: object, names: Headers) -> bool:
+    """Tell whether the answer to a GET delivered a page: HTML that was asked for as a page, or its revalidation.
+
+    `names`: the response headers by name.
+    """
     if status == 304:
         asked = headers.get(b"sec-fetch-dest") == b"document" or b"text/html" in headers.get(b"accept", b"")
-        return asked and is_navigation(method, headers)
+        return asked and is_navigation("GET", headers)
+    content_type = names.get(b"content-type")
+    if content_type is None:  # ASGI asks for lower-case names; not all apps listen
+        content_type = next((value for name, value in names.items() if name.lower() == b"content-type"), b"")
     if not content_type.startswith(b"text/html") and not _HTML.match(content_type):
         return False
-    return isinstance(status, int) and 200 <= status < 300 and is_navigation(method, headers)
-
-
-def content_type(names: Headers) -> bytes:
-    """Return the value of Content-Type among response headers, b"" when there is none."""
-    found = names.get(b"content-type")
-    if found is None:  # ASGI asks for lower-case names; not all apps listen
-        found = next((value for name, value in names.items() if name.lower() == b"content-type"), b"")
-    return found
+    return isinstance(status, int) and 200 <= status < 300 and is_navigation("GET", headers)
 
 
 def is_shared(names: Headers) -> bool:

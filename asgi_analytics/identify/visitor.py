@@ -11,12 +11,16 @@ from ..protocols import Locator
 from ..settings import Privacy, Settings
 from .client import ClientAddress, network_of, shorten
 from .cookie import Ticket, VisitorCookie
-from .fingerprint import MOST_AGENT, MOST_LANGUAGE, Fingerprinter, message
+from .fingerprint import Fingerprinter, message
 from .language import read_language
 from .request import is_navigation, wants_quiet
 from .session import begin, goes_on
 
 MOST_UNRETURNED = 5  # cookies given to a fingerprint that drops them
+MOST_SEEN = 2048  # bytes of headers that are remembered of a visitor
+
+# Client address, and the headers that tell visitors apart as they came: user agent, language, Sec-GPC, DNT.
+Seen = tuple[str, bytes | None, bytes | None, bytes | None, bytes | None]
 
 
 class KnownVisitors(Protocol):
@@ -53,7 +57,7 @@ class Identifier:
         self._privacy: Privacy = settings.privacy
         self._heeds_signals = settings.privacy.signals != "ignore"
         self._timeout = settings.session_timeout
-        self._recent: dict[tuple[object, ...], bytes] = {}  # what a fingerprint is made of → fingerprint
+        self._recent: dict[Seen, Visitor] = {}  # finds those who came lately without computing anything
         self._most_recent = settings.max_visitors
         self._cookie = VisitorCookie(settings.session_cookie, settings.secret) if settings.session_cookie else None
         self._cookie_key = settings.secret[0].encode()[:64] if settings.secret else b""
@@ -62,41 +66,45 @@ class Identifier:
         self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], now: float, time_ns: int
     ) -> tuple[Visitor, bool]:
         """Return the visitor, its session brought up to date, and whether a session began with this request."""
-        address = self._client.read(scope, headers)
-        quiet = self._heeds_signals and wants_quiet(headers)
+        get = headers.get
         seen = (
-            network_of(address) if ":" in address else address,
-            headers.get(b"user-agent", b"")[:MOST_AGENT],
-            headers.get(b"accept-language", b"")[:MOST_LANGUAGE],
-            quiet,
+            self._client.read(scope, headers),
+            get(b"user-agent"),
+            get(b"accept-language"),
+            get(b"sec-gpc"),
+            get(b"dnt"),
         )
         if self._fingerprinter.turn(time_ns):
             self._recent.clear()
-        fingerprint = self._recent.get(seen) or self._fingerprint(seen, address, headers, time_ns)
-        visitor = self._known.get(fingerprint) or self._new(fingerprint, address, headers, quiet, now, time_ns)
-        if self._cookie is not None and not quiet:
+        visitor = self._recent.get(seen)
+        if visitor is None or not visitor.known:
+            visitor = self._find(seen, headers, now, time_ns)
+        if self._cookie is not None and visitor.identity.tracked:
             visitor = self._by_cookie(self._cookie, visitor, scope, headers, now, time_ns)
+        visitor.seen = True
         session = visitor.session
         if session.ordinal and goes_on(session, now, self._timeout):
             session.last_seen_at = now
             return visitor, False
-        wall = time_ns / 1e9
         visitor.segment = None
+        wall = time_ns / 1e9
         visitor.session = begin(visitor.identity.fingerprint, now, wall, self._timeout, session.ordinal + 1)
         return visitor, True
 
-    def _fingerprint(
-        self, seen: tuple[object, ...], address: str, headers: Mapping[bytes, bytes], time_ns: int
-    ) -> bytes:
-        """Compute the fingerprint, and remember it until the salt turns."""
-        text = message(network_of(address), headers, bool(seen[-1]))
+    def _find(self, seen: Seen, headers: Mapping[bytes, bytes], now: float, time_ns: int) -> Visitor:
+        """Find the visitor by its fingerprint, or make it, and remember it by what was seen of it."""
+        address = seen[0]
+        quiet = self._heeds_signals and wants_quiet(headers)
+        text = message(network_of(address), headers, quiet)
         fingerprint = self._fingerprinter.fingerprint(text, time_ns)
         if self._known.get(fingerprint) is None:
             self._rename(text, fingerprint, address, time_ns)
-        if len(self._recent) >= self._most_recent:
-            self._recent.clear()
-        self._recent[seen] = fingerprint
-        return fingerprint
+        visitor = self._known.get(fingerprint) or self._new(fingerprint, address, headers, quiet, now, time_ns)
+        if sum(len(part) for part in seen[1:] if part is not None) <= MOST_SEEN:
+            if len(self._recent) >= self._most_recent:
+                self._recent.clear()
+            self._recent[seen] = visitor
+        return visitor
 
     def _rename(self, text: bytes, fingerprint: bytes, address: str, time_ns: int) -> None:
         """Find the visitor under the salts before, so that midnight cuts no visit and lifts no block."""

@@ -6,6 +6,7 @@ import json
 import math
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from ..model import Decision, Finding, Identity, Referral
 
@@ -32,8 +33,7 @@ _LENGTH = struct.Struct("!i")
 _SMALL = struct.Struct("!ih")
 _INTEGER = struct.Struct("!ii")
 _BIG = struct.Struct("!iq")
-_STATUS = struct.Struct("!ihiq")
-_HIT_HEAD = struct.Struct("!h i16s iq i? iq iq ih ih".replace(" ", ""))
+_HIT_HEAD = struct.Struct("!h iQQ iq i? iq iq ih ih ih iq".replace(" ", ""))
 _DECISION_HEAD = struct.Struct("!h i16s iq i? i? ih ih ii".replace(" ", ""))
 
 
@@ -118,36 +118,40 @@ def referral(value: Referral) -> bytes:
 
 
 NO_REFERRAL = referral(Referral())
-NO_DECISION = NULL * 3  # close_code, level_before, decision_id
 _COLUMNS = len(HIT_COLUMNS)
 _DECISION_COLUMNS = len(DECISION_COLUMNS)
 
 
 def hit_head(
-    hit_id: bytes, time_us: int, page_view: bool, duration_us: int, bytes_sent: int, score: int, level: int
+    hit_id: tuple[int, int],
+    time_us: int,
+    page_view: bool,
+    duration_us: int,
+    bytes_sent: int,
+    score: int,
+    level: int,
+    status: Any,
+    first_byte_us: int | None,
 ) -> bytes:
-    """Encode the columns `id` to `level`; `time_us` is wall time in microseconds since 1970."""
-    try:
-        return _HIT_HEAD.pack(
-            _COLUMNS, 16, hit_id, 8, time_us - EPOCH_US if 0 <= time_us < _LAST_US else _timestamp(time_us),
-            1, page_view, 8, duration_us, 8, bytes_sent,
-            2, score if score < 32767 else 32767, 2, level,
-        )  # fmt: skip
-    except struct.error:  # out of range: rare enough to pay for only then
-        time = struct.pack("!hi16s", _COLUMNS, 16, hit_id) + big(_timestamp(time_us))
-        return time + boolean(page_view) + big(duration_us) + big(bytes_sent) + small(score) + small(level)
+    """Encode the columns `id` to `first_byte_us`; `time_us` is wall time in microseconds since 1970.
+
+    `hit_id` is the two halves of a uuid. A status outside 100 to 599 is NULL.
+    """
+    if type(status) is int and 100 <= status <= 599 and first_byte_us is not None and 0 <= time_us < _LAST_US:
+        try:
+            return _HIT_HEAD.pack(
+                _COLUMNS, 16, *hit_id, 8, time_us - EPOCH_US, 1, page_view, 8, duration_us, 8, bytes_sent,
+                2, score, 2, level, 2, status, 8, first_byte_us,
+            )  # fmt: skip
+        except struct.error:  # out of range: rare enough to pay for only then
+            pass
+    valid = status if isinstance(status, int) and 100 <= status <= 599 else None
+    start = struct.pack("!hiQQ", _COLUMNS, 16, *hit_id) + big(_timestamp(time_us)) + boolean(page_view)
+    return start + big(duration_us) + big(bytes_sent) + small(score) + small(level) + small(valid) + big(first_byte_us)
 
 
 def _timestamp(time_us: int) -> int:
     return max(_FIRST_US, min(time_us - EPOCH_US, _LAST_US))
-
-
-def answered(status: int | None, first_byte_us: int | None) -> bytes:
-    """Encode `status` and `first_byte_us`; a status outside 100 to 599 is NULL."""
-    if type(status) is int and first_byte_us is not None and 100 <= status <= 599 and first_byte_us < _LAST_US:
-        return _STATUS.pack(2, status, 8, first_byte_us)
-    valid = status if isinstance(status, int) and 100 <= status <= 599 else None
-    return small(valid) + big(first_byte_us)
 
 
 def decided(close_code: int | None, level_before: int | None, decision_id: bytes | None) -> bytes:

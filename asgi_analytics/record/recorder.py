@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..clock import random_bytes, uuid7
+from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
-from ..model import Decision, Identity, Referral, Visitor
+from ..model import Decision, Hit, Identity, Visitor
 from ..protocols import DECISION, HIT
 from ..settings import Settings
 from . import encoding
-from .encoding import NO_DECISION, NO_REFERRAL, NULL
+from .encoding import NO_REFERRAL, NULL
 from .journal import FileJournal, MemoryJournal
 from .segment import frame
 
@@ -54,7 +55,7 @@ class Recorder:
         self._clean_path = clean_path
         self._drops_quiet = settings.privacy.signals == "drop"
         self._texts: dict[str, bytes] = {}
-        self._paths: dict[str, bytes] = {}
+        self._plain: dict[str, bytes] = {}  # by path
 
     def open(self) -> None:
         """Open the journal; where that fails, hits are kept in memory, said once in the log."""
@@ -68,63 +69,64 @@ class Recorder:
             self.counters.failures["journal"] += 1
             log.warning("No journal in %s (%s): hits are kept in memory only.", self._settings.journal_dir, error)
 
-    def hit(
-        self,
-        visitor: Visitor,
-        decision: Decision,
-        time_ns: int,
-        method: str,
-        path: str,
-        outcome: str,
-        page_view: bool = False,
-        status: int | None = None,
-        duration_us: int = 0,
-        first_byte_us: int | None = None,
-        bytes_sent: int = 0,
-        *,
-        route: str | None = None,
-        query: str | None = None,
-        referral: Referral | None = None,
-        close_code: int | None = None,
-    ) -> None:
+    def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
+        visitor, decision, time_ns, status = hit.visitor, hit.decision, hit.time_ns, hit.status
         segment = visitor.segment
         if segment is None:
             if self._drops_quiet and not visitor.identity.tracked:
                 self.drop("privacy_signal")
                 return
             segment = visitor.segment = self._segment(visitor)
-        hit_id, time_us, decision_id = uuid7(time_ns), time_ns // 1000, decision.id
-        row = b"".join(
+        hit_id, time_us = uuid7_halves(time_ns), time_ns // 1000
+        head = encoding.hit_head(
+            hit_id, time_us, hit.page_view, hit.duration_us, hit.bytes_sent,
+            decision.score, decision.level, status, hit.first_byte_us,
+        )  # fmt: skip
+        plain = hit.outcome == "complete" and hit.method == "GET" and not (hit.route or hit.query or hit.referral)
+        if plain and decision.id is None and hit.close_code is None:
+            data = frame(HIT, head + (self._plain.get(hit.path) or self._remembered(hit)) + segment)
+        else:
+            data = frame(HIT, head + self._middle(hit) + segment)
+            if decision.id is not None:
+                data += self._decision(visitor, decision, visitor.identity, hit_id, time_us)
+        self._append(data)
+
+    def _middle(self, hit: Hit) -> bytes:
+        """Encode the columns `close_code` to `click_id`."""
+        decision, route, query = hit.decision, hit.route, hit.query
+        return b"".join(
             (
-                encoding.hit_head(hit_id, time_us, page_view, duration_us, bytes_sent, decision.score, decision.level),
-                encoding.answered(status, first_byte_us),
-                NO_DECISION
-                if decision_id is None and close_code is None
-                else encoding.decided(close_code, decision.previous_level, decision_id),
-                OUTCOMES[outcome],
-                self._texts.get(method) or self._text(method, 16),
-                self._paths.get(path) or self._path(path),
+                encoding.decided(hit.close_code, decision.previous_level, decision.id),
+                OUTCOMES[hit.outcome],
+                self._texts.get(hit.method) or self._text(hit.method, 16),
+                encoding.text(self._clean_path(hit.path), 1024),
                 NULL if route is None else self._texts.get(route) or self._text(route, 256),
                 NULL if query is None else encoding.text(query, 1024),
-                NO_REFERRAL if referral is None else encoding.referral(referral),
-                segment,
+                NO_REFERRAL if hit.referral is None else encoding.referral(hit.referral),
             )
         )
-        data = frame(HIT, row)
-        if decision_id is not None:
-            data += self._decision(visitor, decision, visitor.identity, hit_id, time_us)
-        self._append(data)
+
+    def _remembered(self, hit: Hit) -> bytes:
+        """Encode the middle of a plain hit: all hits of its path have the same."""
+        middle = self._middle(hit)
+        if len(hit.path) <= 256:
+            if len(self._plain) >= _MOST_CACHED:
+                self._plain.clear()
+            self._plain[hit.path] = middle
+        return middle
 
     def drop(self, reason: str) -> None:
         """Count a hit that is not stored."""
         self.counters.dropped[reason] += 1
 
-    def _decision(self, visitor: Visitor, decision: Decision, identity: Identity, hit_id: bytes, time_us: int) -> bytes:
+    def _decision(
+        self, visitor: Visitor, decision: Decision, identity: Identity, hit_id: tuple[int, int], time_us: int
+    ) -> bytes:
         row = encoding.decision_row(
             decision,
             visitor.actor.signals,
-            hit_id=hit_id,
+            hit_id=struct.pack("!QQ", *hit_id),
             time_us=time_us,
             enforced=self._enforced,
             site=self._settings.site,
@@ -143,14 +145,6 @@ class Recorder:
     def _segment(self, visitor: Visitor) -> bytes:
         session = visitor.session.id if visitor.identity.tracked else None
         return encoding.uuid(session) + encoding.visitor(visitor.identity, self._settings.site)
-
-    def _path(self, path: str) -> bytes:
-        field = encoding.text(self._clean_path(path), 1024)
-        if len(path) <= 256:
-            if len(self._paths) >= _MOST_CACHED:
-                self._paths.clear()
-            self._paths[path] = field
-        return field
 
     def _append(self, data: bytes) -> None:
         self.counters.queued += 1

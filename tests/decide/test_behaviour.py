@@ -9,37 +9,33 @@ from hypothesis import strategies as st
 
 from asgi_analytics.decide import behaviour
 from asgi_analytics.decide.behaviour import Site, load_page, meet_error, page_facts
-from asgi_analytics.model import Answer, Behaviour
+from asgi_analytics.model import Behaviour
 
 ANY_TEXT = st.text(st.characters(), max_size=600)  # lone surrogates and NUL included
-
-
-def page(path: str, from_outside: bool = False, inner: bool = False) -> Answer:
-    return Answer(200, True, path, from_outside, inner)
 
 
 def walked(*times: float, pages: int = 6) -> Behaviour:
     facts = Behaviour()
     for place, now in enumerate(times):
-        load_page(facts, page(f"/{place % pages}"), Site(), now)
+        load_page(facts, f"/{place % pages}", False, Site(), now)
     return facts
 
 
 def test_a_reload_changes_nothing() -> None:
     facts, once, site = Behaviour(), Behaviour(), Site()
-    load_page(once, page("/a", from_outside=True), Site(), 1000.0)
-    assert load_page(facts, page("/a", from_outside=True), site, 1000.0)
+    load_page(once, "/a", False, Site(), 1000.0)
+    assert load_page(facts, "/a", False, site, 1000.0)
     for second in range(5):
-        assert not load_page(facts, page("/a", inner=True), site, 1001.0 + second)
+        assert not load_page(facts, "/a", True, site, 1001.0 + second)
     once.last_answer_at = facts.last_answer_at
     assert (facts, site.loads) == (once, 1)
 
 
 def test_reloads_in_a_rush_count_for_the_pace_only() -> None:
     facts, once, site = Behaviour(), Behaviour(), Site()
-    load_page(once, page("/a"), Site(), 1000.0)
+    load_page(once, "/a", False, Site(), 1000.0)
     for n in range(6):
-        load_page(facts, page("/a"), site, 1000.0 + n / 2)
+        load_page(facts, "/a", False, site, 1000.0 + n / 2)
     assert (facts.hurried, facts.minute.count) == (6, 6)
     facts.hurried, facts.minute, facts.last_answer_at = once.hurried, once.minute, once.last_answer_at
     assert (facts, site.loads) == (once, 1)
@@ -73,14 +69,14 @@ def test_two_tabs_that_refresh_themselves_stay_silent() -> None:
     ],
 )
 def test_paths_sort_as_people_number_them(paths: list[str]) -> None:
-    assert all(page_facts(before)[1] < page_facts(after)[1] for before, after in pairwise(paths))
+    assert all(page_facts(before).key < page_facts(after).key for before, after in pairwise(paths))
 
 
 @given(ANY_TEXT, ANY_TEXT)
 def test_any_path_counts_and_takes_bounded_room(first: str, second: str) -> None:
     facts, site = Behaviour(), Site()
     for path in (first, second, first * 50):
-        load_page(facts, page(path), site, 5.0)
+        load_page(facts, path, False, site, 5.0)
         meet_error(facts, path)
     assert len(facts.last_page) <= 2 * behaviour.MAX_PATH
     assert facts.pages_bitmap < 1 << behaviour.PAGE_BITS
@@ -127,9 +123,8 @@ def test_a_long_scan_stays_visible_and_a_polled_url_stays_few_errors() -> None:
 )
 def test_people_are_as_many_as_entries_that_browse_on(entries: int, inner: int, people: int) -> None:
     facts = Behaviour()
-    kinds = [{"from_outside": True}] * entries + [{"inner": True}] * inner
-    for place, kind in enumerate(kinds):
-        load_page(facts, page(f"/{place}", **kind), Site(), float(place))
+    for place in range(entries + inner):
+        load_page(facts, f"/{place}", place >= entries, Site(), float(place))
     assert facts.people == people
 
 
@@ -137,7 +132,7 @@ def test_people_are_as_many_as_entries_that_browse_on(entries: int, inner: int, 
 def test_distinct_pages_are_told_far_beyond_the_bits_of_the_map(pages: int) -> None:
     facts = Behaviour()
     for n in range(pages):
-        load_page(facts, page(f"/articles/{n * 7919}-title"), Site(), float(n))
+        load_page(facts, f"/articles/{n * 7919}-title", False, Site(), float(n))
     assert behaviour.DISTINCT_PAGES[facts.distinct_pages] == pytest.approx(pages, rel=0.12)
 
 
@@ -145,7 +140,7 @@ def test_a_site_learns_a_bounded_number_of_pages(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(behaviour, "MAX_SITE_PAGES", 100)
     facts, site = Behaviour(), Site()
     for n in range(300):
-        load_page(facts, page(f"/{n}"), site, float(n))
+        load_page(facts, f"/{n}", False, site, float(n))
     assert (len(site.pages), site.loads) == (100, 300)
 
 

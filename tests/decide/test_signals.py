@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asgi_analytics.decide import signals
 from asgi_analytics.decide.behaviour import Site
@@ -153,3 +155,22 @@ def test_a_crawl_in_numerical_order_is_a_system() -> None:
     for n in range(1, 15):
         visit.load(f"/page/{n}", after=rng.expovariate(1 / 60))
     assert visit.codes == {"sequential_navigation"}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from([0.05, 0.5, 2.0, 2.1, 10.0, 45.0, 400.0]), st.booleans())),
+    st.sampled_from([0, 40, 2000]),
+    st.sampled_from([{}, {"regular_timing": 0.4, "high_pages_per_minute": 1.0}, {"sequential_navigation": 100.0}]),
+)
+def test_no_page_load_is_passed_over_that_would_have_raised_a_signal(
+    steps: list[tuple[int, float, bool]], pages: int, thresholds: dict[str, float]
+) -> None:
+    """`quiet_steps` is a bound: judging every page load in full gives the same, signal by signal."""
+    policy = policy_of(signal_thresholds=thresholds)
+    sparing, full = (Visit(policy, known_site(pages) if pages else Site()) for _ in range(2))
+    for number, gap, inner in steps:
+        referer = "inner" if inner else "outer"
+        full.visitor.behaviour.quiet_until = -1
+        for visit in (sparing, full):
+            visit.load(f"/page/{number}", after=gap, referer=referer)
+        assert (sparing.codes, sparing.level) == (full.codes, full.level)

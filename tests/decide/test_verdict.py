@@ -17,12 +17,11 @@ from asgi_analytics.decide.verdict import (
     begin_session,
     charge,
     count_session,
-    judge,
     new_actor,
 )
-from asgi_analytics.model import Answer, Decision, ThrottleLevel
+from asgi_analytics.model import Decision, ThrottleLevel
 
-from .visits import START, Visit, known_site, policy_of
+from .visits import START, Answer, Visit, known_site, policy_of
 
 NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel
 
@@ -52,12 +51,12 @@ def test_five_reloads_in_a_minute_raise_nothing() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(200, True, "/status", True, False),
-        Answer(200, False, "/api/status", False, True),
-        Answer(401, False, "/api/me", False, True),
-        Answer(404, False, "/api/me", True, False),
-        Answer(429, False, "/api/me", True, False),
-        Answer(503, False, "/api/me", True, False),
+        Answer(200, True, "/status", False),
+        Answer(200, False, "/api/status", True),
+        Answer(401, False, "/api/me", True),
+        Answer(404, False, "/api/me", False),
+        Answer(429, False, "/api/me", False),
+        Answer(503, False, "/api/me", False),
     ],
 )
 def test_a_tab_that_polls_for_an_hour_stays_at_zero(answer: Answer) -> None:
@@ -347,7 +346,7 @@ def test_in_observe_mode_a_would_be_refusal_teaches_nothing_either() -> None:
     visit = Visit(policy_of(mode="observe", limits="1/minute"))
     visit.call()
     decision = admit(visit.visitor, visit.network, visit.policy, visit.now)
-    judge(visit.visitor, Answer(200, True, "/", True, False), visit.site, visit.policy, decision, visit.now)
+    visit.judged(Answer(200, True, "/", False), decision)
     assert decision.refused
     assert visit.visitor.behaviour.page_loads == 0
 
@@ -359,7 +358,7 @@ def test_cooling_down_and_escalating_in_one_request_keeps_the_level_before() -> 
     decision = admit(visit.visitor, visit.network, visit.policy, visit.now + 1)
     assert (decision.previous_level, decision.level) == (SEVERE, WARNING)
     visit.visitor.score += 100
-    judge(visit.visitor, Answer(200, True, "/x", True, False), visit.site, visit.policy, decision, visit.now + 1)
+    visit.judged(Answer(200, True, "/x", False), decision, visit.now + 1)
     assert (decision.previous_level, decision.level) == (SEVERE, SEVERE)
 
 
@@ -396,7 +395,7 @@ def test_a_level_adopted_meanwhile_shows_in_the_answer() -> None:
     visit = Visit()
     decision = admit(visit.visitor, visit.network, visit.policy, START)
     adopt_level(visit.visitor, WARNING, START)
-    judge(visit.visitor, Answer(200, True, "/", True, False), visit.site, visit.policy, decision, START)
+    visit.judged(Answer(200, True, "/", False), decision, START)
     assert (decision.level, decision.previous_level, decision.remaining) == (WARNING, None, (49, 749))
 
 
@@ -409,7 +408,6 @@ ANSWERS = st.builds(
     st.sampled_from([200, 200, 200, 304, 404, 401, 429, 500, 999]),
     st.booleans(),
     st.one_of(st.integers(0, 300).map("/page/{}".format), st.text(st.characters(), max_size=20)),
-    st.booleans(),
     st.booleans(),
 )
 STRETCHES = st.tuples(ANSWERS, st.floats(0, 2), st.integers(1, 25), st.sampled_from([0.0, 0.0, 700.0, -50.0]))
@@ -428,8 +426,8 @@ def test_a_verdict_moves_one_level_at_most_and_leaves_no_negative_units(
             decision = admit(visit.visitor, visit.network, visit.policy, visit.now)
             assert decision.refused == bool(decision.retry_after) == bool(decision.violated)
             before, spent = visit.level, repr(visit.visitor.behaviour)
-            varied = Answer(answer.status, answer.page, f"{answer.path}{n}", answer.from_outside, answer.inner)
-            judge(visit.visitor, varied, visit.site, visit.policy, decision, visit.now)
+            varied = answer._replace(path=f"{answer.path}{n}")
+            visit.judged(varied, decision)
             assert visit.level - before in (0, 1)
             assert min(decision.remaining) >= 0
             assert min(decision.reset) >= 1
@@ -452,5 +450,5 @@ def test_no_window_of_the_clock_admits_more_than_its_limit(bursts: list[tuple[fl
 def test_a_page_with_missing_files_is_not_its_readers_fault() -> None:
     visit = Visit(policy_of())
     for number in range(60):
-        decision = visit.request(Answer(404, False, f"/assets/{number}.js", False, True))
+        decision = visit.request(Answer(404, False, f"/assets/{number}.js", True))
         assert decision.level == ThrottleLevel.NORMAL

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgi_analytics.decide.verdict import Policy, Site, admit, begin_session, judge, new_actor, new_network
-from asgi_analytics.model import Actor, Answer, Decision
+from asgi_analytics.model import Actor, Decision
 from asgi_analytics.settings import Settings
 
 START = 100_000.0
@@ -20,6 +20,15 @@ def policy_of(**options: Any) -> Policy:
 def known_site(pages: int = 1000) -> Site:
     """Return a site of that many pages which others have loaded often."""
     return Site(set(range(pages)), loads=1_000_000)
+
+
+class Answer(NamedTuple):
+    """What the app answers; `inner`: a page of this site linked it."""
+
+    status: int
+    page: bool
+    path: str
+    inner: bool
 
 
 class Visit:
@@ -43,17 +52,23 @@ class Visit:
 
     def load(self, path: str, after: float = 0.0, referer: str | None = None) -> Decision:
         """Load a page `after` seconds; `referer` is "inner", "outer" or None."""
-        return self.request(Answer(200, True, path, referer != "inner", referer == "inner"), after)
+        return self.request(Answer(200, True, path, referer == "inner"), after)
 
     def fail(self, path: str, status: int = 404, after: float = 0.0) -> Decision:
-        return self.request(Answer(status, False, path, True, False), after)
+        return self.request(Answer(status, False, path, False), after)
 
     def call(self, path: str = "/api", after: float = 0.0) -> Decision:
-        return self.request(Answer(200, False, path, False, True), after)
+        return self.request(Answer(200, False, path, True), after)
 
     def request(self, answer: Answer, after: float = 0.0) -> Decision:
         self.now += after
         decision = admit(self.visitor, self.network, self.policy, self.now)
         if not decision.refused:
-            judge(self.visitor, answer, self.site, self.policy, decision, self.now)
+            self.judged(answer, decision)
         return decision
+
+    def judged(self, answer: Answer, decision: Decision, now: float | None = None) -> None:
+        """Have the answer to an admitted request judged."""
+        status, page, path, inner = answer
+        at = self.now if now is None else now
+        judge(self.visitor, status, page, path, inner, self.site, self.policy, decision, at)

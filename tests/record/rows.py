@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -65,9 +66,16 @@ def hit(
     return b"".join(
         (
             encoding.hit_head(
-                hit_id or uuid7(time_us * 1000), time_us, page_view, duration_us, bytes_sent, score, level
+                struct.unpack("!QQ", hit_id or uuid7(time_us * 1000)),
+                time_us,
+                page_view,
+                duration_us,
+                bytes_sent,
+                score,
+                level,
+                status,
+                first_byte_us,
             ),
-            encoding.answered(status, first_byte_us),
             encoding.decided(close_code, level_before, decision_id),
             encoding.text(outcome),
             encoding.text(method, 16),

@@ -129,7 +129,7 @@ def test_what_is_not_known_arrives_as_null(store: PostgresStore, dsn: str) -> No
 
 def test_each_column_of_a_decision_arrives_as_it_was_sent(store: PostgresStore, dsn: str) -> None:
     decision = Decision(
-        True, ThrottleLevel.SEVERE, 60, (), (), 30, ("minute",), ("too many",), ThrottleLevel.WARNING, b"d" * 16
+        ThrottleLevel.SEVERE, 60, (), True, 30, ("minute",), ("too many",), ThrottleLevel.WARNING, b"d" * 16
     )
     row = encoding.decision_row(
         decision, [FINDING], hit_id=b"h" * 16, time_us=TIME_US, enforced=False, site="shop", identity=WHO
@@ -173,7 +173,8 @@ def test_a_text_becomes_one_that_postgres_takes(value: str, stored: str) -> None
 
 @pytest.mark.parametrize("status", [99, 600, 999, -1, 1 << 80, "200", None, 200.0, True, b"200"])
 def test_a_status_that_is_none_becomes_null(status: Any) -> None:
-    assert encoding.answered(status, 5) == encoding.NULL + encoding.big(5)
+    head = encoding.hit_head((1, 2), TIME_US, True, 3, 4, 5, 0, status, 5)
+    assert head.endswith(encoding.NULL + encoding.big(5))
 
 
 @pytest.mark.parametrize(("code", "stored"), [(-5, 0), (1 << 70, 65535), (4999, 4999)])
@@ -183,7 +184,7 @@ def test_a_close_code_is_kept_in_its_range(code: int, stored: int) -> None:
 
 @pytest.mark.parametrize("code", ["1000", None, 1.5, object()])
 def test_a_close_code_that_is_no_number_becomes_null(code: Any) -> None:
-    assert encoding.decided(code, None, None) == encoding.NO_DECISION
+    assert encoding.decided(code, None, None) == encoding.NULL * 3
 
 
 def test_a_finding_without_a_finite_value_is_valid_json() -> None:
