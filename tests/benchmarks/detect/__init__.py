@@ -19,6 +19,8 @@ from .report import report
 from .tally import Record
 from .traffic import merged
 
+# Published figures are of these; points and thresholds are chosen on other seeds.
+SEEDS = ("101", "102", "103")
 QUICK_SCALE, QUICK_SECONDS = 0.03, 3_600.0
 
 
@@ -39,7 +41,7 @@ def replay(seed: str, scale: float, seconds: float) -> list[Record]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.detect", description=__doc__)
-    parser.add_argument("--seeds", nargs="+", default=["1", "2", "3"], help="a day of traffic each")
+    parser.add_argument("--seeds", nargs="+", default=list(SEEDS), help="a day of traffic each")
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of actors")
     parser.add_argument("--markdown", action="store_true", help="tables for README.md")
     parser.add_argument("--signals", action="store_true", help="also which signals were raised")
@@ -57,4 +59,4 @@ def main(arguments: list[str] | None = None) -> None:
         requests, spent = sum(record.requests for record in day), time.perf_counter() - began
         if not options.markdown:
             print(f"seed {seed}: {len(day):,} actors, {requests:,} requests in {spent:.0f} s", flush=True)
-    report(records, [column.name for column in (Ours, NaiveSeven, UserAgentList)], options.markdown, options.signals)
+    report(records, (Ours, NaiveSeven, UserAgentList), options.markdown, options.signals)

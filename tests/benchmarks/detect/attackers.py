@@ -13,6 +13,7 @@ from .programs import headers_of
 from .site import Site
 from .surfer import Surfer
 from .traffic import Actor, Headers, Kind, Label, Request
+from .words import PROBES, STEMS
 
 FAST = Kind("scrapers, fast", Label.BAD, fast=True)
 SLOW = Kind("scrapers, slow", Label.BAD)
@@ -20,6 +21,7 @@ ROTATING = Kind("scrapers, rotating addresses", Label.BAD)
 AGENTS = Kind("scrapers, rotating user agents", Label.BAD)
 HEADLESS = Kind("headless browsers, full headers", Label.BAD)
 PATIENT = Kind("patient real browsers", Label.BAD)
+FORGER = Kind("scrapers that forge Referers", Label.BAD)
 API = Kind("scrapers of the API", Label.BAD)
 CLAIM = Kind("false Googlebots", Label.BAD)
 SCANNER = Kind("vulnerability scanners", Label.BAD, fast=True)
@@ -27,26 +29,22 @@ PROBE = Kind("drive-by probes of a few paths", Label.BAD)
 STUFFING = Kind("credential stuffing, one address", Label.BAD, fast=True)
 STUFFING_WIDE = Kind("credential stuffing, many addresses", Label.BAD)
 
-TOOLS = ("python-requests/2.32.5", "Scrapy/2.13.4 (+https://scrapy.org)", "Go-http-client/2.0", "curl/8.16.0", "aiohttp/3.13.2")
+TOOLS = (
+    "python-requests/2.32.5",
+    "Scrapy/2.13.4 (+https://scrapy.org)",
+    "Go-http-client/2.0",
+    "curl/8.16.0",
+    "aiohttp/3.13.2",
+)
 SCANNERS = (
     "Mozilla/5.0 zgrab/0.x",
     "Nuclei - Open-source project (github.com/projectdiscovery/nuclei)",
     "Mozilla/5.0 (compatible; CensysInspect/1.1; +https://about.censys.io/)",
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/78.0.3904.108 Safari/537.36",
+    "Mozilla/5.0 (Windows NT 10.0; WOW64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/78.0.3904.108 Safari/537.36",
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
     "Go-http-client/1.1",
     "",
 )
-PROBES = (
-    "/.env /.env.local /.env.production /.git/config /.git/HEAD /.aws/credentials /.ssh/id_rsa /.DS_Store /.htpasswd "
-    "/wp-login.php /wp-admin/setup-config.php /xmlrpc.php /wp-content/plugins/wp-file-manager/readme.txt /wp-json/wp/v2/users "
-    "/phpmyadmin/index.php /pma/ /admin/ /admin.php /administrator/index.php /manager/html /solr/admin/info/system "
-    "/actuator/env /actuator/health /server-status /.well-known/security.txt /config.json /config.php.bak /backup.zip "
-    "/backup.sql /dump.sql /db.sql /info.php /phpinfo.php /test.php /shell.php /vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php "
-    "/cgi-bin/luci /boaform/admin/formLogin /HNAP1 /owa/auth/logon.aspx /autodiscover/autodiscover.json /remote/login "
-    "/api/v1/users /api/.env /graphql /swagger.json /console/ /jenkins/login /telescope/requests /_ignition/execute-solution"
-).split()
-STEMS = "admin api app backup beta blog bin cms conf data db dev dist export files home include js lib log old php site sql src test tmp upload web".split()
 
 
 def _claimed(dice: random.Random, browser: Browser) -> Headers:
@@ -80,7 +78,13 @@ def _pause(dice: random.Random, gap: float) -> Pause:
 
 
 def _scrape(
-    dice: random.Random, site: Site, start: float, pages: int, gap: float, address: Callable[[], str], headers: Callable[[], Headers]
+    dice: random.Random,
+    site: Site,
+    start: float,
+    pages: int,
+    gap: float,
+    address: Callable[[], str],
+    headers: Callable[[], Headers],
 ) -> Iterable[Request]:
     pause, order, now = _pause(dice, gap), _order(dice, site), start
     for _ in range(pages):
@@ -91,7 +95,11 @@ def _scrape(
 def fast(site: Site, start: float, dice: random.Random, address: str = "") -> Iterable[Request]:
     """Many pages a second or so, from one address."""
     address = address or places.hosting(dice)
-    tool = headers_of(dice.choice(TOOLS)) if dice.random() < 0.5 else _claimed(dice, browsers.draw(dice, browsers.DESKTOPS))
+    tool = (
+        headers_of(dice.choice(TOOLS))
+        if dice.random() < 0.5
+        else _claimed(dice, browsers.draw(dice, browsers.DESKTOPS))
+    )
     pages, gap = int(dice.lognormvariate(7.0, 0.6)), dice.lognormvariate(-1.2, 0.8)
     return _scrape(dice, site, start, pages, gap, lambda: address, lambda: tool)
 
@@ -131,6 +139,16 @@ def headless(site: Site, start: float, dice: random.Random) -> Iterable[Request]
         surfer.wait(pause())
         surfer.follow(next(order)) if follows else surfer.load(next(order), "", typed=True)
     return surfer.sent
+
+
+def forger(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
+    """One program that would pass for many people: some of its pages come from a search, some from the site."""
+    browser, address = browsers.draw(dice, browsers.DESKTOPS), places.hosting(dice)
+    inner = [browser.page(f"https://www.example.com{page}") for page in dice.sample(site.articles(), 20)]
+    outer, share = browser.page("https://www.google.com/"), dice.uniform(0.2, 0.6)
+    pages, gap = int(dice.lognormvariate(7.0, 0.5)), dice.lognormvariate(0.3, 0.8)
+    choose = lambda: outer if dice.random() < share else dice.choice(inner)  # noqa: E731
+    return _scrape(dice, site, start, pages, gap, lambda: address, choose)
 
 
 def patient(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
@@ -209,6 +227,7 @@ LONE: dict[Kind, Callable[[Site, float, random.Random], Iterable[Request]]] = {
     ROTATING: rotating,
     AGENTS: agents,
     HEADLESS: headless,
+    FORGER: forger,
     PATIENT: patient,
     API: api,
     CLAIM: claim,

@@ -173,7 +173,7 @@ def draw(
     """Draw a browser by what is in use: most are of this release or the one before, a few are years old."""
     family, system, platform, _ = dice.choices(builds, [build[3] for build in builds])[0]
     language = language or dice.choices([one for one, _ in LANGUAGES], [share for _, share in LANGUAGES])[0]
-    lag = version and CHROME - version or _lag(dice)
+    lag = CHROME - version if version else _lag(dice)
     if family.startswith("safari"):
         return Browser("safari", safari(system, max(15, SAFARI - lag // 12), dice.randint(0, 4)), (), language)
     if family == "firefox":

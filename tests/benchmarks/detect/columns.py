@@ -38,6 +38,7 @@ class Column(Protocol):
     """One of those compared."""
 
     name: str
+    classes: bool  # whether it tells classes of crawlers
 
     def judge(self, request: Request, reply: Reply) -> Verdict: ...
 
@@ -45,13 +46,19 @@ class Column(Protocol):
 class Ours:
     """The middleware as installed, driven by ASGI scopes; only what every app can read is read."""
 
-    name = "asgi-analytics"
+    name, classes = "asgi-analytics", True
 
     def __init__(self, folder: str, **options: Any) -> None:
         self.clock = FakeClock(START_NS)
         self.middleware = AnalyticsMiddleware(
-            self._app, dsn=NOWHERE, journal_dir=folder, durability="memory", clock=self.clock, shutdown_timeout=0, **options
-        )  # fmt: skip
+            self._app,
+            dsn=NOWHERE,
+            journal_dir=folder,
+            durability="memory",
+            clock=self.clock,
+            shutdown_timeout=0,
+            **options,
+        )
         self._now = 0.0
         self._reply = Reply(200)
         self._status = 0
@@ -140,7 +147,7 @@ class NaiveSeven:
     50 or more and never falls within a session; Blocked refuses.
     """
 
-    name = "seven rules, counted naively"
+    name, classes = "seven rules, counted naively", False
 
     def __init__(self, site_pages: int) -> None:
         self._site_pages = site_pages
@@ -204,11 +211,10 @@ def _variation(session: _Session) -> float:
 
 @cache
 def _outdated(agent: str) -> bool:
-    found = re.search(r"Chrome/(\d+)", agent)
-    if found:
-        return int(found[1]) < 90
-    found = re.search(r"Firefox/(\d+)", agent)
-    return bool(found) and int(found[1]) < 88
+    if chrome := re.search(r"Chrome/(\d+)", agent):
+        return int(chrome[1]) < 90
+    firefox = re.search(r"Firefox/(\d+)", agent)
+    return firefox is not None and int(firefox[1]) < 88
 
 
 class UserAgentList:
@@ -218,7 +224,7 @@ class UserAgentList:
     first request on; other names are classed and served.
     """
 
-    name = "user-agent list alone"
+    name, classes = "user-agent list alone", True
     unwanted = frozenset(("http-library", "browser-automation", "scanner"))
 
     def judge(self, request: Request, reply: Reply) -> Verdict:

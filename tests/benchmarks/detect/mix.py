@@ -34,6 +34,7 @@ USUAL: tuple[tuple[Lone, Kind, float], ...] = (
     (attackers.lone, attackers.ROTATING, 6),
     (attackers.lone, attackers.AGENTS, 6),
     (attackers.lone, attackers.HEADLESS, 8),
+    (attackers.lone, attackers.FORGER, 5),
     (attackers.lone, attackers.PATIENT, 10),
     (attackers.lone, attackers.API, 6),
     (attackers.lone, attackers.CLAIM, 5),

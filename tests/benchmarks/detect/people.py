@@ -58,7 +58,9 @@ def browse(surfer: Surfer, pages: int, median: float = 20.0) -> None:
             surfer.call("/api/suggest", b"q=gar", after=0.3)
             surfer.follow("/search", b"q=garden")
         elif chance < 0.24:
-            surfer.log_in(min(4, int(dice.expovariate(1.0))))
+            surfer.log_in(min(6, int(dice.expovariate(0.8))))
+        elif chance < 0.241:
+            surfer.load(dice.choice(("/admin", "/wp-login.php", "/sitemap.xml")), "", typed=True)
         else:
             surfer.follow(surfer.link())
 
@@ -113,7 +115,7 @@ def polling(site: Site, start: float, dice: random.Random) -> Surfer:
     """A page that asks for news every two seconds, JSON or a fragment of HTML."""
     surfer = Surfer(dice, site, browsers.draw(dice), places.home(dice), start)
     surfer.enter(LIVE)
-    path = dice.choice(("/api/status", "/api/status", "/api/fragment"))
+    path = dice.choice(("/api/status", "/api/status", "/api/fragment", "/api/me"))  # the last one: logged out meanwhile
     for _ in range(dice.randint(1, 3)):
         surfer.poll(min(5_400.0, dice.lognormvariate(6.0, 0.9)), 2.0, path)
         browse(surfer, dice.randint(0, 3))
@@ -128,7 +130,9 @@ def spa_user(site: Site, start: float, dice: random.Random) -> Surfer:
     for _ in range(int(dice.lognormvariate(3.2, 0.7))):
         surfer.think(8.0, 0.9)
         for _ in range(dice.randint(1, 6)):
-            path = dice.choice(("/api/search", "/api/orders", "/api/prices", f"/api/items/{dice.randint(1, site.items)}"))
+            path = dice.choice(
+                ("/api/search", "/api/orders", "/api/prices", f"/api/items/{dice.randint(1, site.items)}")
+            )
             surfer.call(path, b"page=1", after=dice.uniform(0, 0.5))
     return surfer
 
@@ -194,13 +198,23 @@ def lone(kind: Kind, site: Site, seconds: float, dice: random.Random) -> Actor:
     return _actor(kind, start, partial(LONE[kind], site, start))
 
 
-def office(site: Site, seconds: float, dice: random.Random, size: int = 200) -> list[Actor]:
+def colleague(site: Site, start: float, dice: random.Random, address: str, browser: Browser) -> Surfer:
+    """Reads as others do; a third log in, and not all know their password."""
+    surfer = reader(site, start, dice, address, browser)
+    if dice.random() < 0.3:
+        surfer.log_in(min(6, int(dice.expovariate(0.8))))
+        browse(surfer, dice.randint(0, 6))
+    return surfer
+
+
+def office(site: Site, seconds: float, dice: random.Random, size: int = 200, builds: int = 0) -> list[Actor]:
     """People with a few centrally managed browser builds and one language behind one address."""
     language = dice.choice(browsers.LANGUAGES)[0]
-    builds = [browsers.draw(dice, browsers.DESKTOPS, language) for _ in range(dice.randint(4, 12))]
-    address, starts = places.four(dice, places.HOMES), [seconds * (0.3 + 0.4 * dice.betavariate(2, 2)) for _ in range(size)]
+    installed = [browsers.draw(dice, browsers.DESKTOPS, language) for _ in range(builds or dice.randint(4, 12))]
+    address = places.four(dice, places.HOMES)
+    starts = [seconds * (0.3 + 0.4 * dice.betavariate(2, 2)) for _ in range(size)]
     return [
-        _actor(OFFICE, start, partial(reader, site, start, address=address, browser=dice.choice(builds)))
+        _actor(OFFICE, start, partial(colleague, site, start, address=address, browser=dice.choice(installed)))
         for start in starts
     ]
 
@@ -218,7 +232,7 @@ def school_class(site: Site, seconds: float, dice: random.Random) -> list[Actor]
 
 def carriers(site: Site, seconds: float, dice: random.Random, count: int) -> list[Actor]:
     """Phones of one carrier."""
-    gateways = tuple(places.four(dice, places.CARRIERS) for _ in range(dice.randint(8, 40)))
+    gateways = tuple(places.four(dice, places.CARRIERS) for _ in range(dice.randint(2, 40)))
     starts = [day_time(dice, seconds) for _ in range(count)]
     return [_actor(CARRIER, start, partial(carrier, site, start, gateways=gateways)) for start in starts]
 

@@ -176,7 +176,9 @@ def app(site: Site, program: Program, until: float) -> Iterable[Request]:
     images = [file for files in site.files.values() for file in files if "/img/" in file]
     for _ in range(int(dice.lognormvariate(2.0, 0.8)) + 1):
         for _ in range(dice.randint(1, 4)):
-            yield program.get(dice.choice(("/api/me", "/api/search", f"/api/items/{dice.randint(1, site.items)}")), valid=True)
+            yield program.get(
+                dice.choice(("/api/me", "/api/search", f"/api/items/{dice.randint(1, site.items)}")), valid=True
+            )
             program.now += dice.expovariate(8)
         for _ in range(dice.randint(0, 8)):
             yield program.get(dice.choice(images))
@@ -232,7 +234,7 @@ def agent(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
     return surfer.sent
 
 
-Work = Callable[[Site, Program, float], Iterable[Request]]
+Work = Callable[..., Iterable[Request]]  # of site, program and the time until which it works
 # kind → what it does, who does it, most addresses, and whether it comes once a day or stays
 WORK: dict[Kind, tuple[Work, tuple[Declared, ...], int, bool]] = {
     FEED_READER: (feed_reader, FEED_READERS, 3, True),
@@ -251,7 +253,9 @@ def lone(kind: Kind, site: Site, seconds: float, dice: random.Random) -> Actor:
         headers = headers_of(dice.choice(LIBRARIES), ("authorization", "Bearer 5f3a"))
         return _actor(kind, start * 0.1, partial(api_client, site, until=seconds), [places.hosting(dice)], headers)
     if kind is APP:
-        name = dice.choice(("okhttp/5.1.0", "Shop/7.2 CFNetwork/3826.500.131 Darwin/25.1.0", "ShopAndroid/7.2 (SM-A556B)"))
+        name = dice.choice(
+            ("okhttp/5.1.0", "Shop/7.2 CFNetwork/3826.500.131 Darwin/25.1.0", "ShopAndroid/7.2 (SM-A556B)")
+        )
         headers = headers_of(name, ("authorization", "Bearer 77aa"), ("accept-language", "en-US"))
         return _actor(kind, start, partial(app, site, until=seconds), [places.mobile(dice)], headers)
     if kind in (POLITE, RUDE):
@@ -280,7 +284,7 @@ def _crawler(kind: Kind, site: Site, start: float, seconds: float, dice: random.
 def _actor(
     kind: Kind,
     start: float,
-    work: Callable[..., Iterable[Request]],
+    work: Work,
     addresses: Sequence[str],
     headers: Headers,
 ) -> Actor:

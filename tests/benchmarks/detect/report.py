@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from ..measure import print_bar, print_table
+from .columns import Column
 from .tally import Line, Record, Totals, signals_of
 from .traffic import Kind, Label
 
 ORDER = (Label.HUMAN, Label.GOOD, Label.EITHER, Label.BAD)
 Print = Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
+Lines = Mapping[Kind, Sequence[Line]]  # one line per column
+HEADS = ["", "label", "actors", "requests", "flagged", "refused", "slowed at", "refused at", "refused then"]
 
 
 def print_markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -20,24 +23,27 @@ def print_markdown(title: str, heads: Sequence[str], rows: Sequence[Sequence[str
         print(f"| {' | '.join(cells)} |")
 
 
-def report(records: Sequence[Record], names: Sequence[str], markdown: bool, signals: bool) -> None:
-    """Print all tables and the bars."""
+def report(records: Sequence[Record], columns: Sequence[type[Column]], markdown: bool, signals: bool) -> None:
+    """Print all tables and the bars. `columns`: ours is the first."""
     show: Print = print_markdown if markdown else print_table
+    names = [column.name for column in columns]
+    totals = [Totals.of(records, place, column.classes) for place, column in enumerate(columns)]
     kinds = sorted(dict.fromkeys(record.kind for record in records), key=lambda kind: ORDER.index(kind.label))
     by_kind = {kind: [record for record in records if record.kind == kind] for kind in kinds}
-    totals = [Totals.of(records, column) for column in range(len(names))]
+    lines = {kind: [Line.of(found, place) for place in range(len(names))] for kind, found in by_kind.items()}
     show("All actors", ["", *names], _totals(totals))
-    show(f"By kind: {names[0]}", _HEADS, [_line(kind, Line.of(found, 0)) for kind, found in by_kind.items()])
-    heads = ["", *(f"{name}: flagged, refused, refused at" for name in names[1:])]
-    show("By kind: the others", heads, [_others(kind, found, len(names)) for kind, found in by_kind.items()])
+    if markdown:
+        _one_table(lines, names)
+    else:
+        for place, name in enumerate(names):
+            show(f"By kind: {name}", HEADS, [_line(kind, found[place]) for kind, found in lines.items()])
+    behind = [row for kind, found in lines.items() for row in _behind(kind, found, names)]
+    show("Where another does better", ["", "who", "by", f"than {names[0]}"], behind)
     if signals:
         rows = [[kind.name, _signals(found)] for kind, found in by_kind.items()]
         show(f"Signals of flagged actors: {names[0]}", ["", "signal and actors"], rows)
     if not markdown:
         _bars(totals[0])
-
-
-_HEADS = ["", "label", "actors", "requests", "flagged", "refused", "slowed at", "refused at", "refused then"]
 
 
 def _totals(totals: Sequence[Totals]) -> list[list[str]]:
@@ -56,22 +62,45 @@ def _totals(totals: Sequence[Totals]) -> list[list[str]]:
 
 
 def _line(kind: Kind, line: Line) -> list[str]:
-    return [
-        kind.name,
-        kind.label.value,
-        f"{line.actors:,}",
-        f"{line.requests:,}",
-        _share(line.flagged),
-        _share(line.refused),
-        _place(line.slowed_at),
-        _place(line.refused_at),
-        _share(line.afterwards),
+    return [kind.name, kind.label.value, f"{line.actors:,}", f"{line.requests:,}", *_figures(line)]
+
+
+def _figures(line: Line) -> list[str]:
+    shares = [_share(line.flagged), _share(line.refused)]
+    return [*shares, _place(line.slowed_at), _place(line.refused_at), _share(line.afterwards)]
+
+
+def _one_table(lines: Lines, names: Sequence[str]) -> None:
+    told = "flagged / refused / slowed at / refused at / refused then, or nothing of it"
+    rows = [
+        [kind.name, kind.label.value, f"{found[0].actors:,}", f"{found[0].requests:,}", *map(_cell, found)]
+        for kind, found in lines.items()
     ]
+    print_markdown(
+        f"Each cell: {told}; the last three in requests (median of the actors) and as a share.",
+        ["", "label", "actors", "requests", *names],
+        rows,
+    )
 
 
-def _others(kind: Kind, records: Sequence[Record], columns: int) -> list[str]:
-    lines = [Line.of(records, column) for column in range(1, columns)]
-    return [kind.name, *(f"{_share(one.flagged)}, {_share(one.refused)}, {_place(one.refused_at)}" for one in lines)]
+def _cell(line: Line) -> str:
+    return " / ".join(_figures(line)) if line.flagged else "-"
+
+
+def _behind(kind: Kind, lines: Sequence[Line], names: Sequence[str]) -> list[list[str]]:
+    """Return a row for each column that flags or refuses fewer people and good programs, or more bad ones or sooner."""
+    rows = []
+    ours, sign = lines[0], -1.0 if kind.label is Label.BAD else 1.0
+    for name, other in zip(names[1:], lines[1:], strict=True):
+        if kind.label is Label.EITHER:
+            continue
+        if sign * other.flagged < sign * ours.flagged:
+            rows.append([kind.name, name, f"flagged {_share(other.flagged)}", _share(ours.flagged)])
+        if sign * other.refused < sign * ours.refused:
+            rows.append([kind.name, name, f"refused {_share(other.refused)}", _share(ours.refused)])
+        elif kind.label is Label.BAD and other.refused_at < ours.refused_at:
+            rows.append([kind.name, name, f"refused at {_place(other.refused_at)}", _place(ours.refused_at)])
+    return rows
 
 
 def _signals(records: Sequence[Record]) -> str:
@@ -90,7 +119,8 @@ def _bars(ours: Totals) -> None:
     print()
     print_bar("humans refused", ours.humans_refused, "0", ours.humans_refused == 0, "d")
     print_bar("humans flagged", ours.humans_flagged, "≤ 0.005", ours.humans_flagged <= 0.005, ".4f")
-    print_bar("declared crawlers classed right", ours.classed_right, "≥ 0.99", ours.classed_right >= 0.99, ".3f")
+    named = ours.classed_right or 0.0
+    print_bar("declared crawlers classed right", named, "≥ 0.99", named >= 0.99, ".3f")
     print_bar("fast ones refused before their 200th request", ours.fast_in_time, "1", ours.fast_in_time == 1, ".3f")
     afterwards = ours.fast_afterwards or 0.0
     print_bar("of what they send afterwards, refused", afterwards, "≥ 0.99", afterwards >= 0.99, ".3f")

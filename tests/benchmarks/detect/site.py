@@ -8,22 +8,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from .traffic import Request
+from .words import WORDS
 
 HOST = "www.example.com"
 ORIGIN = f"https://{HOST}"
 HTML = b"text/html; charset=utf-8"
 JSON = b"application/json"
-WORDS = (
-    "alpine amber anchor apple archive autumn basic better bicycle bread bridge bright budget butter cabin camera canal "
-    "candle castle cedar chart cheap circle city clay clear cloud coast coffee cold colour copper corner cotton country "
-    "cream crystal daily desk device early easy eastern engine evening fabric family fast field final fine fire first "
-    "flower forest fresh garden gentle glass gold grain green guide harbour heavy home honey house island kitchen lake "
-    "large lemon letter light linen little local long maple market meadow metal modern moon morning mountain narrow new "
-    "night north oak ocean office old olive open orange paint paper park pepper piano pine plain pocket quick quiet rain "
-    "river road round salt sand school sea second secret silver simple slow small smart snow soft spring steel stone "
-    "storm street summer sun table tea thin train travel tree valley village violet walk wall warm water west wide wild "
-    "wind window winter wood wool yellow young"
-).split()
 SECTIONS = ("articles", "blog", "docs", "guides", "help", "news", "products", "reviews", "stories", "tutorials")
 LIVE = "/live"  # a page that polls
 SPA = "/app"  # a page that is an app
@@ -60,6 +50,7 @@ class Site:
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     moved: Mapping[str, str] = field(default_factory=dict)
     dead: tuple[str, ...] = ()  # linked somewhere, gone
+    missing: frozenset[str] = frozenset()  # files that pages ask for and that are not there
     items: int = 0  # /api/items/1 and so on
     outages: tuple[tuple[float, float], ...] = ()  # from and until, seconds
     weights: Sequence[float] = ()
@@ -79,6 +70,8 @@ class Site:
         site.files = {page: _files(dice, page) for page in site.pages}
         site.moved = {f"/old{page}": page for page in dice.sample(articles, 30)}
         site.dead = tuple(f"{page}-draft" for page in dice.sample(articles, 12))
+        images = sorted({file for files in site.files.values() for file in files if "/img/" in file})
+        site.missing = frozenset(dice.sample(images, len(images) // 40))
         site.items = dice.randint(200, 5_000)
         starts = [dice.uniform(0, seconds) for _ in range(dice.randint(0, 2))]
         site.outages = tuple((start, start + dice.uniform(30, 300)) for start in starts)
@@ -106,6 +99,8 @@ class Site:
             return Reply(500)
         path = request.path
         if path.startswith("/static/") or path == "/favicon.ico":
+            if path in self.missing:
+                return Reply(404)
             return Reply(304 if request.conditional else 200, _file_type(path))
         if path.startswith("/api/"):
             return self._api(request)

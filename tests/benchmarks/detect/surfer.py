@@ -22,6 +22,13 @@ ELSEWHERE = (
     "",
     "",
 )
+# What iPhones ask for unasked, and what open developer tools do.
+TOUCH_ICONS = (
+    "/apple-touch-icon-120x120-precomposed.png",
+    "/apple-touch-icon-precomposed.png",
+    "/apple-touch-icon.png",
+)
+DEVTOOLS = "/.well-known/appspecific/com.chrome.devtools.json"
 JSON_BODY = (("content-type", "application/json"), ("origin", ORIGIN))
 
 
@@ -40,6 +47,7 @@ class Surfer:
         self._address = address
         self._cached: set[str] = set()
         self._beacons = dice.random() < 0.7  # the others block them
+        self._develops = browser.family == "chromium" and dice.random() < 0.01
         self._pace = dice.lognormvariate(0.0, 0.4)  # some read faster than others
 
     def enter(self, path: str, query: bytes = b"") -> None:
@@ -51,9 +59,7 @@ class Surfer:
         """Follow a link of the page that is shown."""
         self.load(path, f"{ORIGIN}{self.page}", query=query)
 
-    def load(
-        self, path: str, referer: str, *, typed: bool = False, reload: bool = False, query: bytes = b""
-    ) -> None:
+    def load(self, path: str, referer: str, *, typed: bool = False, reload: bool = False, query: bytes = b"") -> None:
         """Load a page with its files, now."""
         tagged = reload or (path in self._cached and self.dice.random() < 0.5)
         headers = self.browser.page(referer, typed=typed, reload=reload, tagged=tagged)
@@ -76,8 +82,10 @@ class Surfer:
             self._cached.add(file)
         if "/favicon.ico" not in self._cached:
             self._cached.add("/favicon.ico")
-            icon = "/apple-touch-icon.png" if "iPhone" in self.browser.agent else "/favicon.ico"
-            self.send("GET", icon, self.browser.file(icon, path), after=delay + 0.2)
+            for icon in TOUCH_ICONS if "iPhone" in self.browser.agent else ("/favicon.ico",):
+                self.send("GET", icon, self.browser.file(icon, path), after=delay + 0.2)
+        if self._develops:
+            self.send("GET", DEVTOOLS, self.browser.call(path), after=delay)
         if self._beacons:
             self.beacon(delay + 0.3)
 

@@ -98,12 +98,12 @@ class Totals:
     humans_refused: int
     good_flagged: float
     good_refused: int
-    classed_right: float
+    classed_right: float | None
     fast_in_time: float  # of the fast bad ones that send 200 requests: refused before the 200th
     fast_afterwards: float | None
 
     @classmethod
-    def of(cls, records: Sequence[Record], column: int) -> Totals:
+    def of(cls, records: Sequence[Record], column: int, classes: bool) -> Totals:
         """Sum up; kinds on which opinions differ count for the classes only."""
         by_label = {label: [one for one in records if one.kind.label is label] for label in Label}
         flagged = {label: sum(one.fates[column].flagged for one in found) for label, found in by_label.items()}
@@ -119,7 +119,9 @@ class Totals:
             humans_refused=_refused(humans, column),
             good_flagged=flagged[Label.GOOD] / len(good),
             good_refused=_refused(good, column),
-            classed_right=sum(one.fates[column].right_class for one in named) / max(1, len(named)),
+            classed_right=sum(one.fates[column].right_class for one in named) / len(named)
+            if named and classes
+            else None,
             fast_in_time=sum(one.fates[column].refused_at < 200 for one in fast) / max(1, len(fast)),
             fast_afterwards=sum(max(0, one.fates[column].refused - 1) for one in fast) / after if after else None,
         )
