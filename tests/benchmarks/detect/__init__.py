@@ -53,10 +53,10 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("asgi_analytics").setLevel(logging.ERROR)  # it says that it reaches no Postgres, as meant here
     records: list[Record] = []
     for seed in seeds:
-        began = time.perf_counter()
+        began = time.process_time()
         day = replay(seed, scale, seconds)
         records += day
-        requests, spent = sum(record.requests for record in day), time.perf_counter() - began
+        requests, spent = sum(record.requests for record in day), time.process_time() - began
         if not options.markdown:
-            print(f"seed {seed}: {len(day):,} actors, {requests:,} requests in {spent:.0f} s", flush=True)
+            print(f"seed {seed}: {len(day):,} actors, {requests:,} requests in {spent:.0f} s of CPU", flush=True)
     report(records, (Ours, NaiveSeven, UserAgentList), options.markdown, options.signals)
