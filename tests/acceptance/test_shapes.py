@@ -51,7 +51,8 @@ class Stage:
 def stage(tmp_path: Path) -> Iterator[Stage]:
     stage = Stage(tmp_path)
     visits = [people.reader(stage.site, float(number), random.Random(number)) for number in range(BUSY)]
-    stage.play(request for visit in visits for request in visit.sent if request.at < HOUR)
+    pages = (request for visit in visits for request in visit.sent if request.path in stage.site.links)
+    stage.play(request for request in pages if request.at < HOUR)
     yield stage
     stage.ours.close()
 
@@ -155,6 +156,17 @@ def test_a_monitor_every_30_seconds_for_a_week_is_welcome(stage: Stage, agent: s
     for _ in range(7 * 24 * 120):
         requests.append(program.get("/"))
         program.now += 30.0
+    assert untouched(stage.play(requests))
+
+
+@pytest.mark.parametrize("gap", [0.3, 1.0])
+def test_a_monitor_of_six_pages_every_30_seconds_for_a_day_is_welcome(stage: Stage, gap: float) -> None:
+    program, requests = stage.program(programs.MONITORS[2][0], "95.216.5.5", 2 * HOUR), []
+    watched = ["/", *stage.dice.sample(stage.site.articles(), 5)]
+    for look in range(24 * 120):
+        for place, path in enumerate(watched):
+            program.now = 2 * HOUR + look * 30.0 + place * gap
+            requests.append(program.get(path))
     assert untouched(stage.play(requests))
 
 
