@@ -10,7 +10,7 @@ from itertools import cycle
 from . import browsers, people, places
 from .browsers import Browser
 from .programs import headers_of
-from .site import Site
+from .site import ORIGIN, Site
 from .surfer import Surfer
 from .traffic import Actor, Headers, Kind, Label, Request
 from .words import PROBES, STEMS
@@ -144,10 +144,13 @@ def headless(site: Site, start: float, dice: random.Random) -> Iterable[Request]
 def forger(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
     """One program that would pass for many people: some of its pages come from a search, some from the site."""
     browser, address = browsers.draw(dice, browsers.DESKTOPS), places.hosting(dice)
-    inner = [browser.page(f"https://www.example.com{page}") for page in dice.sample(site.articles(), 20)]
+    inner = [browser.page(f"{ORIGIN}{page}") for page in dice.sample(site.articles(), 20)]
     outer, share = browser.page("https://www.google.com/"), dice.uniform(0.2, 0.6)
     pages, gap = int(dice.lognormvariate(7.0, 0.5)), dice.lognormvariate(0.3, 0.8)
-    choose = lambda: outer if dice.random() < share else dice.choice(inner)  # noqa: E731
+
+    def choose() -> Headers:
+        return outer if dice.random() < share else dice.choice(inner)
+
     return _scrape(dice, site, start, pages, gap, lambda: address, choose)
 
 
