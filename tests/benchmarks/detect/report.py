@@ -108,7 +108,10 @@ def _signals(records: Sequence[Record]) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}".replace("%", " %")
+    if value is None:
+        return "-"
+    shown = f"{value:.2%}" if 0.0 < value < 0.001 else f"{value:.1%}"
+    return shown.replace("%", " %")
 
 
 def _place(place: float) -> str:
