@@ -1,0 +1,65 @@
+"""Who comes on one day: kinds and numbers, drawn anew for each seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from . import attackers, people, places, programs
+from .site import Site
+from .traffic import Actor, Kind
+
+DAY = 86_400.0  # seconds
+Lone = Callable[[Kind, Site, float, random.Random], Actor]
+# How many come on an average day; each day's number is drawn around it.
+USUAL: tuple[tuple[Lone, Kind, float], ...] = (
+    (people.lone, people.READER, 900),
+    (people.lone, people.TABS, 60),
+    (people.lone, people.RESEARCHER, 60),
+    (people.lone, people.POLLING, 25),
+    (people.lone, people.SPA_USER, 40),
+    (people.lone, people.KIOSK, 5),
+    (people.lone, people.SCREEN_READER, 30),
+    (programs.lone, programs.FEED_READER, 14),
+    (programs.lone, programs.MONITOR, 5),
+    (programs.lone, programs.API_CLIENT, 8),
+    (programs.lone, programs.APP, 50),
+    (programs.lone, programs.PREVIEW, 40),
+    (programs.lone, programs.POLITE, 26),
+    (programs.lone, programs.FETCHER, 25),
+    (programs.lone, programs.RUDE, 6),
+    (programs.lone, programs.AGENT, 15),
+    (attackers.lone, attackers.FAST, 10),
+    (attackers.lone, attackers.SLOW, 8),
+    (attackers.lone, attackers.ROTATING, 6),
+    (attackers.lone, attackers.AGENTS, 6),
+    (attackers.lone, attackers.HEADLESS, 8),
+    (attackers.lone, attackers.FORGER, 5),
+    (attackers.lone, attackers.PATIENT, 10),
+    (attackers.lone, attackers.API, 6),
+    (attackers.lone, attackers.CLAIM, 5),
+    (attackers.lone, attackers.SCANNER, 10),
+    (attackers.lone, attackers.PROBE, 40),
+    (attackers.lone, attackers.STUFFING, 6),
+    (attackers.lone, attackers.STUFFING_WIDE, 4),
+)
+CARRIER_PHONES, VPN_PEOPLE = 120, 25
+
+
+def draw(seed: str, scale: float = 1.0, seconds: float = DAY) -> tuple[Site, list[Actor]]:
+    """Return a site and the actors of a day; `scale` multiplies their numbers, each kind comes at least once."""
+    dice, site = random.Random(f"{seed}/mix"), Site.build(seed, seconds)
+    found = [
+        lone(kind, site, seconds, dice)
+        for lone, kind, usual in USUAL
+        for _ in range(max(1, round(usual * scale * dice.lognormvariate(0.0, 0.25))))
+    ]
+    found += people.office(site, seconds, dice, 200 if scale >= 0.5 else 40)
+    found += people.school_class(site, seconds, dice)
+    found += people.carriers(site, seconds, dice, max(8, round(CARRIER_PHONES * scale)))
+    exit_address = places.hosting(dice)
+    found += people.vpn(site, seconds, dice, exit_address, max(4, round(VPN_PEOPLE * scale)))
+    found.append(attackers.lone(attackers.FAST, site, seconds, dice, exit_address))
+    for number, actor in enumerate(found):
+        actor.seed = f"{seed}/{number}"
+    return site, found
