@@ -189,7 +189,7 @@ OPERATORS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Claim:
     """What a crawler's name claims, and against what the claim can be checked."""
 
