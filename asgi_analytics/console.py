@@ -130,7 +130,8 @@ def summary(classes: Sequence[ClassSummary]) -> Iterator[str]:
 def data_line(name: str, held: Held | None, error: str | None, now: float) -> str:
     """Return the line of one file of `data update`: what the folder has, how old it is, and what went wrong."""
     has = f"{held.prefixes} prefixes, {_span(max(0.0, now - held.fetched_at))} old" if held else "none"
-    return f"{name:<32}{has}" + (f"; kept as it is: {escape(error)}" if error else "")
+    went_wrong = f"; {'kept' if held else 'not there'}: {escape(error)}" if error else ""
+    return f"{name:<32}{has}{went_wrong}"
 
 
 def _columns(texts: Sequence[str]) -> str:

@@ -60,6 +60,11 @@ class Background(Generic[Question]):
             self._changed.notify()
         return True
 
+    def work_off(self) -> None:
+        """Answer what waits in the caller's thread, for those who have time: tests, and commands without an app."""
+        while self._waiting:
+            self._try(self._waiting.popitem(last=False)[0])
+
     def stop(self, timeout: float) -> bool:
         """Drop what waits and let the thread end; returns whether it did within `timeout` seconds."""
         with self._changed:

@@ -107,6 +107,11 @@ class Verifier:
         self._names.abandon()
         self._signatures.abandon()
 
+    def work_off(self) -> None:
+        """Do in the caller's thread what waits for the background threads."""
+        self._names.work_off()
+        self._signatures.background.work_off()
+
     def refresh(self, monotonic: float) -> None:
         """Read the address ranges again where a file has changed; looks every 30 seconds. Not for the request path."""
         if monotonic < self._looked_at + REFRESH_INTERVAL:
@@ -188,8 +193,8 @@ class Verifier:
             self._has_names = self._has_names or bool(names)
             confirmed = {name: self._resolver.addresses(name) for name in names_to_confirm(operator, names)}
         except ResolverError:
-            failed = Verification(ClaimStatus.UNVERIFIABLE, "dns", operator.name, text="the name server gave no answer")
-            self._keep((crawler, network), failed, TRANSIENT)
+            before = self._known.get((crawler, network))
+            self._keep((crawler, network), before[0] if before else _unanswered(operator.name), TRANSIENT)
             return
         found = judge_names(operator, address, names, confirmed, self._has_names)
         self._keep((crawler, network), found, KEPT[found.status])
