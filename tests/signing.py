@@ -47,7 +47,7 @@ class Signer:
         field = agent or f'sig1="https://{self.host}"'
         given = {"created": NOW, "keyid": self.keyid, "alg": "ed25519", "expires": NOW + 300, "tag": "web-bot-auth"}
         parameters = {name: value for name, value in {**given, **changes}.items() if value is not None}
-        entry = (list(covered), parameters)
+        entry: Any = (list(covered), parameters)
         headers = [*scope["headers"], (b"signature-agent", field.encode())]
         signed = self.private.sign(signature_base({**scope, "headers": headers}, "https", entry))
         headers += [

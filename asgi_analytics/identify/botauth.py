@@ -64,7 +64,10 @@ def is_available() -> bool:
 def read_signatures(scope: Scope) -> list[Signed | Flaw]:
     """Return the Web Bot Auth signatures of a request, at most four; none where it has other ones only."""
     try:
-        inputs = dictionary(field(scope, b"signature-input"))
+        field_value = field(scope, b"signature-input")
+        if TAG.encode() not in field_value:
+            return []
+        inputs = dictionary(field_value)
         tagged = [label for label, entry in inputs.items() if _parameters(entry).get("tag") == TAG]
         if not tagged:
             return []

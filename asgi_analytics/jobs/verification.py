@@ -48,7 +48,7 @@ class SocketResolver:
             if error.errno in (1, 4):  # HOST_NOT_FOUND, NO_DATA of netdb.h
                 return []
             raise ResolverError(str(error)) from None
-        except (OSError, UnicodeError) as error:
+        except (OSError, TypeError, ValueError) as error:  # the last two for what cannot be a name
             raise ResolverError(str(error)) from None
         return [name, *others]
 
@@ -60,7 +60,7 @@ class SocketResolver:
             if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
                 return []
             raise ResolverError(str(error)) from None
-        except (OSError, UnicodeError) as error:
+        except (OSError, TypeError, ValueError) as error:  # the last two for what cannot be a name
             raise ResolverError(str(error)) from None
 
 

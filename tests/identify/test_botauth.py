@@ -79,7 +79,7 @@ def test_the_ed25519_example_of_rfc_9421_verifies() -> None:
     ]
     scope = {**make_scope("/foo", query=b"param=Value&Pet=dog", method="POST"), "headers": headers}
     names = ("date", "@method", "@path", "@authority", "content-type", "content-length")
-    entry = ([(name, {}) for name in names], {"created": 1618884473, "keyid": "test-key-ed25519"})
+    entry: Any = ([(name, {}) for name in names], {"created": 1618884473, "keyid": "test-key-ed25519"})
     value = base64.b64decode("wqcAqbmYJ2ji2glfAMaRy4gruYYnx2nEFN2HN6jrnDnQCK1u02Gb04v9EDgwUPiu4A0w6vuQv5lIp5WPpBKRCw==")
     example = Signed("", "", 0, 0, None, value, (signature_base(scope, "https", entry),))
     assert verify(example, RFC_KEY)
@@ -137,11 +137,11 @@ def test_requests_without_a_signature_of_this_kind_have_none() -> None:
         change(SIGNER.sign(), b"signature", b"sig1=:YQ==:"),
         change(SIGNER.sign(), b"signature", b"sig1=1"),
         change(SIGNER.sign(), b"signature", b"sig2=:YQ==:"),
-        change(SIGNER.sign(), b"signature", b"sig1=:" + b"A" * 9000),
+        change(SIGNER.sign(), b"signature", b"sig1=:" + b"A" * 3000),
         change(SIGNER.sign(), b"signature-agent", None),
         change(SIGNER.sign(), b"signature-agent", b"sig1=1"),
         change(SIGNER.sign(), b"signature-agent", b'other="https://chatgpt.com"'),
-        change(SIGNER.sign(), b"signature-input", b"sig1=((((("),
+        change(SIGNER.sign(), b"signature-input", b'sig1=(((((";tag="web-bot-auth"'),
         SIGNER.sign(covered=(("@authority", {}),)),
         SIGNER.sign(covered=(AGENT_COMPONENT,)),
         SIGNER.sign(covered=(("@method", {}), AGENT_COMPONENT)),
@@ -193,7 +193,7 @@ def test_components_that_are_strange_are_a_flaw(listed: bytes) -> None:
 def test_at_most_four_signatures_of_a_request_are_looked_at() -> None:
     scope = SIGNER.sign()
     (line,) = [value for name, value in scope["headers"] if name == b"signature-input"]
-    many = b", ".join(b"s%d=%s" % (number, line.partition(b"=")[2]) for number in range(20))
+    many = b", ".join(b"s%d=%s" % (number, line.partition(b"=")[2]) for number in range(8))
     assert len(read_signatures(change(scope, b"signature-input", many))) == 4
 
 
@@ -210,7 +210,7 @@ def test_at_most_four_signatures_of_a_request_are_looked_at() -> None:
         ({"expires": NOW - 1000}, 0, "expired"),
     ],
 )
-def test_a_signature_holds_from_created_to_expires(changes: dict[str, int], later: int, flaw: str | None) -> None:
+def test_a_signature_holds_from_created_to_expires(changes: dict[str, Any], later: int, flaw: str | None) -> None:
     found = check_time(signed(SIGNER.sign(**changes)), NOW + later)
     assert (found is None) is (flaw is None)
     if found is not None and flaw is not None:
@@ -284,9 +284,9 @@ def test_any_directory_is_read_or_refused(content: object) -> None:
 
 
 def test_reading_costs_little_even_when_it_is_made_to_be_slow() -> None:
-    line = b"sig1=(" + b'"a";b;c;d ' * 800 + b');tag="web-bot-auth"'
+    line = b"sig1=(" + b"1 " * 1000 + b');tag="web-bot-auth"'
     scope = change(SIGNER.sign(), b"signature-input", line)
     started = time.process_time()
     for _ in range(20):
         read_signatures(scope)
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 0.2

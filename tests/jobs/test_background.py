@@ -46,7 +46,7 @@ def test_a_question_that_waits_is_not_asked_again() -> None:
 
 def test_what_waits_and_what_is_taken_in_a_minute_is_bounded() -> None:
     clock = FakeClock()
-    background = Background("test", lambda question: None, clock, size=3, rate=5)
+    background: Background[int] = Background("test", lambda question: None, clock, size=3, rate=5)
     assert sum(background.ask(number) for number in range(1000)) == 3
     background.work_off()
     assert sum(background.ask(number) for number in range(1000)) == 2
@@ -57,7 +57,10 @@ def test_what_waits_and_what_is_taken_in_a_minute_is_bounded() -> None:
 
 
 def test_an_error_is_counted_said_once_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    background = Background("test", lambda number: 1 // number, FakeClock(), size=9, rate=99)  # type: ignore[arg-type,return-value]
+    def answer(number: int) -> None:
+        assert number, "none"
+
+    background = Background("test", answer, FakeClock(), size=9, rate=99)
     with caplog.at_level(logging.WARNING, "asgi_analytics"):
         for number in (0, False, 1):
             background.ask(number)
@@ -92,7 +95,7 @@ def test_stopping_drops_what_waits_and_a_second_start_works() -> None:
 
 
 def test_a_forked_child_begins_anew() -> None:
-    background = Background("test", lambda question: None, FakeClock(), size=9, rate=99)
+    background: Background[str] = Background("test", lambda question: None, FakeClock(), size=9, rate=99)
     background.start()
     background.ask("a")
     background.abandon()

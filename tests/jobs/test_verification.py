@@ -34,7 +34,9 @@ CRAWL, EVIL = "66.249.66.1", "93.184.216.34"
 NAMES = {CRAWL: ["crawl-66-249-66-1.googlebot.com"], EVIL: ["host.evil.example"], "93.184.216.35": ["x.googlebot.com"]}
 ADDRESSES = {"crawl-66-249-66-1.googlebot.com": [CRAWL], "x.googlebot.com": ["66.249.66.9"]}
 FILES = {
-    "google-common-crawlers": b'{"prefixes": [{"ipv4Prefix": "66.249.64.0/27"}, {"ipv6Prefix": "2001:4860:4801::/64"}]}',
+    "google-common-crawlers": (
+        b'{"prefixes": [{"ipv4Prefix": "66.249.64.0/27"}, {"ipv6Prefix": "2001:4860:4801::/64"}]}'
+    ),
     "openai-gptbot": b'{"prefixes": [{"ipv4Prefix": "52.230.152.0/24"}]}',
 }
 
@@ -57,7 +59,7 @@ class Web:
 class Rig:
     """A verifier whose background work is done when told to."""
 
-    def __init__(self, folder: Path, files: Mapping[str, bytes] = {}, *signers: Signer) -> None:  # noqa: B006 - read only
+    def __init__(self, folder: Path, files: Mapping[str, bytes], *signers: Signer) -> None:
         for name, data in files.items():
             (folder / f"{name}.json").write_bytes(data)
             os.utime(folder / f"{name}.json", (NOW, NOW))
@@ -151,7 +153,7 @@ def test_a_name_server_without_an_answer_is_asked_again_and_changes_nothing(rig:
 
 
 def test_a_name_server_that_knows_no_names_accuses_nobody(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+    rig = Rig(tmp_path, {})
     rig.resolver._names.clear()
     assert rig.settled(GOOGLEBOT, CRAWL).status == ClaimStatus.UNVERIFIABLE
     rig.resolver._names[EVIL] = ["host.evil.example"]
@@ -388,7 +390,7 @@ def test_started_it_works_by_itself_and_stops(tmp_path: Path) -> None:
 
 
 def test_a_forked_child_knows_what_was_known_and_starts_again(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
+    rig = Rig(tmp_path, {})
     rig.settled(GOOGLEBOT, CRAWL)
     rig.verifier.start()
     rig.verifier.after_fork()
