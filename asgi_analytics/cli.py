@@ -18,6 +18,8 @@ from .clock import SystemClock
 from .embedded import EmbeddedPostgres, default_data_dir
 from .engine import resolve_dsn
 from .errors import AnalyticsError
+from .identify.operators import SOURCES
+from .jobs import data
 from .settings import Settings, default_journal_dir
 from .store.reading import HitRow, Reader, connect, migrate_all
 
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or hits.decision_id")
     stats = _add_command(commands.add_parser("stats", help="what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
+    _add_data(commands.add_parser("data", help="the address ranges that crawlers are verified by"))
     return parser
 
 
@@ -104,6 +107,15 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geoip-asn", metavar="FILE")
     parser.add_argument("--journal-dir", metavar="DIR")
     parser.add_argument("--durability", help='"memory", "journal" or "fsync"')
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    update = actions.add_parser("update", help="get the ranges that the operators publish; old files stay on errors")
+    update.set_defaults(run=_data_update)
+    update.add_argument("--dir", type=Path, help="where to keep them; else ASGI_ANALYTICS_CRAWLER_DIR")
+    update.add_argument("--from", type=Path, dest="source", metavar="FOLDER", help="take the files from there instead")
+    update.add_argument("--sources", type=Path, metavar="FILE", help="JSON of name and URL, instead of the known ones")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -194,6 +206,19 @@ def _stats(options: argparse.Namespace) -> int:
         totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
     print("\n".join(console.statistics(totals, hour, positions, journals)))
     return 0
+
+
+def _data_update(options: argparse.Namespace) -> int:
+    folder = options.dir or data.default_data_dir()
+    sources = data.read_sources(options.sources) if options.sources else SOURCES
+    now = SystemClock.time_ns() / 1e9
+    get = data.from_folder(options.source) if options.source else data.from_web(sources, now)
+    updates = data.update(folder, sources, get)
+    for update in updates:
+        print(console.data_line(update.name, update.held, update.error, now))
+    wrong = sum(update.error is not None for update in updates)
+    print(f"{len(updates) - wrong} of {len(updates)} files are up to date in {folder}")
+    return 1 if wrong else 0
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from .decide.signals import SIGNALS
 from .doctor import JournalState
+from .jobs.data import Held
 from .model import LEVEL_LABELS
 from .store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
 
@@ -124,6 +125,13 @@ def summary(classes: Sequence[ClassSummary]) -> Iterator[str]:
     counts = [(c.visitors, c.sessions, c.hits, c.refusals, c.warning, c.severe, c.blocked) for c in classes]
     rows = [(escape(one.class_), *numbers) for one, numbers in zip(classes, counts, strict=True)]
     yield from table([heading, *rows, ("all", *map(sum, zip(*counts, strict=True)))] if rows else [heading])
+
+
+def data_line(name: str, held: Held | None, error: str | None, now: float) -> str:
+    """Return the line of one file of `data update`: what the folder has, how old it is, and what went wrong."""
+    has = f"{held.prefixes} prefixes, {_span(max(0.0, now - held.fetched_at))} old" if held else "none"
+    went_wrong = f"; {'kept' if held else 'not there'}: {escape(error)}" if error else ""
+    return f"{name:<32}{has}{went_wrong}"
 
 
 def _columns(texts: Sequence[str]) -> str:

@@ -10,6 +10,9 @@ AnalyticsError
 │   └── MigrationError
 ├── JournalError
 │   └── JournalFormatError
+├── CrawlerError                raised in the background, never into a request
+│   ├── DataFileError           a published file could not be fetched or does not hold what it should
+│   └── ResolverError           transient: ask again later
 └── EmbeddedPostgresError
 """
 
@@ -61,6 +64,18 @@ class JournalError(AnalyticsError):
 
 class JournalFormatError(JournalError):
     """A journal segment has a header that this version does not know."""
+
+
+class CrawlerError(AnalyticsError):
+    """A crawler's claim could not be checked."""
+
+
+class DataFileError(CrawlerError):
+    """A published file could not be fetched or does not hold what it should."""
+
+
+class ResolverError(CrawlerError):
+    """The name server gave no answer; the claim is checked again later."""
 
 
 class EmbeddedPostgresError(AnalyticsError):

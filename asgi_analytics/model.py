@@ -54,6 +54,8 @@ class Agent:
     bot_class: str | None = None  # a declared crawler's class, e.g. "search-engine"; None for all others
     crawler: str | None = None  # the name it gives itself, e.g. "Googlebot"
     outdated: bool = False  # Chrome < 90 or Firefox < 88 (documented floor)
+    operator: str | None = None  # who runs the crawler it claims to be, e.g. "OpenAI"
+    purpose: str | None = None  # what that crawler reads for: "training", "search", "user", "ads", "agent"
 
 
 @dataclass(frozen=True, slots=True)

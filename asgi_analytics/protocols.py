@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
 
-from .model import Place
+from .model import Agent, Place
 
 
 class Clock(Protocol):
@@ -101,3 +102,57 @@ class Store(Protocol):
     def interrupt(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class ClaimStatus(StrEnum):
+    """What is known of what a crawler claims to be."""
+
+    UNCLAIMED = "unclaimed"  # it claims no operator: a browser, a library
+    UNVERIFIABLE = "unverifiable"  # nothing is published, or nothing is at hand, to check the claim against
+    PENDING = "pending"  # the check runs in the background
+    VERIFIED = "verified"
+    FALSE = "false"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether a crawler is who it claims to be, and by what that is known."""
+
+    status: ClaimStatus
+    method: str | None = None  # "signature", "ranges" or "dns": what decided
+    operator: str | None = None  # who it claims to be, or whose key it signs with, e.g. "Google"
+    signer: str | None = None  # the host whose key signed; who that is, is known only where `operator` says so
+    text: str = ""  # a sentence
+
+
+class ClaimVerifier(Protocol):
+    """Checks claims without waiting for anything. `now` is wall time in seconds since 1970."""
+
+    def status(
+        self, agent: Agent, address: str, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], now: float
+    ) -> Verification: ...
+
+
+class Resolver(Protocol):
+    """Asks the name server; may wait for seconds. Raises ResolverError where there is no answer."""
+
+    def names(self, address: str) -> Sequence[str]:
+        """Return the names of an address, none where it has none."""
+        ...
+
+    def addresses(self, name: str) -> Sequence[str]:
+        """Return the addresses of a name, none where it has none."""
+        ...
+
+
+class Fetch(Protocol):
+    """Gets a document named by a stranger. Raises DataFileError."""
+
+    def __call__(self, url: str) -> Fetched: ...
+
+
+class Fetched(NamedTuple):
+    """A document and for how many seconds it may be kept, None where the server does not say."""
+
+    data: bytes
+    max_age: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .clock import random_bytes
-from .errors import StoreUnavailable
+from .errors import ResolverError, StoreUnavailable
 from .model import Place
 from .protocols import Batch, Frame, Merged, Salt
 
@@ -137,3 +137,33 @@ class MemoryState:
     def merge(self, totals: Sequence[Merged]) -> None:
         """Add merged totals to those before."""
         self.totals.extend(totals)
+
+
+class FixedResolver:
+    """A Resolver that knows the names it was given, by address. Set `fails` and it gives no answer."""
+
+    def __init__(
+        self, names: Mapping[str, Sequence[str]], addresses: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.fails = False
+        self.asked: list[str] = []
+        self._names = dict(names)
+        self._addresses = dict(addresses or {})
+        if addresses is None:
+            for address, own in names.items():
+                for name in own:
+                    self._addresses[name] = [*self._addresses.get(name, ()), address]
+
+    def names(self, address: str) -> Sequence[str]:
+        """Return the names of an address."""
+        return self._answer(address, self._names)
+
+    def addresses(self, name: str) -> Sequence[str]:
+        """Return the addresses of a name: those given, else those that have it as a name."""
+        return self._answer(name, self._addresses)
+
+    def _answer(self, question: str, known: Mapping[str, Sequence[str]]) -> Sequence[str]:
+        self.asked.append(question)
+        if self.fails:
+            raise ResolverError
+        return known.get(question, ())

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from asgi_analytics.clock import SystemClock, random_bytes
-from asgi_analytics.errors import StoreError, StoreUnavailable
+from asgi_analytics.errors import ResolverError, StoreError, StoreUnavailable
 from asgi_analytics.identify.countries import CountryTable
 from asgi_analytics.identify.geoip import GeoLocator
+from asgi_analytics.jobs.verification import SocketResolver
 from asgi_analytics.model import Actor, Agent, Decision, Hit, Identity, Place, Session, ThrottleLevel, Visitor
-from asgi_analytics.protocols import HIT, Batch, Clock, Locator, Merged, Salt, SharedState, Store
+from asgi_analytics.protocols import HIT, Batch, Clock, Locator, Merged, Resolver, Salt, SharedState, Store
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.settings import Settings
 from asgi_analytics.state import State
 from asgi_analytics.store.postgres import PostgresStore
-from asgi_analytics.testing import START_NS, FakeClock, FixedLocator, MemoryState, MemoryStore
+from asgi_analytics.testing import START_NS, FakeClock, FixedLocator, FixedResolver, MemoryState, MemoryStore
 
 from .drive import rows
 
@@ -171,3 +173,22 @@ def shared_states() -> list[SharedState]:
 def test_shared_state_takes_salts_and_totals_of_visitors_it_never_saw(state: SharedState) -> None:
     state.learn_salts([Salt(PERIODS[0], b"k" * 32)])
     state.merge([Merged(b"f" * 16, b"s" * 16, 3, ThrottleLevel.WARNING, 1)])
+
+
+@pytest.mark.parametrize(
+    "resolver",
+    [SocketResolver(), FixedResolver({"127.0.0.1": ["localhost"]})],
+    ids=["socket", "fixed"],
+)
+def test_resolvers_know_this_machine_forward_and_reverse(resolver: Resolver) -> None:
+    names = resolver.names("127.0.0.1")
+    assert names
+    assert "127.0.0.1" in resolver.addresses("localhost")
+
+
+@pytest.mark.parametrize("resolver", [SocketResolver(), FixedResolver({})], ids=["socket", "fixed"])
+@pytest.mark.parametrize("question", ["no address", "", "x" * 300, "a..b", "\x00"])
+def test_resolvers_answer_nonsense_with_nothing_or_their_own_error(resolver: Resolver, question: str) -> None:
+    for ask in (resolver.names, resolver.addresses):
+        with suppress(ResolverError):
+            assert len(ask(question)) < 100

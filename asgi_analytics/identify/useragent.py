@@ -15,6 +15,7 @@ from ua_parser.loaders import load_lazy_builtins
 from ua_parser.regex import Resolver
 
 from ..model import Agent
+from .operators import claim_of
 
 LENGTH = 512  # characters of a User-Agent that are looked at
 NAME_LENGTH = 64
@@ -36,6 +37,15 @@ BOT_CLASSES = (
 )
 UNKNOWN_CLASS = "crawler"
 
+# Crawlers that are not in the open list, or are there by the address of their operator's page only.
+CRAWLERS = {
+    "ai-crawler": "ChatGPT-Agent GrokBot MistralAI-Index NovaAct OAI-AdsBot YandexAdditionalBot xAI-SearchBot",
+    "search-engine": (
+        "Bravebot adidxbot YandexAccessibilityBot YandexBot YandexFavicons YandexImages YandexMedia YandexMobileBot "
+        "YandexRenderResourcesBot YandexVideo YandexWebmaster"
+    ),
+    "feed-reader": "FeedFetcher-Google",
+}
 # Programs that name themselves first and are not in the open list.
 PROGRAMS = {
     "http-library": (
@@ -218,12 +228,15 @@ def is_outdated(text: str, browser: str | None, version: str | None) -> bool:
 def _crawler(text: str, bot_class: str, name: str | None) -> Agent:
     after = text.partition(name)[2] if name else ""
     version = _VERSION.match(after)
+    claim = claim_of(name)
     return Agent(
         browser=name or None,
         version=version[1][:VERSION_LENGTH] if version else None,
         device="bot",
         bot_class=bot_class,
         crawler=name or None,
+        operator=claim.operator.name if claim else None,
+        purpose=claim.purpose if claim else None,
     )
 
 
@@ -232,6 +245,7 @@ def _crawler_rows() -> Iterable[tuple[str, str]]:
     from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 
     listed = [(_classify(entry.get("tags") or ()), entry["pattern"]) for entry in CRAWLER_USER_AGENTS_DATA]
+    listed += [(bot_class, rf"{name}\b") for bot_class, names in CRAWLERS.items() for name in names.split()]
 
     def rank(row: tuple[str, str]) -> tuple[bool, bool, int]:
         bot_class, pattern = row

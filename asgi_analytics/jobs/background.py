@@ -1,0 +1,126 @@
+"""Questions that take their time, asked one after another in a thread: bounded, never asked twice at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from ..protocols import Clock
+
+log = logging.getLogger("asgi_analytics")
+
+Question = TypeVar("Question", bound=Hashable)
+LOG_INTERVAL = 20.0
+
+
+class Background(Generic[Question]):
+    """A thread that answers questions; at most `size` wait and `rate` are taken in a minute, others are dropped.
+
+    It starts with its first question after start(), so that an app that nobody asks about costs no thread.
+    """
+
+    def __init__(self, name: str, answer: Callable[[Question], None], clock: Clock, *, size: int, rate: int) -> None:
+        self.counters: Counter[str] = Counter()  # asked, answered, dropped, failed
+        self._name = name
+        self._answer = answer
+        self._clock = clock
+        self._size = size
+        self._rate = rate
+        self._minute = 0.0
+        self._taken = 0
+        self._said_at = -LOG_INTERVAL
+        self._current: Question | None = None
+        self._thread: threading.Thread | None = None
+        self.started = False
+        self.abandon()
+
+    def start(self) -> None:
+        """Answer from now on; what was asked before is answered as well."""
+        with self._changed:
+            self.started = True
+            if self._waiting:
+                self._run()
+
+    def ask(self, question: Question) -> bool:
+        """Queue a question that is not queued yet; returns False when it was dropped. Never waits for an answer."""
+        with self._changed:
+            if question in self._waiting or question == self._current:
+                return True
+            if not self._has_room():
+                self.counters["dropped"] += 1
+                return False
+            self._taken += 1
+            self.counters["asked"] += 1
+            self._waiting[question] = None
+            if self.started:
+                self._run()
+            self._changed.notify()
+        return True
+
+    def work_off(self) -> None:
+        """Answer what waits in the caller's thread, for those who have time: tests, and commands without an app."""
+        while self._waiting:
+            self._try(self._waiting.popitem(last=False)[0])
+
+    def stop(self, timeout: float) -> bool:
+        """Drop what waits and let the thread end; returns whether it did within `timeout` seconds."""
+        with self._changed:
+            thread, self._thread, self.started = self._thread, None, False
+            self._waiting.clear()
+            self._changed.notify()
+        if thread is not None:
+            thread.join(timeout)
+            return not thread.is_alive()
+        return True
+
+    def abandon(self) -> None:
+        """In a forked child: threads and locks of the parent are not here. Start anew with start()."""
+        self._changed = threading.Condition()
+        self._waiting: OrderedDict[Question, None] = OrderedDict()
+        self._current, self._thread, self.started = None, None, False
+
+    def _has_room(self) -> bool:
+        now = self._clock.monotonic()
+        if now >= self._minute + 60:
+            self._minute, self._taken = now, 0
+        return len(self._waiting) < self._size and self._taken < self._rate
+
+    def _run(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
+        thread = threading.Thread(target=self._work, name=f"asgi-analytics-{self._name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no thread: the next question tries again
+            self.counters["failed"] += 1
+            return
+        self._thread = thread
+
+    def _work(self) -> None:
+        me = threading.current_thread()
+        while True:
+            with self._changed:
+                while not self._waiting and self._thread is me and self.started:
+                    self._changed.wait()
+                if not self.started or self._thread is not me:
+                    return
+                self._current, _ = self._waiting.popitem(last=False)
+                question = self._current
+            self._try(question)
+            with self._changed:
+                self._current = None
+
+    def _try(self, question: Question) -> None:
+        try:
+            self._answer(question)
+        except Exception as error:  # a thread of ours that dies would leave all claims pending
+            self.counters["failed"] += 1
+            now = self._clock.monotonic()
+            if now >= self._said_at + LOG_INTERVAL:
+                self._said_at = now
+                log.warning("Unexpected error while checking a crawler", exc_info=error)
+        else:
+            self.counters["answered"] += 1

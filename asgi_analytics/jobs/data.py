@@ -1,0 +1,145 @@
+"""The folder of published address ranges: refreshed by `asgi-analytics data update`, read by the verifier."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ..errors import DataFileError
+from ..identify.operators import SOURCES
+from ..identify.ranges import MOST_BYTES, RangeFile, Ranges, read_ranges
+from .fetch import download
+
+TIMEOUT = 10.0  # seconds of one download
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
+
+Get = Callable[[str], tuple[bytes, float]]  # a name of SOURCES → content, time it was published at or got
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file of the folder."""
+
+    ranges: Ranges
+    prefixes: int
+    fetched_at: float  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What became of one file. `held` is what the folder has now, None where it has none."""
+
+    name: str
+    held: Held | None
+    error: str | None = None
+
+
+def default_data_dir() -> Path:
+    """ASGI_ANALYTICS_CRAWLER_DIR, else a folder of this user's own in the system's place for state."""
+    if chosen := os.environ.get("ASGI_ANALYTICS_CRAWLER_DIR"):
+        return Path(chosen)
+    if os.geteuid() == 0:
+        return Path("/var/lib/asgi-analytics/crawlers")
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state) / "asgi-analytics" / "crawlers"
+
+
+def update(folder: Path, names: Mapping[str, object], get: Get) -> list[Update]:
+    """Refresh each named file; one that cannot be had, or is damaged, stays as it is. Raises DataFileError.
+
+    The error is for a folder that cannot be written to; what is wrong with a file is in its Update.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataFileError(f"The data folder cannot be made: {error}") from None
+    return [_update(folder, name, get) for name in sorted(names)]
+
+
+def from_web(sources: Mapping[str, str], now: float) -> Get:
+    """Download each file from its URL."""
+    return lambda name: (download(sources[name], MOST_BYTES, TIMEOUT), now)
+
+
+def from_folder(folder: Path) -> Get:
+    """Take each file from another folder, as old as it is there. Files that are not there are errors."""
+    return partial(_read, folder)
+
+
+def held(folder: Path, names: Mapping[str, object] = SOURCES) -> tuple[dict[str, Held], dict[str, str]]:
+    """Return the files of the folder that can be read, and what is wrong with the others that are there."""
+    found: dict[str, Held] = {}
+    wrong: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = _held(*_read(folder, name))
+        except FileNotFoundError:
+            continue
+        except (OSError, DataFileError) as error:
+            wrong[name] = str(error)
+    return found, wrong
+
+
+def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when a file of the folder does; empty for a folder that is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".json")]
+    except OSError:
+        return ()
+    return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in files))
+
+
+def read_sources(path: Path) -> dict[str, str]:
+    """Read a JSON object of URLs by file name, in place of SOURCES. Raises DataFileError."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataFileError(f"{path}: {error}") from None
+    if not isinstance(content, dict) or not all(_NAME.fullmatch(name) for name in content):
+        raise DataFileError(f'{path}: not {{"name": "https://…"}} with names of small letters, digits and dashes')
+    return {name: str(url) for name, url in content.items()}
+
+
+def _update(folder: Path, name: str, get: Get) -> Update:
+    try:
+        data, at = get(name)
+        fresh = _held(data, at)
+        _write(folder / f"{name}.json", data, at)
+    except (OSError, DataFileError) as error:
+        kept, _ = held(folder, {name: None})
+        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+        return Update(name, kept.get(name), text)
+    return Update(name, fresh)
+
+
+def _held(data: bytes, at: float) -> Held:
+    content: RangeFile = read_ranges(data)
+    return Held(content.ranges, content.prefixes, at)
+
+
+def _read(folder: Path, name: str) -> tuple[bytes, float]:
+    with open(folder / f"{name}.json", "rb") as file:
+        return file.read(MOST_BYTES + 1), os.fstat(file.fileno()).st_mtime
+
+
+def _write(path: Path, data: bytes, at: float) -> None:
+    """Put the file in place in one step: a reader sees the old one or the new one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.utime(temporary, (at, at))
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,158 @@
+"""Documents from the web: bounded in size and time, over https only."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from ..errors import DataFileError
+from ..identify.countries import packed_address
+from ..identify.geoip import is_local
+from ..identify.keys import MOST_DIRECTORY
+from ..protocols import Fetched
+
+USER_AGENT = "asgi-analytics (+https://pypi.org/project/asgi-analytics/)"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+MOST_REDIRECTS = 3
+_MAX_AGE = re.compile(r"(?:^|[\s,])(?:s-maxage|max-age)=\"?(\d{1,9})", re.IGNORECASE)
+
+
+def download(url: str, limit: int, timeout: float) -> bytes:
+    """Return what an operator's URL holds, at most `limit` bytes, through the system's proxy where one is set.
+
+    Follows redirects to https. http is taken for loopback addresses only. Raises DataFileError.
+    """
+    _check(url)
+    opener = urllib.request.build_opener(_Redirects)
+    request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, "Accept": "application/json"})  # noqa: S310 - _check() saw it
+    try:
+        with opener.open(request, timeout=timeout) as response, _Deadline(timeout, response):
+            data: bytes = response.read(limit + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
+        raise DataFileError(f"{url}: {_reason(error)}") from None
+    if len(data) > limit:
+        raise DataFileError(f"{url}: more than {limit} bytes")
+    return data
+
+
+def fetch_directory(url: str, timeout: float = 5.0) -> Fetched:
+    """Return the key directory at an https URL that a stranger named. Raises DataFileError.
+
+    Not from private, loopback and link-local addresses, without redirects, at most MOST_DIRECTORY bytes, in `timeout`
+    seconds all in all (draft-ietf-webbotauth-httpsig-protocol, "Server-Side Request Forgery").
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme != "https" or parts.port not in (None, 443) or packed_address(host) is not None:
+        raise DataFileError(f"{url}: not a host's https address")
+    try:
+        connection = _Pinned(host, public_address(host), timeout)
+        with _Deadline(timeout, connection):
+            return _get(connection, parts.path or "/")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise DataFileError(f"{url}: {_reason(error)}") from None
+
+
+def public_address(host: str) -> str:
+    """Return an address of the host. Raises DataFileError where one of them is local, OSError where there is none."""
+    found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)]
+    packed = [packed_address(address) for address in found]
+    if not found or any(one is None or is_local(one) for one in packed):
+        raise DataFileError(f"{host} has a local address")
+    return found[0]
+
+
+def max_age(cache_control: str | None) -> float | None:
+    """Return the seconds of max-age (RFC 9111 section 5.2.2.1), 0 for no-store and no-cache, None without any."""
+    text = (cache_control or "").lower()
+    if "no-store" in text or "no-cache" in text:
+        return 0.0
+    return float(match[1]) if (match := _MAX_AGE.search(text)) else None
+
+
+def _get(connection: http.client.HTTPSConnection, path: str) -> Fetched:
+    accept = "application/http-message-signatures-directory+json"
+    try:
+        connection.request("GET", path, headers={"User-Agent": USER_AGENT, "Accept": accept})
+        response = connection.getresponse()
+        if response.status != 200:
+            raise DataFileError(f"{connection.host}: status {response.status}")
+        data = response.read(MOST_DIRECTORY + 1)
+        if len(data) > MOST_DIRECTORY:
+            raise DataFileError(f"{connection.host}: more than {MOST_DIRECTORY} bytes")
+        return Fetched(data, max_age(response.getheader("cache-control")))
+    finally:
+        connection.close()
+
+
+class _Pinned(http.client.HTTPSConnection):
+    """Connects to an address that was looked at: a name may have another one a moment later."""
+
+    def __init__(self, host: str, address: str, timeout: float) -> None:
+        self._address = address
+        self._tls = ssl.create_default_context()
+        super().__init__(host, timeout=timeout, context=self._tls)
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self._address, self.port), self.timeout)
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+
+
+class _Deadline:
+    """Ends what reads for too long in all: a time-out of each read alone lets a slow server hold us for hours."""
+
+    def __init__(self, seconds: float, held: Any) -> None:
+        self._held = held
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        reader = getattr(getattr(self._held, "fp", None), "raw", None)
+        sock = getattr(reader, "_sock", None) or getattr(self._held, "sock", None)
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it is closed already
+                pass
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    max_redirections = MOST_REDIRECTS
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme != "https" and req.type == "https":
+            raise DataFileError(f"{req.full_url}: redirects away from https")
+        _check(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise DataFileError(f"{url[:200]!r} is no URL") from None
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise DataFileError(f"{url[:200]}: not an https address")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"status {error.code}"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    return str(error) or type(error).__name__

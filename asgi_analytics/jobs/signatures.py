@@ -1,0 +1,141 @@
+"""Signed requests: the keys of their signers, got in the background, and the nonces that were used."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import DataFileError
+from ..identify.botauth import Flaw, Signed, check_time, is_available, read_signatures, replay_key, verify
+from ..identify.components import Scope
+from ..identify.keys import WELL_KNOWN, Key, read_directory
+from ..identify.operators import signer_of
+from ..protocols import ClaimStatus, Clock, Fetched, Verification
+from .background import Background
+
+MOST_DIRECTORIES = 256  # of signers that are not in our table; those that are, are kept
+MOST_NONCES = 20_000  # about 4 MB; beyond, the oldest are forgotten and counted
+MOST_WAITING, MOST_FETCHES = 64, 60  # directories to fetch: that wait, and that are taken in a minute
+SHORTEST, LONGEST, USUAL = 300.0, 86_400.0, 3_600.0  # seconds that a directory is kept, by its max-age
+RETRY = 60.0  # seconds until a directory is asked again for a key that it lacks, or after a failure
+
+_RANK = (ClaimStatus.UNVERIFIABLE, ClaimStatus.FALSE, ClaimStatus.PENDING, ClaimStatus.VERIFIED)
+_MISSING = Verification(
+    ClaimStatus.UNVERIFIABLE, "signature", text="signed, but asgi-analytics[botauth] is not installed"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A signer's keys by thumbprint, as last seen; times in seconds since 1970."""
+
+    keys: dict[str, Key]
+    tried_at: float
+    fresh_until: float
+
+
+class Signatures:
+    """Verifies signed requests without waiting: a signer whose keys are not known yet is pending."""
+
+    def __init__(self, fetch: Callable[[str], Fetched], clock: Clock) -> None:
+        self.counters: Counter[str] = Counter()
+        self.background: Background[str] = Background("keys", self._learn, clock, size=MOST_WAITING, rate=MOST_FETCHES)
+        self._fetch = fetch
+        self._clock = clock
+        self._known: dict[str, Directory] = {}
+        self._others: OrderedDict[str, Directory] = OrderedDict()
+        self._nonces: OrderedDict[bytes, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def check(self, scope: Scope, now: float) -> Verification | None:
+        """Return what the request's signatures prove, None when it has none of Web Bot Auth."""
+        if not is_available():
+            return _MISSING
+        found = [self._check(signature, now) for signature in read_signatures(scope)]
+        return max(found, key=lambda one: _RANK.index(one.status)) if found else None
+
+    def abandon(self) -> None:
+        """In a forked child: keys and nonces are kept, thread and locks are not."""
+        self._lock = threading.Lock()
+        self.background.abandon()
+
+    def counts(self) -> dict[str, int]:
+        """Return how much is held in memory, and how many nonces had to be forgotten."""
+        held = {"directories": len(self._known) + len(self._others), "nonces": len(self._nonces)}
+        return {**held, **self.counters}
+
+    def _check(self, signature: Signed | Flaw, now: float) -> Verification:
+        if isinstance(signature, Flaw):
+            return _verdict(_status_of(signature), signature.signer, signature.text)
+        signer = signature.signer
+        if flaw := check_time(signature, now):
+            return _verdict(_status_of(flaw), signer, flaw.text)
+        key, is_pending = self._key(signer, signature.keyid, now)
+        if is_pending:
+            return _verdict(ClaimStatus.PENDING, signer, f"the keys of {signer} are being fetched")
+        if key is None:
+            return _verdict(ClaimStatus.UNVERIFIABLE, signer, f"{signer} does not publish the key of the signature")
+        if not verify(signature, key):
+            return _verdict(ClaimStatus.FALSE, signer, f"the signature is not one of {signer} for this request")
+        if not self._is_new(replay_key(signature)):
+            return _verdict(ClaimStatus.FALSE, signer, "the signature's nonce was used before")
+        return _verdict(ClaimStatus.VERIFIED, signer, f"signed by {signer}")
+
+    def _key(self, signer: str, keyid: str, now: float) -> tuple[Key | None, bool]:
+        """The signer's key, and whether it may still come."""
+        directory = self._known.get(signer) or self._others.get(signer)
+        key = directory.keys.get(keyid) if directory else None
+        if directory and key and key.not_before <= now < key.expires:
+            if now >= directory.fresh_until:
+                self.background.ask(signer)
+            return key, False
+        if directory and now < directory.tried_at + RETRY:
+            return None, False
+        self.background.ask(signer)
+        return None, True
+
+    def _is_new(self, nonce: bytes | None) -> bool:
+        """Remember a nonce; False when it is known. Only nonces of valid signatures come here."""
+        if nonce is None:
+            return True
+        with self._lock:
+            if nonce in self._nonces:
+                return False
+            if len(self._nonces) >= MOST_NONCES:
+                self._nonces.popitem(last=False)
+                self.counters["nonces_forgotten"] += 1
+            self._nonces[nonce] = None
+        return True
+
+    def _learn(self, signer: str) -> None:
+        """Fetch a directory. A failure says nothing about the keys that are known."""
+        before = self._known.get(signer) or self._others.get(signer)
+        try:
+            fetched = self._fetch(f"https://{signer}{WELL_KNOWN}")
+            keys, kept = read_directory(fetched.data), fetched.max_age
+        except (DataFileError, ValueError):
+            self.counters["directories_failed"] += 1
+            keys, kept = before.keys if before else {}, SHORTEST
+        now = self._clock.time_ns() / 1e9
+        fresh_for = min(LONGEST, max(SHORTEST, USUAL if kept is None else kept))
+        self._keep(signer, Directory(keys, now, now + fresh_for))
+
+    def _keep(self, signer: str, directory: Directory) -> None:
+        # Strangers who sign with many hosts do not flush the directories of the operators we know.
+        place = self._others if signer_of(signer) is None else self._known
+        with self._lock:
+            place.pop(signer, None)
+            place[signer] = directory
+            while len(place) > MOST_DIRECTORIES:
+                place.pop(next(iter(place)))
+
+
+def _status_of(flaw: Flaw) -> ClaimStatus:
+    return ClaimStatus.FALSE if flaw.is_wrong else ClaimStatus.UNVERIFIABLE
+
+
+def _verdict(status: ClaimStatus, signer: str | None, text: str) -> Verification:
+    operator = signer_of(signer) if signer else None
+    return Verification(status, "signature", operator.name if operator else None, signer, text)
