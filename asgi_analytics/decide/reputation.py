@@ -7,6 +7,7 @@ same formula (`analytics.decayed`, migration 0003). What an incident is and cost
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import pow  # noqa: A004 - of floats, as in SQL
 
 NEUTRAL = 50.0
 HALF_LIFE = 86_400.0  # seconds: after a calm week less than 1 % of a fall is left
@@ -22,7 +23,7 @@ def decayed(score: float, since: float | None, now: float) -> float:
     Half of the distance to 50 goes within HALF_LIFE, from either side. A clock that went back changes nothing.
     """
     elapsed = 0.0 if since is None else min(max(now - since, 0.0), LONGEST)
-    return NEUTRAL + (score - NEUTRAL) * 2.0 ** (-elapsed / HALF_LIFE)
+    return NEUTRAL + (score - NEUTRAL) * pow(2.0, -elapsed / HALF_LIFE)
 
 
 def lowered(score: float, since: float | None, points: float, now: float) -> tuple[float, float]:

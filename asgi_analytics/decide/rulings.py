@@ -47,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Rulings:
-    """All rulings, never changed: a change makes another. O(1) by fingerprint; one look per prefix length by network."""
+    """All rulings, never changed: a change makes another. One look by fingerprint, one per prefix length by network."""
 
     allows: Table = Table()
     bans: Table = Table()
@@ -116,7 +116,7 @@ class RulingBook:
         return current.ruling_for(self._aliases.get(fingerprint, fingerprint), network, now)
 
     def _as_learnt(self, ruling: Ruling, now: float) -> Ruling:
-        """What this worker did between a pardon and learning of it is forgiven too; what came before it was there, not."""
+        """Forgive what came in until this worker learnt of a pardon, where it was there when the pardon was made."""
         if ruling.kind != "pardon":
             return ruling
         living = ruling.made_at >= self._born

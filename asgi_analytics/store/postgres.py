@@ -184,7 +184,7 @@ class PostgresStore:
             return [_ruling(row) for row in cursor]
 
     def tidy(self) -> None:
-        """Let flags fall after a calm week, and delete incidents, networks and rulings that nothing asks for any more."""
+        """Let flags fall after a calm week; delete incidents, networks and rulings that nothing asks for any more."""
         with _wrapped():
             for query in TIDY:
                 self._open().execute(self._queries[query])

@@ -25,7 +25,8 @@ PARDON_LENGTH = timedelta(days=1)  # workers that start within it know of the pa
 class Target:
     """Whom a ruling is on: a visitor, or a network of `prefix` bits."""
 
-    shown: str  # as the operator gave it
+    shown: str  # as the operator gave it; may be an address, which is never stored
+    stored: str  # as it stands in the tables
     fingerprint: UUID | None = None
     size: int | None = None  # 4 or 8: bytes of a client network of this family
     prefix: int | None = None
@@ -136,7 +137,8 @@ class Registry:
 
     def find_visitors(self, prefix: str) -> list[UUID]:
         """Return at most two of the visitors whose fingerprint begins with these hex digits."""
-        return [found for (found,) in self._all("find_visitors", {"prefix": prefix})]
+        ends = {"first": UUID(prefix.ljust(32, "0")), "last": UUID(prefix.ljust(32, "f"))}
+        return [found for (found,) in self._all("find_visitors", ends)]
 
     def sites(self) -> list[str]:
         """Return the names of the sites that have visitors."""
@@ -167,10 +169,10 @@ class Registry:
 
     def pardon(self, target: Target, reason: str, made_by: str) -> Pardoned:
         """Lift bans, forgive incidents, reset level and reputation, keep the case. One transaction."""
-        parameters = {
+        parameters: dict[str, Any] = {
             "fingerprint": target.fingerprint,
             "client_networks": list(target.client_networks),
-            "target": target.shown,
+            "target": target.stored,
             "reason": reason,
             "made_by": made_by,
             "network_share": ReputationRules().network_share,

@@ -2,7 +2,7 @@
 
 -- name: find_visitors
 SELECT fingerprint FROM analytics.fingerprints
-WHERE replace(fingerprint::text, '-', '') LIKE %(prefix)s::text || '%%' LIMIT 2
+WHERE fingerprint BETWEEN %(first)s::uuid AND %(last)s::uuid LIMIT 2
 
 -- name: sites
 SELECT DISTINCT site FROM analytics.fingerprints
