@@ -128,7 +128,7 @@ def _ban(options: argparse.Namespace, dsn: str) -> Iterator[str]:
         made = registry.rule("ban", target, options.length, _text(options.reason), _operator(options))
     yield f"banned {target.shown} until {moment(made.until)}"
     if target.fingerprint:
-        yield "Without a cookie, fingerprints change at midnight UTC: a worker that has seen the visitor carries the ban over."
+        yield "Without a cookie, fingerprints change at midnight UTC; workers that saw the visitor carry the ban over."
 
 
 def _pardon(options: argparse.Namespace, dsn: str) -> Iterator[str]:
