@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from asgi_analytics.clock import uuid7
 from asgi_analytics.decide.reputation import decayed, lowered
 from asgi_analytics.model import Decision, Finding
-from asgi_analytics.protocols import DECISION, HIT, Batch, Frame, ReputationRules
+from asgi_analytics.protocols import DECISION, Batch, Frame, ReputationRules
 from asgi_analytics.record import encoding
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
@@ -226,7 +225,7 @@ def test_a_lifted_ban_does_not_come_back_on_the_same_incidents(strict: PostgresS
         block(strict, NOW_US + number)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("UPDATE analytics.rulings SET lifted_at = now()")
-    future = NOW_US + 60_000_000
+    future = NOW_US + 3_600_000_000  # after the ban, however slow the machine
     block(strict, future)
     block(strict, future + 1)
     assert len(rulings(dsn)) == 1
@@ -256,11 +255,3 @@ def test_a_batch_moved_twice_counts_once(store: PostgresStore, dsn: str) -> None
     store.write(moved)
     store.write(moved)
     assert kinds(dsn) == ["behavioural_score", "blocked"]
-    assert moved.rows(HIT)
-
-
-def test_details_of_decisions_are_json_objects_with_signals(dsn: str) -> None:
-    decision = Decision(id=b"i" * 16)
-    row = encoding.decision_row(decision, [], hit_id=b"h" * 16, time_us=0, enforced=True, site="s", identity=identity())
-    stored = json.loads(row[row.index(b"\x01{") + 1 :])
-    assert "signals" in stored
