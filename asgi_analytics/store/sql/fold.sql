@@ -217,26 +217,32 @@ WHERE folded.seen IS NOT NULL AND tail.session_id IS NOT NULL
 
 -- name: notice_incidents
 -- Of the hits: a session's bot verdict, rises to Blocked, and signals that are incidents by themselves.
+WITH told AS MATERIALIZED (
+    SELECT id, time, score, level, level_before, decision_id, session_id, fingerprint, network, site FROM staging
+    WHERE (score >= %(bot_score)s OR level > level_before) AND fingerprint IS NOT NULL
+        AND outcome <> 'refused' AND (decision_id IS NULL OR level_before IS NOT NULL)
+)
 INSERT INTO noticed (kind, evidence, time, site, fingerprint, network, points)
 SELECT 'behavioural_score', session_id::text, min(time), min(site), fingerprint, min(network::text)::uuid,
     %(verdict_points)s::smallint
-FROM staging
-WHERE score >= %(bot_score)s AND outcome <> 'refused' AND (decision_id IS NULL OR level_before IS NOT NULL)
-    AND session_id IS NOT NULL AND fingerprint IS NOT NULL
+FROM told WHERE score >= %(bot_score)s AND session_id IS NOT NULL
 GROUP BY session_id, fingerprint
 UNION ALL
 SELECT 'blocked', id::text, time, site, fingerprint, network, %(blocked_points)s::smallint
-FROM staging
-WHERE level = 3 AND level_before < 3 AND outcome <> 'refused' AND fingerprint IS NOT NULL
+FROM told WHERE level = 3 AND level_before < 3
 UNION ALL
-SELECT found.kind, staging.session_id::text, min(staging.time), min(staging.site), staging.fingerprint,
-    min(staging.network::text)::uuid, (%(signal_points)s::jsonb ->> found.kind)::smallint
-FROM staging
-JOIN analytics.decisions ON decisions.id = staging.decision_id
-CROSS JOIN LATERAL (SELECT one ->> 'signal' AS kind FROM jsonb_array_elements(decisions.detail -> 'signals') AS one) AS found
-WHERE staging.level > staging.level_before AND staging.outcome <> 'refused' AND staging.session_id IS NOT NULL
-    AND %(signal_points)s::jsonb ? found.kind
-GROUP BY found.kind, staging.session_id, staging.fingerprint
+SELECT found.kind, told.session_id::text, min(told.time), min(told.site), told.fingerprint,
+    min(told.network::text)::uuid, (%(signal_points)s::jsonb ->> found.kind)::smallint
+FROM told
+-- OFFSET 0 as in fold_sessions: all decisions would be read for a handful.
+CROSS JOIN LATERAL (
+    SELECT detail FROM analytics.decisions WHERE decisions.id = told.decision_id OFFSET 0
+) AS decided
+CROSS JOIN LATERAL (
+    SELECT one ->> 'signal' AS kind FROM jsonb_array_elements(decided.detail -> 'signals') AS one
+) AS found
+WHERE told.level > told.level_before AND told.session_id IS NOT NULL AND %(signal_points)s::jsonb ? found.kind
+GROUP BY found.kind, told.session_id, told.fingerprint
 
 -- name: fold_incidents
 -- Takes in what is new of what was noticed; returns the visitors that it cost some of their reputation.
@@ -244,7 +250,10 @@ WITH fresh AS (
     INSERT INTO analytics.incidents (kind, evidence, time, site, fingerprint, network, points)
     SELECT DISTINCT ON (noticed.kind, noticed.evidence) noticed.kind, noticed.evidence, noticed.time, noticed.site,
         noticed.fingerprint, noticed.network, noticed.points
-    FROM noticed JOIN analytics.fingerprints AS known USING (fingerprint)
+    FROM noticed
+    CROSS JOIN LATERAL (
+        SELECT pardoned_at FROM analytics.fingerprints WHERE fingerprint = noticed.fingerprint OFFSET 0
+    ) AS known
     WHERE noticed.points > 0 AND noticed.time > coalesce(known.pardoned_at + %(grace)s::interval, '-infinity')
     ORDER BY noticed.kind, noticed.evidence
     ON CONFLICT DO NOTHING
