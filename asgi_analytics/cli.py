@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from . import console, doctor
+from . import actors, console, doctor
+from .actors import UserError
 from .clock import SystemClock
 from .embedded import EmbeddedPostgres, default_data_dir
 from .engine import resolve_dsn
@@ -29,10 +30,6 @@ OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in orde
 MOST_FOLLOWED = 10_000  # hits in one look
 MOST_SHOWN = 10  # journals in `stats`
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what shells give to SIGINT and SIGPIPE
-
-
-class UserError(AnalyticsError):
-    """What was asked for cannot be done."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,9 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("explain", help="tell why a request was refused or slowed down"), _explain
     )
     explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or hits.decision_id")
+    explain.add_argument("--json", action="store_true", help="all that is stored, as one JSON object")
     stats = _add_command(commands.add_parser("stats", help="what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
     _add_data(commands.add_parser("data", help="the address ranges that crawlers are verified by"))
+    for name, text, add in actors.COMMANDS:
+        _add_ruling(commands.add_parser(name, help=text), add)
     return parser
 
 
@@ -82,6 +82,17 @@ def _add_command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namesp
     parser.add_argument("--dsn", help="else ASGI_ANALYTICS_DSN, else DATABASE_URL, else the embedded Postgres")
     parser.set_defaults(run=run)
     return parser
+
+
+def _add_ruling(parser: argparse.ArgumentParser, add: Callable[[argparse.ArgumentParser], actors.Run]) -> None:
+    run = add(parser)
+
+    def connected(options: argparse.Namespace) -> int:
+        with _database(options.dsn) as dsn:
+            print("\n".join(run(options, dsn)))
+        return 0
+
+    _add_command(parser, connected)
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -191,7 +202,7 @@ def _explain(options: argparse.Namespace) -> int:
             if SystemClock.monotonic() > deadline:
                 raise UserError(f"No decision {wanted} is stored: is it of this database, and is its writer connected?")
             time.sleep(0.1)
-    print("\n".join(console.explanation(decision)))
+    print(console.explanation_json(decision) if options.json else "\n".join(console.explanation(decision)))
     return 0
 
 

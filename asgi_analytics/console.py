@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
 
+from .decide.explain import reproduce
 from .decide.signals import SIGNALS
 from .doctor import JournalState
 from .jobs.data import Held
@@ -87,6 +90,40 @@ def explanation(decision: DecisionRow) -> Iterator[str]:
         yield "Signals raised in the session"
         yield from table([heading, *rows])
     yield from _listed("What would have made it pass", _passes(decision))
+    if "policy" in detail:
+        again = "the stored inputs give the same verdict" if is_reproduced(decision) else "the stored inputs differ"
+        yield f"Policy {escape(str(detail['policy']))}; decided again, {again}"
+
+
+def explanation_json(decision: DecisionRow) -> str:
+    """Return what `explain --json` prints: one object."""
+    told = {
+        **asdict(decision),
+        "verdict": _verdict(decision),
+        "passes": list(_passes(decision)),
+        "reproduced": is_reproduced(decision) if "policy" in decision.detail else None,
+    }
+    return as_json(told)
+
+
+def is_reproduced(decision: DecisionRow) -> bool:
+    """Tell whether the stored inputs give the stored verdict."""
+    try:
+        again = reproduce(decision.detail)
+    except (KeyError, TypeError, ZeroDivisionError):
+        return False
+    wanted = (decision.refused, decision.level, decision.score, tuple(decision.detail.get("violated", ())))
+    return (again.refused, again.level, again.score, again.violated) == wanted
+
+
+def as_json(value: object) -> str:
+    """Return indented JSON; times, ids and bytes as text."""
+    return json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
+
+
+def moment(time: datetime | None) -> str:
+    """Return a time to the second, in UTC; "-" for None."""
+    return _moment(time.astimezone(UTC)) if time else "-"
 
 
 def statistics(
@@ -191,7 +228,17 @@ def _quiet(signal: dict[str, object]) -> str:
     return f"{'at least' if signal['signal'] in _BELOW else 'at most'} {signal['threshold']:g}"
 
 
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
 def _passes(decision: DecisionRow) -> Iterator[str]:
+    stored = decision.detail.get("passes")
+    if stored:
+        yield from map(escape, stored)
+        return
     if not decision.refused:
         yield "it was served" + (
             "; staying within the limits above keeps the level" if decision.level > (decision.level_before or 0) else ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from .model import Agent, Place
@@ -41,6 +42,57 @@ class Merged:
     remote: int  # units that other workers charged since this worker's last batch with this visitor
     level: int
     level_changed_us: int  # wall time in microseconds; 0 for never
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """An operator's word on an actor, or one of the option `bans`. Times in wall seconds."""
+
+    id: bytes  # 16 bytes
+    revision: int  # grows with each change of any ruling
+    kind: str  # "ban", "pardon" or "allow"
+    reason: str
+    made_by: str
+    made_at: float
+    until: float  # infinity: no end
+    fingerprint: bytes | None = None  # else a network:
+    size: int = 0  # bytes of its family's client network: 4 for IPv4, 8 for IPv6
+    prefix: int = 0  # bits
+    network: bytes = b""  # `size` bytes in clear, or their digest: see `key`
+    key: bytes = b""  # of the digest; empty: in clear
+    lifted: bool = False
+
+
+PARDON_GRACE = 5.0  # seconds after a pardon in which a worker may not know of it yet
+
+# What an incident takes from a reputation; a signal that is an incident by itself has its own name here.
+INCIDENT_POINTS: Mapping[str, int] = MappingProxyType(
+    {
+        "blocked": 15,  # the level rose to Blocked
+        "behavioural_score": 10,  # a session's score reached bot_score
+        "probing": 15,
+        "false_crawler_claim": 15,
+        "request_count_exceeded_100": 10,  # page loads within a clock hour
+        "sustained_velocity_10rpm_1hr": 15,  # in every minute of an hour
+        "session_count_exceeded_10": 20,  # begun within a clock hour
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReputationRules:
+    """What an incident is and costs. Limits are exceeded from the next whole number on."""
+
+    points: Mapping[str, int] = field(default_factory=lambda: dict(INCIDENT_POINTS))
+    network_share: float = 0.2  # of the points, for the client network: it is many people
+    page_views_per_hour: int = 100
+    page_views_per_minute: int = 10
+    busy_minutes: int = 60
+    sessions_per_hour: int = 10
+    # The option `bans`: so many incidents within a day that no ban before rests on, and a reputation below `low`.
+    ban_incidents: int = 3
+    low: float = 20.0
+    ban_seconds: float = 86_400.0
 
 
 class Frame(NamedTuple):  # made for every row: a frozen dataclass costs three times as much
@@ -84,6 +136,12 @@ class SharedState(Protocol):
     def merge(self, totals: Sequence[Merged]) -> None: ...
 
 
+class SharedRulings(Protocol):
+    """Takes rulings into this worker's view; each call brings what changed. `now` in wall seconds."""
+
+    def learn_rulings(self, rulings: Sequence[Ruling], now: float) -> None: ...
+
+
 class Store(Protocol):
     """Where batches go, exactly once. Raises StoreUnavailable, StoreMisconfigured and RowRejected."""
 
@@ -98,6 +156,10 @@ class Store(Protocol):
     def write(self, batch: Batch) -> list[Merged]: ...
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None: ...
+
+    def rulings(self, since: int) -> list[Ruling]: ...
+
+    def tidy(self) -> None: ...
 
     def interrupt(self) -> None: ...
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from .clock import random_bytes
 from .errors import ResolverError, StoreUnavailable
 from .model import Place
-from .protocols import Batch, Frame, Merged, Salt
+from .protocols import Batch, Frame, Merged, Ruling, Salt
 
 # Midnight, 1 January 2100, UTC. Ahead of every real clock: a store in the present takes no salt of it for outdated.
 START_NS = 4_102_444_800_000_000_000
@@ -62,6 +62,7 @@ class MemoryStore:
         self.error: Exception | None = None
         self.frames: list[Frame] = []
         self.quarantined: list[tuple[Frame, str, str | None]] = []  # with error and SQLSTATE
+        self.ruled: list[Ruling] = []  # what rulings() tells
         self._salts: dict[str, Salt] = {}
         self._positions: dict[bytes, tuple[int, int]] = {}
         self._connected = False
@@ -97,6 +98,15 @@ class MemoryStore:
         """Set aside what of a batch is not in already."""
         self.quarantined.extend((frame, error, sqlstate) for frame in self._advance(batch))
 
+    def rulings(self, since: int) -> list[Ruling]:
+        """Return the rulings with a revision above `since`, those of `ruled`, in order of their revision."""
+        self._check()
+        return sorted((one for one in self.ruled if one.revision > since), key=lambda one: one.revision)
+
+    def tidy(self) -> None:
+        """Nothing to clear away."""
+        self._check()
+
     def rows(self, kind: bytes) -> list[bytes]:
         """Return the rows of one kind (protocols.HIT, DECISION) in COPY binary format, in order."""
         return [frame.row for frame in self.frames if frame.kind == kind]
@@ -124,11 +134,12 @@ class MemoryStore:
 
 
 class MemoryState:
-    """A SharedState that remembers what it was told."""
+    """A SharedState and SharedRulings that remembers what it was told."""
 
     def __init__(self) -> None:
         self.salts: list[Salt] = []
         self.totals: list[Merged] = []
+        self.rulings: list[Ruling] = []
 
     def learn_salts(self, salts: Sequence[Salt]) -> None:
         """Keep the salts in place of those before."""
@@ -137,6 +148,10 @@ class MemoryState:
     def merge(self, totals: Sequence[Merged]) -> None:
         """Add merged totals to those before."""
         self.totals.extend(totals)
+
+    def learn_rulings(self, rulings: Sequence[Ruling], now: float) -> None:
+        """Add rulings to those before."""
+        self.rulings.extend(rulings)
 
 
 class FixedResolver:

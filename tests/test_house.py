@@ -35,7 +35,7 @@ LAYERS: tuple[set[str], ...] = (
     {"middleware"},
     {"web", "doctor", "traffic"},
     {"console"},
-    {"demo"},
+    {"actors", "demo"},
     {"cli"},
     {"testing", "__init__", "__main__"},
 )

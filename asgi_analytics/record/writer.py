@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..clock import jitter
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
-from ..protocols import DAMAGED, HIT, Batch, Clock, Salt, SharedState, Store
+from ..protocols import DAMAGED, HIT, Batch, Clock, Salt, SharedRulings, SharedState, Store
 from .journal import LeftOver, adopt
 from .recorder import Recorder
 
@@ -61,6 +61,7 @@ class Writer:
         rows: int,
         age: float,
         chores: Callable[[], None],
+        rulings: SharedRulings | None = None,
     ) -> None:
         self._open_store = open_store
         self._recorder = recorder
@@ -69,6 +70,8 @@ class Writer:
         self._rows = rows
         self._age = age
         self._chores = chores
+        self._rulings = rulings
+        self._revision = -1  # of the newest ruling that this worker knows
         self.state = WriterState()
         self.attempted = threading.Event()  # Postgres was reached, or refused, once
         self._agreed = False
@@ -183,6 +186,7 @@ class Writer:
         """One round: connected, salts and partitions in time, one batch of each source. Returns frames moved."""
         store = self._connected()
         self._daily(store)
+        self._learn_rulings(store)
         moved = self._deliver_journal(store) + self._deliver_memory(store) + self._deliver_left_over(store)
         self.state.last_success_at = self._clock.monotonic()
         if not moved:
@@ -235,6 +239,15 @@ class Writer:
             self.attempted.set()
         if self._is_due("partitions", PARTITION_INTERVAL):
             store.make_partitions()
+            store.tidy()
+
+    def _learn_rulings(self, store: Store) -> None:
+        if self._rulings is None or not self._is_due("rulings", self._age):
+            return
+        changed = store.rulings(self._revision)
+        if changed:
+            self._rulings.learn_rulings(changed, self._clock.time_ns() / 1e9)
+        self._revision = max(self._revision, 0, *(ruling.revision for ruling in changed))
 
     def _deliver_journal(self, store: Store) -> int:
         journal = self._recorder.journal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import struct
@@ -16,10 +17,12 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from ..clock import random_bytes
 from ..errors import ConfigurationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
-from ..protocols import DAMAGED, DECISION, HIT, Batch, Merged, Salt
+from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, Batch, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
@@ -28,6 +31,16 @@ POISON = ("22", "23")
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
 PARTITION_DAYS_AHEAD = 7
+MOST_RULINGS = 100_000  # that stand; the newest, allowances first
+MOST_CHANGES = 10_000  # in one look
+POINTS = {
+    "verdict_points": "behavioural_score",
+    "blocked_points": "blocked",
+    "request_count_points": "request_count_exceeded_100",
+    "session_count_points": "session_count_exceeded_10",
+    "velocity_points": "sustained_velocity_10rpm_1hr",
+}
+TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings")
 # Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
 CLIENT: dict[str, Any] = {
     "application_name": "asgi-analytics writer",
@@ -73,10 +86,18 @@ class PostgresStore:
     """Moves batches into the schema "analytics" of one database. Not thread-safe: one writer owns it."""
 
     def __init__(
-        self, dsn: Callable[[], str], *, bot_score: int = 50, session_timeout: float = 1800.0, migrate: bool = True
+        self,
+        dsn: Callable[[], str],
+        *,
+        bot_score: int = 50,
+        session_timeout: float = 1800.0,
+        migrate: bool = True,
+        bans: bool = False,
+        reputation: ReputationRules | None = None,
     ) -> None:
         self._dsn = dsn
-        self._bot_score = bot_score
+        self._reputation = _parameters(reputation or ReputationRules(), bot_score)
+        self._bans = bans
         self._timeout = timedelta(seconds=session_timeout)
         self._migrate = migrate
         self._queries = queries.load("fold")
@@ -94,6 +115,7 @@ class PostgresStore:
             self._set_session(connection)
             connection.execute(self._queries["create_staging"])
             connection.execute(self._queries["create_begun"])
+            connection.execute(self._queries["create_noticed"])
 
     def make_partitions(self) -> None:
         """Make the day partitions from yesterday to a week ahead."""
@@ -132,9 +154,9 @@ class PostgresStore:
             if not batch.frames:
                 return []
             hits, decisions = batch.rows(HIT), batch.rows(DECISION)
-            merged = self._fold(hits, batch.columns[HIT], journal) if hits else []
             if decisions:
                 self._copy(sql.Identifier("analytics", "decisions"), batch.columns[DECISION], decisions)
+            merged = self._fold(hits, batch.columns[HIT], journal) if hits else []
             damaged = [frame for frame in batch.frames if frame.kind == DAMAGED]
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
@@ -151,6 +173,21 @@ class PostgresStore:
                 kind = {HIT: "hit", DECISION: "decision"}.get(frame.kind, "frame")
                 self._set_aside(batch, frame.row, frame.start, kind, error, sqlstate)
             self._advance(batch, 0, len(batch.frames))
+
+    def rulings(self, since: int) -> list[Ruling]:
+        """Return the rulings that changed after revision `since`, in order; below 0: all that stand, bounded."""
+        with _wrapped(), self._open().cursor(row_factory=dict_row) as cursor:
+            if since < 0:
+                cursor.execute(self._queries["standing_rulings"], {"most": MOST_RULINGS})
+            else:
+                cursor.execute(self._queries["changed_rulings"], {"since": since, "most": MOST_CHANGES})
+            return [_ruling(row) for row in cursor]
+
+    def tidy(self) -> None:
+        """Let flags fall after a calm week; delete incidents, networks and rulings that nothing asks for any more."""
+        with _wrapped():
+            for query in TIDY:
+                self._open().execute(self._queries[query])
 
     def interrupt(self) -> None:
         """Free the thread that waits on the connection; callable from another thread."""
@@ -204,11 +241,19 @@ class PostgresStore:
         self._copy(sql.Identifier("staging"), columns, hits)
         moved = connection.execute(fold["settle_sessions"], {"timeout": self._timeout}).fetchall()
         connection.execute(fold["fold_sessions"])
-        cursor = connection.execute(fold["fold_fingerprints"], {"journal": journal, "bot_score": self._bot_score})
+        cursor = connection.execute(fold["fold_fingerprints"], {"journal": journal, **self._reputation})
         totals = [_merged(row) for row in cursor.fetchall()]
+        self._fold_incidents(connection)
         connection.execute(fold["insert_hits"])
         learnt = {merged.fingerprint for merged in totals}
         return totals + [_settled(row) for row in moved if row[0].bytes not in learnt]
+
+    def _fold_incidents(self, connection: psycopg.Connection) -> None:
+        fold, parameters = self._queries, self._reputation
+        connection.execute(fold["notice_incidents"], parameters)
+        lowered = [row[0] for row in connection.execute(fold["fold_incidents"], parameters).fetchall()]
+        if lowered and self._bans:
+            connection.execute(fold["ban_repeaters"], {**parameters, "fingerprints": lowered})
 
     def _copy(self, table: sql.Identifier, columns: Sequence[str], rows: list[bytes]) -> None:
         query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
@@ -288,3 +333,36 @@ def _merged(row: Sequence[Any]) -> Merged:
 def _settled(row: Sequence[Any]) -> Merged:
     fingerprint, _, session = row
     return Merged(fingerprint.bytes, session.bytes, 0, 0, 0)
+
+
+def _ruling(row: dict[str, Any]) -> Ruling:
+    fingerprint, until = row.pop("fingerprint"), row.pop("until")
+    return Ruling(
+        id=row.pop("id").bytes,
+        fingerprint=None if fingerprint is None else fingerprint.bytes,
+        until=math.inf if until is None else until,
+        size=row.pop("size") or 0,
+        prefix=row.pop("prefix") or 0,
+        network=row.pop("network") or b"",
+        key=row.pop("key") or b"",
+        **row,
+    )
+
+
+def _parameters(rules: ReputationRules, bot_score: int) -> dict[str, Any]:
+    points = dict(rules.points)
+    named = {name: points.pop(kind, 0) for name, kind in POINTS.items()}
+    return {
+        **named,
+        "signal_points": Jsonb(points),  # what is left: signals that are incidents by themselves
+        "bot_score": bot_score,
+        "grace": timedelta(seconds=PARDON_GRACE),
+        "network_share": rules.network_share,
+        "page_views_per_hour": rules.page_views_per_hour,
+        "page_views_per_minute": rules.page_views_per_minute,
+        "busy_minutes": rules.busy_minutes,
+        "sessions_per_hour": rules.sessions_per_hour,
+        "ban_incidents": rules.ban_incidents,
+        "ban_length": timedelta(seconds=rules.ban_seconds),
+        "low": rules.low,
+    }

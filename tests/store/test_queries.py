@@ -23,6 +23,7 @@ def connection(dsn: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(fold["create_staging"])
         connection.execute(fold["create_begun"])
+        connection.execute(fold["create_noticed"])
         yield connection
 
 

@@ -6,6 +6,9 @@ CREATE TEMP TABLE IF NOT EXISTS staging (LIKE analytics.hits) ON COMMIT DELETE R
 -- name: create_begun
 CREATE TEMP TABLE IF NOT EXISTS begun (fingerprint uuid, sessions bigint) ON COMMIT DELETE ROWS
 
+-- name: create_noticed
+CREATE TEMP TABLE IF NOT EXISTS noticed (LIKE analytics.incidents INCLUDING DEFAULTS) ON COMMIT DELETE ROWS
+
 -- name: register_journal
 INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT DO NOTHING
 
@@ -111,24 +114,27 @@ WITH batch AS (
         count(*) FILTER (WHERE outcome = 'refused') AS refusals,
         count(*) FILTER (WHERE outcome <> 'refused' AND time > now() - interval '2 minutes') AS charges,
         count(*) FILTER (WHERE outcome <> 'refused' AND time >= date_trunc('minute', now())) AS minute_charges,
-        count(*) FILTER (WHERE level = 3 AND level_before < 3) AS incidents,
-        max(time) FILTER (WHERE level = 3 AND level_before < 3) AS abused_at,
+        -- Evidence: what was answered, and would have been in mode enforce. A decision without a change of level refuses.
+        count(*) FILTER (WHERE page_view AND outcome <> 'refused' AND (decision_id IS NULL OR level_before IS NOT NULL)
+            AND time >= date_trunc('hour', now())) AS hour_page_views,
+        count(*) FILTER (WHERE page_view AND outcome <> 'refused' AND (decision_id IS NULL OR level_before IS NOT NULL)
+            AND time >= date_trunc('minute', now())) AS minute_page_views,
+        count(*) FILTER (WHERE level = 3 AND level_before < 3 AND outcome <> 'refused') AS incidents,
+        max(time) FILTER (WHERE level = 3 AND level_before < 3 AND outcome <> 'refused') AS abused_at,
         max(score) AS score, max(ctid) AS tail,
         max(ctid) FILTER (WHERE level_before IS NOT NULL) AS turn
     FROM staging WHERE fingerprint IS NOT NULL GROUP BY fingerprint
 ), folded AS (
     INSERT INTO analytics.fingerprints AS kept (
         fingerprint, site, network, first_seen_at, last_seen_at, sessions, hits, page_views, refusals,
-        charges, minute_at, minute_charges, peak_per_minute, score, level, level_changed_at,
-        reputation, flagged, flag_reason, flagged_at, abuse_incidents, last_abuse_at, journal, remote)
+        charges, minute_at, minute_charges, minute_page_views, peak_per_minute,
+        hour_at, hour_page_views, hour_sessions, score, level, level_changed_at,
+        abuse_incidents, last_abuse_at, journal, remote)
     SELECT batch.fingerprint, tail.site, tail.network, batch.first_seen_at, batch.last_seen_at,
         coalesce(begun.sessions, 0), batch.hits, batch.page_views, batch.refusals,
-        batch.charges, date_trunc('minute', now()), batch.minute_charges, batch.minute_charges, batch.score,
-        coalesce(turn.level, tail.level), turn.time,
-        CASE WHEN batch.score >= %(bot_score)s THEN 40 ELSE 50 END, batch.score >= %(bot_score)s,
-        CASE WHEN batch.score >= %(bot_score)s THEN 'behavioural_score' END,
-        CASE WHEN batch.score >= %(bot_score)s THEN batch.last_seen_at END,
-        batch.incidents, batch.abused_at,
+        batch.charges, date_trunc('minute', now()), batch.minute_charges, batch.minute_page_views, batch.minute_charges,
+        date_trunc('hour', now()), batch.hour_page_views, coalesce(begun.sessions, 0), batch.score,
+        coalesce(turn.level, tail.level), turn.time, batch.incidents, batch.abused_at,
         %(journal)s, 0
     FROM batch
     CROSS JOIN LATERAL (SELECT site, network, level FROM staging WHERE staging.ctid = batch.tail OFFSET 0) AS tail
@@ -148,15 +154,26 @@ WITH batch AS (
             + CASE WHEN kept.minute_at = excluded.minute_at THEN kept.minute_charges ELSE 0 END,
         peak_per_minute = greatest(kept.peak_per_minute, excluded.minute_charges
             + CASE WHEN kept.minute_at = excluded.minute_at THEN kept.minute_charges ELSE 0 END),
+        busy_minutes = CASE
+            WHEN kept.minute_at = excluded.minute_at THEN kept.busy_minutes
+            WHEN kept.minute_at = excluded.minute_at - interval '1 minute'
+                AND kept.minute_page_views > %(page_views_per_minute)s THEN kept.busy_minutes + 1
+            ELSE 0 END,
+        minute_page_views = excluded.minute_page_views
+            + CASE WHEN kept.minute_at = excluded.minute_at THEN kept.minute_page_views ELSE 0 END,
+        hour_at = excluded.hour_at,
+        hour_page_views = excluded.hour_page_views
+            + CASE WHEN kept.hour_at = excluded.hour_at THEN kept.hour_page_views ELSE 0 END,
+        hour_sessions = excluded.hour_sessions
+            + CASE WHEN kept.hour_at = excluded.hour_at THEN kept.hour_sessions ELSE 0 END,
         score = greatest(kept.score, excluded.score),
+        -- A worker that had yet to learn of a pardon cannot take it back.
         level = CASE WHEN excluded.level_changed_at >= coalesce(kept.level_changed_at, '-infinity')
+                AND excluded.level_changed_at > coalesce(kept.pardoned_at + %(grace)s::interval, '-infinity')
             THEN excluded.level ELSE kept.level END,
-        level_changed_at = greatest(kept.level_changed_at, excluded.level_changed_at),
-        reputation = CASE WHEN excluded.flagged AND NOT kept.flagged
-            THEN greatest(kept.reputation - 10, 0) ELSE kept.reputation END,
-        flagged = kept.flagged OR excluded.flagged,
-        flag_reason = coalesce(kept.flag_reason, excluded.flag_reason),
-        flagged_at = coalesce(kept.flagged_at, excluded.flagged_at),
+        level_changed_at = CASE
+            WHEN excluded.level_changed_at <= kept.pardoned_at + %(grace)s::interval THEN kept.level_changed_at
+            ELSE greatest(kept.level_changed_at, excluded.level_changed_at) END,
         abuse_incidents = kept.abuse_incidents + excluded.abuse_incidents,
         last_abuse_at = greatest(kept.last_abuse_at, excluded.last_abuse_at),
         remote = CASE
@@ -171,6 +188,25 @@ WITH batch AS (
             || jsonb_build_object(excluded.journal, kept.charges + excluded.charges) END,
         journal = excluded.journal
     RETURNING *
+), counted AS (
+    INSERT INTO noticed (kind, evidence, time, site, fingerprint, network, points)
+    SELECT found.kind, folded.fingerprint || found.period, now(), folded.site, folded.fingerprint, folded.network,
+        found.points
+    FROM folded
+    CROSS JOIN LATERAL (VALUES
+        ('request_count_exceeded_100', ' hour ' || folded.hour_at,
+            %(request_count_points)s::smallint, folded.hour_page_views > %(page_views_per_hour)s),
+        ('session_count_exceeded_10', ' hour ' || folded.hour_at,
+            %(session_count_points)s::smallint, folded.hour_sessions > %(sessions_per_hour)s),
+        -- A run's second hour is further evidence, its 61st minute is not.
+        ('sustained_velocity_10rpm_1hr', format(' minutes from %%s, %%s',
+                folded.minute_at - make_interval(mins => folded.busy_minutes), folded.busy_minutes / %(busy_minutes)s),
+            %(velocity_points)s::smallint, folded.busy_minutes >= %(busy_minutes)s)
+    ) AS found (kind, period, points, met)
+    WHERE found.met
+        -- The way of nearly all: not even looked at.
+        AND (folded.hour_page_views > %(page_views_per_hour)s OR folded.hour_sessions > %(sessions_per_hour)s
+            OR folded.busy_minutes >= %(busy_minutes)s)
 )
 SELECT folded.fingerprint, tail.session_id, folded.remote,
     folded.level, (extract(epoch FROM folded.level_changed_at) * 1000000)::bigint
@@ -178,6 +214,130 @@ FROM folded
 JOIN batch USING (fingerprint)
 CROSS JOIN LATERAL (SELECT session_id FROM staging WHERE staging.ctid = batch.tail OFFSET 0) AS tail
 WHERE folded.seen IS NOT NULL AND tail.session_id IS NOT NULL
+
+-- name: notice_incidents
+-- Of the hits: a session's bot verdict, rises to Blocked, and signals that are incidents by themselves.
+WITH told AS MATERIALIZED (
+    SELECT id, time, score, level, level_before, decision_id, session_id, fingerprint, network, site FROM staging
+    WHERE (score >= %(bot_score)s OR level > level_before) AND fingerprint IS NOT NULL
+        AND outcome <> 'refused' AND (decision_id IS NULL OR level_before IS NOT NULL)
+)
+INSERT INTO noticed (kind, evidence, time, site, fingerprint, network, points)
+SELECT 'behavioural_score', session_id::text, min(time), min(site), fingerprint, min(network::text)::uuid,
+    %(verdict_points)s::smallint
+FROM told WHERE score >= %(bot_score)s AND session_id IS NOT NULL
+GROUP BY session_id, fingerprint
+UNION ALL
+SELECT 'blocked', id::text, time, site, fingerprint, network, %(blocked_points)s::smallint
+FROM told WHERE level = 3 AND level_before < 3
+UNION ALL
+SELECT found.kind, told.session_id::text, min(told.time), min(told.site), told.fingerprint,
+    min(told.network::text)::uuid, (%(signal_points)s::jsonb ->> found.kind)::smallint
+FROM told
+-- OFFSET 0 as in fold_sessions: all decisions would be read for a handful.
+CROSS JOIN LATERAL (
+    SELECT detail FROM analytics.decisions WHERE decisions.id = told.decision_id OFFSET 0
+) AS decided
+CROSS JOIN LATERAL (
+    SELECT one ->> 'signal' AS kind FROM jsonb_array_elements(decided.detail -> 'signals') AS one
+) AS found
+WHERE told.level > told.level_before AND told.session_id IS NOT NULL AND %(signal_points)s::jsonb ? found.kind
+GROUP BY found.kind, told.session_id, told.fingerprint
+
+-- name: fold_incidents
+-- Takes in what is new of what was noticed; returns the visitors that it cost some of their reputation.
+WITH fresh AS (
+    INSERT INTO analytics.incidents (kind, evidence, time, site, fingerprint, network, points)
+    SELECT DISTINCT ON (noticed.kind, noticed.evidence) noticed.kind, noticed.evidence, noticed.time, noticed.site,
+        noticed.fingerprint, noticed.network, noticed.points
+    FROM noticed
+    CROSS JOIN LATERAL (
+        SELECT pardoned_at FROM analytics.fingerprints WHERE fingerprint = noticed.fingerprint OFFSET 0
+    ) AS known
+    WHERE noticed.points > 0 AND noticed.time > coalesce(known.pardoned_at + %(grace)s::interval, '-infinity')
+    ORDER BY noticed.kind, noticed.evidence
+    ON CONFLICT DO NOTHING
+    RETURNING kind, time, site, fingerprint, network, points
+), networks AS (
+    INSERT INTO analytics.networks AS kept (
+        network, site, first_incident_at, last_incident_at, incidents, reputation, reputation_at)
+    SELECT network, min(site), min(time), max(time), count(*),
+        greatest(50.0 - %(network_share)s * sum(points), 0.0), max(time)
+    FROM fresh WHERE network IS NOT NULL GROUP BY network ORDER BY network
+    ON CONFLICT (network) DO UPDATE SET
+        last_incident_at = greatest(kept.last_incident_at, excluded.last_incident_at),
+        incidents = kept.incidents + excluded.incidents,
+        reputation = greatest(
+            analytics.decayed(kept.reputation, kept.reputation_at, greatest(kept.reputation_at, excluded.reputation_at))
+                - (50.0 - excluded.reputation), 0.0),
+        reputation_at = greatest(kept.reputation_at, excluded.reputation_at)
+)
+UPDATE analytics.fingerprints AS known SET
+    reputation = greatest(
+        analytics.decayed(known.reputation, known.reputation_at, greatest(known.reputation_at, lost.at)) - lost.points, 0.0),
+    reputation_at = greatest(known.reputation_at, lost.at),
+    flagged = true,
+    flag_reason = coalesce(known.flag_reason, lost.kind),
+    flagged_at = coalesce(known.flagged_at, lost.at)
+FROM (
+    SELECT fingerprint, max(time) AS at, sum(points) AS points, (array_agg(kind ORDER BY time, kind))[1] AS kind
+    FROM fresh GROUP BY fingerprint
+) AS lost
+WHERE known.fingerprint = lost.fingerprint
+RETURNING known.fingerprint
+
+-- name: ban_repeaters
+-- Only with the option `bans`. Each ban rests on incidents that no ban before rested on.
+INSERT INTO analytics.rulings (kind, fingerprint, reason, made_by, until)
+SELECT 'ban', known.fingerprint, format('%%s incidents within a day: %%s', counted.incidents, counted.kinds),
+    'the option bans', now() + %(ban_length)s::interval
+FROM analytics.fingerprints AS known
+CROSS JOIN LATERAL (
+    SELECT coalesce(max(made_at), '-infinity') AS at FROM analytics.rulings
+    WHERE rulings.fingerprint = known.fingerprint AND kind = 'ban'
+) AS last_ban
+CROSS JOIN LATERAL (
+    SELECT count(*) AS incidents, string_agg(DISTINCT kind, ', ') AS kinds FROM analytics.incidents
+    WHERE incidents.fingerprint = known.fingerprint AND NOT pardoned
+        AND time > now() - interval '1 day' AND time > last_ban.at
+) AS counted
+WHERE known.fingerprint = ANY (%(fingerprints)s::uuid[])
+    AND counted.incidents >= %(ban_incidents)s
+    AND analytics.decayed(known.reputation, known.reputation_at, now()) < %(low)s
+    AND NOT EXISTS (
+        SELECT FROM analytics.rulings AS standing
+        WHERE standing.fingerprint = known.fingerprint AND standing.kind IN ('ban', 'allow')
+            AND standing.lifted_at IS NULL AND coalesce(standing.until, 'infinity') > now())
+
+-- name: standing_rulings
+SELECT id, revision, kind, fingerprint, size, prefix, network, key, reason, made_by,
+    extract(epoch FROM made_at)::float8 AS made_at, extract(epoch FROM until)::float8 AS until, false AS lifted
+FROM (
+    SELECT * FROM analytics.rulings WHERE lifted_at IS NULL AND coalesce(until, 'infinity') > now()
+    ORDER BY kind <> 'allow', revision DESC LIMIT %(most)s::integer
+) AS standing
+ORDER BY revision
+
+-- name: changed_rulings
+SELECT id, revision, kind, fingerprint, size, prefix, network, key, reason, made_by,
+    extract(epoch FROM made_at)::float8 AS made_at, extract(epoch FROM until)::float8 AS until,
+    lifted_at IS NOT NULL AS lifted
+FROM analytics.rulings WHERE revision > %(since)s::bigint ORDER BY revision LIMIT %(most)s::integer
+
+-- name: expire_flags
+UPDATE analytics.fingerprints SET flagged = false, flag_reason = NULL, flagged_at = NULL
+WHERE flagged AND flagged_at < now() - interval '7 days' AND coalesce(reputation_at, '-infinity') < now() - interval '7 days'
+
+-- name: forget_incidents
+-- A session lasts a day at most: after a month nothing can name the evidence again.
+DELETE FROM analytics.incidents WHERE time < now() - interval '30 days'
+
+-- name: forget_networks
+DELETE FROM analytics.networks WHERE last_incident_at < now() - interval '3 days'
+
+-- name: forget_rulings
+-- Lifted ones stay until their end: a worker that was cut off for long still has to learn that they are.
+DELETE FROM analytics.rulings WHERE coalesce(until, lifted_at + interval '30 days') < now() - interval '1 day'
 
 -- name: insert_hits
 INSERT INTO analytics.hits SELECT * FROM staging

@@ -64,7 +64,10 @@ SELECT privilege || ' on analytics.' || wanted.name
 FROM (VALUES ('hits', 'INSERT'), ('hits', 'SELECT'), ('sessions', 'SELECT'), ('sessions', 'INSERT'), ('sessions', 'UPDATE'),
     ('fingerprints', 'SELECT'), ('fingerprints', 'INSERT'), ('fingerprints', 'UPDATE'), ('decisions', 'INSERT'),
     ('salts', 'SELECT'), ('salts', 'INSERT'), ('salts', 'DELETE'), ('positions', 'SELECT'), ('positions', 'INSERT'),
-    ('positions', 'UPDATE'), ('quarantine', 'INSERT')) AS wanted (name, privilege)
+    ('positions', 'UPDATE'), ('quarantine', 'INSERT'), ('decisions', 'SELECT'), ('incidents', 'SELECT'),
+    ('incidents', 'INSERT'), ('incidents', 'DELETE'), ('networks', 'SELECT'), ('networks', 'INSERT'),
+    ('networks', 'UPDATE'), ('networks', 'DELETE'), ('rulings', 'SELECT'), ('rulings', 'INSERT'),
+    ('rulings', 'DELETE')) AS wanted (name, privilege)
 JOIN pg_catalog.pg_class AS known ON known.relname = wanted.name AND known.relnamespace = to_regnamespace('analytics')
 WHERE NOT has_table_privilege(known.oid, privilege)
 UNION ALL

@@ -1,0 +1,296 @@
+"""The commands about actors: lists of them, and `ban`, `pardon`, `allow` by fingerprint, address or network."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from .clock import random_bytes
+from .console import as_json, escape, moment, table
+from .decide.reputation import DECAY, LOW
+from .decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
+from .errors import AnalyticsError
+from .identify.fingerprint import Fingerprinter
+from .model import LEVEL_LABELS
+from .settings import Network
+from .store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, Target, connect
+
+Run = Callable[[argparse.Namespace, str], Iterator[str]]
+MOST = 10_000  # rows in one list
+MOST_NETWORKS = 256  # client networks of a target whose visitors a pardon looks up one by one
+LONGEST = timedelta(days=90)  # of a ban: nobody is banned for good
+_SPAN = re.compile(r"(\d{1,6})\s*(s|m|min|h|d|w)", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_HEX = re.compile(r"[0-9a-f]{8,32}", re.ASCII)
+
+
+class UserError(AnalyticsError):
+    """What was asked for cannot be done."""
+
+
+def add_actors(parser: argparse.ArgumentParser) -> Run:
+    """Add the options of `actors` and return what runs it."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--flagged", action="store_true", help="only those with an incident within a week")
+    what.add_argument("--banned", action="store_true", help="the bans that stand")
+    what.add_argument("--allowed", action="store_true", help="the allow-list, as far as commands made it")
+    what.add_argument("--networks", action="store_true", help="client networks with incidents, by the day's hash")
+    what.add_argument("--cases", action="store_true", help="pardoned false positives, with what was known of them")
+    parser.add_argument("--top", type=_count, default=20, metavar="N", help="at most so many, the worst first (20)")
+    parser.add_argument("--json", action="store_true", help="all that is known, as a JSON array")
+    return _actors
+
+
+def add_ban(parser: argparse.ArgumentParser) -> Run:
+    """Add the options of `ban` and return what runs it."""
+    _add_target(parser)
+    parser.add_argument("--for", dest="length", type=_span, required=True, metavar="TIME", help="such as 30m, 2h or 7d")
+    parser.add_argument("--reason", required=True, help="shown to the banned, and kept")
+    return _ban
+
+
+def add_pardon(parser: argparse.ArgumentParser) -> Run:
+    """Add the options of `pardon` and return what runs it."""
+    _add_target(parser)
+    parser.add_argument("--reason", default="a false positive", help="kept with the case")
+    return _pardon
+
+
+def add_allow(parser: argparse.ArgumentParser) -> Run:
+    """Add the options of `allow` and return what runs it."""
+    _add_target(parser)
+    parser.add_argument("--for", dest="length", type=_span, metavar="TIME", help="such as 2h or 7d; else no end")
+    parser.add_argument("--reason", default="allowed by hand", help="kept with the allowance")
+    parser.add_argument("--end", action="store_true", help="take it off the list again")
+    return _allow
+
+
+COMMANDS: Sequence[tuple[str, str, Callable[[argparse.ArgumentParser], Run]]] = (
+    ("actors", "list visitors by reputation, bans, allowances, cases", add_actors),
+    ("ban", "refuse a visitor or network for a time", add_ban),
+    ("pardon", "lift bans, forgive incidents, reset the level, keep the case", add_pardon),
+    ("allow", "let a visitor or network pass whatever its level or bans", add_allow),
+)
+
+
+def _actors(options: argparse.Namespace, dsn: str) -> Iterator[str]:
+    with connect(dsn) as registry:
+        rows, lines = _listing(options, registry)
+    if options.json:
+        yield as_json([asdict(row) for row in rows])
+    elif rows:
+        yield from table(lines, indent="")
+    else:
+        yield "nobody"
+
+
+def _listing(options: argparse.Namespace, registry: Registry) -> tuple[Sequence[Any], list[Sequence[object]]]:
+    """The rows asked for, and the lines of their table."""
+    most = options.top
+    if options.banned or options.allowed:
+        ruled = registry.standing("ban" if options.banned else "allow", most)
+        return ruled, [("target", "since", "until", "by", "reason"), *map(_ruling_line, ruled)]
+    if options.networks:
+        networks = registry.networks(most)
+        return networks, [("network today", "reputation", "incidents", "last incident"), *map(_network_line, networks)]
+    if options.cases:
+        cases = registry.cases(most)
+        heading = ("case", "labelled", "target", "level", "score", "decision", "signals", "reason")
+        return cases, [heading, *map(_case_line, cases)]
+    actors = registry.actors(most, flagged=options.flagged)
+    heads = (
+        "visitor",
+        "reputation",
+        "level",
+        "incidents",
+        "flagged for",
+        "hits",
+        "refused",
+        "last seen",
+        "banned until",
+    )
+    return actors, [heads, *map(_actor_line, actors)]
+
+
+def _ban(options: argparse.Namespace, dsn: str) -> Iterator[str]:
+    if options.length > LONGEST:
+        raise UserError(f"A ban lasts {LONGEST.days} days at most.")
+    with connect(dsn) as registry:
+        target = _target(options.target, registry, "ban")
+        made = registry.rule("ban", target, options.length, _text(options.reason), _operator(options))
+    yield f"banned {target.shown} until {moment(made.until)}"
+    if target.fingerprint:
+        yield "Without a cookie, fingerprints change at midnight UTC; workers that saw the visitor carry the ban over."
+
+
+def _pardon(options: argparse.Namespace, dsn: str) -> Iterator[str]:
+    with connect(dsn) as registry:
+        target = _target(options.target, registry, "pardon")
+        done = registry.pardon(target, _text(options.reason), _operator(options))
+    yield (
+        f"pardoned {target.shown}: {done.bans} bans lifted, {done.incidents} incidents forgiven, "
+        f"{done.visitors} visitors reset"
+    )
+    yield f"kept as case {done.case}: `asgi-analytics actors --cases`"
+
+
+def _allow(options: argparse.Namespace, dsn: str) -> Iterator[str]:
+    with connect(dsn) as registry:
+        target = _target(options.target, registry, "allow")
+        if options.end:
+            if not registry.lift(target, "allow"):
+                raise UserError(f"{target.shown} is not on the allow-list that commands made.")
+            yield f"no longer allowed: {target.shown}"
+            return
+        made = registry.rule("allow", target, options.length, _text(options.reason), _operator(options))
+    yield f"allowed {target.shown}" + (f" until {moment(made.until)}" if made.until else "")
+
+
+def _target(text: str, registry: Registry, kind: str) -> Target:
+    """Read a fingerprint (at least its first 8 hex digits), an address or a CIDR network."""
+    digits = text.strip().lower().replace("-", "")
+    if _HEX.fullmatch(digits):
+        return _visitor(digits, registry)
+    try:
+        network = ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise UserError(
+            f"{text!r} is no target: 8 to 32 hex digits of a fingerprint, an address, or a network like 203.0.113.0/24."
+        ) from None
+    return _network(_plain(network), registry, kind)
+
+
+def _visitor(digits: str, registry: Registry) -> Target:
+    found = registry.find_visitors(digits)
+    if len(found) != 1:
+        raise UserError(f"{'No visitor' if not found else 'More than one visitor'} has a fingerprint like {digits}….")
+    return Target(found[0].hex, found[0].hex, fingerprint=found[0])
+
+
+def _plain(network: Network) -> Network:
+    """An IPv4-mapped network as IPv4, an IPv6 one no narrower than /64: that is as far as clients are told apart."""
+    if isinstance(network, ipaddress.IPv4Network):
+        return network
+    if network.prefixlen >= 96 and (mapped := network.network_address.ipv4_mapped):
+        return ipaddress.ip_network((mapped, network.prefixlen - 96), strict=False)
+    return network.supernet(new_prefix=64) if network.prefixlen > 64 else network
+
+
+def _network(network: Network, registry: Registry, kind: str) -> Target:
+    packed, prefix = network_key(network)
+    size = len(packed)
+    if prefix == 0:
+        raise UserError(f"{network} is everybody.")
+    keys = registry.standing_keys()
+    # An address is never stored: a narrow network is written as a digest, whose key lives in the same row.
+    hides = prefix > IN_CLEAR[size]
+    key = (registry.key_to_share(kind) or random_bytes(32)) if hides else None
+    written = {one: name_network(packed, prefix, one) for one in keys}
+    return Target(
+        str(network),
+        stored=f"a network of {prefix} bits, not stored in clear" if hides else str(network),
+        size=size,
+        prefix=prefix,
+        network=name_network(packed, prefix, key or b""),
+        key=key,
+        also=[*written.values(), packed],
+        client_networks=_hashes(packed, prefix, registry) if kind == "pardon" else (),
+    )
+
+
+def _hashes(packed: bytes, prefix: int, registry: Registry) -> list[UUID]:
+    """What the client networks in a network are called in the tables, by each salt that is still there."""
+    size = len(packed)
+    if 1 << (WHOLE[size] - prefix) > MOST_NETWORKS:
+        return []
+    first = int.from_bytes(packed, "big")
+    clients = [(first + step).to_bytes(size, "big") for step in range(1 << (WHOLE[size] - prefix))]
+    keyed = [Fingerprinter(site, salt) for site in registry.sites() for salt in registry.salts()]
+    return [UUID(bytes=one.fingerprint(b"network\0" + client, 0)) for one in keyed for client in clients]
+
+
+def _actor_line(row: ActorRow) -> Sequence[object]:
+    reasons = [*row.kinds, DECAY] if row.reputation < LOW else list(row.kinds)
+    return (
+        row.fingerprint.hex,
+        round(row.reputation),
+        LEVEL_LABELS[row.level],
+        row.incidents,
+        ", ".join(reasons) or "-",
+        row.hits,
+        row.refusals,
+        moment(row.last_seen_at),
+        moment(row.banned_until),
+    )
+
+
+def _ruling_line(row: RulingRow) -> Sequence[object]:
+    until = moment(row.until) if row.until else "no end"
+    return _shown(row), moment(row.made_at), until, escape(row.made_by), escape(row.reason)
+
+
+def _network_line(row: NetworkRow) -> Sequence[object]:
+    return row.network.hex, round(row.reputation), row.incidents, moment(row.last_incident_at)
+
+
+def _case_line(row: CaseRow) -> Sequence[object]:
+    signals = [escape(str(signal["signal"])) for signal in (row.detail or {}).get("signals", ())]
+    return (
+        row.id.hex[:8],
+        moment(row.labelled_at),
+        row.target,
+        "-" if row.level is None else LEVEL_LABELS[row.level],
+        "-" if row.score is None else row.score,
+        row.decision_id.hex if row.decision_id else "-",
+        ", ".join(islice(signals, 8)) or "-",
+        escape(row.reason),
+    )
+
+
+def _shown(row: RulingRow) -> str:
+    if row.fingerprint is not None:
+        return row.fingerprint.hex
+    if row.hashed or row.network is None:
+        return f"a network of {row.prefix} bits, not stored in clear ({row.id.hex[:8]})"
+    network = int.from_bytes(row.network, "big") << (0 if row.size == 4 else 64)
+    address = ipaddress.IPv4Address(network) if row.size == 4 else ipaddress.IPv6Address(network)
+    return f"{address}/{row.prefix}"
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help="a fingerprint, an address, or a network (CIDR)")
+    parser.add_argument("--by", help="who decides this (your user name)")
+
+
+def _operator(options: argparse.Namespace) -> str:
+    if options.by:
+        return _text(options.by)
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "an operator"
+
+
+def _text(text: str) -> str:
+    return " ".join(text.replace("\0", " ").split())[:500]
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MOST}")
+    return int(text)
+
+
+def _span(text: str) -> timedelta:
+    match = _SPAN.fullmatch(text.strip().lower())
+    if match is None or int(match[1]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m, 2h, 7d or 4w")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])

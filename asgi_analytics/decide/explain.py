@@ -1,0 +1,249 @@
+"""Why a decision came out as it did: its inputs as values, what would have made it pass, the verdict computed again.
+
+`inputs_of_admission` and `inputs_of_rise` are taken when a decision gets its id; `detail` is what is stored of it
+(analytics.decisions.detail). All times are seconds before or after the decision, so that no clock is needed to replay.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import isfinite
+from typing import Any
+
+from ..model import LEVEL_LABELS, Actor, Decision, Finding, Window
+from ..protocols import Ruling
+from ..settings import Quota
+from .behaviour import MINUTE
+from .signals import SIGNALS
+from .throttle import BLOCKED, ERROR_RATE, ERROR_REQUESTS, LEVELS, PAGE_LOADS_PER_MINUTE, effective_limit
+from .verdict import Policy
+from .window import estimate, wait
+
+Inputs = dict[str, Any]  # JSON values only
+_BELOW = frozenset(signal.code for signal in SIGNALS if signal.below)
+_UNITS = {
+    "high_request_count": "page loads in this session",
+    "high_page_coverage": "per cent of the site's pages",
+    "sequential_navigation": "per cent of the steps in alphabetical or numerical order",
+    "multiple_fingerprint_sessions": "sessions within an hour",
+    "high_pages_per_minute": "page loads per minute over five minutes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a decision came to; `violated` as in Decision."""
+
+    refused: bool
+    level: int
+    score: int
+    violated: tuple[str, ...]
+
+
+def policy_version(policy: Policy) -> str:
+    """Return 12 hex digits that are the same for policies that decide alike."""
+    values = {
+        "quotas": [[quota.name, quota.limit, quota.window] for quota in policy.quotas],
+        "network_quotas": [[quota.name, quota.limit, quota.window] for quota in policy.network_quotas],
+        "cooldown": policy.cooldown,
+        "bot_score": policy.bot_score,
+        "further_loads": policy.further_loads,
+        "signals": sorted([rule.signal.code, rule.points, rule.threshold] for rule in policy.rules),
+        "site_pages": policy.site_pages,
+        "pace": PAGE_LOADS_PER_MINUTE,
+        "errors": [ERROR_RATE, ERROR_REQUESTS],
+    }
+    return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def inputs_of_admission(visitor: Actor, network: Actor, decision: Decision, policy: Policy, now: float) -> Inputs:
+    """Return what a refusal, or a level that cooled down, rests on; to be called right after `admit`."""
+    state = visitor.throttle
+    level = decision.level
+    return {
+        "level": int(level),
+        "cooldown": policy.cooldown,
+        "rest": round(max(0.0, state.changed_at + policy.cooldown - now), 3) if level else 0.0,
+        "quotas": [
+            _quota(quota, counter, effective_limit(quota.limit, level), now)
+            for quota, counter in zip(policy.quotas, visitor.windows, strict=True)
+        ],
+        "network_quotas": [
+            _quota(quota, counter, quota.limit, now)
+            for quota, counter in zip(policy.network_quotas, network.windows, strict=True)
+        ],
+    }
+
+
+def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
+    """Return what a rise of the level rests on; to be called before `throttle.escalate`, which spends the evidence."""
+    state, facts = visitor.throttle, visitor.behaviour
+    return {
+        "level": int(state.level),
+        "bot_score": policy.bot_score,
+        "spent_score": state.spent_score,
+        "page_loads": facts.page_loads - state.spent_page_loads,
+        "further_loads": policy.further_loads,
+        "people": facts.people,
+        "hurried": facts.hurried - state.spent_hurried,
+        "pace": round(estimate(facts.minute, MINUTE, now), 6),
+        "pace_limit": PAGE_LOADS_PER_MINUTE,
+        "requests": facts.requests - state.spent_requests,
+        "errors": facts.errors - state.spent_errors,
+        "error_rate": ERROR_RATE,
+        "error_requests": ERROR_REQUESTS,
+    }
+
+
+def inputs_of_ban(ruling: Ruling, now: float) -> Inputs:
+    """Return what a ban's refusal rests on; `now` in wall seconds."""
+    ban = {"id": ruling.id.hex(), "by": ruling.made_by, "reason": ruling.reason, "rest": round(ruling.until - now, 3)}
+    return {"level": int(BLOCKED), "ban": ban}
+
+
+def detail(decision: Decision, findings: Sequence[Finding], inputs: Inputs | None, version: str) -> dict[str, Any]:
+    """Return what is stored of a decision: JSON values, no NaN, no infinity."""
+    stored: dict[str, Any] = {
+        "policy": version,
+        "violated": list(decision.violated),
+        "reasons": list(decision.reasons),
+        "signals": [_signal(finding) for finding in findings],
+        "inputs": inputs or {},
+    }
+    stored["passes"] = list(ways_to_pass(stored, decision.refused))
+    return stored
+
+
+def ways_to_pass(detail: Mapping[str, Any], refused: bool) -> Iterator[str]:
+    """Yield a sentence for each thing that would have made the request pass, or kept the level; one of them is enough
+    for a quota or a ban, all that are about the score together take it below its limit.
+    """
+    inputs = detail.get("inputs") or {}
+    if refused:
+        yield from _ways_past_refusal(inputs, detail.get("violated", ()))
+    elif "bot_score" in inputs:
+        yield from _ways_to_keep_level(inputs, detail.get("signals", ()))
+
+
+def reproduce(detail: Mapping[str, Any]) -> Verdict:
+    """Decide again on the stored inputs. Raises KeyError where a detail has none (stored by an earlier version)."""
+    inputs: Mapping[str, Any] = detail["inputs"]
+    score = sum(signal["points"] for signal in detail["signals"] if _is_raised(signal))
+    level = inputs["level"]
+    if "ban" in inputs:
+        return Verdict(inputs["ban"]["rest"] > 0.0, level, score, ("ban",))
+    if "bot_score" in inputs:
+        return Verdict(False, min(level + bool(_criteria(inputs, score)), int(BLOCKED)), score, ())
+    if level == BLOCKED:
+        return Verdict(True, level, score, ("throttle",))
+    used_up = [quota["name"] for quota in (*inputs["quotas"], *inputs["network_quotas"]) if _is_used_up(quota)]
+    return Verdict(bool(used_up), level, score, tuple(used_up))
+
+
+def _criteria(inputs: Mapping[str, Any], score: int) -> list[str]:
+    """The criteria that are met, by name, as in throttle.new_evidence."""
+    people = inputs["people"]
+    met = []
+    further = inputs["page_loads"] / people >= inputs["further_loads"]
+    if score >= inputs["bot_score"] and (score > inputs["spent_score"] or further):
+        met.append("score")
+    if min(inputs["hurried"], inputs["pace"]) / people > inputs["pace_limit"]:
+        met.append("pace")
+    if inputs["requests"] > inputs["error_requests"] and inputs["errors"] > inputs["error_rate"] * inputs["requests"]:
+        met.append("errors")
+    return met
+
+
+def _ways_past_refusal(inputs: Mapping[str, Any], violated: Sequence[str]) -> Iterator[str]:
+    if "ban" in inputs:
+        yield f"wait {_span(inputs['ban']['rest'])}: then the ban ends; `asgi-analytics pardon` lifts it at once"
+        return
+    level = LEVELS[inputs.get("level", 0)]
+    if "throttle" in violated:
+        yield f"wait {_span(inputs['rest'])}: then the level cools down to {LEVEL_LABELS[level - 1]}"
+    for quota in (*inputs.get("quotas", ()), *inputs.get("network_quotas", ())):
+        if quota["name"] in violated and quota["limit"] > 0:
+            yield (
+                f'under {quota["limit"]} requests in {_span(quota["window"])} (quota "{quota["name"]}"), '
+                f"or wait {_span(quota['wait'])}"
+            )
+    if level and "throttle" not in violated:
+        yield f"a level below {level.label}: it falls by one in {_span(inputs['rest'])} without new evidence"
+
+
+def _ways_to_keep_level(inputs: Mapping[str, Any], signals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    score = sum(signal["points"] for signal in signals)
+    met = _criteria(inputs, score)
+    if "score" in met:
+        limit = inputs["bot_score"]
+        yield f"a score below {limit}: {score - limit + 1} points fewer of"
+        for signal in sorted(signals, key=lambda one: -one["points"]):
+            yield f"  {_quiet(signal)} ({signal['points']} points)"
+    if "pace" in met:
+        each = f" for each of about {inputs['people']} people" if inputs["people"] > 1 else ""
+        yield f"at most {inputs['pace_limit']:g} page loads in a minute{each}"
+    if "errors" in met:
+        most = int(inputs["error_rate"] * inputs["requests"])
+        yield f"at most {most} of the {inputs['requests']} requests answered with an error"
+
+
+def _quiet(signal: Mapping[str, Any]) -> str:
+    """What would not have raised a signal."""
+    code, threshold = signal["signal"], signal["threshold"]
+    if code == "outdated_browser":
+        return "a current browser"
+    if code == "regular_timing":
+        return f"page loads less regular than a coefficient of variation of {threshold:g}"
+    if threshold is None:
+        return f"no {code}"
+    if code not in _UNITS:
+        return f"{code} {'not below' if signal.get('below') else 'at most'} {threshold:g}"
+    return f"at most {threshold:g} {_UNITS[code]}"
+
+
+def _quota(quota: Quota, counter: Window, limit: int, now: float) -> dict[str, Any]:
+    size = float(quota.window)
+    used = estimate(counter, size, now)  # turns the window, so that what is read below is of now
+    return {
+        "name": quota.name,
+        "limit": limit,
+        "window": quota.window,
+        "count": counter.count,
+        "previous": counter.previous,
+        "left": counter.ends_at - now,
+        "wait": round(wait(counter, size, limit, now), 3) if 0 < limit <= used else 0.0,
+    }
+
+
+def _is_used_up(quota: Mapping[str, Any]) -> bool:
+    used: float = quota["count"] + quota["previous"] * quota["left"] / float(quota["window"])
+    return bool(used >= quota["limit"])
+
+
+def _signal(finding: Finding) -> dict[str, Any]:
+    return {
+        "signal": finding.signal,
+        "points": finding.points,
+        "value": finding.value if isfinite(finding.value) else None,
+        "threshold": finding.threshold if isfinite(finding.threshold) else None,
+        "below": finding.signal in _BELOW,
+        "text": finding.text,
+    }
+
+
+def _is_raised(signal: Mapping[str, Any]) -> bool:
+    value, threshold = signal["value"], signal["threshold"]
+    if value is None or threshold is None:
+        return True
+    return bool(value < threshold if signal.get("below", signal["signal"] in _BELOW) else value > threshold)
+
+
+def _span(seconds: float) -> str:
+    """Seconds as a person says them: "12 s", "10 min", "3 h", rounded up to what is surely enough."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{-(-seconds // size):.0f} {unit}"
+    return f"{-(-seconds // 1):.0f} s"

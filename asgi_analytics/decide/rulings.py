@@ -1,0 +1,204 @@
+"""Rulings as one worker knows them: an immutable look-up, and the holder that the writer's thread keeps up to date.
+
+An allowance wins over every ban. The way of a request asks `book.current`, which is None while there is nothing to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from math import ceil, inf
+
+from ..model import Actor, Behaviour, Decision, ThrottleLevel, Window
+from ..protocols import PARDON_GRACE, Ruling
+from ..settings import Network
+from .throttle import spend
+
+MOST = 100_000  # rulings in memory; what ends soonest goes first, allowances last
+MOST_ALIASES = 10_000  # ruled-on visitors whose fingerprint changed since
+WHOLE = {4: 32, 8: 64}  # bits of a client network, by its bytes
+IN_CLEAR = {4: 24, 8: 48}  # a narrower network is stored as a digest: it names a household or a person
+KINDS = ("allow", "ban", "pardon")
+
+# size, prefix and key tell how a client network is looked up → what was ruled on it
+Shape = tuple[int, int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rulings of one kind."""
+
+    fingerprints: Mapping[bytes, Ruling] = field(default_factory=dict)
+    networks: Mapping[Shape, Mapping[bytes, Ruling]] = field(default_factory=dict)
+
+    def find(self, fingerprint: bytes, network: bytes, now: float) -> Ruling | None:
+        """Return what stands at `now` (wall seconds): on the fingerprint, else on the narrowest network."""
+        found = self.fingerprints.get(fingerprint)
+        if found is not None and found.until > now:
+            return found
+        for (size, prefix, key), table in self.networks.items():
+            if size == len(network):
+                found = table.get(name_network(network, prefix, key))
+                if found is not None and found.until > now:
+                    return found
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Rulings:
+    """All rulings, never changed: a change makes another. One look by fingerprint, one per prefix length by network."""
+
+    allows: Table = Table()
+    bans: Table = Table()
+    pardons: Table = Table()
+    count: int = 0
+
+    @classmethod
+    def of(cls, rulings: Iterable[Ruling], now: float, most: int = MOST) -> Rulings:
+        """Put together what stands at `now`; of more than `most`, allowances and what ends last are kept."""
+        kept = [one for one in rulings if one.until > now and not one.lifted]
+        if len(kept) > most:
+            kept.sort(key=lambda one: (one.kind == "allow", one.kind == "ban", one.until), reverse=True)
+            del kept[most:]
+        tables = {kind: _table([one for one in kept if one.kind == kind]) for kind in KINDS}
+        return cls(tables["allow"], tables["ban"], tables["pardon"], len(kept))
+
+    def ruling_for(self, fingerprint: bytes, network: bytes, now: float) -> Ruling | None:
+        """Return the allowance, else the ban that stands at `now` (wall seconds); None: neither.
+
+        `network` is the client network in clear, 4 or 8 bytes as of identify.client.network_of; b"": unknown.
+        """
+        return self.allows.find(fingerprint, network, now) or self.bans.find(fingerprint, network, now)
+
+    def pardoned_at(self, fingerprint: bytes, network: bytes, now: float) -> float:
+        """Return the wall seconds up to which all is forgiven; minus infinity: nothing is."""
+        found = self.pardons.find(fingerprint, network, now)
+        return -inf if found is None else found.made_at
+
+
+class RulingBook:
+    """SharedRulings of one worker. `learn_rulings` runs in the writer's thread; readers take `current` once."""
+
+    def __init__(self, allow: Sequence[Network] = (), now: float = 0.0, most: int = MOST) -> None:
+        self._born = now
+        self._most = most
+        self._known: dict[bytes, Ruling] = {one.id: one for one in map(allowance, allow)}
+        self._aliases: dict[bytes, bytes] = {}  # present fingerprint → the one that was ruled on
+        self.current: Rulings | None = None
+        self._publish(now)
+
+    def learn_rulings(self, rulings: Sequence[Ruling], now: float) -> None:
+        """Take in changed rulings, in order of their revisions; `now` in wall seconds."""
+        known = self._known
+        for ruling in rulings:
+            known.pop(ruling.id, None)
+            if not ruling.lifted:
+                known[ruling.id] = self._as_learnt(ruling, now)
+        for name in [one.id for one in known.values() if one.until <= now]:
+            del known[name]
+        self._publish(now)
+
+    def follow(self, older: bytes, newer: bytes) -> None:
+        """Let what was ruled on a visitor's older fingerprint hold for its present one: midnight lifts no ban."""
+        older = self._aliases.get(older, older)
+        current = self.current
+        if current and (older in current.allows.fingerprints or older in current.bans.fingerprints):
+            if len(self._aliases) >= MOST_ALIASES:
+                self._aliases.clear()
+            self._aliases[newer] = older
+
+    def ruling_for(self, fingerprint: bytes, network: bytes, now: float) -> Ruling | None:
+        """Return Rulings.ruling_for, with the fingerprints of yesterday that `follow` told of; None: no ruling."""
+        current = self.current
+        if current is None:
+            return None
+        return current.ruling_for(self._aliases.get(fingerprint, fingerprint), network, now)
+
+    def _as_learnt(self, ruling: Ruling, now: float) -> Ruling:
+        """Forgive what came in until this worker learnt of a pardon, where it was there when the pardon was made."""
+        if ruling.kind != "pardon":
+            return ruling
+        living = ruling.made_at >= self._born
+        return replace(ruling, made_at=max(ruling.made_at, now if living else min(now, ruling.made_at + PARDON_GRACE)))
+
+    def _publish(self, now: float) -> None:
+        rulings = Rulings.of(self._known.values(), now, self._most)
+        if rulings.count < len(self._known):
+            kept = {one.id for table in (rulings.allows, rulings.bans, rulings.pardons) for one in _all(table)}
+            self._known = {name: one for name, one in self._known.items() if name in kept}
+        self.current = rulings if rulings.count else None
+
+
+def name_network(network: bytes, prefix: int, key: bytes) -> bytes:
+    """Return the name that a client network (4 or 8 bytes) has under a ruling: its first bits, or their digest."""
+    rest = len(network) * 8 - prefix
+    if rest:
+        network = (int.from_bytes(network, "big") >> rest << rest).to_bytes(len(network), "big")
+    if not key:
+        return network
+    return blake2b(bytes((prefix,)) + network, digest_size=16, key=key, person=b"ruling").digest()
+
+
+def network_key(network: Network) -> tuple[bytes, int]:
+    """Return a network's client-network bytes and its prefix; of IPv6 no more than the first 64 bits."""
+    size = 4 if network.version == 4 else 8
+    return network.network_address.packed[:size], min(network.prefixlen, WHOLE[size])
+
+
+def allowance(network: Network) -> Ruling:
+    """Return the ruling that the option `allow` makes of a network."""
+    packed, prefix = network_key(network)
+    name = blake2b(b"allow" + bytes((prefix,)) + packed, digest_size=16).digest()
+    return Ruling(
+        name, 0, "allow", "the option allow", "settings", 0.0, inf, size=len(packed), prefix=prefix, network=packed
+    )
+
+
+def forgive(visitor: Actor, now: float) -> None:
+    """Reset level, evidence and score; quotas stay charged. `now` in monotonic seconds."""
+    state = visitor.throttle
+    state.level, state.changed_at, state.reasons = ThrottleLevel.NORMAL, now, ()
+    visitor.behaviour, visitor.hour = Behaviour(), Window()
+    visitor.score, visitor.signals = 0, ()
+    spend(visitor)
+
+
+def is_due(visitor: Actor, pardoned_at: float, now: float, wall: float) -> bool:
+    """Tell whether a pardon is later than this visitor's last change, so that it is applied once.
+
+    `pardoned_at` and `wall` in wall seconds, `now` in monotonic seconds of the same moment as `wall`.
+    """
+    return pardoned_at > wall - (now - visitor.throttle.changed_at)
+
+
+def refusal(ruling: Ruling, quotas: int, score: int, now: float) -> Decision:
+    """Return the decision that a ban makes on a request; `quotas`: of the visitor, `now` in wall seconds."""
+    seconds = max(1, ceil(min(ruling.until - now, 2.0**31 - 1)))
+    return Decision(
+        refused=True,
+        level=ThrottleLevel.BLOCKED,
+        score=score,
+        quotas=(0, seconds) * quotas,
+        retry_after=seconds,
+        violated=("ban",),
+        reasons=(f"banned by {ruling.made_by}: {ruling.reason}",),
+    )
+
+
+def _table(rulings: Sequence[Ruling]) -> Table:
+    fingerprints: dict[bytes, Ruling] = {}
+    networks: dict[Shape, dict[bytes, Ruling]] = {}
+    # Of several on one target, the one that ends last.
+    for one in sorted(rulings, key=lambda one: one.until):
+        if one.fingerprint is not None:
+            fingerprints[one.fingerprint] = one
+        else:
+            networks.setdefault((one.size, one.prefix, one.key), {})[one.network] = one
+    return Table(fingerprints, dict(sorted(networks.items(), key=lambda item: -item[0][1])))
+
+
+def _all(table: Table) -> Iterable[Ruling]:
+    yield from table.fingerprints.values()
+    for networks in table.networks.values():
+        yield from networks.values()

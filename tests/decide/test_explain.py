@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_analytics.decide import explain, verdict
+from asgi_analytics.decide.explain import detail, inputs_of_admission, inputs_of_ban, inputs_of_rise, policy_version
+from asgi_analytics.decide.verdict import admit
+from asgi_analytics.model import Decision, Finding
+from tests.decide.test_rulings import WALL, A, blocked_visit, ruling
+
+from .visits import Visit, policy_of
+
+VERSION = "0123456789ab"
+
+
+def again(stored: dict[str, Any]) -> explain.Verdict:
+    """Decide on what came out of the database: JSON."""
+    return explain.reproduce(json.loads(json.dumps(stored, allow_nan=False)))
+
+
+def told(decision: Decision) -> explain.Verdict:
+    return explain.Verdict(decision.refused, int(decision.level), decision.score, decision.violated)
+
+
+@pytest.fixture
+def rises(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Decision]]:
+    """The inputs of each rise, taken where the engine takes them, and its decision."""
+    found: list[tuple[dict[str, Any], Decision]] = []
+    escalate = verdict._escalate
+
+    def watched(visitor: Any, reasons: Any, site: Any, policy: Any, decision: Decision, now: float) -> None:
+        inputs = inputs_of_rise(visitor, policy, now)
+        escalate(visitor, reasons, site, policy, decision, now)
+        found.append((detail(decision, visitor.signals, inputs, VERSION), decision))
+
+    monkeypatch.setattr(verdict, "_escalate", watched)
+    return found
+
+
+def refusal_of(visit: Visit) -> tuple[dict[str, Any], Decision]:
+    decision = admit(visit.visitor, visit.network, visit.policy, visit.now)
+    assert decision.refused
+    inputs = inputs_of_admission(visit.visitor, visit.network, decision, visit.policy, visit.now)
+    return detail(decision, visit.visitor.signals, inputs, VERSION), decision
+
+
+def test_every_rise_is_reproduced_from_its_inputs(rises: list[tuple[dict[str, Any], Decision]]) -> None:
+    blocked_visit()
+    assert [decision.level for _, decision in rises] == [1, 2, 3]
+    for stored, decision in rises:
+        assert again(stored) == told(decision)
+
+
+def test_a_rise_for_its_score_says_what_would_have_kept_the_level(
+    rises: list[tuple[dict[str, Any], Decision]],
+) -> None:
+    visit = Visit()
+    for number in range(80):
+        visit.load(f"/{number:04}", after=5.0)
+    stored, decision = rises[0]
+    assert stored["passes"][0] == f"a score below 50: {decision.score - 49} points fewer of"
+    assert "  at most 50 page loads in this session (30 points)" in stored["passes"] or decision.score < 80
+    assert any("coefficient of variation of 0.1" in line for line in stored["passes"])
+
+
+def test_a_rise_for_errors_says_how_many_would_have_passed(rises: list[tuple[dict[str, Any], Decision]]) -> None:
+    visit = Visit()
+    for number in range(25):
+        visit.fail(f"/missing/{number}", after=1.0)
+    stored, decision = rises[0]
+    assert stored["passes"] == ["at most 10 of the 21 requests answered with an error"]
+    assert again(stored) == told(decision)
+
+
+def test_a_block_is_reproduced_and_says_how_long_to_wait() -> None:
+    visit = blocked_visit()
+    visit.now += 100.0
+    stored, decision = refusal_of(visit)
+    assert again(stored) == told(decision) == explain.Verdict(True, 3, decision.score, ("throttle",))
+    assert stored["passes"] == ["wait 9 min: then the level cools down to severe"]
+
+
+@given(st.integers(1, 30), st.floats(0, 200), st.integers(0, 40))
+def test_a_used_up_quota_is_reproduced_at_any_moment(limit: int, pause: float, before: int) -> None:
+    visit = Visit(policy_of(limits=f"{limit}/minute", network_limits="25/minute"))
+    for _ in range(before):
+        visit.call()
+    visit.now += pause
+    decision = visit.call()
+    inputs = inputs_of_admission(visit.visitor, visit.network, decision, visit.policy, visit.now)
+    if decision.refused:
+        stored = detail(decision, (), inputs, VERSION)
+        assert again(stored) == told(decision)
+        assert stored["passes"]
+
+
+def test_a_used_up_quota_says_the_limit_and_the_wait() -> None:
+    visit = Visit(policy_of(limits="3/minute"), now=60_000.0)
+    for _ in range(3):
+        visit.call()
+    visit.now += 10.0
+    stored, decision = refusal_of(visit)
+    assert stored["passes"] == ['under 3 requests in 60 s (quota "minute"), or wait 50 s']
+    assert decision.retry_after == 51
+
+
+def test_a_ban_is_reproduced_and_says_its_end() -> None:
+    banned = ruling(fingerprint=A)
+    from asgi_analytics.decide.rulings import refusal
+
+    decision = refusal(banned, 1, 0, WALL)
+    stored = detail(decision, (), inputs_of_ban(banned, WALL), VERSION)
+    assert again(stored) == told(decision)
+    assert stored["passes"] == ["wait 100 s: then the ban ends; `asgi-analytics pardon` lifts it at once"]
+
+
+def test_values_that_json_does_not_know_are_left_out() -> None:
+    odd = Finding("custom", 50, float("nan"), float("inf"), "odd")
+    stored = detail(Decision(score=50), [odd], {"level": 0, **_rise()}, VERSION)
+    assert again(stored).score == 50
+
+
+def test_a_signal_that_would_not_be_raised_by_its_value_does_not_count() -> None:
+    changed = Finding("high_request_count", 30, 40.0, 50.0, "")
+    stored = detail(Decision(score=30), [changed], {"level": 0, **_rise()}, VERSION)
+    assert again(stored).score == 0
+
+
+def _rise() -> dict[str, Any]:
+    visit = Visit()
+    return inputs_of_rise(visit.visitor, visit.policy, visit.now)
+
+
+def test_policies_that_decide_alike_have_one_version() -> None:
+    assert policy_version(policy_of()) == policy_version(policy_of())
+    versions = {
+        policy_version(policy_of(**options))
+        for options in ({}, {"bot_score": 60}, {"signal_points": {"regular_timing": 0}}, {"limits": "9/second"})
+    }
+    assert len(versions) == 4

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import ipaddress
+import tracemalloc
+from math import inf
+from typing import Any
+
+import pytest
+
+from asgi_analytics.decide.rulings import RulingBook, Rulings, forgive, is_due, name_network, network_key, refusal
+from asgi_analytics.decide.verdict import admit
+from asgi_analytics.identify.client import network_of
+from asgi_analytics.model import ThrottleLevel
+from asgi_analytics.protocols import PARDON_GRACE, Ruling
+
+from .visits import START, Visit
+
+WALL = 1_800_000_000.0
+A, B = b"a" * 16, b"b" * 16
+HERE = network_of("203.0.113.7")
+KEY = b"k" * 32
+
+
+def ruling(kind: str = "ban", **changes: Any) -> Ruling:
+    values: dict[str, Any] = {
+        "id": changes.pop("id", kind.encode().ljust(16, b".")),
+        "revision": 1,
+        "reason": "scraping",
+        "made_by": "alice",
+        "made_at": WALL - 100,
+        "until": WALL + 100,
+    }
+    return Ruling(kind=kind, **{**values, **changes})
+
+
+def on_network(text: str, kind: str = "ban", key: bytes = b"", **changes: Any) -> Ruling:
+    packed, prefix = network_key(ipaddress.ip_network(text))
+    network = name_network(packed, prefix, key)
+    return ruling(kind, size=len(packed), prefix=prefix, network=network, key=key, **changes)
+
+
+def test_an_empty_book_has_nothing_to_ask() -> None:
+    assert RulingBook().current is None
+    assert RulingBook().ruling_for(A, HERE, WALL) is None
+
+
+def test_a_ban_holds_for_its_fingerprint_until_its_end() -> None:
+    rulings = Rulings.of([ruling(fingerprint=A)], WALL)
+    assert rulings.ruling_for(A, HERE, WALL + 99) is not None
+    assert rulings.ruling_for(A, HERE, WALL + 100) is None
+    assert rulings.ruling_for(B, HERE, WALL) is None
+
+
+@pytest.mark.parametrize("key", [b"", KEY], ids=["clear", "digest"])
+@pytest.mark.parametrize(
+    ("banned", "address", "holds"),
+    [
+        ("203.0.113.7/32", "203.0.113.7", True),
+        ("203.0.113.7/32", "203.0.113.8", False),
+        ("203.0.112.0/23", "203.0.113.255", True),
+        ("203.0.112.0/23", "203.0.114.0", False),
+        ("2001:db8:1:2::/64", "2001:db8:1:2:ffff::1", True),
+        ("2001:db8:1:2::/64", "2001:db8:1:3::1", False),
+        ("2001:db8::/33", "2001:db8:7fff::1", True),
+        ("2001:db8::/33", "2001:db8:8000::1", False),
+        ("2001:db8::/32", "203.0.113.7", False),
+        ("203.0.113.7/32", "", False),
+    ],
+)
+def test_a_ban_holds_for_its_network(banned: str, address: str, holds: bool, key: bytes) -> None:
+    rulings = Rulings.of([on_network(banned, key=key)], WALL)
+    assert (rulings.ruling_for(A, network_of(address), WALL) is not None) is holds
+
+
+def test_an_allowance_wins_over_every_ban_at_once() -> None:
+    book = RulingBook(now=WALL)
+    book.learn_rulings([ruling(fingerprint=A), on_network("203.0.113.7/32", id=b"2" * 16)], WALL)
+    book.learn_rulings([on_network("203.0.0.0/16", "allow", until=inf)], WALL)
+    found = book.ruling_for(A, HERE, WALL)
+    assert found is not None
+    assert found.kind == "allow"
+
+
+def test_the_option_allow_is_a_ruling_without_an_end() -> None:
+    book = RulingBook([ipaddress.ip_network("203.0.113.0/24")], WALL)
+    book.learn_rulings([ruling(fingerprint=A)], WALL)
+    found = book.ruling_for(A, HERE, WALL + 1e9)
+    assert found is not None
+    assert (found.kind, found.until) == ("allow", inf)
+
+
+def test_a_lifted_ban_is_forgotten() -> None:
+    book = RulingBook(now=WALL)
+    book.learn_rulings([ruling(fingerprint=A)], WALL)
+    book.learn_rulings([ruling(fingerprint=A, revision=2, lifted=True)], WALL)
+    assert book.current is None
+
+
+def test_of_two_bans_on_one_target_the_longer_holds() -> None:
+    longer = ruling(fingerprint=A, id=b"1" * 16, until=WALL + 500)
+    rulings = Rulings.of([longer, ruling(fingerprint=A, id=b"2" * 16)], WALL)
+    assert rulings.ruling_for(A, HERE, WALL + 200) == longer
+
+
+def test_a_ban_follows_the_visitor_to_its_fingerprint_of_the_next_day() -> None:
+    book = RulingBook(now=WALL)
+    book.learn_rulings([ruling(fingerprint=A)], WALL)
+    book.follow(A, B)
+    book.follow(B, b"c" * 16)
+    assert book.ruling_for(b"c" * 16, HERE, WALL) is not None
+    book.learn_rulings([ruling(fingerprint=A, revision=2, lifted=True)], WALL)
+    assert book.ruling_for(b"c" * 16, HERE, WALL) is None
+
+
+def test_a_hundred_thousand_rulings_are_the_most_and_take_bounded_memory() -> None:
+    def many(first: int, count: int) -> list[Ruling]:
+        return [
+            ruling(id=n.to_bytes(16, "big"), fingerprint=n.to_bytes(16, "little"), until=WALL + 1000 + n)
+            for n in range(first, first + count)
+        ]
+
+    tracemalloc.start()
+    book = RulingBook([ipaddress.ip_network("203.0.113.0/24")], WALL)
+    book.learn_rulings(many(0, 100_000), WALL)
+    full, _ = tracemalloc.get_traced_memory()
+    book.learn_rulings(many(100_000, 20_000), WALL)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert book.current is not None
+    assert book.current.count == 100_000
+    assert full < 64 << 20
+    assert after < full * 1.1
+    assert book.ruling_for((5).to_bytes(16, "little"), b"", WALL) is None, "what ends soonest has gone"
+    found = book.ruling_for((119_999).to_bytes(16, "little"), HERE, WALL)
+    assert found is not None
+    assert found.kind == "allow"
+
+
+def blocked_visit() -> Visit:
+    visit = Visit()
+    for number in range(400):
+        visit.load(f"/{number:04}", after=0.2)
+        if visit.level == ThrottleLevel.BLOCKED:
+            return visit
+    raise AssertionError("was never blocked")
+
+
+def test_forgiving_takes_level_score_and_evidence() -> None:
+    visit = blocked_visit()
+    forgive(visit.visitor, visit.now)
+    decision = visit.load("/next", after=1.0)
+    assert (decision.refused, decision.level, visit.visitor.score) == (False, 0, 0)
+    for number in range(10):
+        visit.load(f"/slow/{number}", after=20.0 + number)
+    assert visit.level == 0, "nothing of the evidence before counts again"
+
+
+def test_a_pardon_is_applied_once() -> None:
+    visit = blocked_visit()
+    wall, pardoned_at = WALL, WALL + 1
+    visit.now += 2.0
+    assert is_due(visit.visitor, pardoned_at, visit.now, wall + 2.0)
+    forgive(visit.visitor, visit.now)
+    assert not is_due(visit.visitor, pardoned_at, visit.now + 9, wall + 11.0)
+    assert is_due(Visit().visitor, pardoned_at, START, wall), "a visitor that never changed is forgiven what it has"
+
+
+def test_what_came_in_until_the_worker_learnt_of_a_pardon_is_forgiven() -> None:
+    book = RulingBook(now=WALL)
+    book.learn_rulings([ruling("pardon", fingerprint=A, made_at=WALL + 10, until=WALL + 999)], WALL + 40)
+    assert book.current is not None
+    assert book.current.pardoned_at(A, HERE, WALL + 40) == WALL + 40
+    assert book.current.pardoned_at(B, HERE, WALL + 40) == -inf
+
+
+def test_a_worker_that_started_later_does_not_forgive_what_came_after_the_pardon() -> None:
+    book = RulingBook(now=WALL)
+    book.learn_rulings([ruling("pardon", fingerprint=A, made_at=WALL - 300)], WALL + 1)
+    assert book.current is not None
+    assert book.current.pardoned_at(A, HERE, WALL + 1) == WALL - 300 + PARDON_GRACE
+
+
+def test_a_ban_is_a_refusal_that_says_when_it_ends_and_why() -> None:
+    decision = refusal(ruling(fingerprint=A), 2, 30, WALL + 40.5)
+    assert (decision.refused, decision.level, decision.retry_after, decision.violated) == (True, 3, 60, ("ban",))
+    assert decision.reasons == ("banned by alice: scraping",)
+    assert (decision.remaining, decision.reset) == ((0, 0), (60, 60))
+
+
+def test_the_same_visitor_passes_when_it_is_allowed() -> None:
+    visit = blocked_visit()
+    assert admit(visit.visitor, visit.network, visit.policy, visit.now).refused
+    forgive(visit.visitor, visit.now)
+    assert not admit(visit.visitor, visit.network, visit.policy, visit.now).refused
