@@ -7,23 +7,29 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from . import embedded
 from .clock import SystemClock, random_bytes
-from .decide.verdict import Policy, Site, adopt_level, charge, new_actor, new_network
+from .decide.explain import policy_version
+from .decide.policy import Policy
+from .decide.rulings import RulingBook, Rulings, forgive, is_due
+from .decide.verdict import Site, adopt_level, charge, new_actor, new_network
 from .embedded import EmbeddedPostgres
 from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
+from .identify.client import network_of
 from .identify.countries import CountryTable
 from .identify.fingerprint import Fingerprinter
 from .identify.geoip import GeoLocator
 from .identify.request import clean_path
 from .identify.useragent import AgentReader
 from .identify.visitor import Identifier
+from .jobs.data import default_data_dir
+from .jobs.verification import Verifier
 from .model import ThrottleLevel, Visitor
-from .protocols import Clock, Merged
+from .protocols import ClaimStatus, Clock, Merged, Ruling
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
 from .record.writer import Writer
@@ -60,6 +66,11 @@ class Engine:
         self.settings = settings
         self.clock: Clock = settings.clock or SystemClock()
         self.policy = Policy.of(settings)
+        self.policy_version = policy_version(self.policy)
+        self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
+        self.verifier = (
+            Verifier(self.clock, settings.crawler_dir or default_data_dir()) if settings.verify_crawlers else None
+        )
         self.site = Site()
         self.responder = Responder(settings)
         self.counters = Counters()
@@ -85,6 +96,7 @@ class Engine:
             _agents().read,
             self.locator,
             lambda agent: new_actor(quotas, agent.outdated),
+            self.rulings.follow,
         )
         self._dsn = dsn
         self._database = database_key(dsn) if dsn else f"embedded {embedded.default_data_dir()}"
@@ -111,7 +123,10 @@ class Engine:
                 rows=self.settings.batch_rows,
                 age=self.settings.batch_age,
                 chores=self._chores,
+                rulings=self.rulings,
             )
+            if self.verifier is not None:
+                self.verifier.start()
             self.writer.start()
             self.started = True
 
@@ -129,6 +144,8 @@ class Engine:
             # A hit that ends from now on begins a journal of its own, without waiting for this one to be delivered.
             self.recorder = self._new_recorder()
             database, self._embedded = self._embedded, None
+        if self.verifier is not None:
+            self.verifier.stop(0.0)  # holds nothing
         delivered = writer.stop(self.settings.shutdown_timeout if timeout is None else timeout)
         if database is not None:
             database.stop()
@@ -148,6 +165,37 @@ class Engine:
             changed_at = now - (time_ns / 1e9 - learnt.level_changed_us / 1e6)
             adopt_level(visitor.actor, ThrottleLevel(learnt.level), changed_at)
             self.state.level_changed(visitor)
+
+    def check_claim(
+        self, visitor: Visitor, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], time_ns: int
+    ) -> bool:
+        """Check what a crawler claims, once per request. Returns whether it is an operator's search crawler."""
+        if self.verifier is None:
+            return False
+        agent, address = visitor.identity.agent, self.identifier.address(scope, headers)
+        visitor.verification = found = self.verifier.status(agent, address, scope, headers, time_ns / 1e9)
+        verified = found.status == ClaimStatus.VERIFIED and found.operator == agent.operator
+        return verified and agent.purpose == "search"
+
+    def ruled(
+        self,
+        visitor: Visitor,
+        current: Rulings,
+        scope: Mapping[str, Any],
+        headers: Mapping[bytes, bytes],
+        now: float,
+        time_ns: int,
+    ) -> Ruling | None:
+        """Return the ruling that stands on a visitor, after what is pardoned was forgiven."""
+        fingerprint, wall = visitor.identity.fingerprint, time_ns / 1e9
+        network, actor = network_of(self.identifier.address(scope, headers)), visitor.actor
+        ruling = self.rulings.ruling_for(fingerprint, network, wall)
+        allowed = ruling is not None and ruling.kind == "allow"
+        pardoned = is_due(actor, current.pardoned_at(fingerprint, network, wall), now, wall)
+        if pardoned or (allowed and actor.throttle.level):
+            forgive(actor, now)
+            self.state.level_changed(visitor)
+        return ruling
 
     def failed(self, where: str, error: Exception) -> None:
         """Our own bug: count it, say it now and then, and let the app go on."""
@@ -175,6 +223,7 @@ class Engine:
             "error": writer.state.error if writer else None,
             "durability": "journal" if self.recorder.journal else "memory",
             "memory": self.state.counts(),
+            "crawlers": self.verifier.stats() if self.verifier is not None else {},
             "steps_us": self.steps.means_us(),
         }
 
@@ -187,6 +236,7 @@ class Engine:
             bot_score=self.settings.bot_score,
             session_timeout=self.settings.session_timeout,
             migrate=self.settings.migrate,
+            bans=self.settings.bans,
         )
         return self._store
 
@@ -203,6 +253,8 @@ class Engine:
 
     def _chores(self) -> None:
         self.locator.refresh(self.clock.monotonic())
+        if self.verifier is not None:
+            self.verifier.refresh(self.clock.monotonic())
 
     def _after_fork(self) -> None:
         # Threads do not survive a fork; files and connection belong to the parent.
@@ -212,6 +264,8 @@ class Engine:
             self.writer.abandon()
         if self._store is not None:
             self._store.abandon()
+        if self.verifier is not None:
+            self.verifier.after_fork()
         self.recorder = self._new_recorder()
         self._starting = threading.Lock()
         self.writer, self._store, self._embedded, self.started = None, None, None, False

@@ -8,6 +8,8 @@ from typing import Any
 from anyio import to_thread
 
 from .clock import uuid7
+from .decide.explain import detail, inputs_of_admission, inputs_of_ban
+from .decide.rulings import refusal
 from .decide.verdict import admit, begin_session, count_session, judge
 from .engine import Engine
 from .identify.referral import clean_query, read_referral
@@ -36,10 +38,7 @@ def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchang
             begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
         if visitor.learnt is not None:
             engine.take_in(visitor, began, now, time_ns)
-        decision = admit(visitor.actor, visitor.network, engine.policy, now)
-        if decision.refused or decision.previous_level is not None:
-            decision.id = uuid7(time_ns)
-            engine.state.level_changed(visitor)
+        decision = _decide(engine, visitor, scope, headers, now, time_ns)
         inner = _with_findings(scope, Analytics(visitor, decision))
         if scope["type"] == "websocket":
             socket = WebSocketExchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
@@ -53,6 +52,30 @@ def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchang
     except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
         engine.failed("identify and decide", error)
         return None
+
+
+def _decide(
+    engine: Engine, visitor: Visitor, scope: Scope, headers: Mapping[bytes, bytes], now: float, time_ns: int
+) -> Decision:
+    """Admit or refuse: what an operator ruled comes first, then quotas and level."""
+    exempt, rulings = False, engine.rulings.current
+    if visitor.identity.agent.bot_class is not None or b"signature-input" in headers:
+        exempt = engine.check_claim(visitor, scope, headers, time_ns)
+    if rulings is not None:
+        ruling = engine.ruled(visitor, rulings, scope, headers, now, time_ns)
+        if ruling is not None and ruling.kind == "ban":
+            decision = refusal(ruling, len(engine.policy.quotas), visitor.actor.score, time_ns / 1e9)
+            decision.id, decision.inputs = uuid7(time_ns), inputs_of_ban(ruling, time_ns / 1e9)
+            return decision
+        exempt = exempt or ruling is not None
+    decision = admit(visitor.actor, visitor.network, engine.policy, now)
+    if exempt:
+        decision.exempt = True
+    if decision.refused or decision.previous_level is not None:
+        decision.id = uuid7(time_ns)
+        decision.inputs = inputs_of_admission(visitor.actor, visitor.network, decision, engine.policy, now)
+        engine.state.level_changed(visitor)
+    return decision
 
 
 def _with_findings(scope: Scope, findings: Analytics) -> Scope:
@@ -207,6 +230,9 @@ class Exchange(Hit):
             self.referral = self._referral(query or b"")
         if self.status is None and self.outcome == "error":
             self.status = 500
+        decision = self.decision
+        if decision.id is not None:
+            self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
         engine.recorder.hit(self)
 
     def _referral(self, query: bytes) -> Referral:

@@ -185,6 +185,9 @@ class Decision:
     reasons: tuple[str, ...] = ()  # sentences
     previous_level: ThrottleLevel | None = None  # set when this request changed the level
     id: bytes | None = None  # 16 bytes, given to refusals and level changes
+    exempt: bool = False  # an allowance or a verified search crawler: quotas hold, behaviour is not judged
+    inputs: dict[str, Any] | None = None  # of a refusal or level change, see decide.explain
+    findings: tuple[Finding, ...] = ()  # the signals that raised the level
 
     @property
     def remaining(self) -> tuple[int, ...]:
@@ -206,6 +209,7 @@ class Visitor:
     actor: Actor
     network: Actor  # the outer bound
     segment: bytes | None = None  # the encoded columns of session and identity, made by the recorder
+    verification: Any = None  # protocols.Verification of a crawler's claim; None: it claims nothing
     learnt: object | None = None  # what other workers saw (protocols.Merged), taken in at the next request
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
@@ -226,6 +230,7 @@ class Hit:
     query: str | None = None
     referral: Referral | None = None
     close_code: int | None = None
+    detail: dict[str, Any] | None = None  # of the decision, see decide.explain
 
     def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:
         self.visitor = visitor
@@ -269,6 +274,11 @@ class Analytics:
     def language(self) -> str | None:
         """The preferred language tag, lower case."""
         return self._visitor.identity.language
+
+    @property
+    def verification(self) -> Any:
+        """What is known of a crawler's claim to be an operator's (status, method, operator, text); None: no claim."""
+        return self._visitor.verification
 
     @property
     def score(self) -> int:

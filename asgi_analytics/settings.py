@@ -104,6 +104,10 @@ class Options(TypedDict, total=False):
     session_timeout: float
     session_cookie: bool | str
     secret: str | Sequence[str] | None
+    bans: bool
+    allow: str | Sequence[str]
+    verify_crawlers: bool
+    crawler_dir: str | Path | None
     trusted_proxies: str | Sequence[str]
     geoip_city: str | Path | None
     geoip_asn: str | Path | None
@@ -144,6 +148,10 @@ class Settings:
     session_timeout: float = 30 * 60.0
     session_cookie: str | None = None  # its name
     secret: tuple[str, ...] = ()  # the first signs, all verify
+    bans: bool = False
+    allow: tuple[Network, ...] = ()
+    verify_crawlers: bool = True
+    crawler_dir: Path | None = None  # None: this user's, see jobs.data.default_data_dir
     trusted_proxies: tuple[Network | Literal["unix"], ...] = ()
     geoip_city: Path | None = None
     geoip_asn: Path | None = None
@@ -298,6 +306,13 @@ def _proxies(name: str, value: Any) -> tuple[Network | Literal["unix"], ...]:
         raise _wrong(name, value, allowed) from None
 
 
+def _networks(name: str, value: Any) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(_string(text)) for text in _listed(value))
+    except ValueError:
+        raise _wrong(name, value, 'addresses or CIDR networks such as "198.51.100.0/24" without host bits') from None
+
+
 def _string(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(value)
@@ -353,6 +368,10 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "session_timeout": _number(float, 60, 86400, "seconds"),
     "session_cookie": _cookie,
     "secret": _secrets,
+    "bans": _flag,
+    "allow": _networks,
+    "verify_crawlers": _flag,
+    "crawler_dir": _path,
     "trusted_proxies": _proxies,
     "geoip_city": _path,
     "geoip_asn": _path,

@@ -14,6 +14,7 @@ import pytest
 
 from asgi_analytics.clock import SystemClock, random_bytes, uuid7
 from asgi_analytics.decide import explain
+from asgi_analytics.decide.explain import detail
 from asgi_analytics.decide.rulings import RulingBook, forgive, is_due, refusal
 from asgi_analytics.decide.verdict import admit
 from asgi_analytics.identify.client import network_of
@@ -57,7 +58,12 @@ def block(store: PostgresStore, **changes: Any) -> None:
     )
     row = decision_row(
         decision,
-        [Finding("high_request_count", 30, 80.0, 50.0, "80 page loads in this session (limit 50)")],
+        detail(
+            decision,
+            [Finding("high_request_count", 30, 80.0, 50.0, "80 page loads in this session (limit 50)")],
+            None,
+            "v1",
+        ),
         hit_id=b"h" * 16,
         time_us=NOW_US,
         enforced=True,

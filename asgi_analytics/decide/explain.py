@@ -17,9 +17,9 @@ from ..model import LEVEL_LABELS, Actor, Decision, Finding, Window
 from ..protocols import Ruling
 from ..settings import Quota
 from .behaviour import MINUTE
+from .policy import Policy
 from .signals import SIGNALS
 from .throttle import BLOCKED, ERROR_RATE, ERROR_REQUESTS, LEVELS, PAGE_LOADS_PER_MINUTE, effective_limit
-from .verdict import Policy
 from .window import estimate, wait
 
 Inputs = dict[str, Any]  # JSON values only

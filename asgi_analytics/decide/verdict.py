@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from math import ceil
 
 from ..model import Actor, Behaviour, Decision, Throttle, ThrottleLevel, Window
-from ..settings import Quota, Settings
 from . import signals, throttle, window
 from .behaviour import Site, load_page, meet_error
-from .throttle import BLOCKED, LEVELS
+from .explain import inputs_of_rise
+from .policy import Policy
+from .throttle import BLOCKED
 
 __all__ = [
     "Policy",
@@ -26,44 +26,8 @@ __all__ = [
     "new_network",
 ]
 
-Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
 IDLE = 1800.0  # seconds without a page load after which facts that several sessions share begin anew
 _NOBODY = (Throttle(), Behaviour(), Window())
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the settings mean for verdicts, computed once."""
-
-    quotas: tuple[Quota, ...]
-    network_quotas: tuple[Quota, ...]
-    limits: tuple[Limits, ...]  # of the visitor, one per throttle level
-    network_limits: Limits
-    sentences: tuple[tuple[str, ...], ...]  # why a quota refuses, one per throttle level and quota
-    network_sentences: tuple[str, ...]
-    cooldown: float
-    bot_score: int
-    further_loads: float  # page loads per person that make an unchanged score count again
-    rules: tuple[signals.Rule, ...]
-    site_pages: int  # 0: learned
-
-    @classmethod
-    def of(cls, settings: Settings) -> Policy:
-        """Derive the policy from checked settings."""
-        rules = signals.rules(settings.signal_points, settings.signal_thresholds)
-        return cls(
-            quotas=settings.limits,
-            network_quotas=settings.network_limits,
-            limits=tuple(_limits(settings.limits, level) for level in LEVELS),
-            network_limits=_limits(settings.network_limits, ThrottleLevel.NORMAL),
-            sentences=tuple(tuple(_sentence(quota, level) for quota in settings.limits) for level in LEVELS),
-            network_sentences=tuple(_sentence(quota, ThrottleLevel.NORMAL) for quota in settings.network_limits),
-            cooldown=settings.cooldown,
-            bot_score=settings.bot_score,
-            further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
-            rules=rules,
-            site_pages=settings.site_pages,
-        )
 
 
 def new_actor(quotas_count: int, outdated: bool = False) -> Actor:
@@ -168,6 +132,8 @@ def judge(
         return
     facts = visitor.behaviour
     facts.requests += 1
+    if decision.exempt:
+        return
     if page:
         if not load_page(facts, path, inner, site, now):
             return
@@ -194,6 +160,7 @@ def _escalate(
     signals.refresh(visitor, policy.rules, site, policy.site_pages, now)
     if decision.previous_level is None:
         decision.previous_level = visitor.throttle.level
+    decision.inputs, decision.findings = inputs_of_rise(visitor, policy, now), visitor.signals
     throttle.escalate(visitor, (*reasons, *(finding.text for finding in visitor.signals)), now)
     decision.reasons += visitor.throttle.reasons
 
@@ -265,14 +232,3 @@ def _rest(visitor: Actor, policy: Policy, now: float) -> int:
 def _whole(seconds: float) -> int:
     """Round up to whole seconds that are surely enough; at least 1."""
     return int(seconds) + 1
-
-
-def _limits(quotas: tuple[Quota, ...], level: ThrottleLevel) -> Limits:
-    return tuple((float(quota.window), throttle.effective_limit(quota.limit, level)) for quota in quotas)
-
-
-def _sentence(quota: Quota, level: ThrottleLevel) -> str:
-    limit = throttle.effective_limit(quota.limit, level)
-    seconds = "second" if quota.window == 1 else f"{quota.window} seconds"
-    lowered = f", {level.multiplier:.0%} of {quota.limit} at level {level.label}" if level else ""
-    return f'quota "{quota.name}" is used up ({limit} requests per {seconds}{lowered})'

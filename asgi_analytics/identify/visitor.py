@@ -46,6 +46,7 @@ class Identifier:
         read_agent: Callable[[str | None], Agent],
         locator: Locator,
         new_actor: Callable[[Agent], Actor],
+        renamed: Callable[[bytes, bytes], None] = lambda older, newer: None,
     ) -> None:
         proxies = settings.trusted_proxies
         self._client = ClientAddress([one for one in proxies if one != "unix"], trust_unix="unix" in proxies)
@@ -54,6 +55,7 @@ class Identifier:
         self._read_agent = read_agent
         self._locator = locator
         self._new_actor = new_actor
+        self._renamed = renamed
         self._privacy: Privacy = settings.privacy
         self._heeds_signals = settings.privacy.signals != "ignore"
         self._timeout = settings.session_timeout
@@ -91,6 +93,10 @@ class Identifier:
         visitor.session = begin(visitor.identity.fingerprint, now, wall, self._timeout, session.ordinal + 1)
         return visitor, True
 
+    def address(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
+        """Return the client address; "" when it is not known."""
+        return self._client.read(scope, headers)
+
     def _find(self, seen: Seen, headers: Mapping[bytes, bytes], now: float, time_ns: int) -> Visitor:
         """Find the visitor by its fingerprint, or make it, and remember it by what was seen of it."""
         address = seen[0]
@@ -115,6 +121,7 @@ class Identifier:
                 visitor.identity = _with(visitor.identity, fingerprint, network, self._fingerprinter.provisional)
                 visitor.segment = None
                 self._known.rename(older, visitor)
+                self._renamed(older, fingerprint)
                 return
 
     def _new(

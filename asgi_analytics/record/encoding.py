@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ..model import Decision, Finding, Identity, Referral
+from ..model import Decision, Identity, Referral
 
 NULL = b"\xff\xff\xff\xff"
 EPOCH_US = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
@@ -162,7 +162,7 @@ def decided(close_code: int | None, level_before: int | None, decision_id: bytes
 
 def decision_row(
     decision: Decision,
-    findings: Sequence[Finding],
+    detail: Mapping[str, Any] | None,
     *,
     hit_id: bytes,
     time_us: int,
@@ -170,14 +170,9 @@ def decision_row(
     site: str,
     identity: Identity,
 ) -> bytes:
-    """Encode one row of analytics.decisions; `decision.id` must be set."""
-    detail = json.dumps(
-        {
-            "violated": [_sound(name) for name in decision.violated],
-            "reasons": [_sound(reason) for reason in decision.reasons],
-            "signals": [_finding(finding) for finding in findings],
-        }
-    ).encode()
+    """Encode one row of analytics.decisions; `decision.id` must be set. `detail` is JSON values (decide.explain)."""
+    told = detail or {"violated": list(decision.violated), "reasons": list(decision.reasons), "signals": []}
+    stored = json.dumps(_sounded(told), allow_nan=False).encode()
     before = decision.previous_level
     score, wait = max(0, min(decision.score, 32767)), max(0, min(decision.retry_after, 2**31 - 1))
     head = _DECISION_HEAD.pack(
@@ -192,18 +187,17 @@ def decision_row(
             uuid(identity.fingerprint if identity.tracked else None),
             uuid(identity.network if identity.tracked else None),
             small(None if before is None else int(before)),
-            _LENGTH.pack(len(detail) + 1) + b"\x01" + detail,
+            _LENGTH.pack(len(stored) + 1) + b"\x01" + stored,
         )
     )
 
 
-def _finding(finding: Finding) -> dict[str, object]:
-    # JSON has no NaN and no infinity.
-    value = finding.value if math.isfinite(finding.value) else None
-    return {
-        "signal": _sound(finding.signal),
-        "points": finding.points,
-        "value": value,
-        "threshold": finding.threshold if math.isfinite(finding.threshold) else None,
-        "text": _sound(finding.text),
-    }
+def _sounded(value: Any) -> Any:
+    """Return a JSON value that jsonb takes: sound texts, no NaN, no infinity."""
+    if isinstance(value, str):
+        return _sound(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_sound(str(name)): _sounded(part) for name, part in value.items()}
+    return [_sounded(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
-from ..model import Decision, Hit, Identity, Visitor
+from ..model import Hit, Visitor
 from ..protocols import DECISION, HIT
 from ..settings import Settings
 from . import encoding
@@ -89,7 +89,7 @@ class Recorder:
         else:
             data = frame(HIT, head + self._middle(hit) + segment)
             if decision.id is not None:
-                data += self._decision(visitor, decision, visitor.identity, hit_id, time_us)
+                data += self._decision(hit, hit_id, time_us)
         self._append(data)
 
     def _middle(self, hit: Hit) -> bytes:
@@ -120,17 +120,15 @@ class Recorder:
         """Count a hit that is not stored."""
         self.counters.dropped[reason] += 1
 
-    def _decision(
-        self, visitor: Visitor, decision: Decision, identity: Identity, hit_id: tuple[int, int], time_us: int
-    ) -> bytes:
+    def _decision(self, hit: Hit, hit_id: tuple[int, int], time_us: int) -> bytes:
         row = encoding.decision_row(
-            decision,
-            visitor.actor.signals,
+            hit.decision,
+            hit.detail,
             hit_id=struct.pack("!QQ", *hit_id),
             time_us=time_us,
             enforced=self._enforced,
             site=self._settings.site,
-            identity=identity,
+            identity=hit.visitor.identity,
         )
         return frame(DECISION, row)
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from asgi_analytics.decide.explain import detail
 from asgi_analytics.model import Agent, Decision, Finding, Place, Referral, ThrottleLevel
 from asgi_analytics.protocols import DECISION
 from asgi_analytics.record import encoding
@@ -132,7 +133,13 @@ def test_each_column_of_a_decision_arrives_as_it_was_sent(store: PostgresStore, 
         ThrottleLevel.SEVERE, 60, (), True, 30, ("minute",), ("too many",), ThrottleLevel.WARNING, b"d" * 16
     )
     row = encoding.decision_row(
-        decision, [FINDING], hit_id=b"h" * 16, time_us=TIME_US, enforced=False, site="shop", identity=WHO
+        decision,
+        detail(decision, [FINDING], None, "v1"),
+        hit_id=b"h" * 16,
+        time_us=TIME_US,
+        enforced=False,
+        site="shop",
+        identity=WHO,
     )
     write(store, [row], DECISION)
     stored = one(dsn, "SELECT * FROM analytics.decisions")
@@ -190,11 +197,17 @@ def test_a_close_code_that_is_no_number_becomes_null(code: Any) -> None:
 def test_a_finding_without_a_finite_value_is_valid_json() -> None:
     findings = [Finding("s\ud800", 1, math.nan, math.inf, "nul\0")]
     row = encoding.decision_row(
-        Decision(), findings, hit_id=b"h" * 16, time_us=TIME_US, enforced=True, site="s", identity=WHO
+        Decision(),
+        detail(Decision(), findings, None, "v1"),
+        hit_id=b"h" * 16,
+        time_us=TIME_US,
+        enforced=True,
+        site="s",
+        identity=WHO,
     )
-    detail = json.loads(row[row.index(b"\x01{") + 1 :])
-    assert detail["signals"] == [
-        {"signal": "s\ufffd", "points": 1, "value": None, "threshold": None, "text": "nul\ufffd"}
+    stored = json.loads(row[row.index(b"\x01{") + 1 :])
+    assert stored["signals"] == [
+        {"signal": "s\ufffd", "points": 1, "value": None, "threshold": None, "below": False, "text": "nul\ufffd"}
     ]
 
 
@@ -228,7 +241,7 @@ ODD_HITS = st.builds(
 ODD_DECISIONS = st.builds(
     lambda score, wait, words, value, time_us: encoding.decision_row(
         Decision(score=score, retry_after=wait, violated=words, reasons=words),
-        [Finding("".join(words[:1]), 1, value, value, "".join(words))],
+        {"signals": [{"signal": "".join(words[:1]), "value": value, "threshold": value}], "reasons": list(words)},
         hit_id=b"h" * 16,
         time_us=time_us,
         enforced=True,

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from asgi_analytics.clock import uuid7
+from asgi_analytics.decide.explain import detail
 from asgi_analytics.decide.reputation import decayed, lowered
 from asgi_analytics.model import Decision, Finding
 from asgi_analytics.protocols import DECISION, Batch, Frame, ReputationRules
@@ -179,7 +180,12 @@ def test_some_signals_are_incidents_once_per_session(store: PostgresStore, dsn: 
         decision = Decision(level=before + 1, previous_level=before, id=uuid7(NOW_US * 1000 + before))  # type: ignore[arg-type]
         row = encoding.decision_row(
             decision,
-            [Finding(signal, 30, 9.0, 5.0, "text"), Finding("regular_timing", 15, 0.0, 0.1, "text")],
+            detail(
+                decision,
+                [Finding(signal, 30, 9.0, 5.0, "text"), Finding("regular_timing", 15, 0.0, 0.1, "text")],
+                None,
+                "v1",
+            ),
             hit_id=b"h" * 16,
             time_us=NOW_US,
             enforced=True,

@@ -1,0 +1,58 @@
+"""What the settings mean for verdicts, computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..model import ThrottleLevel
+from ..settings import Quota, Settings
+from . import signals, throttle
+from .throttle import LEVELS
+
+Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the settings mean for verdicts, computed once."""
+
+    quotas: tuple[Quota, ...]
+    network_quotas: tuple[Quota, ...]
+    limits: tuple[Limits, ...]  # of the visitor, one per throttle level
+    network_limits: Limits
+    sentences: tuple[tuple[str, ...], ...]  # why a quota refuses, one per throttle level and quota
+    network_sentences: tuple[str, ...]
+    cooldown: float
+    bot_score: int
+    further_loads: float  # page loads per person that make an unchanged score count again
+    rules: tuple[signals.Rule, ...]
+    site_pages: int  # 0: learned
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """Derive the policy from checked settings."""
+        rules = signals.rules(settings.signal_points, settings.signal_thresholds)
+        return cls(
+            quotas=settings.limits,
+            network_quotas=settings.network_limits,
+            limits=tuple(_limits(settings.limits, level) for level in LEVELS),
+            network_limits=_limits(settings.network_limits, ThrottleLevel.NORMAL),
+            sentences=tuple(tuple(_sentence(quota, level) for quota in settings.limits) for level in LEVELS),
+            network_sentences=tuple(_sentence(quota, ThrottleLevel.NORMAL) for quota in settings.network_limits),
+            cooldown=settings.cooldown,
+            bot_score=settings.bot_score,
+            further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
+            rules=rules,
+            site_pages=settings.site_pages,
+        )
+
+
+def _limits(quotas: tuple[Quota, ...], level: ThrottleLevel) -> Limits:
+    return tuple((float(quota.window), throttle.effective_limit(quota.limit, level)) for quota in quotas)
+
+
+def _sentence(quota: Quota, level: ThrottleLevel) -> str:
+    limit = throttle.effective_limit(quota.limit, level)
+    seconds = "second" if quota.window == 1 else f"{quota.window} seconds"
+    lowered = f", {level.multiplier:.0%} of {quota.limit} at level {level.label}" if level else ""
+    return f'quota "{quota.name}" is used up ({limit} requests per {seconds}{lowered})'
