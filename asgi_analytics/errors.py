@@ -10,7 +10,8 @@ AnalyticsError
 │   └── MigrationError
 ├── JournalError
 │   └── JournalFormatError
-└── EmbeddedPostgresError
+├── EmbeddedPostgresError
+└── ReplayError
 """
 
 from __future__ import annotations
@@ -65,3 +66,7 @@ class JournalFormatError(JournalError):
 
 class EmbeddedPostgresError(AnalyticsError):
     """The embedded Postgres could not be started."""
+
+
+class ReplayError(AnalyticsError):
+    """What was to be replayed cannot be read, or an option of the replay is wrong."""
