@@ -18,6 +18,7 @@ from .clock import SystemClock
 from .embedded import EmbeddedPostgres, default_data_dir
 from .engine import resolve_dsn
 from .errors import AnalyticsError
+from .replay import command as replay
 from .settings import Settings, default_journal_dir
 from .store.reading import HitRow, Reader, connect, migrate_all
 
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or hits.decision_id")
     stats = _add_command(commands.add_parser("stats", help="what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
+    replay.add_replay(commands.add_parser("replay", help="judge an access log, as if we had been there"))
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The policy that a row was judged by: the settings that verdicts depend on, in one canonical form with a short name."""
+"""The policy that a row was judged by: the settings that verdicts depend on, in one form with a short name."""
 
 from __future__ import annotations
 

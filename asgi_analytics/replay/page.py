@@ -18,7 +18,9 @@ from urllib.parse import unquote
 
 from .entry import Entry
 
-PAGES = frozenset(("html", "htm", "xhtml", "shtml", "php", "asp", "aspx", "jsp", "jspx", "cfm", "do", "cgi", "pl", "py"))
+PAGES = frozenset(
+    ("html", "htm", "xhtml", "shtml", "php", "asp", "aspx", "jsp", "jspx", "cfm", "do", "cgi", "pl", "py")
+)
 MACHINE_SEGMENTS = frozenset(
     ("api", "_next", "_nuxt", "assets", "static", "wp-json", "graphql", "socket.io", "cdn-cgi", ".well-known", "rpc")
 )
@@ -51,9 +53,9 @@ def read_target(target: str) -> Target:
     return Target(path, _is_page_shaped(path), _NUMBER_IN_NAME.sub("{}", _VARIABLE.sub("{}", path[:256])))
 
 
-def delivers_page(method: str, status: int, content_type: str, page_shaped: bool) -> bool:
-    """Tell by the rule above whether a line is a page load; `content_type` is "" where the log has none."""
-    if method != "GET" or (status != 200 and status != 304):
+def delivers_page(status: int, content_type: str, page_shaped: bool) -> bool:
+    """Tell by the rule above whether the answer to a GET is a page; `content_type` is "" where the log has none."""
+    if status != 200 and status != 304:
         return False
     return content_type.lower().startswith(_HTML) if content_type and status == 200 else page_shaped
 

@@ -75,13 +75,13 @@ class Pipeline:
             self._begin(visitor, now)
         return visitor
 
-    def meet_again(self, fingerprint: bytes, now: float) -> Visitor | None:
+    def meet_again(self, visitor: Visitor, now: float) -> Visitor | None:
         """Return a visitor that `meet` returned before, for less; None where `meet` has to be asked."""
-        visitor = self.state.get(fingerprint)
-        if visitor is None or not goes_on(visitor.session, now, self._timeout):
+        known = self.state.get(visitor.identity.fingerprint)
+        if known is None or not goes_on(known.session, now, self._timeout):
             return None
-        visitor.session.last_seen_at = now
-        return visitor
+        known.session.last_seen_at = now
+        return known
 
     def recall(self, fingerprint: bytes, network: bytes, outdated: bool, now: float) -> Visitor:
         """Return the visitor behind a recorded hit, its session brought up to date at `now`."""
@@ -124,15 +124,16 @@ class Pipeline:
     def answer(
         self, visitor: Visitor, decision: Decision, status: int, page: bool, path: str, inner: bool, now: float
     ) -> None:
-        """Take in the answer to an admitted request; `inner`: it came from a page of this site."""
-        if not page and status < 400:
-            pass_by(visitor.actor, decision)
-            return
+        """Take in a page or an error that an admitted request was answered; `inner`: asked for from this site."""
         before = decision.previous_level
         answer = Answer(status, page, path, page and not inner, inner)
         judge(visitor.actor, answer, self.site, self.policy, decision, now)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
+
+    def pass_by(self, visitor: Visitor, decision: Decision) -> None:
+        """Take in any other answer."""
+        pass_by(visitor.actor, decision)
 
     @staticmethod
     def _begin(visitor: Visitor, now: float) -> None:

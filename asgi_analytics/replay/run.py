@@ -8,8 +8,8 @@ from itertools import chain
 from math import inf
 
 from ..settings import Settings
-from .entry import Batch, Entry
-from .page import Target, delivers_page, own_host, read_target, referer_host
+from .entry import Batch
+from .page import delivers_page, own_host, read_target, referer_host
 from .pipeline import MOST_PATH, Pipeline, agents
 from .tally import Actor, Route, Tally
 
@@ -36,8 +36,8 @@ class Replay:
         self.learned_host = ""
         self._period = period
         self._heeds_forwarded = bool(settings.trusted_proxies)
-        self._actors: dict[Key, tuple[bytes, Actor]] = {}
-        self._targets: dict[str, tuple[Target, Route]] = {}
+        self._actors: dict[Key, Actor] = {}
+        self._targets: dict[str, tuple[str, bool, Route]] = {}
         self._inner: dict[tuple[str, str], bool] = {}
         self._now = -inf
 
@@ -48,68 +48,57 @@ class Replay:
         if not self.hosts:
             self.learned_host = own_host(first)
         for batch in chain((first,), batches):
-            for entry in batch:
-                self._take(entry)
+            self._take(batch)
         return self.tally
 
-    def _take(self, entry: Entry) -> None:
-        """The way of one line; written in one piece, for millions go it."""
-        at, address, method, target, status, _, referer, agent, host, forwarded, content_type = entry
-        tally, pipeline = self.tally, self.pipeline
-        if not self._period.since <= at < self._period.until:
-            tally.outside += 1
-            return
-        if not method:
-            tally.malformed += 1
-            return
+    def _take(self, batch: Batch) -> None:
+        """The way of each line, written in one piece with its look-ups done before: millions go it."""
+        since, until, tally, heeds = self._period.since, self._period.until, self.tally, self._heeds_forwarded
+        pipeline, actors, targets, levels = self.pipeline, self._actors, self._targets, self.tally.requests_by_level
+        meet_again, admit, answer, pass_by = pipeline.meet_again, pipeline.admit, pipeline.answer, pipeline.pass_by
         now = self._now
-        if at > now:
-            self._now = now = at
-        elif now - at > LATE:
-            tally.late += 1
-        visitor = None
-        key = (address, agent, forwarded) if self._heeds_forwarded else (address, agent, "")
-        known = self._actors.get(key)
-        if known is not None:
-            fingerprint, actor = known
-            visitor = pipeline.meet_again(fingerprint, now)
-        if visitor is None:
-            actor = self._meet(key, now)
-            visitor = actor.visitor
-        facts = self._targets.get(target)
-        if facts is None:
-            facts = self._read_target(target)
-        (path, page_shaped, _), route = facts
-        decision = pipeline.admit(visitor, now)
-        actor.last = now
-        actor.requests += 1
-        route.requests += 1
-        tally.judged += 1
-        if decision.refused:
-            actor.refused += 1
-            route.refused += 1
-            actor.violated.update(decision.violated)
-            actor.reasons = decision.reasons
-            if not actor.first_refused:
-                actor.first_refused = actor.requests
+        for at, address, method, target, status, _, referer, agent, host, forwarded, content_type in batch:
+            if not method or not since <= at < until:
+                self._leave_out(at)
+                continue
+            if at > now:
+                now = at
+            elif now - at > LATE:
+                tally.late += 1
+            key = (address, agent, forwarded if heeds else "")
+            if (actor := actors.get(key)) is None or (visitor := meet_again(actor.visitor, now)) is None:
+                actor = self._meet(key, now)
+                visitor = actor.visitor
+            path, page_shaped, route = targets.get(target) or self._read_target(target)
+            decision = admit(visitor, now)
+            actor.last = now
+            actor.requests += 1
+            route.requests += 1
+            level = decision.level
+            if decision.refused:
+                route.refused += 1
+                actor.refuse(decision)
+            else:
+                page = method == "GET" and delivers_page(status, content_type, page_shaped)
+                if page or status >= 400:
+                    route.count(page)
+                    actor.count(page)
+                    inner = bool(referer) and self._is_inner(referer, host)
+                    answer(visitor, decision, status, page, path, inner, now)
+                    actor.judged(decision)
+                    level = decision.level
+                else:
+                    pass_by(visitor, decision)
+            levels[level] += 1
+            if level > actor.level:
+                actor.level = int(level)
+        self._now = tally.last = now
+
+    def _leave_out(self, at: float) -> None:
+        if self._period.since <= at < self._period.until:
+            self.tally.malformed += 1
         else:
-            page = delivers_page(method, status, content_type, page_shaped)
-            if page:
-                actor.pages += 1
-                route.pages += 1
-            elif status >= 400:
-                actor.errors += 1
-                route.errors += 1
-            inner = (page or status >= 400) and bool(referer) and self._is_inner(referer, host)
-            pipeline.answer(visitor, decision, status, page, path, inner, now)
-            if decision.score > actor.score:
-                actor.score = decision.score
-            if decision.reasons:
-                actor.reasons = decision.reasons
-        level = decision.level
-        tally.requests_by_level[level] += 1
-        if level > actor.level:
-            actor.level = int(level)
+            self.tally.outside += 1
 
     def _meet(self, key: Key, now: float) -> Actor:
         address, text, forwarded = key
@@ -121,19 +110,19 @@ class Replay:
                 self._actors.clear()
             name = forwarded.rpartition(",")[2].strip() if forwarded else address
             actor = tally.actors[fingerprint] = Actor(name, text, agents().read(text or None), visitor, now)
-            tally.first = tally.first or now
+            tally.first = now if tally.first is None else tally.first
         actor.visitor = visitor
         actor.sessions += visitor.session.started_at == now
         if len(self._actors) >= MOST_KEPT:
             self._actors.clear()
-        self._actors[key] = fingerprint, actor
+        self._actors[key] = actor
         return actor
 
-    def _read_target(self, target: str) -> tuple[Target, Route]:
+    def _read_target(self, target: str) -> tuple[str, bool, Route]:
         found = read_target(target[:MOST_PATH])
         if len(self._targets) >= MOST_KEPT:
             self._targets.clear()
-        facts = self._targets[target] = found, self.tally.route(found.route)
+        facts = self._targets[target] = found.path, found.page_shaped, self.tally.route(found.route)
         return facts
 
     def _is_inner(self, referer: str, host: str) -> bool:

@@ -36,7 +36,9 @@ class Reading:
     formats: list[str] = field(default_factory=list)  # of each file
 
 
-def entries(paths: Sequence[str], forced: str | None, reading: Reading, watch: Watch = lambda _: None) -> Iterator[Batch]:
+def entries(
+    paths: Sequence[str], forced: str | None, reading: Reading, watch: Watch = lambda _: None
+) -> Iterator[Batch]:
     """Yield batches of the entries of all files; files whose times overlap are merged by time, "-" is standard input.
 
     Raises ReplayError for a file that cannot be opened.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..model import LEVEL_LABELS, Agent, Visitor
+from ..model import LEVEL_LABELS, Agent, Decision, Visitor
 
 MOST_ACTORS = 200_000  # counted one by one; then the harmless ones that were not seen for longest become a sum
 MOST_ROUTES = 10_000
@@ -34,6 +34,28 @@ class Actor:
     first_refused: int = 0  # which of its requests; 0: none
     violated: Counter[str] = field(default_factory=Counter)
     reasons: tuple[str, ...] = ()  # of the last refusal, else of the last rise of its level
+
+    def refuse(self, decision: Decision) -> None:
+        """Count a refusal of the request that was counted last."""
+        self.refused += 1
+        self.violated.update(decision.violated)
+        self.reasons = decision.reasons
+        if not self.first_refused:
+            self.first_refused = self.requests
+
+    def count(self, page: bool) -> None:
+        """Count a page, else an error."""
+        if page:
+            self.pages += 1
+        else:
+            self.errors += 1
+
+    def judged(self, decision: Decision) -> None:
+        """Take in what became of the score and, when that changed, why the level did."""
+        if decision.score > self.score:
+            self.score = decision.score
+        if decision.reasons:
+            self.reasons = decision.reasons
 
     def bot_class(self, bot_score: int) -> str:
         """Return the declared class, else what its behaviour makes of it."""
@@ -73,15 +95,21 @@ class Route:
     errors: int = 0
     refused: int = 0
 
+    def count(self, page: bool) -> None:
+        """Count a page, else an error."""
+        if page:
+            self.pages += 1
+        else:
+            self.errors += 1
+
 
 @dataclass(slots=True)
 class Tally:
     """All of one replay."""
 
     bot_score: int = 50
-    first: float = 0.0
+    first: float | None = None  # seconds since 1970, of the first and the last line judged
     last: float = 0.0
-    judged: int = 0
     outside: int = 0  # not in the period that was asked for
     malformed: int = 0  # no HTTP requests
     late: int = 0  # lines more than a minute behind one before
@@ -89,6 +117,11 @@ class Tally:
     routes: dict[str, Route] = field(default_factory=dict)
     settled: dict[str, Sum] = field(default_factory=dict)  # classes of actors no longer counted one by one
     requests_by_level: list[int] = field(default_factory=lambda: [0] * len(LEVEL_LABELS))
+
+    @property
+    def judged(self) -> int:
+        """Lines that went the whole way."""
+        return sum(self.requests_by_level)
 
     def route(self, name: str) -> Route:
         """Return the counts of a route, of the others together when there are too many."""
