@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     stats = _add_command(commands.add_parser("stats", help="what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
     replay.add_replay(commands.add_parser("replay", help="judge an access log, as if we had been there"))
+    what_if = commands.add_parser("what-if", help="tell what another policy would have done to recorded hits")
+    replay.add_what_if(what_if, _database)
+    reclassify = commands.add_parser("reclassify", help="write the verdicts of another policy into recorded hits")
+    replay.add_reclassify(reclassify, _database)
     return parser
 
 

@@ -22,7 +22,7 @@ from ..decide.verdict import (
 )
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import begin, goes_on
-from ..identify.useragent import AgentReader
+from ..identify.useragent import UNKNOWN_CLASS, AgentReader
 from ..identify.visitor import Identifier
 from ..model import Agent, Answer, Decision, Identity, Place, Visitor
 from ..settings import Settings
@@ -141,6 +141,12 @@ class Pipeline:
             begin_session(visitor.actor, now)
         else:
             count_session(visitor.actor, now)
+
+
+def declared_class(crawler: str | None, before: str | None) -> str | None:
+    """Return the class that today's list gives a crawler of this name, `before` where it does not know it."""
+    found = agents().read(crawler).bot_class if crawler and before else None
+    return before if found is None or found == UNKNOWN_CLASS else found
 
 
 class _Nowhere:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 WIDTH = 40
 
 
 class Progress:
-    """Draws how much of some files is read; draws nothing where `stream` is no terminal."""
+    """Draws how much of a work is done; draws nothing where `stream` is no terminal.
 
-    def __init__(self, stream: TextIO, total: int | None, lines: Callable[[], int]) -> None:
+    Counts bytes, shown as MiB, or with `unit=1` rows; `total` is None where it cannot be known.
+    """
+
+    def __init__(self, stream: TextIO, total: int | None, unit: int = 1 << 20) -> None:
         self._stream = stream
-        self._total = total  # bytes; None where that cannot be known
-        self._lines = lines
+        self._total = total
+        self._unit, self._name = unit, "MiB" if unit > 1 else "hits"
         self._read = 0
         self._drawn = ""
         self._draws = stream.isatty()
 
     def add(self, count: int) -> None:
-        """Count bytes that were read."""
+        """Count what was done."""
         self._read += count
         if self._draws:
             self._draw()
@@ -33,7 +36,7 @@ class Progress:
             self._stream.flush()
 
     def _draw(self) -> None:
-        text = f"{self._read >> 20:,} MiB, {self._lines():,} lines"
+        text = f"{self._read // self._unit:,} {self._name}"
         if self._total:
             share = min(1.0, self._read / self._total)
             done = int(share * WIDTH)

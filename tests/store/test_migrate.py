@@ -13,7 +13,7 @@ from asgi_analytics.errors import MigrationError
 from asgi_analytics.store import migrate
 from asgi_analytics.store.postgres import PostgresStore
 
-TABLES = {"decisions", "fingerprints", "hits", "migrations", "positions", "quarantine", "salts", "sessions"}
+TABLES = {"decisions", "fingerprints", "hits", "migrations", "policies", "positions", "quarantine", "salts", "sessions"}
 PROGRAM = "import sys; from asgi_analytics.store.migrate import migrate; print(*migrate(sys.argv[1]))"
 
 
