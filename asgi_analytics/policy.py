@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
-from .settings import Quota, Settings
+from .settings import UNITS, Quota, Settings
 
 RULES = 1  # counted up whenever the same settings come to mean other verdicts
+_LARGEST_FIRST = tuple(reversed(UNITS.items()))
 _NUMBERS = ("cooldown", "bot_score", "site_pages", "session_timeout")
 _QUOTAS = ("limits", "network_limits")
 _TABLES = ("signal_points", "signal_thresholds")
@@ -45,4 +46,7 @@ def options(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _quota(quota: Quota) -> str:
-    return f"{quota.limit}/{quota.window} seconds"
+    """The quota with its largest unit, so that "60/60 seconds" and "60/minute" are one."""
+    unit, size = next((unit, size) for unit, size in _LARGEST_FIRST if quota.window % size == 0)
+    times = quota.window // size
+    return f"{quota.limit}/{unit}" if times == 1 else f"{quota.limit}/{times} {unit}s"

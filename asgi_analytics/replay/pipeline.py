@@ -145,7 +145,8 @@ class Pipeline:
 
 def declared_class(crawler: str | None, before: str | None) -> str | None:
     """Return the class that today's list gives a crawler of this name, `before` where it does not know it."""
-    found = agents().read(crawler).bot_class if crawler and before else None
+    # As crawlers write themselves: much of the list knows a name by the version behind it.
+    found = agents().read(f"{crawler}/1.0").bot_class if crawler and before else None
     return before if found is None or found == UNKNOWN_CLASS else found
 
 

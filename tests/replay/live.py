@@ -30,9 +30,12 @@ class Live:
     """A middleware at work, with a ledger of what rows of a recorder without these columns lack."""
 
     dsn: str
+    begins: float = 0.0
+    overlap: int = 0
     clock: FakeClock = field(default_factory=lambda: FakeClock(monotonic=MONOTONIC))
     inner: list[int] = field(default_factory=list)  # µs since 1970 of requests that came from inside
     statuses: list[int] = field(default_factory=list)
+    turns: list[asyncio.Event] = field(default_factory=list)
 
     def site(self) -> ASGIApp:
         """Return an app that takes its time: 20 ms a page, a missing path or an API's answer."""
@@ -41,8 +44,10 @@ class Live:
             if scope["type"] == "lifespan":
                 await drive.answer_lifespan(receive, send)
                 return
-            self.clock.advance(0.02)
             path = scope["path"]
+            if path.startswith("/slow"):
+                await self.turns[int(path[6:])].wait()
+            self.clock.advance(0.02)
             status = 404 if "missing" in path else 200
             kind = b"application/json" if path.startswith("/api") else b"text/html"
             await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
@@ -60,16 +65,35 @@ class Live:
         self.statuses.append(reply.status)
         return reply.status
 
+    async def ask_at_once(self, app: ASGIApp, draw: random.Random) -> None:
+        """Begin several requests of one visitor before any is answered; they are answered in another order."""
+        self.turns = [asyncio.Event() for _ in range(self.overlap)]
+        tasks = []
+        for number in range(self.overlap):
+            tasks.append(asyncio.create_task(self.ask(app, 95, f"/slow/{number}")))
+            await asyncio.sleep(0)
+            self.clock.advance(0.05)
+        for number in draw.sample(range(self.overlap), self.overlap):
+            self.turns[number].set()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.clock.advance(0.3)
+        await asyncio.gather(*tasks)
+
     def fill(self) -> None:
         """Write what the recorder knew of each row where it did not write it itself."""
-        given = {"start": START_NS // 10**9, "monotonic": MONOTONIC, "inner": self.inner}
+        given = {"start": START_NS / 10**9 + self.begins, "monotonic": MONOTONIC, "inner": self.inner}
         with psycopg.connect(self.dsn) as connection:
             connection.execute(FILL, given)
 
 
-def record(dsn: str, seed: int = 1, rounds: int = 60, **options: Any) -> Live:
-    """Let people, a scraper, a scanner, a poller and an old browser visit for some minutes."""
-    live, draw = Live(dsn), random.Random(seed)
+def record(dsn: str, seed: int = 1, rounds: int = 60, begins: float = 0.0, overlap: int = 0, **options: Any) -> Live:
+    """Let people, a scraper, a scanner, a poller and an old browser visit for some minutes.
+
+    `begins` seconds after midnight; with `overlap` so many requests at once at the end of each round.
+    """
+    live, draw = Live(dsn, begins, overlap), random.Random(seed)
+    live.clock.jump_wall(begins)
     with drive.wrapped(live.site(), dsn, clock=live.clock, **{"limits": LIMITS, **options}) as app:
         drive.start(app)
         asyncio.run(_visits(live, app, draw, rounds))
@@ -92,4 +116,6 @@ async def _visits(live: Live, app: ASGIApp, draw: random.Random, rounds: int) ->
         if turn % 20 == 10:
             for _ in range(30):
                 await live.ask(app, 90, "/api/burst")
+        if live.overlap:
+            await live.ask_at_once(app, draw)
         live.clock.advance(draw.uniform(0.5, 4.0))
