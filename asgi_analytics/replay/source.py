@@ -169,7 +169,7 @@ def _content(name: str, file: BinaryIO, reading: Reading, watch: Watch) -> Itera
     try:
         yield from _unzipped(first, chunks)
     except (zlib.error, EOFError) as error:
-        reading.notes.append(f"{name} ends early: {error or 'the compressed data is cut off'}")
+        reading.notes.append(f"{name} ends early: {str(error) or 'the compressed data is cut off'}")
 
 
 def _raw(file: BinaryIO, watch: Watch) -> Iterator[bytes]:

@@ -25,5 +25,5 @@ def combined(
 
 
 def scraper(pages: int = 80, address: str = "203.0.113.9") -> list[str]:
-    """Return the lines of a program that loads page after page, three in four seconds."""
-    return [combined(number * 0.75, f"/catalogue/{number:05}", address) for number in range(pages)]
+    """Return the lines of a program that loads page after page, one a second."""
+    return [combined(number, f"/catalogue/{number:05}", address) for number in range(pages)]

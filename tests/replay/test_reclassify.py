@@ -75,7 +75,8 @@ def test_a_run_that_was_stopped_is_taken_up_and_comes_to_the_same(
     recorded: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rewriting, "BATCH", 50)
-    whole, written = Rewriter.hits, []
+    whole = Rewriter.hits
+    written: list[int] = []
 
     def stop_after_three(self: Rewriter, batch: Any) -> int:
         if len(written) == 3:
