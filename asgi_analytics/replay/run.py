@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from itertools import chain
 from math import inf
 
+from ..model import Visitor
 from ..settings import Settings
 from .entry import Batch
 from .page import delivers_page, own_host, read_target, referer_host
 from .pipeline import MOST_PATH, Pipeline, agents
 from .tally import Actor, Route, Tally
 
+BURST = 1.0  # seconds
 LATE = 60.0  # seconds behind
 MOST_KEPT = 100_000  # of each kind of text
 Key = tuple[str, str, str]  # address, agent, X-Forwarded-For
@@ -54,9 +56,9 @@ class Replay:
     def _take(self, batch: Batch) -> None:
         """The way of each line, written in one piece with its look-ups done before: millions go it."""
         since, until, tally, heeds = self._period.since, self._period.until, self.tally, self._heeds_forwarded
-        pipeline, actors, targets, levels = self.pipeline, self._actors, self._targets, self.tally.requests_by_level
-        meet_again, admit, answer, pass_by = pipeline.meet_again, pipeline.admit, pipeline.answer, pipeline.pass_by
-        now = self._now
+        pipeline, targets, levels = self.pipeline, self._targets, self.tally.requests_by_level
+        admit, answer, pass_by = pipeline.admit, pipeline.answer, pipeline.pass_by
+        now, met_at, known = self._now, -inf, ("", "")
         for at, address, method, target, status, _, referer, agent, host, forwarded, content_type in batch:
             if not method or not since <= at < until:
                 self._leave_out(at)
@@ -65,10 +67,12 @@ class Replay:
                 now = at
             elif now - at > LATE:
                 tally.late += 1
-            key = (address, agent, forwarded if heeds else "")
-            if (actor := actors.get(key)) is None or (visitor := meet_again(actor.visitor, now)) is None:
-                actor = self._meet(key, now)
-                visitor = actor.visitor
+            # A page's files come in one burst: within a second no session ends, and nobody is forgotten.
+            if address != known[0] or agent != known[1] or now - met_at >= BURST or heeds:
+                met_at, known = now, (address, agent)
+                actor, visitor = self._find((address, agent, forwarded if heeds else ""), now)
+            else:
+                visitor.session.last_seen_at = now
             path, page_shaped, route = targets.get(target) or self._read_target(target)
             decision = admit(visitor, now)
             actor.last = now
@@ -93,6 +97,14 @@ class Replay:
             if level > actor.level:
                 actor.level = int(level)
         self._now = tally.last = now
+
+    def _find(self, key: Key, now: float) -> tuple[Actor, Visitor]:
+        actor = self._actors.get(key)
+        visitor = None if actor is None else self.pipeline.meet_again(actor.visitor, now)
+        if actor is None or visitor is None:
+            actor = self._meet(key, now)
+            visitor = actor.visitor
+        return actor, visitor
 
     def _leave_out(self, at: float) -> None:
         if self._period.since <= at < self._period.until:

@@ -16,7 +16,7 @@ from ..errors import ReplayError
 from .entry import Batch, Entry, Format
 from .formats import detect, make
 
-CHUNK = 1 << 20  # bytes read at once
+CHUNK = 1 << 18  # bytes read at once: what they become stays within a core's cache
 LONGEST_LINE = 1 << 20  # bytes; longer ones are junk
 GZIP = b"\x1f\x8b"
 MOST_SAMPLES = 5  # of junk lines

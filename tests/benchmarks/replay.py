@@ -1,8 +1,9 @@
 """Lines per second of `asgi-analytics replay`, one core: `python -m tests.benchmarks.replay [access.log]`.
 
-Without a file, half a million combined lines of 5,000 visitors: of ten requests two are pages, seven files, and one is
-an API call or an error. Measured is CPU time of this thread with the collector off, as the command runs. `identify` is
-the way to the visitor alone, `decide` admits and judges alone; `whole` is what the command does, counting included.
+Without a file, half a million combined lines of 5,000 visitors, in bursts that interleave: of ten requests two are
+pages (the second a reload), seven files, and one is an API call or an error. Measured is CPU time of this thread with
+the collector off, as the command runs. `identify` is the way to the visitor alone, `decide` admits and judges alone;
+`whole` is what the command does, counting included.
 """
 
 from __future__ import annotations
@@ -30,25 +31,28 @@ from .measure import Spread, print_bar, print_table
 from .traffic import AGENTS, SEED, page_path
 
 LINES, VISITORS = 500_000, 5_000
-RATE = 20.0  # lines a second of the log
+RATE = 50.0  # lines a second of the log
 START = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 
 
 def log_lines(count: int) -> Iterator[str]:
-    """Yield lifelike lines."""
+    """Yield lifelike lines: most come in bursts of ten, a page with its files, a call or a missing path."""
     draw = random.Random(SEED)
+    visitor, page = 0, "/"
     for number in range(count):
-        visitor, kind = draw.randrange(VISITORS), draw.randrange(10)
-        moment = datetime.fromtimestamp(START + number / RATE, UTC)
-        page, status = page_path(draw.randrange(500)), 200
-        if kind > 8:
+        if number % 10 == 0:
+            visitor, page = draw.randrange(VISITORS), page_path(draw.randrange(500))
+        other = draw.randrange(VISITORS) if draw.random() < 0.2 else visitor
+        target, status = f"/static/{draw.randrange(60):x}.css", 200
+        if number % 5 == 0:
+            target = page
+        elif number % 10 == 9:
             target, status = f"/api/items/{draw.randrange(1000)}", 404 if draw.random() < 0.3 else 200
-        else:
-            target = page if kind < 2 else f"/static/{draw.randrange(60):x}.css"
+        moment = datetime.fromtimestamp(START + number / RATE, UTC)
         yield (
-            f"198.{18 + visitor % 2}.{visitor // 250 % 250}.{visitor % 250} - - [{moment:%d/%b/%Y:%H:%M:%S} +0000] "
+            f"198.{18 + other % 2}.{other // 250 % 250}.{other % 250} - - [{moment:%d/%b/%Y:%H:%M:%S} +0000] "
             f'"GET {target} HTTP/1.1" {status} {draw.randrange(90_000)} "https://www.example.com{page}" '
-            f'"{AGENTS[visitor % len(AGENTS)]}"\n'
+            f'"{AGENTS[other % len(AGENTS)]}"\n'
         )
 
 
