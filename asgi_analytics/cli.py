@@ -21,6 +21,7 @@ from .engine import resolve_dsn
 from .errors import AnalyticsError
 from .identify.operators import SOURCES
 from .jobs import data
+from .replay import command as replay
 from .settings import Settings, default_journal_dir
 from .store.reading import HitRow, Reader, connect, migrate_all
 
@@ -75,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands.add_parser("data", help="the address ranges that crawlers are verified by"))
     for name, text, add in actors.COMMANDS:
         _add_ruling(commands.add_parser(name, help=text), add)
+    replay.add_replay(commands.add_parser("replay", help="judge an access log, as if we had been there"))
+    what_if = commands.add_parser("what-if", help="tell what another policy would have done to recorded hits")
+    replay.add_what_if(what_if, _database)
+    reclassify = commands.add_parser("reclassify", help="write the verdicts of another policy into recorded hits")
+    replay.add_reclassify(reclassify, _database)
     return parser
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from .columns import escape as escape
+from .columns import table as table
 from .decide.explain import reproduce
 from .decide.signals import SIGNALS
 from .doctor import JournalState
@@ -27,24 +29,6 @@ HIT_COLUMNS = (
     ("outcome", 8),
 )
 _BELOW = {signal.code for signal in SIGNALS if signal.below}
-
-
-def escape(text: str) -> str:
-    """Return text that cannot move the cursor, change colours or fake a line, whatever a visitor sent."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def table(rows: Iterable[Sequence[object]], indent: str = "  ") -> list[str]:
-    """Return rows as aligned lines: numbers to the right, all else to the left."""
-    texts = [[(str(cell), isinstance(cell, int | float)) for cell in row] for row in rows]
-    widths = [max(len(text) for text, _ in column) for column in zip(*texts, strict=True)]
-    return [
-        (indent + "  ".join(_aligned(text, right, width) for (text, right), width in zip(row, widths, strict=True)))
-        .rstrip()
-        for row in texts
-    ]  # fmt: skip
 
 
 def hit_heading() -> str:
@@ -173,10 +157,6 @@ def data_line(name: str, held: Held | None, error: str | None, now: float) -> st
 
 def _columns(texts: Sequence[str]) -> str:
     return " ".join(text.ljust(width) for text, (_, width) in zip(texts, HIT_COLUMNS, strict=True)).rstrip()
-
-
-def _aligned(text: str, right: bool, width: int) -> str:
-    return text.rjust(width) if right else text.ljust(width)
 
 
 def _cut(text: str, most: int) -> str:

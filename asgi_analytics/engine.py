@@ -13,7 +13,6 @@ from typing import Any
 
 from . import embedded
 from .clock import SystemClock, random_bytes
-from .decide.explain import policy_version
 from .decide.policy import Policy
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
 from .decide.verdict import Site, adopt_level, charge, new_actor, new_network
@@ -29,6 +28,7 @@ from .identify.visitor import Identifier
 from .jobs.data import default_data_dir
 from .jobs.verification import Verifier
 from .model import ThrottleLevel, Visitor
+from .policy import canonical, version
 from .protocols import ClaimStatus, Clock, Merged, Ruling
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
@@ -66,7 +66,7 @@ class Engine:
         self.settings = settings
         self.clock: Clock = settings.clock or SystemClock()
         self.policy = Policy.of(settings)
-        self.policy_version = policy_version(self.policy)
+        self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
         self.verifier = (
             Verifier(self.clock, settings.crawler_dir or default_data_dir()) if settings.verify_crawlers else None
@@ -173,7 +173,10 @@ class Engine:
         if self.verifier is None:
             return False
         agent, address = visitor.identity.agent, self.identifier.address(scope, headers)
-        visitor.verification = found = self.verifier.status(agent, address, scope, headers, time_ns / 1e9)
+        found = self.verifier.status(agent, address, scope, headers, time_ns / 1e9)
+        if visitor.verification is None or visitor.verification.status != found.status:
+            visitor.segment = None
+        visitor.verification = found
         verified = found.status == ClaimStatus.VERIFIED and found.operator == agent.operator
         return verified and agent.purpose == "search"
 
@@ -237,6 +240,7 @@ class Engine:
             session_timeout=self.settings.session_timeout,
             migrate=self.settings.migrate,
             bans=self.settings.bans,
+            policy=(self.policy_version, canonical(self.settings)),
         )
         return self._store
 

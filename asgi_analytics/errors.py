@@ -13,7 +13,8 @@ AnalyticsError
 ├── CrawlerError                raised in the background, never into a request
 │   ├── DataFileError           a published file could not be fetched or does not hold what it should
 │   └── ResolverError           transient: ask again later
-└── EmbeddedPostgresError
+├── EmbeddedPostgresError
+└── ReplayError
 """
 
 from __future__ import annotations
@@ -80,3 +81,7 @@ class ResolverError(CrawlerError):
 
 class EmbeddedPostgresError(AnalyticsError):
     """The embedded Postgres could not be started."""
+
+
+class ReplayError(AnalyticsError):
+    """What was to be replayed cannot be read, or an option of the replay is wrong."""

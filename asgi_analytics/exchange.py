@@ -100,7 +100,6 @@ class Exchange(Hit):
     """An HTTP request and its answer. All state of the request lives here; at its end it becomes a row."""
 
     # Defaults here rather than in __init__: most requests change few of them.
-    _inner = False
     _recorded = False
 
     def __init__(
@@ -126,7 +125,7 @@ class Exchange(Hit):
         self._engine = engine
         self._headers = headers
         self._send = send
-        self._started_at = now
+        self.clock = now
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on; the row is in the journal before the last one is."""
@@ -180,7 +179,7 @@ class Exchange(Hit):
         engine = self._engine
         try:
             now = engine.monotonic()
-            self.first_byte_us = int((now - self._started_at) * 1e6)
+            self.first_byte_us = int((now - self.clock) * 1e6)
             self.status = status = message["status"]
             headers = list(message.get("headers") or ())
             names = dict(headers)
@@ -204,7 +203,7 @@ class Exchange(Hit):
 
     def _judge(self, status: int, page: bool, now: float) -> None:
         decision, visitor, engine = self.decision, self.visitor, self._engine
-        self._inner = inner = is_inner(self._headers)
+        self.from_inside = inner = is_inner(self._headers)
         before = decision.previous_level
         judge(visitor.actor, status, page, self.path, inner, engine.site, engine.policy, decision, now)
         if decision.previous_level is not before:
@@ -213,20 +212,20 @@ class Exchange(Hit):
             engine.state.level_changed(visitor)
 
     def _elapsed_us(self) -> int:
-        return int((self._engine.monotonic() - self._started_at) * 1e6)
+        return int((self._engine.monotonic() - self.clock) * 1e6)
 
     def _record(self) -> None:
         scope, engine = self.scope, self._engine
         if not engine.started:  # stopped while the app was at it
             engine.start()
-        self.duration_us = int((engine.monotonic() - self._started_at) * 1e6)
+        self.duration_us = int((engine.monotonic() - self.clock) * 1e6)
         query = scope.get("query_string")
         if "route" in scope or "path_template" in scope:
             self.route = route_template(scope)
         if query and engine.keeps_query:
             self.query = clean_query(query)
         # A page that was linked from this site, without a campaign, came from nowhere new.
-        if self.page_view and (query or not self._inner):
+        if self.page_view and (query or not self.from_inside):
             self.referral = self._referral(query or b"")
         if self.status is None and self.outcome == "error":
             self.status = 500
@@ -262,7 +261,7 @@ class TimedExchange(Exchange):
 
     def began(self) -> None:
         """Take in what identifying and deciding cost."""
-        self._engine.steps.add("identify_and_decide", self._engine.monotonic() - self._started_at)
+        self._engine.steps.add("identify_and_decide", self._engine.monotonic() - self.clock)
 
     def _answered(self, message: Message) -> Message:
         began = self._engine.monotonic()

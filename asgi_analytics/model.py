@@ -226,6 +226,8 @@ class Hit:
     duration_us = 0
     first_byte_us: int | None = None
     bytes_sent = 0
+    clock = 0.0  # Clock.monotonic() of the start: what decisions went by
+    from_inside: bool | None = None  # asked for by a page of this site; told for pages and errors only
     route: str | None = None
     query: str | None = None
     referral: Referral | None = None

@@ -357,7 +357,7 @@ def decided() -> tuple[Decision, dict[str, Any]]:
     decision = admit(visit.visitor, visit.network, visit.policy, visit.now)
     decision.id = random_bytes(16)
     inputs = explain.inputs_of_admission(visit.visitor, visit.network, decision, visit.policy, visit.now)
-    return decision, explain.detail(decision, (), inputs, explain.policy_version(visit.policy))
+    return decision, explain.detail(decision, (), inputs, "v1")
 
 
 def put(dsn: str, decision: Decision, detail: dict[str, Any], enforced: bool = True) -> None:

@@ -24,13 +24,13 @@ PACKAGE = HOUSE / "asgi_analytics"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 README = (HOUSE / "README.md").read_text()
 
-BASE = {"errors", "model", "clock", "protocols", "settings"}
+BASE = {"errors", "columns", "model", "clock", "protocols", "settings", "policy"}
 STAGES = {"identify", "decide", "respond", "record", "store", "state", "embedded"}
 # Each may import what stands above it; within BASE see BASE_ORDER.
 LAYERS: tuple[set[str], ...] = (
     BASE,
     STAGES,
-    {"engine", "jobs", "report"},
+    {"engine", "jobs", "report", "replay"},
     {"exchange"},
     {"middleware"},
     {"web", "doctor", "traffic"},
@@ -39,7 +39,7 @@ LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"testing", "__init__", "__main__"},
 )
-BASE_ORDER = ("errors", "model", "clock", "protocols", "settings")
+BASE_ORDER = ("errors", "columns", "model", "clock", "protocols", "settings", "policy")
 PSYCOPG = {"store", "report", "jobs", "cli", "embedded", "demo"}
 # They drive other processes, not requests: a supervisor's poll, a wait for an advisory lock, made-up traffic.
 OWN_TIME = {"clock", "embedded", "demo", "traffic", "cli", "store.migrate"}

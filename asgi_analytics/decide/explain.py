@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from math import isfinite
 from typing import Any
 
@@ -41,22 +39,6 @@ class Verdict:
     level: int
     score: int
     violated: tuple[str, ...]
-
-
-def policy_version(policy: Policy) -> str:
-    """Return 12 hex digits that are the same for policies that decide alike."""
-    values = {
-        "quotas": [[quota.name, quota.limit, quota.window] for quota in policy.quotas],
-        "network_quotas": [[quota.name, quota.limit, quota.window] for quota in policy.network_quotas],
-        "cooldown": policy.cooldown,
-        "bot_score": policy.bot_score,
-        "further_loads": policy.further_loads,
-        "signals": sorted([rule.signal.code, rule.points, rule.threshold] for rule in policy.rules),
-        "site_pages": policy.site_pages,
-        "pace": PAGE_LOADS_PER_MINUTE,
-        "errors": [ERROR_RATE, ERROR_REQUESTS],
-    }
-    return blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
 def inputs_of_admission(visitor: Actor, network: Actor, decision: Decision, policy: Policy, now: float) -> Inputs:

@@ -15,12 +15,13 @@ EPOCH_US = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 
 HIT_COLUMNS = (
     *("id", "time", "page_view", "duration_us", "bytes_sent", "score", "level"),
-    *("status", "first_byte_us", "close_code", "level_before", "decision_id"),
+    *("status", "first_byte_us", "clock", "from_inside", "close_code", "level_before", "decision_id"),
     *("outcome", "method", "path", "route", "query"),
     *("channel", "source", "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "click_id"),
     "session_id",
     *("fingerprint", "network", "site", "address", "country", "region", "city", "asn", "organisation"),
     *("browser", "browser_version", "os", "os_version", "device", "bot_class", "crawler", "language", "provisional"),
+    *("outdated", "operator", "purpose", "verified", "policy"),
 )
 DECISION_COLUMNS = (
     *("id", "time", "refused", "enforced", "level", "score", "retry_after"),
@@ -33,7 +34,7 @@ _LENGTH = struct.Struct("!i")
 _SMALL = struct.Struct("!ih")
 _INTEGER = struct.Struct("!ii")
 _BIG = struct.Struct("!iq")
-_HIT_HEAD = struct.Struct("!h iQQ iq i? iq iq ih ih ih iq".replace(" ", ""))
+_HIT_HEAD = struct.Struct("!h iQQ iq i? iq iq ih ih ih iq id".replace(" ", ""))
 _DECISION_HEAD = struct.Struct("!h i16s iq i? i? ih ih ii".replace(" ", ""))
 
 
@@ -74,8 +75,11 @@ def boolean(value: bool) -> bytes:
     return b"\0\0\0\x01\x01" if value else b"\0\0\0\x01\x00"
 
 
-def visitor(identity: Identity, site: str) -> bytes:
-    """Encode the columns from `fingerprint` on: what all hits of a visitor share."""
+def visitor(identity: Identity, site: str, verified: str | None = None, policy: str | None = None) -> bytes:
+    """Encode the columns from `fingerprint` on: what all hits of a visitor share.
+
+    `verified`: the status of a crawler's claim; `policy`: the version of the policy that judges.
+    """
     place, agent, told = identity.place, identity.agent, identity.tracked
     return b"".join(
         (
@@ -97,6 +101,11 @@ def visitor(identity: Identity, site: str) -> bytes:
             text(agent.crawler, 64),
             text(identity.language if told else None, 35),
             boolean(identity.provisional),
+            boolean(agent.outdated),
+            text(agent.operator, 64),
+            text(agent.purpose, 32),
+            text(verified, 16),
+            text(policy, 16),
         )
     )
 
@@ -117,6 +126,7 @@ def referral(value: Referral) -> bytes:
     )
 
 
+FROM_INSIDE = {None: NULL, True: boolean(True), False: boolean(False)}
 NO_REFERRAL = referral(Referral())
 _COLUMNS = len(HIT_COLUMNS)
 _DECISION_COLUMNS = len(DECISION_COLUMNS)
@@ -132,8 +142,9 @@ def hit_head(
     level: int,
     status: Any,
     first_byte_us: int | None,
+    clock: float,
 ) -> bytes:
-    """Encode the columns `id` to `first_byte_us`; `time_us` is wall time in microseconds since 1970.
+    """Encode the columns `id` to `clock`; `time_us` is wall time in microseconds since 1970.
 
     `hit_id` is the two halves of a uuid. A status outside 100 to 599 is NULL.
     """
@@ -141,13 +152,14 @@ def hit_head(
         try:
             return _HIT_HEAD.pack(
                 _COLUMNS, 16, *hit_id, 8, time_us - EPOCH_US, 1, page_view, 8, duration_us, 8, bytes_sent,
-                2, score, 2, level, 2, status, 8, first_byte_us,
+                2, score, 2, level, 2, status, 8, first_byte_us, 8, clock,
             )  # fmt: skip
         except struct.error:  # out of range: rare enough to pay for only then
             pass
     valid = status if isinstance(status, int) and 100 <= status <= 599 else None
     start = struct.pack("!hiQQ", _COLUMNS, 16, *hit_id) + big(_timestamp(time_us)) + boolean(page_view)
-    return start + big(duration_us) + big(bytes_sent) + small(score) + small(level) + small(valid) + big(first_byte_us)
+    start += big(duration_us) + big(bytes_sent) + small(score) + small(level) + small(valid)
+    return start + big(first_byte_us) + struct.pack("!id", 8, clock)
 
 
 def _timestamp(time_us: int) -> int:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
 from ..model import Hit, Visitor
+from ..policy import version
 from ..protocols import DECISION, HIT
 from ..settings import Settings
 from . import encoding
-from .encoding import NO_REFERRAL, NULL
+from .encoding import FROM_INSIDE, NO_REFERRAL, NULL
 from .journal import FileJournal, MemoryJournal
 from .segment import frame
 
@@ -46,6 +47,7 @@ class Recorder:
         self, settings: Settings, counters: Counters, clean_path: Callable[[str], str] = str, database: str = ""
     ) -> None:
         self._settings = settings
+        self._policy_version = version(settings)
         self._enforced = settings.mode == "enforce"
         self.counters = counters
         self.database = database
@@ -81,13 +83,14 @@ class Recorder:
         hit_id, time_us = uuid7_halves(time_ns), time_ns // 1000
         head = encoding.hit_head(
             hit_id, time_us, hit.page_view, hit.duration_us, hit.bytes_sent,
-            decision.score, decision.level, status, hit.first_byte_us,
+            decision.score, decision.level, status, hit.first_byte_us, hit.clock,
         )  # fmt: skip
-        plain = hit.outcome == "complete" and hit.method == "GET" and not (hit.route or hit.query or hit.referral)
-        if plain and decision.id is None and hit.close_code is None:
-            data = frame(HIT, head + (self._plain.get(hit.path) or self._remembered(hit)) + segment)
+        usual = hit.outcome == "complete" and hit.method == "GET" and not (hit.route or hit.query or hit.referral)
+        if usual and decision.id is None and hit.close_code is None:
+            plain = self._plain.get(hit.path) or self._remembered(hit)
+            data = frame(HIT, head + FROM_INSIDE[hit.from_inside] + plain + segment)
         else:
-            data = frame(HIT, head + self._middle(hit) + segment)
+            data = frame(HIT, head + FROM_INSIDE[hit.from_inside] + self._middle(hit) + segment)
             if decision.id is not None:
                 data += self._decision(hit, hit_id, time_us)
         self._append(data)
@@ -142,7 +145,10 @@ class Recorder:
 
     def _segment(self, visitor: Visitor) -> bytes:
         session = visitor.session.id if visitor.identity.tracked else None
-        return encoding.uuid(session) + encoding.visitor(visitor.identity, self._settings.site)
+        verified = None if visitor.verification is None else str(visitor.verification.status)
+        return encoding.uuid(session) + encoding.visitor(
+            visitor.identity, self._settings.site, verified, self._policy_version
+        )
 
     def _append(self, data: bytes) -> None:
         self.counters.queued += 1

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import blake2b
@@ -24,6 +24,7 @@ from ..clock import random_bytes
 from ..errors import ConfigurationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, Batch, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
+from .recorded import remember_policy
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
 OPERATOR = ("28", "3D", "3F", "42")
@@ -94,10 +95,12 @@ class PostgresStore:
         migrate: bool = True,
         bans: bool = False,
         reputation: ReputationRules | None = None,
+        policy: tuple[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._dsn = dsn
         self._reputation = _parameters(reputation or ReputationRules(), bot_score)
         self._bans = bans
+        self._policy = policy  # version and settings
         self._timeout = timedelta(seconds=session_timeout)
         self._migrate = migrate
         self._queries = queries.load("fold")
@@ -116,6 +119,8 @@ class PostgresStore:
             connection.execute(self._queries["create_staging"])
             connection.execute(self._queries["create_begun"])
             connection.execute(self._queries["create_noticed"])
+            if self._policy is not None:
+                remember_policy(connection, *self._policy, in_force=True)
 
     def make_partitions(self) -> None:
         """Make the day partitions from yesterday to a week ahead."""

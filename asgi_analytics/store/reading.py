@@ -157,13 +157,13 @@ class Reader:
 
     def summary(self, since: datetime) -> list[ClassSummary]:
         """Return what came since a moment, by bot class; visitors who may not be told apart are not in it."""
-        with _wrapped():
+        with wrapped():
             cursor = self._connection.execute(self._queries["summary"], {"since": since})
             return [ClassSummary(*row) for row in cursor.fetchall()]
 
     def count_since(self, since: datetime) -> int:
         """Return the number of hits since a moment."""
-        with _wrapped():
+        with wrapped():
             row = self._connection.execute(self._queries["count_since"], {"since": since}).fetchone()
         return row[0] if row else 0
 
@@ -173,28 +173,28 @@ class Reader:
 
     def pending(self) -> list[str]:
         """Return the names of the migrations that are not applied."""
-        with _wrapped():
+        with wrapped():
             return migrate.pending(self._connection)
 
     def missing_privileges(self) -> list[str]:
         """Return what a writer needs and this user may not do, in words."""
-        with _wrapped():
+        with wrapped():
             return [text for (text,) in self._connection.execute(self._queries["missing_privileges"]).fetchall()]
 
     def missing_partitions(self) -> list[date]:
         """Return which of today and tomorrow have no partition; their hits go to the default one."""
-        with _wrapped():
+        with wrapped():
             return [day for (day,) in self._connection.execute(self._queries["missing_partitions"]).fetchall()]
 
     def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-        with _wrapped(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
+        with wrapped(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
             return cursor.execute(self._queries[query], parameters).fetchall()
 
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[Reader]:
     """Open a connection for reading. Raises StoreUnavailable, StoreMisconfigured."""
-    with _wrapped():
+    with wrapped():
         connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics cli")
     with contextlib.closing(connection):
         yield Reader(connection)
@@ -202,7 +202,7 @@ def connect(dsn: str) -> Iterator[Reader]:
 
 def migrate_all(dsn: str) -> list[str]:
     """Bring the database up to date, partitions included, and return the names of the migrations applied."""
-    with _wrapped():
+    with wrapped():
         applied = migrate.migrate(dsn)
         with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
             connection.execute(queries.load("fold")["make_partitions"], {"ahead": 7})
@@ -210,7 +210,7 @@ def migrate_all(dsn: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _wrapped() -> Iterator[None]:
+def wrapped() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:

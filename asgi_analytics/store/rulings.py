@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from ..protocols import ReputationRules
 from . import queries
-from .reading import _wrapped
+from .reading import wrapped
 
 Row = TypeVar("Row")
 PARDON_LENGTH = timedelta(days=1)  # workers that start within it know of the pardon too
@@ -158,13 +158,13 @@ class Registry:
 
     def rule(self, kind: str, target: Target, length: timedelta | None, reason: str, made_by: str) -> Made:
         """Make a ban or an allowance; one of the same kind that stands on this target is replaced."""
-        with _wrapped(), self._connection.transaction():
+        with wrapped(), self._connection.transaction():
             self._lift(target, [kind])
             return Made(*self._make(kind, target, length, reason, made_by))
 
     def lift(self, target: Target, kind: str) -> int:
         """Lift what stands on this target and return how many rulings that were."""
-        with _wrapped():
+        with wrapped():
             return len(self._lift(target, [kind]))
 
     def pardon(self, target: Target, reason: str, made_by: str) -> Pardoned:
@@ -177,7 +177,7 @@ class Registry:
             "made_by": made_by,
             "network_share": ReputationRules().network_share,
         }
-        with _wrapped(), self._connection.transaction():
+        with wrapped(), self._connection.transaction():
             lifted = self._lift(target, ["ban"])
             bans = [{"reason": why, "made_by": who, "made_at": f"{at}"} for _, _, why, who, at, _ in lifted]
             concerned = [found for (found,) in self._all("concerned", parameters)]
@@ -220,7 +220,7 @@ class Registry:
         return made[0], made[1]
 
     def _all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        with _wrapped():
+        with wrapped():
             return self._connection.execute(self._queries[query], parameters).fetchall()
 
     def _one(self, query: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -231,14 +231,14 @@ class Registry:
         self._connection.execute(self._queries[query], parameters)
 
     def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any]) -> list[Row]:
-        with _wrapped(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
+        with wrapped(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
             return cursor.execute(self._queries[query], parameters).fetchall()
 
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[Registry]:
     """Open a connection for rulings. Raises StoreUnavailable, StoreMisconfigured."""
-    with _wrapped():
+    with wrapped():
         connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics cli")
     with contextlib.closing(connection):
         yield Registry(connection)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide import explain, verdict
-from asgi_analytics.decide.explain import detail, inputs_of_admission, inputs_of_ban, inputs_of_rise, policy_version
+from asgi_analytics.decide.explain import detail, inputs_of_admission, inputs_of_ban, inputs_of_rise
 from asgi_analytics.decide.verdict import admit
 from asgi_analytics.model import Decision, Finding
 from tests.decide.test_rulings import WALL, A, blocked_visit, ruling
@@ -134,12 +134,3 @@ def test_a_signal_that_would_not_be_raised_by_its_value_does_not_count() -> None
 def _rise() -> dict[str, Any]:
     visit = Visit()
     return inputs_of_rise(visit.visitor, visit.policy, visit.now)
-
-
-def test_policies_that_decide_alike_have_one_version() -> None:
-    assert policy_version(policy_of()) == policy_version(policy_of())
-    versions = {
-        policy_version(policy_of(**options))
-        for options in ({}, {"bot_score": 60}, {"signal_points": {"regular_timing": 0}}, {"limits": "9/second"})
-    }
-    assert len(versions) == 4

@@ -54,12 +54,16 @@ def hit(
     decision_id: bytes | None = None,
     status: Any = 200,
     first_byte_us: int | None = 500,
+    clock: float = 1000.0,
+    from_inside: bool | None = None,
     outcome: str = "complete",
     method: str = "GET",
     route: str | None = None,
     query: str | None = None,
     referral: Referral | None = None,
     site: str = "default",
+    verified: str | None = None,
+    policy: str | None = None,
 ) -> bytes:
     """One row of analytics.hits in COPY binary format."""
     who = visitor if isinstance(visitor, Identity) else identity(visitor)
@@ -75,7 +79,9 @@ def hit(
                 level,
                 status,
                 first_byte_us,
+                clock,
             ),
+            encoding.FROM_INSIDE[from_inside],
             encoding.decided(close_code, level_before, decision_id),
             encoding.text(outcome),
             encoding.text(method, 16),
@@ -84,7 +90,7 @@ def hit(
             encoding.text(query, 1024),
             encoding.referral(referral or Referral()),
             encoding.uuid(session and session[:16].ljust(16, b".")),
-            encoding.visitor(who, site),
+            encoding.visitor(who, site, verified, policy),
         )
     )
 

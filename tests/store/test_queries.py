@@ -18,12 +18,13 @@ QUERIES = [(file, name) for file in FILES if file.parent.name == "sql" for name 
 
 @pytest.fixture
 def connection(dsn: str) -> Iterator[psycopg.Connection]:
-    """A connection as the writer has it: with its temporary tables."""
+    """A connection as those have it who write: with their temporary tables."""
     fold = queries.load("fold")
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(fold["create_staging"])
         connection.execute(fold["create_begun"])
         connection.execute(fold["create_noticed"])
+        connection.execute(queries.load("recorded")["create_judged"])
         yield connection
 
 

@@ -74,7 +74,7 @@ INSERT INTO analytics.sessions AS kept (
     entry_path, exit_path, score, level,
     channel, source, utm_source, utm_medium, utm_campaign, utm_term, utm_content, click_id,
     country, region, city, asn, organisation, browser, browser_version, os, os_version, device,
-    bot_class, crawler, language)
+    bot_class, crawler, operator, purpose, verified, language, policy)
 SELECT batch.session_id, head.site, head.fingerprint, batch.started_at, batch.last_seen_at, batch.hits,
     batch.page_views, batch.errors, batch.refusals, batch.bytes_sent,
     CASE WHEN batch.entry IS NOT NULL THEN head.path END,
@@ -82,7 +82,8 @@ SELECT batch.session_id, head.site, head.fingerprint, batch.started_at, batch.la
     head.channel, head.source, head.utm_source, head.utm_medium, head.utm_campaign, head.utm_term,
     head.utm_content, head.click_id,
     head.country, head.region, head.city, head.asn, head.organisation, head.browser, head.browser_version,
-    head.os, head.os_version, head.device, head.bot_class, head.crawler, head.language
+    head.os, head.os_version, head.device, head.bot_class, head.crawler, head.operator, head.purpose,
+    head.verified, head.language, head.policy
 FROM batch
 -- OFFSET 0 keeps this a look-up by ctid; the planner would hash all of staging, which has no statistics.
 CROSS JOIN LATERAL (
@@ -101,7 +102,9 @@ ON CONFLICT (id) DO UPDATE SET
     entry_path = coalesce(kept.entry_path, excluded.entry_path),
     exit_path = coalesce(excluded.exit_path, kept.exit_path),
     score = greatest(kept.score, excluded.score),
-    level = greatest(kept.level, excluded.level)
+    level = greatest(kept.level, excluded.level),
+    verified = coalesce(excluded.verified, kept.verified),
+    policy = coalesce(excluded.policy, kept.policy)
 RETURNING fingerprint, xmax = 0 AS created  -- an inserted row has no locker: xmax 0
 )
 INSERT INTO begun SELECT fingerprint, count(*) FROM folded WHERE created GROUP BY fingerprint

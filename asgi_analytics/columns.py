@@ -1,0 +1,42 @@
+"""Texts in columns for terminals and files; what a visitor wrote cannot act on either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of a formula (OWASP)
+
+
+def escape(text: str) -> str:
+    """Return text that cannot move the cursor, change colours or fake a line, whatever a visitor sent."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def table(rows: Iterable[Sequence[object]], indent: str = "  ") -> list[str]:
+    """Return rows as aligned lines: numbers to the right, all else to the left."""
+    texts = [[(str(cell), isinstance(cell, int | float)) for cell in row] for row in rows]
+    widths = [max(len(text) for text, _ in column) for column in zip(*texts, strict=True)]
+    return [
+        (indent + "  ".join(_aligned(text, right, width) for (text, right), width in zip(row, widths, strict=True)))
+        .rstrip()
+        for row in texts
+    ]  # fmt: skip
+
+
+def cut(text: str, most: int) -> str:
+    """Return at most `most` characters of a text; an ellipsis tells that there were more."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def cell(value: object) -> str:
+    """Return a value as a cell of a CSV file: one line, and never a formula."""
+    if not isinstance(value, str):
+        return "" if value is None else str(value)
+    text = escape(value)
+    return f"'{text}" if value.startswith(FORMULA) else text
+
+
+def _aligned(text: str, right: bool, width: int) -> str:
+    return text.rjust(width) if right else text.ljust(width)

@@ -1,0 +1,201 @@
+"""The commands `replay`, `what-if` and `reclassify`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from .. import columns
+from ..clock import SystemClock
+from ..errors import ReplayError
+from ..policy import canonical, version
+from ..policy import options as stored_options
+from ..store.recorded import FETCHED, Recorded, RecordedHit, rewriter
+from . import difference, printing, rewriting
+from . import options as given
+from .formats import FORMATS
+from .history import DAY, History
+from .progress import Progress, total_size
+from .run import Period, Replay
+from .source import Reading, entries
+
+EARLIEST, LATEST = 0.0, 253_370_764_800.0  # seconds since 1970 that datetime can tell
+Database = Callable[[str | None], AbstractContextManager[str]]  # --dsn → the DSN to use
+
+
+def add_replay(parser: argparse.ArgumentParser) -> None:
+    """Set up `replay`."""
+    parser.set_defaults(run=replay)
+    parser.add_argument("files", nargs="+", metavar="FILE", help='access logs, gzipped or not; "-" is standard input')
+    parser.add_argument("--format", choices=[*FORMATS], help="else each file's first lines tell")
+    parser.add_argument("--host", action="append", default=[], help="the site's own host name, to tell inner links")
+    parser.add_argument("--trusted-proxies", action="append", metavar="NETWORK", help="whose X-Forwarded-For counts")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="actors and routes that are shown (10)")
+    parser.add_argument("--export", choices=["csv", "json"], help="csv: a row per actor; json: everything")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where --export goes; else in place of the report")
+    given.add_period(parser)
+    given.add_policy(parser)
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Replay logs and print what came of it; 1 when no line could be read."""
+    if options.output and not options.export:
+        raise ReplayError("--output is where --export csv or json goes; without --export there is nothing to write.")
+    more = {"trusted_proxies": options.trusted_proxies} if options.trusted_proxies else {}
+    settings = given.settings(options, **more)
+    reading = Reading()
+    progress = Progress(sys.stderr, total_size(options.files))
+    done = Replay(settings, _period(options), options.host)
+    with _without_collector():
+        done.run(entries(options.files, options.format, reading, progress.add))
+    progress.close()
+    _show(done, reading, options)
+    if reading.lines == reading.junk:
+        raise ReplayError(f"No line of {', '.join(options.files)} is of a known format ({', '.join(FORMATS)}).")
+    return 0
+
+
+def add_what_if(parser: argparse.ArgumentParser, database: Database) -> None:
+    """Set up `what-if`."""
+    parser.set_defaults(run=lambda options: what_if(options, database))
+    _add_history(parser, "7d")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="actors and routes that are shown (10)")
+    parser.add_argument("--export", choices=["json"], help="everything, in place of the report")
+
+
+def what_if(options: argparse.Namespace, database: Database) -> int:
+    """Judge recorded hits by another policy and print the difference; writes nothing."""
+    with database(options.dsn) as dsn:
+        recorded, since, _ = _recorded(dsn, options)
+        base = _base(recorded)
+        settings = given.settings(options, base)
+        found = difference.Difference(bot_score=int((base or {}).get("bot_score", 50)))
+        for verdict in History(settings).judge(_with_progress(recorded)):
+            if verdict.hit.seconds >= since:
+                found.take(verdict)
+    if not found.hits:
+        raise ReplayError(f"No hits of site {options.site!r} are stored in that period.")
+    if options.export:
+        sys.stdout.write(difference.as_json(found, {"version": version(settings), **canonical(settings)}))
+        return 0
+    print(f"Policy      {columns.escape(printing.policy_line(settings))}{_says(base, options)}")
+    print("\n".join(difference.report(found, max(1, options.top))))
+    return 0
+
+
+def add_reclassify(parser: argparse.ArgumentParser, database: Database) -> None:
+    """Set up `reclassify`."""
+    parser.set_defaults(run=lambda options: reclassify(options, database))
+    _add_history(parser, "30d")
+    parser.add_argument("--yes", action="store_true", help="write; without it nothing is")
+
+
+def reclassify(options: argparse.Namespace, database: Database) -> int:
+    """Judge recorded hits by a policy and, with --yes, write scores, levels and classes under its version.
+
+    Each batch is committed by itself. A run that was stopped is taken up by the same command: it judges from the
+    beginning, for verdicts rest on what came before, and writes only the rows that are not of its version yet.
+    """
+    with database(options.dsn) as dsn:
+        recorded, since, until = _recorded(dsn, options)
+        base = _base(recorded)
+        settings = given.settings(options, base)
+        name, counts = version(settings), rewriting.Rewriting()
+        verdicts = History(settings).judge(_with_progress(recorded))
+        rows = counts.judged((one for one in verdicts if one.hit.seconds >= since), name)
+        if options.yes:
+            with rewriter(dsn, name) as writer:
+                writer.remember(canonical(settings))
+                for _ in counts.write(rows, writer):
+                    pass
+                for looked_at, written in writer.sessions(since, until, options.site):
+                    counts.sessions += written
+                    counts.sessions_left += looked_at - written
+        else:
+            deque(rows, maxlen=0)
+    print(f"Policy      {columns.escape(printing.policy_line(settings))}{_says(base, options)}")
+    print("\n".join(rewriting.report(counts, options.yes)))
+    return 0
+
+
+def _add_history(parser: argparse.ArgumentParser, since: str) -> None:
+    parser.add_argument("--dsn", help="else ASGI_ANALYTICS_DSN, else DATABASE_URL, else the embedded Postgres")
+    parser.add_argument("--site", default="default", help='whose hits ("default")')
+    given.add_period(parser, since)
+    given.add_policy(parser)
+
+
+def _recorded(dsn: str, options: argparse.Namespace) -> tuple[Recorded, float, float]:
+    """The hits from a day before the period on, which warm the state up, and the period itself."""
+    now = SystemClock.time_ns() / 1e9
+    since, until = given.moment(options.since, now), given.moment(options.until, now)
+    since, until = EARLIEST if since is None else since, now if until is None else until
+    if not EARLIEST <= since < until < LATEST:
+        raise ReplayError("--since has to be before --until, both of the years 1970 to 9998.")
+    return Recorded(dsn, max(EARLIEST, since - DAY), until, options.site), since, until
+
+
+def _base(recorded: Recorded) -> Mapping[str, Any] | None:
+    """The options of the policy that was last in force; None where none is recorded."""
+    found = recorded.policy()
+    return None if found is None else stored_options(found[1])
+
+
+def _says(base: Mapping[str, Any] | None, options: argparse.Namespace) -> str:
+    changed = "changed as asked" if given.are_changes(options) else "unchanged"
+    return f" ({'the policy last in force' if base else 'no policy is recorded: the defaults'}, {changed})"
+
+
+def _with_progress(recorded: Recorded) -> Iterator[RecordedHit]:
+    """The hits; on a terminal a bar tells how many of them are through."""
+    if not sys.stderr.isatty():
+        yield from recorded.hits()
+        return
+    progress = Progress(sys.stderr, recorded.count(), unit=1)
+    for number, hit in enumerate(recorded.hits()):
+        if number % FETCHED == 0 and number:
+            progress.add(FETCHED)
+        yield hit
+    progress.close()
+
+
+def _show(done: Replay, reading: Reading, options: argparse.Namespace) -> None:
+    if options.export:
+        text = printing.as_csv(done) if options.export == "csv" else printing.as_json(done, reading)
+        if not options.output:
+            sys.stdout.write(text)
+            return
+        _write(options.output, text)
+    print("\n".join(printing.report(done, reading, max(1, options.top))))
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, "utf-8", "backslashreplace")
+    except OSError as error:
+        raise ReplayError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def _period(options: argparse.Namespace) -> Period:
+    now = SystemClock.time_ns() / 1e9
+    since, until = given.moment(options.since, now), given.moment(options.until, now)
+    return Period(-inf if since is None else since, inf if until is None else until)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Nothing here makes cycles in number, and looking for them among millions of values costs a fifth of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

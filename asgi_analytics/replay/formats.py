@@ -1,0 +1,137 @@
+"""The formats of access logs: common and combined, the same behind a host name, and JSON lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from ..errors import ReplayError
+from .entry import Entry, Format
+from .json_lines import JsonLines
+from .timestamps import Timestamps
+
+SAMPLE_LINES = 200  # looked at to tell a format
+
+_QUOTED = r'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)"'
+# Possessive throughout: a line made to be slow costs what its length costs.
+_LINE = (
+    r"(?:(\S++) \S++ (?:[^\[\n]++|\[(?!\d{1,4}[/-]))*+\[([^\]\n]{15,40}+)\] "
+    r'"(?:([A-Z]{1,32}+) ([^\s"\\]++(?:\\.[^\s"\\]*+)*+)(?: HTTP/[\d.]{1,3}+)?|([^"\\\n]*+(?:\\.[^"\\\n]*+)*+))" '
+    rf"(\d{{3}}|-) (\d{{1,15}}+|-)(?: {_QUOTED} {_QUOTED})?+([^\n]*+)|([^\n]*+))$"
+)
+_HOST_FIRST = r"(?:(?!\d{1,3}\.\d{1,3}\.)[\w.*-]{1,253}+(?::\d{1,5})?+ )"
+COMBINED = re.compile("^()" + _LINE, re.MULTILINE | re.ASCII)
+VHOST = re.compile(rf"^({_HOST_FIRST}?+)" + _LINE, re.MULTILINE | re.ASCII)
+
+_ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
+_ADDRESS_SECOND = re.compile(r"\S++ (?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*) ", re.ASCII)
+_CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "v": "\v", "b": "\b", "f": "\f"}
+_FORWARDED = re.compile(r'"([0-9A-Fa-f:.\[\]]{2,64}+(?:, ?[\w:.\[\]-]{1,64}+){0,50}+)"', re.ASCII)
+
+
+class Combined:
+    """Common and combined log format, Apache's and nginx's, with whatever fields behind.
+
+    Of those fields a quoted list of addresses is taken for X-Forwarded-For; the others are left.
+    """
+
+    def __init__(self, name: str = "combined", pattern: re.Pattern[str] = COMBINED) -> None:
+        self.name = name
+        self._find = pattern.findall
+        self._timestamps = Timestamps()
+
+    def read(self, text: str) -> tuple[list[Entry], list[str]]:
+        """Return entries and junk lines."""
+        entries: list[Entry] = []
+        junk: list[str] = []
+        moment, new = self._timestamps.common, tuple.__new__
+        last, seconds = "", None
+        for host, address, at, method, target, odd, status, size, referer, agent, rest, other in self._find(text):
+            if not address:
+                if other:
+                    junk.append(other)
+                continue
+            if at != last:
+                last, seconds = at, moment(at)
+            if seconds is None:
+                junk.append(f"{address} … [{at}] …")
+                continue
+            if "\\" in target or "\\" in agent or "\\" in referer:
+                target, referer, agent = unescape(target), unescape(referer), unescape(agent)
+            if odd:
+                method, target = "", odd
+            entries.append(
+                new(
+                    Entry,
+                    (
+                        seconds,
+                        address,
+                        method,
+                        target,
+                        int(status) if status != "-" else 0,
+                        int(size) if size != "-" else 0,
+                        "" if referer == "-" else referer,
+                        "" if agent == "-" else agent,
+                        host and host.strip().partition(":")[0].lower(),
+                        _forwarded(rest) if rest else "",
+                        "",
+                    ),
+                )
+            )
+        return entries, junk
+
+
+def unescape(text: str) -> str:
+    r"""Return a quoted field as it was sent: `\"`, `\xhh` (bytes of UTF-8), `\uhhhh`, `\n` and their like."""
+    if "\\" not in text:
+        return text
+    if "\\x" not in text:
+        return _ESCAPE.sub(_escaped, text)
+    # Surrogates stand for bytes that are no UTF-8; together with their neighbours they may be some.
+    raw = _ESCAPE.sub(_escaped, text).encode("utf-8", "surrogateescape" if _is_plain(text) else "surrogatepass")
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _is_plain(text: str) -> bool:
+    return "\\u" not in text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    byte, code, sign = match.groups()
+    if byte:
+        number = int(byte, 16)
+        return chr(number) if number < 128 else chr(0xDC00 + number)
+    return chr(int(code, 16)) if code else _CONTROLS.get(sign, sign)
+
+
+def _forwarded(rest: str) -> str:
+    match = _FORWARDED.search(rest) if '"' in rest else None
+    return match[1] if match else ""
+
+
+FORMATS: Mapping[str, Callable[[], Format]] = {
+    "combined": Combined,
+    "common": lambda: Combined("common"),
+    "vhost": lambda: Combined("vhost", VHOST),
+    "json": JsonLines,
+}
+
+
+def make(name: str) -> Format:
+    """Return a reader of a format. Raises ReplayError for a name that is none."""
+    if name not in FORMATS:
+        raise ReplayError(f"Unknown format {name!r}; allowed: {', '.join(FORMATS)}.")
+    return FORMATS[name]()
+
+
+def detect(text: str) -> Format:
+    """Return a reader of the format that most of the first lines have: JSON lines, else one of the combined kind.
+
+    Where the second word is an address, the first is the host that was asked: else it is the user by RFC 1413, a dash.
+    """
+    lines = [line for line in text.split("\n", SAMPLE_LINES)[:SAMPLE_LINES] if line.strip()]
+    sample = "\n".join(lines)
+    if len(JsonLines().read(sample)[0]) > len(Combined().read(sample)[0]):
+        return JsonLines()
+    behind_host = sum(1 for line in lines if _ADDRESS_SECOND.match(line))
+    return make("vhost" if 2 * behind_host > len(lines) else "combined")

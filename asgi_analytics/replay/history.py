@@ -1,0 +1,121 @@
+"""Recorded hits through a policy once more: what it would have decided on each.
+
+Exact, so that the policy that was in force finds what it found: one worker from its start on, with its clock recorded
+(hits.clock: windows of quotas begin by it) and what it knew of each answer (hits.from_inside, hits.outdated). A visit
+that went on under another fingerprint, at midnight or when a worker learnt the shared salt, is known by its session.
+
+Not exact, and therefore told beside the result:
+- several workers: each has windows of its own and learns of the others within a transfer; here all of them are one.
+- what a worker forgot when it was restarted, and whom it forgot for lack of room, goes on here.
+- visitors who asked not to be told apart keep the verdict they have; what they taught of the site's size is missing.
+- a request that was refused by us then and would not be now: what the app would have answered is guessed by the path.
+- paths are stored without parameters and long tokens; pages that differ in nothing else are one page here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import NamedTuple
+from uuid import UUID
+
+from ..model import Decision, Visitor
+from ..settings import Settings
+from ..store.recorded import RecordedHit
+from .page import delivers_page, read_target
+from .pipeline import Pipeline
+
+SAME_CLOCK = 60.0  # seconds that two readings of wall and monotonic time may differ on one host
+MOST_SESSIONS = 200_000
+DAY = 86_400.0  # seconds: no session is longer, so a state warmed up for so long has forgotten nothing of one
+
+
+class Verdict(NamedTuple):
+    """A recorded hit and what the policy makes of it."""
+
+    hit: RecordedHit
+    again: bool  # False: it cannot be judged again and keeps what it has
+    refused: bool
+    score: int
+    level: int
+    reasons: tuple[str, ...] = ()
+
+
+class Waiting(NamedTuple):
+    """A request on its way through the app."""
+
+    answered_at: float
+    number: int
+    hit: RecordedHit
+    visitor: Visitor
+    decision: Decision
+
+
+class History:
+    """Judges hits in the order of their time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pipeline = Pipeline(settings)
+        self._waiting: list[Waiting] = []
+        self._numbers = count()
+        self._sessions: dict[UUID, bytes] = {}  # → the visitor's fingerprint
+        self._offset: float | None = None  # wall minus monotonic seconds
+        self._now = 0.0
+
+    def judge(self, hits: Iterable[RecordedHit]) -> Iterator[Verdict]:
+        """Yield a verdict on each hit, when its answer has been taken in: not in the order of the hits."""
+        for hit in hits:
+            now = self._clock(hit)
+            yield from self._answer(now)
+            if hit.fingerprint is None or hit.network is None:
+                yield Verdict(hit, False, hit.refused, hit.score, hit.level)
+                continue
+            visitor = self._visitor(hit, hit.fingerprint.bytes, hit.network.bytes, now)
+            decision = self._pipeline.admit(visitor, now)
+            if decision.refused or hit.first_byte_us is None or hit.method == "WEBSOCKET":
+                yield _verdict(hit, decision)  # no answer of the app to learn from
+            else:
+                answered_at = now + hit.first_byte_us / 1e6
+                heapq.heappush(self._waiting, Waiting(answered_at, next(self._numbers), hit, visitor, decision))
+        yield from self._answer(float("inf"))
+
+    def _answer(self, until: float) -> Iterator[Verdict]:
+        """Take in the answers that began up to a moment: a request is judged by what was known when it came."""
+        while self._waiting and self._waiting[0].answered_at <= until:
+            at, _, hit, visitor, decision = heapq.heappop(self._waiting)
+            status, page = hit.status or 0, hit.page_view
+            if hit.outcome == "refused":  # by us, then: the app was not asked
+                page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
+                status = 200
+            if page or status >= 400:
+                self._pipeline.answer(visitor, decision, status, page, hit.path, hit.from_inside, at)
+            else:
+                self._pipeline.pass_by(visitor, decision)
+            yield _verdict(hit, decision)
+
+    def _visitor(self, hit: RecordedHit, fingerprint: bytes, network: bytes, now: float) -> Visitor:
+        if hit.session_id is not None:
+            before = self._sessions.get(hit.session_id)
+            if before != fingerprint:
+                if before is not None:
+                    self._pipeline.rename(before, fingerprint, network)
+                elif len(self._sessions) >= MOST_SESSIONS:
+                    for old in list(self._sessions)[: MOST_SESSIONS // 2]:
+                        del self._sessions[old]
+                self._sessions[hit.session_id] = fingerprint
+        return self._pipeline.recall(fingerprint, network, hit.outdated, now)
+
+    def _clock(self, hit: RecordedHit) -> float:
+        """Return the worker's clock at a hit; of workers with another clock, and of rows without, as it was here."""
+        offset = 0.0 if hit.clock is None else hit.seconds - hit.clock
+        if self._offset is None:
+            self._offset = offset
+        same = hit.clock is not None and abs(offset - self._offset) < SAME_CLOCK
+        now = hit.clock if same and hit.clock is not None else hit.seconds - self._offset
+        self._now = max(self._now, now)
+        return self._now
+
+
+def _verdict(hit: RecordedHit, decision: Decision) -> Verdict:
+    return Verdict(hit, True, decision.refused, decision.score, int(decision.level), decision.reasons)

@@ -1,0 +1,158 @@
+"""The live stages over recorded requests: the only module here that calls identify and decide.
+
+Whoever changes how the live path calls those stages changes this module, and nothing else of replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from hashlib import blake2b
+
+from ..decide.policy import Policy
+from ..decide.verdict import Site, admit, begin_session, count_session, judge, new_actor, new_network
+from ..identify.fingerprint import Fingerprinter
+from ..identify.session import begin, goes_on
+from ..identify.useragent import UNKNOWN_CLASS, AgentReader
+from ..identify.visitor import Identifier
+from ..model import Agent, Decision, Identity, Place, Visitor
+from ..settings import Settings
+from ..state import State
+
+MOST_PATH = 1024  # characters
+_NOWHERE = Place()
+# Visitors of a log are told apart by their addresses, which the log has anyway: a fixed key hides nothing less, and
+# the same log gives the same ids every time.
+_KEY = b"asgi-analytics replay".ljust(32, b"\0")
+agents: Callable[[], AgentReader] = cache(AgentReader)
+
+
+class Pipeline:
+    """One worker's state, its policy, and the way of a request through them. Times are seconds of one clock."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.policy = Policy.of(settings)
+        self.site = Site()
+        self._timeout = settings.session_timeout
+        quotas, networks = len(settings.limits), len(settings.network_limits)
+        fingerprinter = Fingerprinter(settings.site, _KEY)
+        self.state = State(
+            max_visitors=settings.max_visitors,
+            max_networks=settings.max_networks,
+            max_flagged=settings.max_flagged,
+            new_network=lambda: new_network(networks),
+            learn_salts=fingerprinter.learn,
+        )
+        self._identifier = Identifier(
+            settings,
+            self.state,
+            fingerprinter,
+            agents().read,
+            _Nowhere(),
+            lambda agent: new_actor(quotas, agent.outdated),
+        )
+        self._quotas = quotas
+        self._same_networks: dict[bytes, bytes] = {}  # today's name of a network → the one it is kept under
+
+    def meet(self, address: str, agent: str, forwarded: str, now: float) -> Visitor:
+        """Return the visitor behind a log line, its session brought up to date at `now`, seconds since 1970."""
+        headers = {b"user-agent": agent.encode("utf-8", "surrogateescape")} if agent else {}
+        if forwarded:
+            headers[b"x-forwarded-for"] = forwarded.encode("utf-8", "surrogateescape")
+        scope = {"type": "http", "client": (_address(address), 0), "headers": list(headers.items())}
+        visitor, began = self._identifier.visitor(scope, headers, now, int(now * 1e9))
+        if began:
+            self._begin(visitor, now)
+        return visitor
+
+    def meet_again(self, visitor: Visitor, now: float) -> Visitor | None:
+        """Return a visitor that `meet` returned before, for less; None where `meet` has to be asked."""
+        known = self.state.get(visitor.identity.fingerprint)
+        if known is None or not goes_on(known.session, now, self._timeout):
+            return None
+        known.session.last_seen_at = now
+        return known
+
+    def recall(self, fingerprint: bytes, network: bytes, outdated: bool, now: float) -> Visitor:
+        """Return the visitor behind a recorded hit, its session brought up to date at `now`."""
+        network = self._same_networks.get(network, network)
+        visitor = self.state.get(fingerprint)
+        if visitor is None:
+            identity = Identity(fingerprint, network, _NOWHERE, Agent(outdated=outdated))
+            session = begin(fingerprint, now, 0.0, 1.0, 0)
+            visitor = Visitor(identity, session, new_actor(self._quotas, outdated), self.state.network(network))
+            self.state.add(visitor)
+        elif visitor.identity.network != network:  # a cookie that travels
+            visitor.identity = Identity(fingerprint, network, _NOWHERE, visitor.identity.agent)
+            visitor.network = self.state.network(network)
+        session = visitor.session
+        if session.ordinal and goes_on(session, now, self._timeout):
+            session.last_seen_at = now
+        else:
+            visitor.session = begin(fingerprint, now, now, self._timeout, session.ordinal + 1)
+            self._begin(visitor, now)
+        return visitor
+
+    def rename(self, older: bytes, fingerprint: bytes, network: bytes) -> None:
+        """Let a visitor go on under a new fingerprint, as one does at midnight."""
+        visitor = self.state.get(older)
+        if visitor is None:
+            return
+        before = visitor.identity
+        if network != before.network:
+            self._same_networks[network] = before.network
+        visitor.identity = Identity(fingerprint, before.network, _NOWHERE, before.agent)
+        self.state.rename(older, visitor)
+
+    def admit(self, visitor: Visitor, now: float) -> Decision:
+        """Decide before the app would have run."""
+        decision = admit(visitor.actor, visitor.network, self.policy, now)
+        if decision.previous_level is not None:
+            self.state.level_changed(visitor)
+        return decision
+
+    def answer(
+        self, visitor: Visitor, decision: Decision, status: int, page: bool, path: str, inner: bool, now: float
+    ) -> None:
+        """Take in a page or an error that an admitted request was answered; `inner`: asked for from this site."""
+        before = decision.previous_level
+        judge(visitor.actor, status, page, path, inner, self.site, self.policy, decision, now)
+        if decision.previous_level is not before:
+            self.state.level_changed(visitor)
+
+    def pass_by(self, visitor: Visitor, decision: Decision) -> None:
+        """Take in any other answer."""
+        if not decision.refused:
+            visitor.actor.behaviour.requests += 1
+
+    @staticmethod
+    def _begin(visitor: Visitor, now: float) -> None:
+        if visitor.cookie is None:
+            begin_session(visitor.actor, now)
+        else:
+            count_session(visitor.actor, now)
+
+
+def declared_class(crawler: str | None, before: str | None) -> str | None:
+    """Return the class that today's list gives a crawler of this name, `before` where it does not know it."""
+    # As crawlers write themselves: much of the list knows a name by the version behind it.
+    found = agents().read(f"{crawler}/1.0").bot_class if crawler and before else None
+    return before if found is None or found == UNKNOWN_CLASS else found
+
+
+class _Nowhere:
+    """A Locator for those who do not ask where."""
+
+    def locate(self, address: str) -> Place:
+        """Return Place()."""
+        return _NOWHERE
+
+
+def _address(text: str) -> str:
+    """Return an address as it is, and for a host name one of its own in fd00::/8 (RFC 4193), a /64 each."""
+    if ":" in text or text.replace(".", "").isdecimal():
+        return text
+    digest = blake2b(text.lower().encode("utf-8", "surrogateescape"), digest_size=7).hexdigest()
+    whole = f"fd{digest}"
+    return ":".join(whole[place : place + 4] for place in range(0, 16, 4)) + "::1"

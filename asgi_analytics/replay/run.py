@@ -1,0 +1,148 @@
+"""A log through the pipeline: each line is identified, admitted, answered as the log says, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from math import inf
+
+from ..model import Visitor
+from ..settings import Settings
+from .entry import Batch
+from .page import delivers_page, own_host, read_target, referer_host
+from .pipeline import MOST_PATH, Pipeline, agents
+from .tally import Actor, Route, Tally
+
+BURST = 1.0  # seconds
+LATE = 60.0  # seconds behind
+MOST_KEPT = 100_000  # of each kind of text
+Key = tuple[str, str, str]  # address, agent, X-Forwarded-For
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `since` on, before `until`; seconds since 1970."""
+
+    since: float = -inf
+    until: float = inf
+
+
+class Replay:
+    """Replays one log. The clock is the log's and never goes back: a late line happens when it is read."""
+
+    def __init__(self, settings: Settings, period: Period = Period(), hosts: Iterable[str] = ()) -> None:
+        self.pipeline = Pipeline(settings)
+        self.tally = Tally(bot_score=settings.bot_score)
+        self.hosts = frozenset(host.lower() for host in hosts)
+        self.learned_host = ""
+        self._period = period
+        self._heeds_forwarded = bool(settings.trusted_proxies)
+        self._actors: dict[Key, Actor] = {}
+        self._targets: dict[str, tuple[str, bool, Route]] = {}
+        self._inner: dict[tuple[str, str], bool] = {}
+        self._now = -inf
+
+    def run(self, batches: Iterable[Batch]) -> Tally:
+        """Take in all batches."""
+        batches = iter(batches)
+        first = next(batches, ())
+        if not self.hosts:
+            self.learned_host = own_host(first)
+        for batch in chain((first,), batches):
+            self._take(batch)
+        return self.tally
+
+    def _take(self, batch: Batch) -> None:
+        """The way of each line, written in one piece with its look-ups done before: millions go it."""
+        since, until, tally, heeds = self._period.since, self._period.until, self.tally, self._heeds_forwarded
+        pipeline, targets, levels = self.pipeline, self._targets, self.tally.requests_by_level
+        admit, answer, pass_by = pipeline.admit, pipeline.answer, pipeline.pass_by
+        now, met_at, known = self._now, -inf, ("", "")
+        for at, address, method, target, status, _, referer, agent, host, forwarded, content_type in batch:
+            if not method or not since <= at < until:
+                self._leave_out(at)
+                continue
+            if at > now:
+                now = at
+            elif now - at > LATE:
+                tally.late += 1
+            # A page's files come in one burst: within a second no session ends, and nobody is forgotten.
+            if address != known[0] or agent != known[1] or now - met_at >= BURST or heeds:
+                met_at, known = now, (address, agent)
+                actor, visitor = self._find((address, agent, forwarded if heeds else ""), now)
+            else:
+                visitor.session.last_seen_at = now
+            path, page_shaped, route = targets.get(target) or self._read_target(target)
+            decision = admit(visitor, now)
+            actor.last = now
+            actor.requests += 1
+            route.requests += 1
+            level = decision.level
+            if decision.refused:
+                route.refused += 1
+                actor.refuse(decision)
+            else:
+                page = method == "GET" and delivers_page(status, content_type, page_shaped)
+                if page or status >= 400:
+                    route.count(page)
+                    actor.count(page)
+                    inner = bool(referer) and self._is_inner(referer, host)
+                    answer(visitor, decision, status, page, path, inner, now)
+                    actor.judged(decision)
+                    level = decision.level
+                else:
+                    pass_by(visitor, decision)
+            levels[level] += 1
+            if level > actor.level:
+                actor.level = int(level)
+        self._now = tally.last = now
+
+    def _find(self, key: Key, now: float) -> tuple[Actor, Visitor]:
+        actor = self._actors.get(key)
+        visitor = None if actor is None else self.pipeline.meet_again(actor.visitor, now)
+        if actor is None or visitor is None:
+            actor = self._meet(key, now)
+            visitor = actor.visitor
+        return actor, visitor
+
+    def _leave_out(self, at: float) -> None:
+        if self._period.since <= at < self._period.until:
+            self.tally.malformed += 1
+        else:
+            self.tally.outside += 1
+
+    def _meet(self, key: Key, now: float) -> Actor:
+        address, text, forwarded = key
+        visitor = self.pipeline.meet(address, text, forwarded, now)
+        fingerprint, tally = visitor.identity.fingerprint, self.tally
+        actor = tally.actors.get(fingerprint)
+        if actor is None:
+            if tally.make_room():
+                self._actors.clear()
+            name = forwarded.rpartition(",")[2].strip() if forwarded else address
+            actor = tally.actors[fingerprint] = Actor(name, text, agents().read(text or None), visitor, now)
+            tally.first = now if tally.first is None else tally.first
+        actor.visitor = visitor
+        actor.sessions += visitor.session.started_at == now
+        if len(self._actors) >= MOST_KEPT:
+            self._actors.clear()
+        self._actors[key] = actor
+        return actor
+
+    def _read_target(self, target: str) -> tuple[str, bool, Route]:
+        found = read_target(target[:MOST_PATH])
+        if len(self._targets) >= MOST_KEPT:
+            self._targets.clear()
+        facts = self._targets[target] = found.path, found.page_shaped, self.tally.route(found.route)
+        return facts
+
+    def _is_inner(self, referer: str, host: str) -> bool:
+        inner = self._inner.get((referer, host))
+        if inner is None:
+            from_host = referer_host(referer)
+            own = from_host in self.hosts if self.hosts else from_host in (host or self.learned_host,)
+            if len(self._inner) >= MOST_KEPT:
+                self._inner.clear()
+            inner = self._inner[referer, host] = bool(from_host) and own
+        return inner

@@ -1,0 +1,197 @@
+"""Where lines come from: files, gzip and standard input, as entries in the order of their time."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import ReplayError
+from .entry import Batch, Entry, Format
+from .formats import detect, make
+
+CHUNK = 1 << 18  # bytes read at once: what they become stays within a core's cache
+LONGEST_LINE = 1 << 20  # bytes; longer ones are junk
+GZIP = b"\x1f\x8b"
+MOST_SAMPLES = 5  # of junk lines
+SAMPLE_LENGTH = 160  # characters
+
+Watch = Callable[[int], object]  # bytes that were read of the file, as it is on the disk
+
+
+@dataclass(slots=True)
+class Reading:
+    """What came of the lines of one run."""
+
+    lines: int = 0
+    junk: int = 0
+    samples: list[str] = field(default_factory=list)  # of junk lines
+    notes: list[str] = field(default_factory=list)  # files that end early
+    formats: list[str] = field(default_factory=list)  # of each file
+
+
+def entries(
+    paths: Sequence[str], forced: str | None, reading: Reading, watch: Watch = lambda _: None
+) -> Iterator[Batch]:
+    """Yield batches of the entries of all files; files whose times overlap are merged by time, "-" is standard input.
+
+    Raises ReplayError for a file that cannot be opened.
+    """
+    with ExitStack() as stack:
+        files = [(path, _open(path, stack)) for path in paths]
+        streams = [Stream(_batches(path, file, forced, reading, watch)) for path, file in files]
+        yield from merge([stream for stream in streams if stream.advance()])
+
+
+class Stream:
+    """The batches of one file, one ahead."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self.head: Batch = ()
+
+    def advance(self) -> bool:
+        """Go on to the next batch that is not empty; False where there is none."""
+        self.head = next((batch for batch in self._batches if batch), ())
+        return bool(self.head)
+
+    @property
+    def starts_at(self) -> float:
+        """Time of the first entry at hand."""
+        return self.head[0].time
+
+    @property
+    def ends_at(self) -> float:
+        """Latest time among the entries at hand."""
+        return max(self.head, key=itemgetter(0)).time
+
+
+def merge(streams: list[Stream]) -> Iterator[Batch]:
+    """Yield the batches of all streams by time. Whole batches pass where no other stream has an earlier entry."""
+    while len(streams) > 1:
+        streams.sort(key=lambda stream: stream.starts_at)
+        first, second = streams[0], streams[1]
+        if first.ends_at > second.starts_at:
+            yield from _interleaved(streams)
+            return
+        yield first.head
+        if not first.advance():
+            del streams[0]
+    for stream in streams:
+        yield stream.head
+        while stream.advance():
+            yield stream.head
+
+
+def _interleaved(streams: Iterable[Stream]) -> Iterator[Batch]:
+    waiting: list[Entry] = []
+    for entry in heapq.merge(*(_flat(stream) for stream in streams), key=itemgetter(0)):
+        waiting.append(entry)
+        if len(waiting) >= 4096:
+            yield waiting
+            waiting = []
+    yield waiting
+
+
+def _flat(stream: Stream) -> Iterator[Entry]:
+    yield from stream.head
+    while stream.advance():
+        yield from stream.head
+
+
+def _open(path: str, stack: ExitStack) -> BinaryIO:
+    if path == "-":
+        return sys.stdin.buffer
+    try:
+        return stack.enter_context(Path(path).open("rb"))
+    except OSError as error:
+        raise ReplayError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def _batches(path: str, file: BinaryIO, forced: str | None, reading: Reading, watch: Watch) -> Iterator[Batch]:
+    reader: Format | None = make(forced) if forced else None
+    name = "standard input" if path == "-" else path
+    for text in _texts(_content(name, file, reading, watch), reading):
+        if reader is None:
+            reader = detect(text)
+        found, junk = reader.read(text)
+        if reader.name not in reading.formats:
+            reading.formats.append(reader.name)
+        reading.lines += len(found)
+        _set_aside(reading, junk)
+        yield found
+
+
+def _texts(chunks: Iterable[bytes], reading: Reading) -> Iterator[str]:
+    """Yield texts of whole lines. Bytes that are no UTF-8 become lone surrogates, CRLF becomes LF."""
+    rest, skips = b"", False
+    for chunk in chunks:
+        whole, newline, tail = chunk.rpartition(b"\n")
+        if not newline:
+            rest += b"" if skips else chunk
+        else:
+            if skips:
+                whole, skips = whole.partition(b"\n")[2], False
+            yield _text(rest + whole)
+            rest = tail
+        if len(rest) > LONGEST_LINE:
+            _set_aside(reading, [rest[:SAMPLE_LENGTH].decode("utf-8", "replace")])
+            rest, skips = b"", True
+    if rest:
+        yield _text(rest)
+
+
+def _text(raw: bytes) -> str:
+    text = raw.decode("utf-8", "surrogateescape")
+    return (text.replace("\r\n", "\n").removesuffix("\r")) if "\r" in text else text
+
+
+def _set_aside(reading: Reading, junk: Sequence[str]) -> None:
+    reading.lines += len(junk)
+    reading.junk += len(junk)
+    wanted = MOST_SAMPLES - len(reading.samples)
+    reading.samples += [line[:SAMPLE_LENGTH] for line in junk[: max(0, wanted)]]
+
+
+def _content(name: str, file: BinaryIO, reading: Reading, watch: Watch) -> Iterator[bytes]:
+    chunks = _raw(file, watch)
+    first = next(chunks, b"")
+    if not first.startswith(GZIP):
+        yield first
+        yield from chunks
+        return
+    try:
+        yield from _unzipped(first, chunks)
+    except (zlib.error, EOFError) as error:
+        reading.notes.append(f"{name} ends early: {str(error) or 'the compressed data is cut off'}")
+
+
+def _raw(file: BinaryIO, watch: Watch) -> Iterator[bytes]:
+    read = getattr(file, "read1", file.read)  # of a pipe, what is there
+    while chunk := read(CHUNK):
+        watch(len(chunk))
+        yield chunk
+
+
+def _unzipped(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what gzip members hold, in pieces of at most CHUNK bytes; zeros may pad the end (RFC 1952, section 2.2)."""
+    data, inflate = first, zlib.decompressobj(wbits=31)
+    while True:
+        piece = inflate.decompress(data, CHUNK)
+        if piece:
+            yield piece
+        data = inflate.unconsumed_tail or inflate.unused_data.lstrip(b"\0")
+        if inflate.eof and (data or (data := next(chunks, b"").lstrip(b"\0"))):
+            inflate = zlib.decompressobj(wbits=31)
+        elif inflate.eof:
+            return
+        elif not data and not (data := next(chunks, b"")):
+            if tail := inflate.flush():
+                yield tail
+            raise EOFError

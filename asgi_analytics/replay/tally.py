@@ -1,0 +1,174 @@
+"""What a replay counts: per actor, per class, per level and per route, bounded in number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..model import LEVEL_LABELS, Agent, Decision, Visitor
+
+MOST_ACTORS = 200_000  # counted one by one; then the harmless ones that were not seen for longest become a sum
+MOST_ROUTES = 10_000
+OTHER_ROUTES = "(other routes)"
+HUMAN, SILENT, BEHAVIOURAL = "human", "no page loads", "behavioural bot"
+
+
+@dataclass(slots=True, eq=False)
+class Actor:
+    """One visitor in numbers."""
+
+    name: str  # the client's address, as the log has it
+    agent_text: str
+    agent: Agent
+    visitor: Visitor
+    first: float  # seconds since 1970
+    last: float = 0.0
+    sessions: int = 0
+    requests: int = 0
+    pages: int = 0
+    errors: int = 0
+    refused: int = 0
+    score: int = 0  # the highest
+    level: int = 0
+    first_refused: int = 0  # which of its requests; 0: none
+    violated: Counter[str] = field(default_factory=Counter)
+    reasons: tuple[str, ...] = ()  # of the last refusal, else of the last rise of its level
+
+    def refuse(self, decision: Decision) -> None:
+        """Count a refusal of the request that was counted last."""
+        self.refused += 1
+        self.violated.update(decision.violated)
+        self.reasons = decision.reasons
+        if not self.first_refused:
+            self.first_refused = self.requests
+
+    def count(self, page: bool) -> None:
+        """Count a page, else an error."""
+        if page:
+            self.pages += 1
+        else:
+            self.errors += 1
+
+    def judged(self, decision: Decision) -> None:
+        """Take in what became of the score and, when that changed, why the level did."""
+        if decision.score > self.score:
+            self.score = decision.score
+        if decision.reasons:
+            self.reasons = decision.reasons
+
+    def bot_class(self, bot_score: int) -> str:
+        """Return the declared class, else what its behaviour makes of it."""
+        if self.agent.bot_class:
+            return self.agent.bot_class
+        if self.score >= bot_score:
+            return BEHAVIOURAL
+        return HUMAN if self.pages else SILENT
+
+
+@dataclass(slots=True)
+class Sum:
+    """Actors of one class, in numbers."""
+
+    actors: int = 0
+    sessions: int = 0
+    requests: int = 0
+    pages: int = 0
+    refused: int = 0
+
+    def add(self, actor: Actor) -> None:
+        """Count one actor."""
+        self.actors += 1
+        self.sessions += actor.sessions
+        self.requests += actor.requests
+        self.pages += actor.pages
+        self.refused += actor.refused
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """One route in numbers."""
+
+    name: str
+    requests: int = 0
+    pages: int = 0
+    errors: int = 0
+    refused: int = 0
+
+    def count(self, page: bool) -> None:
+        """Count a page, else an error."""
+        if page:
+            self.pages += 1
+        else:
+            self.errors += 1
+
+
+@dataclass(slots=True)
+class Tally:
+    """All of one replay."""
+
+    bot_score: int = 50
+    first: float | None = None  # seconds since 1970, of the first and the last line judged
+    last: float = 0.0
+    outside: int = 0  # not in the period that was asked for
+    malformed: int = 0  # no HTTP requests
+    late: int = 0  # lines more than a minute behind one before
+    actors: dict[bytes, Actor] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
+    settled: dict[str, Sum] = field(default_factory=dict)  # classes of actors no longer counted one by one
+    requests_by_level: list[int] = field(default_factory=lambda: [0] * len(LEVEL_LABELS))
+
+    @property
+    def judged(self) -> int:
+        """Lines that went the whole way."""
+        return sum(self.requests_by_level)
+
+    def route(self, name: str) -> Route:
+        """Return the counts of a route, of the others together when there are too many."""
+        if name not in self.routes and len(self.routes) >= MOST_ROUTES:
+            name = OTHER_ROUTES
+        found = self.routes.get(name)
+        if found is None:
+            found = self.routes[name] = Route(name)
+        return found
+
+    def make_room(self) -> bool:
+        """Settle harmless actors when there are too many; returns whether some were."""
+        if len(self.actors) < MOST_ACTORS:
+            return False
+        harmless = sorted(
+            (key for key, actor in self.actors.items() if not actor.refused and not actor.level),
+            key=lambda key: self.actors[key].last,
+        )
+        for key in harmless[: MOST_ACTORS // 2]:
+            actor = self.actors.pop(key)
+            self.settled.setdefault(actor.bot_class(self.bot_score), Sum()).add(actor)
+        return bool(harmless)
+
+    def classes(self) -> dict[str, Sum]:
+        """Return the sums of each class, most requests first. An actor that was settled and came back counts twice."""
+        sums = {name: Sum(one.actors, one.sessions, one.requests, one.pages, one.refused)
+                for name, one in self.settled.items()}  # fmt: skip
+        for actor in self.actors.values():
+            sums.setdefault(actor.bot_class(self.bot_score), Sum()).add(actor)
+        return dict(sorted(sums.items(), key=lambda item: (-item[1].requests, item[0])))
+
+    def levels(self) -> list[tuple[str, int, int]]:
+        """Return (level, actors whose highest it was, requests judged at it)."""
+        highest = Counter(actor.level for actor in self.actors.values())
+        highest[0] += sum(one.actors for one in self.settled.values())
+        return [(label, highest[place], self.requests_by_level[place]) for place, label in enumerate(LEVEL_LABELS)]
+
+    def refused(self) -> list[Actor]:
+        """Return the actors that were refused or slowed down, the most refused first."""
+        found = [actor for actor in self.actors.values() if actor.refused or actor.level]
+        return sorted(found, key=lambda actor: (-actor.refused, -actor.level, -actor.requests, actor.name))
+
+    def busiest(self) -> list[Actor]:
+        """Return the actors by their number of requests."""
+        return sorted(self.actors.values(), key=lambda actor: (-actor.requests, actor.name, actor.agent_text))
+
+
+def busiest_routes(routes: Iterable[Route]) -> list[Route]:
+    """Return routes by refused, then by all requests."""
+    return sorted(routes, key=lambda route: (-route.refused, -route.requests, route.name))

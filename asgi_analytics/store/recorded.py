@@ -1,0 +1,151 @@
+"""Recorded hits, read again in the order of their time, and rewritten in batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from . import queries
+from .reading import wrapped
+
+FETCHED = 5_000  # rows at once
+SESSIONS = 1_000  # in a batch
+NOT_YET = UUID(int=0)
+COPY_JUDGED = "COPY judged (id, time, score, level, bot_class) FROM STDIN"
+
+
+class RecordedHit(NamedTuple):  # made for every row of a period
+    """A hit as it was recorded, as far as verdicts depend on it."""
+
+    id: UUID
+    time: datetime
+    seconds: float  # since 1970
+    clock: float | None  # monotonic seconds of the worker; None in rows from before it was recorded
+    fingerprint: UUID | None  # None: the visitor asked not to be told apart
+    network: UUID | None
+    session_id: UUID | None
+    method: str
+    path: str
+    route: str | None
+    status: int | None
+    first_byte_us: int | None  # None: the app never began to answer
+    page_view: bool
+    from_inside: bool
+    outdated: bool
+    outcome: str
+    refused: bool  # in observe mode too, where the app answered all the same
+    score: int
+    level: int
+    bot_class: str | None
+    crawler: str | None
+    policy: str | None
+
+
+class Judged(NamedTuple):
+    """A hit's place and what it is to become."""
+
+    id: UUID
+    time: datetime
+    score: int
+    level: int
+    bot_class: str | None
+
+
+class Recorded:
+    """Hits of one period and site, over two connections: one reads by a cursor, the other writes."""
+
+    def __init__(self, dsn: str, since: float, until: float, site: str | None = None) -> None:
+        self._dsn = dsn
+        self._period = {"since": _moment(since), "until": _moment(until), "site": site}
+        self._queries = queries.load("recorded")
+
+    def hits(self) -> Iterator[RecordedHit]:
+        """Yield the hits by time through a server-side cursor: memory holds FETCHED of them. Raises StoreError."""
+        with wrapped(), _connect(self._dsn) as connection, connection.transaction():
+            connection.execute("SET LOCAL statement_timeout = 0")
+            with connection.cursor("recorded", row_factory=class_row(RecordedHit)) as cursor:
+                cursor.itersize = FETCHED
+                yield from cursor.execute(self._queries["recorded_hits"], self._period)
+
+    def count(self) -> int:
+        """Return the number of hits."""
+        with wrapped(), _connect(self._dsn) as connection:
+            row = connection.execute(self._queries["count_recorded"], self._period).fetchone()
+        return row[0] if row else 0
+
+    def policy(self) -> tuple[str, Mapping[str, Any]] | None:
+        """Return version and settings of the policy in force at the site; None where none was recorded."""
+        with wrapped(), _connect(self._dsn) as connection:
+            row = connection.execute(self._queries["policy_in_force"], {"site": self._period["site"]}).fetchone()
+        return None if row is None else (row[0], row[1])
+
+
+class Rewriter:
+    """Writes new verdicts; each call is one transaction."""
+
+    def __init__(self, connection: psycopg.Connection, version: str) -> None:
+        self._connection = connection
+        self._version = version
+        self._queries = queries.load("recorded")
+
+    def remember(self, settings: Mapping[str, Any]) -> None:
+        """Store the policy that the version stands for. Raises StoreError."""
+        with wrapped():
+            remember_policy(self._connection, self._version, settings)
+
+    def hits(self, rows: Sequence[Judged]) -> int:
+        """Rewrite hits and return how many were; rows that retention dropped meanwhile are none. Raises StoreError."""
+        times = [row.time for row in rows]
+        bounds = {"version": self._version, "first": min(times), "last": max(times)}
+        with wrapped(), self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.execute(self._queries["create_judged"])
+            with cursor.copy(COPY_JUDGED) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            return cursor.execute(self._queries["rewrite_hits"], bounds).rowcount
+
+    def sessions(self, since: float, until: float, site: str | None = None) -> Iterator[tuple[int, int]]:
+        """Rewrite sessions batch by batch; yields (looked at, rewritten). One with hits of other versions stays."""
+        given = {"since": _moment(since), "until": _moment(until), "site": site, "version": self._version}
+        after: UUID | None = NOT_YET
+        while after is not None:
+            with wrapped():
+                row = self._connection.execute(
+                    self._queries["rewrite_sessions"], {**given, "after": after, "most": SESSIONS}
+                ).fetchone()
+            after, looked_at, rewritten = row or (None, 0, 0)
+            if looked_at:
+                yield looked_at, rewritten
+
+
+@contextlib.contextmanager
+def rewriter(dsn: str, version: str) -> Iterator[Rewriter]:
+    """Open a connection for writing. Raises StoreUnavailable, StoreMisconfigured."""
+    with wrapped():
+        connection = _connect(dsn)
+    with contextlib.closing(connection):
+        yield Rewriter(connection, version)
+
+
+def remember_policy(
+    connection: psycopg.Connection, version: str, settings: Mapping[str, Any], in_force: bool = False
+) -> None:
+    """Store a policy under its version; `in_force` where live traffic is judged by it from now on."""
+    given = {"version": version, "settings": Jsonb(dict(settings)), "in_force": in_force}
+    connection.execute(queries.load("recorded")["remember_policy"], given)
+
+
+def _connect(dsn: str) -> psycopg.Connection:
+    options = {"connect_timeout": 5, "application_name": "asgi-analytics cli"}
+    return psycopg.connect(dsn, autocommit=True, **options)  # type: ignore[arg-type]
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,72 @@
+-- Recorded hits read again in the order of their time, and what becomes of them under another policy.
+
+-- name: recorded_hits
+-- Refusals in observe mode are known from decisions only: the app answered, and the row tells how.
+SELECT hits.id, hits.time, extract(epoch FROM hits.time)::float8 AS seconds, hits.clock, hits.fingerprint, hits.network,
+    hits.session_id, hits.method, hits.path, hits.route, hits.status, hits.first_byte_us, hits.page_view,
+    coalesce(hits.from_inside, false) AS from_inside, coalesce(hits.outdated, false) AS outdated, hits.outcome,
+    coalesce(decisions.refused, hits.outcome = 'refused') AS refused, hits.score, hits.level, hits.bot_class,
+    hits.crawler, hits.policy
+FROM analytics.hits
+LEFT JOIN analytics.decisions ON decisions.id = hits.decision_id
+WHERE hits.time >= %(since)s::timestamptz AND hits.time < %(until)s::timestamptz
+    AND (%(site)s::text IS NULL OR hits.site = %(site)s::text)
+ORDER BY hits.time, hits.id
+
+-- name: count_recorded
+SELECT count(*) FROM analytics.hits
+WHERE time >= %(since)s::timestamptz AND time < %(until)s::timestamptz
+    AND (%(site)s::text IS NULL OR site = %(site)s::text)
+
+-- name: policy_in_force
+-- That of the site's newest hit, unless that was reclassified since; else the one that a writer started with last.
+SELECT version, settings FROM analytics.policies
+WHERE in_force_at IS NOT NULL
+ORDER BY version IS NOT DISTINCT FROM (
+    SELECT policy FROM analytics.hits
+    WHERE policy IS NOT NULL AND (%(site)s::text IS NULL OR site = %(site)s::text) ORDER BY time DESC LIMIT 1
+) DESC, in_force_at DESC, version
+LIMIT 1
+
+-- name: remember_policy
+INSERT INTO analytics.policies AS kept (version, settings, in_force_at)
+VALUES (%(version)s::text, %(settings)s::jsonb, CASE WHEN %(in_force)s::boolean THEN now() END)
+ON CONFLICT (version) DO UPDATE SET in_force_at = coalesce(excluded.in_force_at, kept.in_force_at)
+
+-- name: create_judged
+CREATE TEMP TABLE IF NOT EXISTS judged (
+    id uuid NOT NULL, time timestamptz NOT NULL, score smallint NOT NULL, level smallint NOT NULL, bot_class text
+) ON COMMIT DELETE ROWS
+
+-- name: rewrite_hits
+UPDATE analytics.hits
+SET score = judged.score, level = judged.level, bot_class = judged.bot_class, policy = %(version)s::text
+FROM judged
+WHERE hits.id = judged.id AND hits.time = judged.time
+    AND hits.time >= %(first)s::timestamptz AND hits.time <= %(last)s::timestamptz
+
+-- name: rewrite_sessions
+-- A batch of sessions in the order of their ids; returns the last one, none when there are no more.
+WITH batch AS (
+    SELECT id, started_at FROM analytics.sessions
+    WHERE id > %(after)s::uuid AND last_seen_at >= %(since)s::timestamptz AND started_at < %(until)s::timestamptz
+        AND policy IS DISTINCT FROM %(version)s::text AND (%(site)s::text IS NULL OR site = %(site)s::text)
+    ORDER BY id LIMIT %(most)s::integer
+), found AS (
+    SELECT batch.id, judged.score, judged.level, judged.bot_class
+    FROM batch
+    LEFT JOIN LATERAL (
+        SELECT max(hits.score) AS score, max(hits.level) AS level, max(hits.bot_class) AS bot_class
+        FROM analytics.hits
+        WHERE hits.session_id = batch.id AND hits.time >= batch.started_at - interval '1 day'
+            AND hits.time < %(until)s::timestamptz + interval '1 day'
+        HAVING bool_and(hits.policy IS NOT DISTINCT FROM %(version)s::text)
+    ) AS judged ON true
+), rewritten AS (
+    UPDATE analytics.sessions
+    SET score = found.score, level = found.level, bot_class = found.bot_class, policy = %(version)s::text
+    FROM found WHERE sessions.id = found.id AND found.score IS NOT NULL
+    RETURNING 1
+)
+SELECT (SELECT id FROM batch ORDER BY id DESC LIMIT 1) AS last, (SELECT count(*) FROM batch) AS looked_at,
+    (SELECT count(*) FROM rewritten) AS rewritten

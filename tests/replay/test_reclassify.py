@@ -1,0 +1,122 @@
+"""reclassify writes what the policy finds, says which version did, and can be stopped and taken up again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from asgi_analytics import cli
+from asgi_analytics.policy import canonical, version
+from asgi_analytics.replay import rewriting
+from asgi_analytics.settings import Settings
+from asgi_analytics.store.recorded import Rewriter
+from tests.drive import rows
+from tests.replay.live import LIMITS, PERIOD, record
+from tests.replay.test_what_if import remember
+
+HARSH = ("--points", "high_request_count=80", "--thresholds", "high_request_count=20")
+
+
+def reclassify(dsn: str, *options: str) -> int:
+    return cli.main(["reclassify", "--dsn", dsn, *PERIOD, *options])
+
+
+def harsh() -> Settings:
+    return Settings.build(
+        limits=LIMITS, signal_points={"high_request_count": 80}, signal_thresholds={"high_request_count": 20}
+    )
+
+
+def hits(dsn: str) -> list[dict[str, Any]]:
+    return rows(dsn, "SELECT id, score, level, policy, outcome FROM analytics.hits ORDER BY id")
+
+
+@pytest.fixture
+def recorded(dsn: str) -> str:
+    record(dsn, rounds=40)
+    remember(dsn, limits=LIMITS)
+    return dsn
+
+
+def test_nothing_is_written_without_yes(recorded: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = hits(recorded)
+    assert reclassify(recorded, *HARSH) == 0
+    assert "Written     nothing: this was a dry run, --yes writes" in capsys.readouterr().out
+    assert hits(recorded) == before
+    assert rows(recorded, "SELECT version FROM analytics.policies") == [
+        {"version": version(Settings.build(limits=LIMITS))}
+    ]
+
+
+def test_rows_get_the_verdicts_of_the_policy_and_its_version(recorded: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {row["id"]: row for row in hits(recorded)}
+    assert reclassify(recorded, *HARSH, "--yes") == 0
+    assert f"Written     {len(before):,} hits and 11 sessions" in capsys.readouterr().out
+    after = hits(recorded)
+    assert {row["policy"] for row in after} == {version(harsh())}
+    assert any(row["score"] >= 80 > before[row["id"]]["score"] for row in after)
+    assert [row["outcome"] for row in after] == [before[row["id"]]["outcome"] for row in after]
+    stored = rows(recorded, "SELECT settings, in_force_at FROM analytics.policies ORDER BY in_force_at NULLS LAST")
+    assert stored[1] == {"settings": canonical(harsh()), "in_force_at": None}
+
+
+def test_sessions_get_the_highest_of_their_hits(recorded: str) -> None:
+    assert reclassify(recorded, *HARSH, "--yes") == 0
+    differing = """SELECT count(*) FROM analytics.sessions JOIN (
+        SELECT session_id, max(score) AS score, max(level) AS level FROM analytics.hits GROUP BY session_id
+    ) AS found ON found.session_id = sessions.id
+    WHERE (sessions.score, sessions.level) <> (found.score, found.level) OR sessions.policy IS NULL"""
+    assert rows(recorded, differing) == [{"count": 0}]
+
+
+def test_a_run_that_was_stopped_is_taken_up_and_comes_to_the_same(
+    recorded: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rewriting, "BATCH", 50)
+    whole = Rewriter.hits
+    written: list[int] = []
+
+    def stop_after_three(self: Rewriter, batch: Any) -> int:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(whole(self, batch))
+        return written[-1]
+
+    monkeypatch.setattr(Rewriter, "hits", stop_after_three)
+    assert reclassify(recorded, *HARSH, "--yes") == cli.INTERRUPTED
+    assert len([row for row in hits(recorded) if row["policy"] == version(harsh())]) == 150
+    monkeypatch.setattr(Rewriter, "hits", whole)
+    assert reclassify(recorded, *HARSH, "--yes") == 0
+    assert "150 of them of this version already" in capsys.readouterr().out
+    resumed = hits(recorded)
+    with psycopg.connect(recorded) as connection:
+        connection.execute("UPDATE analytics.hits SET policy = NULL")
+    assert reclassify(recorded, *HARSH, "--yes") == 0
+    assert hits(recorded) == resumed
+
+
+def test_a_session_that_began_before_the_period_stays(recorded: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows(recorded, "SELECT max(time) AS last FROM analytics.hits")
+    assert reclassify(recorded, *HARSH, "--since", row["last"].isoformat(), "--yes") == 0
+    assert "which have hits of other versions" in capsys.readouterr().out
+    live, ours = version(Settings.build(limits=LIMITS)), version(harsh())
+    assert rows(recorded, "SELECT DISTINCT policy FROM analytics.sessions") == [{"policy": live}]
+    assert len([row for row in hits(recorded) if row["policy"] == ours]) == 1
+
+
+def test_the_live_policy_changes_nothing_but_the_version(recorded: str) -> None:
+    before = hits(recorded)
+    assert reclassify(recorded, "--yes") == 0
+    live = version(Settings.build(limits=LIMITS))
+    assert hits(recorded) == [{**row, "policy": live} for row in before]
+
+
+def test_a_crawlers_class_is_what_todays_list_says_of_its_name(recorded: str) -> None:
+    with psycopg.connect(recorded) as connection:
+        connection.execute("UPDATE analytics.hits SET crawler = 'Googlebot', bot_class = 'seo', policy = 'older'")
+        connection.execute("UPDATE analytics.sessions SET policy = 'older'")
+    assert reclassify(recorded, "--yes") == 0
+    assert rows(recorded, "SELECT DISTINCT bot_class FROM analytics.hits") == [{"bot_class": "search-engine"}]
+    assert rows(recorded, "SELECT DISTINCT bot_class FROM analytics.sessions") == [{"bot_class": "search-engine"}]

@@ -1,0 +1,253 @@
+"""`asgi-analytics replay`, as people run it: real files, the real command, its output and its exit status."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import pty
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_analytics import cli
+from asgi_analytics.replay import source
+from tests.replay.lines import CHROME, combined, scraper
+
+OLD = CHROME.replace("130", "85")
+
+
+def write(path: Path, *lines: str, newline: str = "\n") -> str:
+    path.write_bytes("".join(line + newline for line in lines).encode("utf-8", "surrogateescape"))
+    return str(path)
+
+
+def replay(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert cli.main(["replay", *arguments, "--export", "json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "asgi_analytics", "replay", *arguments]
+    return subprocess.run(command, input=given, capture_output=True, timeout=60, check=False)
+
+
+def test_a_log_is_judged_as_if_we_had_been_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people = [combined(n * 20, f"/shop/{n % 7}", "192.0.2.1", referer="https://shop.example/") for n in range(20)]
+    bot = [combined(n * 60, "/", "192.0.2.2", agent="Mozilla/5.0 (compatible; Googlebot/2.1)") for n in range(5)]
+    path = write(tmp_path / "access.log", *people, *bot, *scraper(200))
+    assert cli.main(["replay", path]) == 0
+    report = capsys.readouterr().out
+    assert "225 read (combined), 225 judged" in report
+    assert "else shop.example, as most Referers say" in report
+    found = replay(capsys, path)
+    classes = {name: one["actors"] for name, one in found["classes"].items()}
+    assert classes == {"human": 1, "search-engine": 1, "behavioural bot": 1}
+    worst = found["actors"][0]
+    assert (worst["actor"], worst["level"], worst["class"]) == ("203.0.113.9", "blocked", "behavioural bot")
+    assert worst["refused"] > 50
+    assert "page loads" in worst["reasons"]
+    assert found["routes"][0] == {
+        "route": "/catalogue/{}", "requests": 200, "page_loads": 200 - worst["refused"], "errors": 0,
+        "refused": worst["refused"],
+    }  # fmt: skip
+
+
+def test_refused_requests_are_no_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [combined(n * 0.1, f"/missing/{n}", status=404) for n in range(100)]
+    found = replay(capsys, write(tmp_path / "access.log", *lines), "--limits", "10/minute")
+    (actor,) = found["actors"]
+    assert (actor["requests"], actor["errors"], actor["refused"]) == (100, 10, 90)
+    assert (actor["level"], actor["first_refused_request"], actor["violated"]) == ("normal", 11, "minute:90")
+
+
+def test_policy_options_change_what_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "access.log", *(combined(n * 30, f"/{n}", agent=OLD) for n in range(3)))
+    assert replay(capsys, path)["actors"][0]["score"] == 10
+    assert replay(capsys, path, "--points", "outdated_browser=60")["actors"][0]["class"] == "behavioural bot"
+    both = ("--points", "outdated_browser=60", "--bot-score", "70")
+    assert replay(capsys, path, *both)["actors"][0]["class"] == "human"
+    shorter = replay(capsys, path, "--thresholds", "high_request_count=1", "--network-limits", "2/day")
+    assert (shorter["actors"][0]["score"], shorter["actors"][0]["refused"]) == (40, 1)
+
+
+def test_all_kinds_of_input_give_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = scraper(60)
+    plain = write(tmp_path / "plain.log", *lines)
+    dos = write(tmp_path / "dos.log", *lines, newline="\r\n")
+    packed, halves = tmp_path / "log.gz", tmp_path / "two members"
+    whole = Path(plain).read_bytes()
+    packed.write_bytes(gzip.compress(whole))
+    halves.write_bytes(gzip.compress(whole[:3000]) + gzip.compress(whole[3000:]) + bytes(512))
+    expected = replay(capsys, plain)
+    assert all(replay(capsys, str(path)) == expected for path in (dos, packed, halves))
+    for given in (whole, packed.read_bytes(), whole.removesuffix(b"\n")):
+        assert json.loads(run("-", "--export", "json", given=given).stdout) == expected
+
+
+def test_a_gzip_file_that_ends_early_is_read_as_far_as_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = random.Random(1)
+    lines = [combined(n, f"/{draw.randbytes(30).hex()}") for n in range(5000)]
+    packed = gzip.compress("\n".join(lines).encode())
+    (tmp_path / "cut.gz").write_bytes(packed[: len(packed) // 2])
+    found = replay(capsys, str(tmp_path / "cut.gz"))
+    assert 2000 < found["lines"]["read"] < 3000
+    assert found["lines"]["junk"] <= 1
+    assert "cut.gz ends early: the compressed data is cut off" in found["notes"][0]
+    (tmp_path / "bad.gz").write_bytes(packed[:2000] + b"garbage" * 10 + packed[2000:])
+    assert cli.main(["replay", str(tmp_path / "bad.gz")]) in (0, 1)
+    assert "bad.gz ends early" in capsys.readouterr().out
+
+
+def test_files_in_any_order_are_replayed_by_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = scraper(90)
+    expected = replay(capsys, write(tmp_path / "all", *lines))
+    rotated = [write(tmp_path / f"log.{n}", *lines[30 * n : 30 * n + 30]) for n in (2, 0, 1)]
+    assert replay(capsys, *rotated) == expected
+    # Two hosts behind one balancer: their times interleave.
+    hosts = [write(tmp_path / f"host.{n}", *lines[n::2]) for n in (1, 0)]
+    assert replay(capsys, *hosts)["actors"] == expected["actors"]
+
+
+def test_late_lines_are_counted_and_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [combined(n, f"/{n}") for n in range(100)]
+    random.Random(2).shuffle(lines)
+    found = replay(capsys, write(tmp_path / "access.log", *lines))
+    assert found["lines"]["judged"] == 100
+    assert 0 < found["lines"]["late"] < 100
+    assert found["period"][1] == "2026-03-01T12:01:39+00:00"
+
+
+def test_junk_is_counted_sampled_and_cannot_act_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    junk = ["\x1b[2Jcleared", "nothing", "", "\udcff\udcfe", combined().replace("Mar", "Foo")]
+    path = write(tmp_path / "access.log", combined(agent="\x1b]0;title\x07", target="/\x1b[31m"), *junk)
+    assert cli.main(["replay", path]) == 0
+    report = capsys.readouterr().out
+    assert "1 judged, 4 junk" in report
+    assert "Junk: \\x1b[2Jcleared" in report
+    assert "\\x1b]0;title" in report
+    assert "\x1b" not in report
+    assert "\x07" not in report
+
+
+def test_a_very_long_line_is_junk_and_its_neighbours_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "x" * (3 * source.LONGEST_LINE)
+    path = write(tmp_path / "access.log", combined(), long, combined(1), combined(2, "/" + "y" * 100_000))
+    found = replay(capsys, path)
+    assert (found["lines"]["judged"], found["lines"]["junk"]) == (3, 1)
+
+
+def test_a_csv_file_holds_no_formula(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agents = ["=cmd|'/C calc'!A0", "+1", "-2+3", "@SUM(A1)", "\tx", 'a "quoted", one', "\x1b[1m"]
+    lines = [combined(n, agent=agent.replace('"', r"\"")) for n, agent in enumerate(agents)]
+    path, out = write(tmp_path / "access.log", *lines), tmp_path / "out.csv"
+    assert cli.main(["replay", path, "--export", "csv", "-o", str(out)]) == 0
+    assert "Classes" in capsys.readouterr().out
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert {row["user_agent"] for row in rows} == {
+        "'=cmd|'/C calc'!A0", "'+1", "'-2+3", "'@SUM(A1)", "'\\tx", 'a "quoted", one', "\\x1b[1m",
+    }  # fmt: skip
+    assert all(not cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
+
+
+def test_a_period_leaves_out_what_is_not_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "access.log", *(combined(n * 60, f"/{n}") for n in range(10)))
+    found = replay(capsys, path, "--since", "2026-03-01T12:03", "--until", "2026-03-01T14:05+02:00")
+    assert (found["lines"]["judged"], found["lines"]["outside_period"]) == (2, 8)
+
+
+def test_addresses_behind_a_trusted_proxy_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [combined(n, address="10.0.0.1", more=f' "203.0.113.{n}"') for n in range(5)]
+    path = write(tmp_path / "access.log", *lines)
+    assert len(replay(capsys, path)["actors"]) == 1
+    found = replay(capsys, path, "--trusted-proxies", "10.0.0.0/8")
+    assert sorted(one["actor"] for one in found["actors"]) == [f"203.0.113.{n}" for n in range(5)]
+
+
+def test_host_names_in_place_of_addresses_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [combined(n, address=name) for n, name in enumerate(("a.example", "b.example", "a.example"))]
+    found = replay(capsys, write(tmp_path / "access.log", *lines))
+    assert [(one["actor"], one["requests"]) for one in found["actors"]] == [("a.example", 2), ("b.example", 1)]
+
+
+def test_an_ipv6_network_has_one_outer_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [combined(n * 0.01, address=f"2001:db8::{n:x}", agent=f"{CHROME} {n}") for n in range(500)]
+    found = replay(capsys, write(tmp_path / "access.log", *lines), "--network-limits", "100/minute")
+    assert found["lines"]["judged"] == 500
+    assert sum(one["refused"] for one in found["actors"]) == 400
+
+
+def test_errors_that_the_site_links_itself_are_no_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [combined(n, f"/gone/{n}", status=404, referer="https://shop.example/list") for n in range(60)]
+    path = write(tmp_path / "access.log", *lines)
+    assert replay(capsys, path, "--host", "shop.example")["actors"][0]["level"] == "normal"
+    assert replay(capsys, path, "--host", "other.example")["actors"][0]["level"] != "normal"
+
+
+def test_requests_that_no_app_would_see_are_set_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        combined(),
+        combined().replace("GET / HTTP/1.1", r"\x16\x03\x01"),
+        combined().replace("GET / HTTP/1.1", "-"),
+    ]
+    found = replay(capsys, write(tmp_path / "access.log", *lines))
+    assert (found["lines"]["judged"], found["lines"]["malformed"], found["lines"]["junk"]) == (1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("missing.log",), "missing.log cannot be read: No such file or directory."),
+        (("{log}", "--output", "x"), "--output is where --export csv or json goes"),
+        (("{log}", "--format", "json"), "is of a known format"),
+        (("{log}", "--limits", "x"), "Option limits='x' is not allowed"),
+        (("{log}", "--export", "csv", "-o", "/nowhere/x"), "/nowhere/x cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    log = write(tmp_path / "access.log", combined())
+    assert cli.main(["replay", *(one.format(log=log) for one in arguments)]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_an_empty_log_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["replay", write(tmp_path / "empty.log")]) == 1
+    assert "No line of" in capsys.readouterr().err
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "access.log", *scraper(50))
+    assert run(path).stderr == b""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "asgi_analytics", "replay", path]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=60, check=False)
+    os.close(theirs)
+    drawn = os.read(ours, 65536)
+    os.close(ours)
+    assert done.returncode == 0
+    assert b"] 100%" in drawn
+    assert drawn.endswith(b"\r\x1b[K")
+
+
+def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "access.log", *(combined(n, address=f"10.0.{n % 250}.{n // 250}") for n in range(20_000)))
+    command = f"{sys.executable} -m asgi_analytics replay {path} --export json | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, timeout=60, check=False)
+    assert done.stderr == b""
