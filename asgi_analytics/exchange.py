@@ -73,6 +73,7 @@ def _decide(
         decision.exempt = True
     if decision.refused or decision.previous_level is not None:
         decision.id = uuid7(time_ns)
+        decision.findings = visitor.actor.signals
         decision.inputs = inputs_of_admission(visitor.actor, visitor.network, decision, engine.policy, now)
         engine.state.level_changed(visitor)
     return decision

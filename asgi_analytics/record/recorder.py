@@ -12,7 +12,7 @@ from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
 from ..model import Hit, Visitor
 from ..policy import version
-from ..protocols import DECISION, HIT
+from ..protocols import DECISION, HIT, ClaimStatus
 from ..settings import Settings
 from . import encoding
 from .encoding import FROM_INSIDE, NO_REFERRAL, NULL
@@ -145,7 +145,8 @@ class Recorder:
 
     def _segment(self, visitor: Visitor) -> bytes:
         session = visitor.session.id if visitor.identity.tracked else None
-        verified = None if visitor.verification is None else str(visitor.verification.status)
+        claim = visitor.verification
+        verified = None if claim is None or claim.status == ClaimStatus.UNCLAIMED else str(claim.status)
         return encoding.uuid(session) + encoding.visitor(
             visitor.identity, self._settings.site, verified, self._policy_version
         )
