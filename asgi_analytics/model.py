@@ -172,7 +172,7 @@ class Finding:
     text: str
 
 
-@dataclass
+@dataclass(init=False)
 class Decision:
     """What the second stage found for one request. Most requests need the first three: the rest stays on the class."""
 
@@ -188,6 +188,22 @@ class Decision:
     exempt: bool = False  # an allowance or a verified search crawler: quotas hold, behaviour is not judged
     inputs: dict[str, Any] | None = None  # of a refusal or level change, see decide.explain
     findings: tuple[Finding, ...] = ()  # the signals that raised the level
+
+    def __init__(
+        self,
+        level: ThrottleLevel = ThrottleLevel.NORMAL,
+        score: int = 0,
+        quotas: tuple[int, ...] = (),
+        **more: Any,  # the other fields
+    ) -> None:
+        self.level = level
+        self.score = score
+        self.quotas = quotas
+        if more:
+            unknown = more.keys() - self.__dataclass_fields__.keys()
+            if unknown:
+                raise TypeError(f"Decision has no {', '.join(sorted(unknown))}")
+            self.__dict__.update(more)
 
     @property
     def remaining(self) -> tuple[int, ...]:

@@ -178,7 +178,9 @@ def _refuse_blocked(visitor: Actor, policy: Policy, previous: ThrottleLevel | No
     state = visitor.throttle
     seconds = _rest(visitor, policy, now)
     quotas = (0, seconds) * len(policy.quotas)
-    decision = Decision(BLOCKED, visitor.score, quotas, True, seconds, ("throttle",), state.reasons)
+    decision = Decision(
+        BLOCKED, visitor.score, quotas, refused=True, retry_after=seconds, violated=("throttle",), reasons=state.reasons
+    )
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision
@@ -208,7 +210,13 @@ def _refuse_quota(
         reasons.extend(visitor.throttle.reasons)
     remaining = [max(0, left + 1) for left in units]  # nothing was charged
     decision = Decision(
-        level, visitor.score, _paired(remaining, resets), True, max(waits), tuple(violated), tuple(reasons)
+        level,
+        visitor.score,
+        _paired(remaining, resets),
+        refused=True,
+        retry_after=max(waits),
+        violated=tuple(violated),
+        reasons=tuple(reasons),
     )
     if previous is not None:
         _tell_cool_down(decision, previous, policy)

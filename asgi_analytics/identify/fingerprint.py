@@ -24,7 +24,7 @@ class Fingerprinter:
         self._emergency = emergency
         self._emergency_used = False
         self._keys: Mapping[str, bytes] = {}
-        self._day = -1
+        self.day = -1
         self._current = blake2b()
         self._before: list[blake2b] = []
         self.provisional = True
@@ -34,7 +34,7 @@ class Fingerprinter:
         keys = {salt.period: salt.key for salt in salts}
         if keys != self._keys:
             self._keys = keys
-            self._day = -1  # the next request turns to them
+            self.day = -1  # the next request turns to them
 
     def fingerprint(self, message: bytes, time_ns: int) -> bytes:
         """Return the 16 bytes of a message under the salt of the day (UTC)."""
@@ -46,7 +46,7 @@ class Fingerprinter:
     def turn(self, time_ns: int) -> bool:
         """Go over to the salt of the day; tell whether that changed it."""
         day = time_ns // DAY_NS
-        if day == self._day:
+        if day == self.day:
             return False
         self._turn(day)
         return True
@@ -73,7 +73,7 @@ class Fingerprinter:
             self._before.append(self._keyed(self._emergency))
         self._emergency_used = self._emergency_used or key is None
         self.provisional = key is None
-        self._day = day
+        self.day = day
 
     def _keyed(self, key: bytes) -> blake2b:
         return blake2b(self._site + b"\0", digest_size=16, key=key, person=b"fingerprint")

@@ -29,13 +29,13 @@ def clean_path(path: str) -> str:
 
 def is_navigation(method: str, headers: Headers) -> bool:
     """Tell whether a browser asks for a page to show, rather than for a part of one (Fetch Metadata, section 2.1)."""
-    if method != "GET":
-        return False
+    return method == "GET" and _shows(headers)
+
+
+def _shows(headers: Headers) -> bool:
     destination = headers.get(b"sec-fetch-dest")
     if destination is not None:
-        return destination == b"document" and (
-            b"sec-purpose" not in headers or b"prefetch" not in headers[b"sec-purpose"]
-        )
+        return destination == b"document" and b"prefetch" not in headers.get(b"sec-purpose", b"")
     return b"x-requested-with" not in headers and b"hx-request" not in headers
 
 
@@ -46,13 +46,13 @@ def is_page(headers: Headers, status: object, names: Headers) -> bool:
     """
     if status == 304:
         asked = headers.get(b"sec-fetch-dest") == b"document" or b"text/html" in headers.get(b"accept", b"")
-        return asked and is_navigation("GET", headers)
+        return asked and _shows(headers)
     content_type = names.get(b"content-type")
     if content_type is None:  # ASGI asks for lower-case names; not all apps listen
         content_type = next((value for name, value in names.items() if name.lower() == b"content-type"), b"")
     if not content_type.startswith(b"text/html") and not _HTML.match(content_type):
         return False
-    return isinstance(status, int) and 200 <= status < 300 and is_navigation("GET", headers)
+    return type(status) is int and 200 <= status < 300 and _shows(headers)
 
 
 def is_shared(names: Headers) -> bool:

@@ -11,10 +11,10 @@ from ..protocols import Locator
 from ..settings import Privacy, Settings
 from .client import ClientAddress, network_of, shorten
 from .cookie import Ticket, VisitorCookie
-from .fingerprint import Fingerprinter, message
+from .fingerprint import DAY_NS, Fingerprinter, message
 from .language import read_language
 from .request import is_navigation, wants_quiet
-from .session import begin, goes_on
+from .session import LONGEST, begin
 
 MOST_UNRETURNED = 5  # cookies given to a fingerprint that drops them
 MOST_SEEN = 2048  # bytes of headers that are remembered of a visitor
@@ -76,7 +76,8 @@ class Identifier:
             get(b"sec-gpc"),
             get(b"dnt"),
         )
-        if self._fingerprinter.turn(time_ns):
+        if time_ns // DAY_NS != self._fingerprinter.day:
+            self._fingerprinter.turn(time_ns)
             self._recent.clear()
         visitor = self._recent.get(seen)
         if visitor is None or not visitor.known:
@@ -85,7 +86,8 @@ class Identifier:
             visitor = self._by_cookie(self._cookie, visitor, scope, headers, now, time_ns)
         visitor.seen = True
         session = visitor.session
-        if session.ordinal and goes_on(session, now, self._timeout):
+        # session.goes_on, written out
+        if now - session.last_seen_at <= self._timeout and now - session.started_at < LONGEST and session.ordinal:
             session.last_seen_at = now
             return visitor, False
         visitor.segment = None

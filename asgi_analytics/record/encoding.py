@@ -133,7 +133,8 @@ _DECISION_COLUMNS = len(DECISION_COLUMNS)
 
 
 def hit_head(
-    hit_id: tuple[int, int],
+    high: int,
+    low: int,
     time_us: int,
     page_view: bool,
     duration_us: int,
@@ -146,18 +147,18 @@ def hit_head(
 ) -> bytes:
     """Encode the columns `id` to `clock`; `time_us` is wall time in microseconds since 1970.
 
-    `hit_id` is the two halves of a uuid. A status outside 100 to 599 is NULL.
+    `high` and `low` are the halves of the id, a uuid. A status outside 100 to 599 is NULL.
     """
-    if type(status) is int and 100 <= status <= 599 and first_byte_us is not None and 0 <= time_us < _LAST_US:
-        try:
+    try:
+        if 100 <= status <= 599 and 0 <= time_us < _LAST_US:
             return _HIT_HEAD.pack(
-                _COLUMNS, 16, *hit_id, 8, time_us - EPOCH_US, 1, page_view, 8, duration_us, 8, bytes_sent,
+                _COLUMNS, 16, high, low, 8, time_us - EPOCH_US, 1, page_view, 8, duration_us, 8, bytes_sent,
                 2, score, 2, level, 2, status, 8, first_byte_us, 8, clock,
             )  # fmt: skip
-        except struct.error:  # out of range: rare enough to pay for only then
-            pass
+    except (struct.error, TypeError):  # out of range or no number: rare enough to pay for only then
+        pass
     valid = status if isinstance(status, int) and 100 <= status <= 599 else None
-    start = struct.pack("!hiQQ", _COLUMNS, 16, *hit_id) + big(_timestamp(time_us)) + boolean(page_view)
+    start = struct.pack("!hiQQ", _COLUMNS, 16, high, low) + big(_timestamp(time_us)) + boolean(page_view)
     start += big(duration_us) + big(bytes_sent) + small(score) + small(level) + small(valid)
     return start + big(first_byte_us) + struct.pack("!id", 8, clock)
 

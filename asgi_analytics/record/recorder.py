@@ -80,9 +80,9 @@ class Recorder:
                 self.drop("privacy_signal")
                 return
             segment = visitor.segment = self._segment(visitor)
-        hit_id, time_us = uuid7_halves(time_ns), time_ns // 1000
+        (high, low), time_us = uuid7_halves(time_ns), time_ns // 1000
         head = encoding.hit_head(
-            hit_id, time_us, hit.page_view, hit.duration_us, hit.bytes_sent,
+            high, low, time_us, hit.page_view, hit.duration_us, hit.bytes_sent,
             decision.score, decision.level, status, hit.first_byte_us, hit.clock,
         )  # fmt: skip
         usual = hit.outcome == "complete" and hit.method == "GET" and not (hit.route or hit.query or hit.referral)
@@ -92,7 +92,7 @@ class Recorder:
         else:
             data = frame(HIT, head + FROM_INSIDE[hit.from_inside] + self._middle(hit) + segment)
             if decision.id is not None:
-                data += self._decision(hit, hit_id, time_us)
+                data += self._decision(hit, struct.pack("!QQ", high, low), time_us)
         self._append(data)
 
     def _middle(self, hit: Hit) -> bytes:
@@ -123,11 +123,11 @@ class Recorder:
         """Count a hit that is not stored."""
         self.counters.dropped[reason] += 1
 
-    def _decision(self, hit: Hit, hit_id: tuple[int, int], time_us: int) -> bytes:
+    def _decision(self, hit: Hit, hit_id: bytes, time_us: int) -> bytes:
         row = encoding.decision_row(
             hit.decision,
             hit.detail,
-            hit_id=struct.pack("!QQ", *hit_id),
+            hit_id=hit_id,
             time_us=time_us,
             enforced=self._enforced,
             site=self._settings.site,

@@ -67,10 +67,12 @@ def hit(
 ) -> bytes:
     """One row of analytics.hits in COPY binary format."""
     who = visitor if isinstance(visitor, Identity) else identity(visitor)
+    high, low = struct.unpack("!QQ", hit_id or uuid7(time_us * 1000))
     return b"".join(
         (
             encoding.hit_head(
-                struct.unpack("!QQ", hit_id or uuid7(time_us * 1000)),
+                high,
+                low,
                 time_us,
                 page_view,
                 duration_us,

@@ -142,7 +142,14 @@ def test_what_is_not_known_arrives_as_null(store: PostgresStore, dsn: str) -> No
 
 def test_each_column_of_a_decision_arrives_as_it_was_sent(store: PostgresStore, dsn: str) -> None:
     decision = Decision(
-        ThrottleLevel.SEVERE, 60, (), True, 30, ("minute",), ("too many",), ThrottleLevel.WARNING, b"d" * 16
+        ThrottleLevel.SEVERE,
+        60,
+        refused=True,
+        retry_after=30,
+        violated=("minute",),
+        reasons=("too many",),
+        previous_level=ThrottleLevel.WARNING,
+        id=b"d" * 16,
     )
     told = detail(decision, [FINDING], None, "v1")
     row = encoding.decision_row(
@@ -181,7 +188,7 @@ def test_a_text_becomes_one_that_postgres_takes(value: str, stored: str) -> None
 
 @pytest.mark.parametrize("status", [99, 600, 999, -1, 1 << 80, "200", None, 200.0, True, b"200"])
 def test_a_status_that_is_none_becomes_null(status: Any) -> None:
-    head = encoding.hit_head((1, 2), TIME_US, True, 3, 4, 5, 0, status, 5, 1.0)
+    head = encoding.hit_head(1, 2, TIME_US, True, 3, 4, 5, 0, status, 5, 1.0)
     assert head[:-12].endswith(encoding.NULL + encoding.big(5))
 
 
