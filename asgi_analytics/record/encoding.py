@@ -15,7 +15,7 @@ EPOCH_US = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 
 HIT_COLUMNS = (
     *("id", "time", "page_view", "duration_us", "bytes_sent", "score", "level"),
-    *("status", "first_byte_us", "clock", "from_inside", "close_code", "level_before", "decision_id"),
+    *("status", "first_byte_us", "clock", "from_inside", "exempt", "close_code", "level_before", "decision_id"),
     *("outcome", "method", "path", "route", "query"),
     *("channel", "source", "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "click_id"),
     "session_id",
@@ -126,7 +126,8 @@ def referral(value: Referral) -> bytes:
     )
 
 
-FROM_INSIDE = {None: NULL, True: boolean(True), False: boolean(False)}
+FROM_INSIDE = {value: (NULL if value is None else boolean(value)) + NULL for value in (None, True, False)}
+EXEMPT = {value: head[:-4] + boolean(True) for value, head in FROM_INSIDE.items()}  # `from_inside` and `exempt`
 NO_REFERRAL = referral(Referral())
 _COLUMNS = len(HIT_COLUMNS)
 _DECISION_COLUMNS = len(DECISION_COLUMNS)

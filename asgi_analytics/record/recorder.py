@@ -15,7 +15,7 @@ from ..policy import version
 from ..protocols import DECISION, HIT, ClaimStatus
 from ..settings import Settings
 from . import encoding
-from .encoding import FROM_INSIDE, NO_REFERRAL, NULL
+from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL
 from .journal import FileJournal, MemoryJournal
 from .segment import frame
 
@@ -85,12 +85,13 @@ class Recorder:
             high, low, time_us, hit.page_view, hit.duration_us, hit.bytes_sent,
             decision.score, decision.level, status, hit.first_byte_us, hit.clock,
         )  # fmt: skip
+        inside = (EXEMPT if decision.exempt else FROM_INSIDE)[hit.from_inside]
         usual = hit.outcome == "complete" and hit.method == "GET" and not (hit.route or hit.query or hit.referral)
         if usual and decision.id is None and hit.close_code is None:
             plain = self._plain.get(hit.path) or self._remembered(hit)
-            data = frame(HIT, head + FROM_INSIDE[hit.from_inside] + plain + segment)
+            data = frame(HIT, head + inside + plain + segment)
         else:
-            data = frame(HIT, head + FROM_INSIDE[hit.from_inside] + self._middle(hit) + segment)
+            data = frame(HIT, head + inside + self._middle(hit) + segment)
             if decision.id is not None:
                 data += self._decision(hit, struct.pack("!QQ", high, low), time_us)
         self._append(data)

@@ -17,7 +17,9 @@ from .tally import BEHAVIOURAL, HUMAN, SILENT
 MOST_ACTORS = 500_000  # then those that neither policy refused are forgotten
 MOST_ROUTES = 10_000
 OTHERS = "(other routes)"
-KINDS = ("likely humans", "declared crawlers", "behavioural bots", "without page loads")
+PEOPLE, VERIFIED, DECLARED = "likely humans", "verified crawlers", "other declared crawlers"
+BOTS, NO_PAGES = "behavioural bots", "without page loads"
+KINDS = (PEOPLE, VERIFIED, DECLARED, BOTS, NO_PAGES)
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +29,7 @@ class Actor:
     fingerprint: UUID
     bot_class: str | None = None
     crawler: str | None = None
+    verified: bool = False
     requests: int = 0
     pages: int = 0
     score: int = 0  # the highest recorded
@@ -39,15 +42,15 @@ class Actor:
     def kind(self, bot_score: int) -> str:
         """Return one of KINDS, by what was recorded: the definition of the view human_sessions."""
         if self.bot_class:
-            return KINDS[1]
+            return VERIFIED if self.verified else DECLARED
         if self.score >= bot_score or self.level_then >= 3:
-            return KINDS[2]
-        return KINDS[0] if self.pages else KINDS[3]
+            return BOTS
+        return PEOPLE if self.pages else NO_PAGES
 
     def label(self, bot_score: int) -> str:
         """Return the class in the words of `replay`."""
         kind = self.kind(bot_score)
-        return self.bot_class or {KINDS[0]: HUMAN, KINDS[2]: BEHAVIOURAL}.get(kind, SILENT)
+        return self.bot_class or {PEOPLE: HUMAN, BOTS: BEHAVIOURAL}.get(kind, SILENT)
 
 
 @dataclass(slots=True, eq=False)
@@ -123,6 +126,7 @@ class Difference:
         actor.requests += 1
         actor.pages += hit.page_view
         actor.bot_class, actor.crawler = hit.bot_class, hit.crawler
+        actor.verified = actor.verified or hit.verified
         actor.score, actor.level_then = max(actor.score, hit.score), max(actor.level_then, hit.level)
         actor.level_now = max(actor.level_now, verdict.level)
         actor.then += hit.refused

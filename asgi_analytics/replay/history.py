@@ -68,11 +68,12 @@ class History:
         for hit in hits:
             now = self._clock(hit)
             yield from self._answer(now)
-            if hit.fingerprint is None or hit.network is None:
+            if hit.fingerprint is None or hit.network is None or hit.banned:
                 yield Verdict(hit, False, hit.refused, hit.score, hit.level)
                 continue
             visitor = self._visitor(hit, hit.fingerprint.bytes, hit.network.bytes, now)
             decision = self._pipeline.admit(visitor, now)
+            decision.exempt = hit.exempt
             if decision.refused or hit.first_byte_us is None or hit.method == "WEBSOCKET":
                 yield _verdict(hit, decision)  # no answer of the app to learn from
             else:

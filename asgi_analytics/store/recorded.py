@@ -46,6 +46,9 @@ class RecordedHit(NamedTuple):  # made for every row of a period
     bot_class: str | None
     crawler: str | None
     policy: str | None
+    exempt: bool  # behaviour was not judged
+    banned: bool  # refused by a ruling: no policy changes that
+    verified: bool  # the crawler's claim was checked and holds
 
 
 class Judged(NamedTuple):

@@ -77,6 +77,7 @@ HIT: dict[str, Any] = {
     "provisional": True,
     "clock": 12.5,
     "from_inside": True,
+    "exempt": True,
     "outdated": True,
     "operator": "Example",
     "purpose": "search",
@@ -106,7 +107,7 @@ def full_hit() -> bytes:
         HIT["path"], visitor=WHO, session=HIT["session_id"], time_us=TIME_US, hit_id=HIT["id"], page_view=True,
         duration_us=1 << 40, bytes_sent=(1 << 40) + 1, score=55, level=2, level_before=1, close_code=1001,
         decision_id=HIT["decision_id"], status=404, first_byte_us=77, outcome="aborted", method="PROPFIND",
-        route="/{name}", query="a=b&c", referral=REFERRAL, site="shop", clock=12.5, from_inside=True,
+        route="/{name}", query="a=b&c", referral=REFERRAL, site="shop", clock=12.5, from_inside=True, exempt=True,
         verified="pending", policy="0123456789ab",
     )  # fmt: skip
 
