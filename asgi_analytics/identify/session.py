@@ -14,6 +14,11 @@ def goes_on(session: Session, now: float, timeout: float) -> bool:
     return now - session.last_seen_at <= timeout and now - session.started_at < LONGEST
 
 
+def none_yet(now: float) -> Session:
+    """Return what a new visitor has before its first session begins: ordinal 0."""
+    return Session(b"", now, now, 0)
+
+
 def begin(fingerprint: bytes, now: float, wall_s: float, timeout: float, ordinal: int = 1) -> Session:
     """Begin a session; all workers that see its beginning within the same time-out period give it the same id.
 

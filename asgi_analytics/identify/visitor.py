@@ -14,7 +14,7 @@ from .cookie import Ticket, VisitorCookie
 from .fingerprint import DAY_NS, Fingerprinter, message
 from .language import read_language
 from .request import is_navigation, wants_quiet
-from .session import LONGEST, begin
+from .session import LONGEST, begin, none_yet
 
 MOST_UNRETURNED = 5  # cookies given to a fingerprint that drops them
 MOST_SEEN = 2048  # bytes of headers that are remembered of a visitor
@@ -149,10 +149,7 @@ class Identifier:
             tracked=not quiet,
             provisional=self._fingerprinter.provisional,
         )
-        # Ordinal 0: no session yet; the caller begins the first.
-        visitor = Visitor(
-            identity, begin(fingerprint, now, 0.0, 1.0, 0), self._new_actor(agent), self._known.network(network)
-        )
+        visitor = Visitor(identity, none_yet(now), self._new_actor(agent), self._known.network(network))
         self._known.add(visitor)
         return visitor
 
@@ -210,7 +207,7 @@ class Identifier:
 
     def _twin(self, fingerprint: bytes, alike: Visitor, actor: Actor, now: float) -> Visitor:
         identity = _with(alike.identity, fingerprint, alike.identity.network, False)
-        visitor = Visitor(identity, begin(fingerprint, now, 0.0, 1.0, 0), actor, alike.network)
+        visitor = Visitor(identity, none_yet(now), actor, alike.network)
         self._known.add(visitor)
         return visitor
 

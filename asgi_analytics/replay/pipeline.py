@@ -12,7 +12,7 @@ from hashlib import blake2b
 from ..decide.policy import Policy
 from ..decide.verdict import Site, admit, begin_session, count_session, judge, new_actor, new_network
 from ..identify.fingerprint import Fingerprinter
-from ..identify.session import begin, goes_on
+from ..identify.session import begin, goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
 from ..identify.visitor import Identifier
 from ..model import Agent, Decision, Identity, Place, Visitor
@@ -80,7 +80,7 @@ class Pipeline:
         visitor = self.state.get(fingerprint)
         if visitor is None:
             identity = Identity(fingerprint, network, _NOWHERE, Agent(outdated=outdated))
-            session = begin(fingerprint, now, 0.0, 1.0, 0)
+            session = none_yet(now)
             visitor = Visitor(identity, session, new_actor(self._quotas, outdated), self.state.network(network))
             self.state.add(visitor)
         elif visitor.identity.network != network:  # a cookie that travels
