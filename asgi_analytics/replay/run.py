@@ -32,7 +32,7 @@ class Period:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Nothing here refers to itself; looking for garbage among millions of living actors would take most of the time."""
+    """Nothing here refers to itself, and a look for garbage among millions of living actors takes long."""
     was_on = gc.isenabled()
     gc.disable()
     try:
