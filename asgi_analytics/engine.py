@@ -15,7 +15,7 @@ from . import embedded
 from .clock import SystemClock, random_bytes
 from .decide.policy import Policy
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
-from .decide.verdict import Site, adopt_level, charge, new_actor, new_network
+from .decide.verdict import Site, adopt_level, charge, new_actor, new_network, program_of
 from .embedded import EmbeddedPostgres
 from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
 from .identify.client import network_of
@@ -95,7 +95,7 @@ class Engine:
             fingerprinter,
             _agents().read,
             self.locator,
-            lambda agent: new_actor(quotas, agent.outdated),
+            lambda agent: new_actor(quotas, agent.outdated, program_of(agent)),
             self.rulings.follow,
         )
         self._dsn = dsn

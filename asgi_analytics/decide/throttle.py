@@ -1,18 +1,24 @@
 """Throttle levels: up by one on new evidence, down by one for every cool-down that passes.
 
 Each change spends the evidence of that moment. To climb again a visitor has to give more of it: a score above the spent
-one or a further high request count, a further minute of hurried page loads, a further run of errors.
+one or a further high request count, a further minute of hurried page loads, a further run of errors, of sensitive
+paths, of refused credentials or of different items of data.
 """
 
 from __future__ import annotations
 
 from ..model import Actor, Throttle, ThrottleLevel
-from .behaviour import MINUTE
+from .behaviour import FIVE_MINUTES, MINUTE, TEN_MINUTES
+from .conduct import CRAWLER, ITEM_SHARE
 from .window import estimate
 
 PAGE_LOADS_PER_MINUTE = 30.0  # a person's, above
+CRAWLER_PAGE_LOADS = 60.0  # of a program that says its own name, above
 ERROR_RATE = 0.5  # above
 ERROR_REQUESTS = 20  # above
+PROBES = 5  # weights of sensitive paths, above
+TRIES = 20  # credentials refused within ten minutes, above
+ITEMS = 100  # different ones within five minutes, above
 LEVELS = tuple(ThrottleLevel)
 BLOCKED = ThrottleLevel.BLOCKED
 
@@ -33,6 +39,7 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
         visitor.score < bot_score
         and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE
         and facts.errors - throttle.spent_errors <= ERROR_RATE * ERROR_REQUESTS
+        and facts.traces is None
     ):
         return ()
     if throttle.level == BLOCKED:
@@ -41,15 +48,45 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
     score, loads = visitor.score, (facts.page_loads - throttle.spent_page_loads) / facts.people
     if score >= bot_score and (score > throttle.spent_score or loads >= further_loads):
         reasons = (f"a score of {score} (limit {bot_score})",)
-    hurried = (facts.hurried - throttle.spent_hurried) / facts.people
-    if hurried > PAGE_LOADS_PER_MINUTE:
+    hurried, most = (facts.hurried - throttle.spent_hurried) / facts.people, pace_limit(visitor)
+    if hurried > most:
         pace = min(hurried, estimate(facts.minute, MINUTE, now) / facts.people)
-        if pace > PAGE_LOADS_PER_MINUTE:
-            reasons += (f"{pace:.0f} page loads in the last minute (limit {PAGE_LOADS_PER_MINUTE:g})",)
+        if pace > most:
+            reasons += (f"{pace:.0f} page loads in the last minute (limit {most:g})",)
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
     if requests > ERROR_REQUESTS and errors > ERROR_RATE * requests:
         reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
+    return reasons + conduct(visitor, now) if facts.traces is not None else reasons
+
+
+def pace_limit(visitor: Actor) -> float:
+    """Return the page loads per minute and person above which the level rises."""
+    return CRAWLER_PAGE_LOADS if visitor.program == CRAWLER else PAGE_LOADS_PER_MINUTE
+
+
+def conduct(visitor: Actor, now: float) -> tuple[str, ...]:
+    """Return a sentence for each criterion met by what is no page load."""
+    throttle, traces = visitor.throttle, visitor.behaviour.traces
+    if traces is None:
+        return ()
+    reasons: tuple[str, ...] = ()
+    probes = traces.probes - throttle.spent_probes
+    if probes > PROBES:
+        reasons = (f"sensitive paths asked for in vain, weighing {probes} (limit {PROBES})",)
+    tries = min(traces.tries - throttle.spent_tries, estimate(traces.ten_minutes, TEN_MINUTES, now))
+    most = try_limit(visitor)
+    if tries > most:
+        reasons += (f"{tries:.0f} credentials refused within ten minutes (limit {most})",)
+    items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
+    if items > ITEMS and traces.items >= ITEM_SHARE * traces.calls:
+        reasons += (f"{items:.0f} different items of data within five minutes (limit {ITEMS})",)
     return reasons
+
+
+def try_limit(visitor: Actor) -> int:
+    """Return the refused credentials above which the level rises: none for one of many who try a route."""
+    traces = visitor.behaviour.traces
+    return 0 if traces is not None and traces.blind_tries > 1 else TRIES
 
 
 def quiet_steps(visitor: Actor, bot_score: int) -> int:
@@ -57,7 +94,7 @@ def quiet_steps(visitor: Actor, bot_score: int) -> int:
     if visitor.score >= bot_score:
         return 0
     facts = visitor.behaviour
-    return max(0, int(PAGE_LOADS_PER_MINUTE * facts.people) - (facts.hurried - visitor.throttle.spent_hurried))
+    return max(0, int(pace_limit(visitor) * facts.people) - (facts.hurried - visitor.throttle.spent_hurried))
 
 
 def escalate(visitor: Actor, reasons: tuple[str, ...], now: float) -> None:
@@ -107,3 +144,9 @@ def spend(visitor: Actor) -> None:
     throttle.spent_hurried = facts.hurried
     throttle.spent_requests = facts.requests
     throttle.spent_errors = facts.errors
+    traces = facts.traces
+    if traces is not None:
+        throttle.spent_probes, throttle.spent_tries = traces.probes, traces.tries
+        throttle.spent_items = traces.items
+    else:
+        throttle.spent_probes = throttle.spent_tries = throttle.spent_items = 0

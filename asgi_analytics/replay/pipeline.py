@@ -10,7 +10,7 @@ from functools import cache
 from hashlib import blake2b
 
 from ..decide.policy import Policy
-from ..decide.verdict import Site, admit, begin_session, count_session, judge, new_actor, new_network
+from ..decide.verdict import Site, admit, begin_session, count_session, judge, new_actor, new_network, program_of
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import begin, goes_on
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
@@ -50,7 +50,7 @@ class Pipeline:
             fingerprinter,
             agents().read,
             _Nowhere(),
-            lambda agent: new_actor(quotas, agent.outdated),
+            lambda agent: new_actor(quotas, agent.outdated, program_of(agent)),
         )
         self._quotas = quotas
         self._same_networks: dict[bytes, bytes] = {}  # today's name of a network → the one it is kept under
