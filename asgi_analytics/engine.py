@@ -176,6 +176,7 @@ class Engine:
         found = self.verifier.status(agent, address, scope, headers, time_ns / 1e9)
         if visitor.verification is None or visitor.verification.status != found.status:
             visitor.segment = None
+            visitor.actor.behaviour.quiet_until = -1
         visitor.verification = found
         verified = found.status == ClaimStatus.VERIFIED and found.operator == agent.operator
         return verified and agent.purpose == "search"

@@ -117,6 +117,9 @@ class Claims(NamedTuple):
     network: int = 0  # a number of the client network
 
 
+_NO_CLAIMS = Claims()
+
+
 @dataclass(slots=True)
 class Traces:
     """Running facts that most visitors have none of: made with the first error or API answer."""
@@ -198,7 +201,7 @@ class Actor:
     signals: tuple[Finding, ...] = ()
     outdated: bool = False  # Agent.outdated of this visitor
     program: int = 0  # 0: claims to be a browser; else decide.verdict.CRAWLER or TOOL
-    claims: Claims = Claims()
+    claims: Claims = _NO_CLAIMS
     loaded: bool = False  # a page, in an earlier session
     starts: int = 0  # sessions begun
     started_at: float = 0.0  # of the last one

@@ -114,7 +114,7 @@ CONDUCT_SIGNALS = (
     _signal(
         "distributed_stuffing",
         distributed_stuffing,
-        "{value:.0f} credentials refused to somebody who never loaded a page, on a route that many try (limit {limit:g})",
+        "{value:.0f} credentials refused to who never loaded a page, on a route that many try (limit {limit:g})",
     ),
     _signal(
         "distinct_items_per_minute",

@@ -21,6 +21,7 @@ from .probes import is_odd, probe_weight
 
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 512
 MAX_POOLS = 512
+MOST_WITNESSED = 3  # tries of one visitor that tell of an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
 
 
@@ -73,7 +74,8 @@ def _try(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> boo
         if len(site.routes) >= MAX_ROUTES:
             site.routes.pop(next(iter(site.routes)), None)
         route = site.routes[number] = Route()
-    window.charge(route.failed, TEN_MINUTES, now)
+    if traces.tries <= MOST_WITNESSED:
+        window.charge(route.failed, TEN_MINUTES, now)
     if not route.is_attacked(now):
         traces.blind_tries = min(traces.blind_tries, 1)
     return True

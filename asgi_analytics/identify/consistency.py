@@ -24,15 +24,15 @@ _FIREFOX = re.compile(r"\bGecko/\d{8} Firefox/(\d{1,5})\.", re.ASCII)
 _SAFARI = re.compile(r"\bVersion/(\d{1,5})\.[\d.]* (?:Mobile/\w+ )?Safari/", re.ASCII)
 _BRAND = re.compile(rb'"Chromium"; ?v="(\d{1,5})"')
 _HOSTING = re.compile(
-    r"\b(?:amazon|aws|google cloud|microsoft azure|digitalocean|hetzner|ovh|linode|akamai connected|vultr|choopa|contabo"
-    r"|leaseweb|m247|scaleway|online sas|alibaba|tencent|oracle cloud|ionos|hostinger|namecheap|gcore|datacamp|colocrossing"
-    r"|hostwinds|psychz|quadranet|cloud|hosting|hosted|data ?cent(?:er|re)|dedicated|colo(?:cation)?|vps|servers?)\b",
+    r"\b(?:amazon|aws|digitalocean|hetzner|ovh|linode|akamai connected|vultr|choopa|contabo|leaseweb|m247|scaleway"
+    r"|online sas|alibaba|tencent|ionos|hostinger|namecheap|gcore|datacamp|colocrossing|hostwinds|psychz|quadranet"
+    r"|(?:google|oracle|ibm) cloud|azure|hosting|hosted|data ?cent(?:er|re)|dedicated|colo(?:cation)?|vps|servers?)\b",
     re.IGNORECASE,
 )
-# Google Cloud, AWS, Azure, DigitalOcean, Hetzner, OVH, Linode, Vultr, Contabo, Leaseweb, M247, Scaleway, Alibaba,
+# Google Cloud, AWS, DigitalOcean, Hetzner, OVH, Linode, Vultr, Contabo, Leaseweb, M247, Scaleway, Alibaba,
 # Tencent, Oracle: by number, for files that name the company only.
 _HOSTING_ASN = frozenset(
-    (396982, 16509, 14618, 8075, 14061, 24940, 16276, 63949, 20473, 51167, 60781, 9009, 12876, 45102, 132203, 31898)
+    (396982, 16509, 14618, 14061, 24940, 16276, 63949, 20473, 51167, 60781, 9009, 12876, 45102, 132203, 31898)
 )
 
 

@@ -118,6 +118,7 @@ _MODEL = re.compile(
     r"Mozilla/5\.0 \((?>[^()]*?Android)(?>(?:[^()B]|B(?!uild/)|\([^()]*\))*)(?:Build/[^;)]*|(?=\)))", re.ASCII
 )
 _CONTACT = re.compile(r"(?:.*[;(] *)?([A-Za-z][\w .-]{0,60}?)(?:/[\w.+-]*)?[;:,() ]{0,4}+\+?https?://")
+_LIKE = re.compile(r"\blike [\w-]*(?:bot|-google)\b", re.ASCII | re.IGNORECASE)  # whom it resembles, not who it is
 _VERSION = re.compile(r"[ /]?v?(\d[\w.]*)", re.ASCII)
 _EDGES = " -/+;:,()"
 
@@ -141,7 +142,7 @@ class CrawlerList:
     def find(self, text: str) -> tuple[str, str] | None:
         """Return class and name of the crawler that `text` declares, None for a browser. Raises nothing."""
         # A phone's model or build may be called like a crawler ("Butterfly"); neither declares one.
-        match = self._extractor.extract(_MODEL.sub("", text, 1))
+        match = self._extractor.extract(_LIKE.sub("", _MODEL.sub("", text, 1)))
         if match is not None:
             return match.family, _name(match.major or "")
         # A contact address is a crawler's custom; toolbars of old browsers left bare ones in a Mozilla header.
