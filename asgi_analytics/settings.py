@@ -62,7 +62,7 @@ SIGNAL_THRESHOLDS: Mapping[str, float] = {
     "probing": 1,
     "credential_stuffing": 20,
     "distributed_stuffing": 1,
-    "distinct_items_per_minute": 20,
+    "distinct_items_per_minute": 30,
     "many_pages_by_a_tool": 50,
     "inconsistent_headers": 0,
     "agent_rotation": 10,

@@ -8,7 +8,7 @@ import re
 _SECRETS = re.compile(
     r"/\.(?:env|git|svn|hg|aws|ssh|htpasswd|htaccess|ds_store|vscode|npmrc|docker|kube|bash_history)"
     r"|/(?:eval-stdin|shell|phpinfo|info|wlwmanifest|adminer|setup-config|c99|r57|alfa|filemanager)\.(?:php|xml)\b"
-    r"|/(?:wp-config|config|backup|dump|db|database|site|www)\.(?:php\.\w+|sql|zip|tar|tar\.gz|rar|bak|7z)\b"
+    r"|/(?:wp-config|config|backup|dump|db|database|site|www)\.(?:php\.\w+|sql|zip|tar|tar\.gz|rar|bak|7z)$"
     r"|/(?:cgi-bin|boaform|hnap1|_ignition|telescope/requests|actuator/(?:env|heapdump)|solr/admin|manager/html)"
     r"|/(?:wp-content/plugins|wp-includes|vendor/phpunit|etc/passwd|proc/self|jenkins/login|owa/auth|autodiscover)"
     r"|/(?:credentials|id_rsa|web\.config|appsettings\.json|docker-compose\.ya?ml)\b",
@@ -17,7 +17,7 @@ _SECRETS = re.compile(
 # People who look after sites type these now and then: two of them are needed.
 _DOORS = re.compile(
     r"/(?:wp-login\.php|wp-admin|wp-json|xmlrpc\.php|phpmyadmin|pma\b|myadmin|administrator|admin\.php|server-status"
-    r"|console\b|graphql\b|swagger|api-docs|remote/login|actuator|config\.json|test\.php|login\.php|index\.php)",
+    r"|console\b|graphql\b|swagger|api-docs|remote/login|actuator|config\.json|test\.php)",
     re.IGNORECASE,
 )
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))

@@ -18,7 +18,7 @@ ERROR_RATE = 0.5  # above
 ERROR_REQUESTS = 20  # above
 PROBES = 5  # weights of sensitive paths, above
 TRIES = 20  # credentials refused within ten minutes, above
-ITEMS = 100  # different ones within five minutes, above
+ITEMS = 150  # different ones within five minutes, above; a third of it for each further level
 LEVELS = tuple(ThrottleLevel)
 BLOCKED = ThrottleLevel.BLOCKED
 
@@ -78,8 +78,9 @@ def conduct(visitor: Actor, now: float) -> tuple[str, ...]:
     if tries > most:
         reasons += (f"{tries:.0f} credentials refused within ten minutes (limit {most})",)
     items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
-    if items > ITEMS and traces.items >= ITEM_SHARE * traces.calls:
-        reasons += (f"{items:.0f} different items of data within five minutes (limit {ITEMS})",)
+    few = ITEMS // 3 if throttle.level else ITEMS
+    if items > few and traces.items >= ITEM_SHARE * traces.calls:
+        reasons += (f"{items:.0f} different items of data within five minutes (limit {few})",)
     return reasons
 
 

@@ -45,6 +45,7 @@ class RecordedHit(NamedTuple):  # made for every row of a period
     level: int
     bot_class: str | None
     crawler: str | None
+    browser: str | None
     policy: str | None
 
 

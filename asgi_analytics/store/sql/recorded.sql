@@ -6,7 +6,7 @@ SELECT hits.id, hits.time, extract(epoch FROM hits.time)::float8 AS seconds, hit
     hits.session_id, hits.method, hits.path, hits.route, hits.status, hits.first_byte_us, hits.page_view,
     coalesce(hits.from_inside, false) AS from_inside, coalesce(hits.outdated, false) AS outdated, hits.outcome,
     coalesce(decisions.refused, hits.outcome = 'refused') AS refused, hits.score, hits.level, hits.bot_class,
-    hits.crawler, hits.policy
+    hits.crawler, hits.browser, hits.policy
 FROM analytics.hits
 LEFT JOIN analytics.decisions ON decisions.id = hits.decision_id
 WHERE hits.time >= %(since)s::timestamptz AND hits.time < %(until)s::timestamptz
