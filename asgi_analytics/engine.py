@@ -56,7 +56,11 @@ def resolve_dsn(dsn: str | None) -> str | None:
 
 # A third of a second to make, and alike for all apps of one process.
 _countries = cache(CountryTable.load)
-_agents = cache(AgentReader)
+
+
+@cache
+def _agents() -> AgentReader:
+    return AgentReader(today=SystemClock().time_ns() / 1e9)
 
 
 class Engine:

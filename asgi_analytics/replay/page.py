@@ -62,7 +62,7 @@ def delivers_page(status: int, content_type: str, page_shaped: bool) -> bool:
 
 
 def delivers_data(content_type: str, path: str) -> bool:
-    """Tell whether the answer to a GET is data: JSON, XML, CSV; without a Content-Type, what is below a folder "api"."""
+    """Tell whether the answer to a GET is data: JSON, XML, CSV; without a Content-Type, what is below "api"."""
     return content_type.lower().startswith(_DATA) if content_type else "/api/" in path
 
 
