@@ -179,6 +179,7 @@ class Throttle:
     level: ThrottleLevel = ThrottleLevel.NORMAL
     changed_at: float = -inf  # monotonic seconds of the last change; minus infinity: never
     reasons: tuple[str, ...] = ()  # sentences: what raised the level last
+    was_blocked: bool = False  # since it was last Normal
     spent_score: int = 0
     spent_page_loads: int = 0
     spent_hurried: int = 0

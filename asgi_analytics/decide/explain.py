@@ -17,7 +17,7 @@ from ..settings import Quota
 from .behaviour import MINUTE
 from .policy import Policy
 from .signals import SIGNALS
-from .throttle import BLOCKED, ERROR_RATE, ERROR_REQUESTS, LEVELS, conduct, effective_limit, pace_limit
+from .throttle import BLOCKED, ERROR_RATE, ERROR_REQUESTS, LEVELS, conduct, effective_limit, pace_limit, relapse
 from .window import estimate, wait
 
 Inputs = dict[str, Any]  # JSON values only
@@ -68,7 +68,7 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
         "bot_score": policy.bot_score,
         "spent_score": state.spent_score,
         "page_loads": facts.page_loads - state.spent_page_loads,
-        "further_loads": policy.further_loads,
+        "further_loads": policy.further_loads / relapse(visitor),
         "people": facts.people,
         "hurried": facts.hurried - state.spent_hurried,
         "pace": round(estimate(facts.minute, MINUTE, now), 6),

@@ -16,6 +16,7 @@ PAGE_LOADS_PER_MINUTE = 30.0  # a person's, above
 CRAWLER_PAGE_LOADS = 60.0  # of a program that says its own name, above
 ERROR_RATE = 0.5  # above
 ERROR_REQUESTS = 20  # above
+RELAPSE = 4.0  # who was Blocked and goes on needs that part of the page loads to be Blocked again
 PROBES = 5  # weights of sensitive paths, above
 TRIES = 20  # credentials refused within ten minutes, above
 ITEMS = 150  # different ones within five minutes, above; a third of it for each further level
@@ -37,7 +38,7 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
     # The way of nearly all page loads: too little of everything.
     if (
         visitor.score < bot_score
-        and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE
+        and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE / RELAPSE
         and facts.errors - throttle.spent_errors <= ERROR_RATE * ERROR_REQUESTS
         and facts.traces is None
     ):
@@ -46,7 +47,7 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
         return ()
     reasons: tuple[str, ...] = ()
     score, loads = visitor.score, (facts.page_loads - throttle.spent_page_loads) / facts.people
-    if score >= bot_score and (score > throttle.spent_score or loads >= further_loads):
+    if score >= bot_score and (score > throttle.spent_score or loads >= further_loads / relapse(visitor)):
         reasons = (f"a score of {score} (limit {bot_score})",)
     hurried, most = (facts.hurried - throttle.spent_hurried) / facts.people, pace_limit(visitor)
     if hurried > most:
@@ -61,7 +62,12 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
 
 def pace_limit(visitor: Actor) -> float:
     """Return the page loads per minute and person above which the level rises."""
-    return CRAWLER_PAGE_LOADS if visitor.program == CRAWLER else PAGE_LOADS_PER_MINUTE
+    return (CRAWLER_PAGE_LOADS if visitor.program == CRAWLER else PAGE_LOADS_PER_MINUTE) / relapse(visitor)
+
+
+def relapse(visitor: Actor) -> float:
+    """Return by how much less evidence is enough: until the level is Normal again after it was Blocked."""
+    return RELAPSE if visitor.throttle.was_blocked else 1.0
 
 
 def conduct(visitor: Actor, now: float) -> tuple[str, ...]:
@@ -102,6 +108,7 @@ def escalate(visitor: Actor, reasons: tuple[str, ...], now: float) -> None:
     """Raise the level by one, for these reasons, and spend the evidence."""
     throttle = visitor.throttle
     throttle.level = LEVELS[min(throttle.level + 1, BLOCKED)]
+    throttle.was_blocked = throttle.was_blocked or throttle.level == BLOCKED
     throttle.changed_at = now
     throttle.reasons = reasons
     spend(visitor)
@@ -116,6 +123,7 @@ def cool_down(visitor: Actor, cooldown: float, now: float) -> None:
     if not steps or not throttle.level:
         return
     throttle.level = LEVELS[max(throttle.level - steps, 0)]
+    throttle.was_blocked = throttle.was_blocked and throttle.level > ThrottleLevel.NORMAL
     throttle.changed_at += steps * cooldown
     spend(visitor)
 
