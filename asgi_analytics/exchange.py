@@ -10,7 +10,7 @@ from anyio import to_thread
 from .clock import uuid7
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
-from .decide.verdict import accept, admit, begin_session, count_session, is_due, join, judge
+from .decide.verdict import accept, admit, begin_session, count_session, join, judge
 from .engine import Engine
 from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral
@@ -219,7 +219,7 @@ class Exchange(Hit):
         decision, visitor, engine = self.decision, self.visitor, self._engine
         self.from_inside = inner = is_inner(self._headers)
         before, actor = decision.previous_level, visitor.actor
-        if page and not is_due(actor):
+        if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # nothing that is read here could matter
             judge(actor, status, page, self.path, inner, engine.site, engine.policy, decision, now)
         else:
             judge(

@@ -93,7 +93,7 @@ def conduct(visitor: Actor, now: float) -> tuple[str, ...]:
 def try_limit(visitor: Actor) -> int:
     """Return the refused credentials above which the level rises: none for one of many who try a route."""
     traces = visitor.behaviour.traces
-    return 0 if traces is not None and traces.blind_tries > 1 else TRIES
+    return 0 if traces is not None and traces.blind_tries > 1 else int(TRIES / relapse(visitor))
 
 
 def quiet_steps(visitor: Actor, bot_score: int) -> int:

@@ -168,8 +168,8 @@ def judge(
     """Take in how the app answers, before its headers leave, and bring `decision` up to date with the new level.
 
     `page`: a page was delivered; `inner`: a page of this site linked it; `attempt`: as for traces.meet_failure;
-    `claims` and `network` may be left out where a page load is not due for a full judgement (`is_due`). A refused
-    request teaches nothing, not even in observe mode, so that observing shows what enforcing would do.
+    `claims` and `network` may be left out where a page load is not due for a full judgement (Behaviour.quiet_until).
+    A refused request teaches nothing, not even in observe mode, so that observing shows what enforcing would do.
     """
     if decision.refused:
         return
@@ -210,12 +210,6 @@ def accept(visitor: Actor, data: bool, path: str, site: Site, policy: Policy, de
         # The fifth part of what would tell: most who ask for data never come this far.
         if traces is not None and traces.items - visitor.throttle.spent_items > throttle.ITEMS // 5:
             _weigh(visitor, site, policy, decision, now)
-
-
-def is_due(visitor: Actor) -> bool:
-    """Tell whether the next page load is to be judged in full."""
-    facts = visitor.behaviour
-    return facts.steps >= facts.quiet_until
 
 
 def _weigh(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
