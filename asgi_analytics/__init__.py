@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .decide.signal import Signal
 from .errors import (
     AnalyticsError,
     ConfigurationError,
@@ -31,6 +32,7 @@ __all__ = [
     "MigrationError",
     "Place",
     "Privacy",
+    "Signal",
     "StoreError",
     "ThrottleLevel",
 ]

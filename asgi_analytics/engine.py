@@ -15,7 +15,7 @@ from . import embedded
 from .clock import SystemClock, random_bytes
 from .decide.policy import Policy
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
-from .decide.verdict import Site, adopt_level, charge, new_actor, new_network
+from .decide.verdict import Site, adopt_level, charge, new_actor, new_network, program_of
 from .embedded import EmbeddedPostgres
 from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
 from .identify.client import network_of
@@ -56,7 +56,11 @@ def resolve_dsn(dsn: str | None) -> str | None:
 
 # A third of a second to make, and alike for all apps of one process.
 _countries = cache(CountryTable.load)
-_agents = cache(AgentReader)
+
+
+@cache
+def _agents() -> AgentReader:
+    return AgentReader(today=SystemClock().time_ns() / 1e9)
 
 
 class Engine:
@@ -95,7 +99,7 @@ class Engine:
             fingerprinter,
             _agents().read,
             self.locator,
-            lambda agent: new_actor(quotas, agent.outdated),
+            lambda agent: new_actor(quotas, agent.outdated, program_of(agent)),
             self.rulings.follow,
         )
         self._dsn = dsn
@@ -176,6 +180,7 @@ class Engine:
         found = self.verifier.status(agent, address, scope, headers, time_ns / 1e9)
         if visitor.verification is None or visitor.verification.status != found.status:
             visitor.segment = None
+            visitor.actor.behaviour.quiet_until = -1
         visitor.verification = found
         verified = found.status == ClaimStatus.VERIFIED and found.operator == agent.operator
         return verified and agent.purpose == "search"

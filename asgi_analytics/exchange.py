@@ -10,11 +10,13 @@ from anyio import to_thread
 from .clock import uuid7
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
-from .decide.verdict import admit, begin_session, count_session, judge
+from .decide.verdict import accept, admit, begin_session, count_session, join, judge
 from .engine import Engine
+from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral
-from .identify.request import is_inner, is_page, is_shared, route_template
-from .model import Analytics, Decision, Hit, Referral, Visitor
+from .identify.request import is_data, is_inner, is_page, is_shared, route_template
+from .model import Analytics, Claims, Decision, Hit, Referral, Visitor
+from .protocols import ClaimStatus
 from .respond import CLOSED_STATUS, OURS, with_fields
 
 Scope = MutableMapping[str, Any]
@@ -36,6 +38,9 @@ def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchang
         visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
         if began:
             begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
+            if visitor.identity.agent.bot_class is None:
+                claims = _claims(visitor, scope, headers)
+                join(visitor.actor, visitor.network, claims, engine.site, engine.policy, now)
         if visitor.learnt is not None:
             engine.take_in(visitor, began, now, time_ns)
         decision = _decide(engine, visitor, scope, headers, now, time_ns)
@@ -77,6 +82,12 @@ def _decide(
         decision.inputs = inputs_of_admission(visitor.actor, visitor.network, decision, engine.policy, now)
         engine.state.level_changed(visitor)
     return decision
+
+
+def _claims(visitor: Visitor, scope: Scope, headers: Mapping[bytes, bytes]) -> Claims:
+    identity, found = visitor.identity, visitor.verification
+    is_false = found is not None and found.status == ClaimStatus.FALSE
+    return read_claims(scope, headers, identity.agent, identity.place, identity.network, is_false)
 
 
 def _with_findings(scope: Scope, findings: Analytics) -> Scope:
@@ -188,6 +199,9 @@ class Exchange(Hit):
             if page or (type(status) is int and status >= 400):
                 self.page_view = page
                 self._judge(status, page, now)
+            elif is_data(names) or (self.method == "POST" and engine.site.routes):
+                data = self.method != "POST"
+                self._accepted(data, now)
             elif not self.decision.refused:
                 self.visitor.actor.behaviour.requests += 1
             fields = engine.responder.fields(self.decision)
@@ -205,12 +219,32 @@ class Exchange(Hit):
     def _judge(self, status: int, page: bool, now: float) -> None:
         decision, visitor, engine = self.decision, self.visitor, self._engine
         self.from_inside = inner = is_inner(self._headers)
-        before = decision.previous_level
-        judge(visitor.actor, status, page, self.path, inner, engine.site, engine.policy, decision, now)
+        before, actor = decision.previous_level, visitor.actor
+        if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # nothing that is read here could matter
+            judge(actor, status, page, self.path, inner, engine.site, engine.policy, decision, now)
+        else:
+            judge(
+                actor, status, page, self.path, inner, engine.site, engine.policy, decision, now,
+                method=self.method,
+                attempt=None if page else tried(self.method, self._headers, status),
+                claims=_claims(visitor, self.scope, self._headers),
+                network=visitor.network,
+            )  # fmt: skip
         if decision.previous_level is not before:
-            if decision.id is None:
-                decision.id = uuid7(self.time_ns)
-            engine.state.level_changed(visitor)
+            self._tell_level()
+
+    def _accepted(self, data: bool, now: float) -> None:
+        engine, decision = self._engine, self.decision
+        before = decision.previous_level
+        accept(self.visitor.actor, data, self.path, engine.site, engine.policy, decision, now)
+        if decision.previous_level is not before:
+            self._tell_level()
+
+    def _tell_level(self) -> None:
+        decision = self.decision
+        if decision.id is None:
+            decision.id = uuid7(self.time_ns)
+        self._engine.state.level_changed(self.visitor)
 
     def _elapsed_us(self) -> int:
         return int((self._engine.monotonic() - self.clock) * 1e6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class ThrottleLevel(IntEnum):
@@ -105,6 +105,43 @@ class Window:
     previous: int = 0
 
 
+class Claims(NamedTuple):
+    """What a request says of who sent it, beyond its user agent: read when a visitor is judged in full."""
+
+    faults: tuple[str, ...] = ()  # what the browser it claims to be would not have sent like this
+    is_browser: bool = False  # claims to be one that is known to send Fetch Metadata
+    tells_origin: bool = False  # sends Sec-Fetch-Site
+    is_hosted: bool = False  # comes from a network of servers
+    false_claim: bool = False  # says that it is an operator's crawler, and is not
+    agent: int = 0  # a number of the user agent and the language
+    network: int = 0  # a number of the client network
+
+
+_NO_CLAIMS = Claims()
+
+
+@dataclass(slots=True)
+class Traces:
+    """Running facts that most visitors have none of: made with the first error or API answer."""
+
+    probes: int = 0  # weights of the distinct sensitive paths asked for in vain
+    probes_bitmap: int = 0
+    odd: int = 0  # requests of a method or a path that no browser sends
+    tries: int = 0  # credentials that were not accepted
+    blind_tries: int = 0  # of those, by somebody who never loaded a page
+    ten_minutes: Window = field(default_factory=Window)  # of tries
+    last_try: int = 0  # a number of what was tried
+    calls: int = 0  # answers with data, such as JSON
+    items: int = 0  # of those, of paths not asked before
+    items_bitmap: int = 0
+    five_minutes: Window = field(default_factory=Window)  # of items
+    agents: int = 0  # of a pool: distinct user agents
+    agents_bitmap: int = 0
+    seen_at: float = 0.0  # of a pool: monotonic seconds
+    networks: int = 0  # of a pool: distinct client networks
+    networks_bitmap: int = 0
+
+
 @dataclass(slots=True)
 class Behaviour:
     """Running facts of one session, each kept in O(1) per request."""
@@ -132,6 +169,7 @@ class Behaviour:
     errors_bitmap: int = 0
     raised: int = 0  # one bit per signal raised in this session
     quiet_until: int = -1  # steps: up to there, no page load can raise a signal or the level
+    traces: Traces | None = None
 
 
 @dataclass(slots=True)
@@ -141,11 +179,15 @@ class Throttle:
     level: ThrottleLevel = ThrottleLevel.NORMAL
     changed_at: float = -inf  # monotonic seconds of the last change; minus infinity: never
     reasons: tuple[str, ...] = ()  # sentences: what raised the level last
+    was_blocked: bool = False  # since it was last Normal
     spent_score: int = 0
     spent_page_loads: int = 0
     spent_hurried: int = 0
     spent_requests: int = 0
     spent_errors: int = 0
+    spent_probes: int = 0
+    spent_tries: int = 0
+    spent_items: int = 0
 
 
 @dataclass(slots=True)
@@ -159,6 +201,13 @@ class Actor:
     score: int = 0
     signals: tuple[Finding, ...] = ()
     outdated: bool = False  # Agent.outdated of this visitor
+    program: int = 0  # 0: claims to be a browser; else decide.verdict.CRAWLER or TOOL
+    claims: Claims = _NO_CLAIMS
+    loaded: bool = False  # a page, in an earlier session
+    starts: int = 0  # sessions begun
+    started_at: float = 0.0  # of the last one
+    start_gap_mean: float = 0.0  # seconds between sessions' beginnings
+    start_gap_variance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

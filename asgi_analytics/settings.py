@@ -18,7 +18,7 @@ Mode = Literal["enforce", "observe"]
 Durability = Literal["memory", "journal", "fsync"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# The documented points of the seven signals; 0 switches a signal off.
+# The documented points of the first seven signals, and those of the others; 0 switches a signal off.
 SIGNAL_POINTS: Mapping[str, int] = {
     "high_request_count": 30,
     "high_page_coverage": 25,
@@ -27,8 +27,26 @@ SIGNAL_POINTS: Mapping[str, int] = {
     "regular_timing": 15,
     "high_pages_per_minute": 15,
     "outdated_browser": 10,
+    "links_never_followed": 20,
+    "every_page_once": 15,
+    "periodic_cadence": 15,
+    "home_tab_watcher": 0,  # a tab that a person pinned does the same
+    "probing": 50,
+    "credential_stuffing": 50,
+    "distributed_stuffing": 50,
+    "distinct_items_per_minute": 50,
+    "many_pages_by_a_tool": 50,
+    "inconsistent_headers": 30,
+    "agent_rotation": 30,
+    "residential_proxy_rotation": 35,
+    "false_crawler_claim": 50,
+    "odd_method_or_path": 20,
+    "hosting_network": 10,
+    "no_javascript_events": 0,  # this and the next two need a beacon in the page
+    "ghost_session": 0,
+    "no_engagement_across_sessions": 0,
 }
-# The documented thresholds; sequential_navigation and outdated_browser: see README, "Signals".
+# The thresholds, of the first seven the documented ones; see README, "Signals and levels".
 SIGNAL_THRESHOLDS: Mapping[str, float] = {
     "high_request_count": 50,
     "high_page_coverage": 60.0,  # per cent
@@ -37,6 +55,24 @@ SIGNAL_THRESHOLDS: Mapping[str, float] = {
     "regular_timing": 0.1,  # coefficient of variation
     "high_pages_per_minute": 5.0,
     "outdated_browser": 0,
+    "links_never_followed": 30,
+    "every_page_once": 95.0,  # per cent
+    "periodic_cadence": 0.1,  # coefficient of variation
+    "home_tab_watcher": 0,
+    "probing": 1,
+    "credential_stuffing": 20,
+    "distributed_stuffing": 1,
+    "distinct_items_per_minute": 30,
+    "many_pages_by_a_tool": 50,
+    "inconsistent_headers": 0,
+    "agent_rotation": 10,
+    "residential_proxy_rotation": 10,
+    "false_crawler_claim": 0,
+    "odd_method_or_path": 0,
+    "hosting_network": 0,
+    "no_javascript_events": 0,
+    "ghost_session": 0,
+    "no_engagement_across_sessions": 0,
 }
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _QUOTA = re.compile(r"\s*(\d{1,15})\s*/\s*(?:(\d{1,6})\s*)?(second|minute|hour|day)s?\s*", re.IGNORECASE)
@@ -100,6 +136,7 @@ class Options(TypedDict, total=False):
     bot_score: int
     signal_points: Mapping[str, int]
     signal_thresholds: Mapping[str, float]
+    signals: Sequence[Any]
     site_pages: int
     session_timeout: float
     session_cookie: bool | str
@@ -144,6 +181,7 @@ class Settings:
     bot_score: int = 50
     signal_points: Mapping[str, int] = field(default_factory=lambda: dict(SIGNAL_POINTS))
     signal_thresholds: Mapping[str, float] = field(default_factory=lambda: dict(SIGNAL_THRESHOLDS))
+    signals: tuple[Any, ...] = ()  # of the site's own, each a Signal
     site_pages: int = 0  # 0: learned from what all visitors load
     session_timeout: float = 30 * 60.0
     session_cookie: str | None = None  # its name
@@ -281,6 +319,19 @@ def _table(defaults: Mapping[str, float], kind: type) -> Callable[[str, Any], di
     return check
 
 
+def _signals(name: str, value: Any) -> tuple[Any, ...]:
+    """The site's own signals; duck-typed, as what a signal is belongs to the stage that measures it."""
+    found = tuple(_listed(value))
+    codes = [getattr(one, "code", None) for one in found]
+    fit = all(
+        callable(getattr(one, "measure", None)) and isinstance(code, str)
+        for one, code in zip(found, codes, strict=True)
+    )
+    if not fit or len({*codes}) != len(codes) or not SIGNAL_POINTS.keys().isdisjoint(codes):
+        raise _wrong(name, value, "asgi_analytics.Signal objects, each with a code of its own")
+    return found
+
+
 def _cookie(name: str, value: Any) -> str | None:
     if value is False or value is None:
         return None
@@ -364,6 +415,7 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "bot_score": _number(int, 1, 1000, "points"),
     "signal_points": _table(SIGNAL_POINTS, int),
     "signal_thresholds": _table(SIGNAL_THRESHOLDS, float),
+    "signals": _signals,
     "site_pages": _number(int, 0, 10_000_000, "pages"),
     "session_timeout": _number(float, 60, 86400, "seconds"),
     "session_cookie": _cookie,

@@ -7,9 +7,10 @@ What counts decides that no human is flagged:
 - An error is a path answered 4xx that was not seen failing before, unless a page of this site links it: a broken
   deployment is not its readers' fault. 429 (ours, or a limiter's further in) and 5xx (the app's own fault) are none.
 - People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
-  comes from outside and then follows links, so a session holds at most as many people as it has entries and as it has
-  inner steps. The price: a program that forges alternating Referers buys itself up to MAX_PEOPLE times the slack in the
-  signals that are measured per person; its quotas, its timing and its order stay what they are.
+  comes from outside, then follows links, and among them they load the popular pages again. So a session holds at most
+  as many people as it has entries, as it has inner steps, and as it has thrice that many loads of pages known before.
+  The price: a program that forges Referers and draws its pages as people do is taken for several of them; its quotas,
+  its timing and its order stay what they are.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from math import log
 from typing import NamedTuple
 from zlib import crc32
 
-from ..model import Behaviour
+from ..model import Actor, Behaviour, Claims, Window
 from . import window
 
 MINUTE = 60.0  # seconds
@@ -33,6 +34,9 @@ MAX_PEOPLE = 50
 GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024
 ERROR_BITS = 512
+TEN_MINUTES = 600.0  # seconds
+LOADS_PER_PERSON = 3  # of pages known before
+MIN_WITNESSES = 20  # sessions that sent Fetch Metadata, until its absence means something
 MOST_PAGES_REMEMBERED = 2048
 
 # Linear counting (Whang and others, 1990): the distinct paths that so many set bits stand for; a full map counts as
@@ -42,11 +46,40 @@ _DIGITS = re.compile("[0-9]+")
 
 
 @dataclass(slots=True)
+class Route:
+    """What became of credentials that came to one route from visitors who never loaded a page, in ten minutes."""
+
+    failed: Window = field(default_factory=Window)
+    passed: Window = field(default_factory=Window)
+
+    def is_attacked(self, now: float) -> bool:
+        """Tell whether hardly any of many are right."""
+        failed = window.estimate(self.failed, TEN_MINUTES, now)
+        return failed > 30.0 and failed > 9.0 * window.estimate(self.passed, TEN_MINUTES, now)
+
+
+@dataclass(slots=True)
 class Site:
     """What all visitors of this process load: the crc32 of up to MAX_SITE_PAGES paths, and how many loads in all."""
 
     pages: set[int] = field(default_factory=set)
     loads: int = 0
+    witnesses: int = 0  # sessions of browsers that sent what they are known to send
+    faulty: int = 0  # and of those that did not
+    pools: dict[int, Actor] = field(default_factory=dict)  # by a number of user agent and language
+    routes: dict[int, Route] = field(default_factory=dict)  # by a number of the path
+
+    def knows_headers(self) -> bool:
+        """Tell whether Fetch Metadata reaches this site: a proxy may strip it, then its absence means nothing."""
+        return self.witnesses >= MIN_WITNESSES and self.witnesses * 20 > self.faulty
+
+    def witness(self, claims: Claims) -> None:
+        """Take in what the first page load of a session told."""
+        if claims.is_browser:
+            if claims.tells_origin:
+                self.witnesses += 1
+            else:
+                self.faulty += 1
 
     def size(self, own_loads: int) -> int:
         """Return the number of known pages; 0 while a visitor of `own_loads` page loads taught most of them himself."""
@@ -171,4 +204,6 @@ def _follow(facts: Behaviour, inner: bool) -> None:
     people = facts.people
     # One page load makes at most one more.
     if people < facts.entries and people < facts.inner_steps and people < MAX_PEOPLE:
-        facts.people = people + 1
+        again = facts.page_loads - DISTINCT_PAGES[facts.distinct_pages]
+        if LOADS_PER_PERSON * people <= again:
+            facts.people = people + 1

@@ -17,7 +17,7 @@ from ..settings import Quota
 from .behaviour import MINUTE
 from .policy import Policy
 from .signals import SIGNALS
-from .throttle import BLOCKED, ERROR_RATE, ERROR_REQUESTS, LEVELS, PAGE_LOADS_PER_MINUTE, effective_limit
+from .throttle import BLOCKED, ERROR_RATE, ERROR_REQUESTS, LEVELS, conduct, effective_limit, pace_limit, relapse
 from .window import estimate, wait
 
 Inputs = dict[str, Any]  # JSON values only
@@ -68,15 +68,16 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
         "bot_score": policy.bot_score,
         "spent_score": state.spent_score,
         "page_loads": facts.page_loads - state.spent_page_loads,
-        "further_loads": policy.further_loads,
+        "further_loads": policy.further_loads / relapse(visitor),
         "people": facts.people,
         "hurried": facts.hurried - state.spent_hurried,
         "pace": round(estimate(facts.minute, MINUTE, now), 6),
-        "pace_limit": PAGE_LOADS_PER_MINUTE,
+        "pace_limit": pace_limit(visitor),
         "requests": facts.requests - state.spent_requests,
         "errors": facts.errors - state.spent_errors,
         "error_rate": ERROR_RATE,
         "error_requests": ERROR_REQUESTS,
+        "conduct": list(conduct(visitor, now)),
     }
 
 
@@ -136,6 +137,8 @@ def _criteria(inputs: Mapping[str, Any], score: int) -> list[str]:
         met.append("pace")
     if inputs["requests"] > inputs["error_requests"] and inputs["errors"] > inputs["error_rate"] * inputs["requests"]:
         met.append("errors")
+    if inputs.get("conduct"):
+        met.append("conduct")
     return met
 
 
@@ -170,6 +173,8 @@ def _ways_to_keep_level(inputs: Mapping[str, Any], signals: Sequence[Mapping[str
     if "errors" in met:
         most = int(inputs["error_rate"] * inputs["requests"])
         yield f"at most {most} of the {inputs['requests']} requests answered with an error"
+    for sentence in inputs.get("conduct", ()):
+        yield f"less of: {sentence}"
 
 
 def _quiet(signal: Mapping[str, Any]) -> str:

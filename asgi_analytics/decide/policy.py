@@ -26,12 +26,13 @@ class Policy:
     bot_score: int
     further_loads: float  # page loads per person that make an unchanged score count again
     rules: tuple[signals.Rule, ...]
+    program_rules: tuple[signals.Rule, ...]  # of those that hold for what says that it is a program
     site_pages: int  # 0: learned
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
         """Derive the policy from checked settings."""
-        rules = signals.rules(settings.signal_points, settings.signal_thresholds)
+        rules = signals.rules(settings.signal_points, settings.signal_thresholds, settings.signals)
         return cls(
             quotas=settings.limits,
             network_quotas=settings.network_limits,
@@ -43,6 +44,7 @@ class Policy:
             bot_score=settings.bot_score,
             further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
             rules=rules,
+            program_rules=tuple(rule for rule in rules if not rule.signal.of_people),
             site_pages=settings.site_pages,
         )
 

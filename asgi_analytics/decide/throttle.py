@@ -1,18 +1,25 @@
 """Throttle levels: up by one on new evidence, down by one for every cool-down that passes.
 
 Each change spends the evidence of that moment. To climb again a visitor has to give more of it: a score above the spent
-one or a further high request count, a further minute of hurried page loads, a further run of errors.
+one or a further high request count, a further minute of hurried page loads, a further run of errors, of sensitive
+paths, of refused credentials or of different items of data.
 """
 
 from __future__ import annotations
 
 from ..model import Actor, Throttle, ThrottleLevel
-from .behaviour import MINUTE
+from .behaviour import FIVE_MINUTES, MINUTE, TEN_MINUTES
+from .conduct import CRAWLER, ITEM_SHARE
 from .window import estimate
 
 PAGE_LOADS_PER_MINUTE = 30.0  # a person's, above
+CRAWLER_PAGE_LOADS = 60.0  # of a program that says its own name, above
 ERROR_RATE = 0.5  # above
 ERROR_REQUESTS = 20  # above
+RELAPSE = 4.0  # who was Blocked and goes on needs that part of the page loads to be Blocked again
+PROBES = 5  # weights of sensitive paths, above
+TRIES = 20  # credentials refused within ten minutes, above
+ITEMS = 150  # different ones within five minutes, above; a third of it for each further level
 LEVELS = tuple(ThrottleLevel)
 BLOCKED = ThrottleLevel.BLOCKED
 
@@ -31,25 +38,62 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
     # The way of nearly all page loads: too little of everything.
     if (
         visitor.score < bot_score
-        and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE
+        and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE / RELAPSE
         and facts.errors - throttle.spent_errors <= ERROR_RATE * ERROR_REQUESTS
+        and facts.traces is None
     ):
         return ()
     if throttle.level == BLOCKED:
         return ()
     reasons: tuple[str, ...] = ()
     score, loads = visitor.score, (facts.page_loads - throttle.spent_page_loads) / facts.people
-    if score >= bot_score and (score > throttle.spent_score or loads >= further_loads):
+    if score >= bot_score and (score > throttle.spent_score or loads >= further_loads / relapse(visitor)):
         reasons = (f"a score of {score} (limit {bot_score})",)
-    hurried = (facts.hurried - throttle.spent_hurried) / facts.people
-    if hurried > PAGE_LOADS_PER_MINUTE:
+    hurried, most = (facts.hurried - throttle.spent_hurried) / facts.people, pace_limit(visitor)
+    if hurried > most:
         pace = min(hurried, estimate(facts.minute, MINUTE, now) / facts.people)
-        if pace > PAGE_LOADS_PER_MINUTE:
-            reasons += (f"{pace:.0f} page loads in the last minute (limit {PAGE_LOADS_PER_MINUTE:g})",)
+        if pace > most:
+            reasons += (f"{pace:.0f} page loads in the last minute (limit {most:g})",)
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
     if requests > ERROR_REQUESTS and errors > ERROR_RATE * requests:
         reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
+    return reasons + conduct(visitor, now) if facts.traces is not None else reasons
+
+
+def pace_limit(visitor: Actor) -> float:
+    """Return the page loads per minute and person above which the level rises."""
+    return (CRAWLER_PAGE_LOADS if visitor.program == CRAWLER else PAGE_LOADS_PER_MINUTE) / relapse(visitor)
+
+
+def relapse(visitor: Actor) -> float:
+    """Return by how much less evidence is enough: until the level is Normal again after it was Blocked."""
+    return RELAPSE if visitor.throttle.was_blocked else 1.0
+
+
+def conduct(visitor: Actor, now: float) -> tuple[str, ...]:
+    """Return a sentence for each criterion met by what is no page load."""
+    throttle, traces = visitor.throttle, visitor.behaviour.traces
+    if traces is None:
+        return ()
+    reasons: tuple[str, ...] = ()
+    probes = traces.probes - throttle.spent_probes
+    if probes > PROBES:
+        reasons = (f"sensitive paths asked for in vain, weighing {probes} (limit {PROBES})",)
+    tries = min(traces.tries - throttle.spent_tries, estimate(traces.ten_minutes, TEN_MINUTES, now))
+    most = try_limit(visitor)
+    if tries > most:
+        reasons += (f"{tries:.0f} credentials refused within ten minutes (limit {most})",)
+    items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
+    few = ITEMS // 3 if throttle.level else ITEMS
+    if items > few and traces.items >= ITEM_SHARE * traces.calls:
+        reasons += (f"{items:.0f} different items of data within five minutes (limit {few})",)
     return reasons
+
+
+def try_limit(visitor: Actor) -> int:
+    """Return the refused credentials above which the level rises: none for one of many who try a route."""
+    traces = visitor.behaviour.traces
+    return 0 if traces is not None and traces.blind_tries > 1 else int(TRIES / relapse(visitor))
 
 
 def quiet_steps(visitor: Actor, bot_score: int) -> int:
@@ -57,13 +101,14 @@ def quiet_steps(visitor: Actor, bot_score: int) -> int:
     if visitor.score >= bot_score:
         return 0
     facts = visitor.behaviour
-    return max(0, int(PAGE_LOADS_PER_MINUTE * facts.people) - (facts.hurried - visitor.throttle.spent_hurried))
+    return max(0, int(pace_limit(visitor) * facts.people) - (facts.hurried - visitor.throttle.spent_hurried))
 
 
 def escalate(visitor: Actor, reasons: tuple[str, ...], now: float) -> None:
     """Raise the level by one, for these reasons, and spend the evidence."""
     throttle = visitor.throttle
     throttle.level = LEVELS[min(throttle.level + 1, BLOCKED)]
+    throttle.was_blocked = throttle.was_blocked or throttle.level == BLOCKED
     throttle.changed_at = now
     throttle.reasons = reasons
     spend(visitor)
@@ -78,6 +123,7 @@ def cool_down(visitor: Actor, cooldown: float, now: float) -> None:
     if not steps or not throttle.level:
         return
     throttle.level = LEVELS[max(throttle.level - steps, 0)]
+    throttle.was_blocked = throttle.was_blocked and throttle.level > ThrottleLevel.NORMAL
     throttle.changed_at += steps * cooldown
     spend(visitor)
 
@@ -107,3 +153,9 @@ def spend(visitor: Actor) -> None:
     throttle.spent_hurried = facts.hurried
     throttle.spent_requests = facts.requests
     throttle.spent_errors = facts.errors
+    traces = facts.traces
+    if traces is not None:
+        throttle.spent_probes, throttle.spent_tries = traces.probes, traces.tries
+        throttle.spent_items = traces.items
+    else:
+        throttle.spent_probes = throttle.spent_tries = throttle.spent_items = 0

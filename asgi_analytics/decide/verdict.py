@@ -6,47 +6,84 @@ from collections.abc import Sequence
 from itertools import chain
 from math import ceil
 
-from ..model import Actor, Behaviour, Decision, Throttle, ThrottleLevel, Window
+from ..model import Actor, Agent, Behaviour, Claims, Decision, Throttle, ThrottleLevel, Window
 from . import signals, throttle, window
-from .behaviour import Site, load_page, meet_error
+from .behaviour import GAP_MEMORY, Site, load_page
+from .conduct import CRAWLER, TOOL
 from .explain import inputs_of_rise
 from .policy import Policy
 from .throttle import BLOCKED
+from .traces import accept_try, join_pool, meet_failure, pool_of, take_data
 
 __all__ = [
     "Policy",
     "Site",
+    "accept",
     "admit",
     "adopt_level",
     "begin_session",
     "charge",
     "count_session",
+    "join",
     "judge",
     "new_actor",
     "new_network",
+    "program_of",
 ]
 
 IDLE = 1800.0  # seconds without a page load after which facts that several sessions share begin anew
 _NOBODY = (Throttle(), Behaviour(), Window())
+_TOOLS = frozenset(("http-library", "browser-automation", "scanner"))
 
 
-def new_actor(quotas_count: int, outdated: bool = False) -> Actor:
-    """Return a visitor nobody knows yet; `outdated` is what `Agent.outdated` says of the browser."""
-    return Actor([Window() for _ in range(quotas_count)], outdated=outdated)
+def program_of(agent: Agent) -> int:
+    """Return CRAWLER for a program that says its own name, TOOL for a library or an unknown one, 0 for a browser."""
+    if agent.bot_class is not None:
+        return TOOL if agent.bot_class in _TOOLS else CRAWLER
+    return 0 if agent.browser is not None else TOOL
+
+
+def new_actor(quotas_count: int, outdated: bool = False, program: int = 0) -> Actor:
+    """Return a visitor nobody knows yet; `outdated` is what `Agent.outdated` says, `program` as from program_of."""
+    return Actor([Window() for _ in range(quotas_count)], outdated=outdated, program=program)
 
 
 def new_network(quotas_count: int) -> Actor:
-    """Return a client network: windows only, for nothing else of it is ever read or written."""
+    """Return a client network: windows only, until somebody in it sends forged headers (`traces.join_pool`)."""
     return Actor([Window() for _ in range(quotas_count)], *_NOBODY)
 
 
 def begin_session(visitor: Actor, now: float) -> None:
     """Start a session: facts, signals, score and what was spent of them are new; level and cool-down stay."""
+    visitor.loaded = visitor.loaded or visitor.behaviour.page_loads > 0
     visitor.behaviour = Behaviour()
     visitor.score = 0
     visitor.signals = ()
     throttle.spend(visitor)
     window.charge(visitor.hour, signals.HOUR, now)
+    _time_start(visitor, now)
+
+
+def _time_start(visitor: Actor, now: float) -> None:
+    """Take in the time from the session before, as behaviour does for pages."""
+    if visitor.starts:
+        weight = 1.0 / min(visitor.starts, GAP_MEMORY)
+        difference = now - visitor.started_at - visitor.start_gap_mean
+        correction = difference * weight
+        visitor.start_gap_mean += correction
+        visitor.start_gap_variance = (1.0 - weight) * (visitor.start_gap_variance + difference * correction)
+    visitor.starts += 1
+    visitor.started_at = now
+
+
+def join(visitor: Actor, network: Actor, claims: Claims, site: Site, policy: Policy, now: float) -> None:
+    """Let somebody new with forged headers begin at the level of those who came like that before."""
+    visitor.claims = claims
+    if claims.faults and site.knows_headers():
+        for pool in (network, site.pools.get(claims.agent)):
+            if pool is not None and pool.throttle.level:
+                throttle.cool_down(pool, policy.cooldown, now)
+                _adopt(visitor, pool)
 
 
 def count_session(visitor: Actor, now: float) -> None:
@@ -122,11 +159,17 @@ def judge(
     policy: Policy,
     decision: Decision,
     now: float,
+    *,
+    method: str = "GET",
+    attempt: int | None = None,
+    claims: Claims | None = None,
+    network: Actor | None = None,
 ) -> None:
     """Take in how the app answers, before its headers leave, and bring `decision` up to date with the new level.
 
-    `page`: a page was delivered; `inner`: a page of this site linked it. A refused request teaches nothing, not even in
-    observe mode, so that observing shows what enforcing would do.
+    `page`: a page was delivered; `inner`: a page of this site linked it; `attempt`: as for traces.meet_failure;
+    `claims` and `network` may be left out where a page load is not due for a full judgement (Behaviour.quiet_until).
+    A refused request teaches nothing, not even in observe mode, so that observing shows what enforcing would do.
     """
     if decision.refused:
         return
@@ -139,30 +182,108 @@ def judge(
             return
         if facts.steps <= facts.quiet_until:
             return
-    elif not 400 <= status < 500 or status == 429 or inner or not meet_error(facts, path):
+    elif not 400 <= status < 500 or status == 429 or not meet_failure(visitor, method, path, inner, attempt, site, now):
         return
-    signals.evaluate(visitor, policy.rules, site, policy.site_pages, now)
+    if claims is not None:
+        visitor.claims = claims
+        if page and facts.page_loads == 1:
+            site.witness(claims)
+    _weigh(visitor, site, policy, decision, now)
+    if visitor.claims.faults and network is not None and site.knows_headers():
+        for pool in (network, pool_of(site, visitor.claims)):
+            _judge_together(visitor, pool, page, path, inner, attempt, site, policy, decision, now)
+        facts.quiet_until = -1
+
+
+def accept(visitor: Actor, data: bool, path: str, site: Site, policy: Policy, decision: Decision, now: float) -> None:
+    """Take in an answer that is neither a page nor an error: `data` tells JSON and its like from what was sent."""
+    if decision.refused:
+        return
+    facts = visitor.behaviour
+    facts.requests += 1
+    if decision.exempt:
+        return
+    if not data:
+        accept_try(visitor, path, site, now)
+    elif take_data(facts, path, now):
+        traces = facts.traces
+        # The fifth part of what would tell: most who ask for data never come this far.
+        if traces is not None and traces.items - visitor.throttle.spent_items > throttle.ITEMS // 5:
+            _weigh(visitor, site, policy, decision, now)
+
+
+def _weigh(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
+    """Judge in full."""
+    facts = visitor.behaviour
+    rules = policy.program_rules if visitor.program and not visitor.claims.false_claim else policy.rules
+    signals.evaluate(visitor, rules, site, policy.site_pages, now)
     decision.score = visitor.score
     reasons = throttle.new_evidence(visitor, policy.bot_score, policy.further_loads, now)
     if reasons:
-        _escalate(visitor, reasons, site, policy, decision, now)
+        _escalate(visitor, visitor, rules, reasons, site, policy, decision, now)
     if visitor.throttle.level != decision.level:
         _apply_level(visitor, policy, decision, now)
     facts.quiet_until = facts.steps + min(
-        signals.quiet_steps(visitor, policy.rules, site, policy.site_pages, now),
+        signals.quiet_steps(visitor, rules, site, policy.site_pages, now),
         throttle.quiet_steps(visitor, policy.bot_score),
     )
 
 
-def _escalate(
-    visitor: Actor, reasons: tuple[str, ...], site: Site, policy: Policy, decision: Decision, now: float
+def _judge_together(
+    visitor: Actor,
+    pool: Actor,
+    page: bool,
+    path: str,
+    inner: bool,
+    attempt: int | None,
+    site: Site,
+    policy: Policy,
+    decision: Decision,
+    now: float,
 ) -> None:
-    signals.refresh(visitor, policy.rules, site, policy.site_pages, now)
+    """Judge what all did who came like this visitor, and put the visitor at their level."""
+    join_pool(pool, _NOBODY[1], visitor.claims, now, IDLE)
+    facts = pool.behaviour
+    facts.requests += 1
+    if pool.throttle.level:
+        throttle.cool_down(pool, policy.cooldown, now)
+    if page and load_page(facts, path, inner, site, now):
+        site.loads -= 1
+    elif not page:
+        meet_failure(pool, "GET", path, inner, attempt, site, now)
+    signals.evaluate(pool, policy.rules, site, policy.site_pages, now)
+    reasons = throttle.new_evidence(pool, policy.bot_score, policy.further_loads, now)
+    if reasons:
+        _escalate(pool, visitor, policy.rules, reasons, site, policy, decision, now)
+    _adopt(visitor, pool)
+    if visitor.throttle.level != decision.level:
+        _apply_level(visitor, policy, decision, now)
+
+
+def _adopt(visitor: Actor, pool: Actor) -> None:
+    state, common = visitor.throttle, pool.throttle
+    if common.level > state.level:
+        state.level, state.changed_at, state.reasons = common.level, common.changed_at, common.reasons
+        throttle.spend(visitor)
+
+
+def _escalate(
+    judged: Actor,
+    visitor: Actor,
+    rules: tuple[signals.Rule, ...],
+    reasons: tuple[str, ...],
+    site: Site,
+    policy: Policy,
+    decision: Decision,
+    now: float,
+) -> None:
+    """Raise the level of who was judged: the visitor, or a pool that it is in."""
+    signals.refresh(judged, rules, site, policy.site_pages, now)
     if decision.previous_level is None:
         decision.previous_level = visitor.throttle.level
-    decision.inputs, decision.findings = inputs_of_rise(visitor, policy, now), visitor.signals
-    throttle.escalate(visitor, (*reasons, *(finding.text for finding in visitor.signals)), now)
-    decision.reasons += visitor.throttle.reasons
+    decision.inputs, decision.findings = inputs_of_rise(judged, policy, now), judged.signals
+    throttle.escalate(judged, (*reasons, *(finding.text for finding in judged.signals)), now)
+    decision.reasons += judged.throttle.reasons
 
 
 def _apply_level(visitor: Actor, policy: Policy, decision: Decision, now: float) -> None:

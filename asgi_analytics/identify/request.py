@@ -13,6 +13,14 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
 # A JSON Web Token, or a run of 32 and more letters and digits mixed: ids of pages are shorter or have words.
 _SECRET = re.compile(r"eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?|(?=[A-Za-z_-]*\d)(?=[\d_-]*[A-Za-z])[\w-]{40,}")
 _HTML = re.compile(rb"text/html|application/xhtml\+xml", re.IGNORECASE)
+_DATA = (
+    b"application/json",
+    b"application/ld+json",
+    b"application/xml",
+    b"application/x-ndjson",
+    b"text/csv",
+    b"text/xml",
+)
 _AFTER_HOST = (b"/", b"", b"?", b"#")
 _PARAMETER = re.compile(r";[^/]*")
 
@@ -53,6 +61,12 @@ def is_page(headers: Headers, status: object, names: Headers) -> bool:
     if not content_type.startswith(b"text/html") and not _HTML.match(content_type):
         return False
     return type(status) is int and 200 <= status < 300 and _shows(headers)
+
+
+def is_data(names: Headers) -> bool:
+    """Tell whether an answer is data for a program or a script: JSON, XML, CSV; `names`: the response headers."""
+    content_type = names.get(b"content-type")
+    return content_type is not None and content_type.startswith(_DATA)
 
 
 def is_shared(names: Headers) -> bool:

@@ -110,6 +110,10 @@ SUSPICIOUS = (
 
 # Versions below are outdated. Engines of browsers that lag on purpose (in-app, television) do not count.
 OLDEST_CHROME, OLDEST_FIREFOX = 90, 88
+# And those that came out so long ago: a release with its day, seconds since 1970, and the seconds between releases.
+MOST_YEARS = 5
+CHROME_RELEASE = (140, 1_756_771_200.0, 4.4 * 7 * 86_400.0)  # 2 September 2025
+FIREFOX_RELEASE = (142, 1_755_561_600.0, 4.2 * 7 * 86_400.0)  # 19 August 2025
 CHROMIUM = frozenset(("Brave", "Chrome", "Chromium", "Edge", "Opera", "Samsung Internet", "Vivaldi", "Yandex Browser"))
 
 _ENGINE = re.compile(r"\bChrom(?:e|ium)/(\d{1,5})\b", re.ASCII)
@@ -118,6 +122,7 @@ _MODEL = re.compile(
     r"Mozilla/5\.0 \((?>[^()]*?Android)(?>(?:[^()B]|B(?!uild/)|\([^()]*\))*)(?:Build/[^;)]*|(?=\)))", re.ASCII
 )
 _CONTACT = re.compile(r"(?:.*[;(] *)?([A-Za-z][\w .-]{0,60}?)(?:/[\w.+-]*)?[;:,() ]{0,4}+\+?https?://")
+_LIKE = re.compile(r"\blike [\w-]*(?:bot|-google)\b", re.ASCII | re.IGNORECASE)  # whom it resembles, not who it is
 _VERSION = re.compile(r"[ /]?v?(\d[\w.]*)", re.ASCII)
 _EDGES = " -/+;:,()"
 
@@ -141,7 +146,7 @@ class CrawlerList:
     def find(self, text: str) -> tuple[str, str] | None:
         """Return class and name of the crawler that `text` declares, None for a browser. Raises nothing."""
         # A phone's model or build may be called like a crawler ("Butterfly"); neither declares one.
-        match = self._extractor.extract(_MODEL.sub("", text, 1))
+        match = self._extractor.extract(_LIKE.sub("", _MODEL.sub("", text, 1)))
         if match is not None:
             return match.family, _name(match.major or "")
         # A contact address is a crawler's custom; toolbars of old browsers left bare ones in a Mozilla header.
@@ -153,7 +158,9 @@ class CrawlerList:
 class AgentReader:
     """Reads User-Agent headers. Keeps the results of the `size` headers used last, each up to 512 characters."""
 
-    def __init__(self, size: int = 10_000) -> None:
+    def __init__(self, size: int = 10_000, today: float = 0.0) -> None:
+        """`today`: seconds since 1970, for what is outdated by its age; 0.0: by the documented versions only."""
+        self._oldest = oldest(today)
         rules = Resolver(load_lazy_builtins())
         self._browser, self._system, self._device = rules.ua.extract, rules.os.extract, rules.de.extract
         self._form = _extractor((pattern, form) for form, pattern in FORMS).extract
@@ -177,7 +184,7 @@ class AgentReader:
         if self._is_spider(text, system):
             return _crawler(text, UNKNOWN_CLASS, family if family and "/" not in family else None)
         device = self._device_class(text, system)
-        outdated = device != "other" and is_outdated(text, family, version)
+        outdated = device != "other" and is_outdated(text, family, version, self._oldest)
         return Agent(family or None, version, system, system_version, device, outdated=outdated)
 
     def _read_system(self, text: str) -> tuple[str | None, str | None]:
@@ -216,12 +223,23 @@ class AgentReader:
         return form.family if form is not None else "other"
 
 
-def is_outdated(text: str, browser: str | None, version: str | None) -> bool:
-    """Tell whether the header names Chrome before 90 or Firefox before 88, or a browser built on such a Chrome."""
+def oldest(today: float) -> tuple[int, int]:
+    """Return the releases of Chrome and Firefox that are not outdated yet; at least the documented ones."""
+    day = today - MOST_YEARS * 365.25 * 86_400.0
+    chrome, firefox = (
+        release + int((day - released_at) // every) for release, released_at, every in (CHROME_RELEASE, FIREFOX_RELEASE)
+    )
+    return max(OLDEST_CHROME, chrome), max(OLDEST_FIREFOX, firefox)
+
+
+def is_outdated(
+    text: str, browser: str | None, version: str | None, oldest: tuple[int, int] = (OLDEST_CHROME, OLDEST_FIREFOX)
+) -> bool:
+    """Tell whether the header names a Chrome or a Firefox before these, or a browser built on such a Chrome."""
     if browser == "Firefox" and "Firefox/" in text:
-        return _major(version) < OLDEST_FIREFOX
+        return _major(version) < oldest[1]
     if browser in CHROMIUM and "Edge/" not in text and (engine := _ENGINE.search(text)):
-        return int(engine[1]) < OLDEST_CHROME
+        return int(engine[1]) < oldest[0]
     return False
 
 

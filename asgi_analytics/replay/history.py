@@ -20,7 +20,7 @@ from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
-from ..model import Decision, Visitor
+from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
 from .page import delivers_page, read_target
@@ -90,7 +90,7 @@ class History:
                 page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
                 status = 200
             if page or status >= 400:
-                self._pipeline.answer(visitor, decision, status, page, hit.path, hit.from_inside, at)
+                self._pipeline.answer(visitor, decision, status, page, hit.path, hit.from_inside, at, hit.method)
             else:
                 self._pipeline.pass_by(visitor, decision)
             yield _verdict(hit, decision)
@@ -105,7 +105,7 @@ class History:
                     for old in list(self._sessions)[: MOST_SESSIONS // 2]:
                         del self._sessions[old]
                 self._sessions[hit.session_id] = fingerprint
-        return self._pipeline.recall(fingerprint, network, hit.outdated, now)
+        return self._pipeline.recall(fingerprint, network, _agent(hit), now)
 
     def _clock(self, hit: RecordedHit) -> float:
         """Return the worker's clock at a hit; of workers with another clock, and of rows without, as it was here."""
@@ -116,6 +116,10 @@ class History:
         now = hit.clock if same and hit.clock is not None else hit.seconds - self._offset
         self._now = max(self._now, now)
         return self._now
+
+
+def _agent(hit: RecordedHit) -> Agent:
+    return Agent(hit.browser, bot_class=hit.bot_class if hit.crawler else None, outdated=hit.outdated)
 
 
 def _verdict(hit: RecordedHit, decision: Decision) -> Verdict:

@@ -29,6 +29,7 @@ MACHINE_NAMES = frozenset(
 ).union(("admin-ajax.php", "wp-cron.php", "wp-login.php", "favicon.ico", "beacon", "collect", "graphql", "sse"))
 EXTENSION = re.compile(r"\.([A-Za-z][A-Za-z0-9]{0,6})$", re.ASCII)
 _HTML = ("text/html", "application/xhtml+xml")
+_DATA = ("application/json", "application/xml", "application/x-ndjson", "text/csv", "text/xml")
 _VARIABLE = re.compile(
     r"(?<=/)(?:\d+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|(?=[a-f]*\d)[0-9a-f]{12,}|[^/]{64,})(?=/|$|\.)"
 )
@@ -58,6 +59,11 @@ def delivers_page(status: int, content_type: str, page_shaped: bool) -> bool:
     if status != 200 and status != 304:
         return False
     return content_type.lower().startswith(_HTML) if content_type and status == 200 else page_shaped
+
+
+def delivers_data(content_type: str, path: str) -> bool:
+    """Tell whether the answer to a GET is data: JSON, XML, CSV; without a Content-Type, what is below "api"."""
+    return content_type.lower().startswith(_DATA) if content_type else "/api/" in path
 
 
 def referer_host(referer: str) -> str:

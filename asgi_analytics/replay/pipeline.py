@@ -10,7 +10,18 @@ from functools import cache
 from hashlib import blake2b
 
 from ..decide.policy import Policy
-from ..decide.verdict import Site, admit, begin_session, count_session, judge, new_actor, new_network
+from ..decide.verdict import (
+    Site,
+    accept,
+    admit,
+    begin_session,
+    count_session,
+    judge,
+    new_actor,
+    new_network,
+    program_of,
+)
+from ..identify.consistency import tried
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import begin, goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
@@ -50,7 +61,7 @@ class Pipeline:
             fingerprinter,
             agents().read,
             _Nowhere(),
-            lambda agent: new_actor(quotas, agent.outdated),
+            lambda agent: new_actor(quotas, agent.outdated, program_of(agent)),
         )
         self._quotas = quotas
         self._same_networks: dict[bytes, bytes] = {}  # today's name of a network → the one it is kept under
@@ -74,14 +85,15 @@ class Pipeline:
         known.session.last_seen_at = now
         return known
 
-    def recall(self, fingerprint: bytes, network: bytes, outdated: bool, now: float) -> Visitor:
+    def recall(self, fingerprint: bytes, network: bytes, agent: Agent, now: float) -> Visitor:
         """Return the visitor behind a recorded hit, its session brought up to date at `now`."""
         network = self._same_networks.get(network, network)
         visitor = self.state.get(fingerprint)
         if visitor is None:
-            identity = Identity(fingerprint, network, _NOWHERE, Agent(outdated=outdated))
+            identity = Identity(fingerprint, network, _NOWHERE, agent)
             session = none_yet(now)
-            visitor = Visitor(identity, session, new_actor(self._quotas, outdated), self.state.network(network))
+            actor = new_actor(self._quotas, agent.outdated, program_of(agent))
+            visitor = Visitor(identity, session, actor, self.state.network(network))
             self.state.add(visitor)
         elif visitor.identity.network != network:  # a cookie that travels
             visitor.identity = Identity(fingerprint, network, _NOWHERE, visitor.identity.agent)
@@ -113,11 +125,33 @@ class Pipeline:
         return decision
 
     def answer(
-        self, visitor: Visitor, decision: Decision, status: int, page: bool, path: str, inner: bool, now: float
+        self,
+        visitor: Visitor,
+        decision: Decision,
+        status: int,
+        page: bool,
+        path: str,
+        inner: bool,
+        now: float,
+        method: str = "GET",
     ) -> None:
-        """Take in a page or an error that an admitted request was answered; `inner`: asked for from this site."""
+        """Take in a page or an error that an admitted request was answered; `inner`: asked for from this site.
+
+        What was sent in headers is not known: a refused POST counts as one try, and nobody forges headers.
+        """
         before = decision.previous_level
-        judge(visitor.actor, status, page, path, inner, self.site, self.policy, decision, now)
+        attempt = None if page else tried(method, {}, status)
+        judge(
+            visitor.actor, status, page, path, inner, self.site, self.policy, decision, now,
+            method=method, attempt=attempt,
+        )  # fmt: skip
+        if decision.previous_level is not before:
+            self.state.level_changed(visitor)
+
+    def take_data(self, visitor: Visitor, decision: Decision, path: str, now: float) -> None:
+        """Take in an answer with data, such as JSON."""
+        before = decision.previous_level
+        accept(visitor.actor, True, path, self.site, self.policy, decision, now)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 

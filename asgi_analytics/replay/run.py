@@ -12,7 +12,7 @@ from math import inf
 from ..model import Visitor
 from ..settings import Settings
 from .entry import Batch
-from .page import delivers_page, own_host, read_target, referer_host
+from .page import delivers_data, delivers_page, own_host, read_target, referer_host
 from .pipeline import MOST_PATH, Pipeline, agents
 from .tally import Actor, Route, Tally
 
@@ -72,7 +72,7 @@ class Replay:
         """The way of each line, written in one piece with its look-ups done before: millions go it."""
         since, until, tally, heeds = self._period.since, self._period.until, self.tally, self._heeds_forwarded
         pipeline, targets, levels = self.pipeline, self._targets, self.tally.requests_by_level
-        admit, answer, pass_by = pipeline.admit, pipeline.answer, pipeline.pass_by
+        admit, answer, take_data, pass_by = pipeline.admit, pipeline.answer, pipeline.take_data, pipeline.pass_by
         now, met_at, known = self._now, -inf, ("", "")
         for at, address, method, target, status, _, referer, agent, host, forwarded, content_type in batch:
             if not method or not since <= at < until:
@@ -103,8 +103,11 @@ class Replay:
                     route.count(page)
                     actor.count(page)
                     inner = bool(referer) and self._is_inner(referer, host)
-                    answer(visitor, decision, status, page, path, inner, now)
+                    answer(visitor, decision, status, page, path, inner, now, method)
                     actor.judged(decision)
+                    level = decision.level
+                elif method == "GET" and delivers_data(content_type, path):
+                    take_data(visitor, decision, path, now)
                     level = decision.level
                 else:
                     pass_by(visitor, decision)

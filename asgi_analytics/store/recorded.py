@@ -45,6 +45,7 @@ class RecordedHit(NamedTuple):  # made for every row of a period
     level: int
     bot_class: str | None
     crawler: str | None
+    browser: str | None
     policy: str | None
     exempt: bool  # behaviour was not judged
     banned: bool  # refused by a ruling: no policy changes that

@@ -119,13 +119,21 @@ def test_a_long_scan_stays_visible_and_a_polled_url_stays_few_errors() -> None:
 
 @pytest.mark.parametrize(
     ("entries", "inner", "people"),
-    [(0, 0, 1), (1, 0, 1), (80, 0, 1), (0, 80, 1), (1, 30, 1), (5, 95, 5), (9, 4, 4), (500, 500, 50)],
+    [(0, 0, 1), (1, 0, 1), (80, 0, 1), (0, 80, 1), (1, 30, 1), (5, 95, 5), (9, 4, 3), (500, 500, 50)],
 )
 def test_people_are_as_many_as_entries_that_browse_on(entries: int, inner: int, people: int) -> None:
+    """They find the same six pages, one after the other."""
     facts = Behaviour()
     for place in range(entries + inner):
-        load_page(facts, f"/{place}", place >= entries, Site(), float(place))
+        load_page(facts, f"/{place % 6}", place >= entries, Site(), float(place))
     assert facts.people == people
+
+
+def test_forged_ways_in_make_no_people_of_a_walk_over_a_site() -> None:
+    facts = Behaviour()
+    for place in range(150):
+        load_page(facts, f"/articles/{place * 7919}", place % 2 == 0, Site(), float(place))
+    assert facts.people <= 2
 
 
 @pytest.mark.parametrize("pages", [10, 60, 300, 1200, 3000])

@@ -33,10 +33,10 @@ def rises(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Decisio
     found: list[tuple[dict[str, Any], Decision]] = []
     escalate = verdict._escalate
 
-    def watched(visitor: Any, reasons: Any, site: Any, policy: Any, decision: Decision, now: float) -> None:
-        inputs = inputs_of_rise(visitor, policy, now)
-        escalate(visitor, reasons, site, policy, decision, now)
-        found.append((detail(decision, visitor.signals, inputs, VERSION), decision))
+    def watched(judged: Any, *others: Any) -> None:
+        decision: Decision = others[5]
+        escalate(judged, *others)
+        found.append((detail(decision, judged.signals, decision.inputs, VERSION), decision))
 
     monkeypatch.setattr(verdict, "_escalate", watched)
     return found

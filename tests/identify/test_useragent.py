@@ -14,7 +14,7 @@ from ua_parser.loaders import load_lazy_builtins
 from ua_parser.regex import Resolver
 
 from asgi_analytics.identify import useragent
-from asgi_analytics.identify.useragent import BOT_CLASSES, LENGTH, AgentReader, CrawlerList
+from asgi_analytics.identify.useragent import BOT_CLASSES, LENGTH, AgentReader, CrawlerList, oldest
 from asgi_analytics.model import Agent
 
 READER = AgentReader()
@@ -330,3 +330,25 @@ def test_entries_the_engine_cannot_compile_are_left_out(monkeypatch: pytest.Monk
     crawlers = CrawlerList()
     assert crawlers.find("OtherBot/1") == ("scanner", "OtherBot")
     assert crawlers.find("GoodBot/1") == ("seo", "GoodBot")
+
+
+@pytest.mark.parametrize(
+    ("today", "releases"),
+    [(0.0, (90, 88)), (1_640_000_000.0, (90, 88)), (1_795_564_800.0, (95, 95)), (1_900_000_000.0, (134, 136))],
+)
+def test_a_browser_is_outdated_five_years_after_its_release(today: float, releases: tuple[int, int]) -> None:
+    assert oldest(today) == releases
+
+
+def test_a_reader_of_today_goes_by_the_age_of_releases() -> None:
+    text = (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/92.0.0.0 Safari/537.36"
+    )
+    assert (READER.read(text).outdated, AgentReader(today=1_795_564_800.0).read(text).outdated) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "text", ["Feedly/1.0 (+http://www.feedly.com/fetcher.html; 12 subscribers; like FeedFetcher-Google)"]
+)
+def test_who_is_like_another_is_not_the_other(text: str) -> None:
+    assert READER.read(text).crawler == "Feedly"

@@ -6,7 +6,7 @@ SELECT hits.id, hits.time, extract(epoch FROM hits.time)::float8 AS seconds, hit
     hits.session_id, hits.method, hits.path, hits.route, hits.status, hits.first_byte_us, hits.page_view,
     coalesce(hits.from_inside, false) AS from_inside, coalesce(hits.outdated, false) AS outdated, hits.outcome,
     coalesce(decisions.refused, hits.outcome = 'refused') AS refused, hits.score, hits.level, hits.bot_class,
-    hits.crawler, hits.policy, coalesce(hits.exempt, false) AS exempt,
+    hits.crawler, hits.browser, hits.policy, coalesce(hits.exempt, false) AS exempt,
     coalesce(decisions.detail -> 'violated' ? 'ban', false) AS banned,
     coalesce(hits.verified = 'verified', false) AS verified
 FROM analytics.hits

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from math import sqrt
 from operator import eq
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from asgi_analytics import Analytics, AnalyticsMiddleware
+from asgi_analytics.jobs.verification import Verifier
 from asgi_analytics.testing import FakeClock
 
 from ..peers import NOWHERE, Message, Receive, Scope, Send
+from .places import name_of
 from .site import Reply
 from .traffic import Request
 
@@ -43,6 +46,23 @@ class Column(Protocol):
     def judge(self, request: Request, reply: Reply) -> Verdict: ...
 
 
+class _Names:
+    """The names of the modelled net's addresses: nobody outside is asked."""
+
+    def names(self, address: str) -> list[str]:
+        return [name_of(address)]
+
+    def addresses(self, name: str) -> list[str]:
+        return [name.partition(".")[0].removeprefix("host-").replace("-", ".")]
+
+
+class _Verifier(Verifier):
+    """Answers between two requests rather than in a thread, so that the same seed gives the same figures."""
+
+    def start(self) -> None:
+        self.refresh(self._clock.monotonic())
+
+
 class Ours:
     """The middleware as installed, driven by ASGI scopes; only what every app can read is read."""
 
@@ -59,6 +79,8 @@ class Ours:
             shutdown_timeout=0,
             **options,
         )
+        self._verifier = _Verifier(self.clock, Path(folder) / "crawlers", _Names())
+        self.middleware._engine.verifier = self._verifier
         self._now = 0.0
         self._reply = Reply(200)
         self._status = 0
@@ -70,6 +92,7 @@ class Ours:
             self.clock.advance(request.at - self._now)
             self._now = request.at
         self._reply = reply
+        self._verifier.work_off()
         scope = http_scope(request)
         finish(self.middleware(scope, _receive, self._send))
         found = scope["state"]["analytics"]

@@ -11,6 +11,24 @@ CARRIERS_6 = ("2607:fb90", "2a01:598", "2409:4070")
 HOSTING = ("5.9", "51.38", "95.216", "138.68", "167.99", "159.203", "3.80", "18.185", "34.90", "45.140", "185.220")
 
 
+# Whose names the addresses of crawlers have, where operators publish names; all others have their provider's.
+NAMED = {
+    "66.249.": "googlebot.com",
+    "40.77.167.": "search.msn.com",
+    "5.255.253.": "yandex.com",
+    "116.179.32.": "baidu.com",
+    "17.241.75.": "applebot.apple.com",
+    "18.97.9.": "crawl.commoncrawl.org",
+    "54.164.120.": "crawl.amazonbot.amazon",
+}
+
+
+def name_of(address: str) -> str:
+    """Return the name that an address has in the domain name system."""
+    domain = next((domain for prefix, domain in NAMED.items() if address.startswith(prefix)), "provider.example")
+    return f"host-{address.replace('.', '-').replace(':', '-')}.{domain}"
+
+
 def four(dice: random.Random, prefixes: tuple[str, ...]) -> str:
     """Return an IPv4 address in one of the /16s."""
     return f"{dice.choice(prefixes)}.{dice.randrange(256)}.{dice.randrange(1, 255)}"

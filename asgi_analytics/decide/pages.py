@@ -1,0 +1,225 @@
+"""The signals about how people browse, the seven documented ones first: a function that measures and a row, each."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from math import inf, sqrt
+
+from ..model import Actor
+from .behaviour import DISTINCT_PAGES, FIVE_MINUTES, GAP_MEMORY, MIN_SITE_PAGES, Site
+from .signal import MOST_QUIET, Signal, with_a_session
+from .window import estimate
+
+HOUR = 3600.0  # seconds
+MIN_STEPS = 12
+MIN_GAPS = 5
+MIN_LOADS = 100
+DAY = 86_400.0  # seconds
+MIN_STARTS = 5
+SHORTEST_CADENCE = 1800.0  # seconds
+
+
+def request_count(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return the page loads of this session per person."""
+    facts = visitor.behaviour
+    return facts.page_loads / facts.people
+
+
+def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return the per cent of the site's pages that a person loaded; None while the site's size is unknown."""
+    facts = visitor.behaviour
+    pages = site_pages or site.size(facts.page_loads)
+    if not pages:
+        return None
+    share = DISTINCT_PAGES[facts.distinct_pages] / pages
+    return 100.0 * (share if share < 1.0 else 1.0) / facts.people
+
+
+def sequential_navigation(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return the per cent of steps that lead to a path sorting after the page before; None below MIN_STEPS."""
+    facts = visitor.behaviour
+    return 100.0 * facts.ascending / facts.steps if facts.steps >= MIN_STEPS else None
+
+
+def fingerprint_sessions(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return the sessions begun within the last hour, whole ones."""
+    return estimate(visitor.hour, HOUR, now) // 1.0
+
+
+def timing_variation(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return the coefficient of variation of the gaps between page loads; None below MIN_GAPS."""
+    facts = visitor.behaviour
+    if facts.gaps < MIN_GAPS or facts.gap_mean <= 0.0:
+        return None
+    return sqrt(facts.gap_variance) / facts.gap_mean
+
+
+def pages_per_minute(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return the page loads per minute and person over the last five minutes: a burst of tabs is no pace."""
+    facts = visitor.behaviour
+    return estimate(facts.five_minutes, FIVE_MINUTES, now) / 5.0 / facts.people
+
+
+def outdated_browser(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return 1.0 for a browser below the documented floor."""
+    return 1.0 if visitor.outdated else None
+
+
+def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return the page loads of somebody who never follows a link; None for browsers that do not tell."""
+    facts = visitor.behaviour
+    return facts.entries if not facts.inner_steps and visitor.claims.tells_origin else None
+
+
+def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return the per cent of steps, ways back included, that led to a page not loaded before; None below MIN_LOADS."""
+    facts = visitor.behaviour
+    if facts.page_loads < MIN_LOADS or facts.people > 1:
+        return None
+    return 100.0 * min(1.0, DISTINCT_PAGES[facts.distinct_pages] / (facts.steps + 1))
+
+
+def periodic_cadence(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return the coefficient of variation of the gaps between the beginnings of sessions; None below MIN_STARTS."""
+    if visitor.starts < MIN_STARTS or visitor.start_gap_mean < SHORTEST_CADENCE:
+        return None
+    return sqrt(visitor.start_gap_variance) / visitor.start_gap_mean
+
+
+def home_tab_watcher(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+    """Return 1.0 for somebody who loads the home page once a day (every 20 to 28 hours), and nothing else."""
+    facts = visitor.behaviour
+    if visitor.starts < MIN_STARTS or facts.distinct_pages != 1 or facts.page_loads > 2 or facts.last_page != "/":
+        return None
+    return 1.0 if abs(visitor.start_gap_mean / DAY - 1.0) <= 1 / 6 else None
+
+
+def _quiet_entries(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    facts = visitor.behaviour
+    return inf if facts.inner_steps else threshold - facts.entries
+
+
+def _quiet_once(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    facts, share = visitor.behaviour, threshold / 100.0
+    if share >= 1.0:
+        return inf
+    bits = min(facts.distinct_pages + MOST_QUIET, len(DISTINCT_PAGES) - 1)
+    step = DISTINCT_PAGES[bits] - DISTINCT_PAGES[bits - 1] + 1.0
+    slack = share * (facts.steps + 1) - DISTINCT_PAGES[facts.distinct_pages]
+    return max(MIN_LOADS - 1 - facts.page_loads, slack / (step - share) - 1e-9)
+
+
+def _quiet_count(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    facts = visitor.behaviour
+    return threshold * facts.people - facts.page_loads
+
+
+def _quiet_coverage(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    facts = visitor.behaviour
+    pages = site_pages or max(len(site.pages), MIN_SITE_PAGES)
+    crossing = bisect_right(DISTINCT_PAGES, threshold / 100.0 * pages * facts.people)
+    return crossing - 1 - facts.distinct_pages if crossing < len(DISTINCT_PAGES) else inf
+
+
+def _quiet_order(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    facts = visitor.behaviour
+    if threshold >= 100.0:
+        return inf
+    return max(
+        MIN_STEPS - 1 - facts.steps, (threshold * facts.steps - 100.0 * facts.ascending) / (100.0 - threshold) - 1e-9
+    )
+
+
+def _quiet_timing(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    """The least that a gap of weight w leaves of the squared coefficient of variation x is (1 - w)x / (1 + wx).
+
+    That is where the gap is (1 + x) times the mean; for y = 1/x it reads (y + w) / (1 - w).
+    """
+    facts = visitor.behaviour
+    gaps = facts.gaps
+    if gaps < 2:
+        return MIN_GAPS - 1 - gaps
+    limit, steps = 1.0 / max(threshold, 1e-9) ** 2, 0
+    inverse = facts.gap_mean**2 / facts.gap_variance if facts.gap_variance > 0.0 else inf
+    while inverse <= limit * 0.999 and steps < MOST_QUIET:
+        gaps, steps = gaps + 1, steps + 1
+        weight = 1.0 / min(gaps, GAP_MEMORY)
+        inverse = (inverse + weight) / (1.0 - weight)
+    return max(MIN_GAPS - 1 - facts.gaps, steps - 1)
+
+
+def _quiet_pace(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    facts = visitor.behaviour
+    return 5.0 * threshold * facts.people - estimate(facts.five_minutes, FIVE_MINUTES, now) - 1e-9
+
+
+PAGE_SIGNALS = (
+    Signal(
+        "high_request_count",
+        request_count,
+        "{value:.10g} page loads{each} in this session (limit {limit:g})",
+        quiet=_quiet_count,
+    ),
+    Signal(
+        "high_page_coverage",
+        page_coverage,
+        "{value:.1f} % of the site's pages loaded{each} (limit {limit:g} %)",
+        quiet=_quiet_coverage,
+    ),
+    Signal(
+        "sequential_navigation",
+        sequential_navigation,
+        "{value:.0f} % of the steps between pages lead on in alphabetical or numerical order (limit {limit:g} %)",
+        quiet=_quiet_order,
+    ),
+    Signal(
+        "multiple_fingerprint_sessions",
+        fingerprint_sessions,
+        "{value:.0f} sessions of one fingerprint within an hour (limit {limit:g})",
+        quiet=with_a_session,
+    ),
+    Signal(
+        "regular_timing",
+        timing_variation,
+        "page loads as regular as a clock's: coefficient of variation {value:.3f} (limit {limit:g})",
+        below=True,
+        quiet=_quiet_timing,
+    ),
+    Signal(
+        "high_pages_per_minute",
+        pages_per_minute,
+        "{value:.2f} page loads per minute{each} over five minutes (limit {limit:g})",
+        quiet=_quiet_pace,
+    ),
+    Signal(
+        "outdated_browser",
+        outdated_browser,
+        "an outdated browser: releases of five years ago, Chrome before 90 or Firefox before 88",
+        quiet=with_a_session,
+    ),
+    Signal(
+        "links_never_followed",
+        entries_only,
+        "{value:.0f} page loads without following a link of this site (limit {limit:g})",
+        quiet=_quiet_entries,
+    ),
+    Signal(
+        "every_page_once",
+        pages_once,
+        "{value:.0f} % of the steps led to pages not loaded before (limit {limit:g} %)",
+        quiet=_quiet_once,
+    ),
+    Signal(
+        "periodic_cadence",
+        periodic_cadence,
+        "sessions begin as regularly as a clock: coefficient of variation {value:.3f} (limit {limit:g})",
+        below=True,
+        quiet=with_a_session,
+    ),
+    Signal(
+        "home_tab_watcher",
+        home_tab_watcher,
+        "the home page once a day, and nothing else",
+        quiet=with_a_session,
+    ),
+)

@@ -1,0 +1,38 @@
+"""Paths that scanners hope for: whoever asks a site for them that does not serve them is looking for holes."""
+
+from __future__ import annotations
+
+import re
+
+# No person types these, and no page links them: each is enough.
+_SECRETS = re.compile(
+    r"/\.(?:env|git|svn|hg|aws|ssh|htpasswd|htaccess|ds_store|vscode|npmrc|docker|kube|bash_history)"
+    r"|/(?:eval-stdin|shell|phpinfo|info|wlwmanifest|adminer|setup-config|c99|r57|alfa|filemanager)\.(?:php|xml)\b"
+    r"|/(?:wp-config|config|backup|dump|db|database|site|www)\.(?:php\.\w+|sql|zip|tar|tar\.gz|rar|bak|7z)$"
+    r"|/(?:cgi-bin|boaform|hnap1|_ignition|telescope/requests|actuator/(?:env|heapdump)|solr/admin|manager/html)"
+    r"|/(?:wp-content/plugins|wp-includes|vendor/phpunit|etc/passwd|proc/self|jenkins/login|owa/auth|autodiscover)"
+    r"|/(?:credentials|id_rsa|web\.config|appsettings\.json|docker-compose\.ya?ml)\b",
+    re.IGNORECASE,
+)
+# People who look after sites type these now and then: two of them are needed.
+_DOORS = re.compile(
+    r"/(?:wp-login\.php|wp-admin|wp-json|xmlrpc\.php|phpmyadmin|pma\b|myadmin|administrator|admin\.php|server-status"
+    r"|console\b|graphql\b|swagger|api-docs|remote/login|actuator|config\.json|test\.php)",
+    re.IGNORECASE,
+)
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
+
+
+def probe_weight(path: str) -> int:
+    """Return 2 for a path that only scanners ask for, 1 for one that a person might try, 0 for others."""
+    cut = path[:256]
+    if _SECRETS.search(cut):
+        return 2
+    return 1 if _DOORS.match(cut) else 0
+
+
+def is_odd(method: str, path: str) -> bool:
+    """Tell whether a method or a path is one that no browser sends (RFC 9110, 9.3.8; RFC 3986, 5.2.4)."""
+    if method not in _METHODS:
+        return True
+    return "/../" in path or path.endswith("/..") or "\0" in path or "\\" in path or "://" in path[:16]

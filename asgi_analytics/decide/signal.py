@@ -1,0 +1,56 @@
+"""What a signal is: a function that measures and a row that names it.
+
+A row may also tell for how many steps a signal cannot be raised whatever the visitor does, so that most page loads are
+judged by one comparison (`signals.quiet_steps`). Without, it is measured at each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+from ..model import Actor
+from .behaviour import Site
+
+MOST_QUIET = 64  # steps
+
+# visitor, site, the site's configured number of pages (0: learned), now → value, or None where it cannot be told
+Measure = Callable[[Actor, Site, int, float], float | None]
+# the same and the threshold → steps between pages for which the value cannot cross it; may be negative
+Quiet = Callable[[Actor, Site, int, float, float], float]
+
+
+def at_once(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    return 0.0
+
+
+def with_a_session(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    return inf
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A row of the table: raised when the value is above its threshold, or `below` it."""
+
+    code: str
+    measure: Measure
+    sentence: str  # of value, limit, what, and each (" for each of about 3 people" or nothing)
+    below: bool = False
+    quiet: Quiet = at_once
+    of_people: bool = True  # about how people browse: says nothing about a program that says it is one
+    points: int = 0  # of a signal of your own; those of this package are in the settings
+    threshold: float = 0.0  # likewise
+    what: Callable[[Actor], str] | None = None  # fills {what}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A signal that is switched on, with its points and its threshold."""
+
+    signal: Signal
+    measure: Measure
+    bit: int  # in Behaviour.raised
+    points: int
+    threshold: float
+    below: bool

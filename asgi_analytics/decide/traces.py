@@ -1,0 +1,137 @@
+"""Running facts that most visitors have none of: errors, credentials, data asked for, and pools.
+
+A pool is what visitors with forged headers did together: all of one network, or all of one user agent. They are judged
+as one, so that neither changing the name nor changing the address begins anew.
+"""
+
+from __future__ import annotations
+
+from ..model import Actor, Behaviour, Claims, Throttle, Traces
+from . import window
+from .behaviour import (
+    FIVE_MINUTES,
+    MAX_PATH,
+    TEN_MINUTES,
+    Route,
+    Site,
+    meet_error,
+    path_number,
+)
+from .probes import is_odd, probe_weight
+
+PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 512
+MAX_POOLS = 512
+MOST_WITNESSED = 3  # tries of one visitor that tell of an attack by many
+MAX_ROUTES = 64  # of those that refused credentials
+
+
+def traces_of(facts: Behaviour) -> Traces:
+    """Return the traces, made where there were none."""
+    traces = facts.traces
+    if traces is None:
+        traces = facts.traces = Traces()
+    return traces
+
+
+def meet_failure(
+    visitor: Actor, method: str, path: str, inner: bool, attempt: int | None, site: Site, now: float
+) -> bool:
+    """Take in an answer of 4xx. Returns False when it told nothing new.
+
+    `attempt`: a number of the credentials that were refused; None where there were none, 0 for others each time.
+    """
+    facts, new = visitor.behaviour, False
+    if attempt is not None:
+        new = _try(visitor, path, attempt, site, now)
+    if inner:
+        return new
+    weight, odd = probe_weight(path), is_odd(method, path)
+    if odd:
+        traces_of(facts).odd += 1
+    if weight:
+        traces = traces_of(facts)
+        bit = 1 << path_number(path[:MAX_PATH]) % PROBE_BITS
+        if not traces.probes_bitmap & bit:
+            traces.probes_bitmap |= bit
+            traces.probes += weight
+            new = True
+    return meet_error(facts, path) or odd or new
+
+
+def _try(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> bool:
+    traces = traces_of(visitor.behaviour)
+    if attempt and attempt == traces.last_try:
+        return False
+    traces.last_try = attempt
+    traces.tries += 1
+    window.charge(traces.ten_minutes, TEN_MINUTES, now)
+    if visitor.behaviour.page_loads or visitor.loaded:
+        return True
+    traces.blind_tries += 1
+    number = path_number(path[:MAX_PATH])
+    route = site.routes.get(number)
+    if route is None:
+        if len(site.routes) >= MAX_ROUTES:
+            site.routes.pop(next(iter(site.routes)), None)
+        route = site.routes[number] = Route()
+    if traces.tries <= MOST_WITNESSED:
+        window.charge(route.failed, TEN_MINUTES, now)
+    if not route.is_attacked(now):
+        traces.blind_tries = min(traces.blind_tries, 1)
+    return True
+
+
+def accept_try(visitor: Actor, path: str, site: Site, now: float) -> None:
+    """Take in credentials, or whatever else was sent to a route that refuses some, that were accepted."""
+    route = site.routes.get(path_number(path[:MAX_PATH]))
+    if route is not None and not visitor.behaviour.page_loads and not visitor.loaded:
+        window.charge(route.passed, TEN_MINUTES, now)
+
+
+def take_data(facts: Behaviour, path: str, now: float) -> bool:
+    """Count an answer with data, such as JSON. Returns False for a path that was asked before."""
+    traces = traces_of(facts)
+    traces.calls += 1
+    bit = 1 << path_number(path[:MAX_PATH]) % ITEM_BITS
+    if traces.items_bitmap & bit:
+        return False
+    traces.items += 1
+    # As in meet_error: starting over costs what is asked again and again one more item.
+    traces.items_bitmap = traces.items_bitmap | bit if traces.items % (ITEM_BITS // 4) else bit
+    window.charge(traces.five_minutes, FIVE_MINUTES, now)
+    return True
+
+
+def pool_of(site: Site, claims: Claims) -> Actor:
+    """Return the pool of those who name the same browser and language."""
+    pool = site.pools.get(claims.agent)
+    if pool is None:
+        if len(site.pools) >= MAX_POOLS:
+            site.pools.pop(next(iter(site.pools)), None)
+        pool = site.pools[claims.agent] = Actor([])
+    return pool
+
+
+def join_pool(pool: Actor, nobody: Behaviour, claims: Claims, now: float, idle: float) -> Traces:
+    """Count somebody in; a pool that nobody was in for `idle` seconds begins anew, but for its level."""
+    facts = pool.behaviour
+    if facts is nobody:
+        pool.throttle = Throttle()
+    seen_at = facts.traces.seen_at if facts.traces is not None else now
+    if facts is nobody or not 0.0 <= now - seen_at <= idle:
+        facts = pool.behaviour = Behaviour()
+        pool.score, pool.signals = 0, ()
+        state = pool.throttle
+        pool.throttle = Throttle(state.level, state.changed_at, state.reasons)
+    pool.claims = claims
+    traces = traces_of(facts)
+    traces.seen_at = now
+    bit = 1 << claims.agent % POOL_BITS
+    if not traces.agents_bitmap & bit:
+        traces.agents_bitmap |= bit
+        traces.agents += 1
+    bit = 1 << claims.network % POOL_BITS
+    if not traces.networks_bitmap & bit:
+        traces.networks_bitmap |= bit
+        traces.networks += 1
+    return traces

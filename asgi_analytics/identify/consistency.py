@@ -1,0 +1,116 @@
+"""Whether a request's headers are those of the browser that its user agent names.
+
+Only what survives proxies is looked at: Fetch Metadata (https only, W3C Fetch Metadata Request Headers, section 2),
+the brand versions of client hints, and Accept-Language. Whether such headers reach this site at all is for
+decide.behaviour.Site to learn. Web views are left out: apps build their own requests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from ..model import Agent, Claims, Place
+from .request import is_navigation
+
+Headers = Mapping[bytes, bytes]
+# The first releases that send Fetch Metadata with every request over https (caniuse, "Sec-Fetch-Site"), with a margin.
+SENDING = {"Chrome": 89, "Firefox": 91, "Safari": 17}
+_ENGINE = re.compile(r"\bChrome/(\d{1,5})\.", re.ASCII)
+_FIREFOX = re.compile(r"\bGecko/\d{8} Firefox/(\d{1,5})\.", re.ASCII)
+_SAFARI = re.compile(r"\bVersion/(\d{1,5})\.[\d.]* (?:Mobile/\w+ )?Safari/", re.ASCII)
+_BRAND = re.compile(rb'"Chromium"; ?v="(\d{1,5})"')
+_HOSTING = re.compile(
+    r"\b(?:amazon|aws|digitalocean|hetzner|ovh|linode|akamai connected|vultr|choopa|contabo|leaseweb|m247|scaleway"
+    r"|online sas|alibaba|tencent|ionos|hostinger|namecheap|gcore|datacamp|colocrossing|hostwinds|psychz|quadranet"
+    r"|(?:google|oracle|ibm) cloud|azure|hosting|hosted|data ?cent(?:er|re)|dedicated|colo(?:cation)?|vps|servers?)\b",
+    re.IGNORECASE,
+)
+# Google Cloud, AWS, DigitalOcean, Hetzner, OVH, Linode, Vultr, Contabo, Leaseweb, M247, Scaleway, Alibaba,
+# Tencent, Oracle: by number, for files that name the company only.
+_HOSTING_ASN = frozenset(
+    (396982, 16509, 14618, 14061, 24940, 16276, 63949, 20473, 51167, 60781, 9009, 12876, 45102, 132203, 31898)
+)
+
+
+class Engine(NamedTuple):
+    """The engine that a user agent names, and the release."""
+
+    name: str
+    major: int
+
+
+@lru_cache(maxsize=4096)
+def engine_of(text: str) -> Engine | None:
+    """Return the engine whose habits are known; None for web views, other browsers and programs."""
+    if "; wv)" in text or not text.startswith("Mozilla/5.0 ("):
+        return None
+    for name, pattern in (("Chrome", _ENGINE), ("Firefox", _FIREFOX), ("Safari", _SAFARI)):
+        if found := pattern.search(text):
+            return Engine(name, int(found[1]))
+    return None
+
+
+def header_faults(method: str, scheme: str, headers: Headers, engine: Engine) -> tuple[str, ...]:
+    """Return a few words for each thing that this engine does not do."""
+    faults = []
+    sending = engine.major >= SENDING[engine.name]
+    if scheme in ("https", "wss") and sending and b"sec-fetch-site" not in headers and b"sec-fetch-mode" not in headers:
+        faults.append(f"no Sec-Fetch-Site, which {engine.name} {engine.major} sends")
+    brands = headers.get(b"sec-ch-ua")
+    if brands is not None:
+        brand = _BRAND.search(brands)
+        if engine.name != "Chrome":
+            faults.append(f"Sec-CH-UA, which {engine.name} does not send")
+        elif brand is not None and int(brand[1]) != engine.major:
+            faults.append(f"Sec-CH-UA of Chromium {int(brand[1])} from Chrome {engine.major}")
+    if b"accept-language" not in headers and is_navigation(method, headers):
+        faults.append(f"no Accept-Language, which {engine.name} sends")
+    return tuple(faults)
+
+
+def is_hosting(place: Place) -> bool:
+    """Tell whether a network is one of servers rather than people; False where no ASN file says."""
+    if place.asn in _HOSTING_ASN:
+        return True
+    return place.organisation is not None and _HOSTING.search(place.organisation) is not None
+
+
+def read_claims(
+    scope: Mapping[str, Any], headers: Headers, agent: Agent, place: Place, network: bytes, false_claim: bool
+) -> Claims:
+    """Return what the request says of its sender; `network` as in Identity."""
+    raw = headers.get(b"user-agent", b"")[:512]
+    engine = engine_of(raw.decode("utf-8", "replace")) if agent.bot_class is None else None
+    faults: tuple[str, ...] = ()
+    if engine is not None:
+        faults = header_faults(scope.get("method", ""), scope.get("scheme", ""), headers, engine)
+    return Claims(
+        faults,
+        engine is not None and engine.major >= SENDING[engine.name],
+        b"sec-fetch-site" in headers,
+        is_hosting(place),
+        false_claim,
+        crc32(raw + b"\n" + headers.get(b"accept-language", b"")[:128]),
+        crc32(network),
+    )
+
+
+def tried(method: str, headers: Headers, status: int) -> int | None:
+    """Return a number of the credentials that were refused with this status; None where none were tried.
+
+    What a script sends again and again, of the same length or with the same token, is a poll of somebody who was
+    logged out, not a try: it has the same number.
+    """
+    token = headers.get(b"authorization")
+    if token is not None:
+        return crc32(token) | 1 << 32 if status in (401, 403) else None
+    if method not in ("POST", "PUT", "PATCH") or status not in (400, 401, 403, 409, 422, 423):
+        return None
+    length = headers.get(b"content-length")
+    if length is None or headers.get(b"sec-fetch-dest") == b"document":
+        return 0
+    return crc32(length) | 1 << 33

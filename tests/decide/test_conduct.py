@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from asgi_analytics import Signal
+from asgi_analytics.decide import probes
+from asgi_analytics.decide.behaviour import Route, Site
+from asgi_analytics.decide.conduct import CRAWLER, TOOL
+from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, meet_failure, pool_of, take_data
+from asgi_analytics.decide.verdict import accept, begin_session, join, judge, new_actor, program_of
+from asgi_analytics.model import Actor, Agent, Behaviour, Claims, Decision, ThrottleLevel
+
+from .visits import START, Visit, known_site, policy_of
+
+FORGED = Claims(("no Sec-Fetch-Site, which Chrome 158 sends",), True, False, agent=1, network=2)
+TRUE = Claims((), True, True, agent=1, network=2)
+
+
+def experienced() -> Site:
+    """A site that many loaded pages of, with Fetch Metadata."""
+    site = known_site()
+    site.witnesses = 100
+    return site
+
+
+def send(
+    visit: Visit, path: str, status: int = 200, claims: Claims = TRUE, after: float = 1.0,
+    method: str = "GET", attempt: int | None = None, inner: bool = False,
+) -> Decision:  # fmt: skip
+    """Have one answer judged, as the exchange does."""
+    visit.now += after
+    decision = Decision(visit.visitor.throttle.level, visit.visitor.score, (0, 1, 0, 1))
+    judge(
+        visit.visitor, status, status == 200, path, inner, visit.site, visit.policy, decision, visit.now,
+        method=method, attempt=attempt, claims=claims, network=visit.network,
+    )  # fmt: skip
+    return decision
+
+
+# Probing
+
+
+@pytest.mark.parametrize(
+    ("path", "weight"),
+    [
+        ("/.env", 2), ("/app/.env.local", 2), ("/.git/config", 2), ("/vendor/phpunit/eval-stdin.php", 2),
+        ("/backup.zip", 2), ("/wp-login.php", 1), ("/xmlrpc.php", 1), ("/", 0), ("/environment", 0),
+        ("/.well-known/x", 0),
+        ("/articles/backup-your-data", 0), ("/index.php", 0), ("/docs/git", 0), ("/downloads/site.zip.html", 0),
+    ],
+)  # fmt: skip
+def test_sensitive_paths_are_known(path: str, weight: int) -> None:
+    assert probes.probe_weight(path) == weight
+
+
+@pytest.mark.parametrize(("method", "path", "odd"), [
+    ("TRACE", "/", True), ("GET", "/a/../../etc/hosts", True), ("GET", "/a\0b", True),
+    ("GET", "http://other.example/", True),
+    ("GET", "/a..b/c", False), ("OPTIONS", "/a", False), ("DELETE", "/a", False),
+])  # fmt: skip
+def test_odd_requests_are_known(method: str, path: str, odd: bool) -> None:
+    assert probes.is_odd(method, path) is odd
+
+
+def test_one_look_at_the_door_is_a_person_and_two_are_not() -> None:
+    visit = Visit()
+    send(visit, "/wp-login.php", 404)
+    assert visit.codes == set()
+    send(visit, "/xmlrpc.php", 404)
+    assert visit.codes == {"probing"}
+    assert visit.visitor.signals[0].text == "sensitive paths asked for in vain, weighing 2 (limit 1)"
+
+
+def test_the_same_sensitive_path_again_and_again_weighs_once() -> None:
+    visit = Visit()
+    for _ in range(30):
+        send(visit, "/wp-login.php", 404)
+    assert (visit.visitor.score, visit.level) == (0, 0)
+
+
+def test_what_the_site_serves_or_links_is_no_probe() -> None:
+    visit = Visit()
+    send(visit, "/.env", 200)
+    send(visit, "/.git/config", 404, inner=True)
+    assert visit.codes == set()
+
+
+def test_a_scanner_is_blocked_within_a_dozen_sensitive_paths() -> None:
+    visit = Visit()
+    for number in range(12):
+        send(visit, f"/{number}/.env", 404)
+    assert visit.level == ThrottleLevel.BLOCKED
+
+
+# Credentials
+
+
+def test_refused_credentials_without_end_are_stuffing_for_one_who_loaded_the_form_too() -> None:
+    visit = Visit()
+    send(visit, "/login")
+    levels = [send(visit, "/login", 401, method="POST", attempt=0, inner=True).level for _ in range(70)]
+    assert levels[19:21] == [0, 1]
+    assert (visit.codes, visit.level) == ({"credential_stuffing"}, ThrottleLevel.BLOCKED)
+
+
+def test_a_logged_out_tab_that_polls_with_its_token_tries_once() -> None:
+    visit = Visit()
+    for _ in range(600):
+        send(visit, "/api/me", 401, attempt=77, after=2.0, inner=True)
+    assert visit.visitor.behaviour.traces is not None
+    assert (visit.visitor.behaviour.traces.tries, visit.level) == (1, 0)
+
+
+def test_forty_people_of_an_office_who_mistype_over_a_day_are_no_stuffing() -> None:
+    visit, rng = Visit(), random.Random(1)
+    send(visit, "/login")
+    for _ in range(80):
+        send(visit, "/login", 401, method="POST", attempt=0, inner=True, after=rng.expovariate(1 / 360))
+    assert visit.visitor.score == 0
+
+
+def attack(site: Site, visitors: int, status: int = 401) -> list[Visit]:
+    """Visitors who never load a page try two passwords each."""
+    found = [Visit(site=site) for _ in range(visitors)]
+    for visit in found:
+        for _ in range(2):
+            send(visit, "/login", status, method="POST", attempt=0, after=2.0)
+    return found
+
+
+def test_many_who_try_a_few_passwords_each_are_one_attack() -> None:
+    late = attack(known_site(), 40)[-1]
+    assert late.codes == {"distributed_stuffing"}
+    for _ in range(2):
+        send(late, "/login", 401, method="POST", attempt=0)
+    assert late.level == ThrottleLevel.BLOCKED
+
+
+def test_somebody_who_loaded_a_page_is_not_part_of_an_attack() -> None:
+    site = known_site()
+    attack(site, 40)
+    person, returning = Visit(site=site), Visit(site=site)
+    send(person, "/login")
+    send(returning, "/login")
+    begin_session(returning.visitor, returning.now)
+    for visit in (person, returning):
+        for _ in range(6):
+            send(visit, "/login", 401, method="POST", attempt=0, after=5.0)
+        assert visit.visitor.score == 0
+
+
+def test_a_busy_app_whose_people_log_in_is_not_attacked() -> None:
+    """Every fifth password is wrong; nobody of them loads a page."""
+    site, policy = known_site(), policy_of()
+    for number in range(400):
+        visit = Visit(policy, site)
+        if number % 5:
+            accept(visit.visitor, False, "/login", site, policy, Decision(), START + number)
+        else:
+            visit.now = START + number
+            for _ in range(2):
+                send(visit, "/login", 401, method="POST", attempt=0, after=0.1)
+            assert visit.visitor.score == 0
+
+
+# Data
+
+
+def ask(visit: Visit, path: str, after: float) -> None:
+    visit.now += after
+    accept(
+        visit.visitor,
+        True,
+        path,
+        visit.site,
+        visit.policy,
+        Decision(visit.visitor.throttle.level, 0, (0, 1, 0, 1)),
+        visit.now,
+    )
+
+
+def test_a_walk_over_the_items_of_an_api_is_blocked() -> None:
+    visit = Visit()
+    for number in range(500):
+        ask(visit, f"/api/items/{number}", 0.4)
+    assert (visit.codes, visit.level) == ({"distinct_items_per_minute"}, ThrottleLevel.BLOCKED)
+
+
+def test_people_of_an_app_ask_for_the_same_again() -> None:
+    visit = Visit()
+    for number in range(900):
+        ask(visit, f"/api/items/{number}" if number % 4 == 0 else "/api/me", 0.4)
+    assert visit.visitor.score == 0
+
+
+def test_a_sync_of_sixty_items_every_five_minutes_is_welcome() -> None:
+    visit = Visit()
+    for number in range(3000):
+        ask(visit, f"/api/items/{number}", 0.5 if number % 60 else 270.0)
+    assert visit.visitor.score == 0
+
+
+# Programs
+
+
+@pytest.mark.parametrize(("agent", "program"), [
+    (Agent(browser="Chrome"), 0), (Agent(), TOOL), (Agent(bot_class="http-library"), TOOL),
+    (Agent(bot_class="search-engine", browser="Googlebot"), CRAWLER), (Agent(bot_class="monitoring"), CRAWLER),
+])  # fmt: skip
+def test_programs_are_told_by_their_names(agent: Agent, program: int) -> None:
+    assert program_of(agent) == program
+
+
+def program(kind: int) -> Visit:
+    visit = Visit()
+    visit.visitor.program = kind
+    return visit
+
+
+@pytest.mark.parametrize("kind", [CRAWLER, TOOL])
+def test_a_monitor_of_six_pages_is_not_judged_as_a_person(kind: int) -> None:
+    visit = program(kind)
+    for number in range(3000):
+        send(visit, f"/{number % 6}", after=5.0)
+    assert (visit.visitor.score, visit.level) == (0, 0)
+
+
+def test_a_crawler_in_order_at_a_steady_pace_is_welcome_and_a_tool_is_not() -> None:
+    crawler, tool = program(CRAWLER), program(TOOL)
+    for number in range(300):
+        send(crawler, f"/page/{number}", after=5.0)
+        send(tool, f"/page/{number}", after=5.0)
+    assert (crawler.visitor.score, crawler.level) == (0, 0)
+    assert (tool.codes, tool.level) == ({"many_pages_by_a_tool"}, ThrottleLevel.BLOCKED)
+
+
+@pytest.mark.parametrize("kind", [CRAWLER, TOOL])
+def test_a_program_in_a_hurry_or_with_a_false_claim_is_slowed_down(kind: int) -> None:
+    hurried, liar = program(kind), program(kind)
+    for number in range(250):
+        send(hurried, f"/page/{number}", after=0.5)
+    send(liar, "/", claims=Claims(false_claim=True))
+    assert hurried.level == ThrottleLevel.BLOCKED
+    assert "false_crawler_claim" in liar.codes
+
+
+# Forged headers
+
+
+def test_forged_headers_mean_nothing_until_true_ones_have_been_seen() -> None:
+    visits = [Visit(site=known_site()), Visit(site=experienced())]
+    for visit in visits:
+        send(visit, "/", claims=FORGED)
+    assert [visit.codes for visit in visits] == [set(), {"inconsistent_headers"}]
+    assert visits[1].visitor.signals[0].text.endswith("(limit 0): no Sec-Fetch-Site, which Chrome 158 sends")
+
+
+def test_a_proxy_that_strips_headers_makes_no_forgers() -> None:
+    site = known_site()
+    for number in range(3000):
+        visit = Visit(site=site)
+        send(visit, "/", claims=TRUE if number % 100 == 0 else FORGED)
+        assert visit.visitor.score == 0
+    assert (site.witnesses, site.faulty) == (30, 2970)
+
+
+def rotated(agents: int, networks: int, loads: int, inner: bool = False) -> tuple[Site, Actor, Visit]:
+    """Page loads with forged headers, each by a name and from a network of the given numbers at random."""
+    site, rng, last = experienced(), random.Random(4), Visit()
+    visits = {(a, n): Visit(site=site) for a in range(agents) for n in range(networks)}
+    pools = [Visit().network for _ in range(networks)]
+    for number in range(loads):
+        key = rng.randrange(agents), rng.randrange(networks)
+        last = visits[key]
+        last.network, last.now = pools[key[1]], START + 1.5 * number
+        claims = FORGED._replace(agent=key[0], network=key[1])
+        send(last, f"/page/{rng.randrange(5000)}", claims=claims, after=0.0, inner=inner)
+    return site, pools[0], last
+
+
+def test_names_that_change_in_one_network_are_judged_as_one() -> None:
+    _, network, last = rotated(agents=60, networks=1, loads=150)
+    assert {"inconsistent_headers", "agent_rotation"} <= {finding.signal for finding in network.signals}
+    assert last.level == ThrottleLevel.BLOCKED
+
+
+def test_networks_that_change_under_one_name_are_judged_as_one() -> None:
+    site, _, last = rotated(agents=1, networks=60, loads=150)
+    (pool,) = site.pools.values()
+    assert "residential_proxy_rotation" in {finding.signal for finding in pool.signals}
+    assert last.level == ThrottleLevel.BLOCKED
+
+
+def test_somebody_new_with_forged_headers_begins_at_the_level_of_the_others_and_a_true_browser_does_not() -> None:
+    site, network, _ = rotated(agents=60, networks=1, loads=150)
+    policy, now = policy_of(), START + 230.0
+    forger, person = new_actor(2), new_actor(2)
+    join(forger, network, FORGED._replace(agent=999), site, policy, now)
+    join(person, network, TRUE, site, policy, now)
+    assert (forger.throttle.level, person.throttle.level) == (ThrottleLevel.BLOCKED, ThrottleLevel.NORMAL)
+    join(forger := new_actor(2), network, FORGED, site, policy, now + 10 * 600.0)
+    assert forger.throttle.level == ThrottleLevel.NORMAL
+
+
+def test_an_office_whose_proxy_strips_headers_browses_and_is_no_rotation() -> None:
+    _, network, last = rotated(agents=20, networks=1, loads=150, inner=True)
+    assert "agent_rotation" not in {finding.signal for finding in network.signals}
+    assert last.visitor.score < 50
+
+
+# Bounds
+
+
+def test_pools_routes_and_traces_stay_few_and_small() -> None:
+    site, visitor = Site(), Actor([], behaviour=Behaviour())
+    for number in range(2 * MAX_POOLS):
+        pool_of(site, FORGED._replace(agent=number))
+        meet_failure(visitor, "POST", f"/{number}/.env", False, number, site, START)
+        take_data(visitor.behaviour, f"/api/{number}", START)
+    traces = visitor.behaviour.traces
+    assert traces is not None
+    assert (len(site.pools), len(site.routes)) == (MAX_POOLS, MAX_ROUTES)
+    assert max(traces.probes_bitmap, traces.items_bitmap) < 1 << 512
+
+
+def test_an_attack_is_over_when_nobody_tries_any_more() -> None:
+    site = known_site()
+    attack(site, 40)
+    (route,) = site.routes.values()
+    assert isinstance(route, Route)
+    assert (route.is_attacked(START), route.is_attacked(START + 1500.0)) == (True, False)
+
+
+def test_a_signal_of_the_sites_own_counts() -> None:
+    own = Signal(
+        "own", lambda visitor, site, pages, now: visitor.behaviour.page_loads, "{value:g}", points=60, threshold=1
+    )
+    visit = Visit(policy_of(signals=[own]))
+    for number in range(2):
+        send(visit, f"/{number}")
+    assert (visit.codes, visit.level) == ({"own"}, ThrottleLevel.WARNING)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from asgi_analytics.identify.consistency import Engine, engine_of, header_faults, is_hosting, tried
+from asgi_analytics.model import Place
+from tests.benchmarks.detect import browsers
+
+CHROME = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/158.0.0.0 Safari/537.36"
+)
+IN_APP = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148"
+WEB_VIEW = (
+    "Mozilla/5.0 (Linux; Android 14; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/158.0.0.0 Mobile "
+    "Safari/537.36"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "engine"),
+    [(CHROME, Engine("Chrome", 158)), (IN_APP, None), (WEB_VIEW, None), ("curl/8.16.0", None), ("", None),
+     (browsers.safari("Macintosh; Intel Mac OS X 10_15_7", 26, 1), Engine("Safari", 26))],
+)  # fmt: skip
+def test_engines_are_told_where_their_habits_are_known(text: str, engine: Engine | None) -> None:
+    assert engine_of(text) == engine
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_browsers_as_they_are_have_no_faults(seed: int) -> None:
+    browser = browsers.draw(random.Random(seed))
+    engine = engine_of(browser.agent)
+    assert engine is not None
+    for sent in (browser.page(typed=True), browser.file("/a.css", "/"), browser.call("/")):
+        assert header_faults("GET", "https", dict(sent), engine) == ()
+
+
+def test_what_a_library_sends_under_a_browsers_name_is_told() -> None:
+    headers = {b"user-agent": CHROME.encode(), b"accept": b"*/*"}
+    faults = ("no Sec-Fetch-Site, which Chrome 158 sends", "no Accept-Language, which Chrome sends")
+    assert header_faults("GET", "https", headers, Engine("Chrome", 158)) == faults
+    assert header_faults("GET", "http", headers, Engine("Chrome", 158)) == faults[1:]
+    assert header_faults("GET", "https", headers, Engine("Chrome", 79)) == faults[1:]
+
+
+def test_hints_of_another_release_or_engine_are_told() -> None:
+    headers = {
+        b"sec-ch-ua": b'"Chromium";v="120", "Google Chrome";v="120"', b"sec-fetch-site": b"none",
+        b"accept-language": b"en",
+    }  # fmt: skip
+    assert header_faults("GET", "https", headers, Engine("Chrome", 120)) == ()
+    assert header_faults("GET", "https", headers, Engine("Chrome", 158)) == (
+        "Sec-CH-UA of Chromium 120 from Chrome 158",
+    )
+    assert header_faults("GET", "https", headers, Engine("Firefox", 120)) == ("Sec-CH-UA, which Firefox does not send",)
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [(Place(asn=24940), True), (Place(organisation="DigitalOcean, LLC"), True), (Place(), False),
+     (Place(organisation="Deutsche Telekom AG"), False), (Place(organisation="Comcast Cable"), False)],
+)  # fmt: skip
+def test_networks_of_servers_are_told(place: Place, found: bool) -> None:
+    assert is_hosting(place) is found
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status", "is_try"),
+    [("POST", {}, 401, True), ("POST", {}, 422, True), ("POST", {}, 404, False), ("GET", {}, 401, False),
+     ("GET", {b"authorization": b"Basic eA=="}, 401, True), ("GET", {b"authorization": b"Basic eA=="}, 404, False)],
+)  # fmt: skip
+def test_credentials_that_were_refused_are_tries(
+    method: str, headers: dict[bytes, bytes], status: int, is_try: bool
+) -> None:
+    assert (tried(method, headers, status) is not None) is is_try
+
+
+def test_a_scripts_call_of_the_same_length_is_the_same_try_and_a_form_is_not() -> None:
+    call, form = {b"content-length": b"20"}, {b"content-length": b"20", b"sec-fetch-dest": b"document"}
+    assert tried("POST", call, 401) == tried("POST", call, 401) != 0
+    assert tried("POST", {b"content-length": b"21"}, 401) != tried("POST", call, 401)
+    assert tried("POST", form, 401) == 0
