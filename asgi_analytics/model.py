@@ -162,9 +162,10 @@ class Behaviour:
     gap_variance: float = 0.0
     minute: Window = field(default_factory=Window)
     five_minutes: Window = field(default_factory=Window)
-    entries: int = 0  # page loads that came from outside
+    entries: int = 0  # page loads that came from outside, reloads too
     inner_steps: int = 0  # page loads that came from a page of this site
-    people: int = 1  # who look alike and browse at once, as far as entries and inner steps tell
+    returns: int = 0  # loads of one of the last four pages that came from outside
+    people: int = 1  # who look alike and browse at once, as far as entries, inner steps and what they load again tell
     errors: int = 0  # distinct paths answered 4xx
     errors_bitmap: int = 0
     raised: int = 0  # one bit per signal raised in this session

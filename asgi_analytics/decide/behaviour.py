@@ -8,7 +8,7 @@ What counts decides that no human is flagged:
   deployment is not its readers' fault. 429 (ours, or a limiter's further in) and 5xx (the app's own fault) are none.
 - People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
   comes from outside, then follows links, and among them they load the popular pages again. So a session holds at most
-  as many people as it has entries, as it has inner steps, and as it has thrice that many loads of pages known before.
+  as many people as it has entries, as it has inner steps, and half of what they load again.
   The price: a program that forges Referers and draws its pages as people do is taken for several of them; its quotas,
   its timing and its order stay what they are.
 """
@@ -35,7 +35,8 @@ GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024
 ERROR_BITS = 512
 TEN_MINUTES = 600.0  # seconds
-LOADS_PER_PERSON = 3  # of pages known before
+LOADS_PER_PERSON = 2  # of pages known before
+MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
 MIN_WITNESSES = 20  # sessions that sent Fetch Metadata, until its absence means something
 MOST_PAGES_REMEMBERED = 2048
 
@@ -124,7 +125,7 @@ def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) 
     if facts.page_loads:
         last = facts.last_page
         if key == last:
-            return _reload(facts, now)
+            return _reload(facts, inner, now)
         before, earlier, earliest = facts.before_last
         facts.before_last = (last, before, earlier)
         facts.last_page = key
@@ -132,7 +133,7 @@ def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) 
         if key > last:
             facts.ascending += 1
         if key in (before, earlier, earliest):
-            return _reload(facts, now)
+            return _reload(facts, inner, now)
         _wait(facts, now)
     else:
         facts.last_page = key
@@ -171,7 +172,10 @@ def meet_error(facts: Behaviour, path: str) -> bool:
     return True
 
 
-def _reload(facts: Behaviour, now: float) -> bool:
+def _reload(facts: Behaviour, inner: bool, now: float) -> bool:
+    if not inner:  # somebody else's way in, perhaps: a class opens one link
+        facts.entries += 1
+        facts.returns += 1
     since, facts.last_answer_at = now - facts.last_answer_at, now
     if not 0.0 <= since < RUSH:
         return False
@@ -204,6 +208,6 @@ def _follow(facts: Behaviour, inner: bool) -> None:
     people = facts.people
     # One page load makes at most one more.
     if people < facts.entries and people < facts.inner_steps and people < MAX_PEOPLE:
-        again = facts.page_loads - DISTINCT_PAGES[facts.distinct_pages]
-        if LOADS_PER_PERSON * people <= again:
+        again = facts.returns + facts.page_loads - DISTINCT_PAGES[facts.distinct_pages]
+        if LOADS_PER_PERSON * people <= again - MAP_ERROR * facts.page_loads:
             facts.people = people + 1

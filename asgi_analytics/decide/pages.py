@@ -68,7 +68,7 @@ def outdated_browser(visitor: Actor, site: Site, site_pages: int, now: float) ->
 def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
     """Return the page loads of somebody who never follows a link; None for browsers that do not tell."""
     facts = visitor.behaviour
-    return facts.entries if not facts.inner_steps and visitor.claims.tells_origin else None
+    return facts.page_loads if not facts.inner_steps and visitor.claims.tells_origin else None
 
 
 def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -96,7 +96,7 @@ def home_tab_watcher(visitor: Actor, site: Site, site_pages: int, now: float) ->
 
 def _quiet_entries(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
     facts = visitor.behaviour
-    return inf if facts.inner_steps else threshold - facts.entries
+    return inf if facts.inner_steps else threshold - facts.page_loads
 
 
 def _quiet_once(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
