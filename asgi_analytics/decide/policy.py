@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ..model import ThrottleLevel
 from ..settings import Quota, Settings
 from . import signals, throttle
+from .lease import NEVER, Leases, asks
 from .throttle import LEVELS
 
 Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
@@ -27,6 +28,10 @@ class Policy:
     further_loads: float  # page loads per person that make an unchanged score count again
     rules: tuple[signals.Rule, ...]
     site_pages: int  # 0: learned
+    # Units in two windows above which an actor's quotas are shared, as `limits`; see decide.lease.
+    asks: tuple[tuple[int, ...], ...]
+    network_asks: tuple[int, ...]
+    leases: Leases = field(default_factory=Leases)
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
@@ -44,6 +49,18 @@ class Policy:
             further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
             rules=rules,
             site_pages=settings.site_pages,
+            asks=((NEVER,) * len(settings.limits),) * len(LEVELS),
+            network_asks=(NEVER,) * len(settings.network_limits),
+        )
+
+    def among(self, leases: Leases) -> Policy:
+        """Return the policy of one worker among as many as `leases` knows of."""
+        workers = leases.workers
+        return replace(
+            self,
+            asks=tuple(asks(limits, workers) for limits in self.limits),
+            network_asks=asks(self.network_limits, workers),
+            leases=leases,
         )
 
 
