@@ -251,7 +251,8 @@ class Engine:
         told = {"workers": leases.workers, "connected": leases.connected, "leased": leases.count()}
         if sharer is None:
             return told
-        return {**told, "exchanges": sharer.exchanges, "failures": sharer.failures, "outages": sharer.outages}
+        mean = round(1e3 * sharer.spent / max(1, sharer.exchanges), 2)
+        return {**told, "exchanges": sharer.exchanges, "exchange_ms": mean, "failures": sharer.failures, "outages": sharer.outages}
 
     def _meet(self, actor: Actor, is_network: bool) -> None:
         self.leases.meet(actor, is_network, self.monotonic())

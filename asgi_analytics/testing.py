@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 
 from .clock import random_bytes
-from .decide.lending import LIFE, Counter, lend
+from .decide.lending import LIFE, Counter, announce, lend
 from .errors import ResolverError, StoreUnavailable
 from .model import Place
 from .protocols import Ask, Batch, Clock, Exchanged, Frame, Grant, Merged, Ruling, Salt
@@ -197,10 +197,10 @@ class MemoryQuotas:
 
     def _lend(self, ask: Ask, worker: bytes, heeded: Mapping[bytes, int], now: float) -> Grant:
         counter = self._counters.setdefault(ask.counter, Counter())
-        grant, announce = lend(counter, ask, worker, heeded, now)
-        if announce:
+        grant, changed = lend(counter, ask, worker, heeded, now)
+        if changed:
             self._revision += 1
-            counter.revision = self._revision
+            announce(counter, self._revision)
         return grant
 
 

@@ -19,8 +19,8 @@ NEVER = 1 << 62
 EARLY = 4  # quotas are shared from this part of the unasked units on: time to be lent more before they are gone
 MOST_ACTORS = 4096  # whose loans are exchanged; those above keep to this worker's part of the limit
 MOST_SCARCE = 20_000
-IDLE = 1.0  # seconds after which a loan is exchanged though nothing was used
-QUICK = 0.2  # seconds after which one is exchanged though plenty is left
+IDLE = 1.0  # seconds after which a loan is exchanged though nothing was used; a quarter of short windows
+QUICK = 0.2  # seconds after which one is exchanged though plenty is left; a tenth of short windows
 LONGEST = 600.0  # seconds without use after which loans are closed, however long the window
 
 
@@ -154,7 +154,8 @@ class Leases:
 
     def _ask(self, loan: Loan, now: float) -> Ask:
         share = unasked(loan.limit, self.workers)
-        least = floor(share, self._stage(loan.counter, now))
+        # As much as a burst may need, as long as all who hold loans can have it.
+        least = max(int(loan.left >= self.workers), loan.left // (2 * self.workers))
         loan.told = used = loan.used
         fresh = used - loan.reported
         keep = min(max(0, loan.allowed - used), max(fresh, least))
@@ -184,6 +185,10 @@ class Leases:
     def cut_off(self) -> None:
         """Nothing can be exchanged: from now on this worker keeps to its part of the limits."""
         self.connected = False
+
+    def interval(self) -> float:
+        """Return the seconds after which there may be something to exchange."""
+        return min((_quick(loan) for _, loan in self._each()), default=QUICK)
 
     def count(self) -> int:
         """Return how many actors have loans that are exchanged."""
@@ -220,7 +225,11 @@ class Leases:
 def _is_due(loan: Loan, now: float) -> bool:
     fresh, age = loan.used - loan.reported, now - loan.asked_at
     low = loan.allowed - loan.used <= fresh and not loan.dry
-    return loan.wanted or age > IDLE or (fresh > 0 and (low or age > QUICK))
+    return loan.wanted or age > min(IDLE, loan.size / 4) or (fresh > 0 and (low or age > _quick(loan)))
+
+
+def _quick(loan: Loan) -> float:
+    return min(QUICK, loan.size / 10)
 
 
 def _is_idle(loan: Loan, now: float) -> bool:

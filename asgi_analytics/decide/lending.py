@@ -28,7 +28,8 @@ class Counter:
     count: int = 0
     previous: int = 0
     stage: int = 0
-    revision: float = 0  # under which the stage was told; infinity: it has yet to be
+    raised: float = 0  # revision under which the stage was first told; infinity: it has yet to be
+    revision: float = 0  # under which it was told last
     told_at: float = 0.0
     loans: dict[bytes, tuple[int, float]] = field(default_factory=dict)  # worker → units, end in seconds
 
@@ -82,19 +83,26 @@ def _reserved(counter: Counter, ask: Ask, others: Mapping[bytes, int]) -> int:
     most = 0
     for worker, revision in others.items():
         if worker not in counter.loans:
-            known = counter.stage if revision >= counter.revision else max(0, counter.stage - 1)
+            known = counter.stage if revision >= counter.raised else max(0, counter.stage - 1)
             most += floor(ask.share, known)
     return min(ask.limit // 2, most)
 
 
 def _goes_on(counter: Counter, ask: Ask, free: int, others: Mapping[bytes, int], now: float) -> bool:
-    settled = all(revision >= counter.revision for revision in others.values())
+    settled = all(revision >= counter.raised for revision in others.values())
     if free < ask.limit // SCARCE + 1 and counter.stage < STAGES and settled and others:
         counter.stage += 1
+        counter.raised = inf
     elif not counter.stage or now - counter.told_at < max(ask.window, ANNOUNCE):
         return False
-    counter.revision, counter.told_at = inf, now
+    counter.told_at = now
     return True
+
+
+def announce(counter: Counter, revision: int) -> None:
+    """Have the stage told under a new revision."""
+    counter.revision = revision
+    counter.raised = min(counter.raised, revision)
 
 
 def _wait(counter: Counter, ask: Ask, faded: float) -> float:

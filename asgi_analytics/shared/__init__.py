@@ -13,7 +13,7 @@ from .postgres import PostgresQuotas
 def open_quotas(settings: Settings, dsn: Callable[[], str]) -> SharedQuotas:
     """Return what quotas are shared through. Opens no connection."""
     if settings.shared is None:
-        return PostgresQuotas(dsn)
+        return PostgresQuotas(dsn, settings.site)
     from .valkey import ValkeyQuotas
 
     return ValkeyQuotas(settings.shared, settings.site, settings.shared_timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from math import inf
+from dataclasses import astuple
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
-from ..decide.lending import LIFE, Counter, lend
+from ..decide.lending import LIFE
 from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
@@ -34,8 +34,9 @@ CLIENT: dict[str, Any] = {
 class PostgresQuotas:
     """SharedQuotas over the tables counters and workers. Not thread-safe: one thread owns it."""
 
-    def __init__(self, dsn: Callable[[], str]) -> None:
+    def __init__(self, dsn: Callable[[], str], site: str = "default") -> None:
         self._dsn = dsn
+        self._site = site
         self._queries = queries.load("quotas")
         self._connection: psycopg.Connection | None = None
         self._exchanges = 0
@@ -50,7 +51,7 @@ class PostgresQuotas:
                 answer = Exchanged(more.workers, more.revision, scarce, grants)
             self._exchanges += 1
             if self._exchanges % TIDY == 0:
-                self._open().execute(self._queries["tidy"])
+                self._open().execute(self._queries["forget"])
         return answer
 
     def leave(self, worker: bytes) -> None:
@@ -73,37 +74,19 @@ class PostgresQuotas:
             self._connection = None
 
     def _exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
-        # A dictionary: were a counter asked for twice, the second grant would be for a state that is not locked.
-        wanted = {ask.counter: ask for ask in asks}
-        with self._open().transaction():
-            connection, named = self._open(), self._queries
-            connection.execute(named["seen"], {"worker": UUID(bytes=worker), "revision": revision})
-            locked: list[Any] = []
-            if wanted:
-                counters = {"counters": sorted(wanted)}
-                connection.execute(named["open"], counters)
-                locked = connection.execute(named["lock"], counters).fetchall()
-            rows = connection.execute(named["heeded"], {"life": LIFE}).fetchall()
-            heeded = {one.bytes: known for one, known, _ in rows}
-            grants = self._lend(locked, wanted, worker, heeded, rows[0][2]) if locked else []
-            told = connection.execute(named["scarce"], {"revision": revision, "most": MOST_SCARCE}).fetchall()
-        newest = max((row[2] for row in told), default=revision)
-        return Exchanged(len(heeded), newest, {bytes(row[0]): row[1] for row in told}, grants)
-
-    def _lend(
-        self, locked: Sequence[Any], asks: dict[bytes, Ask], worker: bytes, heeded: dict[bytes, int], now: float
-    ) -> list[Grant]:
-        grants, saved = [], []
-        for name, stage, revision, state in locked:
-            counter = _counter(stage, revision, state)
-            grant, announce = lend(counter, asks[bytes(name)], worker, heeded, now)
-            grants.append(grant)
-            if announce:
-                (counter.revision,) = self._open().execute(self._queries["next_revision"]).fetchone() or (inf,)
-            saved.append((bytes(name), counter.stage, int(counter.revision), Jsonb(_state(counter))))
-        names = ("counters", "stages", "revisions", "states")
-        self._open().execute(self._queries["save"], dict(zip(names, map(list, zip(*saved, strict=True)), strict=True)))
-        return grants
+        parameters = {
+            "worker": UUID(bytes=worker),
+            "site": self._site,
+            "revision": revision,
+            "life": LIFE,
+            "most": MOST_SCARCE,
+            "asks": Jsonb([[ask.counter.hex(), *astuple(ask)[1:]] for ask in asks]),
+        }
+        (answer,) = self._open().execute(self._queries["exchange"], parameters).fetchone() or ({},)
+        scarce = {bytes.fromhex(name): stage for name, stage, _ in answer["scarce"]}
+        newest = max((told for *_, told in answer["scarce"]), default=revision)
+        grants = [Grant(bytes.fromhex(name), *told) for name, *told in answer["grants"]]
+        return Exchanged(answer["workers"], newest, scarce, grants)
 
     def _open(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
@@ -125,26 +108,3 @@ class PostgresQuotas:
 
 # As in store.postgres: the farewell of an inherited connection would end the parent's session.
 _ABANDONED: list[psycopg.Connection] = []
-
-
-def _counter(stage: int, revision: int, state: dict[str, Any]) -> Counter:
-    loans = {bytes.fromhex(name): (units, until) for name, (units, until) in state.get("loans", {}).items()}
-    return Counter(
-        state.get("window", 0),
-        state.get("count", 0),
-        state.get("previous", 0),
-        stage,
-        revision,
-        state.get("told_at", 0.0),
-        loans,
-    )
-
-
-def _state(counter: Counter) -> dict[str, Any]:
-    return {
-        "window": counter.window,
-        "count": counter.count,
-        "previous": counter.previous,
-        "told_at": counter.told_at,
-        "loans": {name.hex(): loan for name, loan in counter.loans.items()},
-    }

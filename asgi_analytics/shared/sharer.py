@@ -35,6 +35,7 @@ class Sharer:
         self.worker = random_bytes(16)
         self.quotas = quotas
         self.exchanges = 0
+        self.spent = 0.0  # seconds in exchanges
         self.failures = 0  # exchanges
         self.outages = 0
         self.attempted = threading.Event()
@@ -86,12 +87,13 @@ class Sharer:
             self._fail(error)
         else:
             self.exchanges += 1
+            self.spent += self._clock.monotonic() - now
             if not before[1] and self.outages:
                 log.warning("Quotas are shared between workers again.")
         if before != (self._leases.workers, self._leases.connected):
             self._changed()
         self.attempted.set()
-        return self._interval if self._leases.connected else PAUSE * (0.5 + jitter())
+        return min(self._interval, self._leases.interval()) if self._leases.connected else PAUSE * (0.5 + jitter())
 
     def _fail(self, error: Exception) -> None:
         self.failures += 1
