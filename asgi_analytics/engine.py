@@ -30,13 +30,13 @@ from .jobs.data import default_data_dir
 from .jobs.verification import Verifier
 from .model import Actor, ThrottleLevel, Visitor
 from .policy import canonical, version
-from .protocols import ClaimStatus, Clock, Merged, Ruling
+from .protocols import ClaimStatus, Clock, Merged, Ruling, Told
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
 from .record.writer import Writer
 from .respond import Responder
 from .settings import Settings
-from .shared import open_quotas
+from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
 from .state import State
 from .store.postgres import PostgresStore, database_key
@@ -68,7 +68,7 @@ class Engine:
     def __init__(self, settings: Settings, dsn: str | None) -> None:
         self.settings = settings
         self.clock: Clock = settings.clock or SystemClock()
-        self._whole_policy = self.policy = Policy.of(settings)
+        self._whole_policy = self.policy = self.policy_alone = Policy.of(settings)
         self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
         self.verifier = (
@@ -81,6 +81,7 @@ class Engine:
         self.keeps_query = settings.privacy.query == "redacted"
         self.steps = Steps()
         self.syncs = settings.durability == "fsync"
+        self.strict = open_strict(settings, self.clock)
         self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries())
         fingerprinter = Fingerprinter(settings.site, random_bytes(32))
         networks = len(settings.network_limits)
@@ -174,7 +175,7 @@ class Engine:
         if not began:
             visitor.session.id = learnt.session
             visitor.segment = None
-        if learnt.remote > 0 and not self.leases.connected:  # else loans account for what others admit
+        if learnt.remote > 0 and not self.leases.connected:  # else what others admit is accounted for
             charge(visitor.actor, learnt.remote, self.policy, now)
         if learnt.level_changed_us:
             changed_at = now - (time_ns / 1e9 - learnt.level_changed_us / 1e6)
@@ -252,7 +253,14 @@ class Engine:
         if sharer is None:
             return told
         mean = round(1e3 * sharer.spent / max(1, sharer.exchanges), 2)
-        return {**told, "exchanges": sharer.exchanges, "exchange_ms": mean, "failures": sharer.failures, "outages": sharer.outages}
+        return {
+            **told,
+            "exchanges": sharer.exchanges,
+            "exchange_ms": mean,
+            "unanswered": getattr(self.strict, "failures", 0),
+            "failures": sharer.failures,
+            "outages": sharer.outages,
+        }
 
     def _meet(self, actor: Actor, is_network: bool) -> None:
         self.leases.meet(actor, is_network, self.monotonic())
@@ -266,7 +274,19 @@ class Engine:
         return Sharer(quotas, self.leases, self.clock, self.settings.batch_age, self._among)
 
     def _among(self) -> None:
-        self.policy = self._whole_policy.among(self.leases)
+        if self.strict is None:
+            self.policy = self._whole_policy.among(self.leases)
+        else:
+            self.policy_alone = self._whole_policy.part(self.leases.workers)
+
+    async def told(self, visitor: Visitor) -> Told | None:
+        """Ask the server that counts for all workers, in strict mode. None: it is lost, or need not be asked."""
+        actor, network, policy = visitor.actor, visitor.network, self.policy
+        level = actor.throttle.level
+        if self.strict is None or not actor.key or level == ThrottleLevel.BLOCKED:
+            return None
+        asked = [(actor.key, policy.limits[level]), (network.key, policy.network_limits)]
+        return await self.strict.take([(key, limits) for key, limits in asked if limits])
 
     def _new_recorder(self) -> Recorder:
         return Recorder(self.settings, self.counters, clean_path, self._database)

@@ -169,7 +169,7 @@ class Exchanged:
 
 
 class SharedQuotas(Protocol):
-    """Lends the units of quotas to workers, so that all of them together keep to the limit. Raises SharedUnavailable."""
+    """Lends units of quotas to workers, so that all together keep to the limit. Raises SharedUnavailable."""
 
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. `revision`: up to where the worker has heeded `scarce`."""
@@ -183,6 +183,22 @@ class SharedQuotas(Protocol):
 
     def abandon(self) -> None:
         """Forget in a forked child what belongs to the parent, without a word to the server."""
+        ...
+
+
+class Told(NamedTuple):
+    """What the server of strict quotas says of one request: the visitor's quotas first, then the network's."""
+
+    passes: bool  # one unit was taken of each
+    left: Sequence[int]  # before that
+    waits: Sequence[float]  # seconds until a unit is free
+
+
+class StrictQuotas(Protocol):
+    """Counts each request of all workers in one place, before the app runs. None when it cannot be told in time."""
+
+    async def take(self, quotas: Sequence[tuple[bytes, Sequence[tuple[float, int]]]]) -> Told | None:
+        """Take one unit of each quota or none: actors by their keys, with seconds and limit of each quota."""
         ...
 
 

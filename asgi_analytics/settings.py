@@ -271,7 +271,11 @@ def _shared(name: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value.startswith(schemes)):
         return value
     # It may hold a password.
-    raise _wrong(name, "…" if isinstance(value, str) else value, 'None or "redis://user:password@host:6379/0", also rediss:// or unix://')
+    raise _wrong(
+        name,
+        "…" if isinstance(value, str) else value,
+        'None or "redis://user:password@host:6379/0", also rediss:// or unix://',
+    )
 
 
 def _quotas(prefix: str) -> Callable[[str, Any], tuple[Quota, ...]]:

@@ -157,7 +157,7 @@ class MemoryState:
 
 
 class MemoryQuotas:
-    """SharedQuotas for workers of one process. Set `error` to a SharedUnavailable and it raises that until it is None."""
+    """SharedQuotas for workers of one process. Set `error` to a SharedUnavailable: raised until it is None again."""
 
     def __init__(self, clock: Clock) -> None:
         self.error: Exception | None = None

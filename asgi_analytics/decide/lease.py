@@ -1,8 +1,9 @@
 """Quotas that all workers share, as one worker holds them: units that it may admit without asking anybody.
 
 An actor that uses little is counted by each worker alone. One that uses more than a part of what a worker may admit
-unasked gets loans, one per quota: a background thread tells what was used of them and is lent more, before the request
-comes that would need it. Nothing here waits. While nothing can be exchanged, each worker keeps to its part of the limit.
+unasked gets loans, one per quota: a background thread tells what was used of them and is lent more, before the
+request comes that would need it. Nothing here waits. While nothing can be exchanged, each worker keeps to its part of
+the limit.
 """
 
 from __future__ import annotations

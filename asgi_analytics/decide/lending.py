@@ -47,7 +47,7 @@ def floor(share: int, stage: int) -> int:
 def lend(counter: Counter, ask: Ask, worker: bytes, heeded: Mapping[bytes, int], now: float) -> tuple[Grant, bool]:
     """Take in what a worker used and lend; tells too whether the stage is to be announced under a new revision.
 
-    `heeded`: the live workers, and up to which revision each knows of stages. `now`: seconds, by the same clock for all.
+    `heeded`: the live workers, and up to which revision each knows of stages. `now`: seconds, by one clock for all.
     """
     _turn(counter, ask.window, now)
     counter.count += ask.used
@@ -79,7 +79,7 @@ def _turn(counter: Counter, size: float, now: float) -> None:
 
 
 def _reserved(counter: Counter, ask: Ask, others: Mapping[bytes, int]) -> int:
-    """Units that workers without a loan may admit unasked. At most half the limit: one worker alone gets that at once."""
+    """Units that workers without a loan may admit unasked; at most half the limit: one can have half at once."""
     most = 0
     for worker, revision in others.items():
         if worker not in counter.loans:

@@ -53,6 +53,14 @@ class Policy:
             network_asks=(NEVER,) * len(settings.network_limits),
         )
 
+    def part(self, workers: int) -> Policy:
+        """Return the policy of one worker that keeps to its part of every limit, for want of word from the others."""
+        return replace(
+            self,
+            limits=tuple(_part(limits, workers) for limits in self.limits),
+            network_limits=_part(self.network_limits, workers),
+        )
+
     def among(self, leases: Leases) -> Policy:
         """Return the policy of one worker among as many as `leases` knows of."""
         workers = leases.workers
@@ -66,6 +74,10 @@ class Policy:
 
 def _limits(quotas: tuple[Quota, ...], level: ThrottleLevel) -> Limits:
     return tuple((float(quota.window), throttle.effective_limit(quota.limit, level)) for quota in quotas)
+
+
+def _part(limits: Limits, workers: int) -> Limits:
+    return tuple((size, max(min(1, limit), limit // workers)) for size, limit in limits)
 
 
 def _sentence(quota: Quota, level: ThrottleLevel) -> str:

