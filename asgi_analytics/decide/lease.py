@@ -16,7 +16,6 @@ from . import window
 from .lending import ANNOUNCE, LIFE, floor, unasked
 
 Limits = Sequence[tuple[float, int]]  # seconds and units, one pair per quota
-NEVER = 1 << 62
 EARLY = 4  # quotas are shared from this part of the unasked units on: time to be lent more before they are gone
 MOST_ACTORS = 4096  # whose loans are exchanged; those above keep to this worker's part of the limit
 MOST_SCARCE = 20_000
@@ -25,9 +24,12 @@ QUICK = 0.2  # seconds after which one is exchanged though plenty is left; a ten
 LONGEST = 600.0  # seconds without use after which loans are closed, however long the window
 
 
-def asks(limits: Limits, workers: int) -> tuple[int, ...]:
-    """Return from how many units on each quota is shared by `workers`."""
-    return tuple(NEVER if workers < 2 else unasked(limit, workers) // EARLY for _, limit in limits)
+def shared_from(limit: int, workers: int) -> int:
+    """Return the units of a window from which on a quota is shared: never before it is used up, where one is alone.
+
+    Two windows of the clock hold at most twice as much: still less than may be admitted unasked.
+    """
+    return limit if workers < 2 else unasked(limit, workers) // EARLY
 
 
 def name_of(key: bytes, size: float) -> bytes:
@@ -61,11 +63,6 @@ class Leases:
         self._scarce: dict[bytes, tuple[int, float]] = {}  # counter → stage, and until when that is believed
 
     # On the way of a request
-
-    def share(self, actor: Actor, limits: Limits, most: Sequence[int], now: float) -> None:
-        """Open the loans of an actor where it has used more than `most` of any quota."""
-        if any(one.count + one.previous > asked for one, asked in zip(actor.windows, most, strict=True)):
-            self.open(actor, limits, now)
 
     def open(self, actor: Actor, limits: Limits, now: float) -> None:
         """Open the loans of an actor; what it used here so far is yet to be told."""

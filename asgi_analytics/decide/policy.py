@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from ..model import ThrottleLevel
 from ..settings import Quota, Settings
 from . import signals, throttle
-from .lease import NEVER, Leases, asks
+from .lease import Leases, shared_from
 from .throttle import LEVELS
 
 Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
+Counted = tuple[tuple[float, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,8 @@ class Policy:
     further_loads: float  # page loads per person that make an unchanged score count again
     rules: tuple[signals.Rule, ...]
     site_pages: int  # 0: learned
-    # Units in two windows above which an actor's quotas are shared, as `limits`; see decide.lease.
-    asks: tuple[tuple[int, ...], ...]
-    network_asks: tuple[int, ...]
+    counted: tuple[Counted, ...]  # `limits`, each with the units from which on it is shared; see decide.lease
+    network_counted: Counted
     leases: Leases = field(default_factory=Leases)
 
     @classmethod
@@ -49,31 +49,33 @@ class Policy:
             further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
             rules=rules,
             site_pages=settings.site_pages,
-            asks=((NEVER,) * len(settings.limits),) * len(LEVELS),
-            network_asks=(NEVER,) * len(settings.network_limits),
+            counted=tuple(_counted(_limits(settings.limits, level)) for level in LEVELS),
+            network_counted=_counted(_limits(settings.network_limits, ThrottleLevel.NORMAL)),
         )
 
     def part(self, workers: int) -> Policy:
         """Return the policy of one worker that keeps to its part of every limit, for want of word from the others."""
-        return replace(
-            self,
-            limits=tuple(_part(limits, workers) for limits in self.limits),
-            network_limits=_part(self.network_limits, workers),
-        )
+        limits, network = tuple(_part(one, workers) for one in self.limits), _part(self.network_limits, workers)
+        counted = tuple(map(_counted, limits))
+        return replace(self, limits=limits, network_limits=network, counted=counted, network_counted=_counted(network))
 
     def among(self, leases: Leases) -> Policy:
         """Return the policy of one worker among as many as `leases` knows of."""
         workers = leases.workers
         return replace(
             self,
-            asks=tuple(asks(limits, workers) for limits in self.limits),
-            network_asks=asks(self.network_limits, workers),
+            counted=tuple(_counted(limits, workers) for limits in self.limits),
+            network_counted=_counted(self.network_limits, workers),
             leases=leases,
         )
 
 
 def _limits(quotas: tuple[Quota, ...], level: ThrottleLevel) -> Limits:
     return tuple((float(quota.window), throttle.effective_limit(quota.limit, level)) for quota in quotas)
+
+
+def _counted(limits: Limits, workers: int = 1) -> Counted:
+    return tuple((size, limit, shared_from(limit, workers)) for size, limit in limits)
 
 
 def _part(limits: Limits, workers: int) -> Limits:

@@ -88,37 +88,35 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
     if visitor.loans is not None or network.loans is not None:
         return _admit_shared(visitor, network, policy, previous, now)
     # window.remaining and window.reset, written out: this loop is what every request pays.
-    quotas, fits, hot = [], True, False
-    limits, asks = policy.limits[level], policy.asks[level]
-    for counter, (size, limit), most in zip(visitor.windows, limits, asks):  # noqa: B905 - strict costs time
+    quotas, fits, hot, crowded = [], True, False, False
+    for counter, (size, limit, most) in zip(visitor.windows, policy.counted[level]):  # noqa: B905 - strict costs time
         rest = counter.ends_at - now
         if not 0.0 < rest <= size:
             rest = window.turn(counter, size, now)
-        left = limit - counter.count - counter.previous * rest / size
+        used = counter.count + counter.previous * rest / size
         counter.count += 1
-        if left <= 0.0:
-            fits = False
-        if counter.count + counter.previous > most:
+        if used >= most:
             hot = True
-        quotas.append(ceil(left) - 1)
+            fits = fits and used < limit
+        quotas.append(ceil(limit - used) - 1)
         quotas.append(ceil(rest))
-    limits, asks = policy.network_limits, policy.network_asks
-    for counter, (size, limit), most in zip(network.windows, limits, asks):  # noqa: B905 - as above
+    for counter, (size, limit, most) in zip(network.windows, policy.network_counted):  # noqa: B905 - as above
         rest = counter.ends_at - now
         if not 0.0 < rest <= size:
             rest = window.turn(counter, size, now)
-        if counter.count + counter.previous * rest / size >= limit:
-            fits = False
+        used = counter.count + counter.previous * rest / size
         counter.count += 1
-        if counter.count + counter.previous > most:
-            hot = True
-    if hot:
-        policy.leases.share(visitor, policy.limits[level], policy.asks[level], now)
-        policy.leases.share(network, policy.network_limits, policy.network_asks, now)
+        if used >= most:
+            crowded = True
+            fits = fits and used < limit
     if not fits:
         for counter in (*visitor.windows, *network.windows):
             counter.count -= 1
         return _refuse_quota(visitor, network, policy, quotas, previous, now)
+    if hot:
+        policy.leases.open(visitor, policy.limits[level], now)
+    if crowded:
+        policy.leases.open(network, policy.network_limits, now)
     decision = Decision(level, visitor.score, tuple(quotas))
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
