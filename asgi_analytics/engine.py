@@ -13,6 +13,7 @@ from typing import Any
 
 from . import embedded
 from .clock import SystemClock, random_bytes
+from .decide.lease import Leases
 from .decide.policy import Policy
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
 from .decide.verdict import Site, adopt_level, charge, new_actor, new_network, program_of
@@ -27,14 +28,16 @@ from .identify.useragent import AgentReader
 from .identify.visitor import Identifier
 from .jobs.data import default_data_dir
 from .jobs.verification import Verifier
-from .model import ThrottleLevel, Visitor
+from .model import Actor, ThrottleLevel, Visitor
 from .policy import canonical, version
-from .protocols import ClaimStatus, Clock, Merged, Ruling
+from .protocols import ClaimStatus, Clock, Merged, Ruling, Told
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
 from .record.writer import Writer
 from .respond import Responder
 from .settings import Settings
+from .shared import open_quotas, open_strict
+from .shared.sharer import Sharer
 from .state import State
 from .store.postgres import PostgresStore, database_key
 
@@ -69,7 +72,7 @@ class Engine:
     def __init__(self, settings: Settings, dsn: str | None) -> None:
         self.settings = settings
         self.clock: Clock = settings.clock or SystemClock()
-        self.policy = Policy.of(settings)
+        self._whole_policy = self.policy = self.policy_alone = Policy.of(settings)
         self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
         self.verifier = (
@@ -82,6 +85,7 @@ class Engine:
         self.keeps_query = settings.privacy.query == "redacted"
         self.steps = Steps()
         self.syncs = settings.durability == "fsync"
+        self.strict = open_strict(settings, self.clock)
         self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries())
         fingerprinter = Fingerprinter(settings.site, random_bytes(32))
         networks = len(settings.network_limits)
@@ -91,7 +95,9 @@ class Engine:
             max_flagged=settings.max_flagged,
             new_network=lambda: new_network(networks),
             learn_salts=fingerprinter.learn,
+            meet=self._meet,
         )
+        self.leases = Leases(self.policy.limits[0], self.policy.network_limits, self._wake, self.state.actor)
         quotas = len(settings.limits)
         self.identifier = Identifier(
             settings,
@@ -107,6 +113,7 @@ class Engine:
         self.recorder = self._new_recorder()
         self.started = False
         self.writer: Writer | None = None
+        self.sharer: Sharer | None = None
         self._embedded: EmbeddedPostgres | None = None
         self._store: PostgresStore | None = None
         self._starting = threading.Lock()
@@ -132,17 +139,24 @@ class Engine:
             if self.verifier is not None:
                 self.verifier.start()
             self.writer.start()
+            self.leases.cut_off()
+            self.sharer = self._new_sharer()
+            self.sharer.start()
             self.started = True
 
     def wait(self, patience: float) -> None:
         """Wait until Postgres was reached or refused once since the start, at most `patience` seconds."""
+        until = self.clock.monotonic() + patience
         if self.writer is not None:
             self.writer.attempted.wait(patience)
+        if self.sharer is not None:
+            self.sharer.attempted.wait(max(0.0, until - self.clock.monotonic()))
 
     def stop(self, timeout: float | None = None) -> bool:
         """Deliver what is left within the shutdown time-out; what is not stays in the journal for the next start."""
         with self._starting:
             writer, self.writer, self.started = self.writer, None, False
+            sharer, self.sharer = self.sharer, None
             if writer is None:
                 return True
             # A hit that ends from now on begins a journal of its own, without waiting for this one to be delivered.
@@ -150,6 +164,8 @@ class Engine:
             database, self._embedded = self._embedded, None
         if self.verifier is not None:
             self.verifier.stop(0.0)  # holds nothing
+        if sharer is not None:
+            sharer.stop(0.5)
         delivered = writer.stop(self.settings.shutdown_timeout if timeout is None else timeout)
         if database is not None:
             database.stop()
@@ -163,7 +179,7 @@ class Engine:
         if not began:
             visitor.session.id = learnt.session
             visitor.segment = None
-        if learnt.remote > 0:
+        if learnt.remote > 0 and not self.leases.connected:  # else what others admit is accounted for
             charge(visitor.actor, learnt.remote, self.policy, now)
         if learnt.level_changed_us:
             changed_at = now - (time_ns / 1e9 - learnt.level_changed_us / 1e6)
@@ -231,9 +247,51 @@ class Engine:
             "error": writer.state.error if writer else None,
             "durability": "journal" if self.recorder.journal else "memory",
             "memory": self.state.counts(),
+            "shared": self._shared_stats(),
             "crawlers": self.verifier.stats() if self.verifier is not None else {},
             "steps_us": self.steps.means_us(),
         }
+
+    def _shared_stats(self) -> dict[str, Any]:
+        sharer, leases = self.sharer, self.leases
+        told = {"workers": leases.workers, "connected": leases.connected, "leased": leases.count()}
+        if sharer is None:
+            return told
+        mean = round(1e3 * sharer.spent / max(1, sharer.exchanges), 2)
+        return {
+            **told,
+            "exchanges": sharer.exchanges,
+            "exchange_ms": mean,
+            "unanswered": getattr(self.strict, "failures", 0),
+            "failures": sharer.failures,
+            "outages": sharer.outages,
+        }
+
+    def _meet(self, actor: Actor, is_network: bool) -> None:
+        self.leases.meet(actor, is_network, self.monotonic())
+
+    def _wake(self) -> None:
+        if self.sharer is not None:
+            self.sharer.wake()
+
+    def _new_sharer(self) -> Sharer:
+        quotas = open_quotas(self.settings, self._find_database)
+        return Sharer(quotas, self.leases, self.clock, self.settings.batch_age, self._among)
+
+    def _among(self) -> None:
+        if self.strict is None:
+            self.policy = self._whole_policy.among(self.leases)
+        else:
+            self.policy_alone = self._whole_policy.part(self.leases.workers)
+
+    async def told(self, visitor: Visitor) -> Told | None:
+        """Ask the server that counts for all workers, in strict mode. None: it is lost, or need not be asked."""
+        actor, network, policy = visitor.actor, visitor.network, self.policy
+        level = actor.throttle.level
+        if self.strict is None or not actor.key or level == ThrottleLevel.BLOCKED:
+            return None
+        asked = [(actor.key, policy.limits[level]), (network.key, policy.network_limits)]
+        return await self.strict.take([(key, limits) for key, limits in asked if limits])
 
     def _new_recorder(self) -> Recorder:
         return Recorder(self.settings, self.counters, clean_path, self._database)
@@ -273,11 +331,13 @@ class Engine:
             self.writer.abandon()
         if self._store is not None:
             self._store.abandon()
+        if self.sharer is not None:
+            self.sharer.quotas.abandon()
         if self.verifier is not None:
             self.verifier.after_fork()
         self.recorder = self._new_recorder()
         self._starting = threading.Lock()
-        self.writer, self._store, self._embedded, self.started = None, None, None, False
+        self.writer, self.sharer, self._store, self._embedded, self.started = None, None, None, None, False
 
 
 class Steps:

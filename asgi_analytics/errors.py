@@ -8,6 +8,7 @@ AnalyticsError
 │   ├── StoreMisconfigured      an operator must act: wait, try again, say so
 │   ├── RowRejected             poison: this row will never go in
 │   └── MigrationError
+├── SharedUnavailable           transient, in the background: quotas hold per worker until it is over
 ├── JournalError
 │   └── JournalFormatError
 ├── CrawlerError                raised in the background, never into a request
@@ -57,6 +58,10 @@ class RowRejected(StoreError):
 
 class MigrationError(StoreError):
     """A migration that was applied differs from the file of the same number."""
+
+
+class SharedUnavailable(AnalyticsError):
+    """The server that quotas are shared through cannot be reached or did not answer in time."""
 
 
 class JournalError(AnalyticsError):

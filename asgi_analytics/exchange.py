@@ -10,13 +10,13 @@ from anyio import to_thread
 from .clock import uuid7
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
-from .decide.verdict import accept, admit, begin_session, count_session, join, judge
+from .decide.verdict import accept, admit, admit_told, begin_session, count_session, join, judge
 from .engine import Engine
 from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_data, is_inner, is_page, is_shared, route_template
 from .model import Analytics, Claims, Decision, Hit, Referral, Visitor
-from .protocols import ClaimStatus
+from .protocols import ClaimStatus, Told
 from .respond import CLOSED_STATUS, OURS, with_fields
 
 Scope = MutableMapping[str, Any]
@@ -32,37 +32,76 @@ def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchang
     """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
     try:
         now, time_ns = engine.monotonic(), engine.clock.time_ns()
-        if not engine.started:
-            engine.start()
         headers: dict[bytes, bytes] = dict(scope.get("headers") or ())
-        visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
-        if began:
-            begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
-            if visitor.identity.agent.bot_class is None:
-                claims = _claims(visitor, scope, headers)
-                join(visitor.actor, visitor.network, claims, engine.site, engine.policy, now)
-        if visitor.learnt is not None:
-            engine.take_in(visitor, began, now, time_ns)
+        visitor = _identify(engine, scope, headers, now, time_ns)
         decision = _decide(engine, visitor, scope, headers, now, time_ns)
-        inner = _with_findings(scope, Analytics(visitor, decision))
-        if scope["type"] == "websocket":
-            socket = WebSocketExchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
-            socket.receive = socket.receiving()
-            return socket
-        if engine.steps.are_due():
-            timed = TimedExchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
-            timed.began()
-            return timed
-        return Exchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
+        return _begun(engine, scope, headers, receive, send, visitor, decision, now, time_ns)
     except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
         engine.failed("identify and decide", error)
         return None
 
 
+async def begin_strictly(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+    """As `begin`, by what one server says that counts the requests of all workers: with one round trip to it."""
+    try:
+        now, time_ns = engine.monotonic(), engine.clock.time_ns()
+        headers: dict[bytes, bytes] = dict(scope.get("headers") or ())
+        visitor = _identify(engine, scope, headers, now, time_ns)
+        told = await engine.told(visitor)
+        decision = _decide(engine, visitor, scope, headers, now, time_ns, told)
+        return _begun(engine, scope, headers, receive, send, visitor, decision, now, time_ns)
+    except Exception as error:  # noqa: BLE001 - as above
+        engine.failed("identify and decide", error)
+        return None
+
+
+def _identify(engine: Engine, scope: Scope, headers: Mapping[bytes, bytes], now: float, time_ns: int) -> Visitor:
+    if not engine.started:
+        engine.start()
+    visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
+    if began:
+        begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
+        if visitor.identity.agent.bot_class is None:
+            claims = _claims(visitor, scope, headers)
+            join(visitor.actor, visitor.network, claims, engine.site, engine.policy, now)
+    if visitor.learnt is not None:
+        engine.take_in(visitor, began, now, time_ns)
+    return visitor
+
+
+def _begun(
+    engine: Engine,
+    scope: Scope,
+    headers: Mapping[bytes, bytes],
+    receive: Receive,
+    send: Send,
+    visitor: Visitor,
+    decision: Decision,
+    now: float,
+    time_ns: int,
+) -> Exchange:
+    inner = _with_findings(scope, Analytics(visitor, decision))
+    if scope["type"] == "websocket":
+        socket = WebSocketExchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
+        socket.receive = socket.receiving()
+        return socket
+    if engine.steps.are_due():
+        timed = TimedExchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
+        timed.began()
+        return timed
+    return Exchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
+
+
 def _decide(
-    engine: Engine, visitor: Visitor, scope: Scope, headers: Mapping[bytes, bytes], now: float, time_ns: int
+    engine: Engine,
+    visitor: Visitor,
+    scope: Scope,
+    headers: Mapping[bytes, bytes],
+    now: float,
+    time_ns: int,
+    told: Told | None = None,
 ) -> Decision:
-    """Admit or refuse: what an operator ruled comes first, then quotas and level."""
+    """Admit or refuse: what an operator ruled comes first, then quotas and level. `told`: in strict mode."""
     exempt, rulings = False, engine.rulings.current
     if visitor.identity.agent.bot_class is not None or b"signature-input" in headers:
         exempt = engine.check_claim(visitor, scope, headers, time_ns)
@@ -73,7 +112,11 @@ def _decide(
             decision.id, decision.inputs = uuid7(time_ns), inputs_of_ban(ruling, time_ns / 1e9)
             return decision
         exempt = exempt or ruling is not None
-    decision = admit(visitor.actor, visitor.network, engine.policy, now)
+    if told is not None:
+        decision = admit_told(visitor.actor, visitor.network, engine.policy, told, now)
+    else:
+        policy = engine.policy if engine.strict is None else engine.policy_alone
+        decision = admit(visitor.actor, visitor.network, policy, now)
     if exempt:
         decision.exempt = True
     if decision.refused or decision.previous_level is not None:

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from anyio import to_thread
 
 from .engine import Engine, resolve_dsn
-from .exchange import INSIDE, Message, Receive, Scope, Send, begin
+from .exchange import INSIDE, Message, Receive, Scope, Send, begin, begin_strictly
 from .settings import Options, Settings
 
 __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]
@@ -39,7 +39,10 @@ class AnalyticsMiddleware:
             return await self._lifespan(scope, receive, send)
         if (kind != "http" and kind != "websocket") or INSIDE in scope or (self._filters and self._is_excluded(scope)):
             return await self.app(scope, receive, send)
-        exchange = begin(self._engine, scope, receive, send)
+        if self._engine.strict is None:
+            exchange = begin(self._engine, scope, receive, send)
+        else:
+            exchange = await begin_strictly(self._engine, scope, receive, send)
         if exchange is None:
             return await self.app(scope, receive, send)
         if exchange.decision.refused and self._enforce:

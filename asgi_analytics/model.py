@@ -143,6 +143,28 @@ class Traces:
 
 
 @dataclass(slots=True)
+class Loan:
+    """What this worker may admit of one quota that all workers share: `used` may rise to `allowed`.
+
+    Requests write `used`, the thread that exchanges loans writes nearly all else, so that neither waits for the other.
+    """
+
+    counter: bytes  # names actor and window, alike at all workers
+    size: float  # seconds of the window
+    limit: int  # at the actor's level
+    used: int  # units admitted here since the loan was opened
+    allowed: int
+    left: int  # to all workers together, when `reported` was used
+    used_at: float  # the opening, or the last exchange with something to report; monotonic seconds
+    reported: int = 0  # of `used`, what the others know
+    told: int = 0  # of `used`, what the last exchange told
+    wait: float = 0.0  # seconds until a unit is free, as told at the last exchange
+    asked_at: float = -inf
+    wanted: bool = False  # a request was refused for want of units
+    dry: bool = False  # the last exchange brought nothing: asking at once would not either
+
+
+@dataclass(slots=True)
 class Behaviour:
     """Running facts of one session, each kept in O(1) per request."""
 
@@ -209,6 +231,8 @@ class Actor:
     started_at: float = 0.0  # of the last one
     start_gap_mean: float = 0.0  # seconds between sessions' beginnings
     start_gap_variance: float = 0.0
+    key: bytes = b""  # 16 bytes, keyed hash: what other workers call it
+    loans: list[Loan] | None = None  # one per quota once it is shared with other workers; see decide.lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,72 @@ class SharedState(Protocol):
     def merge(self, totals: Sequence[Merged]) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a worker tells of one counter, and what it wants to be lent."""
+
+    counter: bytes
+    window: float  # seconds
+    limit: int
+    share: int  # units that each worker may admit unasked
+    used: int  # units admitted since the worker told last
+    keep: int  # units lent before that it does not give back
+    wanted: int  # units that it would like to hold, with `keep`
+
+
+class Grant(NamedTuple):
+    """What a worker is lent of one counter."""
+
+    counter: bytes
+    units: int  # it may admit from now on, in place of all that it was lent before
+    left: int  # to all workers together
+    wait: float  # seconds until a unit is free; 0.0 when one is
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """The answer to an exchange."""
+
+    workers: int  # that live, this one too
+    revision: int  # up to which `scarce` goes
+    scarce: Mapping[bytes, int]  # counter → stage (1, 2) at which less or nothing may be admitted unasked, if changed
+    grants: Sequence[Grant]
+
+
+class SharedQuotas(Protocol):
+    """Lends units of quotas to workers, so that all together keep to the limit. Raises SharedUnavailable."""
+
+    def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
+        """Take in what a worker used, and lend. `revision`: up to where the worker has heeded `scarce`."""
+        ...
+
+    def leave(self, worker: bytes) -> None:
+        """Forget a worker; it has given back what it was lent."""
+        ...
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None:
+        """Forget in a forked child what belongs to the parent, without a word to the server."""
+        ...
+
+
+class Told(NamedTuple):
+    """What the server of strict quotas says of one request: the visitor's quotas first, then the network's."""
+
+    passes: bool  # one unit was taken of each
+    left: Sequence[int]  # before that
+    waits: Sequence[float]  # seconds until a unit is free
+
+
+class StrictQuotas(Protocol):
+    """Counts each request of all workers in one place, before the app runs. None when it cannot be told in time."""
+
+    async def take(self, quotas: Sequence[tuple[bytes, Sequence[tuple[float, int]]]]) -> Told | None:
+        """Take one unit of each quota or none: actors by their keys, with seconds and limit of each quota."""
+        ...
+
+
 class SharedRulings(Protocol):
     """Takes rulings into this worker's view; each call brings what changed. `now` in wall seconds."""
 

@@ -15,6 +15,7 @@ from .errors import ConfigurationError
 from .protocols import Clock
 
 Mode = Literal["enforce", "observe"]
+Sharing = Literal["lease", "strict"]
 Durability = Literal["memory", "journal", "fsync"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -156,6 +157,9 @@ class Options(TypedDict, total=False):
     journal_limit: int
     batch_rows: int
     batch_age: float
+    shared: str | None
+    shared_mode: Sharing
+    shared_timeout: float
     shutdown_timeout: float
     max_visitors: int
     max_networks: int
@@ -201,6 +205,9 @@ class Settings:
     journal_limit: int = 1 << 30
     batch_rows: int = 5000
     batch_age: float = 0.25
+    shared: str | None = None  # None: ASGI_ANALYTICS_SHARED, else Postgres
+    shared_mode: Sharing = "lease"
+    shared_timeout: float = 0.25
     shutdown_timeout: float = 4.0
     max_visitors: int = 20_000
     max_networks: int = 20_000
@@ -221,7 +228,10 @@ class Settings:
                 raise ConfigurationError(f"Unknown option {name!r}.{hint} Allowed: {', '.join(names)}.")
         checked = {name: CHECKS[name](name, value) for name, value in options.items()}
         checked.setdefault("journal_dir", default_journal_dir())
+        checked["shared"] = checked.get("shared") or _shared("shared", os.environ.get("ASGI_ANALYTICS_SHARED") or None)
         settings = cls(**checked)
+        if settings.shared_mode == "strict" and not settings.shared:
+            raise _wrong("shared_mode", "strict", '"lease" without shared="redis://…": only there strict is to be had')
         if settings.session_cookie and not settings.secret:
             raise _wrong("secret", None, "a text of at least 16 characters when session_cookie is on")
         return settings
@@ -292,6 +302,18 @@ def _dsn(name: str, value: Any) -> str | None:
         return value
     shown = "…" if isinstance(value, str) else value  # may hold a password
     raise _wrong(name, shown, 'None, "postgresql://user:password@host/database" or "host=… dbname=…"')
+
+
+def _shared(name: str, value: Any) -> str | None:
+    schemes = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
+    if value is None or (isinstance(value, str) and value.startswith(schemes)):
+        return value
+    # It may hold a password.
+    raise _wrong(
+        name,
+        "…" if isinstance(value, str) else value,
+        'None or "redis://user:password@host:6379/0", also rediss:// or unix://',
+    )
 
 
 def _quotas(prefix: str) -> Callable[[str, Any], tuple[Quota, ...]]:
@@ -435,6 +457,9 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "journal_limit": _number(int, 1 << 20, 1 << 40, "bytes"),
     "batch_rows": _number(int, 1, 50_000, "rows"),
     "batch_age": _number(float, 0.01, 60, "seconds"),
+    "shared": _shared,
+    "shared_mode": _choice(Sharing),
+    "shared_timeout": _number(float, 0.005, 10, "seconds"),
     "shutdown_timeout": _number(float, 0, 60, "seconds"),
     "max_visitors": _number(int, 100, 10_000_000, "visitors"),
     "max_networks": _number(int, 100, 10_000_000, "networks"),

@@ -26,17 +26,20 @@ class State:
         max_flagged: int,
         new_network: Callable[[], Actor],
         learn_salts: Callable[[Sequence[Salt]], None],
+        meet: Callable[[Actor, bool], None] = lambda actor, is_network: None,
     ) -> None:
         self._max_visitors = max_visitors
         self._max_networks = max_networks
         self._max_flagged = max_flagged
         self._new_network = new_network
         self._learn_salts = learn_salts
+        self._meet = meet  # told of each actor that is new here, and whether it is a network
         # Not dict: its first key is found by walking over all that were deleted before.
         self._visitors: OrderedDict[bytes, Visitor] = OrderedDict()
         self._flagged: OrderedDict[bytes, Visitor] = OrderedDict()  # Warning and Severe
         self._blocked: OrderedDict[bytes, Visitor] = OrderedDict()
         self._networks: OrderedDict[bytes, Actor] = OrderedDict()
+        self._shared_networks: OrderedDict[bytes, Actor] = OrderedDict()  # by the keyed hash that all workers know
 
     def get(self, fingerprint: bytes) -> Visitor | None:
         """Return a visitor and mark it as seen; None when it is not in memory."""
@@ -54,6 +57,31 @@ class State:
             self._forget_one()
         visitor.known = True
         self._visitors[visitor.identity.fingerprint] = visitor
+        self.name_actors(visitor)
+
+    def name_actors(self, visitor: Visitor) -> None:
+        """Give who is judged for a visitor the names that all workers share; who asks for privacy gets none."""
+        identity, actor, network = visitor.identity, visitor.actor, visitor.network
+        if not identity.tracked:
+            return
+        if actor.loans is None and not actor.key:
+            actor.key = identity.fingerprint
+            self._meet(actor, False)
+        if network.loans is None and network.key != identity.network:
+            network.key = identity.network
+            if len(self._shared_networks) >= self._max_networks:
+                with suppress(KeyError):  # another thread was faster
+                    self._shared_networks.popitem(last=False)
+            self._shared_networks[network.key] = network
+            self._meet(network, True)
+
+    def actor(self, key: bytes) -> tuple[Actor, bool] | None:
+        """Return the actor that all workers call `key`, and whether it is a network; None when it is not in memory."""
+        visitor = self._find(key)
+        if visitor is not None:
+            return visitor.actor, False
+        network = self._shared_networks.get(key)
+        return None if network is None else (network, True)
 
     def _forget_one(self) -> None:
         """Second chance (Corbató, 1968): who was seen since the last turn goes back to the end, MOST_CHANCES at a time.
@@ -79,6 +107,9 @@ class State:
         for place in (self._flagged, self._blocked, self._visitors):
             if place.pop(fingerprint, None) is not None:
                 place[visitor.identity.fingerprint] = visitor
+                if visitor.actor.loans is None:  # else it goes on under the name that others use too
+                    visitor.actor.key = b""
+                self.name_actors(visitor)
                 return
         self.add(visitor)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from threading import Lock
 
 from .clock import random_bytes
+from .decide.lending import LIFE, Counter, announce, lend
 from .errors import ResolverError, StoreUnavailable
 from .model import Place
-from .protocols import Batch, Frame, Merged, Ruling, Salt
+from .protocols import Ask, Batch, Clock, Exchanged, Frame, Grant, Merged, Ruling, Salt
 
 # Midnight, 1 January 2100, UTC. Ahead of every real clock: a store in the present takes no salt of it for outdated.
 START_NS = 4_102_444_800_000_000_000
@@ -152,6 +154,54 @@ class MemoryState:
     def learn_rulings(self, rulings: Sequence[Ruling], now: float) -> None:
         """Add rulings to those before."""
         self.rulings.extend(rulings)
+
+
+class MemoryQuotas:
+    """SharedQuotas for workers of one process. Set `error` to a SharedUnavailable: raised until it is None again."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.error: Exception | None = None
+        self._clock = clock
+        self._lock = Lock()
+        self._counters: dict[bytes, Counter] = {}
+        self._workers: dict[bytes, tuple[int, float]] = {}  # worker → revision it knows, last seen
+        self._revision = 0
+
+    def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
+        """Take in what a worker used, and lend."""
+        with self._lock:
+            self._check()
+            now = self._clock.time_ns() / 1e9
+            self._workers[worker] = (revision, now)
+            heeded = {name: known for name, (known, seen) in self._workers.items() if now - seen < LIFE}
+            grants = [self._lend(ask, worker, heeded, now) for ask in asks]
+            told = {name: one for name, one in self._counters.items() if one.stage and one.revision > revision}
+            newest = max((int(one.revision) for one in told.values()), default=revision)
+            return Exchanged(len(heeded), newest, {name: one.stage for name, one in told.items()}, grants)
+
+    def leave(self, worker: bytes) -> None:
+        """Forget a worker."""
+        with self._lock:
+            self._check()
+            self._workers.pop(worker, None)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def abandon(self) -> None:
+        """Nothing to forget."""
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _lend(self, ask: Ask, worker: bytes, heeded: Mapping[bytes, int], now: float) -> Grant:
+        counter = self._counters.setdefault(ask.counter, Counter())
+        grant, changed = lend(counter, ask, worker, heeded, now)
+        if changed:
+            self._revision += 1
+            announce(counter, self._revision)
+        return grant
 
 
 class FixedResolver:

@@ -30,6 +30,7 @@ STAGES = {"identify", "decide", "respond", "record", "store", "state", "embedded
 LAYERS: tuple[set[str], ...] = (
     BASE,
     STAGES,
+    {"shared"},
     {"engine", "jobs", "report", "replay"},
     {"exchange"},
     {"middleware"},
@@ -40,7 +41,7 @@ LAYERS: tuple[set[str], ...] = (
     {"testing", "__init__", "__main__"},
 )
 BASE_ORDER = ("errors", "columns", "model", "clock", "protocols", "settings", "policy")
-PSYCOPG = {"store", "report", "jobs", "cli", "embedded", "demo"}
+PSYCOPG = {"shared", "store", "report", "jobs", "cli", "embedded", "demo"}
 # They drive other processes, not requests: a supervisor's poll, a wait for an advisory lock, made-up traffic.
 OWN_TIME = {"clock", "embedded", "demo", "traffic", "cli", "store.migrate"}
 

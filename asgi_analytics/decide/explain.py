@@ -50,11 +50,11 @@ def inputs_of_admission(visitor: Actor, network: Actor, decision: Decision, poli
         "cooldown": policy.cooldown,
         "rest": round(max(0.0, state.changed_at + policy.cooldown - now), 3) if level else 0.0,
         "quotas": [
-            _quota(quota, counter, effective_limit(quota.limit, level), now)
+            _shared(_quota(quota, counter, effective_limit(quota.limit, level), now), decision)
             for quota, counter in zip(policy.quotas, visitor.windows, strict=True)
         ],
         "network_quotas": [
-            _quota(quota, counter, quota.limit, now)
+            _shared(_quota(quota, counter, quota.limit, now), decision)
             for quota, counter in zip(policy.network_quotas, network.windows, strict=True)
         ],
     }
@@ -205,7 +205,17 @@ def _quota(quota: Quota, counter: Window, limit: int, now: float) -> dict[str, A
     }
 
 
+def _shared(quota: dict[str, Any], decision: Decision) -> dict[str, Any]:
+    """Of a quota that all workers share: whether a unit was left, where that differs from what this worker counted."""
+    used_up = quota["name"] in decision.violated
+    if used_up == _is_used_up(quota) or not decision.refused or "throttle" in decision.violated:
+        return quota
+    return {**quota, "lent": int(not used_up), "wait": decision.retry_after if used_up else 0.0}
+
+
 def _is_used_up(quota: Mapping[str, Any]) -> bool:
+    if "lent" in quota:
+        return bool(quota["lent"] <= 0)
     used: float = quota["count"] + quota["previous"] * quota["left"] / float(quota["window"])
     return bool(used >= quota["limit"])
 

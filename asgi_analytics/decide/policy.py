@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ..model import ThrottleLevel
 from ..settings import Quota, Settings
 from . import signals, throttle
+from .lease import Leases, shared_from
 from .throttle import LEVELS
 
 Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
+Counted = tuple[tuple[float, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class Policy:
     rules: tuple[signals.Rule, ...]
     program_rules: tuple[signals.Rule, ...]  # of those that hold for what says that it is a program
     site_pages: int  # 0: learned
+    counted: tuple[Counted, ...]  # `limits`, each with the units from which on it is shared; see decide.lease
+    network_counted: Counted
+    leases: Leases = field(default_factory=Leases)
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
@@ -46,11 +51,37 @@ class Policy:
             rules=rules,
             program_rules=tuple(rule for rule in rules if not rule.signal.of_people),
             site_pages=settings.site_pages,
+            counted=tuple(_counted(_limits(settings.limits, level)) for level in LEVELS),
+            network_counted=_counted(_limits(settings.network_limits, ThrottleLevel.NORMAL)),
+        )
+
+    def part(self, workers: int) -> Policy:
+        """Return the policy of one worker that keeps to its part of every limit, for want of word from the others."""
+        limits, network = tuple(_part(one, workers) for one in self.limits), _part(self.network_limits, workers)
+        counted = tuple(map(_counted, limits))
+        return replace(self, limits=limits, network_limits=network, counted=counted, network_counted=_counted(network))
+
+    def among(self, leases: Leases) -> Policy:
+        """Return the policy of one worker among as many as `leases` knows of."""
+        workers = leases.workers
+        return replace(
+            self,
+            counted=tuple(_counted(limits, workers) for limits in self.limits),
+            network_counted=_counted(self.network_limits, workers),
+            leases=leases,
         )
 
 
 def _limits(quotas: tuple[Quota, ...], level: ThrottleLevel) -> Limits:
     return tuple((float(quota.window), throttle.effective_limit(quota.limit, level)) for quota in quotas)
+
+
+def _counted(limits: Limits, workers: int = 1) -> Counted:
+    return tuple((size, limit, shared_from(limit, workers)) for size, limit in limits)
+
+
+def _part(limits: Limits, workers: int) -> Limits:
+    return tuple((size, max(min(1, limit), limit // workers)) for size, limit in limits)
 
 
 def _sentence(quota: Quota, level: ThrottleLevel) -> str:

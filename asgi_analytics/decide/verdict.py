@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from math import ceil
 
 from ..model import Actor, Agent, Behaviour, Claims, Decision, Throttle, ThrottleLevel, Window
+from ..protocols import Told
 from . import signals, throttle, window
 from .behaviour import GAP_MEMORY, Site, load_page
 from .conduct import CRAWLER, TOOL
@@ -20,6 +21,7 @@ __all__ = [
     "Site",
     "accept",
     "admit",
+    "admit_told",
     "adopt_level",
     "begin_session",
     "charge",
@@ -120,33 +122,89 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
             level, previous = state.level, level
         if level == BLOCKED:
             return _refuse_blocked(visitor, policy, previous, now)
+    if visitor.loans is not None or network.loans is not None:
+        return _admit_shared(visitor, network, policy, previous, now)
     # window.remaining and window.reset, written out: this loop is what every request pays.
-    quotas, fits = [], True
-    for counter, (size, limit) in zip(visitor.windows, policy.limits[level]):  # noqa: B905 - strict costs time
+    quotas, fits, hot, crowded = [], True, False, False
+    for counter, (size, limit, most) in zip(visitor.windows, policy.counted[level]):  # noqa: B905 - strict costs time
         rest = counter.ends_at - now
         if not 0.0 < rest <= size:
             rest = window.turn(counter, size, now)
-        left = limit - counter.count - counter.previous * rest / size
+        used = counter.count + counter.previous * rest / size
         counter.count += 1
-        if left <= 0.0:
-            fits = False
-        quotas.append(ceil(left) - 1)
+        if used >= most:
+            hot = True
+            fits = fits and used < limit
+        quotas.append(ceil(limit - used) - 1)
         quotas.append(ceil(rest))
-    for counter, (size, limit) in zip(network.windows, policy.network_limits):  # noqa: B905 - as above
+    for counter, (size, limit, most) in zip(network.windows, policy.network_counted):  # noqa: B905 - as above
         rest = counter.ends_at - now
         if not 0.0 < rest <= size:
             rest = window.turn(counter, size, now)
-        if counter.count + counter.previous * rest / size >= limit:
-            fits = False
+        used = counter.count + counter.previous * rest / size
         counter.count += 1
+        if used >= most:
+            crowded = True
+            fits = fits and used < limit
     if not fits:
         for counter in (*visitor.windows, *network.windows):
             counter.count -= 1
         return _refuse_quota(visitor, network, policy, quotas, previous, now)
+    if hot:
+        policy.leases.open(visitor, policy.limits[level], now)
+    if crowded:
+        policy.leases.open(network, policy.network_limits, now)
     decision = Decision(level, visitor.score, tuple(quotas))
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision
+
+
+def admit_told(visitor: Actor, network: Actor, policy: Policy, told: Told, now: float) -> Decision:
+    """As `admit`, by what one server says that counts the requests of all workers; this worker counts along."""
+    state, previous = visitor.throttle, None
+    level = state.level
+    if level:
+        throttle.cool_down(visitor, policy.cooldown, now)
+        if state.level != level:
+            level, previous = state.level, level
+        if level == BLOCKED:
+            return _refuse_blocked(visitor, policy, previous, now)
+    if not told.passes:
+        return _refuse(visitor, policy, told.left, told.waits, previous, now)
+    sized = list(_sized(visitor, policy, level))
+    for counter, (size, _) in (*sized, *zip(network.windows, policy.network_limits, strict=True)):
+        window.charge(counter, size, now)
+    resets = [window.reset(counter, size, now) for counter, (size, _) in sized]
+    decision = Decision(level, visitor.score, _paired([left - 1 for left in told.left[: len(sized)]], resets))
+    if previous is not None:
+        _tell_cool_down(decision, previous, policy)
+    return decision
+
+
+def _admit_shared(
+    visitor: Actor, network: Actor, policy: Policy, previous: ThrottleLevel | None, now: float
+) -> Decision:
+    """As `admit`, for actors that several workers see, or that use much of a quota."""
+    level, leases = visitor.throttle.level, policy.leases
+    limits, outer = policy.limits[level], policy.network_limits
+    own, others = leases.left(visitor, limits, now), leases.left(network, outer, now)
+    if min((*own, *others), default=1) <= 0:
+        leases.miss(visitor, own)
+        leases.miss(network, others)
+        waits = leases.waits(visitor, limits, now) + leases.waits(network, outer, now)
+        return _refuse(visitor, policy, own + others, waits, previous, now)
+    leases.take(visitor, limits, now)
+    leases.take(network, outer, now)
+    resets = [window.reset(counter, size, now) for counter, (size, _) in _sized(visitor, policy, level)]
+    decision = Decision(level, visitor.score, _paired(leases.shown(visitor, limits, now), resets))
+    if previous is not None:
+        _tell_cool_down(decision, previous, policy)
+    return decision
+
+
+def _sized(visitor: Actor, policy: Policy, level: ThrottleLevel) -> Iterator[tuple[Window, tuple[float, int]]]:
+    return zip(visitor.windows, policy.limits[level], strict=True)
 
 
 def judge(
@@ -310,33 +368,47 @@ def _refuse_blocked(visitor: Actor, policy: Policy, previous: ThrottleLevel | No
 def _refuse_quota(
     visitor: Actor, network: Actor, policy: Policy, quotas: list[int], previous: ThrottleLevel | None, now: float
 ) -> Decision:
-    """Refuse for every quota that is used up: negative units in `quotas`. Such a quota resets when one unit fits."""
-    level = visitor.throttle.level
-    units, resets = quotas[::2], quotas[1::2]
-    waits: list[int] = []
-    violated: list[str] = []
-    reasons: list[str] = []
-    for place, counter in enumerate(visitor.windows):
-        if units[place] < 0:
-            resets[place] = _whole(window.wait(counter, *policy.limits[level][place], now))
-            waits.append(resets[place])
-            violated.append(policy.quotas[place].name)
-            reasons.append(policy.sentences[level][place])
-    for place, (counter, (size, limit)) in enumerate(zip(network.windows, policy.network_limits, strict=True)):
-        if window.estimate(counter, size, now) >= limit:
-            waits.append(_whole(window.wait(counter, size, limit, now)))
-            violated.append(policy.network_quotas[place].name)
-            reasons.append(policy.network_sentences[place])
+    """Refuse for every quota that is used up: negative units in `quotas`, from before the request was not charged."""
+    limits = policy.limits[visitor.throttle.level]
+    units = [left + 1 for left in quotas[::2]]
+    for counter, (size, limit) in zip(network.windows, policy.network_limits, strict=True):
+        units.append(window.remaining(counter, size, limit, now))
+    waits = [
+        window.wait(counter, size, limit, now)
+        for counter, (size, limit) in zip(
+            (*visitor.windows, *network.windows), (*limits, *policy.network_limits), strict=True
+        )
+    ]
+    return _refuse(visitor, policy, units, waits, previous, now)
+
+
+def _refuse(
+    visitor: Actor,
+    policy: Policy,
+    units: Sequence[int],
+    waits: Sequence[float],
+    previous: ThrottleLevel | None,
+    now: float,
+) -> Decision:
+    """Refuse for every quota without units: the visitor's, then the network's. Such a quota resets when one fits."""
+    level, own = visitor.throttle.level, len(visitor.windows)
+    names = [quota.name for quota in (*policy.quotas, *policy.network_quotas)]
+    sentences = (*policy.sentences[level], *policy.network_sentences)
+    used_up = [place for place, left in enumerate(units) if left <= 0]
+    resets = [window.reset(counter, size, now) for counter, (size, _) in _sized(visitor, policy, level)]
+    for place in used_up:
+        if place < own:
+            resets[place] = _whole(waits[place])
+    reasons = [sentences[place] for place in used_up]
     if level:
         reasons.extend(visitor.throttle.reasons)
-    remaining = [max(0, left + 1) for left in units]  # nothing was charged
     decision = Decision(
         level,
         visitor.score,
-        _paired(remaining, resets),
+        _paired([max(0, left) for left in units[:own]], resets),
         refused=True,
-        retry_after=max(waits),
-        violated=tuple(violated),
+        retry_after=max(_whole(waits[place]) for place in used_up),
+        violated=tuple(names[place] for place in used_up),
         reasons=tuple(reasons),
     )
     if previous is not None:

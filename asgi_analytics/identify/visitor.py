@@ -32,6 +32,8 @@ class KnownVisitors(Protocol):
 
     def rename(self, fingerprint: bytes, visitor: Visitor) -> None: ...
 
+    def name_actors(self, visitor: Visitor) -> None: ...
+
     def network(self, key: bytes) -> Actor: ...
 
 
@@ -194,6 +196,7 @@ class Identifier:
             # Until it came back, the cookie bought no quota of its own.
             visitor.actor = self._new_actor(alike.identity.agent)
             visitor.actor.throttle = alike.actor.throttle
+            self._known.name_actors(visitor)
             alike.unreturned = max(0, alike.unreturned - 1)
         if visitor.identity.network != alike.identity.network:  # another place, or another day
             visitor.identity = _with(alike.identity, fingerprint, alike.identity.network, False)

@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("name", ["overhead", "served", "writer", "memory", "detect", "replay"])
+@pytest.mark.parametrize("name", ["overhead", "served", "writer", "memory", "detect", "replay", "shared"])
 def test_benchmark_runs(
     name: str, dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

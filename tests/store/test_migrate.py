@@ -14,8 +14,8 @@ from asgi_analytics.store import migrate
 from asgi_analytics.store.postgres import PostgresStore
 
 TABLES = {
-    *("cases", "decisions", "fingerprints", "hits", "incidents", "migrations", "networks", "policies", "positions"),
-    *("quarantine", "rulings", "salts", "sessions"),
+    *("cases", "counters", "decisions", "fingerprints", "hits", "incidents", "migrations", "networks", "policies"),
+    *("positions", "quarantine", "rulings", "salts", "sessions", "workers"),
 }
 PROGRAM = "import sys; from asgi_analytics.store.migrate import migrate; print(*migrate(sys.argv[1]))"
 

@@ -1,0 +1,234 @@
+"""Quotas that all workers share, as one worker holds them: units that it may admit without asking anybody.
+
+An actor that uses little is counted by each worker alone. One that uses more than a part of what a worker may admit
+unasked gets loans, one per quota: a background thread tells what was used of them and is lent more, before the
+request comes that would need it. Nothing here waits. While nothing can be exchanged, each worker keeps to its part of
+the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ..model import Actor, Loan
+from ..protocols import Ask, Exchanged
+from . import window
+from .lending import ANNOUNCE, LIFE, floor, unasked
+
+Limits = Sequence[tuple[float, int]]  # seconds and units, one pair per quota
+EARLY = 4  # quotas are shared from this part of the unasked units on: time to be lent more before they are gone
+MOST_ACTORS = 4096  # whose loans are exchanged; those above keep to this worker's part of the limit
+MOST_SCARCE = 20_000
+IDLE = 1.0  # seconds after which a loan is exchanged though nothing was used; a quarter of short windows
+QUICK = 0.2  # seconds after which one is exchanged though plenty is left; a tenth of short windows
+LONGEST = 600.0  # seconds without use after which loans are closed, however long the window
+
+
+def shared_from(limit: int, workers: int) -> int:
+    """Return the units of a window from which on a quota is shared: never before it is used up, where one is alone.
+
+    Two windows of the clock hold at most twice as much: still less than may be admitted unasked.
+    """
+    return limit if workers < 2 else unasked(limit, workers) // EARLY
+
+
+def name_of(key: bytes, size: float) -> bytes:
+    """Return the name of a counter: 16 bytes of the actor, 4 of the window."""
+    return key + int(size).to_bytes(4, "big")
+
+
+class Leases:
+    """What this worker was lent, and what it may admit unasked. Requests read it; one thread exchanges it.
+
+    `limits` and `network_limits`: at level Normal. `wake` has something exchanged soon; `find` returns the actor in
+    memory with this key, and whether it is a network.
+    """
+
+    def __init__(
+        self,
+        limits: Limits = (),
+        network_limits: Limits = (),
+        wake: Callable[[], None] = lambda: None,
+        find: Callable[[bytes], tuple[Actor, bool] | None] = lambda key: None,
+    ) -> None:
+        self.workers = 1  # that live, as far as this one knows
+        self.connected = False
+        self.revision = 0
+        self._limits = limits
+        self._network_limits = network_limits
+        self._wake = wake
+        self._find = find
+        self._hurried = False
+        self._actors: dict[bytes, Actor] = {}
+        self._scarce: dict[bytes, tuple[int, float]] = {}  # counter → stage, and until when that is believed
+
+    # On the way of a request
+
+    def open(self, actor: Actor, limits: Limits, now: float) -> None:
+        """Open the loans of an actor; what it used here so far is yet to be told."""
+        if actor.loans is not None or not actor.key:  # no key: it asks not to be told apart, so it is told to nobody
+            return
+        before = self._actors.get(actor.key)
+        if before is not None and before.loans is not None:  # it was forgotten in between
+            actor.loans, before.loans = before.loans, None
+        else:
+            actor.loans = [self._loan(actor, place, *quota, now) for place, quota in enumerate(limits)]
+        if before is not None or len(self._actors) < MOST_ACTORS:
+            self._actors[actor.key] = actor
+        self._hurry()
+
+    def _loan(self, actor: Actor, place: int, size: float, limit: int, now: float) -> Loan:
+        name = name_of(actor.key, size)
+        used = limit - window.remaining(actor.windows[place], size, limit, now)
+        allowed = floor(unasked(limit, self.workers), self._stage(name, now))
+        return Loan(name, size, limit, used, max(used, allowed), limit, now)
+
+    def meet(self, actor: Actor, is_network: bool, now: float) -> None:
+        """Open the loans of an actor that is new to this worker and known as scarce from others."""
+        limits = self._network_limits if is_network else self._limits
+        if self._scarce and any(self._stage(name_of(actor.key, size), now) for size, _ in limits):
+            self.open(actor, limits, now)
+
+    def left(self, actor: Actor, limits: Limits, now: float) -> list[int]:
+        """Return the units that this worker may admit now, one number per quota."""
+        loans = actor.loans
+        if loans is None or not self.connected or actor.key not in self._actors:
+            part = 1 if loans is None else self.workers
+            most = [(size, max(1, limit // part)) for size, limit in limits]
+            return [window.remaining(one, *quota, now) for one, quota in zip(actor.windows, most, strict=True)]
+        for loan, (_, limit) in zip(loans, limits, strict=True):
+            loan.limit = limit
+        return [loan.allowed - loan.used for loan in loans]
+
+    def take(self, actor: Actor, limits: Limits, now: float) -> None:
+        """Charge one unit to each quota."""
+        loans = actor.loans or ()
+        for one, (size, _) in zip(actor.windows, limits, strict=True):
+            window.charge(one, size, now)
+        for loan in loans:
+            loan.used += 1
+            if loan.allowed - loan.used <= loan.used - loan.reported and not loan.dry:
+                self._hurry()
+
+    def miss(self, actor: Actor, left: Sequence[int]) -> None:
+        """Ask for what was refused, and at once unless the last answer was that there is nothing."""
+        for loan, units in zip(actor.loans or (), left, strict=False):
+            if units <= 0:
+                loan.wanted = True
+                if not loan.dry:
+                    self._hurry()
+
+    def shown(self, actor: Actor, limits: Limits, now: float) -> list[int]:
+        """Return the units left to all workers together as far as this one knows, one number per quota."""
+        here = [window.remaining(one, *quota, now) for one, quota in zip(actor.windows, limits, strict=True)]
+        if actor.loans is None:
+            return here
+        told = [loan.left - (loan.used - loan.reported) for loan in actor.loans]
+        return [max(0, min(pair)) for pair in zip(here, told, strict=True)]
+
+    def waits(self, actor: Actor, limits: Limits, now: float) -> list[float]:
+        """Return the seconds until a unit may fit, one number per quota."""
+        loans = actor.loans
+        if loans is None or not self.connected:
+            return [window.wait(one, *quota, now) for one, quota in zip(actor.windows, limits, strict=True)]
+        return [max(0.0, loan.asked_at + loan.wait - now) for loan in loans]
+
+    def _hurry(self) -> None:
+        if not self._hurried:
+            self._hurried = True
+            self._wake()
+
+    # In the thread that exchanges
+
+    def asks(self, now: float) -> list[Ask]:
+        """Return what to tell and to ask for; what is not kept is given up before it is given back."""
+        self._hurried = False
+        return [self._ask(loan, now) for _, loan in self._each() if _is_due(loan, now)]
+
+    def returns(self, now: float) -> list[Ask]:
+        """Return what gives everything back."""
+        told = [self._ask(loan, now) for _, loan in self._each()]
+        return [Ask(one.counter, one.window, one.limit, one.share, one.used, 0, 0) for one in told]
+
+    def _ask(self, loan: Loan, now: float) -> Ask:
+        share = unasked(loan.limit, self.workers)
+        # As much as a burst may need, as long as all who hold loans can have it.
+        least = max(int(loan.left >= self.workers), loan.left // (2 * self.workers))
+        loan.told = used = loan.used
+        fresh = used - loan.reported
+        keep = min(max(0, loan.allowed - used), max(fresh, least))
+        loan.allowed = used + keep
+        wanted = max(4 * fresh, least, int(loan.wanted), keep)
+        loan.wanted = False
+        if fresh:
+            loan.used_at = now
+        return Ask(loan.counter, loan.size, loan.limit, share, fresh, keep, wanted)
+
+    def take_in(self, answer: Exchanged, sent_at: float, now: float) -> None:
+        """Take in the answer to `asks` that were sent at `sent_at`."""
+        loans = {loan.counter: loan for _, loan in self._each()}
+        for grant in answer.grants:
+            loan = loans.get(grant.counter)
+            if loan is None:
+                continue
+            allowed = loan.told + grant.units
+            loan.dry = allowed <= loan.allowed
+            loan.reported, loan.allowed = loan.told, allowed
+            loan.left, loan.wait, loan.asked_at = grant.left, grant.wait, sent_at
+        self.workers, self.revision, self.connected = answer.workers, answer.revision, True
+        for counter, stage in answer.scarce.items():
+            self._learn(counter, stage, now)
+        self._forget(now)
+
+    def cut_off(self) -> None:
+        """Nothing can be exchanged: from now on this worker keeps to its part of the limits."""
+        self.connected = False
+
+    def interval(self) -> float:
+        """Return the seconds after which there may be something to exchange."""
+        return min((_quick(loan) for _, loan in self._each()), default=QUICK)
+
+    def count(self) -> int:
+        """Return how many actors have loans that are exchanged."""
+        return len(self._actors)
+
+    def _each(self) -> Iterator[tuple[Actor, Loan]]:
+        for actor in list(self._actors.values()):
+            for loan in actor.loans or ():
+                yield actor, loan
+
+    def _learn(self, counter: bytes, stage: int, now: float) -> None:
+        key, size = counter[:16], int.from_bytes(counter[16:], "big")
+        if len(self._scarce) < MOST_SCARCE or counter in self._scarce:
+            self._scarce[counter] = (stage, now + 2 * max(size, ANNOUNCE) + LIFE)
+        found = self._find(key)
+        if found is not None:
+            actor, is_network = found
+            self.open(actor, self._network_limits if is_network else self._limits, now)
+
+    def _forget(self, now: float) -> None:
+        for key, actor in list(self._actors.items()):
+            if all(_is_idle(loan, now) for loan in actor.loans or ()):
+                actor.loans = None
+                del self._actors[key]
+        for counter, (_, until) in list(self._scarce.items()):
+            if until < now:
+                del self._scarce[counter]
+
+    def _stage(self, counter: bytes, now: float) -> int:
+        stage, until = self._scarce.get(counter, (0, 0.0))
+        return stage if now < until else 0
+
+
+def _is_due(loan: Loan, now: float) -> bool:
+    fresh, age = loan.used - loan.reported, now - loan.asked_at
+    low = loan.allowed - loan.used <= fresh and not loan.dry
+    return loan.wanted or age > min(IDLE, loan.size / 4) or (fresh > 0 and (low or age > _quick(loan)))
+
+
+def _quick(loan: Loan) -> float:
+    return min(QUICK, loan.size / 10)
+
+
+def _is_idle(loan: Loan, now: float) -> bool:
+    return loan.used == loan.reported and now - loan.used_at > min(2 * loan.size, LONGEST) + LIFE

@@ -1,0 +1,32 @@
+"""Quotas that workers and hosts share: through Postgres, or through Valkey or Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import ConfigurationError
+from ..protocols import Clock, SharedQuotas, StrictQuotas
+from ..settings import Settings
+from .postgres import PostgresQuotas
+
+
+def open_quotas(settings: Settings, dsn: Callable[[], str]) -> SharedQuotas:
+    """Return what quotas are shared through; opens no connection."""
+    if settings.shared is None:
+        return PostgresQuotas(dsn, settings.site)
+    from .valkey import ValkeyQuotas
+
+    return ValkeyQuotas(settings.shared, settings.site, settings.shared_timeout)
+
+
+def open_strict(settings: Settings, clock: Clock) -> StrictQuotas | None:
+    """Return what each request asks; None but in strict mode. Raises ConfigurationError without the client library."""
+    if settings.shared is None:
+        return None
+    try:
+        from .strict import ValkeyStrict
+    except ImportError:
+        raise ConfigurationError(
+            "Option shared needs the client library: pip install 'asgi-analytics[redis]'."
+        ) from None
+    return ValkeyStrict(settings.shared, settings.shared_timeout, clock) if settings.shared_mode == "strict" else None

@@ -1,0 +1,110 @@
+"""Quotas shared through Postgres: the default. A short transaction per exchange, on a connection of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.json import Jsonb
+
+from ..decide.lending import LIFE
+from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
+from ..protocols import Ask, Exchanged, Grant
+from ..store import queries
+
+MOST_SCARCE = 5000  # told at once; the rest comes with the next exchange
+MOST_ASKS = 500  # in one transaction: its rows are locked for its time
+TIDY = 240  # exchanges
+CLIENT: dict[str, Any] = {
+    "application_name": "asgi-analytics quotas",
+    "connect_timeout": 2,
+    "tcp_user_timeout": 2000,
+    # What is late is of no use: the limits hold per worker meanwhile.
+    "options": "-c statement_timeout=2s -c lock_timeout=1s -c synchronous_commit=off -c jit=off "
+    "-c idle_in_transaction_session_timeout=3s",
+}
+
+
+class PostgresQuotas:
+    """SharedQuotas over the tables counters and workers. Not thread-safe: one thread owns it."""
+
+    def __init__(self, dsn: Callable[[], str], site: str = "default") -> None:
+        self._dsn = dsn
+        self._site = site
+        self._queries = queries.load("quotas")
+        self._connection: psycopg.Connection | None = None
+        self._exchanges = 0
+
+    def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
+        """Take in what a worker used, and lend. Raises SharedUnavailable."""
+        with self._wrapped():
+            answer = self._exchange(worker, revision, asks[:MOST_ASKS])
+            for start in range(MOST_ASKS, len(asks), MOST_ASKS):
+                more = self._exchange(worker, revision, asks[start : start + MOST_ASKS])
+                grants, scarce = [*answer.grants, *more.grants], {**answer.scarce, **more.scarce}
+                answer = Exchanged(more.workers, more.revision, scarce, grants)
+            self._exchanges += 1
+            if self._exchanges % TIDY == 0:
+                self._open().execute(self._queries["forget"])
+        return answer
+
+    def leave(self, worker: bytes) -> None:
+        """Forget a worker. Raises SharedUnavailable."""
+        with self._wrapped():
+            self._open().execute(self._queries["leave"], {"worker": UUID(bytes=worker)})
+
+    def close(self) -> None:
+        """Close the connection, if any."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def abandon(self) -> None:
+        """Forget the connection without a word to the server: it belongs to the parent of this process."""
+        if self._connection is not None:
+            with contextlib.suppress(OSError, psycopg.Error):
+                os.close(self._connection.fileno())
+            _ABANDONED.append(self._connection)
+            self._connection = None
+
+    def _exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
+        parameters = {
+            "worker": UUID(bytes=worker),
+            "site": self._site,
+            "revision": revision,
+            "life": LIFE,
+            "most": MOST_SCARCE,
+            "asks": Jsonb([[ask.counter.hex(), *astuple(ask)[1:]] for ask in asks]),
+        }
+        (answer,) = self._open().execute(self._queries["exchange"], parameters).fetchone() or ({},)
+        scarce = {bytes.fromhex(name): stage for name, stage, _ in answer["scarce"]}
+        newest = max((told for *_, told in answer["scarce"]), default=revision)
+        grants = [Grant(bytes.fromhex(name), *told) for name, *told in answer["grants"]]
+        return Exchanged(answer["workers"], newest, scarce, grants)
+
+    def _open(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            dsn = self._dsn()
+            given = conninfo_to_dict(dsn)
+            ours = {name: value for name, value in CLIENT.items() if name not in given}
+            self._connection = psycopg.connect(make_conninfo(dsn, **ours), autocommit=True)
+        return self._connection
+
+    @contextlib.contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (psycopg.Error, StoreError, EmbeddedPostgresError, OSError) as error:
+            with contextlib.suppress(psycopg.Error):
+                self.close()
+            raise SharedUnavailable(" ".join(str(error).split())) from error
+
+
+# As in store.postgres: the farewell of an inherited connection would end the parent's session.
+_ABANDONED: list[psycopg.Connection] = []

@@ -1,0 +1,115 @@
+"""The background thread that exchanges quotas with other workers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from ..clock import jitter, random_bytes
+from ..decide.lease import Leases
+from ..errors import SharedUnavailable
+from ..protocols import Clock, SharedQuotas
+
+log = logging.getLogger("asgi_analytics")
+
+LONGEST_INTERVAL = 0.5  # seconds between two exchanges
+SHORTEST = 0.015  # between two when somebody hurries: what a burst waits, and what the server is spared
+PAUSE = 1.0  # seconds after an exchange that failed, with jitter
+
+
+class Sharer:
+    """Exchanges what this worker used and is lent, every `interval` seconds and when `wake` is called.
+
+    `changed` is called when the number of workers changed, or whether quotas are shared at all.
+    """
+
+    def __init__(
+        self,
+        quotas: SharedQuotas,
+        leases: Leases,
+        clock: Clock,
+        interval: float,
+        changed: Callable[[], None],
+    ) -> None:
+        self.worker = random_bytes(16)
+        self.quotas = quotas
+        self.exchanges = 0
+        self.spent = 0.0  # seconds in exchanges
+        self.failures = 0  # exchanges
+        self.outages = 0
+        self.attempted = threading.Event()
+        self._leases = leases
+        self._clock = clock
+        self._interval = min(interval, LONGEST_INTERVAL)
+        self._changed = changed
+        self._wanted = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="asgi-analytics-sharer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; where the system refuses it, quotas hold per worker."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            log.warning("No background thread (%s): quotas hold per worker.", error)
+            self.attempted.set()
+
+    def wake(self) -> None:
+        """Have the next exchange come soon. Called on the way of a request: it sets a flag."""
+        self._wanted.set()
+
+    def stop(self, timeout: float) -> None:
+        """Give back what was lent, within `timeout` seconds."""
+        self._stopping.set()
+        self._wanted.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            began = self._clock.monotonic()
+            pause = self._turn(began)
+            self._wanted.wait(max(0.0, pause - (self._clock.monotonic() - began)))
+            self._stopping.wait(SHORTEST)
+        if self._leases.connected:
+            self._leave()
+        self.quotas.close()
+
+    def _turn(self, now: float) -> float:
+        """Exchange once and return the seconds to the next time."""
+        self._wanted.clear()
+        before = (self._leases.workers, self._leases.connected)
+        try:
+            answer = self.quotas.exchange(self.worker, self._leases.revision, self._leases.asks(now))
+            self._leases.take_in(answer, now, self._clock.monotonic())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the limits must hold and the thread must live
+            self._fail(error)
+        else:
+            self.exchanges += 1
+            self.spent += self._clock.monotonic() - now
+            if not before[1] and self.outages:
+                log.warning("Quotas are shared between workers again.")
+        if before != (self._leases.workers, self._leases.connected):
+            self._changed()
+        self.attempted.set()
+        return min(self._interval, self._leases.interval()) if self._leases.connected else PAUSE * (0.5 + jitter())
+
+    def _fail(self, error: Exception) -> None:
+        self.failures += 1
+        if self._leases.connected or not self.outages:
+            self.outages += 1
+            log.warning(
+                "Quotas hold per worker until they can be shared again: %s",
+                " ".join(str(error).split())[:500],
+                exc_info=None if isinstance(error, SharedUnavailable) else error,
+            )
+        self._leases.cut_off()
+
+    def _leave(self) -> None:
+        try:
+            now = self._clock.monotonic()
+            self.quotas.exchange(self.worker, self._leases.revision, self._leases.returns(now))
+            self.quotas.leave(self.worker)
+        except SharedUnavailable:
+            pass  # it is believed dead soon, and what it was lent used

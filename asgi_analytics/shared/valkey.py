@@ -1,0 +1,138 @@
+"""Quotas shared through Valkey or Redis (6.2 and later): one round trip per exchange, however many counters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b, sha1
+from typing import Any
+
+import valkey
+from valkey.exceptions import NoScriptError, ValkeyError
+
+from ..decide.lending import LIFE
+from ..errors import SharedUnavailable
+from ..protocols import Ask, Exchanged, Grant
+from .scripts import ANNOUNCE, BEAT, LEND, RAISED
+
+MOST_SCARCE = 5000  # told at once; the rest comes with the next exchange
+MOST_ASKS = 500  # in one round trip
+Call = tuple[str, list[str], list[object]]  # script, keys, arguments
+
+
+def client_options(timeout: float) -> dict[str, Any]:
+    """Return what every client of ours is made with; `timeout` in seconds."""
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "client_name": "asgi-analytics",
+        "protocol": 2,
+    }
+
+
+def in_scheme(url: str) -> str:
+    """Return the URL in a scheme that the client knows."""
+    for ours, known in (("redis://", "valkey://"), ("rediss://", "valkeys://")):
+        if url.startswith(ours):
+            return known + url.removeprefix(ours)
+    return url
+
+
+def sha(script: str) -> str:
+    """Return the name that the server gives a script."""
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+def counter_key(counter: bytes) -> str:
+    """Return the key of a counter: all of one actor are in one slot of a cluster."""
+    return f"asgi-analytics:{{{counter[:16].hex()}}}:{int.from_bytes(counter[16:], 'big')}"
+
+
+class ValkeyQuotas:
+    """SharedQuotas over one server. Not thread-safe: one thread owns it."""
+
+    def __init__(self, url: str, site: str, timeout: float) -> None:
+        self._client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(timeout))
+        # A name is hashed: it may hold what a key should not.
+        tag = f"asgi-analytics:{{site {blake2b(site.encode(), digest_size=8).hexdigest()}}}"
+        self._workers, self._scarce, self._revision = f"{tag}:workers", f"{tag}:scarce", f"{tag}:revision"
+
+    def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
+        """Take in what a worker used, and lend. Raises SharedUnavailable."""
+        with _wrapped():
+            beat: Call = (BEAT, [self._workers, self._scarce], [worker.hex(), revision, LIFE, MOST_SCARCE])
+            ((alive, scarce),) = self._run([beat])
+            answers = self._lend(worker, asks, alive)
+            stages = {ask.counter: told[3] for ask, told in zip(asks, answers, strict=True) if told[3]}
+            if stages:
+                scarce = self._announce(revision, stages)
+        told = {bytes.fromhex(name.decode()): int(score) for name, score in zip(scarce[::2], scarce[1::2], strict=True)}
+        newest = max((score // 4 for score in told.values()), default=revision)
+        grants = [
+            Grant(ask.counter, units, left, float(wait))
+            for ask, (units, left, wait, _) in zip(asks, answers, strict=True)
+        ]
+        return Exchanged(len(alive) // 2, newest, {name: score % 4 for name, score in told.items()}, grants)
+
+    def leave(self, worker: bytes) -> None:
+        """Forget a worker. Raises SharedUnavailable."""
+        with _wrapped():
+            self._client.hdel(self._workers, worker.hex())
+
+    def close(self) -> None:
+        """Close the connections."""
+        with contextlib.suppress(ValkeyError, OSError):
+            self._client.close()
+
+    def abandon(self) -> None:
+        """Nothing to do: the client notices by itself that it is in a child."""
+
+    def _lend(self, worker: bytes, asks: Sequence[Ask], alive: Sequence[bytes]) -> list[Any]:
+        calls: list[Call] = [
+            (
+                LEND,
+                [counter_key(ask.counter)],
+                [worker.hex(), ask.window, ask.limit, ask.share, ask.used, ask.keep, ask.wanted, LIFE, *alive],
+            )
+            for ask in asks
+        ]
+        return [one for start in range(0, len(calls), MOST_ASKS) for one in self._run(calls[start : start + MOST_ASKS])]
+
+    def _announce(self, revision: int, stages: Mapping[bytes, int]) -> list[Any]:
+        pairs = [part for counter, stage in stages.items() for part in (counter.hex(), stage)]
+        call: Call = (ANNOUNCE, [self._revision, self._scarce], [revision, MOST_SCARCE, *pairs])
+        ((revisions, scarce),) = self._run([call])
+        self._run([(RAISED, [counter_key(name)], [given]) for name, given in zip(stages, revisions, strict=True)])
+        found: list[Any] = scarce
+        return found
+
+    def _run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts in one round trip; one more where the server has forgotten them."""
+        answers = self._send(calls)
+        lost = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if lost:
+            for script in {calls[place][0] for place in lost}:
+                self._client.script_load(script)
+            for place, answer in zip(lost, self._send([calls[place] for place in lost]), strict=True):
+                answers[place] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def _send(self, calls: Sequence[Call]) -> list[Any]:
+        if not calls:
+            return []
+        with self._client.pipeline(transaction=False) as pipe:
+            for script, keys, arguments in calls:
+                pipe.evalsha(sha(script), len(keys), *keys, *arguments)
+            answers: list[Any] = pipe.execute(raise_on_error=False)
+        return answers
+
+
+@contextlib.contextmanager
+def _wrapped() -> Iterator[None]:
+    try:
+        yield
+    except (ValkeyError, OSError) as error:
+        raise SharedUnavailable(" ".join(str(error).split())) from error

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asgi_analytics.clock import SystemClock, random_bytes
+from asgi_analytics.decide.lending import unasked
+from asgi_analytics.errors import SharedUnavailable
+from asgi_analytics.protocols import Ask, SharedQuotas
+from asgi_analytics.shared.postgres import PostgresQuotas
+from asgi_analytics.testing import FakeClock, MemoryQuotas
+
+from .fleet import Fleet
+from .valkey import Server, found_servers
+
+DAY = 86_400.0
+LOADS = (0.5, 1.0, 1.5, 10.0)
+
+
+def bound(limit: int, workers: int) -> int:
+    """What README.md states."""
+    return max(0, (workers - 1) * unasked(limit, workers) - limit // 2)
+
+
+# What a fleet admits, in made-up time
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("one", [False, True], ids=["spread", "one worker"])
+@pytest.mark.parametrize("limit", ["20/second", "300/10 seconds"])
+def test_all_workers_together_keep_to_the_limit(limit: str, workers: int, load: float, one: bool) -> None:
+    fleet = Fleet(workers, limit)
+    _, admitted = fleet.stream(load, 5, one)
+    assert max(admitted.values()) <= fleet.limit.limit + bound(fleet.limit.limit, workers)
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8])
+@pytest.mark.parametrize("one", [False, True], ids=["spread", "one worker"])
+def test_a_fleet_refuses_nobody_at_half_the_limit_and_few_at_the_limit(workers: int, one: bool) -> None:
+    for load, most in ((0.5, 0), (1.0, 0.04)):
+        offered, admitted = Fleet(workers, "300/10 seconds").stream(load, 5, one)
+        assert offered.total() - admitted.total() <= most * offered.total()
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_who_stays_on_one_worker_gets_the_whole_quota(workers: int) -> None:
+    fleet = Fleet(workers, "1500/day")
+    admitted = 0
+    for _ in range(1600):
+        fleet.pass_until(fleet.clock.monotonic() + 0.01)
+        admitted += not fleet.send(0).refused
+    assert admitted == 1500
+
+
+@pytest.mark.parametrize("workers", [2, 3, 5, 8, 16, 64])
+@pytest.mark.parametrize("limit", [1, 5, 20, 100, 1500])
+def test_a_burst_before_workers_know_of_each_other_keeps_to_the_bound(limit: int, workers: int) -> None:
+    fleet = Fleet(workers, f"{limit}/day")
+    admitted = 0
+    for turn in range(3 * limit):
+        for worker in range(workers):
+            admitted += not fleet.send(worker).refused
+        if turn % 5 == 4:
+            fleet.pass_until(fleet.clock.monotonic() + 0.02)
+    assert admitted <= limit + bound(limit, workers)
+
+
+@given(
+    st.integers(2, 6),
+    st.sampled_from([3, 20, 200]),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30), st.floats(0, 0.6)), max_size=60),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_order_of_bursts_and_exchanges_breaks_the_bound(
+    workers: int, limit: int, bursts: list[tuple[int, int, float]]
+) -> None:
+    fleet, admitted = Fleet(workers, f"{limit}/day"), 0
+    for worker, requests, pause in bursts:
+        admitted += sum(not fleet.send(worker % workers).refused for _ in range(requests))
+        fleet.pass_until(fleet.clock.monotonic() + pause)
+    assert admitted <= limit + bound(limit, workers)
+
+
+def test_without_a_server_each_worker_keeps_to_its_part_and_all_is_well_again_afterwards() -> None:
+    fleet = Fleet(4, "100/10 seconds")
+    fleet.stream(10, 1)
+    fleet.quotas.error = SharedUnavailable()
+    _, during = fleet.stream(10, 3)
+    fleet.quotas.error = None
+    fleet.pass_until(fleet.clock.monotonic() + 20)
+    _, after = fleet.stream(10, 3)
+    assert max(during.values()) <= 100 + 25
+    assert max(after.values()) <= 100
+    assert after.total() >= 270
+
+
+def test_a_worker_that_dies_takes_no_more_than_it_was_lent() -> None:
+    fleet = Fleet(2, "100/day")
+    for _ in range(20):
+        fleet.send(0)
+        fleet.pass_until(fleet.clock.monotonic() + 0.05)
+    fleet.workers.pop(0)
+    admitted = 0
+    for _ in range(400):
+        admitted += not fleet.send(0).refused
+        fleet.pass_until(fleet.clock.monotonic() + 0.05)
+    assert 20 <= admitted <= 80
+    assert fleet.workers[0].leases.workers == 1
+
+
+# One contract for each SharedQuotas
+
+BACK_ENDS = ["memory", "postgres", *(f"{name}" for name in found_servers())]
+Quotas = Callable[[], SharedQuotas]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Server]]:
+    """The Valkey and Redis servers that there are, started."""
+    started = {name: Server(program) for name, program in found_servers().items()}
+    for server in started.values():
+        server.start()
+    yield started
+    for server in started.values():
+        server.stop()
+
+
+@pytest.fixture(params=BACK_ENDS)
+def quotas(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Iterator[SharedQuotas]:
+    made: SharedQuotas
+    if request.param == "memory":
+        made = MemoryQuotas(SystemClock())
+    elif request.param == "postgres":
+        dsn: str = request.getfixturevalue("dsn")
+        made = PostgresQuotas(lambda: dsn)
+    else:
+        made = servers[request.param].quotas()
+    yield made
+    made.close()
+
+
+def ask(counter: bytes, used: int = 0, keep: int = 0, wanted: int = 0, limit: int = 100, share: int = 10) -> Ask:
+    return Ask(counter + int(DAY).to_bytes(4, "big"), DAY, limit, share, used, keep, wanted)
+
+
+def test_a_worker_alone_is_lent_what_it_wants_up_to_the_limit(quotas: SharedQuotas) -> None:
+    me, counter = random_bytes(16), random_bytes(16)
+    (grant,) = quotas.exchange(me, 0, [ask(counter, used=30, wanted=50)]).grants
+    assert (grant.units, grant.left, grant.wait) == (50, 70, 0.0)
+    (grant,) = quotas.exchange(me, 0, [ask(counter, used=50, wanted=50)]).grants
+    assert (grant.units, grant.left) == (20, 20)
+    (grant,) = quotas.exchange(me, 0, [ask(counter, used=20, wanted=5)]).grants
+    assert (grant.units, grant.left) == (0, 0)
+    assert 0 < grant.wait <= 2 * DAY
+
+
+def test_workers_are_counted_until_they_leave(quotas: SharedQuotas) -> None:
+    one, two = random_bytes(16), random_bytes(16)
+    assert quotas.exchange(one, 0, []).workers == 1
+    assert quotas.exchange(two, 0, []).workers == 2
+    quotas.leave(one)
+    assert quotas.exchange(two, 0, []).workers == 1
+    quotas.leave(two)
+
+
+def test_what_is_scarce_is_told_to_all_once_and_what_they_admit_unasked_is_lent_when_they_know(
+    quotas: SharedQuotas,
+) -> None:
+    one, two, counter = random_bytes(16), random_bytes(16), random_bytes(16)
+    quotas.exchange(two, 0, [])
+    (grant,) = quotas.exchange(one, 0, [ask(counter, used=60, wanted=40)]).grants
+    assert grant.units == 30  # ten are the other's
+    told = quotas.exchange(two, 0, [])
+    assert dict(told.scarce) == {ask(counter).counter: 1}
+    assert quotas.exchange(two, told.revision, []).scarce == {}
+    answer = quotas.exchange(one, told.revision, [ask(counter, keep=30, wanted=40)])
+    assert answer.grants[0].units == 39
+    told = quotas.exchange(two, told.revision, [])
+    assert dict(told.scarce) == {ask(counter).counter: 2}
+    quotas.exchange(two, told.revision, [])
+    (grant,) = quotas.exchange(one, told.revision, [ask(counter, keep=39, wanted=40)]).grants
+    assert grant.units == 40
+    for worker in (one, two):
+        quotas.leave(worker)
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 20), st.integers(0, 15), st.integers(0, 40)),
+    max_size=25,
+)
+
+
+@given(steps=STEPS)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_every_back_end_lends_as_the_rule_says(
+    quotas: SharedQuotas, steps: list[tuple[int, int, int, int, int]]
+) -> None:
+    """The rule is lending.lend, in Python; Postgres and Valkey have it in their own languages."""
+    rule = MemoryQuotas(FakeClock(SystemClock.time_ns()))
+    workers, counters = [random_bytes(16) for _ in range(3)], [random_bytes(16) for _ in range(2)]
+    start = quotas.exchange(workers[0], 0, []).revision
+    known = dict.fromkeys(workers, (start, 0))
+    for who, which, used, keep, wanted in steps:
+        worker = workers[who]
+        wish = [ask(counters[which], used, keep, max(keep, wanted))]
+        real = quotas.exchange(worker, known[worker][0], wish)
+        ruled = rule.exchange(worker, known[worker][1], wish)
+        assert [grant[:3] for grant in real.grants] == [grant[:3] for grant in ruled.grants]
+        ours = {name: stage for name, stage in real.scarce.items() if name[:16] in counters}
+        assert ours == dict(ruled.scarce)
+        known[worker] = (real.revision, ruled.revision)
+    for worker in workers:
+        quotas.leave(worker)
