@@ -57,17 +57,22 @@ class Recorder:
         self._texts: dict[str, bytes] = {}
         self._plain: dict[str, bytes] = {}  # by path
 
-    def open(self) -> None:
-        """Open the journal; where that fails, hits are kept in memory, said once in the log."""
-        if self._settings.durability == "memory":
+    def open(self, again: bool = False) -> None:
+        """Open the journal; where that fails, hits are kept in memory, said once in the log: not when tried `again`."""
+        if self._settings.durability == "memory" or self.journal is not None:
             return
         try:
             self.journal = FileJournal(
                 self.root, random_bytes(16), COLUMNS, self._settings.journal_limit, self.database
             )
         except (OSError, JournalError) as error:
+            if again:
+                return
             self.counters.failures["journal"] += 1
             log.warning("No journal in %s (%s): hits are kept in memory only.", self._settings.journal_dir, error)
+        else:
+            if again:
+                log.warning("The journal is in %s from now on.", self._settings.journal_dir)
 
     def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""

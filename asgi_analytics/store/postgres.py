@@ -164,7 +164,11 @@ class PostgresStore:
         return merged
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
-        """Set the rows of a batch aside with their raw bytes, and move on behind them."""
+        """Set the rows of a batch aside with their raw bytes, and move on behind them.
+
+        Raises StoreMisconfigured where it is the schema that takes no rows of ours: then these can wait.
+        """
+        self._probe()
         with _wrapped(), self._open().transaction():
             batch = self._not_in_yet(batch)
             if not batch.frames:
@@ -173,6 +177,13 @@ class PostgresStore:
                 kind = {HIT: "hit", DECISION: "decision"}.get(frame.kind, "frame")
                 self._set_aside(batch, frame.row, frame.start, kind, error, sqlstate)
             self._advance(batch, 0, len(batch.frames))
+
+    def _probe(self) -> None:
+        try:
+            with _wrapped(), self._open().transaction(force_rollback=True):
+                self._open().execute(self._queries["probe"])
+        except RowRejected as error:
+            raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
     def rulings(self, since: int) -> list[Ruling]:
         """Return the rulings that changed after revision `since`, in order; below 0: all that stand, bounded."""
