@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
 from ..model import Hit, Visitor
-from ..protocols import DECISION, HIT
+from ..protocols import DECISION, HIT, REFUSED
 from ..settings import Settings
-from . import encoding
+from . import encoding, refusals
 from .encoding import NO_REFERRAL, NULL
 from .journal import FileJournal, MemoryJournal
 from .segment import frame
 
 log = logging.getLogger("asgi_analytics")
 
-COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS}
+COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUSED: refusals.COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}
 MEMORY_LIMIT = 32 << 20  # bytes kept where no journal can be written
 _MOST_CACHED = 4096
@@ -54,6 +54,7 @@ class Recorder:
         self.journal: FileJournal | None = None
         self._clean_path = clean_path
         self._drops_quiet = settings.privacy.signals == "drop"
+        self._refusals = refusals.Refusals(settings.site)
         self._texts: dict[str, bytes] = {}
         self._plain: dict[str, bytes] = {}  # by path
 
@@ -83,6 +84,10 @@ class Recorder:
                 self.drop("privacy_signal")
                 return
             segment = visitor.segment = self._segment(visitor)
+        if hit.outcome == "refused" and decision.previous_level is None:
+            counted = self._refusals.count(hit)
+            if counted is not None:
+                return self._append(frame(REFUSED, counted))
         hit_id, time_us = uuid7_halves(time_ns), time_ns // 1000
         head = encoding.hit_head(
             hit_id, time_us, hit.page_view, hit.duration_us, hit.bytes_sent,

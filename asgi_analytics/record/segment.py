@@ -18,13 +18,13 @@ from pathlib import Path
 from zlib import crc32
 
 from ..errors import JournalFormatError
-from ..protocols import DAMAGED, DECISION, HIT, Batch, Frame
+from ..protocols import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame
 
 MAGIC = b"ASGIAJ\x01\n"
 MOST_FRAME = 1 << 20
 FRAME = struct.Struct("!II")
 _COUNT = struct.Struct("!h")
-_KINDS = (HIT, DECISION)
+_KINDS = (HIT, DECISION, REFUSED)
 Columns = Mapping[bytes, tuple[str, ...]]
 
 

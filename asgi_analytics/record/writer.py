@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..clock import jitter
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
-from ..protocols import DAMAGED, HIT, Batch, Clock, Frame, Salt, SharedRulings, SharedState, Store
+from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frame, Salt, SharedRulings, SharedState, Store
 from .journal import LeftOver, adopt
 from .recorder import Recorder
 
@@ -342,7 +342,7 @@ class Writer:
 
     def _count(self, frames: Sequence[Frame], journal: bytes) -> None:
         counters, recorder = self._recorder.counters, self._recorder
-        counters.written += sum(frame.kind == HIT for frame in frames)
+        counters.written += sum(frame.kind in (HIT, REFUSED) for frame in frames)
         counters.quarantined += sum(frame.kind == DAMAGED for frame in frames)
         if journal != recorder.memory.id and (recorder.journal is None or journal != recorder.journal.id):
             counters.adopted += len(frames)

@@ -15,7 +15,7 @@ from asgi_analytics.store.postgres import PostgresStore
 
 TABLES = {
     *("cases", "decisions", "fingerprints", "hits", "incidents", "migrations", "networks", "positions", "quarantine"),
-    *("rulings", "salts", "sessions"),
+    *("refusals", "rulings", "salts", "sessions"),
 }
 PROGRAM = "import sys; from asgi_analytics.store.migrate import migrate; print(*migrate(sys.argv[1]))"
 

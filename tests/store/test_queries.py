@@ -24,6 +24,7 @@ def connection(dsn: str) -> Iterator[psycopg.Connection]:
         connection.execute(fold["create_staging"])
         connection.execute(fold["create_begun"])
         connection.execute(fold["create_noticed"])
+        connection.execute(fold["create_refused"])
         yield connection
 
 

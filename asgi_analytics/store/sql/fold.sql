@@ -9,6 +9,10 @@ CREATE TEMP TABLE IF NOT EXISTS begun (fingerprint uuid, sessions bigint) ON COM
 -- name: create_noticed
 CREATE TEMP TABLE IF NOT EXISTS noticed (LIKE analytics.incidents INCLUDING DEFAULTS) ON COMMIT DELETE ROWS
 
+-- name: create_refused
+CREATE TEMP TABLE IF NOT EXISTS refused (time timestamptz, fingerprint uuid, network uuid, site text)
+ON COMMIT DELETE ROWS
+
 -- name: register_journal
 INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT DO NOTHING
 
@@ -341,6 +345,27 @@ DELETE FROM analytics.rulings WHERE coalesce(until, lifted_at + interval '30 day
 
 -- name: insert_hits
 INSERT INTO analytics.hits SELECT * FROM staging
+
+-- name: fold_refusals
+-- Locked in order of their keys, as in fold_fingerprints: two workers that meet the same visitors wait, no more.
+WITH told AS (
+    SELECT date_trunc('minute', time AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS minute, site, fingerprint, network,
+        count(*) AS refusals, max(time) AS last_at
+    FROM refused GROUP BY 1, 2, 3, 4
+), kept AS (
+    INSERT INTO analytics.refusals AS kept (minute, site, fingerprint, network, refusals)
+    SELECT minute, site, fingerprint, network, refusals FROM told ORDER BY minute, site, network, fingerprint
+    ON CONFLICT (minute, site, network, fingerprint) DO UPDATE SET refusals = kept.refusals + excluded.refusals
+), known AS (
+    SELECT fingerprint FROM analytics.fingerprints WHERE fingerprint IN (SELECT fingerprint FROM told)
+    ORDER BY fingerprint FOR UPDATE
+), sums AS (
+    SELECT fingerprint, sum(refusals) AS refusals, max(last_at) AS last_at FROM told GROUP BY fingerprint
+)
+UPDATE analytics.fingerprints AS visitor
+SET hits = hits + sums.refusals, refusals = visitor.refusals + sums.refusals,
+    last_seen_at = greatest(last_seen_at, sums.last_at)
+FROM sums JOIN known USING (fingerprint) WHERE visitor.fingerprint = sums.fingerprint
 
 -- name: probe
 -- Rows as large as they get, rolled back: where these are refused, the schema is wrong and not the row at hand.

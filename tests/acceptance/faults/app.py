@@ -28,7 +28,8 @@ def _fork(leave: Callable[[int], object]) -> None:
 
 
 def _pool(method: str) -> None:
-    child = multiprocessing.get_context(method).Process(target=_nothing)
+    context: Any = multiprocessing.get_context(method)
+    child = context.Process(target=_nothing)
     child.start()
     child.join(20)
     assert child.exitcode == 0

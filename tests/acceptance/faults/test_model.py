@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
                 break
         stored, sent = self.stored(), set(range(self.base, self.next))
         missing = sent - set(stored) - self.poison
-        type(self)._next = self.next + 1  # type: ignore[attr-defined]
+        type(self)._next = self.next + 1
         self.account.round()
         self.account.note(len(missing - self.damaged), sum(times - 1 for times in stored.values()))
         assert self.works.recorder.journal is not None
@@ -184,7 +184,7 @@ def test_in_whatever_order_things_happen_each_row_is_somewhere_once(
         pass
 
     Given.dsn, Given.folder, Given.account = dsn if store == "postgres" else "", tmp_path, account
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Given,
         settings=settings(
             max_examples=(25 if store == "memory" else 4) * ROUNDS,

@@ -59,7 +59,7 @@ def cut_off(statement: LiteralString, end: LiteralString) -> Striking:
 def terminate(house: House) -> None:
     for pid in house.writers():
         with contextlib.suppress(ProcessLookupError):
-            house.do(f"SELECT pg_terminate_backend({pid:d})")  # type: ignore[arg-type]
+            house.do(f"SELECT pg_terminate_backend({pid:d})")
 
 
 @contextmanager
@@ -144,7 +144,7 @@ CALM: LiteralString = "DROP FUNCTION public.strike() CASCADE; DROP SEQUENCE publ
 
 
 def raising(state: str) -> Striking:
-    return between(RAISING.format(state=state).replace("%%", "%"), CALM)  # type: ignore[arg-type]
+    return between(RAISING.format(state=state).replace("%%", "%"), CALM)
 
 
 FAULTS: dict[str, Striking] = {
