@@ -9,17 +9,15 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import shutil
 import stat
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import JournalError, JournalFormatError
-from ..protocols import Batch, Frame
-from .segment import FRAME, Columns, create, path_of, read, read_header, read_open, split
+from ..errors import JournalError
+from ..protocols import Batch
+from .segment import Columns, create, path_of, read, read_open
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DATABASE = "database"  # the file beside a journal's segments that says where they go
@@ -205,7 +203,9 @@ class FileJournal:
 
     def abandon(self) -> None:
         """Close the files without touching the lock: after a fork they are the parent's."""
-        _close([one for one in (self._fd, self._next, self._held, *self._kept.values()) if one is not None and one >= 0])
+        _close(
+            [one for one in (self._fd, self._next, self._held, *self._kept.values()) if one is not None and one >= 0]
+        )
         self._fd = self._held = -1
         self._next, self._retired, self._kept = None, [], {}
 
@@ -221,141 +221,11 @@ class FileJournal:
         return held, opened
 
 
-class MemoryJournal:
-    """Stands in where no file can be written: bounded, lost with the process. Same positions, same reader."""
-
-    def __init__(self, journal: bytes, columns: Columns, limit: int) -> None:
-        self.id = journal
-        self.columns = columns
-        self.segment = 1
-        self._limit = limit
-        self._frames: deque[Frame] = deque()
-        self._lock = threading.RLock()
-        self._end = 0
-        self.size = 0
-
-    def append(self, data: bytes) -> None:
-        """Keep frames; raises JournalError when the bound is reached: the newest is dropped."""
-        with self._lock:
-            if self.size + len(data) > self._limit:
-                raise JournalError("memory_full")
-            for record in split(data):
-                self._end += len(record) + FRAME.size
-                self._frames.append(Frame(record[:1], record[1:], self._end - len(record) - FRAME.size, self._end))
-            self.size += len(data)
-
-    def read(self, segment: int, offset: int, most: int) -> Batch | None:
-        """Return up to `most` frames behind an offset, or None."""
-        with self._lock:
-            frames = [kept for _, kept in zip(range(most), self._frames, strict=False) if kept.end > offset]
-        return Batch(self.id, 1, self.columns, frames, frames[-1].end) if frames else None
-
-    def count(self, kind: bytes) -> int:
-        """Return how many frames of a kind wait."""
-        with self._lock:
-            return sum(frame.kind == kind for frame in self._frames)
-
-    def acknowledge_to(self, offset: int) -> None:
-        """Forget what is delivered."""
-        with self._lock:
-            while self._frames and self._frames[0].end <= offset:
-                gone = self._frames.popleft()
-                self.size -= gone.end - gone.start
-
-    def pending_bytes(self, segment: int, offset: int) -> int:
-        """Return the bytes kept."""
-        return self.size
-
-
-class LeftOver:
-    """The journal of a dead worker, adopted: the lock says that nobody else delivers it."""
-
-    def __init__(self, path: Path, held: int) -> None:
-        self.path = path
-        self.id = bytes.fromhex(path.name)
-        self._held = held
-        self.segments = _segments(path)
-
-    def read(self, segment: int, offset: int, most: int) -> Batch | None:
-        """Return up to `most` frames from a position on, or None when all is delivered.
-
-        Raises JournalFormatError when a segment was written by a version that we do not know.
-        """
-        for number in self.segments:
-            if number < segment:
-                continue
-            path = path_of(self.path, number)
-            if batch := read(path, offset if number == segment else 0, most, None):
-                return batch
-        return None
-
-    def set_aside(self) -> None:
-        """Keep the segments that nobody here can read under a name that is not read again."""
-        for number in self.segments:
-            path = path_of(self.path, number)
-            with open(path, "rb") as file:
-                try:
-                    read_header(file.read(65_536), path)
-                except JournalFormatError:
-                    path.rename(self.path.parent / f"{self.path.name}-{path.name}.unreadable")
-        self.segments = _segments(self.path)
-
-    def finish(self) -> None:
-        """All is delivered: remove the folder, then let go."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.release()
-
-    def release(self) -> None:
-        """Let go, so that somebody else may deliver it. Does nothing the second time."""
-        if self._held >= 0:
-            os.close(self._held)
-        self._held = -1
-
-
-def adopt(root: Path, database: str = "") -> Iterator[LeftOver]:
-    """Yield the journals for this database whose workers are dead, each locked for us."""
-    with contextlib.suppress(FileNotFoundError, PermissionError):
-        for path in sorted(root.iterdir()):
-            if _is_for(path, database) and (held := _try_lock(path)) is not None:
-                yield LeftOver(path, held)
-
-
-def _segments(path: Path) -> list[int]:
-    """Return the numbers of the segments in a folder; what others have put there is no segment."""
-    return sorted(int(file.stem) for file in path.glob("*.journal") if re.fullmatch(r"\d{8,12}", file.stem, re.ASCII))
-
-
-def _is_for(path: Path, database: str) -> bool:
-    """Tell whether a journal was written for the database: two apps with one folder must not swap their rows."""
-    try:
-        return (path / DATABASE).read_text("utf-8") == database
-    except OSError:
-        return False
-
-
 def left_over_bytes(root: Path) -> int:
     """Return the bytes in all journals below a folder, living ones too."""
     with contextlib.suppress(OSError):
         return sum(file.stat().st_size for file in root.glob("*/*.journal"))
     return 0
-
-
-def _try_lock(path: Path) -> int | None:
-    if len(path.name) != 32 or not all(digit in "0123456789abcdef" for digit in path.name):
-        return None
-    try:
-        held = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The one who had the lock before may have delivered and removed it meanwhile.
-        if os.fstat(held).st_ino == (path / "lock").stat().st_ino:
-            return held
-    except OSError:
-        pass
-    os.close(held)
-    return None
 
 
 def _lock_new(folder: Path) -> int:

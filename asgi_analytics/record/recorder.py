@@ -15,7 +15,8 @@ from ..protocols import DECISION, HIT, REFUSED
 from ..settings import Settings
 from . import encoding, refusals
 from .encoding import NO_REFERRAL, NULL
-from .journal import FileJournal, MemoryJournal
+from .journal import FileJournal
+from .memory import MemoryJournal
 from .segment import frame
 
 log = logging.getLogger("asgi_analytics")
@@ -82,7 +83,7 @@ class Recorder:
         if segment is None:
             if self._drops_quiet and not visitor.identity.tracked:
                 self.drop("privacy_signal")
-                return
+                return None
             segment = visitor.segment = self._segment(visitor)
         if hit.outcome == "refused" and decision.previous_level is None:
             counted = self._refusals.count(hit)

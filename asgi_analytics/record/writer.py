@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from ..clock import jitter
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
 from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frame, Salt, SharedRulings, SharedState, Store
-from .journal import LeftOver, adopt
+from .adoption import LeftOver, adopt
 from .recorder import Recorder
 
 log = logging.getLogger("asgi_analytics")

@@ -1,1 +1,1 @@
-"""The faults that must be survived, each a named test: see registry.py. All of it: `python -m tests.acceptance.faults`."""
+"""The faults that must be survived, each a named test: see cases.txt. All: `python -m tests.acceptance.faults`."""

@@ -25,7 +25,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def lines(outcomes: dict[str, list[Any]]) -> Iterator[str]:
     """The table's lines for the reports of a run, by test."""
-    told = [HEAD, *(_line(case, outcomes) for case in CASES)]
+    told = [HEAD, *(line for line in (_line(case, outcomes) for case in CASES) if line[5] != "not run" or not outcomes)]
     widths = [max(len(str(row[column])) for row in told) for column in range(len(HEAD) - 1)]
     for row in told:
         cells = [str(cell).ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -47,7 +47,7 @@ def _verdict(case: Case, reports: Iterable[Any], outcomes: dict[str, list[Any]])
         return "OPEN"
     ran = [test for test in case.tests if test in outcomes]
     if not ran:
-        return "-" if not case.tests or case.long else "not run"
+        return "not run" if case.tests else "-"
     return "holds" if len(ran) == len(case.tests) else f"holds ({len(ran)} of {len(case.tests)} tests ran)"
 
 

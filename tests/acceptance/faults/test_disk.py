@@ -16,7 +16,8 @@ import pytest
 
 from asgi_analytics.protocols import HIT
 from asgi_analytics.record import journal as journals
-from asgi_analytics.record.journal import FileJournal, adopt
+from asgi_analytics.record.adoption import adopt
+from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.record.segment import frame
 from tests.acceptance.faults.ledger import Account
@@ -144,7 +145,9 @@ def test_a_journal_of_a_later_version_holds_up_nobody(
     for name, columns in ((b"a" * 16, later), (b"b" * 16, COLUMNS)):
         dead = FileJournal(tmp_path / "j", name, columns, 64 * MIB)
         row = hit("/e/1" if columns is later else "/e/2")
-        dead.append(frame(HIT, len(columns[HIT]).to_bytes(2, "big") + row[2:] + (b"\xff" * 4 if columns is later else b"")))
+        dead.append(
+            frame(HIT, len(columns[HIT]).to_bytes(2, "big") + row[2:] + (b"\xff" * 4 if columns is later else b""))
+        )
         dead.abandon()
     with Works(dsn, tmp_path / "j") as works:
         works.send(3, 100)
@@ -199,9 +202,7 @@ def test_after_a_fail_over_that_lost_the_tail_it_is_sent_again(
         account.settle(dsn, range(1000), 15)
 
 
-def test_restarts_of_one_container_deliver_each_journal_once(
-    dsn: str, tmp_path: Path, account: Account
-) -> None:
+def test_restarts_of_one_container_deliver_each_journal_once(dsn: str, tmp_path: Path, account: Account) -> None:
     """Same host name, same process id, same folder: four start at once, over and over, some with Postgres away."""
     program = (
         "import sys; from pathlib import Path; from tests.acceptance.faults.rows import Works; import os\n"

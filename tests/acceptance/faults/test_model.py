@@ -1,4 +1,4 @@
-"""Journal, writer and Postgres against a naive model: whatever happens in whatever order, each row is somewhere once."""
+"""Journal, writer and Postgres against a naive model: in whatever order things happen, each row is somewhere once."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ import pytest
 
 from tests.acceptance.faults.house import House
 from tests.acceptance.faults.ledger import Account
-from tests.acceptance.rig import ROUNDS, Load, wait_until
+from tests.acceptance.faults.process import WHOLE
+from tests.acceptance.rig import wait_until
 
 Striking = Callable[[House], contextlib.AbstractContextManager[None]]
 HOLD = 1.0  # seconds that a fault holds at least
@@ -162,7 +162,8 @@ FAULTS: dict[str, Striking] = {
     "wrong_password": cut_off("ALTER ROLE clerk PASSWORD 'pen'", "ALTER ROLE clerk PASSWORD 'pencil'"),
     "no_login": cut_off("ALTER ROLE clerk NOLOGIN", "ALTER ROLE clerk LOGIN"),
     "read_only": cut_off(
-        "ALTER ROLE clerk SET default_transaction_read_only = on", "ALTER ROLE clerk RESET default_transaction_read_only"
+        "ALTER ROLE clerk SET default_transaction_read_only = on",
+        "ALTER ROLE clerk RESET default_transaction_read_only",
     ),
     "serialization_failure": raising("40001"),
     "deadlock": raising("40P01"),
@@ -182,11 +183,13 @@ FAULTS: dict[str, Striking] = {
     "revoked_privilege": between(
         "REVOKE INSERT ON analytics.hits FROM clerk", "GRANT INSERT ON analytics.hits TO clerk"
     ),
-    "revoked_schema": between("REVOKE USAGE ON SCHEMA analytics FROM clerk", "GRANT USAGE ON SCHEMA analytics TO clerk"),
+    "revoked_schema": between(
+        "REVOKE USAGE ON SCHEMA analytics FROM clerk", "GRANT USAGE ON SCHEMA analytics TO clerk"
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_under_each_fault_nothing_is_lost_and_nothing_doubled(house: House, account: Account, fault: str) -> None:
-    house.strike(account, FAULTS[fault], 1)
+    house.strike(account, FAULTS[fault], 3 if WHOLE else 1)
     assert house.do("SELECT count(*) FROM analytics.quarantine") == [(0,)]
