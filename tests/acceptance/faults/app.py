@@ -14,7 +14,7 @@ from typing import Any
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.middleware import Receive, Scope, Send
 
-OPEN: Any = {"limits": "100000/second", "network_limits": "100000/second", "batch_age": 0.05}
+OPEN: Any = {"limits": "100000/second", "network_limits": "100000/second", "batch_age": 0.05, "mode": "observe"}
 
 
 def _nothing() -> None:

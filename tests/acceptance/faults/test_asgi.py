@@ -269,7 +269,7 @@ def test_a_refused_request_leaves_the_connection_usable(
     command = [*UVICORN, "--http", parser]
     with running(command, dsn, tmp_path / "j") as server:
         server.end(15)
-        server._environment["RIG_OPTIONS"] = '{"limits": "1/day"}'
+        server._environment["RIG_OPTIONS"] = '{"limits": "1/day", "mode": "enforce"}'
         server.start()
         head = b"Host: x\r\nUser-Agent: again/1\r\n"
         body = b"x" * 200_000
