@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from . import actors, console, doctor
+from . import actors, console, doctor, quarantine
 from .actors import UserError
 from .clock import SystemClock
 from .embedded import EmbeddedPostgres, default_data_dir
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     stats = _add_command(commands.add_parser("stats", help="what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
     _add_data(commands.add_parser("data", help="the address ranges that crawlers are verified by"))
-    for name, text, add in actors.COMMANDS:
+    for name, text, add in (*actors.COMMANDS, *quarantine.COMMANDS):
         _add_ruling(commands.add_parser(name, help=text), add)
     replay.add_replay(commands.add_parser("replay", help="judge an access log, as if we had been there"))
     what_if = commands.add_parser("what-if", help="tell what another policy would have done to recorded hits")

@@ -146,7 +146,9 @@ def _schema_checks(reader: Reader, server: Server) -> Iterator[Check]:
     else:
         yield Check("partitions", "made for today and tomorrow")
     if quarantined := reader.totals().quarantined:
-        yield Check("quarantine", f"{quarantined:,} rows were set aside: see analytics.quarantine", note=True)
+        yield Check(
+            "quarantine", f"{quarantined:,} rows were set aside: see `asgi-analytics quarantine list`", note=True
+        )
 
 
 def _address_check(settings: Settings, peer: str | None, address: str, forwarded: bool) -> Check:

@@ -98,13 +98,13 @@ class ReputationRules:
 class Frame(NamedTuple):  # made for every row: a frozen dataclass costs three times as much
     """One record of a journal: a row in Postgres COPY binary format, or bytes that could not be read."""
 
-    kind: bytes  # HIT, DECISION or DAMAGED
+    kind: bytes  # HIT, DECISION, REFUSED or DAMAGED
     row: bytes
     start: int  # offset in its segment
     end: int
 
 
-HIT, DECISION, DAMAGED = b"h", b"d", b"?"
+HIT, DECISION, REFUSED, DAMAGED = b"h", b"d", b"r", b"?"
 
 
 @dataclass(frozen=True, slots=True)

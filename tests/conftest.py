@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from asgi_analytics.embedded import EmbeddedPostgres
+from tests.acceptance.faults.table import pytest_terminal_summary as pytest_terminal_summary
 
 # Read before any test: `environment` hides it.
 TEST_DSN = os.environ.get("ASGI_ANALYTICS_TEST_DSN")

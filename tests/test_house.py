@@ -37,6 +37,7 @@ LAYERS: tuple[set[str], ...] = (
     {"web", "doctor", "traffic"},
     {"console"},
     {"actors", "demo"},
+    {"quarantine"},
     {"cli"},
     {"testing", "__init__", "__main__"},
 )

@@ -12,13 +12,12 @@ import os
 import shutil
 import stat
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import JournalError, JournalFormatError
-from ..protocols import Batch, Frame
-from .segment import FRAME, Columns, create, path_of, read, read_header, split
+from ..errors import JournalError
+from ..protocols import Batch
+from .segment import Columns, create, path_of, read, read_open
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DATABASE = "database"  # the file beside a journal's segments that says where they go
@@ -43,7 +42,8 @@ class FileJournal:
         self.size = os.fstat(self._fd).st_size  # committed bytes of the open segment
         self.backlog = 0  # bytes of closed segments that are not delivered yet
         self._dirty = False
-        self._retired: list[int] = []  # descriptors of rotated segments that are not flushed yet
+        self._retired: list[int] = []  # rotated segments that are not flushed yet
+        self._kept: dict[int, int] = {}  # descriptors of closed segments until they are delivered: names may vanish
         self._syncing = threading.Lock()
         self._sizes: dict[int, int] = {}  # of closed segments
         self._delivered: dict[int, float] = {}  # segment → when
@@ -67,7 +67,8 @@ class FileJournal:
 
     def _rotate(self) -> None:
         assert self._next is not None
-        self._retired.append(self._fd)  # closed when its last rows are on the disk
+        self._retired.append(self.segment)
+        self._kept[self.segment] = self._fd
         self._sizes[self.segment] = self.size
         self.backlog += self.size
         self._fd, self._next = self._next, None
@@ -75,27 +76,75 @@ class FileJournal:
         self.size = os.fstat(self._fd).st_size
 
     def prepare(self) -> None:
-        """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError."""
-        if self._next is None and self.size > SEGMENT_SIZE // 2:
+        """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError.
+
+        Begins one at once where somebody has removed the files: what is in them is read while we live, no longer.
+        """
+        self._make_room()
+        if not self._is_there():
+            self._begin_anew()
+        elif self._next is None and self.size > SEGMENT_SIZE // 2:
             self._next = create(self.path, self.id, self.segment + 1, self.columns)
+
+    def touch(self) -> None:
+        """Make the files look used to those who clear away old ones. Raises OSError."""
+        for name in ("lock", DATABASE):
+            os.utime(self.path / name)
+
+    def _make_room(self) -> None:
+        """Delete what is kept for a fail-over before it takes the room of what is not delivered."""
+        with self._lock:
+            while self._delivered and sum(self._sizes.values()) + self.size > self._limit:
+                self._delete(min(self._delivered))
+
+    def _delete(self, number: int) -> None:
+        del self._delivered[number], self._sizes[number]
+        path_of(self.path, number).unlink(missing_ok=True)
+
+    def _is_there(self) -> bool:
+        try:
+            return (self.path / "lock").exists() and path_of(self.path, self.segment).stat().st_size >= 0
+        except FileNotFoundError:
+            return False
+
+    def _begin_anew(self) -> None:
+        with self._lock:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (self.path / "lock").exists():
+                fresh = _lock_new(self.path)
+                os.close(self._held)
+                self._held = fresh
+            if self._next is not None and not path_of(self.path, self.segment + 1).exists():
+                os.close(self._next)
+                self._next = None
+            if self._next is None:
+                self._next = create(self.path, self.id, self.segment + 1, self.columns)
+            # Last, for it is what makes others look.
+            (self.path / DATABASE).write_text(self._database, "utf-8")
+            self._rotate()
 
     def sync(self) -> None:
         """Flush to disk all that was appended before this call. Raises OSError. Never called on an event loop."""
         with self._syncing:  # who comes while another flushes waits: its own rows may be among those
-            with self._lock:
-                descriptors, self._retired = self._retired, []
-                if self._dirty and self._fd >= 0:
-                    descriptors.append(os.dup(self._fd))
-                self._dirty = False
+            retired, descriptors = self._unflushed()
             try:
                 for descriptor in descriptors:
                     _flush(descriptor)
             except OSError:
-                self._dirty = True
+                self._retired, self._dirty = [*retired, *self._retired], True
                 raise
             finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
+                _close(descriptors)
+
+    def _unflushed(self) -> tuple[list[int], list[int]]:
+        """Return which closed segments are to be flushed, and descriptors of these and of the open one."""
+        with self._lock:
+            wanted = [self._kept[number] for number in self._retired if number in self._kept]
+            if self._dirty and self._fd >= 0:
+                wanted.append(self._fd)
+            descriptors = _duplicates(wanted)
+            retired, self._retired, self._dirty = self._retired, [], False
+            return retired, descriptors
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames from a position on, or None when there is nothing yet."""
@@ -103,27 +152,39 @@ class FileJournal:
             current, size, sizes = self.segment, self.size, dict(self._sizes)
         while segment <= current:
             live = segment == current
-            end = size if live else sizes.get(segment, 0)
-            path = path_of(self.path, segment)
-            if path.exists() and (batch := read(path, offset, most, end)):
+            if batch := self._read(segment, offset, most, size if live else sizes.get(segment, 0)):
                 return batch
             if live:
                 return None
             segment, offset = segment + 1, 0
         return None
 
+    def _read(self, segment: int, offset: int, most: int, end: int) -> Batch | None:
+        path = path_of(self.path, segment)
+        with self._lock:
+            known = self._fd if segment == self.segment else self._kept.get(segment, -1)
+            opened = os.dup(known) if known >= 0 else None
+        if opened is None:
+            return read(path, offset, most, end) if path.exists() else None
+        try:
+            return read_open(opened, path, offset, most, end)
+        finally:
+            os.close(opened)
+
     def acknowledge(self, segment: int, now: float) -> None:
         """All segments before this one are delivered; those delivered long ago are deleted."""
         with self._lock:
+            # After a fail-over that lost the tail, less is delivered than was.
+            for number in [number for number in self._delivered if number >= segment]:
+                del self._delivered[number]
+                self.backlog += self._sizes[number]
             for number in [number for number in self._sizes if number < segment and number not in self._delivered]:
                 self._delivered[number] = now
                 self.backlog -= self._sizes[number]
+                _close([self._kept.pop(number)] if number in self._kept else [])
             crowded = sum(self._sizes.values()) > self._limit // 2
-            expired = [number for number, when in self._delivered.items() if crowded or now - when > RETENTION]
-            for number in expired:
-                del self._delivered[number], self._sizes[number]
-        for number in expired:
-            path_of(self.path, number).unlink(missing_ok=True)
+            for number in [one for one, when in self._delivered.items() if crowded or now - when > RETENTION]:
+                self._delete(number)
 
     def pending_bytes(self, segment: int, offset: int) -> int:
         """Return how many bytes lie behind a position."""
@@ -142,125 +203,22 @@ class FileJournal:
 
     def abandon(self) -> None:
         """Close the files without touching the lock: after a fork they are the parent's."""
-        for descriptor in (self._fd, self._next, self._held, *self._retired):
-            if descriptor is not None and descriptor >= 0:
-                os.close(descriptor)
+        _close(
+            [one for one in (self._fd, self._next, self._held, *self._kept.values()) if one is not None and one >= 0]
+        )
         self._fd = self._held = -1
-        self._next, self._retired = None, []
+        self._next, self._retired, self._kept = None, [], {}
 
     def _create(self, root: Path) -> tuple[int, int]:
         _private(root)
         # Made under a hidden name, locked, then renamed: nobody can adopt it in between.
         hidden = root / f".{self.id.hex()}"
         hidden.mkdir(mode=0o700)
-        held = os.open(hidden / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(held, fcntl.LOCK_EX)
+        held = _lock_new(hidden)
         opened = create(hidden, self.id, 1, self.columns)
         (hidden / DATABASE).write_text(self._database, "utf-8")
         hidden.rename(self.path)
         return held, opened
-
-
-class MemoryJournal:
-    """Stands in where no file can be written: bounded, lost with the process. Same positions, same reader."""
-
-    def __init__(self, journal: bytes, columns: Columns, limit: int) -> None:
-        self.id = journal
-        self.columns = columns
-        self.segment = 1
-        self._limit = limit
-        self._frames: deque[Frame] = deque()
-        self._lock = threading.RLock()
-        self._end = 0
-        self.size = 0
-
-    def append(self, data: bytes) -> None:
-        """Keep frames; raises JournalError when the bound is reached: the newest is dropped."""
-        with self._lock:
-            if self.size + len(data) > self._limit:
-                raise JournalError("memory_full")
-            for record in split(data):
-                self._end += len(record) + FRAME.size
-                self._frames.append(Frame(record[:1], record[1:], self._end - len(record) - FRAME.size, self._end))
-            self.size += len(data)
-
-    def read(self, segment: int, offset: int, most: int) -> Batch | None:
-        """Return up to `most` frames behind an offset, or None."""
-        with self._lock:
-            frames = [kept for _, kept in zip(range(most), self._frames, strict=False) if kept.end > offset]
-        return Batch(self.id, 1, self.columns, frames, frames[-1].end) if frames else None
-
-    def acknowledge_to(self, offset: int) -> None:
-        """Forget what is delivered."""
-        with self._lock:
-            while self._frames and self._frames[0].end <= offset:
-                gone = self._frames.popleft()
-                self.size -= gone.end - gone.start
-
-    def pending_bytes(self, segment: int, offset: int) -> int:
-        """Return the bytes kept."""
-        return self.size
-
-
-class LeftOver:
-    """The journal of a dead worker, adopted: the lock says that nobody else delivers it."""
-
-    def __init__(self, path: Path, held: int) -> None:
-        self.path = path
-        self.id = bytes.fromhex(path.name)
-        self._held = held
-        self.segments = sorted(int(file.stem) for file in path.glob("*.journal"))
-
-    def read(self, segment: int, offset: int, most: int) -> Batch | None:
-        """Return up to `most` frames from a position on, or None when all is delivered.
-
-        Raises JournalFormatError when a segment was written by a version that we do not know.
-        """
-        for number in self.segments:
-            if number < segment:
-                continue
-            path = path_of(self.path, number)
-            if batch := read(path, offset if number == segment else 0, most, None):
-                return batch
-        return None
-
-    def set_aside(self) -> None:
-        """Keep the segments that nobody here can read under a name that is not read again."""
-        for number in self.segments:
-            path = path_of(self.path, number)
-            with open(path, "rb") as file:
-                try:
-                    read_header(file.read(65_536), path)
-                except JournalFormatError:
-                    path.rename(self.path.parent / f"{self.path.name}-{path.name}.unreadable")
-        self.segments = sorted(int(file.stem) for file in self.path.glob("*.journal"))
-
-    def finish(self) -> None:
-        """All is delivered: remove the folder, then let go."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.release()
-
-    def release(self) -> None:
-        """Let go, so that somebody else may deliver it. Does nothing the second time."""
-        if self._held >= 0:
-            os.close(self._held)
-        self._held = -1
-
-
-def adopt(root: Path, database: str = "") -> Iterator[LeftOver]:
-    """Yield the journals for this database whose workers are dead, each locked for us."""
-    with contextlib.suppress(FileNotFoundError, PermissionError):
-        for path in sorted(root.iterdir()):
-            if _is_for(path, database) and (held := _try_lock(path)) is not None:
-                yield LeftOver(path, held)
-
-
-def _is_for(path: Path, database: str) -> bool:
-    """Tell whether a journal was written for the database: two apps with one folder must not swap their rows."""
-    try:
-        return (path / DATABASE).read_text("utf-8") == database
-    except OSError:
-        return False
 
 
 def left_over_bytes(root: Path) -> int:
@@ -270,22 +228,27 @@ def left_over_bytes(root: Path) -> int:
     return 0
 
 
-def _try_lock(path: Path) -> int | None:
-    if len(path.name) != 32 or not all(digit in "0123456789abcdef" for digit in path.name):
-        return None
+def _lock_new(folder: Path) -> int:
+    held = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    return held
+
+
+def _duplicates(descriptors: Iterable[int]) -> list[int]:
+    """Return descriptors of one's own; where there are not enough left, none stays open. Raises OSError."""
+    own: list[int] = []
     try:
-        held = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        for descriptor in descriptors:
+            own.append(os.dup(descriptor))
     except OSError:
-        return None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The one who had the lock before may have delivered and removed it meanwhile.
-        if os.fstat(held).st_ino == (path / "lock").stat().st_ino:
-            return held
-    except OSError:
-        pass
-    os.close(held)
-    return None
+        _close(own)
+        raise
+    return own
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _flush(descriptor: int) -> None:

@@ -12,16 +12,17 @@ from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
 from ..model import Hit, Visitor
 from ..policy import version
-from ..protocols import DECISION, HIT, ClaimStatus
+from ..protocols import DECISION, HIT, REFUSED, ClaimStatus
 from ..settings import Settings
-from . import encoding
+from . import encoding, refusals
 from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL
-from .journal import FileJournal, MemoryJournal
+from .journal import FileJournal
+from .memory import MemoryJournal
 from .segment import frame
 
 log = logging.getLogger("asgi_analytics")
 
-COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS}
+COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUSED: refusals.COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}
 MEMORY_LIMIT = 32 << 20  # bytes kept where no journal can be written
 _MOST_CACHED = 4096
@@ -56,20 +57,26 @@ class Recorder:
         self.journal: FileJournal | None = None
         self._clean_path = clean_path
         self._drops_quiet = settings.privacy.signals == "drop"
+        self._refusals = refusals.Refusals(settings.site)
         self._texts: dict[str, bytes] = {}
         self._plain: dict[str, bytes] = {}  # by path
 
-    def open(self) -> None:
-        """Open the journal; where that fails, hits are kept in memory, said once in the log."""
-        if self._settings.durability == "memory":
+    def open(self, again: bool = False) -> None:
+        """Open the journal; where that fails, hits are kept in memory, said once in the log: not when tried `again`."""
+        if self._settings.durability == "memory" or self.journal is not None:
             return
         try:
             self.journal = FileJournal(
                 self.root, random_bytes(16), COLUMNS, self._settings.journal_limit, self.database
             )
         except (OSError, JournalError) as error:
+            if again:
+                return
             self.counters.failures["journal"] += 1
             log.warning("No journal in %s (%s): hits are kept in memory only.", self._settings.journal_dir, error)
+        else:
+            if again:
+                log.warning("The journal is in %s from now on.", self._settings.journal_dir)
 
     def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
@@ -78,8 +85,12 @@ class Recorder:
         if segment is None:
             if self._drops_quiet and not visitor.identity.tracked:
                 self.drop("privacy_signal")
-                return
+                return None
             segment = visitor.segment = self._segment(visitor)
+        if hit.outcome == "refused" and decision.previous_level is None:
+            counted = self._refusals.count(hit)
+            if counted is not None:
+                return self._append(frame(REFUSED, counted))
         (high, low), time_us = uuid7_halves(time_ns), time_ns // 1000
         head = encoding.hit_head(
             high, low, time_us, hit.page_view, hit.duration_us, hit.bytes_sent,

@@ -18,13 +18,13 @@ from pathlib import Path
 from zlib import crc32
 
 from ..errors import JournalFormatError
-from ..protocols import DAMAGED, DECISION, HIT, Batch, Frame
+from ..protocols import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame
 
 MAGIC = b"ASGIAJ\x01\n"
 MOST_FRAME = 1 << 20
 FRAME = struct.Struct("!II")
 _COUNT = struct.Struct("!h")
-_KINDS = (HIT, DECISION)
+_KINDS = (HIT, DECISION, REFUSED)
 Columns = Mapping[bytes, tuple[str, ...]]
 
 
@@ -46,7 +46,7 @@ def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
             "columns": {kind.decode(): list(names) for kind, names in columns.items()},
         }
     ).encode()
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
     path, data = path_of(folder, number), MAGIC + FRAME.pack(len(header), crc32(header)) + header
     opened = os.open(path, flags, 0o600)
     try:
@@ -80,17 +80,21 @@ def split(data: bytes) -> Iterator[bytes]:
 
 def read(path: Path, offset: int, most: int, end: int | None) -> Batch | None:
     """Read frames of one segment; `end` bounds a living one, None reads a dead one to its last byte."""
-    with open(path, "rb") as file:
-        journal, segment, columns, body = read_header(file.read(65_536), path)
-        start = max(offset, body)
-        file.seek(start)
-        # About 300 bytes a row: enough for the batch, bounded whatever the file holds.
-        data = (
-            file.read(min(most * 512 + MOST_FRAME, (end if end is not None else 1 << 62) - start))
-            if (end is None or end > start)
-            else b""
-        )
-        at_end = not file.read(1) if end is None else start + len(data) >= end
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return read_open(opened, path, offset, most, end)
+    finally:
+        os.close(opened)
+
+
+def read_open(opened: int, path: Path, offset: int, most: int, end: int | None) -> Batch | None:
+    """Read frames of a segment that is open: its name may be gone, and its offset may be an appender's."""
+    journal, segment, columns, body = read_header(os.pread(opened, 65_536, 0), path)
+    start = max(offset, body)
+    # About 300 bytes a row: enough for the batch, bounded whatever the file holds.
+    size = min(most * 512 + MOST_FRAME, max(0, end - start) if end is not None else 1 << 62)
+    data = os.pread(opened, size, start)
+    at_end = not os.pread(opened, 1, start + len(data)) if end is None else start + len(data) >= end
     frames = list(islice(_frames(data, start, at_end, _marks(columns)), most))
     return Batch(journal, segment, columns, frames, frames[-1].end) if frames else None
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ..clock import jitter
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
-from ..protocols import DAMAGED, HIT, Batch, Clock, Salt, SharedRulings, SharedState, Store
-from .journal import LeftOver, adopt
+from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frame, Salt, SharedRulings, SharedState, Store
+from .adoption import LeftOver, adopt
 from .recorder import Recorder
 
 log = logging.getLogger("asgi_analytics")
@@ -22,6 +22,9 @@ ADOPT_INTERVAL = 30.0
 PARTITION_INTERVAL = 3600.0
 LOG_INTERVAL = 20.0
 LAST_PAUSE = 0.1  # between two attempts while stopping
+REOPEN_INTERVAL = 30.0  # between two attempts to open a journal that could not be opened
+TOUCH_INTERVAL = 3600.0
+STUCK = 120.0  # seconds of one round, after which the connection is cut: no statement of ours may take as long
 MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
 
 
@@ -78,6 +81,8 @@ class Writer:
         self._stopping = threading.Event()
         self._stopped = threading.Event()  # the time for the last delivery is over
         self._store: Store | None = None
+        self._unsure: Batch | None = None  # was on its way when the connection broke
+        self._busy_since: float | None = None
         self._left_overs: list[LeftOver] = []
         self._salts: list[Salt] = []
         self._due: dict[str, float] = {}
@@ -108,11 +113,18 @@ class Writer:
             self._store.interrupt()
             self._threads[0].join(0.2)
         if any(thread.is_alive() for thread in self._threads):
+            self._give_up_memory()
             return False
         delivered = self._pending() == 0
+        self._give_up_memory()
         if (journal := self._recorder.journal) is not None:
             delivered = journal.close(*self._known_position(journal.id)) and delivered
         return delivered
+
+    def _give_up_memory(self) -> None:
+        if (lost := self._recorder.memory.count(HIT)) > 0:
+            self._recorder.counters.dropped["stopped"] += lost
+            log.warning("%d hits that were in memory only end with this process.", lost)
 
     def abandon(self) -> None:
         """Close what a forked child inherited, so that the parent's locks end with the parent."""
@@ -158,7 +170,20 @@ class Writer:
                     self._recorder.counters.failures["journal"] += 1
                     self._say("No room for another journal segment", error)
                 journal.sync()
+                if self._is_due("touch", TOUCH_INTERVAL):
+                    journal.touch()
+            elif self._is_due("reopen", REOPEN_INTERVAL):
+                self._recorder.open(again=True)
+            self._free_stuck()
             self._chores()
+
+    def _free_stuck(self) -> None:
+        """A server that is frozen keeps the connection alive and answers nothing; the next attempt may find another."""
+        since, store = self._busy_since, self._store
+        if since is not None and store is not None and self._clock.monotonic() - since > STUCK:
+            self._busy_since = None
+            self._recorder.counters.failures["stuck"] += 1
+            store.interrupt()
 
     def _write(self) -> None:
         while True:
@@ -185,9 +210,13 @@ class Writer:
     def _cycle(self) -> int:
         """One round: connected, salts and partitions in time, one batch of each source. Returns frames moved."""
         store = self._connected()
-        self._daily(store)
-        self._learn_rulings(store)
-        moved = self._deliver_journal(store) + self._deliver_memory(store) + self._deliver_left_over(store)
+        self._busy_since = self._clock.monotonic()
+        try:
+            self._daily(store)
+            self._learn_rulings(store)
+            moved = self._deliver_journal(store) + self._deliver_memory(store) + self._deliver_left_over(store)
+        finally:
+            self._busy_since = None
         self.state.last_success_at = self._clock.monotonic()
         if not moved:
             self.state.behind_since = None
@@ -280,39 +309,61 @@ class Writer:
         found = self._left_overs[0]
         try:
             batch = found.read(*self._position(store, found.id), self._rows)
+            if batch is not None:
+                self._deliver(store, batch)
+                return len(batch.frames)
         except JournalFormatError as error:
             self._recorder.counters.failures["journal_format"] += 1
             self._say("A journal segment of another version is set aside", error)
             found.set_aside()
             return 1
-        if batch is None:
-            self._left_overs.pop(0).finish()
-            return 1
-        self._deliver(store, batch)
-        self._recorder.counters.adopted += len(batch.frames)
-        return len(batch.frames)
+        except (OSError, StoreMisconfigured) as error:
+            # Written by a later version, or on a disk that fails: it waits for the next look and holds up nobody.
+            self._recorder.counters.failures["left_over"] += 1
+            self._say(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
+            self._left_overs.pop(0).release()
+            return 0
+        self._left_overs.pop(0).finish()
+        return 1
 
     def _position(self, store: Store, journal: bytes) -> tuple[int, int]:
-        if journal not in self.state.positions:
-            self.state.positions[journal] = store.position(journal)
-        return self.state.positions[journal]
+        positions = self.state.positions
+        if journal not in positions:
+            positions[journal] = store.position(journal)
+            self._settle(journal, positions[journal])
+        return positions[journal]
+
+    def _settle(self, journal: bytes, position: tuple[int, int]) -> None:
+        """Count what got in of a transfer that nobody saw the end of."""
+        unsure = self._unsure
+        if unsure is not None and unsure.journal == journal:
+            self._unsure = None
+            self._count([frame for frame in unsure.frames if (unsure.segment, frame.end) <= position], journal)
+
+    def _count(self, frames: Sequence[Frame], journal: bytes) -> None:
+        counters, recorder = self._recorder.counters, self._recorder
+        counters.written += sum(frame.kind in (HIT, REFUSED) for frame in frames)
+        counters.quarantined += sum(frame.kind == DAMAGED for frame in frames)
+        if journal != recorder.memory.id and (recorder.journal is None or journal != recorder.journal.id):
+            counters.adopted += len(frames)
 
     def _deliver(self, store: Store, batch: Batch) -> None:
         """Move a batch; where a row is poison, halve until it stands alone, and set it aside."""
-        counters = self._recorder.counters
+        self._unsure = batch
         try:
             self._shared.merge(store.write(batch))
         except RowRejected as error:
+            self._unsure = None
             if len(batch.frames) > 1:
                 for half in batch.halves():
                     self._deliver(store, half)
                 return
             store.quarantine(batch, str(error), error.sqlstate)
-            counters.quarantined += 1
+            self._recorder.counters.quarantined += 1
             self._say("A row that Postgres does not take is set aside in analytics.quarantine", error)
         else:
-            counters.written += len(batch.rows(HIT))
-            counters.quarantined += len(batch.rows(DAMAGED))
+            self._unsure = None
+            self._count(batch.frames, batch.journal)
         self.state.positions[batch.journal] = (batch.segment, batch.end)
 
     def _release_left_overs(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import blake2b
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -22,13 +22,14 @@ from psycopg.types.json import Jsonb
 
 from ..clock import random_bytes
 from ..errors import ConfigurationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
-from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, Batch, Merged, ReputationRules, Ruling, Salt
+from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, REFUSED, Batch, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
 from .recorded import remember_policy
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
 OPERATOR = ("28", "3D", "3F", "42")
 POISON = ("22", "23")
+KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
 PARTITION_DAYS_AHEAD = 7
@@ -121,6 +122,7 @@ class PostgresStore:
             connection.execute(self._queries["create_noticed"])
             if self._policy is not None:
                 remember_policy(connection, *self._policy, in_force=True)
+            connection.execute(self._queries["create_refused"])
 
     def make_partitions(self) -> None:
         """Make the day partitions from yesterday to a week ahead."""
@@ -158,26 +160,61 @@ class PostgresStore:
             batch = self._not_in_yet(batch)
             if not batch.frames:
                 return []
-            hits, decisions = batch.rows(HIT), batch.rows(DECISION)
-            if decisions:
-                self._copy(sql.Identifier("analytics", "decisions"), batch.columns[DECISION], decisions)
-            merged = self._fold(hits, batch.columns[HIT], journal) if hits else []
+            rows = {kind: batch.rows(kind) for kind in KINDS}
+            merged = self._move(rows, batch.columns, journal)
             damaged = [frame for frame in batch.frames if frame.kind == DAMAGED]
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
-            self._advance(batch, len(hits) + len(decisions), len(damaged))
+            self._advance(batch, sum(map(len, rows.values())), len(damaged))
         return merged
 
+    def _move(
+        self, rows: Mapping[bytes, list[bytes]], columns: Mapping[bytes, Sequence[str]], journal: UUID
+    ) -> list[Merged]:
+        if decisions := rows[DECISION]:
+            self._copy(sql.Identifier("analytics", "decisions"), columns[DECISION], decisions)
+        merged = self._fold(hits, columns[HIT], journal) if (hits := rows[HIT]) else []
+        if refused := rows[REFUSED]:
+            self._copy(sql.Identifier("refused"), columns[REFUSED], refused)
+            self._open().execute(self._queries["fold_refusals"])
+        return merged
+
+    def readmit(
+        self,
+        row: int,
+        take: LiteralString,
+        rows: Mapping[bytes, list[bytes]],
+        columns: Mapping[bytes, Sequence[str]],
+        journal: UUID,
+    ) -> bool:
+        """Move a row of analytics.quarantine, which the query `take` takes out; False when it is not there any more."""
+        with _wrapped(), self._open().transaction():
+            taken = self._open().execute(take, {"id": row}).fetchone()
+            if taken is not None:
+                self._move(rows, columns, journal)
+            return taken is not None
+
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
-        """Set the rows of a batch aside with their raw bytes, and move on behind them."""
+        """Set the rows of a batch aside with their raw bytes, and move on behind them.
+
+        Raises StoreMisconfigured where it is the schema that takes no rows of ours: then these can wait.
+        """
+        self._probe()
         with _wrapped(), self._open().transaction():
             batch = self._not_in_yet(batch)
             if not batch.frames:
                 return
             for frame in batch.frames:
-                kind = {HIT: "hit", DECISION: "decision"}.get(frame.kind, "frame")
+                kind = KINDS.get(frame.kind, "frame")
                 self._set_aside(batch, frame.row, frame.start, kind, error, sqlstate)
             self._advance(batch, 0, len(batch.frames))
+
+    def _probe(self) -> None:
+        try:
+            with _wrapped(), self._open().transaction(force_rollback=True):
+                self._open().execute(self._queries["probe"])
+        except RowRejected as error:
+            raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
     def rulings(self, since: int) -> list[Ruling]:
         """Return the rulings that changed after revision `since`, in order; below 0: all that stand, bounded."""
@@ -268,7 +305,7 @@ class PostgresStore:
             copy.write(b"".join([COPY_HEADER, *rows, COPY_TRAILER]))
 
     def _set_aside(self, batch: Batch, raw: bytes, position: int, kind: str, error: str, sqlstate: str | None) -> None:
-        columns = list(batch.columns.get({"hit": HIT, "decision": DECISION}.get(kind, DAMAGED), ()))
+        columns = next((list(batch.columns.get(one, ())) for one, name in KINDS.items() if name == kind), [])
         self._open().execute(
             self._queries["quarantine_row"],
             {

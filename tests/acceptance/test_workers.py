@@ -54,7 +54,7 @@ def test_one_visitor_of_two_workers_is_one_session_and_one_fingerprint(dsn: str,
 
 def test_a_quota_holds_over_two_workers(dsn: str, tmp_path: Path) -> None:
     """Two workers lend each other no unit twice: what each may admit unasked is a part of the limit."""
-    options = {"limits": f"{LIMIT}/minute", "batch_age": BATCH_AGE}
+    options = {"limits": f"{LIMIT}/minute", "batch_age": BATCH_AGE, "mode": "enforce"}
     with serving(dsn, tmp_path / "j", workers=2, **options) as server:
         wait_for_both(server)
         while time.time() % 60 > 45:  # the minute must not end in between
@@ -73,7 +73,7 @@ def test_a_quota_holds_over_two_workers(dsn: str, tmp_path: Path) -> None:
 
 
 def test_a_level_reached_at_one_worker_is_known_to_the_other(dsn: str, tmp_path: Path) -> None:
-    with serving(dsn, tmp_path / "j", workers=2, limits="5/minute", batch_age=BATCH_AGE) as server:
+    with serving(dsn, tmp_path / "j", workers=2, limits="5/minute", batch_age=BATCH_AGE, mode="enforce") as server:
         wait_for_both(server)
         for _ in range(60):
             server.get("/greedy", user_agent="greedy")

@@ -17,14 +17,9 @@ from hypothesis import strategies as st
 from asgi_analytics.errors import JournalError, JournalFormatError
 from asgi_analytics.protocols import DAMAGED, DECISION, HIT, Frame
 from asgi_analytics.record import journal as module
-from asgi_analytics.record.journal import (
-    RETENTION,
-    FileJournal,
-    LeftOver,
-    MemoryJournal,
-    adopt,
-    left_over_bytes,
-)
+from asgi_analytics.record.adoption import LeftOver, adopt
+from asgi_analytics.record.journal import RETENTION, FileJournal, left_over_bytes
+from asgi_analytics.record.memory import MemoryJournal
 from asgi_analytics.record.segment import MAGIC, MOST_FRAME, frame
 
 COLUMNS = {HIT: ("a", "b"), DECISION: ("c",)}

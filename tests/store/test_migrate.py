@@ -15,7 +15,7 @@ from asgi_analytics.store.postgres import PostgresStore
 
 TABLES = {
     *("cases", "counters", "decisions", "fingerprints", "hits", "incidents", "migrations", "networks", "policies"),
-    *("positions", "quarantine", "rulings", "salts", "sessions", "workers"),
+    *("positions", "quarantine", "refusals", "rulings", "salts", "sessions", "workers"),
 }
 PROGRAM = "import sys; from asgi_analytics.store.migrate import migrate; print(*migrate(sys.argv[1]))"
 

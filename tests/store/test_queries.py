@@ -25,6 +25,7 @@ def connection(dsn: str) -> Iterator[psycopg.Connection]:
         connection.execute(fold["create_begun"])
         connection.execute(fold["create_noticed"])
         connection.execute(queries.load("recorded")["create_judged"])
+        connection.execute(fold["create_refused"])
         yield connection
 
 

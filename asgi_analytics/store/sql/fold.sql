@@ -9,6 +9,10 @@ CREATE TEMP TABLE IF NOT EXISTS begun (fingerprint uuid, sessions bigint) ON COM
 -- name: create_noticed
 CREATE TEMP TABLE IF NOT EXISTS noticed (LIKE analytics.incidents INCLUDING DEFAULTS) ON COMMIT DELETE ROWS
 
+-- name: create_refused
+CREATE TEMP TABLE IF NOT EXISTS refused (time timestamptz, fingerprint uuid, network uuid, site text)
+ON COMMIT DELETE ROWS
+
 -- name: register_journal
 INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT DO NOTHING
 
@@ -344,6 +348,49 @@ DELETE FROM analytics.rulings WHERE coalesce(until, lifted_at + interval '30 day
 
 -- name: insert_hits
 INSERT INTO analytics.hits SELECT * FROM staging
+
+-- name: fold_refusals
+-- Locked in order of their keys, as in fold_fingerprints: two workers that meet the same visitors wait, no more.
+WITH told AS (
+    SELECT date_trunc('minute', time AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS minute, site, fingerprint, network,
+        count(*) AS refusals, max(time) AS last_at
+    FROM refused GROUP BY 1, 2, 3, 4
+), kept AS (
+    INSERT INTO analytics.refusals AS kept (minute, site, fingerprint, network, refusals)
+    SELECT minute, site, fingerprint, network, refusals FROM told ORDER BY minute, site, network, fingerprint
+    ON CONFLICT (minute, site, network, fingerprint) DO UPDATE SET refusals = kept.refusals + excluded.refusals
+), known AS (
+    SELECT fingerprint FROM analytics.fingerprints WHERE fingerprint IN (SELECT fingerprint FROM told)
+    ORDER BY fingerprint FOR UPDATE
+), sums AS (
+    SELECT fingerprint, sum(refusals) AS refusals, max(last_at) AS last_at FROM told GROUP BY fingerprint
+)
+UPDATE analytics.fingerprints AS visitor
+SET hits = hits + sums.refusals, refusals = visitor.refusals + sums.refusals,
+    last_seen_at = greatest(last_seen_at, sums.last_at)
+FROM sums JOIN known USING (fingerprint) WHERE visitor.fingerprint = sums.fingerprint
+
+-- name: probe
+-- Rows as large as they get, rolled back: where these are refused, the schema is wrong and not the row at hand.
+WITH hit AS (
+    INSERT INTO analytics.hits (id, time, page_view, duration_us, bytes_sent, score, level, status, first_byte_us,
+        close_code, level_before, decision_id, outcome, method, path, route, query, channel, source, utm_source,
+        utm_medium, utm_campaign, utm_term, utm_content, click_id, session_id, fingerprint, network, site, address,
+        country, region, city, asn, organisation, browser, browser_version, os, os_version, device, bot_class, crawler,
+        language, provisional)
+    SELECT gen_random_uuid(), now(), true, 1::bigint << 62, 1::bigint << 62, 32767, 3, 599, 1::bigint << 62,
+        65535, 3, gen_random_uuid(), 'complete', left(wide, 16), wide, left(wide, 256), wide, left(wide, 32),
+        left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256),
+        left(wide, 32), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), left(wide, 100), left(wide, 64), 'XX',
+        left(wide, 64), left(wide, 128), 4294967295, left(wide, 256), left(wide, 64), left(wide, 32), left(wide, 64),
+        left(wide, 32), left(wide, 16), left(wide, 32), left(wide, 64), left(wide, 35), true
+    FROM repeat(chr(128512), 1024) AS wide
+)
+INSERT INTO analytics.decisions (id, time, site, hit_id, refused, enforced, level, level_before, score, retry_after,
+    detail)
+SELECT gen_random_uuid(), now(), left(wide, 100), gen_random_uuid(), true, true, 3, 3, 32767, 2147483647,
+    jsonb_build_object('reasons', jsonb_build_array(wide))
+FROM repeat(chr(128512), 1024) AS wide
 
 -- name: quarantine_row
 INSERT INTO analytics.quarantine (journal, segment, position, kind, columns, raw, sqlstate, error)

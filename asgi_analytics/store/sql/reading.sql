@@ -67,7 +67,8 @@ FROM (VALUES ('hits', 'INSERT'), ('hits', 'SELECT'), ('sessions', 'SELECT'), ('s
     ('positions', 'UPDATE'), ('quarantine', 'INSERT'), ('decisions', 'SELECT'), ('incidents', 'SELECT'),
     ('incidents', 'INSERT'), ('incidents', 'DELETE'), ('networks', 'SELECT'), ('networks', 'INSERT'),
     ('networks', 'UPDATE'), ('networks', 'DELETE'), ('rulings', 'SELECT'), ('rulings', 'INSERT'),
-    ('rulings', 'DELETE'), ('policies', 'SELECT'), ('policies', 'INSERT'), ('policies', 'UPDATE')) AS wanted (name, privilege)
+    ('rulings', 'DELETE'), ('policies', 'SELECT'), ('policies', 'INSERT'), ('policies', 'UPDATE'),
+    ('refusals', 'INSERT'), ('refusals', 'SELECT'), ('refusals', 'UPDATE')) AS wanted (name, privilege)
 JOIN pg_catalog.pg_class AS known ON known.relname = wanted.name AND known.relnamespace = to_regnamespace('analytics')
 WHERE NOT has_table_privilege(known.oid, privilege)
 UNION ALL

@@ -1,0 +1,74 @@
+"""The command `quarantine`: what was set aside, another try at it, and its end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+
+from .actors import Run, UserError, _count, _span
+from .console import escape, moment, table
+from .store.quarantine import Quarantine, Quarantined, connect
+
+MOST = 100_000  # rows of one retry
+LONGEST_ERROR = 100  # characters in the list
+
+
+def add_quarantine(parser: argparse.ArgumentParser) -> Run:
+    """Add the options of `quarantine` and return what runs it."""
+    parser.add_argument("action", choices=("list", "retry", "purge"), help="see them, store them again, delete them")
+    parser.add_argument("ids", nargs="*", type=_id, metavar="ID", help="only these")
+    parser.add_argument("--all", action="store_true", help="purge: every row")
+    parser.add_argument("--older", type=_span, metavar="TIME", help="purge: rows older than 7d, 12h, …")
+    parser.add_argument("--top", type=_count, default=50, metavar="N", help="list: at most so many (50)")
+    return _quarantine
+
+
+COMMANDS: Sequence[tuple[str, str, Callable[[argparse.ArgumentParser], Run]]] = (
+    ("quarantine", "list, retry or purge rows that Postgres refused", add_quarantine),
+)
+
+
+def _quarantine(options: argparse.Namespace, dsn: str) -> Iterator[str]:
+    ids = options.ids or None
+    if options.action == "purge" and not (ids or options.all or options.older):
+        raise UserError("purge deletes for good: name IDs, --older TIME or --all.")
+    with connect(dsn) as quarantine:
+        if options.action == "list":
+            yield from _listing(quarantine.rows(ids, options.top))
+        elif options.action == "retry":
+            yield from _retry(quarantine, quarantine.rows(ids, MOST))
+        else:
+            yield f"{quarantine.purge(ids, options.older):,} rows deleted"
+
+
+def _listing(rows: Sequence[Quarantined]) -> Iterator[str]:
+    if not rows:
+        yield "nothing is set aside"
+        return
+    heading = ("id", "since", "kind", "bytes", "journal", "segment", "offset", "error")
+    yield from table([heading, *map(_line, rows)], indent="")
+
+
+def _line(row: Quarantined) -> tuple[object, ...]:
+    error = escape(f"{row.sqlstate or '-'} {row.error}")[:LONGEST_ERROR]
+    place = (row.journal.hex[:8], row.segment, row.position)
+    return (row.id, moment(row.created_at), row.kind, len(row.raw), *place, error)
+
+
+def _retry(quarantine: Quarantine, rows: Sequence[Quarantined]) -> Iterator[str]:
+    stored = refused = unreadable = 0
+    for row in rows:
+        if not row.readable:
+            unreadable += 1
+        elif (error := quarantine.retry(row)) is None:
+            stored += 1
+        else:
+            refused += 1
+            yield f"{row.id}: refused again: {escape(error)[:LONGEST_ERROR]}"
+    yield f"{stored:,} rows stored, {refused:,} refused again, {unreadable:,} damaged beyond reading"
+
+
+def _id(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a row: see `quarantine list`")
+    return int(text)

@@ -1,0 +1,56 @@
+"""What stands in for the journal where no file can be written."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from ..errors import JournalError
+from ..protocols import Batch, Frame
+from .segment import FRAME, Columns, split
+
+
+class MemoryJournal:
+    """Stands in where no file can be written: bounded, lost with the process. Same positions, same reader."""
+
+    def __init__(self, journal: bytes, columns: Columns, limit: int) -> None:
+        self.id = journal
+        self.columns = columns
+        self.segment = 1
+        self._limit = limit
+        self._frames: deque[Frame] = deque()
+        self._lock = threading.RLock()
+        self._end = 0
+        self.size = 0
+
+    def append(self, data: bytes) -> None:
+        """Keep frames; raises JournalError when the bound is reached: the newest is dropped."""
+        with self._lock:
+            if self.size + len(data) > self._limit:
+                raise JournalError("memory_full")
+            for record in split(data):
+                self._end += len(record) + FRAME.size
+                self._frames.append(Frame(record[:1], record[1:], self._end - len(record) - FRAME.size, self._end))
+            self.size += len(data)
+
+    def read(self, segment: int, offset: int, most: int) -> Batch | None:
+        """Return up to `most` frames behind an offset, or None."""
+        with self._lock:
+            frames = [kept for _, kept in zip(range(most), self._frames, strict=False) if kept.end > offset]
+        return Batch(self.id, 1, self.columns, frames, frames[-1].end) if frames else None
+
+    def count(self, kind: bytes) -> int:
+        """Return how many frames of a kind wait."""
+        with self._lock:
+            return sum(frame.kind == kind for frame in self._frames)
+
+    def acknowledge_to(self, offset: int) -> None:
+        """Forget what is delivered."""
+        with self._lock:
+            while self._frames and self._frames[0].end <= offset:
+                gone = self._frames.popleft()
+                self.size -= gone.end - gone.start
+
+    def pending_bytes(self, segment: int, offset: int) -> int:
+        """Return the bytes kept."""
+        return self.size

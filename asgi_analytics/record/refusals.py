@@ -1,0 +1,54 @@
+"""Refusals past a rate are counts, not rows: who hammers at a closed door must not fill the table.
+
+Each is still in the journal before its last byte is sent, so that none is lost; the store adds them up by minute.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ..model import Hit
+from . import encoding
+
+COLUMNS = ("time", "fingerprint", "network", "site")
+OF_A_VISITOR = 100  # rows of refusals within a minute by the wall clock; what is beyond is counted
+OF_A_NETWORK = 1_000
+OF_ALL = 6_000  # of this worker
+_NOBODY = encoding.uuid(bytes(16))
+_MINUTE_NS = 60_000_000_000
+_HEAD = struct.Struct("!hiq")
+
+
+class Refusals:
+    """Counts the refusals of this minute. Bounded: after OF_ALL nobody is told apart."""
+
+    def __init__(self, site: str) -> None:
+        self._site = encoding.text(site, 100)
+        self._minute = -1
+        self._all = 0
+        self._counts: dict[bytes, int] = {}
+
+    def count(self, hit: Hit) -> bytes | None:
+        """Return a row of COLUMNS for a refusal beyond the rate; None for one that is a hit of its own."""
+        minute, identity = hit.time_ns // _MINUTE_NS, hit.visitor.identity
+        if minute != self._minute:
+            self._minute, self._all, self._counts = minute, 0, {}
+        self._all += 1
+        if self._all > OF_ALL:
+            return self._row(hit.time_ns, _NOBODY, _NOBODY)
+        visitor, network = self._seen(identity.fingerprint), self._seen(b"network" + identity.network)
+        told = identity.tracked
+        if network > OF_A_NETWORK:
+            return self._row(hit.time_ns, _NOBODY, encoding.uuid(identity.network) if told else _NOBODY)
+        if visitor > OF_A_VISITOR:
+            own = (encoding.uuid(identity.fingerprint), encoding.uuid(identity.network))
+            return self._row(hit.time_ns, *(own if told else (_NOBODY, _NOBODY)))
+        return None
+
+    def _seen(self, key: bytes) -> int:
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        return count
+
+    def _row(self, time_ns: int, fingerprint: bytes, network: bytes) -> bytes:
+        time_us = min(max(0, time_ns // 1000 - encoding.EPOCH_US), 1 << 62)
+        return _HEAD.pack(len(COLUMNS), 8, time_us) + fingerprint + network + self._site

@@ -1,0 +1,88 @@
+"""Rows that Postgres refused once: read, tried again, deleted. One transaction for each row that goes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import class_row
+
+from ..errors import RowRejected
+from ..protocols import DECISION, HIT, REFUSED
+from . import queries
+from .postgres import KINDS, PostgresStore
+from .reading import wrapped
+
+_OF_KIND = {name: kind for kind, name in KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A row that was set aside; `raw` is in COPY binary format, or, of kind "frame", bytes that cannot be read."""
+
+    id: int
+    created_at: datetime
+    journal: UUID
+    segment: int
+    position: int
+    kind: str  # hit, decision, refusal or frame
+    columns: Sequence[str]
+    raw: bytes
+    sqlstate: str | None
+    error: str
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a row to try again."""
+        return self.kind in _OF_KIND and bool(self.columns)
+
+
+class Quarantine:
+    """What `quarantine` works with. Raises StoreUnavailable, StoreMisconfigured."""
+
+    def __init__(self, connection: psycopg.Connection, store: PostgresStore) -> None:
+        self._connection = connection
+        self._store = store
+        self._queries = queries.load("quarantine")
+
+    def rows(self, ids: Sequence[int] | None, most: int) -> list[Quarantined]:
+        """Return the rows of these ids, None: of all, oldest first and at most so many."""
+        with wrapped(), self._connection.cursor(row_factory=class_row(Quarantined)) as cursor:
+            return cursor.execute(self._queries["quarantined"], {"ids": _listed(ids), "most": most}).fetchall()
+
+    def retry(self, row: Quarantined) -> str | None:
+        """Store a row where it belonged and take it out of here; returns the error where it is refused again."""
+        kind = _OF_KIND[row.kind]
+        rows = {one: [row.raw] if one == kind else [] for one in (HIT, DECISION, REFUSED)}
+        try:
+            self._store.readmit(row.id, self._queries["take"], rows, {kind: tuple(row.columns)}, row.journal)
+        except RowRejected as error:
+            return str(error)
+        return None
+
+    def purge(self, ids: Sequence[int] | None, older: timedelta | None) -> int:
+        """Delete rows for good: of these ids, and older than that; returns how many."""
+        with wrapped():
+            return self._connection.execute(self._queries["purge"], {"ids": _listed(ids), "older": older}).rowcount
+
+
+@contextmanager
+def connect(dsn: str) -> Iterator[Quarantine]:
+    """Open what the command needs. Raises StoreUnavailable, StoreMisconfigured."""
+    store = PostgresStore(lambda: dsn, migrate=False)
+    with wrapped():
+        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics cli")
+    try:
+        store.connect()
+        yield Quarantine(connection, store)
+    finally:
+        store.close()
+        connection.close()
+
+
+def _listed(ids: Sequence[int] | None) -> list[int] | None:
+    return None if ids is None else list(ids)

@@ -1,0 +1,14 @@
+-- What the command `quarantine` asks and does.
+
+-- name: quarantined
+SELECT id, created_at, journal, segment, position, kind, columns, raw, sqlstate, error FROM analytics.quarantine
+WHERE %(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[])
+ORDER BY id LIMIT %(most)s
+
+-- name: take
+DELETE FROM analytics.quarantine WHERE id = %(id)s RETURNING id
+
+-- name: purge
+DELETE FROM analytics.quarantine
+WHERE (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
+    AND (%(older)s::interval IS NULL OR created_at < now() - %(older)s::interval)

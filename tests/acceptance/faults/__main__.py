@@ -1,0 +1,33 @@
+"""Runs every test that the registry names and prints the table: `python -m tests.acceptance.faults --rounds 20`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+from .registry import CASES
+
+
+def main() -> int:
+    """Return pytest's exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.acceptance.faults", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="only these, such as F09 F26")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each fault strikes (20)")
+    parser.add_argument("--parity", type=int, default=1_000_000, help="requests of the parity test (1,000,000)")
+    parser.add_argument("--workers", type=int, default=2, help="test processes (2)")
+    options = parser.parse_args()
+    wanted = [case for case in CASES if not options.cases or case.id in options.cases]
+    tests = sorted({test for case in wanted for test in case.tests})
+    figures = {
+        "ASGI_ANALYTICS_FAULTS": "all",
+        "ASGI_ANALYTICS_ROUNDS": str(options.rounds),
+        "ASGI_ANALYTICS_PARITY": str(options.parity),
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(options.workers), "-o", "timeout=900", *tests]
+    return subprocess.run(command, env={**os.environ, **figures}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

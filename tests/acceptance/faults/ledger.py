@@ -1,0 +1,45 @@
+"""What a test owes the table: rounds, and what the client's ledger says was lost or doubled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import psycopg
+import pytest
+
+COUNTS = "SELECT path, count(*) FROM analytics.hits WHERE path LIKE '/e/%' GROUP BY path"
+
+
+class Account:
+    """Collects figures of one test; they travel with its report."""
+
+    def __init__(self, node: pytest.Item) -> None:
+        self._figures = {"rounds": 0, "lost": 0, "doubled": 0}
+        node.user_properties.append(("fault", self._figures))
+
+    def round(self, count: int = 1) -> None:
+        """Count times that the fault has struck."""
+        self._figures["rounds"] += count
+
+    def note(self, lost: int, doubled: int) -> None:
+        """Take figures in, and fail where they are not zero."""
+        self._figures["lost"] += lost
+        self._figures["doubled"] += doubled
+        assert (lost, doubled) == (0, 0), f"{lost} lost, {doubled} doubled"
+
+    def settle(self, dsn: str, answered: Iterable[int], patience: float = 60.0) -> None:
+        """Wait until all that was answered is stored; what is not by then is lost."""
+        wanted = {f"/e/{number}" for number in answered}
+        deadline = time.monotonic() + patience
+        while (lost := wanted - (found := _stored(dsn)).keys()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.note(len(lost), sum(found[path] - 1 for path in found))
+
+
+def _stored(dsn: str) -> dict[str, int]:
+    try:
+        with psycopg.connect(dsn, connect_timeout=5) as connection:
+            return dict(connection.execute(COUNTS).fetchall())
+    except psycopg.OperationalError:  # still coming up
+        return {}

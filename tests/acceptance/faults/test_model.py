@@ -1,0 +1,196 @@
+"""Journal, writer and Postgres against a naive model: in whatever order things happen, each row is somewhere once."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from asgi_analytics.errors import StoreError, StoreUnavailable
+from asgi_analytics.protocols import HIT, Batch, Merged, Store
+from asgi_analytics.record import journal as journals
+from asgi_analytics.record.segment import frame
+from asgi_analytics.record.writer import Writer
+from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.testing import MemoryStore
+from tests.acceptance.faults.ledger import Account
+from tests.acceptance.faults.rows import Works
+from tests.acceptance.rig import ROUNDS
+from tests.drive import NOWHERE
+from tests.record.rows import fetch, hit
+
+
+class Faulty:
+    """A store whose next transfers fail as they are told: before they begin, or after the commit."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self.plan: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def write(self, batch: Batch) -> list[Merged]:
+        fault = self.plan.pop() if self.plan else "none"
+        if fault == "before":
+            raise StoreUnavailable("cut before COMMIT")
+        merged = self._inner.write(batch)
+        if fault == "after":
+            raise StoreUnavailable("cut after COMMIT")
+        return merged
+
+
+class Machine(RuleBasedStateMachine):
+    """Rows are numbers. What was sent must be stored, set aside as poison, or damaged by us: each once."""
+
+    dsn: str  # "" for the store in memory
+    folder: Path
+    account: Account
+
+    @initialize(seed=st.integers(0, 1 << 32))
+    def begin(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.root = Path(tempfile.mkdtemp(dir=self.folder))
+        self.store = Faulty(PostgresStore(lambda: self.dsn) if self.dsn else MemoryStore())
+        self.base = self.next = self.first()
+        self.poison: set[int] = set()
+        self.damaged: set[int] = set()
+        self.works: Works
+        self.spans: dict[int, tuple[bytes, int, int]] = {}  # row → journal, segment, offset of its end
+        self.born()
+
+    def first(self) -> int:
+        return getattr(type(self), "_next", 1)
+
+    def born(self) -> None:
+        self.works = Works(NOWHERE, self.root, lambda: self.store, rows=7)
+        assert self.works.recorder.journal is not None
+
+    @rule(count=st.integers(1, 30), bad=st.integers(0, 20))
+    def write(self, count: int, bad: int) -> None:
+        journal = self.works.recorder.journal
+        assert journal is not None
+        for number in range(self.next, self.next + count):
+            row = hit(f"/e/{number:08d}")
+            if self.dsn and bad == number % 21:
+                self.poison.add(number)
+                row = row.replace(b"/e/", b"/e\xff")  # no UTF-8
+            segment = journal.segment
+            self.works.recorder._append(frame(HIT, row))
+            self.spans[number] = (journal.id, segment, journal.size if journal.segment == segment else 0)
+        self.next += count
+
+    @rule()
+    def keep(self) -> None:
+        journal = self.works.recorder.journal
+        assert journal is not None
+        journal.prepare()
+        journal.sync()
+
+    @rule(plan=st.lists(st.sampled_from(["none", "none", "before", "after"]), max_size=4))
+    def deliver(self, plan: list[str]) -> None:
+        self.store.plan = plan
+        self.round(self.works.writer)
+
+    def round(self, writer: Writer) -> bool:
+        try:
+            return writer._cycle() > 0
+        except StoreError as error:
+            writer._failed(error)
+            return True
+
+    @rule()
+    def crash(self) -> None:
+        """As kill -9: what is on disk stays, locks are freed, nobody says farewell."""
+        recorder = self.works.recorder
+        assert recorder.journal is not None
+        recorder.journal.abandon()
+        self.works.writer.abandon()
+        self.born()
+
+    @rule(flip=st.integers(1, 255))
+    def damage_the_dead(self, flip: int) -> None:
+        """A byte of a dead journal turns: its row is lost, and set aside as damaged."""
+        living = self.works.recorder.journal
+        assert living is not None
+        dead = [path for path in sorted(self.root.glob("*/*.journal")) if path.parent.name != living.id.hex()]
+        if not dead:
+            return
+        path = self.dice.choice(dead)
+        rows = sorted(
+            (end, number)
+            for number, (journal, segment, end) in self.spans.items()
+            if journal.hex() == path.parent.name and segment == int(path.stem) and end
+        )
+        if not rows or (path.parent.name in {one.path.name for one in self.works.writer._left_overs}):
+            return
+        end, number = self.dice.choice(rows)
+        with open(path, "r+b") as file:  # within the row's last bytes, which are its own
+            file.seek(end - 1)
+            byte = file.read(1)
+            file.seek(end - 1)
+            file.write(bytes([byte[0] ^ flip]))
+        self.damaged.add(number)
+
+    @invariant()
+    def nothing_is_stored_twice_and_nothing_made_up(self) -> None:
+        if self.dsn or not hasattr(self, "store"):
+            return  # asking Postgres after each step would take most of the time; it is asked at the end
+        stored = self.stored()
+        assert [number for number, times in stored.items() if times > 1] == []
+        assert set(stored) <= set(range(self.base, self.next)) - self.poison
+
+    def stored(self) -> Counter[int]:
+        if not self.dsn:
+            rows = [row for row in self.store.rows(HIT) if b"/e/" in row]
+            return Counter(int(row[row.index(b"/e/") + 3 :][:8]) for row in rows)
+        query = "SELECT substr(path, 4)::int AS n FROM analytics.hits WHERE substr(path, 4)::int >= %s"
+        return Counter(row["n"] for row in fetch(self.dsn, query, self.base))
+
+    def teardown(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        self.store.plan = []
+        writer = self.works.writer
+        for _ in range(200):
+            writer._due.pop("adopt", None)
+            if not self.round(writer):
+                break
+        stored, sent = self.stored(), set(range(self.base, self.next))
+        missing = sent - set(stored) - self.poison
+        type(self)._next = self.next + 1
+        self.account.round()
+        self.account.note(len(missing - self.damaged), sum(times - 1 for times in stored.values()))
+        assert self.works.recorder.journal is not None
+        self.works.recorder.journal.abandon()
+        writer._release()
+
+
+@pytest.mark.parametrize("store", ["memory", "postgres"])
+def test_in_whatever_order_things_happen_each_row_is_somewhere_once(
+    dsn: str, tmp_path: Path, account: Account, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    monkeypatch.setattr(journals, "SEGMENT_SIZE", 4_000)
+
+    class Given(Machine):
+        pass
+
+    Given.dsn, Given.folder, Given.account = dsn if store == "postgres" else "", tmp_path, account
+    run_state_machine_as_test(
+        Given,
+        settings=settings(
+            max_examples=(25 if store == "memory" else 4) * ROUNDS,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize="CI" in os.environ,
+        ),
+    )

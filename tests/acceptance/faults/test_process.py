@@ -1,0 +1,145 @@
+"""Processes that are stopped, recycled, killed and forked under load: what clients were answered is stored once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.faults.ledger import Account
+from tests.acceptance.faults.process import RECYCLING, SERVERS, UVICORN, recover, running, some
+from tests.acceptance.faults.wire import Wire
+from tests.acceptance.rig import ROUNDS, Load
+
+FAST = ["uvicorn-h11", "hypercorn", "granian", "daphne", "gunicorn-preload"]
+STOP = 5.0  # seconds that the end of a process may take
+
+
+@pytest.mark.parametrize("name", some(SERVERS, FAST))
+def test_sigterm_under_load_loses_nothing_on_any_server(dsn: str, tmp_path: Path, account: Account, name: str) -> None:
+    with running(SERVERS[name], dsn, tmp_path / "j") as server:
+        with Load(server.port) as load:
+            load.more(200)
+            took = server.end(signal.SIGTERM)
+        account.round()
+        assert took < STOP, server.log()
+    recover(dsn, tmp_path / "j")
+    account.settle(dsn, load.answered, 5)
+
+
+@pytest.mark.parametrize("name", some(RECYCLING, ["uvicorn"]))
+def test_recycled_workers_lose_nothing(dsn: str, tmp_path: Path, account: Account, name: str) -> None:
+    with running(RECYCLING[name], dsn, tmp_path / "j") as server:
+        with Load(server.port, clients=3) as load:
+            load.more(100 * ROUNDS)
+        account.round(len(load.answered) // 40)
+        server.end(signal.SIGTERM)
+    recover(dsn, tmp_path / "j")
+    account.settle(dsn, load.answered, 5)
+
+
+@pytest.mark.parametrize(
+    "name", some(["uvicorn-httptools", "hypercorn", "uvicorn-two-workers"], ["uvicorn-two-workers"])
+)
+def test_a_second_sigint_skips_the_farewell_and_loses_nothing(
+    dsn: str, tmp_path: Path, account: Account, name: str
+) -> None:
+    with running(SERVERS[name], dsn, tmp_path / "j") as server:
+        with Load(server.port) as load:
+            load.more(150)
+            assert server.end(signal.SIGINT, signal.SIGINT) < STOP, server.log()
+        account.round()
+    recover(dsn, tmp_path / "j")
+    account.settle(dsn, load.answered, 5)
+
+
+@pytest.mark.parametrize("act", some(["exit", "segfault", "abort"], ["exit"]))
+def test_a_process_that_dies_by_itself_loses_nothing(dsn: str, tmp_path: Path, account: Account, act: str) -> None:
+    with running(SERVERS["uvicorn-httptools"], dsn, tmp_path / "j") as server, Load(server.port) as load:
+        load.more(150)
+        with contextlib.suppress(OSError):
+            server.get(f"/act/{act}")
+        server.process.wait(10)
+        account.round()
+    recover(dsn, tmp_path / "j")
+    account.settle(dsn, load.answered, 5)
+
+
+@pytest.mark.parametrize(
+    "act",
+    some(["fork__exit", "multiprocessing_fork", "multiprocessing_spawn", "fork_exit"], ["fork__exit", "fork_exit"]),
+)
+def test_a_fork_in_a_handler_disturbs_nobody(dsn: str, tmp_path: Path, account: Account, act: str) -> None:
+    with running(SERVERS["uvicorn-httptools"], dsn, tmp_path / "j") as server:
+        with Load(server.port) as load:
+            for _ in range(ROUNDS):
+                load.more(50)
+                answer = server.get(f"/act/{act}")
+                # A child that exits by an exception answers on the parent's socket: uvicorn's doing, bare or wrapped.
+                assert act == "fork_exit" or answer.startswith(b"HTTP/1.1 200"), (answer, server.log())
+                account.round()
+            load.more(50)
+        account.settle(dsn, load.answered, 20)
+        server.end(signal.SIGTERM)
+    assert act == "fork_exit" or "Traceback" not in server.log()
+    recover(dsn, tmp_path / "j")
+    account.settle(dsn, load.answered, 5)
+
+
+@pytest.mark.parametrize("name", some(["uvicorn-httptools", "hypercorn", "daphne"], ["uvicorn-httptools"]))
+@pytest.mark.parametrize("fault", ["deaf", "refuse"])
+def test_the_end_is_quick_whatever_the_network_does(
+    dsn: str, tmp_path: Path, account: Account, fault: str, name: str
+) -> None:
+    with Wire(dsn) as wire, running(SERVERS[name], wire.dsn, tmp_path / "j") as server:
+        with Load(server.port) as load:
+            load.more(100)
+            with wire.broken(fault):  # type: ignore[arg-type]
+                load.more(100)
+                took = server.end(signal.SIGTERM)
+        account.round()
+        assert took < STOP, server.log()
+        recover(wire.dsn, tmp_path / "j")
+    account.settle(dsn, load.answered, 5)
+
+
+def test_where_no_thread_may_start_all_is_answered_and_delivered_by_the_next_start(
+    dsn: str, tmp_path: Path, account: Account
+) -> None:
+    program = (
+        "import threading, runpy, sys\n"
+        "class Refused(threading.Thread):\n"
+        '    def start(self): raise RuntimeError("can\'t start new thread")\n'
+        "threading.Thread = Refused\n"
+        "sys.argv = ['uvicorn', *sys.argv[1:]]\n"
+        "runpy.run_module('uvicorn', run_name='__main__')\n"
+    )
+    command = ["-c", program, *UVICORN[2:], "--loop", "asyncio"]
+    with running(command, dsn, tmp_path / "j") as server:
+        with Load(server.port) as load:
+            load.more(150)
+        account.round()
+        assert server.end(signal.SIGTERM) < STOP
+    recover(dsn, tmp_path / "j")
+    account.settle(dsn, load.answered, 5)
+
+
+def test_few_descriptors_cost_no_answer_and_no_row(dsn: str, tmp_path: Path, account: Account) -> None:
+    program = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "sys.argv = ['uvicorn', *sys.argv[1:]]\n"
+        "runpy.run_module('uvicorn', run_name='__main__')\n"
+    )
+    command = ["-c", program, *UVICORN[2:]]
+    with running(command, dsn, tmp_path / "j") as server:
+        with Load(server.port, clients=4) as load:
+            load.more(100)
+            with Load(server.port, clients=60, pause=0.05) as crowd:  # more than there are descriptors for
+                load.more(100)
+            account.round()
+            load.more(50)
+        account.settle(dsn, [*load.answered, *crowd.answered], 30)
+        server.end(signal.SIGTERM)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from asgi_analytics.record import refusals
+from asgi_analytics.record.refusals import OF_A_NETWORK, OF_A_VISITOR, OF_ALL, Refusals
+from asgi_analytics.store.postgres import database_key
+from asgi_analytics.testing import FakeClock
+from tests.drive import get, page, rows, start, wrapped
+from tests.record.rows import identity
+
+NOW = 1_900_000_000_000_000_000
+
+
+def refusal(visitor: int = 0, network: int = 0, time_ns: int = NOW) -> Any:
+    who = identity(b"%015d" % visitor, network=b"%016d" % network)
+    return SimpleNamespace(time_ns=time_ns, visitor=SimpleNamespace(identity=who))
+
+
+@pytest.fixture
+def counted() -> Refusals:
+    return Refusals("default")
+
+
+def own(counted: Refusals, hits: list[Any]) -> int:
+    """How many are rows of their own."""
+    return sum(counted.count(hit) is None for hit in hits)
+
+
+def test_up_to_the_rate_each_refusal_is_a_row(counted: Refusals) -> None:
+    assert own(counted, [refusal()] * OF_A_VISITOR) == OF_A_VISITOR
+    assert counted.count(refusal()) is not None
+
+
+def test_the_next_minute_begins_again(counted: Refusals) -> None:
+    own(counted, [refusal()] * 500)
+    assert own(counted, [refusal(time_ns=NOW + 61_000_000_000)] * 500) == OF_A_VISITOR
+
+
+def test_who_changes_its_name_each_time_is_counted_by_its_network(counted: Refusals) -> None:
+    assert own(counted, [refusal(number) for number in range(3_000)]) == OF_A_NETWORK
+
+
+def test_rows_and_memory_are_bounded_whoever_comes(counted: Refusals) -> None:
+    assert own(counted, [refusal(number, number) for number in range(OF_ALL + 5_000)]) == OF_ALL
+    assert len(counted._counts) == 2 * OF_ALL
+
+
+def test_every_refusal_is_stored_or_counted_exactly_once(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "OF_A_VISITOR", 20)
+    clock = FakeClock()
+    with wrapped(page(), dsn, limits="10/day", clock=clock) as app:
+        start(app)
+        answers = [get(app).status for _ in range(250)]
+        clock.advance(60)
+        answers += [get(app).status for _ in range(50)]
+    refused = answers.count(429)
+    kept = rows(dsn, "SELECT * FROM analytics.hits WHERE outcome = 'refused'")
+    sums = rows(dsn, "SELECT * FROM analytics.refusals ORDER BY minute")
+    assert refused > 200
+    assert len(kept) + sum(row["refusals"] for row in sums) == refused
+    assert len(sums) == 2
+    (visitor,) = rows(dsn, "SELECT hits, refusals FROM analytics.fingerprints")
+    assert visitor == {"hits": 300, "refusals": refused}
+    assert (app.stats()["queued"], app.stats()["written"]) == (300, 300)
+
+
+def test_counted_refusals_outlive_a_killed_process(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "OF_A_VISITOR", 5)
+    with wrapped(page(), limits="10/day", journal_dir=tmp_path) as app:
+        refused = [get(app).status for _ in range(60)].count(429)
+    for path in tmp_path.glob("*/database"):
+        path.write_text(database_key(dsn))
+    with wrapped(page(), dsn, journal_dir=tmp_path, batch_age=0.01) as following:
+        get(following)
+    total = rows(dsn, "SELECT (SELECT count(*) FROM analytics.hits WHERE outcome = 'refused')"
+                      " + (SELECT sum(refusals) FROM analytics.refusals) AS n")  # fmt: skip
+    assert total == [{"n": refused}]

@@ -1,0 +1,76 @@
+"""The command `quarantine`, as operators run it."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgi_analytics.cli import main
+from asgi_analytics.protocols import HIT, Batch, Frame
+from asgi_analytics.store.postgres import PostgresStore
+from tests.record.rows import COLUMNS, batch, fetch, hit, one
+
+
+@pytest.fixture
+def poisoned(dsn: str) -> str:
+    """A database with two rows set aside, one of which can be mended, and one damaged frame."""
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    store.position(b"journal".ljust(16, b"."))
+    store.quarantine(batch([hit("/good")]), "the schema was wrong then", "22001")
+    store.quarantine(batch([hit("/bad").replace(b"/bad", b"/b\xff\xff")]), "invalid \x1b[31m byte", "22021")
+    store.quarantine(batch([b"junk"], kind=b"?"), "checksum", None)
+    store.close()
+    return dsn
+
+
+def run(capsys: pytest.CaptureFixture[str], dsn: str, *arguments: str) -> tuple[int, list[str]]:
+    status = main(["quarantine", *arguments, "--dsn", dsn])
+    told = capsys.readouterr()
+    return status, (told.out + told.err).splitlines()
+
+
+def test_list_shows_what_was_set_aside_and_why(poisoned: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, lines = run(capsys, poisoned, "list")
+    assert (status, len(lines)) == (0, 4)
+    assert "the schema was wrong then" in lines[1]
+    assert "22021" in lines[2]
+    assert "\x1b" not in lines[2]
+    assert "frame" in lines[3]
+
+
+def test_retry_stores_once_what_can_be_stored_and_keeps_the_rest(
+    poisoned: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for expected in ("1 rows stored, 1 refused again", "0 rows stored, 1 refused again"):
+        status, lines = run(capsys, poisoned, "retry")
+        assert status == 0
+        assert lines[-1].startswith(expected)
+        assert [row["path"] for row in fetch(poisoned, "SELECT path FROM analytics.hits")] == ["/good"]
+    assert one(poisoned, "SELECT hits FROM analytics.sessions") == {"hits": 1}
+    assert one(poisoned, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 2}
+
+
+def test_purge_deletes_only_what_was_named(poisoned: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, lines = run(capsys, poisoned, "purge")
+    assert (status, lines) == (1, ["asgi-analytics: purge deletes for good: name IDs, --older TIME or --all."])
+    assert run(capsys, poisoned, "purge", "--older", "1h") == (0, ["0 rows deleted"])
+    assert run(capsys, poisoned, "purge", "2") == (0, ["1 rows deleted"])
+    assert run(capsys, poisoned, "purge", "--all") == (0, ["2 rows deleted"])
+    assert run(capsys, poisoned, "list") == (0, ["nothing is set aside"])
+
+
+def test_what_is_no_id_is_told_so(poisoned: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(capsys, poisoned, "retry", "one")
+    assert "is not the number of a row" in capsys.readouterr().err
+
+
+def test_a_schema_that_takes_no_rows_sets_none_aside(dsn: str) -> None:
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    store.position(b"journal".ljust(16, b"."))
+    fetch(dsn, "ALTER TABLE analytics.hits ADD CHECK (length(path) < 100)")
+    with pytest.raises(Exception, match="was it changed"):
+        store.quarantine(Batch(b"journal".ljust(16, b"."), 1, COLUMNS, [Frame(HIT, hit(), 1, 2)], 2), "x", None)
+    store.close()
+    assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 0}
