@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +38,6 @@ ACTS: dict[str, Callable[[], object]] = {
     "/act/exit": lambda: os._exit(3),
     "/act/segfault": lambda: ctypes.string_at(0),
     "/act/abort": lambda: os.kill(os.getpid(), signal.SIGABRT),
-    "/act/fork_exit": lambda: _fork(sys.exit),
     "/act/fork__exit": lambda: _fork(os._exit),
     "/act/multiprocessing_fork": lambda: _pool("fork"),
     "/act/multiprocessing_spawn": lambda: _pool("spawn"),

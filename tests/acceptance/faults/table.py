@@ -15,7 +15,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     outcomes: dict[str, list[Any]] = {}
     for outcome in ("passed", "failed", "error", "xfailed"):
         for report in terminalreporter.stats.get(outcome, ()):
-            outcomes.setdefault(report.nodeid.partition("[")[0], []).append(report)
+            for name in {report.nodeid, report.nodeid.partition("[")[0]}:
+                outcomes.setdefault(name, []).append(report)
     if not any("acceptance/faults" in name for name in outcomes):
         return
     terminalreporter.section("faults")
