@@ -9,7 +9,7 @@ from typing import Any
 
 from .settings import UNITS, Quota, Settings
 
-RULES = 1  # counted up whenever the same settings come to mean other verdicts
+RULES = 2  # counted up whenever the same settings come to mean other verdicts
 _LARGEST_FIRST = tuple(reversed(UNITS.items()))
 _NUMBERS = ("cooldown", "bot_score", "site_pages", "session_timeout")
 _QUOTAS = ("limits", "network_limits")
@@ -22,6 +22,8 @@ def canonical(settings: Settings) -> dict[str, Any]:
     found |= {name: [_quota(quota) for quota in getattr(settings, name)] for name in _QUOTAS}
     # 600 and 600.0 are one policy, and jsonb makes one of them.
     found |= {name: float(getattr(settings, name)) for name in _NUMBERS}
+    if settings.signals:  # functions cannot be stored: what-if knows that they were there, not what they found
+        found["signals"] = [[one.code, one.points, one.threshold, one.below] for one in settings.signals]
     tables = {name: getattr(settings, name) for name in _TABLES}
     return found | {name: {key: float(table[key]) for key in sorted(table)} for name, table in tables.items()}
 

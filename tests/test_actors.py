@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,8 +54,9 @@ def write(store: PostgresStore, *rows: bytes) -> None:
 
 def block(store: PostgresStore, **changes: Any) -> None:
     """A visitor at Blocked with a bot verdict, and the decision that led there."""
+    now_us = int(time.time() * 1e6)  # a reputation recovers with each minute
     decision = Decision(
-        level=ThrottleLevel.BLOCKED, score=75, previous_level=ThrottleLevel.SEVERE, id=uuid7(NOW_US * 1000)
+        level=ThrottleLevel.BLOCKED, score=75, previous_level=ThrottleLevel.SEVERE, id=uuid7(now_us * 1000)
     )
     row = decision_row(
         decision,
@@ -65,7 +67,7 @@ def block(store: PostgresStore, **changes: Any) -> None:
             "v1",
         ),
         hit_id=b"h" * 16,
-        time_us=NOW_US,
+        time_us=now_us,
         enforced=True,
         site="default",
         identity=identity(),
@@ -73,7 +75,7 @@ def block(store: PostgresStore, **changes: Any) -> None:
     moved = batch([row], kind=DECISION)
     store.position(moved.journal)
     store.write(moved)
-    write(store, hit(score=75, level=3, level_before=2, decision_id=decision.id, **changes))
+    write(store, hit(score=75, level=3, level_before=2, decision_id=decision.id, time_us=now_us, **changes))
 
 
 def told(*arguments: str) -> str:

@@ -204,16 +204,18 @@ def test_every_back_end_lends_as_the_rule_says(
     """The rule is lending.lend, in Python; Postgres and Valkey have it in their own languages."""
     rule = MemoryQuotas(FakeClock(SystemClock.time_ns()))
     workers, counters = [random_bytes(16) for _ in range(3)], [random_bytes(16) for _ in range(2)]
-    start = quotas.exchange(workers[0], 0, []).revision
-    known = dict.fromkeys(workers, (start, 0))
-    for who, which, used, keep, wanted in steps:
-        worker = workers[who]
-        wish = [ask(counters[which], used, keep, max(keep, wanted))]
-        real = quotas.exchange(worker, known[worker][0], wish)
-        ruled = rule.exchange(worker, known[worker][1], wish)
-        assert [grant[:3] for grant in real.grants] == [grant[:3] for grant in ruled.grants]
-        ours = {name: stage for name, stage in real.scarce.items() if name[:16] in counters}
-        assert ours == dict(ruled.scarce)
-        known[worker] = (real.revision, ruled.revision)
-    for worker in workers:
-        quotas.leave(worker)
+    start, begun = (one.exchange(workers[0], 0, []).revision for one in (quotas, rule))
+    known = dict.fromkeys(workers, (start, begun))
+    try:
+        for who, which, used, keep, wanted in steps:
+            worker = workers[who]
+            wish = [ask(counters[which], used, keep, max(keep, wanted))]
+            real = quotas.exchange(worker, known[worker][0], wish)
+            ruled = rule.exchange(worker, known[worker][1], wish)
+            assert [grant[:3] for grant in real.grants] == [grant[:3] for grant in ruled.grants]
+            ours = {name: stage for name, stage in real.scarce.items() if name[:16] in counters}
+            assert ours == dict(ruled.scarce)
+            known[worker] = (real.revision, ruled.revision)
+    finally:  # a worker that stays would count in the next run
+        for worker in workers:
+            quotas.leave(worker)

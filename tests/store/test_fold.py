@@ -47,13 +47,14 @@ def sessions(dsn: str) -> list[tuple[bytes, int]]:
 
 
 def test_hits_sessions_and_fingerprints_are_written_together(store: PostgresStore, dsn: str) -> None:
+    now_us = int(time.time() * 1e6)  # charges are those of the last two minutes
     write(
         store,
         b"A",
-        hit("/in", page_view=True, time_us=NOW_US - 3, score=10),
-        hit("/missing", status=404, time_us=NOW_US - 2),
-        hit("/out", page_view=True, time_us=NOW_US - 1),
-        hit("/", status=429, outcome="refused", level=2, time_us=NOW_US),
+        hit("/in", page_view=True, time_us=now_us - 3, score=10),
+        hit("/missing", status=404, time_us=now_us - 2),
+        hit("/out", page_view=True, time_us=now_us - 1),
+        hit("/", status=429, outcome="refused", level=2, time_us=now_us),
     )
     session = one(dsn, "SELECT * FROM analytics.sessions")
     assert (session["hits"], session["page_views"], session["errors"], session["refusals"]) == (4, 2, 1, 1)
