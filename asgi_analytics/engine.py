@@ -333,6 +333,7 @@ class Engine:
             self._store.abandon()
         if self.sharer is not None:
             self.sharer.quotas.abandon()
+            self.leases.let_go()
         if self.verifier is not None:
             self.verifier.after_fork()
         self.recorder = self._new_recorder()

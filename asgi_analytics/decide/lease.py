@@ -9,6 +9,7 @@ the limit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from ..model import Actor, Loan
 from ..protocols import Ask, Exchanged
@@ -52,6 +53,7 @@ class Leases:
         find: Callable[[bytes], tuple[Actor, bool] | None] = lambda key: None,
     ) -> None:
         self.workers = 1  # that live, as far as this one knows
+        self.sharing = 1  # as `workers`, but who has had company asks on: others may have used a part of any quota
         self.connected = False
         self.revision = 0
         self._limits = limits
@@ -80,7 +82,7 @@ class Leases:
     def _loan(self, actor: Actor, place: int, size: float, limit: int, now: float) -> Loan:
         name = name_of(actor.key, size)
         used = limit - window.remaining(actor.windows[place], size, limit, now)
-        allowed = floor(unasked(limit, self.workers), self._stage(name, now))
+        allowed = floor(unasked(limit, self.sharing), self._stage(name, now))
         return Loan(name, size, limit, used, max(used, allowed), limit, now)
 
     def meet(self, actor: Actor, is_network: bool, now: float) -> None:
@@ -146,12 +148,19 @@ class Leases:
         return [self._ask(loan, now) for _, loan in self._each() if _is_due(loan, now)]
 
     def returns(self, now: float) -> list[Ask]:
-        """Return what gives everything back."""
+        """Return what tells all that was used and gives all else back; nothing may be admitted on loan any more."""
         told = [self._ask(loan, now) for _, loan in self._each()]
-        return [Ask(one.counter, one.window, one.limit, one.share, one.used, 0, 0) for one in told]
+        self.let_go()
+        return [replace(one, keep=0, wanted=0) for one in told]
+
+    def let_go(self) -> None:
+        """Take nothing for lent: another thread, or the parent of this process, accounts for what was used."""
+        self.connected, self.revision, self._hurried = False, 0, False
+        for _, loan in self._each():
+            loan.reported = loan.allowed = loan.told = loan.used
 
     def _ask(self, loan: Loan, now: float) -> Ask:
-        share = unasked(loan.limit, self.workers)
+        share = unasked(loan.limit, self.sharing)
         # As much as a burst may need, as long as all who hold loans can have it.
         least = max(int(loan.left >= self.workers), loan.left // (2 * self.workers))
         loan.told = used = loan.used
@@ -176,6 +185,7 @@ class Leases:
             loan.reported, loan.allowed = loan.told, allowed
             loan.left, loan.wait, loan.asked_at = grant.left, grant.wait, sent_at
         self.workers, self.revision, self.connected = answer.workers, answer.revision, True
+        self.sharing = max(answer.workers, min(2, self.sharing))
         for counter, stage in answer.scarce.items():
             self._learn(counter, stage, now)
         self._forget(now)

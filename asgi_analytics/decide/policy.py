@@ -63,7 +63,7 @@ class Policy:
 
     def among(self, leases: Leases) -> Policy:
         """Return the policy of one worker among as many as `leases` knows of."""
-        workers = leases.workers
+        workers = leases.sharing
         return replace(
             self,
             counted=tuple(_counted(limits, workers) for limits in self.limits),

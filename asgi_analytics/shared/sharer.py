@@ -108,8 +108,8 @@ class Sharer:
 
     def _leave(self) -> None:
         try:
-            now = self._clock.monotonic()
-            self.quotas.exchange(self.worker, self._leases.revision, self._leases.returns(now))
+            revision, returned = self._leases.revision, self._leases.returns(self._clock.monotonic())
+            self.quotas.exchange(self.worker, revision, returned)
             self.quotas.leave(self.worker)
         except SharedUnavailable:
             pass  # it is believed dead soon, and what it was lent used

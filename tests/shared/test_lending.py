@@ -11,7 +11,7 @@ from asgi_analytics.decide.lending import unasked
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.protocols import Ask, SharedQuotas
 from asgi_analytics.shared.postgres import PostgresQuotas
-from asgi_analytics.testing import FakeClock, MemoryQuotas
+from asgi_analytics.testing import MemoryQuotas
 
 from .fleet import Fleet
 from .valkey import Server, found_servers
@@ -112,6 +112,21 @@ def test_a_worker_that_dies_takes_no_more_than_it_was_lent() -> None:
     assert fleet.workers[0].leases.workers == 1
 
 
+def test_a_worker_that_leaves_gives_back_what_it_does_not_need() -> None:
+    fleet = Fleet(2, "100/day")
+    for _ in range(20):
+        fleet.send(0)
+        fleet.pass_until(fleet.clock.monotonic() + 0.05)
+    gone = fleet.workers.pop(0)
+    gone.quotas.exchange(gone.name, gone.leases.revision, gone.leases.returns(fleet.clock.monotonic()))
+    gone.quotas.leave(gone.name)
+    admitted = 0
+    for _ in range(200):
+        admitted += not fleet.send(0).refused
+        fleet.pass_until(fleet.clock.monotonic() + 0.05)
+    assert admitted == 80
+
+
 # One contract for each SharedQuotas
 
 BACK_ENDS = ["memory", "postgres", *(f"{name}" for name in found_servers())]
@@ -202,10 +217,11 @@ def test_every_back_end_lends_as_the_rule_says(
     quotas: SharedQuotas, steps: list[tuple[int, int, int, int, int]]
 ) -> None:
     """The rule is lending.lend, in Python; Postgres and Valkey have it in their own languages."""
-    rule = MemoryQuotas(FakeClock(SystemClock.time_ns()))
+    rule = MemoryQuotas(SystemClock())
     workers, counters = [random_bytes(16) for _ in range(3)], [random_bytes(16) for _ in range(2)]
-    start, begun = (one.exchange(workers[0], 0, []).revision for one in (quotas, rule))
-    known = dict.fromkeys(workers, (start, begun))
+    known = {}
+    for name in workers:
+        known[name] = (quotas.exchange(name, 0, []).revision, rule.exchange(name, 0, []).revision)
     try:
         for who, which, used, keep, wanted in steps:
             worker = workers[who]
