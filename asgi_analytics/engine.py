@@ -116,33 +116,44 @@ class Engine:
         self.sharer: Sharer | None = None
         self._embedded: EmbeddedPostgres | None = None
         self._store: PostgresStore | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
+        self._opening = False
         self._said: dict[str, float] = {}
         _ENGINES.add(self)
 
     def start(self) -> None:
         """Open the journal and start the background threads; does nothing when that is done."""
+        # What we log while we open may make a request, here or in another thread: that one must not wait for us.
+        if self.started or self._opening:
+            return
         with self._starting:
             if self.started:
                 return
-            self.recorder.open()
-            self.writer = Writer(
-                self._open_store,
-                self.recorder,
-                self.state,
-                self.clock,
-                rows=self.settings.batch_rows,
-                age=self.settings.batch_age,
-                chores=self._chores,
-                rulings=self.rulings,
-            )
-            if self.verifier is not None:
-                self.verifier.start()
-            self.writer.start()
-            self.leases.cut_off()
-            self.sharer = self._new_sharer()
-            self.sharer.start()
-            self.started = True
+            self._opening = True
+            try:
+                self._open()
+            finally:
+                self._opening = False
+
+    def _open(self) -> None:
+        self.recorder.open()
+        self.writer = Writer(
+            self._open_store,
+            self.recorder,
+            self.state,
+            self.clock,
+            rows=self.settings.batch_rows,
+            age=self.settings.batch_age,
+            chores=self._chores,
+            rulings=self.rulings,
+        )
+        if self.verifier is not None:
+            self.verifier.start()
+        self.writer.start()
+        self.leases.cut_off()
+        self.sharer = self._new_sharer()
+        self.sharer.start()
+        self.started = True
 
     def wait(self, patience: float) -> None:
         """Wait until Postgres was reached or refused once since the start, at most `patience` seconds."""
@@ -337,7 +348,8 @@ class Engine:
         if self.verifier is not None:
             self.verifier.after_fork()
         self.recorder = self._new_recorder()
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
+        self._opening = False
         self.writer, self.sharer, self._store, self._embedded, self.started = None, None, None, None, False
 
 
