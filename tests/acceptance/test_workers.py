@@ -24,7 +24,7 @@ def wait_for_both(server: Server) -> None:
     limited = itertools.count()
 
     def both() -> bool:
-        answer = server.get("/process", user_agent=f"prober {next(limited) // 4}")
+        answer = server.get("/process", user_agent=f"prober {next(limited)}")
         seen.add(answer.split(b'"pid": ')[1].split(b",")[0])
         return len(seen) == 2
 
