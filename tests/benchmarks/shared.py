@@ -158,8 +158,11 @@ def run(plan: Plan) -> list[Row]:
         counted = [_read(process) for process in processes]
         for process in processes:
             _tell(process, "")
-        for process in processes:
-            process.communicate(timeout=30)
+        stats = [json.loads(process.communicate(timeout=30)[0]) for process in processes]
+    mean, lost = (sum(one[name] for one in stats) for name in ("exchange_ms", "unanswered"))
+    print(
+        f"{plan.workers} workers: an exchange took {mean / plan.workers:.1f} ms, {lost} requests were not told in time"
+    )
     return summed(plan, [tuple(one) for worker in counted for one in worker])
 
 
