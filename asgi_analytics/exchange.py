@@ -11,12 +11,12 @@ from .clock import uuid7
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
 from .decide.verdict import accept, admit, admit_told, begin_session, count_session, join, judge
-from .engine import Engine
+from .engine import SAMPLE, Engine
 from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_data, is_inner, is_page, is_shared, route_template
-from .model import Analytics, Claims, Decision, Hit, Referral, Visitor
-from .protocols import ClaimStatus, Told
+from .model import Analytics, Claims, Decision, Hit, Referral
+from .protocols import ClaimStatus, Ruling, Told
 from .respond import CLOSED_STATUS, OURS, with_fields
 
 Scope = MutableMapping[str, Any]
@@ -31,156 +31,114 @@ INSIDE = "asgi_analytics"  # in the scope handed on: somebody further out has th
 def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
     """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
     try:
-        now, time_ns = engine.monotonic(), engine.clock.time_ns()
-        headers: dict[bytes, bytes] = dict(scope.get("headers") or ())
-        visitor = _identify(engine, scope, headers, now, time_ns)
-        decision = _decide(engine, visitor, scope, headers, now, time_ns)
-        return _begun(engine, scope, headers, receive, send, visitor, decision, now, time_ns)
+        exchange = _kind(engine, scope)(engine, scope, receive, send)
+        exchange.decide(scope)
     except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
         engine.failed("identify and decide", error)
         return None
+    return exchange
 
 
 async def begin_strictly(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
     """As `begin`, by what one server says that counts the requests of all workers: with one round trip to it."""
     try:
-        now, time_ns = engine.monotonic(), engine.clock.time_ns()
-        headers: dict[bytes, bytes] = dict(scope.get("headers") or ())
-        visitor = _identify(engine, scope, headers, now, time_ns)
-        told = await engine.told(visitor)
-        decision = _decide(engine, visitor, scope, headers, now, time_ns, told)
-        return _begun(engine, scope, headers, receive, send, visitor, decision, now, time_ns)
+        exchange = _kind(engine, scope)(engine, scope, receive, send)
+        exchange.decide(scope, await engine.told(exchange.visitor))
     except Exception as error:  # noqa: BLE001 - as above
         engine.failed("identify and decide", error)
         return None
+    return exchange
 
 
-def _identify(engine: Engine, scope: Scope, headers: Mapping[bytes, bytes], now: float, time_ns: int) -> Visitor:
-    if not engine.started:
-        engine.start()
-    visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
-    if began:
-        begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
-        if visitor.identity.agent.bot_class is None:
-            claims = _claims(visitor, scope, headers)
-            join(visitor.actor, visitor.network, claims, engine.site, engine.policy, now)
-    if visitor.learnt is not None:
-        engine.take_in(visitor, began, now, time_ns)
-    return visitor
-
-
-def _begun(
-    engine: Engine,
-    scope: Scope,
-    headers: Mapping[bytes, bytes],
-    receive: Receive,
-    send: Send,
-    visitor: Visitor,
-    decision: Decision,
-    now: float,
-    time_ns: int,
-) -> Exchange:
-    inner = _with_findings(scope, Analytics(visitor, decision))
+def _kind(engine: Engine, scope: Scope) -> type[Exchange]:
     if scope["type"] == "websocket":
-        socket = WebSocketExchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
-        socket.receive = socket.receiving()
-        return socket
-    if engine.steps.are_due():
-        timed = TimedExchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
-        timed.began()
-        return timed
-    return Exchange(engine, inner, headers, receive, send, visitor, decision, now, time_ns)
-
-
-def _decide(
-    engine: Engine,
-    visitor: Visitor,
-    scope: Scope,
-    headers: Mapping[bytes, bytes],
-    now: float,
-    time_ns: int,
-    told: Told | None = None,
-) -> Decision:
-    """Admit or refuse: what an operator ruled comes first, then quotas and level. `told`: in strict mode."""
-    exempt, rulings = False, engine.rulings.current
-    if visitor.identity.agent.bot_class is not None or b"signature-input" in headers:
-        exempt = engine.check_claim(visitor, scope, headers, time_ns)
-    if rulings is not None:
-        ruling = engine.ruled(visitor, rulings, scope, headers, now, time_ns)
-        if ruling is not None and ruling.kind == "ban":
-            decision = refusal(ruling, len(engine.policy.quotas), visitor.actor.score, time_ns / 1e9)
-            decision.id, decision.inputs = uuid7(time_ns), inputs_of_ban(ruling, time_ns / 1e9)
-            return decision
-        exempt = exempt or ruling is not None
-    if told is not None:
-        decision = admit_told(visitor.actor, visitor.network, engine.policy, told, now)
-    else:
-        policy = engine.policy if engine.strict is None else engine.policy_alone
-        decision = admit(visitor.actor, visitor.network, policy, now)
-    if exempt:
-        decision.exempt = True
-    if decision.refused or decision.previous_level is not None:
-        decision.id = uuid7(time_ns)
-        decision.findings = visitor.actor.signals
-        decision.inputs = inputs_of_admission(visitor.actor, visitor.network, decision, engine.policy, now)
-        engine.state.level_changed(visitor)
-    return decision
-
-
-def _claims(visitor: Visitor, scope: Scope, headers: Mapping[bytes, bytes]) -> Claims:
-    identity, found = visitor.identity, visitor.verification
-    is_false = found is not None and found.status == ClaimStatus.FALSE
-    return read_claims(scope, headers, identity.agent, identity.place, identity.network, is_false)
-
-
-def _with_findings(scope: Scope, findings: Analytics) -> Scope:
-    """Return a copy of the scope with our findings in its state; the scope itself stays as it was.
-
-    The state dict is shared with whoever is further out, as request.state is meant to be. Where our key is in it
-    already, a server shares one dict among requests: then this request gets a copy.
-    """
-    inner = dict(scope)
-    state = scope.get("state")
-    if state is None:
-        inner["state"] = {KEY: findings}
-    elif KEY in state:
-        inner["state"] = {**state, KEY: findings}
-    else:
-        state[KEY] = findings
-    inner[INSIDE] = True
-    return inner
+        return WebSocketExchange
+    steps = engine.steps
+    steps.requests += 1
+    return Exchange if steps.requests & SAMPLE else TimedExchange
 
 
 class Exchange(Hit):
     """An HTTP request and its answer. All state of the request lives here; at its end it becomes a row."""
 
     # Defaults here rather than in __init__: most requests change few of them.
-    _recorded = False
+    recorded = False
+    scope: Scope  # what the app gets
 
-    def __init__(
-        self,
-        engine: Engine,
-        scope: Scope,
-        headers: Mapping[bytes, bytes],
-        receive: Receive,
-        send: Send,
-        visitor: Visitor,
-        decision: Decision,
-        now: float,
-        time_ns: int,
-    ) -> None:
-        self.visitor = visitor
-        self.decision = decision
-        self.time_ns = time_ns
+    def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
+        """Identify who asks."""
+        self._engine = engine
+        self.receive = receive
+        self._send = send
+        self.clock = now = engine.monotonic()
+        self.time_ns = time_ns = engine.time_ns()
         # Now, for the app may rewrite its scope: the row tells what was asked for.
         self.path = scope["path"]
         self.method = scope.get("method", "WEBSOCKET")
-        self.scope = scope
-        self.receive = receive
-        self._engine = engine
-        self._headers = headers
-        self._send = send
-        self.clock = now
+        self._headers = headers = dict(scope.get("headers") or ())
+        if not engine.started:
+            engine.start()
+        self.visitor, began = visitor, _ = engine.identifier.visitor(scope, headers, now, time_ns)
+        if began:
+            self._begin_session(scope)
+        if visitor.learnt is not None:
+            engine.take_in(visitor, began, now, time_ns)
+
+    def _begin_session(self, scope: Scope) -> None:
+        visitor, engine, now = self.visitor, self._engine, self.clock
+        begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
+        if visitor.identity.agent.bot_class is None:
+            join(visitor.actor, visitor.network, self._claims(scope), engine.site, engine.policy, now)
+
+    def decide(self, scope: Scope, told: Told | None = None) -> None:
+        """Admit or refuse, and leave the findings for the app. `told`: in strict mode."""
+        self.decision = decision = self._decision(scope, told)
+        # The scope itself stays as it was; its state is shared with whoever is further out, as request.state is meant
+        # to be. Where our key is in it already, a server shares one dict among requests: then this one gets a copy.
+        self.scope = inner = dict(scope)
+        findings, state = Analytics(self.visitor, decision), scope.get("state")
+        if state is None:
+            inner["state"] = {KEY: findings}
+        elif KEY in state:
+            inner["state"] = {**state, KEY: findings}
+        else:
+            state[KEY] = findings
+        inner[INSIDE] = True
+
+    def _decision(self, scope: Scope, told: Told | None) -> Decision:
+        """What an operator ruled comes first, then quotas and level."""
+        engine, visitor, now = self._engine, self.visitor, self.clock
+        exempt, rulings = False, engine.rulings.current
+        if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
+            exempt = engine.check_claim(visitor, scope, self._headers, self.time_ns)
+        if rulings is not None:
+            ruling = engine.ruled(visitor, rulings, scope, self._headers, now, self.time_ns)
+            if ruling is not None and ruling.kind == "ban":
+                return self._banned(ruling)
+            exempt = exempt or ruling is not None
+        if told is not None:
+            decision = admit_told(visitor.actor, visitor.network, engine.policy, told, now)
+        else:
+            decision = admit(visitor.actor, visitor.network, engine.own_policy, now)
+        if exempt:
+            decision.exempt = True
+        if decision.refused or decision.previous_level is not None:
+            decision.id = uuid7(self.time_ns)
+            decision.findings = visitor.actor.signals
+            decision.inputs = inputs_of_admission(visitor.actor, visitor.network, decision, engine.policy, now)
+            engine.state.level_changed(visitor)
+        return decision
+
+    def _banned(self, ruling: Ruling) -> Decision:
+        wall = self.time_ns / 1e9
+        decision = refusal(ruling, len(self._engine.policy.quotas), self.visitor.actor.score, wall)
+        decision.id, decision.inputs = uuid7(self.time_ns), inputs_of_ban(ruling, wall)
+        return decision
+
+    def _claims(self, scope: Scope) -> Claims:
+        identity, found = self.visitor.identity, self.visitor.verification
+        is_false = found is not None and found.status == ClaimStatus.FALSE
+        return read_claims(scope, self._headers, identity.agent, identity.place, identity.network, is_false)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on; the row is in the journal before the last one is."""
@@ -196,7 +154,7 @@ class Exchange(Hit):
         elif kind not in _LAST or message.get("more_body"):
             return self._send(message)
         self.end("complete")
-        return self._last(message)
+        return self._send_synced(message) if self._engine.syncs else self._send(message)
 
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
@@ -215,14 +173,14 @@ class Exchange(Hit):
         if not message["type"].endswith(".start"):
             self.first_byte_us = self._elapsed_us()
             self.end("refused")
-            return self._last(message)
+            return self._send_synced(message) if self._engine.syncs else self._send(message)
         return self._send(message)
 
     def end(self, outcome: str | None = None) -> None:
         """Record the request, once. Without an outcome the app returned: before its last message is "aborted"."""
-        if self._recorded:
+        if self.recorded:
             return
-        self._recorded = True
+        self.recorded = True
         try:
             self.outcome = outcome or ("error" if self.status is None else "aborted")
             self._record()
@@ -233,20 +191,10 @@ class Exchange(Hit):
         """The answer begins: judge by it, and tell the client. Our own failure leaves the message as it was."""
         engine = self._engine
         try:
-            now = engine.monotonic()
-            self.first_byte_us = int((now - self.clock) * 1e6)
             self.status = status = message["status"]
             headers = list(message.get("headers") or ())
             names = dict(headers)
-            page = self.method == "GET" and is_page(self._headers, status, names)
-            if page or (type(status) is int and status >= 400):
-                self.page_view = page
-                self._judge(status, page, now)
-            elif is_data(names) or (self.method == "POST" and engine.site.routes):
-                data = self.method != "POST"
-                self._accepted(data, now)
-            elif not self.decision.refused:
-                self.visitor.actor.behaviour.requests += 1
+            self._judge(status, names)
             fields = engine.responder.fields(self.decision)
             if self.visitor.cookie is not None and status != 304 and not is_shared(names):
                 fields.append((b"set-cookie", self.visitor.cookie))
@@ -259,27 +207,34 @@ class Exchange(Hit):
             engine.failed("judge and respond", error)
         return message
 
-    def _judge(self, status: int, page: bool, now: float) -> None:
-        decision, visitor, engine = self.decision, self.visitor, self._engine
-        self.from_inside = inner = is_inner(self._headers)
-        before, actor = decision.previous_level, visitor.actor
-        if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # nothing that is read here could matter
-            judge(actor, status, page, self.path, inner, engine.site, engine.policy, decision, now)
-        else:
+    def _judge(self, status: Any, names: Mapping[bytes, bytes]) -> None:
+        engine, visitor, decision, headers = self._engine, self.visitor, self.decision, self._headers
+        actor, site, policy, now = visitor.actor, engine.site, engine.policy, engine.monotonic()
+        self.first_byte_us = int((now - self.clock) * 1e6)
+        before = decision.previous_level
+        if self.method == "GET" and is_page(headers, status, names):
+            self.page_view = True
+            self.from_inside = inner = is_inner(headers)
+            facts = actor.behaviour
+            if facts.steps < facts.quiet_until:  # nothing else that could be read here would matter
+                judge(actor, status, True, self.path, inner, site, policy, decision, now)
+            else:
+                claims = self._claims(self.scope)
+                judge(
+                    actor, status, True, self.path, inner, site, policy, decision, now,
+                    claims=claims, network=visitor.network,
+                )  # fmt: skip
+        elif type(status) is int and status >= 400:
+            self.from_inside = inner = is_inner(headers)
             judge(
-                actor, status, page, self.path, inner, engine.site, engine.policy, decision, now,
-                method=self.method,
-                attempt=None if page else tried(self.method, self._headers, status),
-                claims=_claims(visitor, self.scope, self._headers),
+                actor, status, False, self.path, inner, site, policy, decision, now,
+                method=self.method, attempt=tried(self.method, headers, status), claims=self._claims(self.scope),
                 network=visitor.network,
             )  # fmt: skip
-        if decision.previous_level is not before:
-            self._tell_level()
-
-    def _accepted(self, data: bool, now: float) -> None:
-        engine, decision = self._engine, self.decision
-        before = decision.previous_level
-        accept(self.visitor.actor, data, self.path, engine.site, engine.policy, decision, now)
+        elif is_data(names) or (self.method == "POST" and site.routes):
+            accept(actor, self.method != "POST", self.path, site, policy, decision, now)
+        elif not decision.refused:
+            actor.behaviour.requests += 1
         if decision.previous_level is not before:
             self._tell_level()
 
@@ -320,10 +275,6 @@ class Exchange(Hit):
             host.decode("latin-1") if host else None,
         )
 
-    def _last(self, message: Message) -> Awaitable[None]:
-        """Pass the message on that ends the answer: the row is in the journal, and with "fsync" on the disk."""
-        return self._send_synced(message) if self._engine.syncs else self._send(message)
-
     async def _send_synced(self, message: Message) -> None:
         journal = self._engine.recorder.journal
         if journal is not None:
@@ -337,8 +288,9 @@ class Exchange(Hit):
 class TimedExchange(Exchange):
     """One in many requests is timed, so that `stats()` can tell what our own steps cost."""
 
-    def began(self) -> None:
-        """Take in what identifying and deciding cost."""
+    def decide(self, scope: Scope, told: Told | None = None) -> None:
+        """As for any request."""
+        super().decide(scope, told)
         self._engine.steps.add("identify_and_decide", self._engine.monotonic() - self.clock)
 
     def _answered(self, message: Message) -> Message:
@@ -360,9 +312,12 @@ _LAST = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
 class WebSocketExchange(Exchange):
     """A websocket from handshake to close: one row, written when either side closes it."""
 
-    def receiving(self) -> Receive:
+    def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(engine, scope, receive, send)
+        self.receive = self._receiving(receive)
+
+    def _receiving(self, receive: Receive) -> Receive:
         """Return what the app receives by: it tells us when the visitor has gone."""
-        receive = self.receive
 
         async def received() -> Message:
             message = await receive()
@@ -387,5 +342,5 @@ class WebSocketExchange(Exchange):
             if self.status is None:
                 self.status, self.first_byte_us = 403, self._elapsed_us()
             self.end("complete")
-            return self._last(message)
+            return self._send_synced(message) if self._engine.syncs else self._send(message)
         return self._send(message)

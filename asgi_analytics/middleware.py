@@ -16,6 +16,7 @@ __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Sen
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+REQUESTS = frozenset(("http", "websocket"))
 STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
 
 
@@ -34,11 +35,8 @@ class AnalyticsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The way of a request: identify, decide, then the app or a refusal, respond, record."""
-        kind = scope["type"]
-        if kind == "lifespan":
-            return await self._lifespan(scope, receive, send)
-        if (kind != "http" and kind != "websocket") or INSIDE in scope or (self._filters and self._is_excluded(scope)):
-            return await self.app(scope, receive, send)
+        if scope["type"] not in REQUESTS or INSIDE in scope or (self._filters and self._is_excluded(scope)):
+            return await self._pass_by(scope, receive, send)
         if self._engine.strict is None:
             exchange = begin(self._engine, scope, receive, send)
         else:
@@ -55,7 +53,13 @@ class AnalyticsMiddleware:
         except BaseException:
             exchange.end("error")
             raise
-        exchange.end()
+        if not exchange.recorded:
+            exchange.end()
+
+    async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._lifespan(scope, receive, send)
+        return await self.app(scope, receive, send)
 
     def stats(self) -> dict[str, Any]:
         """Return what became of the hits of this process, and what our own steps cost; see README, "Operating it"."""

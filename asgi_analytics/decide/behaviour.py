@@ -122,27 +122,32 @@ def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) 
     Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else.
     """
     number, bit, key = _pages.get(path) or page_facts(path)
-    if facts.page_loads:
-        last = facts.last_page
+    facts.page_loads = loads = facts.page_loads + 1
+    if loads > 1:
+        last, before_last = facts.last_page, facts.before_last
         if key == last:
             return _reload(facts, inner, now)
-        before, earlier, earliest = facts.before_last
-        facts.before_last = (last, before, earlier)
+        facts.before_last = (last, before_last[0], before_last[1])
         facts.last_page = key
         facts.steps += 1
         if key > last:
             facts.ascending += 1
-        if key in (before, earlier, earliest):
+        if key in before_last:
             return _reload(facts, inner, now)
-        _wait(facts, now)
+        # The time from the page before: Welford's mean and variance, then exponentially weighted.
+        facts.gaps = gaps = facts.gaps + 1
+        weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
+        difference = now - facts.last_page_at - facts.gap_mean
+        correction = difference * weight
+        facts.gap_mean += correction
+        facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
     else:
         facts.last_page = key
-    facts.page_loads += 1
     facts.hurried += 1
     facts.last_page_at = facts.last_answer_at = now
-    bitmap = facts.pages_bitmap | bit
-    if bitmap != facts.pages_bitmap:
-        facts.pages_bitmap = bitmap
+    bitmap = facts.pages_bitmap
+    if not bitmap & bit:
+        facts.pages_bitmap = bitmap | bit
         facts.distinct_pages += 1
     # window.charge, written out: a page load pays for it twice.
     minute, five_minutes = facts.minute, facts.five_minutes
@@ -154,7 +159,16 @@ def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) 
         five_minutes.count += 1
     else:
         window.charge(five_minutes, FIVE_MINUTES, now)
-    _follow(facts, inner)
+    if inner:
+        facts.inner_steps += 1
+    else:
+        facts.entries += 1
+    people = facts.people
+    # One page load makes at most one more.
+    if people < facts.entries and people < facts.inner_steps and people < MAX_PEOPLE:
+        again = facts.returns + loads - DISTINCT_PAGES[facts.distinct_pages]
+        if LOADS_PER_PERSON * people <= again - MAP_ERROR * loads:
+            facts.people = people + 1
     site.loads += 1
     if len(site.pages) < MAX_SITE_PAGES:
         site.pages.add(number)
@@ -173,6 +187,7 @@ def meet_error(facts: Behaviour, path: str) -> bool:
 
 
 def _reload(facts: Behaviour, inner: bool, now: float) -> bool:
+    facts.page_loads -= 1
     if not inner:  # somebody else's way in, perhaps: a class opens one link
         facts.entries += 1
         facts.returns += 1
@@ -188,26 +203,3 @@ def _reload(facts: Behaviour, inner: bool, now: float) -> bool:
 def _numeral(run: re.Match[str]) -> str:
     digits = run[0].lstrip("0")
     return chr(len(digits)) + digits  # of two numbers the longer is the greater
-
-
-def _wait(facts: Behaviour, now: float) -> None:
-    """Take in the time from the page before; Welford's mean and variance, then exponentially weighted."""
-    facts.gaps = gaps = facts.gaps + 1
-    weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
-    difference = now - facts.last_page_at - facts.gap_mean
-    correction = difference * weight
-    facts.gap_mean += correction
-    facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
-
-
-def _follow(facts: Behaviour, inner: bool) -> None:
-    if inner:
-        facts.inner_steps += 1
-    else:
-        facts.entries += 1
-    people = facts.people
-    # One page load makes at most one more.
-    if people < facts.entries and people < facts.inner_steps and people < MAX_PEOPLE:
-        again = facts.returns + facts.page_loads - DISTINCT_PAGES[facts.distinct_pages]
-        if LOADS_PER_PERSON * people <= again - MAP_ERROR * facts.page_loads:
-            facts.people = people + 1

@@ -125,27 +125,27 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
     if visitor.loans is not None or network.loans is not None:
         return _admit_shared(visitor, network, policy, previous, now)
     # window.remaining and window.reset, written out: this loop is what every request pays.
-    quotas, fits, hot, crowded = [], True, False, False
+    quotas: tuple[int, ...] = ()
+    fits, hot, crowded = True, False, False
     for counter, (size, limit, most) in zip(visitor.windows, policy.counted[level]):  # noqa: B905 - strict costs time
         rest = counter.ends_at - now
         if not 0.0 < rest <= size:
             rest = window.turn(counter, size, now)
-        used = counter.count + counter.previous * rest / size
-        counter.count += 1
-        if used >= most:
-            hot = True
-            fits = fits and used < limit
-        quotas.append(ceil(limit - used) - 1)
-        quotas.append(ceil(rest))
+        counter.count = count = counter.count + 1
+        used = count + counter.previous * rest / size  # with this request
+        if used > most:
+            hot = hot or used - 1 >= most
+            fits = fits and used - 1 < limit
+        quotas += (ceil(limit - used), ceil(rest))
     for counter, (size, limit, most) in zip(network.windows, policy.network_counted):  # noqa: B905 - as above
         rest = counter.ends_at - now
         if not 0.0 < rest <= size:
             rest = window.turn(counter, size, now)
-        used = counter.count + counter.previous * rest / size
-        counter.count += 1
-        if used >= most:
-            crowded = True
-            fits = fits and used < limit
+        counter.count = count = counter.count + 1
+        used = count + counter.previous * rest / size
+        if used > most:
+            crowded = crowded or used - 1 >= most
+            fits = fits and used - 1 < limit
     if not fits:
         for counter in (*visitor.windows, *network.windows):
             counter.count -= 1
@@ -154,7 +154,7 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
         policy.leases.open(visitor, policy.limits[level], now)
     if crowded:
         policy.leases.open(network, policy.network_limits, now)
-    decision = Decision(level, visitor.score, tuple(quotas))
+    decision = Decision(level, visitor.score, quotas)
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision
@@ -366,7 +366,7 @@ def _refuse_blocked(visitor: Actor, policy: Policy, previous: ThrottleLevel | No
 
 
 def _refuse_quota(
-    visitor: Actor, network: Actor, policy: Policy, quotas: list[int], previous: ThrottleLevel | None, now: float
+    visitor: Actor, network: Actor, policy: Policy, quotas: tuple[int, ...], previous: ThrottleLevel | None, now: float
 ) -> Decision:
     """Refuse for every quota that is used up: negative units in `quotas`, from before the request was not charged."""
     limits = policy.limits[visitor.throttle.level]

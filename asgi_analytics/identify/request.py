@@ -52,10 +52,12 @@ def is_page(headers: Headers, status: object, names: Headers) -> bool:
 
     `names`: the response headers by name.
     """
+    content_type = names.get(b"content-type")
+    if status == 200 and content_type is not None and content_type.startswith(b"text/html"):
+        return _shows(headers)
     if status == 304:
         asked = headers.get(b"sec-fetch-dest") == b"document" or b"text/html" in headers.get(b"accept", b"")
         return asked and _shows(headers)
-    content_type = names.get(b"content-type")
     if content_type is None:  # ASGI asks for lower-case names; not all apps listen
         content_type = next((value for name, value in names.items() if name.lower() == b"content-type"), b"")
     if not content_type.startswith(b"text/html") and not _HTML.match(content_type):

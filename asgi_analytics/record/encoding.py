@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ..model import Decision, Identity, Referral
+from ..model import Decision, Hit, Identity, Referral
 
 NULL = b"\xff\xff\xff\xff"
 EPOCH_US = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
@@ -133,35 +133,24 @@ _COLUMNS = len(HIT_COLUMNS)
 _DECISION_COLUMNS = len(DECISION_COLUMNS)
 
 
-def hit_head(
-    high: int,
-    low: int,
-    time_us: int,
-    page_view: bool,
-    duration_us: int,
-    bytes_sent: int,
-    score: int,
-    level: int,
-    status: Any,
-    first_byte_us: int | None,
-    clock: float,
-) -> bytes:
-    """Encode the columns `id` to `clock`; `time_us` is wall time in microseconds since 1970.
+def hit_head(hit: Hit, decision: Decision, high: int, low: int) -> bytes:
+    """Encode the columns `id` to `clock`; `high` and `low` are the halves of the id, a uuid.
 
-    `high` and `low` are the halves of the id, a uuid. A status outside 100 to 599 is NULL.
+    A status outside 100 to 599 is NULL.
     """
+    status, time_us = hit.status, hit.time_ns // 1000
     try:
         if 100 <= status <= 599 and 0 <= time_us < _LAST_US:
             return _HIT_HEAD.pack(
-                _COLUMNS, 16, high, low, 8, time_us - EPOCH_US, 1, page_view, 8, duration_us, 8, bytes_sent,
-                2, score, 2, level, 2, status, 8, first_byte_us, 8, clock,
+                _COLUMNS, 16, high, low, 8, time_us - EPOCH_US, 1, hit.page_view, 8, hit.duration_us, 8, hit.bytes_sent,
+                2, decision.score, 2, decision.level, 2, status, 8, hit.first_byte_us, 8, hit.clock,
             )  # fmt: skip
     except (struct.error, TypeError):  # out of range or no number: rare enough to pay for only then
         pass
     valid = status if isinstance(status, int) and 100 <= status <= 599 else None
-    start = struct.pack("!hiQQ", _COLUMNS, 16, high, low) + big(_timestamp(time_us)) + boolean(page_view)
-    start += big(duration_us) + big(bytes_sent) + small(score) + small(level) + small(valid)
-    return start + big(first_byte_us) + struct.pack("!id", 8, clock)
+    start = struct.pack("!hiQQ", _COLUMNS, 16, high, low) + big(_timestamp(time_us)) + boolean(hit.page_view)
+    start += big(hit.duration_us) + big(hit.bytes_sent) + small(decision.score) + small(decision.level) + small(valid)
+    return start + big(hit.first_byte_us) + struct.pack("!id", 8, hit.clock)
 
 
 def _timestamp(time_us: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from ..clock import random_bytes, uuid7_halves
@@ -18,7 +18,7 @@ from . import encoding, refusals
 from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL
 from .journal import FileJournal
 from .memory import MemoryJournal
-from .segment import frame
+from .segment import frame, seal
 
 log = logging.getLogger("asgi_analytics")
 
@@ -59,7 +59,7 @@ class Recorder:
         self._drops_quiet = settings.privacy.signals == "drop"
         self._refusals = refusals.Refusals(settings.site)
         self._texts: dict[str, bytes] = {}
-        self._plain: dict[str, bytes] = {}  # by path
+        self._plain: dict[Hashable, bytes] = {}  # middles of rows
 
     def open(self, again: bool = False) -> None:
         """Open the journal; where that fails, hits are kept in memory, said once in the log: not when tried `again`."""
@@ -80,7 +80,7 @@ class Recorder:
 
     def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
-        visitor, decision, time_ns, status = hit.visitor, hit.decision, hit.time_ns, hit.status
+        visitor, decision = hit.visitor, hit.decision
         segment = visitor.segment
         if segment is None:
             if self._drops_quiet and not visitor.identity.tracked:
@@ -91,20 +91,17 @@ class Recorder:
             counted = self._refusals.count(hit)
             if counted is not None:
                 return self._append(frame(REFUSED, counted))
-        (high, low), time_us = uuid7_halves(time_ns), time_ns // 1000
-        head = encoding.hit_head(
-            high, low, time_us, hit.page_view, hit.duration_us, hit.bytes_sent,
-            decision.score, decision.level, status, hit.first_byte_us, hit.clock,
-        )  # fmt: skip
+        high, low = uuid7_halves(hit.time_ns)
+        head = encoding.hit_head(hit, decision, high, low)
         inside = (EXEMPT if decision.exempt else FROM_INSIDE)[hit.from_inside]
-        usual = hit.outcome == "complete" and hit.method == "GET" and not (hit.route or hit.query or hit.referral)
-        if usual and decision.id is None and hit.close_code is None:
-            plain = self._plain.get(hit.path) or self._remembered(hit)
-            data = frame(HIT, head + inside + plain + segment)
-        else:
-            data = frame(HIT, head + inside + self._middle(hit) + segment)
-            if decision.id is not None:
-                data += self._decision(hit, struct.pack("!QQ", high, low), time_us)
+        if decision.id is None and hit.query is None and hit.referral is None:
+            key = (hit.path, hit.route, hit.method, hit.outcome, hit.close_code)
+            middle = self._plain.get(key) or self._remembered(key, hit)
+            self._append(seal(b"".join((HIT, head, inside, middle, segment))))
+            return None
+        data = seal(b"".join((HIT, head, inside, self._middle(hit), segment)))
+        if decision.id is not None:
+            data += self._decision(hit, struct.pack("!QQ", high, low))
         self._append(data)
 
     def _middle(self, hit: Hit) -> bytes:
@@ -122,25 +119,25 @@ class Recorder:
             )
         )
 
-    def _remembered(self, hit: Hit) -> bytes:
-        """Encode the middle of a plain hit: all hits of its path have the same."""
+    def _remembered(self, key: Hashable, hit: Hit) -> bytes:
+        """Encode the middle of a plain hit: all hits of its path and route that end alike have the same."""
         middle = self._middle(hit)
         if len(hit.path) <= 256:
             if len(self._plain) >= _MOST_CACHED:
                 self._plain.clear()
-            self._plain[hit.path] = middle
+            self._plain[key] = middle
         return middle
 
     def drop(self, reason: str) -> None:
         """Count a hit that is not stored."""
         self.counters.dropped[reason] += 1
 
-    def _decision(self, hit: Hit, hit_id: bytes, time_us: int) -> bytes:
+    def _decision(self, hit: Hit, hit_id: bytes) -> bytes:
         row = encoding.decision_row(
             hit.decision,
             hit.detail,
             hit_id=hit_id,
-            time_us=time_us,
+            time_us=hit.time_ns // 1000,
             enforced=self._enforced,
             site=self._settings.site,
             identity=hit.visitor.identity,

@@ -30,7 +30,11 @@ Columns = Mapping[bytes, tuple[str, ...]]
 
 def frame(kind: bytes, row: bytes) -> bytes:
     """Return a row as one frame, ready to append."""
-    record = kind + row
+    return seal(kind + row)
+
+
+def seal(record: bytes) -> bytes:
+    """Return a record, which is kind and row, as one frame."""
     return FRAME.pack(len(record), crc32(record)) + record
 
 

@@ -14,13 +14,13 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from asgi_analytics.clock import uuid7
-from asgi_analytics.model import Agent, Identity, Place, Referral
+from asgi_analytics.model import Actor, Agent, Decision, Hit, Identity, Place, Referral, Session, Visitor
 from asgi_analytics.protocols import HIT, Batch, Frame
 from asgi_analytics.record import encoding
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.record.segment import frame
 
-__all__ = ["COLUMNS", "NOW_US", "batch", "fetch", "hit", "hit_frame", "identity", "one"]
+__all__ = ["COLUMNS", "NOW_US", "batch", "fetch", "finished", "hit", "hit_frame", "identity", "one"]
 
 NOW_US = int(time.time() * 1e6)
 _offsets = itertools.count(1000)
@@ -35,6 +35,15 @@ def identity(name: bytes = b"visitor", **changes: Any) -> Identity:
         "agent": Agent("Firefox", "130", "Linux", None, "desktop"),
     }
     return Identity(**{**values, **changes})
+
+
+def finished(who: Identity, score: int, level: int, time_ns: int, **measured: Any) -> Hit:
+    """A request that has its answer, with what was measured of it."""
+    visitor = Visitor(who, Session(b"session".ljust(16, b"."), 0.0, 0.0), Actor([]), Actor([]))
+    done = Hit(visitor, Decision(level, score), time_ns, "GET", "/")  # type: ignore[arg-type] # any number is stored
+    for name, value in measured.items():
+        setattr(done, name, value)
+    return done
 
 
 def hit(
@@ -69,21 +78,13 @@ def hit(
     """One row of analytics.hits in COPY binary format."""
     who = visitor if isinstance(visitor, Identity) else identity(visitor)
     high, low = struct.unpack("!QQ", hit_id or uuid7(time_us * 1000))
+    done = finished(
+        who, score, level, time_us * 1000, page_view=page_view, duration_us=duration_us, bytes_sent=bytes_sent,
+        status=status, first_byte_us=first_byte_us, clock=clock,
+    )  # fmt: skip
     return b"".join(
         (
-            encoding.hit_head(
-                high,
-                low,
-                time_us,
-                page_view,
-                duration_us,
-                bytes_sent,
-                score,
-                level,
-                status,
-                first_byte_us,
-                clock,
-            ),
+            encoding.hit_head(done, done.decision, high, low),
             (encoding.EXEMPT if exempt else encoding.FROM_INSIDE)[from_inside],
             encoding.decided(close_code, level_before, decision_id),
             encoding.text(outcome),

@@ -17,7 +17,7 @@ from asgi_analytics.protocols import DECISION
 from asgi_analytics.record import encoding
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.store.postgres import COPY_HEADER, COPY_TRAILER, PostgresStore
-from tests.record.rows import batch, hit, identity, one
+from tests.record.rows import batch, finished, hit, identity, one
 
 TIME_US = 1_750_000_000_123_456
 TIME = datetime(2025, 6, 15, 15, 6, 40, 123456, UTC)
@@ -189,7 +189,8 @@ def test_a_text_becomes_one_that_postgres_takes(value: str, stored: str) -> None
 
 @pytest.mark.parametrize("status", [99, 600, 999, -1, 1 << 80, "200", None, 200.0, True, b"200"])
 def test_a_status_that_is_none_becomes_null(status: Any) -> None:
-    head = encoding.hit_head(1, 2, TIME_US, True, 3, 4, 5, 0, status, 5, 1.0)
+    done = finished(WHO, 5, 0, TIME_US * 1000, duration_us=3, bytes_sent=4, status=status, first_byte_us=5, clock=1.0)
+    head = encoding.hit_head(done, done.decision, 1, 2)
     assert head[:-12].endswith(encoding.NULL + encoding.big(5))
 
 
