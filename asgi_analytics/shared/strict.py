@@ -1,12 +1,14 @@
 """Strict quotas: each request asks Valkey or Redis before the app runs. One round trip, and never an error.
 
-A second one where the visitor has units and its network has not: then the visitor gets its unit back.
+A second one, after the answer, where the visitor has units and its network has not: the visitor gets its unit back.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import valkey.asyncio
@@ -16,52 +18,96 @@ from ..protocols import Clock, Told
 from .scripts import GIVE_BACK, TAKE
 from .valkey import client_options, counter_key, in_scheme, sha
 
-MOST_CONNECTIONS = 64
+MOST_FLIGHTS = 4  # round trips at once, each over a connection of its own; who comes then waits for the next
+MOST_ASKED = 256  # requests in one round trip
 PAUSE = 0.5  # seconds after a failure in which nobody asks: requests must not queue for a server that is lost
 
 Actors = Sequence[tuple[bytes, Sequence[tuple[float, int]]]]
+Waiting = tuple[Actors, "asyncio.Future[Told | None]"]
 
 
 class ValkeyStrict:
-    """StrictQuotas over one server, for the event loop that asks."""
+    """StrictQuotas over one server, for the event loop that asks.
+
+    Requests that come at once share a round trip. With one for each, several busy workers open hundreds of
+    connections, and spend on these the time in which the answers were due.
+    """
 
     def __init__(self, url: str, timeout: float, clock: Clock) -> None:
-        self.failures = 0
+        self.failures = 0  # requests that were not told in time
         self._url = in_scheme(url)
         self._timeout = timeout
         self._clock = clock
         self._again_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
+        self._waiting: deque[Waiting] = deque()
+        self._flights: set[asyncio.Task[None]] = set()
 
     async def take(self, quotas: Actors) -> Told | None:
         """Take one unit of each quota, or of none. None when the server does not say so in time."""
         if self._clock.monotonic() < self._again_at:
             return None
-        asked = [(key, limits) for key, limits in quotas if limits]
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._begin(loop)
+        answer: asyncio.Future[Told | None] = loop.create_future()
+        self._waiting.append(([(key, limits) for key, limits in quotas if limits], answer))
+        if len(self._flights) < MOST_FLIGHTS:
+            flight = loop.create_task(self._fly())
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
         try:
             async with asyncio.timeout(self._timeout):
-                answers = await self._run(TAKE, asked)
-                if len({passed for passed, _ in answers}) > 1:  # the visitor's quotas have room, the network's have not
-                    taken = [one for one, (passed, _) in zip(asked, answers, strict=True) if passed]
-                    await self._run(GIVE_BACK, taken)
-        except (ValkeyError, OSError, TimeoutError):
-            self.failures += 1
-            self._again_at = self._clock.monotonic() + PAUSE
-            return None
-        found = [part for _, parts in answers for part in parts]
-        passes = all(passed for passed, _ in answers)
-        return Told(passes, [int(left) for left in found[::2]], [float(wait) for wait in found[1::2]])
+                told = await answer
+        except TimeoutError:
+            told = None
+            self._pause()
+        self.failures += told is None
+        return told
+
+    async def _fly(self) -> None:
+        """Make round trips until nobody waits."""
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(MOST_ASKED, len(self._waiting)))]
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._ask(batch)
+            except (ValkeyError, OSError, TimeoutError):
+                self._pause()
+            finally:
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_result(None)
+
+    async def _ask(self, batch: Sequence[Waiting]) -> None:
+        answers = iter(await self._run(TAKE, [one for asked, _ in batch for one in asked]))
+        taken: list[tuple[bytes, Sequence[tuple[float, int]]]] = []
+        for asked, answer in batch:
+            own = list(islice(answers, len(asked)))
+            passes = all(passed for passed, _ in own)
+            if not passes:  # the visitor's quotas may have room where the network's have not
+                taken += [one for one, (passed, _) in zip(asked, own, strict=True) if passed]
+            if not answer.done():
+                found = [part for _, parts in own for part in parts]
+                answer.set_result(
+                    Told(passes, [int(left) for left in found[::2]], [float(part) for part in found[1::2]])
+                )
+        if taken:
+            await self._run(GIVE_BACK, taken)
+
+    def _pause(self) -> None:
+        self._again_at = self._clock.monotonic() + PAUSE
 
     async def close(self) -> None:
         """Close the connections of this event loop."""
-        client, self._client = self._client, None
+        client, self._client, self._loop = self._client, None, None
         if client is not None:
             await client.aclose()
 
     async def _run(self, script: str, asked: Actors) -> list[Any]:
         """Run a script for each actor in one round trip; more where the server has forgotten it."""
-        client = self._connected()
+        client = self._client
         answers = await self._send(client, script, asked)
         lost = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if lost:
@@ -82,11 +128,10 @@ class ValkeyStrict:
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
 
-    def _connected(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if self._client is None or self._loop is not loop:
-            pool = valkey.asyncio.BlockingConnectionPool.from_url(
-                self._url, max_connections=MOST_CONNECTIONS, timeout=self._timeout, **client_options(self._timeout)
-            )
-            self._loop, self._client = loop, valkey.asyncio.Valkey(connection_pool=pool)
-        return self._client
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Leave what belongs to another event loop, which is gone."""
+        pool = valkey.asyncio.BlockingConnectionPool.from_url(
+            self._url, max_connections=MOST_FLIGHTS, timeout=self._timeout, **client_options(self._timeout)
+        )
+        self._loop, self._client = loop, valkey.asyncio.Valkey(connection_pool=pool)
+        self._waiting, self._flights = deque(), set()
