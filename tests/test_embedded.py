@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from asgi_analytics import embedded
-from asgi_analytics.embedded import EmbeddedPostgres, Server, default_data_dir, find_servers, is_available
+from asgi_analytics.embedded import EmbeddedPostgres, Server, default_data_dir, find_servers, is_available, programs
+from asgi_analytics.embedded import cluster as clusters
+from asgi_analytics.embedded.folder import flock
+from asgi_analytics.embedded.process import account_of_server, popen
 from asgi_analytics.errors import EmbeddedPostgresError
 
 from .conftest import data_folder
@@ -117,7 +119,7 @@ def gone(pid: int | None) -> bool:
 
 def idle(folder: Path) -> bool:
     """Whether the last process of a server, or of its start, has gone."""
-    lock = embedded._flock(folder / "server.lock")
+    lock = flock(folder / "server.lock")
     if lock is not None:
         os.close(lock)
     return lock is not None
@@ -138,7 +140,7 @@ def store(dsn: str) -> None:
 def test_every_server_found_here_starts_answers_and_stops(
     server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "find_servers", lambda: [server])
+    monkeypatch.setattr(programs, "find_servers", lambda: [server])
     with EmbeddedPostgres(folder) as postgres:
         pid = postgres.pid
         assert postgres.owner
@@ -207,8 +209,8 @@ def test_a_port_lost_at_the_last_moment_is_replaced_and_its_server_not_mistaken_
     own_postgres.stop()
     subprocess.run(["cp", "-a", f"{own_postgres.data_dir}/.", folder], check=True)
     taken = urlsplit(own_postgres.start()).port
-    find, answers = embedded._free_port, [taken]
-    monkeypatch.setattr(embedded, "_free_port", lambda wished: answers.pop() if answers else find(wished))
+    find, answers = clusters.free_port, [taken]
+    monkeypatch.setattr(clusters, "free_port", lambda wished: answers.pop() if answers else find(wished))
     with EmbeddedPostgres(folder) as twin:  # the server on the taken port even knows its password
         assert not answers
         assert ask(twin.dsn, "SHOW data_directory") == f"{folder}/cluster"
@@ -305,10 +307,10 @@ def test_a_postmaster_that_somebody_else_started_is_left_alone(own_postgres: Emb
     own_postgres.stop()
     cluster = own_postgres.data_dir / "cluster"
     program = str(find_servers()[0].programs / "postgres")
-    command = [program, "-D", str(cluster), "-c", "unix_socket_directories=", "-p", str(embedded._free_port(None))]
+    command = [program, "-D", str(cluster), "-c", "unix_socket_directories=", "-p", str(clusters.free_port(None))]
     with (
         (own_postgres.data_dir / "server.log").open("ab") as log,
-        embedded._popen(command, embedded._account(), subprocess.DEVNULL, log.fileno()) as foreign,
+        popen(command, account_of_server(), subprocess.DEVNULL, log.fileno()) as foreign,
     ):
         try:
             assert eventually((cluster / "postmaster.pid").exists)
@@ -365,7 +367,7 @@ def test_an_ordinary_user_runs_it_as_himself(tmp_path: Path) -> None:
     with data_folder() as home:
         home.chmod(0o755)
         server = find_servers()[0]
-        embedded._copy_wheel(server, home, nobody)
+        programs.copy_wheel(server, home, nobody)
         (home / server.programs.parents[1].name / "__init__.py").touch()
         os.chown(home, nobody.pw_uid, nobody.pw_gid)
         become = BECOME_NOBODY.format(user=nobody.pw_uid, group=nobody.pw_gid)
@@ -403,8 +405,8 @@ def test_under_root_a_folder_that_nobody_cannot_enter_is_named(tmp_path: Path) -
 
 
 def test_without_any_server_the_error_names_all_three_ways(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(embedded, "WHEEL", "a_wheel_that_is_not_here")
-    monkeypatch.setattr(embedded, "INSTALLED", ())
+    monkeypatch.setattr(programs, "WHEEL", "a_wheel_that_is_not_here")
+    monkeypatch.setattr(programs, "INSTALLED", ())
     monkeypatch.setenv("PATH", str(folder))
     assert not is_available()
     with pytest.raises(EmbeddedPostgresError) as caught:
@@ -439,7 +441,7 @@ def test_a_lost_password_is_told(own_postgres: EmbeddedPostgres) -> None:
 def test_looking_for_the_wheel_does_not_import_it() -> None:
     assert is_available()
     assert find_servers()
-    assert embedded.WHEEL not in sys.modules
+    assert programs.WHEEL not in sys.modules
 
 
 def test_the_default_folder_follows_environment_and_user(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ LAYERS: tuple[set[str], ...] = (
 BASE_ORDER = ("errors", "columns", "model", "clock", "protocols", "settings", "policy")
 PSYCOPG = {"shared", "store", "report", "jobs", "cli", "embedded", "demo"}
 # They drive other processes, not requests: a supervisor's poll, a wait for an advisory lock, made-up traffic.
-OWN_TIME = {"clock", "embedded", "demo", "traffic", "cli", "store.migrate"}
+OWN_TIME = {"clock", "embedded.folder", "demo", "traffic", "cli", "store.migrate"}
 
 
 def name_of(path: Path) -> str:

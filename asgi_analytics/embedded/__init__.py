@@ -1,0 +1,146 @@
+"""A Postgres of our own for the demo, the tests and development: found binaries under a small supervisor.
+
+Its folder holds everything; outside of it, only missing folders on the way to it are made.
+
+    cluster/      what initdb made                  dsn           address and password, mode 0600
+    lock          flock of the process that owns    server.log    of this start; server.log.1 of the one before
+    server.lock   flock of the server itself        new-*, bin-*  work of one start, cleared by the next
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from ..clock import SystemClock
+from ..errors import EmbeddedPostgresError
+from .cluster import START_TIMEOUT, Cluster, answers
+from .folder import flock, pause, prepare, read_dsn
+from .process import account_of_server
+from .programs import Server, find_servers, is_available
+
+__all__ = ["EmbeddedPostgres", "Server", "default_data_dir", "find_servers", "is_available"]
+
+NOT_ON_WINDOWS = "The embedded Postgres runs on Linux and macOS, not on Windows: set ASGI_ANALYTICS_DSN."
+
+
+class EmbeddedPostgres:
+    """A server for as long as this process lives; processes with the same `data_dir` share one.
+
+    `settings` are server parameters (`-c name=value`); those of the process that comes to own the server count.
+    """
+
+    def __init__(self, data_dir: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
+        if sys.platform == "win32":
+            raise EmbeddedPostgresError(NOT_ON_WINDOWS)
+        self.data_dir = Path(os.path.abspath(data_dir or default_data_dir()))
+        self._settings = dict(settings or {})
+        self._mutex = threading.RLock()
+        self._cluster: Cluster | None = None
+        self._dsn: str | None = None
+        _instances.add(self)
+
+    def start(self) -> str:
+        """Return the DSN of a server that answers, after starting it if no other process has. Idempotent.
+
+        Raises EmbeddedPostgresError, with the end of the server's log where there is one.
+        """
+        with self._mutex:
+            if self.pid is None:
+                self.stop()
+                try:
+                    self._dsn = self._join_or_own()
+                except (OSError, subprocess.SubprocessError) as error:
+                    raise EmbeddedPostgresError(f"The embedded Postgres could not be started: {error}") from error
+            return self.dsn
+
+    def stop(self) -> None:
+        """Shut the server down if this process owns it: fast, after a while immediate, then by force."""
+        self._end(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """Kill the postmaster if this process owns it, as a crash would; the next `start` recovers."""
+        self._end(signal.SIGKILL)
+
+    @property
+    def dsn(self) -> str:
+        """The address with its password, for psycopg or psql. Raises EmbeddedPostgresError before `start`."""
+        if self._dsn is None:
+            raise EmbeddedPostgresError("The embedded Postgres is not started.")
+        return self._dsn
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id; None when it does not run or another process owns it."""
+        with self._mutex:
+            server = self._cluster.server if self._cluster else None
+            return server.pid if server and server.poll() is None else None
+
+    @property
+    def owner(self) -> bool:
+        """Whether the server is this process's own and ends with it."""
+        return self._cluster is not None
+
+    def __enter__(self) -> EmbeddedPostgres:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _join_or_own(self) -> str:
+        deadline = SystemClock.monotonic() + START_TIMEOUT
+        account = account_of_server()
+        prepare(self.data_dir, account)
+        while (lock := flock(self.data_dir / "lock")) is None:
+            dsn = read_dsn(self.data_dir)
+            if dsn is not None and answers(dsn, self.data_dir):
+                return dsn
+            pause(deadline, f"The process that holds {self.data_dir / 'lock'} has no server that answers.")
+        self._cluster = Cluster(self.data_dir, self._settings, account, lock)
+        try:
+            return self._cluster.start(deadline)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _end(self, *signals: int) -> None:
+        with self._mutex:
+            cluster, self._cluster, self._dsn = self._cluster, None, None
+            if cluster is not None:
+                cluster.end(signals)
+
+    def _after_fork(self) -> None:
+        self._mutex = threading.RLock()
+        if self._cluster is not None:
+            self._cluster.abandon()
+        self._cluster = None
+
+
+def default_data_dir() -> Path:
+    """ASGI_ANALYTICS_DATA_DIR, else a folder of this user's own in the system's place for state."""
+    if chosen := os.environ.get("ASGI_ANALYTICS_DATA_DIR"):
+        return Path(chosen)
+    if os.geteuid() == 0:
+        return Path("/var/tmp/asgi-analytics/postgres")  # noqa: S108 - private and owner-checked, see prepare
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state) / "asgi-analytics" / "postgres"
+
+
+_instances: weakref.WeakSet[EmbeddedPostgres] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    for instance in _instances:
+        instance._after_fork()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_let_go)

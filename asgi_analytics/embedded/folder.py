@@ -1,0 +1,96 @@
+"""The folder of an embedded Postgres: private, locked, with the address and password of its server."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ..clock import SystemClock
+from ..errors import EmbeddedPostgresError
+from .process import runs, shell
+
+if sys.platform != "win32":
+    import fcntl
+    import pwd
+
+
+def prepare(folder: Path, account: pwd.struct_passwd | None) -> None:
+    """Make the folder private; refuse one that is another user's, or that holds other things."""
+    for part in (*reversed(folder.parents), folder):
+        if not part.exists():
+            _make(part, 0o700 if account is None else 0o711)
+    for part in (folder, *folder.parents[:-1]):
+        owners = (os.geteuid(),) if part == folder else (os.geteuid(), 0)
+        anyone = part == folder or part.parent.stat().st_mode & stat.S_IWOTH
+        if anyone and part.lstat().st_uid not in owners:
+            raise EmbeddedPostgresError(f"{part} belongs to another user: choose a folder by ASGI_ANALYTICS_DATA_DIR.")
+    if not (folder / "lock").exists() and any(folder.iterdir()):
+        raise EmbeddedPostgresError(f"{folder} holds other things: choose a folder by ASGI_ANALYTICS_DATA_DIR.")
+    if account is None:
+        folder.chmod(0o700)
+        return
+    os.chown(folder, -1, account.pw_gid)
+    folder.chmod(0o710)
+    if not runs(shell('cd "$1"', str(folder)), account):
+        raise EmbeddedPostgresError(
+            f"As root, Postgres runs as the user {account.pw_name}, who cannot enter {folder}: "
+            "choose a folder by ASGI_ANALYTICS_DATA_DIR."
+        )
+
+
+def _make(folder: Path, mode: int) -> None:
+    try:
+        folder.mkdir(mode)
+    except FileExistsError:
+        return  # another process was faster
+    folder.chmod(mode)  # whatever the umask took
+
+
+def flock(file: Path) -> int | None:
+    """Take the lock and return its file descriptor, None when another process has it."""
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def pause(deadline: float, complaint: str) -> None:
+    if SystemClock.monotonic() > deadline:
+        raise EmbeddedPostgresError(complaint)
+    time.sleep(0.02)
+
+
+def address(password: str, port: int) -> str:
+    return f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres?sslmode=disable"
+
+
+def read_dsn(folder: Path) -> str | None:
+    try:
+        return (folder / "dsn").read_text("utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def write_dsn(folder: Path, dsn: str) -> None:
+    handle, name = tempfile.mkstemp(prefix="new-", dir=folder)
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(dsn + "\n")
+        file.flush()
+        os.fsync(handle)
+    os.replace(name, folder / "dsn")
+    sync(folder)
+
+
+def sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
