@@ -63,6 +63,7 @@ class Exchange(Hit):
 
     # Defaults here rather than in __init__: most requests change few of them.
     recorded = False
+    _claimed: Claims | None = None
     scope: Scope  # what the app gets
 
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +89,8 @@ class Exchange(Hit):
         visitor, engine, now = self.visitor, self._engine, self.clock
         begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
         if visitor.identity.agent.bot_class is None:
-            join(visitor.actor, visitor.network, self._claims(scope), engine.site, engine.policy, now)
+            self._claimed = self._claims(scope)
+            join(visitor.actor, visitor.network, self._claimed, engine.site, engine.policy, now)
 
     def decide(self, scope: Scope, told: Told | None = None) -> None:
         """Admit or refuse, and leave the findings for the app. `told`: in strict mode."""
@@ -219,7 +221,7 @@ class Exchange(Hit):
             if facts.steps < facts.quiet_until:  # nothing else that could be read here would matter
                 judge(actor, status, True, self.path, inner, site, policy, decision, now)
             else:
-                claims = self._claims(self.scope)
+                claims = self._claimed or self._claims(self.scope)
                 judge(
                     actor, status, True, self.path, inner, site, policy, decision, now,
                     claims=claims, network=visitor.network,

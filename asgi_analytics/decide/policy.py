@@ -29,6 +29,8 @@ class Policy:
     further_loads: float  # page loads per person that make an unchanged score count again
     rules: tuple[signals.Rule, ...]
     program_rules: tuple[signals.Rule, ...]  # of those that hold for what says that it is a program
+    first: signals.First  # of `rules`
+    program_first: signals.First  # of `program_rules`
     site_pages: int  # 0: learned
     counted: tuple[Counted, ...]  # `limits`, each with the units from which on it is shared; see decide.lease
     network_counted: Counted
@@ -38,6 +40,7 @@ class Policy:
     def of(cls, settings: Settings) -> Policy:
         """Derive the policy from checked settings."""
         rules = signals.rules(settings.signal_points, settings.signal_thresholds, settings.signals)
+        program_rules = tuple(rule for rule in rules if not rule.signal.of_people)
         return cls(
             quotas=settings.limits,
             network_quotas=settings.network_limits,
@@ -49,7 +52,9 @@ class Policy:
             bot_score=settings.bot_score,
             further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
             rules=rules,
-            program_rules=tuple(rule for rule in rules if not rule.signal.of_people),
+            program_rules=program_rules,
+            first=signals.first_of(rules, settings.site_pages),
+            program_first=signals.first_of(program_rules, settings.site_pages),
             site_pages=settings.site_pages,
             counted=tuple(_counted(_limits(settings.limits, level)) for level in LEVELS),
             network_counted=_counted(_limits(settings.network_limits, ThrottleLevel.NORMAL)),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from ..model import Actor, Finding
-from .behaviour import Site
+from .behaviour import Site, load_page
 from .conduct import CONDUCT_SIGNALS
 from .pages import HOUR, PAGE_SIGNALS
-from .signal import MOST_QUIET, Rule, Signal
+from .signal import MOST_QUIET, Rule, Signal, with_a_session
 
-__all__ = ["HOUR", "SIGNALS", "Rule", "Signal", "evaluate", "quiet_steps", "refresh", "rules"]
+__all__ = ["HOUR", "SIGNALS", "First", "Rule", "Signal", "evaluate", "first_of", "quiet_steps", "refresh", "rules"]
 
 SIGNALS = (*PAGE_SIGNALS, *CONDUCT_SIGNALS)
 
@@ -26,6 +27,30 @@ def rules(
         for place, (signal, worth, threshold) in enumerate(known)
         if worth > 0
     )
+
+
+class First(NamedTuple):
+    """What the first page load of a session is judged by, where nothing but it has happened yet."""
+
+    rules: tuple[Rule, ...]  # those that it can raise
+    quiet: int  # `quiet_steps` of the others
+
+
+def first_of(active: tuple[Rule, ...], site_pages: int) -> First:
+    """Return what of `active` the first page load of a session can raise: nearly all visitors have one, many no more.
+
+    The bounds of the others hold for any site: the fewer pages it has, the sooner a visitor covers it.
+    """
+    visitor, site = Actor([]), Site()
+    load_page(visitor.behaviour, "/", False, site, 0.0)
+    due: list[Rule] = []
+    quiet = float(MOST_QUIET)
+    for rule in active:
+        steps = rule.signal.quiet(visitor, site, site_pages, 0.0, rule.threshold)
+        if rule.signal.quiet is with_a_session or steps < 1.0:
+            due.append(rule)
+        quiet = min(quiet, steps)
+    return First(tuple(due), max(0, int(quiet)))
 
 
 def evaluate(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages: int, now: float) -> None:

@@ -57,8 +57,9 @@ def new_network(quotas_count: int) -> Actor:
 
 def begin_session(visitor: Actor, now: float) -> None:
     """Start a session: facts, signals, score and what was spent of them are new; level and cool-down stay."""
-    visitor.loaded = visitor.loaded or visitor.behaviour.page_loads > 0
-    visitor.behaviour = Behaviour()
+    if visitor.behaviour.requests or visitor.behaviour.page_loads:
+        visitor.loaded = visitor.loaded or visitor.behaviour.page_loads > 0
+        visitor.behaviour = Behaviour()
     visitor.score = 0
     visitor.signals = ()
     throttle.spend(visitor)
@@ -272,9 +273,11 @@ def accept(visitor: Actor, data: bool, path: str, site: Site, policy: Policy, de
 
 def _weigh(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
     """Judge in full."""
-    facts = visitor.behaviour
-    rules = policy.program_rules if visitor.program and not visitor.claims.false_claim else policy.rules
-    signals.evaluate(visitor, rules, site, policy.site_pages, now)
+    facts, rules, first = visitor.behaviour, policy.rules, policy.first
+    if visitor.program and not visitor.claims.false_claim:
+        rules, first = policy.program_rules, policy.program_first
+    begins = facts.page_loads == 1 and not (facts.steps or facts.raised or facts.traces)
+    signals.evaluate(visitor, first.rules if begins else rules, site, policy.site_pages, now)
     decision.score = visitor.score
     reasons = throttle.new_evidence(visitor, policy.bot_score, policy.further_loads, now)
     if reasons:
@@ -282,7 +285,7 @@ def _weigh(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: 
     if visitor.throttle.level != decision.level:
         _apply_level(visitor, policy, decision, now)
     facts.quiet_until = facts.steps + min(
-        signals.quiet_steps(visitor, rules, site, policy.site_pages, now),
+        first.quiet if begins else signals.quiet_steps(visitor, rules, site, policy.site_pages, now),
         throttle.quiet_steps(visitor, policy.bot_score),
     )
 

@@ -19,6 +19,9 @@ def turn(window: Window, size: float, now: float) -> float:
         window.ends_at = ends_at = ends_at + size
         return ends_at - now
     ends_at = (now // size + 1.0) * size
+    if not window.count and not window.previous:  # a new one, mostly
+        window.ends_at = ends_at
+        return ends_at - now
     step = round((ends_at - window.ends_at) / size)
     if step == 1:
         window.previous, window.count = window.count, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 LENGTH = 512  # characters of the header that are looked at
 MOST_ITEMS = 20
@@ -14,6 +15,7 @@ _ITEM = re.compile(
 )
 
 
+@lru_cache(1024)
 def read_language(accept_language: str | None) -> str | None:
     """Return the tag of the highest weight, lower case, at most 35 characters; None when no item is a language tag.
 

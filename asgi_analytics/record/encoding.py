@@ -6,9 +6,10 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from ..model import Decision, Hit, Identity, Referral
+from ..model import Agent, Decision, Hit, Identity, Place, Referral
 
 NULL = b"\xff\xff\xff\xff"
 EPOCH_US = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
@@ -80,34 +81,38 @@ def visitor(identity: Identity, site: str, verified: str | None = None, policy: 
 
     `verified`: the status of a crawler's claim; `policy`: the version of the policy that judges.
     """
-    place, agent, told = identity.place, identity.agent, identity.tracked
+    told = identity.tracked
+    agent, operator = _agent(identity.agent)
     return b"".join(
         (
             uuid(identity.fingerprint if told else None),
             uuid(identity.network if told else None),
             text(site, 100),
             text(identity.address if told else None, 64),
-            text(place.country, 2),
-            text(place.region if told else None, 64),
-            text(place.city if told else None, 128),
-            big(place.asn if told else None),
-            text(place.organisation if told else None),
-            text(agent.browser, 64),
-            text(agent.version, 32),
-            text(agent.os, 64),
-            text(agent.os_version, 32),
-            text(agent.device, 16),
-            text(agent.bot_class, 32),
-            text(agent.crawler, 64),
+            _place(identity.place if told else Place(identity.place.country)),
+            agent,
             text(identity.language if told else None, 35),
             boolean(identity.provisional),
-            boolean(agent.outdated),
-            text(agent.operator, 64),
-            text(agent.purpose, 32),
+            operator,
             text(verified, 16),
             text(policy, 16),
         )
     )
+
+
+@lru_cache(4096)
+def _place(place: Place) -> bytes:
+    """Encode the columns `country` to `organisation`."""
+    region, city = text(place.region, 64), text(place.city, 128)
+    return text(place.country, 2) + region + city + big(place.asn) + text(place.organisation)
+
+
+@lru_cache(4096)
+def _agent(agent: Agent) -> tuple[bytes, bytes]:
+    """Encode the columns `browser` to `crawler`, and `outdated` to `purpose`."""
+    browser = (text(agent.browser, 64), text(agent.version, 32), text(agent.os, 64), text(agent.os_version, 32))
+    program = (text(agent.device, 16), text(agent.bot_class, 32), text(agent.crawler, 64))
+    return b"".join(browser + program), boolean(agent.outdated) + text(agent.operator, 64) + text(agent.purpose, 32)
 
 
 def referral(value: Referral) -> bytes:

@@ -174,3 +174,23 @@ def test_no_page_load_is_passed_over_that_would_have_raised_a_signal(
         for visit in (sparing, full):
             visit.load(f"/page/{number}", after=gap, referer=referer)
         assert (sparing.codes, sparing.level) == (full.codes, full.level)
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(SIGNAL_THRESHOLDS)), st.floats(0.0, 100.0), max_size=4),
+    st.sampled_from([0, 1, 20, 2000]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_first_page_load_is_judged_by_all_that_it_can_raise(
+    thresholds: dict[str, float], pages: int, inner: bool, outdated: bool
+) -> None:
+    """`first_of` leaves out only what a look at all signals would not find either."""
+    visit = Visit(policy_of(signal_thresholds=thresholds, site_pages=pages), known_site(pages) if pages else Site())
+    visit.visitor.outdated = outdated
+    visit.load("/", referer="inner" if inner else "outer")
+    sparing, policy = visit.codes, visit.policy
+    signals.evaluate(visit.visitor, policy.rules, visit.site, policy.site_pages, visit.now)
+    assert visit.codes == sparing
+    quiet = signals.quiet_steps(visit.visitor, policy.rules, visit.site, policy.site_pages, visit.now)
+    assert policy.first.quiet <= quiet or sparing
