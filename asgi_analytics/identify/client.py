@@ -49,6 +49,7 @@ class ClientAddress:
         self._networks = tuple(_masked(network) for network in trusted)
         self._local = ("", trust_unix)
         self._known: dict[str, tuple[str, bool]] = {}
+        self._ends: dict[bytes, tuple[str, bool]] = {}  # by a line of X-Forwarded-For
 
     def read(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
         """Return the normalised address, IPv4-mapped as IPv4, without port or zone; "" when it is not known.
@@ -70,7 +71,7 @@ class ClientAddress:
     def _walk(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], address: str) -> str:
         last = headers.get(b"x-forwarded-for")
         if last is not None:
-            found, trusted = self._recognise(_entry(last[last.rfind(b",") + 1 :]))
+            found, trusted = self._ends.get(last) or self._end(last)
             if not trusted:  # the way of nearly all requests: one proxy in front
                 return found or address
             nodes = _x_forwarded_for(_lines(scope, b"x-forwarded-for"))
@@ -84,6 +85,15 @@ class ClientAddress:
             if not trusted:
                 break
         return address
+
+    def _end(self, line: bytes) -> tuple[str, bool]:
+        """Recognise the last entry of a line, and remember it by the line."""
+        known = self._recognise(_entry(line[line.rfind(b",") + 1 :]))
+        if len(line) <= MAX_ENTRY:
+            if len(self._ends) >= MAX_KNOWN:
+                self._ends.clear()
+            self._ends[line] = known
+        return known
 
     def _recognise(self, text: str) -> tuple[str, bool]:
         known = self._known.get(text)
