@@ -98,7 +98,7 @@ class Sharer:
         return min(self._interval, self._leases.interval()) if self._leases.connected else PAUSE * (0.5 + jitter())
 
     def _is_known(self, now: float) -> bool:
-        """Tell whether others had the time to hear of this worker in one exchange and to tell what they used in another."""
+        """Tell whether others had the time to hear of this worker and then to tell what they used."""
         if self._met_at is None:
             self._met_at = now
         return not self._leases.connected or self._leases.workers < 2 or now - self._met_at >= 2 * self._interval

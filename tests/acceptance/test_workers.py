@@ -21,7 +21,7 @@ BATCH_AGE = 0.1
 
 
 def wait_for_both(server: Server, company: bool = False) -> int:
-    """Wait until each worker has answered, and with `company` knows of the other. Returns how often they were cut off."""
+    """Wait until each worker answers, and with `company` knows of the other. Returns how often they were cut off."""
     seen: dict[int, dict[str, Any]] = {}
     limited = itertools.count()
 
