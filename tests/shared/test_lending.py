@@ -61,7 +61,7 @@ def test_who_stays_on_one_worker_gets_the_whole_quota(workers: int) -> None:
 def test_a_burst_before_workers_know_of_each_other_keeps_to_the_bound(limit: int, workers: int) -> None:
     fleet = Fleet(workers, f"{limit}/day")
     admitted = 0
-    for turn in range(3 * limit):
+    for turn in range(6 * limit // workers + 60):
         for worker in range(workers):
             admitted += not fleet.send(worker).refused
         if turn % 5 == 4:
