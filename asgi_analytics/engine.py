@@ -97,7 +97,9 @@ class Engine:
             learn_salts=fingerprinter.learn,
             meet=self._meet,
         )
-        self.leases = Leases(self.policy.limits[0], self.policy.network_limits, self._wake, self.state.actor)
+        self.leases = Leases(
+            self.policy.limits[0], self.policy.network_limits, self._wake, self.state.actor, self.state.actors
+        )
         quotas = len(settings.limits)
         self.identifier = Identifier(
             settings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from .model import Actor, ThrottleLevel, Visitor
 from .protocols import Merged, Salt
@@ -82,6 +83,12 @@ class State:
             return visitor.actor, False
         network = self._shared_networks.get(key)
         return None if network is None else (network, True)
+
+    def actors(self) -> list[tuple[Actor, bool]]:
+        """Return all actors in memory, each with whether it is a network."""
+        visitors = chain(*(list(part.values()) for part in (self._visitors, self._flagged, self._blocked)))
+        networks = list(self._shared_networks.values())
+        return [*((visitor.actor, False) for visitor in visitors), *((network, True) for network in networks)]
 
     def _forget_one(self) -> None:
         """Second chance (Corbató, 1968): who was seen since the last turn goes back to the end, MOST_CHANCES at a time.

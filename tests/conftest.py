@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -23,6 +24,10 @@ from tests.acceptance.faults.table import pytest_terminal_summary as pytest_term
 # Read before any test: `environment` hides it.
 TEST_DSN = os.environ.get("ASGI_ANALYTICS_TEST_DSN")
 _numbers = itertools.count(1)
+# The whole run of the fault suite looks further than the normal one.
+hypothesis.settings.register_profile("normal", max_examples=50)
+hypothesis.settings.register_profile("whole", max_examples=500)
+hypothesis.settings.load_profile("whole" if os.environ.get("ASGI_ANALYTICS_FAULTS") == "all" else "normal")
 
 
 @pytest.fixture(scope="session")

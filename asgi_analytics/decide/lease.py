@@ -8,7 +8,7 @@ the limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..model import Actor, Loan
@@ -42,7 +42,7 @@ class Leases:
     """What this worker was lent, and what it may admit unasked. Requests read it; one thread exchanges it.
 
     `limits` and `network_limits`: at level Normal. `wake` has something exchanged soon; `find` returns the actor in
-    memory with this key, and whether it is a network.
+    memory with this key, and whether it is a network; `everybody` all that are in memory, as `find`.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Leases:
         network_limits: Limits = (),
         wake: Callable[[], None] = lambda: None,
         find: Callable[[bytes], tuple[Actor, bool] | None] = lambda key: None,
+        everybody: Callable[[], Iterable[tuple[Actor, bool]]] = tuple,
     ) -> None:
         self.workers = 1  # that live, as far as this one knows
         self.sharing = 1  # as `workers`, but who has had company asks on: others may have used a part of any quota
@@ -60,6 +61,7 @@ class Leases:
         self._network_limits = network_limits
         self._wake = wake
         self._find = find
+        self._everybody = everybody
         self._hurried = False
         self._actors: dict[bytes, Actor] = {}
         self._scarce: dict[bytes, tuple[int, float]] = {}  # counter → stage, and until when that is believed
@@ -185,7 +187,9 @@ class Leases:
             loan.reported, loan.allowed = loan.told, allowed
             loan.left, loan.wait, loan.asked_at = grant.left, grant.wait, sent_at
         self.workers, self.revision, self.connected = answer.workers, answer.revision, True
-        self.sharing = max(answer.workers, min(2, self.sharing))
+        alone, self.sharing = self.sharing < 2, max(answer.workers, min(2, self.sharing))
+        if alone and self.sharing > 1:
+            self._share_all(now)
         for counter, stage in answer.scarce.items():
             self._learn(counter, stage, now)
         self._forget(now)
@@ -206,6 +210,14 @@ class Leases:
         for actor in list(self._actors.values()):
             for loan in actor.loans or ():
                 yield actor, loan
+
+    def _share_all(self, now: float) -> None:
+        """Have told what was used while nobody else was here: an actor that now goes elsewhere would never say so."""
+        for actor, is_network in self._everybody():
+            limits = self._network_limits if is_network else self._limits
+            for counter, (size, limit) in zip(actor.windows, limits, strict=True):
+                if limit - window.remaining(counter, size, limit, now) >= shared_from(limit, self.sharing):
+                    self.open(actor, limits, now)
 
     def _learn(self, counter: bytes, stage: int, now: float) -> None:
         key, size = counter[:16], int.from_bytes(counter[16:], "big")

@@ -38,10 +38,11 @@ class Sharer:
         self.spent = 0.0  # seconds in exchanges
         self.failures = 0  # exchanges
         self.outages = 0
-        self.attempted = threading.Event()
+        self.attempted = threading.Event()  # quotas are shared and the others know of us, or they cannot be
         self._leases = leases
         self._clock = clock
         self._interval = min(interval, LONGEST_INTERVAL)
+        self._met_at: float | None = None
         self._changed = changed
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -92,8 +93,15 @@ class Sharer:
                 log.warning("Quotas are shared between workers again.")
         if before != (self._leases.workers, self._leases.connected):
             self._changed()
-        self.attempted.set()
+        if self._is_known(now):
+            self.attempted.set()
         return min(self._interval, self._leases.interval()) if self._leases.connected else PAUSE * (0.5 + jitter())
+
+    def _is_known(self, now: float) -> bool:
+        """Tell whether others had the time to hear of this worker and then to tell what they used."""
+        if self._met_at is None:
+            self._met_at = now
+        return not self._leases.connected or self._leases.workers < 2 or now - self._met_at >= 2 * self._interval
 
     def _fail(self, error: Exception) -> None:
         self.failures += 1

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from asgi_analytics.embedded import EmbeddedPostgres
-from tests.acceptance.cut import Cut, CutProxy
 from tests.acceptance.rig import ROUNDS, Load, Server, assert_exactly_once, serving, wait_until
+from tests.acceptance.wire import Cut, Wire
 
 WRITERS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asgi-analytics writer'"
 
@@ -78,15 +78,15 @@ def test_kill_9_of_the_writers_backend_loses_and_doubles_nothing(
 
 @pytest.mark.parametrize("cut", ["before", "after", "late"])
 def test_a_connection_cut_around_commit_loses_and_doubles_nothing(dsn: str, tmp_path: Path, cut: Cut) -> None:
-    with CutProxy(dsn) as proxy, serving(proxy.dsn, tmp_path / "j") as server:
+    with Wire(dsn) as wire, serving(wire.dsn, tmp_path / "j") as server:
         with Load(server.port) as load:
             for _ in range(ROUNDS):
                 load.more(100)
-                proxy.arm(cut)
-                wait_until(lambda: not proxy.armed, what="the cut")
+                wire.arm(cut)
+                wait_until(lambda: not wire.armed, what="the cut")
             load.more(100)
         rows = assert_exactly_once(dsn, load.answered)
-    assert proxy.cuts == ROUNDS
+    assert wire.cuts == ROUNDS
     print(f"{ROUNDS} cuts {cut} COMMIT: {len(load.answered)} answered, {rows} rows, none missing, none twice")
 
 

@@ -28,7 +28,7 @@ class Worker:
         self.quotas = quotas
         self.actors: dict[bytes, Actor] = {}
         self.whole = self.policy = policy
-        self.leases = Leases(policy.limits[0], policy.network_limits, self.wake, self.find)
+        self.leases = Leases(policy.limits[0], policy.network_limits, self.wake, self.find, self.everybody)
         self.due = phase
         self.last = 0.0
 
@@ -38,6 +38,9 @@ class Worker:
     def find(self, key: bytes) -> tuple[Actor, bool] | None:
         actor = self.actors.get(key)
         return None if actor is None else (actor, False)
+
+    def everybody(self) -> list[tuple[Actor, bool]]:
+        return [(actor, False) for actor in self.actors.values()]
 
     def exchange(self, now: float) -> None:
         self.last = now
@@ -74,6 +77,12 @@ class Fleet:
             for worker in self.workers:
                 worker.exchange(now)
                 worker.due = now + rng.uniform(0, INTERVAL)
+
+    def grow(self) -> None:
+        """Start another worker: it begins to serve when the others have had the time for two exchanges."""
+        worker = Worker(self.workers[0].whole, self.quotas, self.clock.monotonic())
+        self.workers.append(worker)
+        self.pass_until(self.clock.monotonic() + 2 * INTERVAL)
 
     def pass_until(self, moment: float) -> None:
         """Let time go by, with all exchanges that are due meanwhile."""

@@ -61,7 +61,7 @@ def test_who_stays_on_one_worker_gets_the_whole_quota(workers: int) -> None:
 def test_a_burst_before_workers_know_of_each_other_keeps_to_the_bound(limit: int, workers: int) -> None:
     fleet = Fleet(workers, f"{limit}/day")
     admitted = 0
-    for turn in range(3 * limit):
+    for turn in range(6 * limit // workers + 60):
         for worker in range(workers):
             admitted += not fleet.send(worker).refused
         if turn % 5 == 4:
@@ -83,6 +83,18 @@ def test_no_order_of_bursts_and_exchanges_breaks_the_bound(
         admitted += sum(not fleet.send(worker % workers).refused for _ in range(requests))
         fleet.pass_until(fleet.clock.monotonic() + pause)
     assert admitted <= limit + bound(limit, workers)
+
+
+@pytest.mark.parametrize("limit", [20, 60, 1500])
+@pytest.mark.parametrize("used", [0.1, 0.5, 0.9])
+def test_what_a_worker_admitted_while_it_was_alone_counts_for_one_that_starts_later(limit: int, used: float) -> None:
+    fleet, admitted = Fleet(1, f"{limit}/day"), int(used * limit)
+    assert not any(fleet.send(0).refused for _ in range(admitted))
+    fleet.grow()
+    for _ in range(2 * limit):
+        admitted += not fleet.send(1).refused
+        fleet.pass_until(fleet.clock.monotonic() + 0.02)
+    assert admitted <= limit
 
 
 def test_without_a_server_each_worker_keeps_to_its_part_and_all_is_well_again_afterwards() -> None:

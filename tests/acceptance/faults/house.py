@@ -15,8 +15,8 @@ import psycopg
 
 from asgi_analytics.embedded import EmbeddedPostgres
 from tests.acceptance.faults.ledger import Account
-from tests.acceptance.faults.wire import Wire
 from tests.acceptance.rig import Load, Server
+from tests.acceptance.wire import Wire
 from tests.conftest import data_folder
 
 WRITERS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asgi-analytics writer'"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.record.segment import frame
 from tests.acceptance.faults.ledger import Account
+from tests.acceptance.faults.process import WHOLE
 from tests.acceptance.faults.rows import Works
 from tests.acceptance.rig import ROUNDS
 from tests.drive import NOWHERE
@@ -191,7 +192,8 @@ def test_after_a_fail_over_that_lost_the_tail_it_is_sent_again(
         for first in range(300, 900, 100):
             works.send(first, 100)
             works.wait()
-            works.recorder.journal.prepare()  # type: ignore[union-attr]
+            with suppress(FileExistsError):  # the writer's own thread was faster
+                works.recorder.journal.prepare()  # type: ignore[union-attr]
         # What an asynchronous replica that is promoted has not got: the rows and the position, together.
         fetch(dsn, "DELETE FROM analytics.hits WHERE substr(path, 4)::int >= 300")
         fetch(dsn, "UPDATE analytics.positions SET segment = %s, position = %s", before["segment"], before["position"])
@@ -209,7 +211,8 @@ def test_restarts_of_one_container_deliver_each_journal_once(dsn: str, tmp_path:
         "dsn, folder, first = sys.argv[1:]\n"
         "works = Works(dsn, Path(folder)); works.writer.start(); works.send(int(first), 25); os._exit(0)"
     )
-    for turn in range(4 * ROUNDS):
+    turns = 4 * ROUNDS if WHOLE else 4
+    for turn in range(turns):
         starts = [
             subprocess.Popen([sys.executable, "-c", program, dsn if turn % 2 else NOWHERE, tmp_path / "j", str(first)])
             for first in range(turn * 100, turn * 100 + 100, 25)
@@ -217,4 +220,4 @@ def test_restarts_of_one_container_deliver_each_journal_once(dsn: str, tmp_path:
         assert [process.wait(30) for process in starts] == [0] * 4
         account.round(4)
     with Works(dsn, tmp_path / "j"):
-        account.settle(dsn, range(400 * ROUNDS), 20)
+        account.settle(dsn, range(100 * turns), 20)

@@ -19,7 +19,7 @@ from .tally import Record, Totals
 from .traffic import Actor, Label, Request, merged
 
 HELD_OUT = ("held out 1", "held out 2")
-HOURS = 3 * 3_600.0
+HOURS = 2 * 3_600.0
 
 
 def traffic(seed: str) -> list[tuple[Actor, Request]]:
@@ -123,7 +123,7 @@ def test_the_list_alone_knows_names_only() -> None:
 @pytest.fixture(scope="module")
 def records() -> Iterator[list[Record]]:
     logging.getLogger("asgi_analytics").setLevel(logging.ERROR)
-    yield [record for seed in HELD_OUT for record in replay(seed, 0.15, HOURS)]
+    yield [record for seed in HELD_OUT for record in replay(seed, 0.05, HOURS)]
     logging.getLogger("asgi_analytics").setLevel(logging.NOTSET)
 
 
