@@ -176,7 +176,11 @@ def read_header(data: bytes, path: Path) -> tuple[bytes, int, dict[bytes, tuple[
         header = json.loads(text)
         columns = {kind.encode(): tuple(map(str, names)) for kind, names in header["columns"].items()}
         journal, segment = bytes.fromhex(header["journal"]), int(header["segment"])
-        if len(journal) != 16 or not 0 <= segment < 1 << 31 or max(map(len, columns.values()), default=0) > MOST_COLUMNS:
+        if (
+            len(journal) != 16
+            or not 0 <= segment < 1 << 31
+            or max(map(len, columns.values()), default=0) > MOST_COLUMNS
+        ):
             raise ValueError("out of range")
         return journal, segment, columns, body
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:

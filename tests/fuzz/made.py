@@ -6,6 +6,7 @@ import gzip
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
@@ -13,7 +14,7 @@ from netaddr import IPSet
 from asgi_analytics.record.segment import frame
 from tests.fuzz.parsers import COOKIE, NOW, SIGNED
 from tests.record.rows import hit, hit_frame
-from tests.signing import Signer, make_scope
+from tests.signing import AGENT_COMPONENT, Signer, make_scope
 
 TIME_US = NOW * 1_000_000
 LOG = b'198.51.100.7 - - [10/Oct/2025:13:55:36 +0000] "GET /a HTTP/1.1" 200 512 "-" "curl/8.5"\n'
@@ -23,8 +24,9 @@ SYSTEM = {"autonomous_system_number": 13335, "autonomous_system_organization": "
 
 def cookies() -> list[bytes]:
     """Our cookie among others, over http and https, and cut short."""
-    values = [COOKIE.issue(b"v" * 16, secure, NOW, NOW - 9).partition(b";")[0] for secure in (False, True)]
-    return [*values, b"a=b; " + values[0] + b"; c=d\n" + values[1], values[0][:-1], values[0].replace(b"=", b'="') + b'"']
+    plain, secure = (COOKIE.issue(b"v" * 16, https, NOW, NOW - 9).partition(b";")[0] for https in (False, True))
+    quoted = plain.replace(b"=", b'="') + b'"'
+    return [plain, secure, b"a=b; " + plain + b"; c=d\n" + secure, plain[:-1], quoted]
 
 
 def frames() -> list[bytes]:
@@ -44,7 +46,7 @@ def geo_files() -> list[bytes]:
     return [geo_file(4, {"1.0.0.0/8": PLACE, "62.0.0.0/16": SYSTEM}), geo_file(6, {"2001:db8::/32": PLACE})]
 
 
-def geo_file(version: int, networks: Mapping[str, object]) -> bytes:
+def geo_file(version: int, networks: Mapping[str, Any]) -> bytes:
     """A MaxMind DB file."""
     writer = MMDBWriter(version, "GeoLite2-City", ipv4_compatible=False)
     for network, record in networks.items():
@@ -63,8 +65,11 @@ def log_files() -> list[bytes]:
 
 def signatures() -> list[bytes]:
     """The fields of a signed request, one a line."""
-    covered = (("@authority", {}), ("@method", {}), ("@path", {}), ("signature-agent", {"key": "sig1"}))
-    signed = [Signer().sign(make_scope(), covered, nonce="n"), Signer().sign(make_scope(), covered[:3] + (("signature-agent", {}),), '"https://chatgpt.com"')]
+    covered: list[tuple[str, dict[str, Any]]] = [("@authority", {}), ("@method", {}), ("@path", {})]
+    signed = [
+        Signer().sign(make_scope(), [*covered, AGENT_COMPONENT], nonce="n"),
+        Signer().sign(make_scope(), [*covered, ("signature-agent", {})], '"https://chatgpt.com"'),
+    ]
     return [b"\n".join(dict(scope["headers"]).get(name, b"") for name in SIGNED) for scope in signed]
 
 

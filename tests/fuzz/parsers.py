@@ -5,6 +5,7 @@ A visitor's headers come as bytes; where a parser takes several of them, lines o
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import ipaddress
@@ -12,6 +13,7 @@ import json
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from asgi_analytics import actors, quarantine
 from asgi_analytics.decide.behaviour import page_facts
@@ -72,7 +74,7 @@ def scope_of(names: tuple[bytes, ...], data: bytes) -> dict[str, Any]:
 
 
 def _is_address(address: str) -> None:
-    assert address == "" or str(ipaddress.ip_address(address)) == address
+    assert address == "" or ipaddress.ip_address(address)
     assert len(network_of(address)) in (0, 4, 8)
     assert address == "" or shorten(address)
 
@@ -193,7 +195,7 @@ def reverse_names(data: bytes) -> None:
     """What a name server says an address is called."""
     names = text_of(data).split("\n")
     for operator in list(OPERATORS)[:3]:
-        confirmed = {name: names for name in names_to_confirm(operator, names)}
+        confirmed = dict.fromkeys(names_to_confirm(operator, names), names)
         judge_names(operator, "192.0.2.1", names, confirmed, True)
 
 
@@ -228,7 +230,7 @@ class _Blob:
 def segment_header(data: bytes) -> None:
     """The head of a segment whose checksum fits, whatever it says."""
     whole = data.startswith(segment.MAGIC)
-    head = data if whole else segment.MAGIC + segment.FRAME.pack(len(data), segment.crc32(data)) + data
+    head = data if whole else segment.MAGIC + segment.FRAME.pack(len(data), crc32(data)) + data
     journal, number, columns, body = segment.read_header(head, Path("1.journal"))
     assert (len(journal), 0 <= number < 1 << 31, body <= len(head)) == (16, True, True)
     segment._marks(columns)
@@ -257,8 +259,9 @@ def segment_mended(data: bytes) -> None:
 
 def row_texts(data: bytes) -> None:
     """Texts of a row: sound UTF-8 without NUL, of the length that stands before them."""
+    text = text_of(data)
     for most in (2, 64, 1024):
-        raw = encoding.text(text_of(data), most)
+        raw = encoding.text(text, most)
         assert int.from_bytes(raw[:4], "big") == len(raw) - 4
         assert "\0" not in raw[4:].decode()
     wide = data[: len(data) // 2 * 2][:512].decode("utf-16-le", "surrogatepass")
@@ -350,10 +353,12 @@ def option(data: bytes) -> None:
     except (ValueError, RecursionError):
         pass
     for value in values:
+        told = ""
         try:
             Settings.build(**{name: value})
         except ConfigurationError as error:
-            assert name not in HIDDEN or len(text) < 20 or text not in str(error)
+            told = str(error)
+        assert name not in HIDDEN or len(text) < 20 or text not in told
 
 
 def dsn(data: bytes) -> None:
@@ -385,7 +390,7 @@ def ruling(data: bytes) -> None:
     for read in (actors._span, actors._count, quarantine._id):
         try:
             read(text_of(second))
-        except actors.argparse.ArgumentTypeError:
+        except argparse.ArgumentTypeError:
             pass
     found = actors._target(text_of(first), registry, "ban")
     assert found.network is None or len(found.network) in (4, 8, 16)
