@@ -72,7 +72,9 @@ TARGETS = _table(
         Target("allowances", parsers.allowances, (ConfigurationError,), 50, "an operator's list, read once at start"),
         Target("answer_headers", parsers.answer_headers, (DataFileError,)),
         Target("cookies", parsers.cookies),
-        Target("decision_detail", parsers.decision_detail, (RecursionError,)),  # no such detail is made
+        Target(
+            "decision_detail", parsers.decision_detail, (RecursionError,), 10, "it has dozens of values, 8 KB thousands"
+        ),
         Target("dsn", parsers.dsn, (ConfigurationError,)),
         Target("forwarded", parsers.forwarded),
         Target("forwarded_for", parsers.forwarded_for),
