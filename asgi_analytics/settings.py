@@ -91,7 +91,7 @@ class Quota:
     def parse(cls, text: str, prefix: str = "") -> Quota:
         """Read "20/second", "600/minute" or "100/15 minutes". Raises ValueError."""
         match = _QUOTA.fullmatch(text) if isinstance(text, str) else None
-        if match is None or int(match[1]) < 1 or match[2] == "0":
+        if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
             raise ValueError('"<number>/<second|minute|hour|day>", such as "20/second" or "100/15 minutes"')
         times, unit = int(match[2] or 1), match[3].lower()
         name = unit if times == 1 else f"{times}-{unit}s"
@@ -300,8 +300,8 @@ def _dsn(name: str, value: Any) -> str | None:
         isinstance(value, str) and (value.startswith(("postgres://", "postgresql://")) or "=" in value)
     ):
         return value
-    shown = "…" if isinstance(value, str) else value  # may hold a password
-    raise _wrong(name, shown, 'None, "postgresql://user:password@host/database" or "host=… dbname=…"')
+    # It may hold a password.
+    raise _wrong(name, "…", 'None, "postgresql://user:password@host/database" or "host=… dbname=…"')
 
 
 def _shared(name: str, value: Any) -> str | None:
@@ -309,11 +309,7 @@ def _shared(name: str, value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value.startswith(schemes)):
         return value
     # It may hold a password.
-    raise _wrong(
-        name,
-        "…" if isinstance(value, str) else value,
-        'None or "redis://user:password@host:6379/0", also rediss:// or unix://',
-    )
+    raise _wrong(name, "…", 'None or "redis://user:password@host:6379/0", also rediss:// or unix://')
 
 
 def _quotas(prefix: str) -> Callable[[str, Any], tuple[Quota, ...]]:

@@ -1,4 +1,4 @@
-"""The rules of the house: who imports whom, what only the clock may ask, what README.md must name, what ships."""
+"""The rules of the house: who imports whom, what only the clock may ask, what README.md must name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -161,49 +160,6 @@ def test_every_signal_and_environment_variable_is_in_the_readme() -> None:
     source = "".join(path.read_text() for path in MODULES)
     variables = set(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', source)) & set(re.findall(r"ASGI_[A-Z_]+", source))
     assert [name for name in [*SIGNAL_POINTS, *sorted(variables)] if f"`{name}`" not in README] == []
-
-
-# What ships
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The files of a wheel built from this checkout, and of one built from its sdist."""
-    folder = tmp_path_factory.mktemp("build")
-    build(HOUSE, folder / "direct", "wheel")
-    build(HOUSE, folder / "sdist", "sdist")
-    (archive,) = (folder / "sdist").glob("*.tar.gz")
-    subprocess.run(["tar", "xzf", archive, "-C", folder], check=True)
-    (unpacked,) = folder.glob("asgi_analytics-*/")
-    build(unpacked, folder / "again", "wheel")
-    return {name: listed(folder / name) for name in ("direct", "again")}
-
-
-def build(source: Path, target: Path, kind: str) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", str(target)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def listed(folder: Path) -> list[str]:
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        return sorted(archive.namelist())
-
-
-@pytest.mark.parametrize("name", ["direct", "again"])
-def test_a_wheel_has_all_of_the_package_and_its_migrations(wheels: dict[str, list[str]], name: str) -> None:
-    ours = {"py", "sql", "xz", "typed", "json", "html", "js", "css"}
-    files = [path for path in PACKAGE.rglob("*") if path.suffix[1:] in ours or path.name == "NOTICE"]
-    expected = {f"asgi_analytics/{path.relative_to(PACKAGE).as_posix()}" for path in files}
-    expected |= {f"asgi_analytics/migrations/{path.name}" for path in (HOUSE / "migrations").glob("*.sql")}
-    expected.add("asgi_analytics/py.typed")
-    assert expected - set(wheels[name]) == set()
-    assert [path for path in wheels[name] if path.startswith(("tests", "examples", "migrations"))] == []
-
-
-def test_both_wheels_have_the_same_files(wheels: dict[str, list[str]]) -> None:
-    assert wheels["direct"] == wheels["again"]
 
 
 # Importing

@@ -62,7 +62,7 @@ def _key(entry: object) -> tuple[str, Key | None]:
 def _seconds(value: object, missing: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return missing
-    return float(min(value, 2**53)) / (1000 if value > 10**11 else 1)  # some directories write milliseconds
+    return float(max(0, min(value, 2**53))) / (1000 if value > 10**11 else 1)  # some directories write milliseconds
 
 
 def _base64url(data: bytes) -> str:

@@ -9,6 +9,7 @@ from .countries import packed_address
 from .operators import Operator, is_below
 
 MOST_NAMES = 4  # of one address that are looked at
+MOST_OTHERS = 16  # of one address that are only compared, and addresses of one name
 MOST_LENGTH = 253  # characters of a name, RFC 1035 section 2.3.4
 
 
@@ -25,9 +26,9 @@ def judge_names(
 
     `has_names` tells whether this resolver ever found the name of any address: one that finds none knows nothing.
     """
-    wanted = packed_address(address)
+    wanted, names = packed_address(address), names[:MOST_OTHERS]
     for name, addresses in confirmed.items():
-        if any(packed_address(one) == wanted for one in addresses):
+        if any(packed_address(one) == wanted for one in addresses[:MOST_OTHERS]):
             return _found(ClaimStatus.VERIFIED, operator, f"the address is {name}, forward and reverse")
     if confirmed:
         return _found(ClaimStatus.FALSE, operator, f"{next(iter(confirmed))} does not have this address")

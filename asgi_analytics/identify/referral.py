@@ -239,7 +239,8 @@ def _known(name: str) -> Source | None:
 def _named(word: str) -> Source:
     """Find the source that a campaign's word means: a name, a host or an address of a page."""
     if "://" in word:
-        origin = read_origin(*word[:ORIGIN_LENGTH].split("://", 1))
+        scheme, _, authority = word.partition("://")
+        origin = read_origin(scheme, authority[:ORIGIN_LENGTH])
         if origin is not None and origin.source is not None:
             return origin.source
     return BY_KEY.get(word) or (_known(word) if "." in word else None) or Source(word)

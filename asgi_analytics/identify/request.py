@@ -9,9 +9,13 @@ from typing import Any
 Headers = Mapping[bytes, bytes]
 
 _MOST_PATH = 1024
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
+_SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
 # A JSON Web Token, or a run of 32 and more letters and digits mixed: ids of pages are shorter or have words.
-_SECRET = re.compile(r"eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?|(?=[A-Za-z_-]*\d)(?=[\d_-]*[A-Za-z])[\w-]{40,}")
+# Tried where a run begins only: a path made to be slow would be read anew from each of its characters.
+_SECRET = re.compile(
+    r"(?<![\w-])(?:(?=[\w-]*?eyJ[\w-]{8})[\w-]++\.[\w-]+(?:\.[\w-]*)?|(?=[A-Za-z_-]*\d)(?=[\d_-]*[A-Za-z])[\w-]{40,})",
+    re.ASCII,
+)
 _HTML = re.compile(rb"text/html|application/xhtml\+xml", re.IGNORECASE)
 _DATA = (
     b"application/json",

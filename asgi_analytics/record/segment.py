@@ -22,6 +22,7 @@ from ..protocols import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame
 
 MAGIC = b"ASGIAJ\x01\n"
 MOST_FRAME = 1 << 20
+MOST_COLUMNS = 1600  # of a table, PostgreSQL appendix K
 FRAME = struct.Struct("!II")
 _COUNT = struct.Struct("!h")
 _KINDS = (HIT, DECISION, REFUSED)
@@ -178,6 +179,13 @@ def read_header(data: bytes, path: Path) -> tuple[bytes, int, dict[bytes, tuple[
             raise JournalFormatError(f"{path.name} has a damaged header.")
         header = json.loads(text)
         columns = {kind.encode(): tuple(map(str, names)) for kind, names in header["columns"].items()}
-        return bytes.fromhex(header["journal"]), int(header["segment"]), columns, body
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        journal, segment = bytes.fromhex(header["journal"]), int(header["segment"])
+        if (
+            len(journal) != 16
+            or not 0 <= segment < 1 << 31
+            or max(map(len, columns.values()), default=0) > MOST_COLUMNS
+        ):
+            raise ValueError("out of range")
+        return journal, segment, columns, body
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
         raise JournalFormatError(f"{path.name} has a header that cannot be read: {error}.") from error

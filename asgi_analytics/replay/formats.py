@@ -23,7 +23,7 @@ _HOST_FIRST = r"(?:(?!\d{1,3}\.\d{1,3}\.)[\w.*-]{1,253}+(?::\d{1,5})?+ )"
 COMBINED = re.compile("^()" + _LINE, re.MULTILINE | re.ASCII)
 VHOST = re.compile(rf"^({_HOST_FIRST}?+)" + _LINE, re.MULTILINE | re.ASCII)
 
-_ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
+_ESCAPE = re.compile(r"((?:\\x[0-9A-Fa-f]{2})++)|\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
 _ADDRESS_SECOND = re.compile(r"\S++ (?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*) ", re.ASCII)
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "v": "\v", "b": "\b", "f": "\f"}
 _FORWARDED = re.compile(r'"([0-9A-Fa-f:.\[\]]{2,64}+(?:, ?[\w:.\[\]-]{1,64}+){0,50}+)"', re.ASCII)
@@ -85,22 +85,20 @@ def unescape(text: str) -> str:
     r"""Return a quoted field as it was sent: `\"`, `\xhh` (bytes of UTF-8), `\uhhhh`, `\n` and their like."""
     if "\\" not in text:
         return text
+    plain = _ESCAPE.sub(_escaped, text)
     if "\\x" not in text:
-        return _ESCAPE.sub(_escaped, text)
-    # Surrogates stand for bytes that are no UTF-8; together with their neighbours they may be some.
-    raw = _ESCAPE.sub(_escaped, text).encode("utf-8", "surrogateescape" if _is_plain(text) else "surrogatepass")
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def _is_plain(text: str) -> bool:
-    return "\\u" not in text
+        return plain
+    try:
+        # Surrogates stand for bytes that are no UTF-8; together with their neighbours they may be some.
+        return plain.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # by \u there is a surrogate that is no byte
+        return plain
 
 
 def _escaped(match: re.Match[str]) -> str:
-    byte, code, sign = match.groups()
-    if byte:
-        number = int(byte, 16)
-        return chr(number) if number < 128 else chr(0xDC00 + number)
+    run, code, sign = match.groups()
+    if run:
+        return bytes.fromhex(run.replace("\\x", "")).decode("ascii", "surrogateescape")
     return chr(int(code, 16)) if code else _CONTROLS.get(sign, sign)
 
 

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 
 MOST_KEPT = 4096
-LAST = 253_402_300_800.0  # the year 10000, where datetime ends
+LAST = 253_402_214_400.0  # a day before the year 10000, where datetime ends
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # %t of Apache, $time_local of nginx: 10/Oct/2000:13:55:36 -0700; some add a fraction.
 _COMMON = re.compile(
@@ -40,24 +40,28 @@ class Timestamps:
 
     def any(self, value: object) -> float | None:
         """Return the seconds of a number (s, ms, µs or ns), an ISO 8601 text (UTC where no zone is) or a common one."""
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return _of_number(value)
-        if not isinstance(value, str):
-            return None
-        text = value.strip()
-        if match := _COMMON.fullmatch(text):
-            return _of_common(match)
-        try:
-            return _of_number(float(text))
-        except ValueError:
-            return _of_iso(text)
+        found = _read(value)
+        return found if found is not None and 0.0 <= found < LAST else None
+
+
+def _read(value: object) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _of_number(value)
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if match := _COMMON.fullmatch(text):
+        return _of_common(match)
+    try:
+        return _of_number(float(text))
+    except ValueError:
+        return _of_iso(text)
 
 
 def _of_number(value: float) -> float | None:
-    for scale in (1.0, 1e3, 1e6, 1e9):
-        if 0.0 <= value / scale < 1e11:
-            return float(value / scale) if value / scale < LAST else None
-    return None
+    if not 0 <= value < 1e20:
+        return None
+    return next(value / scale for scale in (1.0, 1e3, 1e6, 1e9) if value / scale < 1e11)
 
 
 def _of_common(match: re.Match[str]) -> float | None:

@@ -75,7 +75,7 @@ def database_key(dsn: str) -> str:
     """
     try:
         parts = conninfo_to_dict(dsn)
-    except psycopg.Error:
+    except (psycopg.Error, UnicodeError):
         raise ConfigurationError(
             "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL) is not a connection string of Postgres; allowed: "
             '"postgresql://user:password@host/database" or "host=… dbname=…".'
@@ -349,7 +349,8 @@ def _wrapped() -> Iterator[None]:
 
 
 def _conninfo(dsn: str) -> str:
-    return make_conninfo(dsn, **{name: value for name, value in CLIENT.items() if name not in conninfo_to_dict(dsn)})
+    given = conninfo_to_dict(dsn)
+    return make_conninfo(dsn, **{name: value for name, value in CLIENT.items() if name not in given})
 
 
 def _ours(error: psycopg.Error) -> StoreError:

@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.rows import dict_row
 
 from asgi_analytics.decide.explain import detail
 from asgi_analytics.model import Agent, Decision, Finding, Place, Referral, ThrottleLevel
@@ -248,6 +251,35 @@ ODD_HITS = st.builds(
         TEXTS,
     ),
 )
+NUMBERS = ("duration_us", "bytes_sent", "score", "level", "asn")
+SENT = st.fixed_dictionaries(
+    {
+        **dict.fromkeys(NUMBERS, WHOLE),
+        **dict.fromkeys(("first_byte_us", "close_code", "level_before", "status"), st.none() | WHOLE),
+        **dict.fromkeys(("page_view", "exempt", "outdated", "provisional"), st.booleans()),
+        **dict.fromkeys(("id", "session_id", "fingerprint", "network"), st.binary(min_size=16, max_size=16)),
+        "time_us": st.integers(0, 253_402_300_799_999_999),
+        "clock": st.floats(allow_nan=False),
+        "from_inside": st.none() | st.booleans(),
+    }
+)
+# Columns of text, with what they are cut to.
+CUT_TO = {
+    1024: "path query",
+    256: "outcome route source utm_source utm_medium utm_campaign utm_term utm_content organisation",
+    128: "city",
+    100: "site",
+    64: "address region browser os crawler operator",
+    35: "language",
+    32: "channel click_id browser_version os_version bot_class purpose",
+    16: "method device verified policy",
+    2: "country",
+}
+LENGTHS = {name: most for most, names in CUT_TO.items() for name in names.split()}
+NEVER_NULL = ("outcome", "method", "path", "site", "device")
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)  # lone surrogates and NUL too
+LONG_TEXT = st.builds(lambda text, times: text * times, ANY_TEXT, st.sampled_from([1, 1, 1, 40]))
+WORDS = st.fixed_dictionaries({name: LONG_TEXT if name in NEVER_NULL else st.none() | LONG_TEXT for name in LENGTHS})
 ODD_DECISIONS = st.builds(
     lambda score, wait, words, value, time_us: encoding.decision_row(
         Decision(score=score, retry_after=wait, violated=words, reasons=words),
@@ -289,6 +321,65 @@ odd = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChec
 @given(st.lists(ODD_HITS, min_size=1, max_size=5))
 def test_postgres_takes_whatever_a_visitor_or_an_app_can_do(connection: psycopg.Connection, rows: list[bytes]) -> None:
     assert copied(connection, "staging", HIT_COLUMNS, rows) == len(rows)
+
+
+def clamped(value: int | None, bits: int) -> int | None:
+    return None if value is None else max(-(1 << bits), min(value, (1 << bits) - 1))
+
+
+def as_text(value: str | None, most: int) -> str | None:
+    """What is stored of a text: so many characters, U+FFFD for NUL and for surrogates without their other half."""
+    if value is None:
+        return None
+    paired = value[:most].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return paired.replace("\0", "\ufffd")
+
+
+def expected(sent: dict[str, Any], words: dict[str, str | None]) -> dict[str, Any]:
+    """The row, column by column."""
+    row: dict[str, Any] = {name: as_text(words[name], most) for name, most in LENGTHS.items()}
+    row |= {name: sent[name] for name in ("page_view", "outdated", "provisional", "clock", "from_inside")}
+    row["exempt"] = sent["exempt"] or None
+    row |= {name: clamped(sent[name], 63) for name in ("duration_us", "bytes_sent", "first_byte_us", "asn")}
+    row |= {name: clamped(sent[name], 15) for name in ("score", "level", "level_before")}
+    row |= {name: UUID(bytes=sent[name]) for name in ("id", "session_id", "fingerprint", "network")}
+    status, code = sent["status"], sent["close_code"]
+    row["status"] = status if status is not None and 100 <= status <= 599 else None
+    row["close_code"] = None if code is None else max(0, min(code, 65535))
+    row["time"] = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=sent["time_us"])
+    return {**row, "decision_id": None}
+
+
+def encoded(sent: dict[str, Any], words: dict[str, Any]) -> bytes:
+    """The row as it is sent."""
+    agent = Agent(
+        words["browser"], words["browser_version"], words["os"], words["os_version"], words["device"],
+        words["bot_class"], words["crawler"], sent["outdated"], words["operator"], words["purpose"],
+    )  # fmt: skip
+    place = Place(words["country"], words["region"], words["city"], sent["asn"], words["organisation"])
+    who = identity(
+        fingerprint=sent["fingerprint"], network=sent["network"], place=place, agent=agent, language=words["language"],
+        address=words["address"], provisional=sent["provisional"],
+    )  # fmt: skip
+    referral = Referral(**{one.name: words[one.name] for one in fields(Referral)})
+    told = ("page_view", "duration_us", "bytes_sent", "score", "level", "level_before", "close_code", "status")
+    return hit(
+        words["path"], visitor=who, session=sent["session_id"], hit_id=sent["id"], outcome=words["outcome"],
+        referral=referral,
+        **{name: sent[name] for name in (*told, "first_byte_us", "clock", "from_inside", "exempt", "time_us")},
+        **{name: words[name] for name in ("method", "route", "query", "site", "verified", "policy")},
+    )  # fmt: skip
+
+
+@odd
+@given(SENT, WORDS)
+def test_the_value_in_each_column_is_the_one_sent_or_its_documented_form(
+    connection: psycopg.Connection, sent: dict[str, Any], words: dict[str, str | None]
+) -> None:
+    connection.execute("TRUNCATE staging")
+    copied(connection, "staging", HIT_COLUMNS, [encoded(sent, words)])
+    with connection.cursor(row_factory=dict_row) as cursor:
+        assert cursor.execute("SELECT * FROM staging").fetchone() == expected(sent, words)
 
 
 @odd

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from asgi_analytics.errors import StoreError, StoreUnavailable
-from asgi_analytics.protocols import HIT, Batch, Merged, Store
+from asgi_analytics.protocols import DAMAGED, HIT, Batch, Merged, Store
 from asgi_analytics.record import journal as journals
 from asgi_analytics.record.segment import frame
 from asgi_analytics.record.writer import Writer
@@ -49,7 +50,7 @@ class Faulty:
 
 
 class Machine(RuleBasedStateMachine):
-    """Rows are numbers. What was sent must be stored, set aside as poison, or damaged by us: each once."""
+    """Rows are numbers. What was sent is stored, or set aside as poison or as damaged by us: each exactly once."""
 
     dsn: str  # "" for the store in memory
     folder: Path
@@ -62,7 +63,6 @@ class Machine(RuleBasedStateMachine):
         self.store = Faulty(PostgresStore(lambda: self.dsn) if self.dsn else MemoryStore())
         self.base = self.next = self.first()
         self.poison: set[int] = set()
-        self.damaged: set[int] = set()
         self.works: Works
         self.spans: dict[int, tuple[bytes, int, int]] = {}  # row → journal, segment, offset of its end
         self.born()
@@ -118,27 +118,39 @@ class Machine(RuleBasedStateMachine):
 
     @rule(flip=st.integers(1, 255))
     def damage_the_dead(self, flip: int) -> None:
-        """A byte of a dead journal turns: its row is lost, and set aside as damaged."""
-        living = self.works.recorder.journal
-        assert living is not None
-        dead = [path for path in sorted(self.root.glob("*/*.journal")) if path.parent.name != living.id.hex()]
-        if not dead:
+        """A byte of a dead journal turns: its row is set aside as damaged."""
+        path, rows = self.dead()
+        if not rows:
             return
-        path = self.dice.choice(dead)
-        rows = sorted(
-            (end, number)
-            for number, (journal, segment, end) in self.spans.items()
-            if journal.hex() == path.parent.name and segment == int(path.stem) and end
-        )
-        if not rows or (path.parent.name in {one.path.name for one in self.works.writer._left_overs}):
-            return
-        end, number = self.dice.choice(rows)
+        end = self.dice.choice(rows)
         with open(path, "r+b") as file:  # within the row's last bytes, which are its own
             file.seek(end - 1)
             byte = file.read(1)
             file.seek(end - 1)
             file.write(bytes([byte[0] ^ flip]))
-        self.damaged.add(number)
+
+    @rule(cut=st.integers(1, 8), more=st.binary(max_size=60))
+    def tear_the_dead(self, cut: int, more: bytes) -> None:
+        """The end of a dead journal is not whole, as after a power cut, and what was on the disk before follows."""
+        path, rows = self.dead()
+        if rows and rows[-1] == path.stat().st_size:
+            os.truncate(path, rows[-1] - cut)
+            with open(path, "ab") as file:
+                file.write(more)
+
+    def dead(self) -> tuple[Path, list[int]]:
+        """A segment of a dead journal that nobody has taken over yet, and where each of its rows ends."""
+        journal = self.works.recorder.journal
+        assert journal is not None
+        held = {journal.id.hex(), *(one.path.name for one in self.works.writer._left_overs)}
+        found = [path for path in sorted(self.root.glob("*/*.journal")) if path.parent.name not in held]
+        if not found:
+            return Path(), []
+        path = self.dice.choice(found)
+        place = path.parent.name, int(path.stem)
+        return path, sorted(
+            end for journal, segment, end in self.spans.values() if end and (journal.hex(), segment) == place
+        )
 
     @invariant()
     def nothing_is_stored_twice_and_nothing_made_up(self) -> None:
@@ -155,6 +167,15 @@ class Machine(RuleBasedStateMachine):
         query = "SELECT substr(path, 4)::int AS n FROM analytics.hits WHERE substr(path, 4)::int >= %s"
         return Counter(row["n"] for row in fetch(self.dsn, query, self.base))
 
+    def set_aside(self) -> Counter[int]:
+        if self.dsn:
+            raws = [row["raw"] for row in fetch(self.dsn, "SELECT raw FROM analytics.quarantine")]
+        else:
+            raws = [one.row for one in self.store.frames if one.kind == DAMAGED]
+            raws += [one.row for one, _, _ in self.store.quarantined]
+        numbers = (int(digits) for raw in raws for digits in re.findall(rb"/e[/\xff](\d{8})", raw))
+        return Counter(number for number in numbers if number >= self.base)
+
     def teardown(self) -> None:
         if not hasattr(self, "store"):
             return
@@ -164,11 +185,14 @@ class Machine(RuleBasedStateMachine):
             writer._due.pop("adopt", None)
             if not self.round(writer):
                 break
-        stored, sent = self.stored(), set(range(self.base, self.next))
-        missing = sent - set(stored) - self.poison
+        stored, aside = self.stored(), self.set_aside()
+        total = stored + aside
         type(self)._next = self.next + 1
         self.account.round()
-        self.account.note(len(missing - self.damaged), sum(times - 1 for times in stored.values()))
+        self.account.note(
+            len(set(range(self.base, self.next)) - set(total)), sum(times - 1 for times in total.values())
+        )
+        assert self.poison <= set(aside)
         assert self.works.recorder.journal is not None
         self.works.recorder.journal.abandon()
         writer._release()
