@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from . import embedded
-from .clock import SystemClock, random_bytes
+from .clock import Calendar, SystemClock, random_bytes
 from .decide.lease import Leases
 from .decide.policy import Policy
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
@@ -87,7 +87,9 @@ class Engine:
         self.syncs = settings.durability == "fsync"
         self.strict = open_strict(settings, self.clock)
         self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries())
-        fingerprinter = Fingerprinter(settings.site, random_bytes(32))
+        self.calendar = Calendar()
+        self.calendar.wall(self.clock.monotonic(), self.clock.time_ns())
+        fingerprinter = Fingerprinter(settings.site, random_bytes(32), self.calendar)
         networks = len(settings.network_limits)
         self.state = State(
             max_visitors=settings.max_visitors,
@@ -146,6 +148,7 @@ class Engine:
             age=self.settings.batch_age,
             chores=self._chores,
             rulings=self.rulings,
+            calendar=self.calendar,
         )
         if self.verifier is not None:
             self.verifier.start()
@@ -222,7 +225,7 @@ class Engine:
         time_ns: int,
     ) -> Ruling | None:
         """Return the ruling that stands on a visitor, after what is pardoned was forgiven."""
-        fingerprint, wall = visitor.identity.fingerprint, time_ns / 1e9
+        fingerprint, wall = visitor.identity.fingerprint, (time_ns - self.calendar.leap_ns) / 1e9
         network, actor = network_of(self.identifier.address(scope, headers)), visitor.actor
         ruling = self.rulings.ruling_for(fingerprint, network, wall)
         allowed = ruling is not None and ruling.kind == "allow"

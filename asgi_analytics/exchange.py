@@ -108,8 +108,9 @@ def _decide(
     if rulings is not None:
         ruling = engine.ruled(visitor, rulings, scope, headers, now, time_ns)
         if ruling is not None and ruling.kind == "ban":
-            decision = refusal(ruling, len(engine.policy.quotas), visitor.actor.score, time_ns / 1e9)
-            decision.id, decision.inputs = uuid7(time_ns), inputs_of_ban(ruling, time_ns / 1e9)
+            wall = (time_ns - engine.calendar.leap_ns) / 1e9
+            decision = refusal(ruling, len(engine.policy.quotas), visitor.actor.score, wall)
+            decision.id, decision.inputs = uuid7(time_ns), inputs_of_ban(ruling, wall)
             return decision
         exempt = exempt or ruling is not None
     if told is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from ..clock import jitter
+from ..clock import Calendar, jitter
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
 from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frame, Salt, SharedRulings, SharedState, Store
 from .adoption import LeftOver, adopt
@@ -65,6 +65,7 @@ class Writer:
         age: float,
         chores: Callable[[], None],
         rulings: SharedRulings | None = None,
+        calendar: Calendar | None = None,
     ) -> None:
         self._open_store = open_store
         self._recorder = recorder
@@ -74,6 +75,7 @@ class Writer:
         self._age = age
         self._chores = chores
         self._rulings = rulings
+        self._calendar = calendar or Calendar()
         self._revision = -1  # of the newest ruling that this worker knows
         self.state = WriterState()
         self.attempted = threading.Event()  # Postgres was reached, or refused, once
@@ -258,11 +260,13 @@ class Writer:
         return True
 
     def _daily(self, store: Store) -> None:
-        today = datetime.fromtimestamp(self._clock.time_ns() / 1e9, UTC).date()
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
         periods = [(today + timedelta(days=shift)).isoformat() for shift in (-1, 0, 1)]
         if [salt.period for salt in self._salts] != periods or not self._agreed or self._is_due("salts", 600):
             known = [salt for salt in self._salts if salt.period in periods]
-            self._salts = sorted(store.exchange_salts(known, periods), key=lambda salt: salt.period)
+            # A server whose clock leapt has forgotten those of today: they stay ours.
+            agreed = {salt.period: salt for salt in (*known, *store.exchange_salts(known, periods))}
+            self._salts = sorted(agreed.values(), key=lambda salt: salt.period)
             self._shared.learn_salts(self._salts)
             self._agreed = True
             self.attempted.set()
@@ -270,12 +274,15 @@ class Writer:
             store.make_partitions()
             store.tidy()
 
+    def _wall(self) -> float:
+        return self._calendar.wall(self._clock.monotonic(), self._clock.time_ns()) / 1e9
+
     def _learn_rulings(self, store: Store) -> None:
         if self._rulings is None or not self._is_due("rulings", self._age):
             return
         changed = store.rulings(self._revision)
         if changed:
-            self._rulings.learn_rulings(changed, self._clock.time_ns() / 1e9)
+            self._rulings.learn_rulings(changed, self._wall())
         self._revision = max(self._revision, 0, *(ruling.revision for ruling in changed))
 
     def _deliver_journal(self, store: Store) -> int:
