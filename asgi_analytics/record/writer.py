@@ -22,6 +22,7 @@ ADOPT_INTERVAL = 30.0
 PARTITION_INTERVAL = 3600.0
 LOG_INTERVAL = 20.0
 LAST_PAUSE = 0.1  # between two attempts while stopping
+LAST_WAIT = 0.2  # for a thread whose connection was cut
 REOPEN_INTERVAL = 30.0  # between two attempts to open a journal that could not be opened
 TOUCH_INTERVAL = 3600.0
 STUCK = 120.0  # seconds of one round, after which the connection is cut: no statement of ours may take as long
@@ -104,17 +105,37 @@ class Writer:
                 log.warning("No background thread (%s): hits stay in the journal until the next start.", error)
 
     def stop(self, timeout: float) -> bool:
-        """Deliver what is left within `timeout` seconds; returns whether all was. Nothing is lost either way."""
+        """Deliver what is left within `timeout` seconds; returns whether all was. Nothing is lost either way.
+
+        In four steps, so that several writers can stop at once: each step of all before the next.
+        """
+        self.leave()
+        self.wait(timeout)
+        self.cut()
+        return self.finish(LAST_WAIT)
+
+    def leave(self) -> None:
+        """Have the threads deliver what is left and end."""
         self._stopping.set()
+
+    def wait(self, timeout: float) -> None:
+        """Wait for their end, at most `timeout` seconds."""
         deadline = self._clock.monotonic() + timeout
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - self._clock.monotonic()))
+
+    def cut(self) -> None:
+        """Wait for nothing any more: cut the connection of a thread that still does."""
         self._stopped.set()
-        if any(thread.is_alive() for thread in self._threads) and self._store is not None:
+        if self._is_alive() and self._store is not None:
             self._store.interrupt()
-            self._threads[0].join(0.2)
-        if any(thread.is_alive() for thread in self._threads):
+
+    def finish(self, timeout: float) -> bool:
+        """Give the threads `timeout` seconds after the cut; return whether all is delivered."""
+        if self._is_alive():
+            self._threads[0].join(timeout)
+        if self._is_alive():
             self._give_up_memory()
             return False
         delivered = self._pending() == 0
@@ -122,6 +143,9 @@ class Writer:
         if (journal := self._recorder.journal) is not None:
             delivered = journal.close(*self._known_position(journal.id)) and delivered
         return delivered
+
+    def _is_alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
 
     def _give_up_memory(self) -> None:
         if (lost := self._recorder.memory.count(HIT)) > 0:
