@@ -202,6 +202,10 @@ class Exchange(Hit):
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
         try:
+            self._engine.recorder.refuse(self)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._engine.failed("count refusals", error)
+        try:
             refusal = await self._engine.responder.refuse(self.scope, self._refused, self.decision)
         finally:
             self.end("refused")
@@ -309,7 +313,7 @@ class Exchange(Hit):
         if self.status is None and self.outcome == "error":
             self.status = 500
         decision = self.decision
-        if decision.id is not None:
+        if decision.id is not None and self.counted is None:
             self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
         engine.recorder.hit(self)
 
