@@ -354,6 +354,9 @@ class Engine:
             self.leases.let_go()
         if self.verifier is not None:
             self.verifier.after_fork()
+        # What the parent counted is the parent's to tell.
+        self.counters, self.steps = Counters(), Steps()
+        self.strict = open_strict(self.settings, self.clock)
         self.recorder = self._new_recorder()
         self._starting = threading.RLock()
         self._opening = False
