@@ -7,12 +7,42 @@ import random
 import time
 from itertools import count
 
+DAY_NS = 86_400_000_000_000
+BELIEVED_AFTER = 3600.0  # seconds
+
 
 class SystemClock:
     """Wall time for rows, monotonic time for decisions; a jump of the wall clock moves no quota."""
 
     time_ns = staticmethod(time.time_ns)
     monotonic = staticmethod(time.monotonic)
+
+
+class Calendar:
+    """The wall time that salts, cookies and rulings go by: a leap by years makes no visitor new and lifts no ban.
+
+    Shared by the threads of one process; `leap_ns` is what the wall clock is believed to be ahead by.
+    """
+
+    # Steps up to a day are followed at once: slews, NTP, a laptop that slept overnight while the monotonic clock
+    # stood still. A longer one (a longer sleep, or the end of years of being wrong) once it has lasted for an hour.
+    def __init__(self) -> None:
+        self.leap_ns = 0
+        self._offset: int | None = None  # from monotonic to wall time
+        self._leapt_at: float | None = None
+
+    def wall(self, now: float, time_ns: int) -> int:
+        """Return the wall time to go by, in nanoseconds; `now` and `time_ns` as the clocks tell."""
+        since = round(now * 1e9)
+        leap = 0 if self._offset is None else time_ns - since - self._offset
+        if abs(leap) > DAY_NS:
+            if self._leapt_at is None:
+                self._leapt_at = now
+            if now - self._leapt_at < BELIEVED_AFTER:
+                self.leap_ns = leap
+                return time_ns - leap
+        self._offset, self._leapt_at, self.leap_ns = time_ns - since, None, 0
+        return time_ns
 
 
 _random = random.Random(os.urandom(16))  # noqa: S311 - ids, not secrets

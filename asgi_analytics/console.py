@@ -63,6 +63,8 @@ def explanation(decision: DecisionRow) -> Iterator[str]:
     yield f"  verdict   {_verdict(decision)}"
     yield f"  level     {_level_change(decision)}"
     yield f"  score     {decision.score}"
+    if decision.counted:
+        yield f"  counted   {decision.counted:,} more refusals of this visitor in that minute, under the last id stored"
     if detail.get("violated"):
         yield f"  violated  {', '.join(map(escape, detail['violated']))}"
     yield from _listed("Reasons", (escape(reason) for reason in detail.get("reasons", ())))

@@ -7,12 +7,13 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from . import embedded
-from .clock import SystemClock, random_bytes
+from .clock import Calendar, SystemClock, random_bytes
 from .decide.lease import Leases
 from .decide.policy import Policy
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
@@ -33,7 +34,7 @@ from .policy import canonical, version
 from .protocols import ClaimStatus, Clock, Merged, Ruling, Told
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
-from .record.writer import Writer
+from .record.writer import LAST_WAIT, Writer
 from .respond import Responder
 from .settings import Settings
 from .shared import open_quotas, open_strict
@@ -44,6 +45,7 @@ from .store.postgres import PostgresStore, database_key
 log = logging.getLogger("asgi_analytics")
 LOG_INTERVAL = 20.0  # seconds between two lines of one kind
 SAMPLE = 63  # one request in 64 is timed
+RETURN_PATIENCE = 0.5  # seconds that returning what was lent may take at the end
 
 
 def resolve_dsn(dsn: str | None) -> str | None:
@@ -87,7 +89,9 @@ class Engine:
         self.syncs = settings.durability == "fsync"
         self.strict = open_strict(settings, self.clock)
         self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries())
-        fingerprinter = Fingerprinter(settings.site, random_bytes(32))
+        self.calendar = Calendar()
+        self.calendar.wall(self.clock.monotonic(), self.clock.time_ns())
+        fingerprinter = Fingerprinter(settings.site, random_bytes(32), self.calendar)
         networks = len(settings.network_limits)
         self.state = State(
             max_visitors=settings.max_visitors,
@@ -148,6 +152,7 @@ class Engine:
             age=self.settings.batch_age,
             chores=self._chores,
             rulings=self.rulings,
+            calendar=self.calendar,
         )
         if self.verifier is not None:
             self.verifier.start()
@@ -167,22 +172,24 @@ class Engine:
 
     def stop(self, timeout: float | None = None) -> bool:
         """Deliver what is left within the shutdown time-out; what is not stays in the journal for the next start."""
+        return stop_all([self], timeout)
+
+    def leave(self) -> Leaving | None:
+        """Have the background threads deliver what is left; return what is to be waited for, None: nothing."""
         with self._starting:
             writer, self.writer, self.started = self.writer, None, False
             sharer, self.sharer = self.sharer, None
             if writer is None:
-                return True
+                return None
             # A hit that ends from now on begins a journal of its own, without waiting for this one to be delivered.
             self.recorder = self._new_recorder()
             database, self._embedded = self._embedded, None
         if self.verifier is not None:
             self.verifier.stop(0.0)  # holds nothing
         if sharer is not None:
-            sharer.stop(0.5)
-        delivered = writer.stop(self.settings.shutdown_timeout if timeout is None else timeout)
-        if database is not None:
-            database.stop()
-        return delivered
+            sharer.leave()
+        writer.leave()
+        return Leaving(writer, sharer, database, self.settings.shutdown_timeout)
 
     def take_in(self, visitor: Visitor, began: bool, now: float, time_ns: int) -> None:
         """Bring a visitor up to date with what other workers saw of it; a session that began since is its own."""
@@ -224,7 +231,7 @@ class Engine:
         time_ns: int,
     ) -> Ruling | None:
         """Return the ruling that stands on a visitor, after what is pardoned was forgiven."""
-        fingerprint, wall = visitor.identity.fingerprint, time_ns / 1e9
+        fingerprint, wall = visitor.identity.fingerprint, (time_ns - self.calendar.leap_ns) / 1e9
         network, actor = network_of(self.identifier.address(scope, headers)), visitor.actor
         ruling = self.rulings.ruling_for(fingerprint, network, wall)
         allowed = ruling is not None and ruling.kind == "allow"
@@ -349,10 +356,42 @@ class Engine:
             self.leases.let_go()
         if self.verifier is not None:
             self.verifier.after_fork()
+        # What the parent counted is the parent's to tell.
+        self.counters, self.steps = Counters(), Steps()
+        self.strict = open_strict(self.settings, self.clock)
         self.recorder = self._new_recorder()
         self._starting = threading.RLock()
         self._opening = False
         self.writer, self.sharer, self._store, self._embedded, self.started = None, None, None, None, False
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What of an engine that stops is still at work; `timeout` in seconds."""
+
+    writer: Writer
+    sharer: Sharer | None
+    database: EmbeddedPostgres | None
+    timeout: float
+
+
+def stop_all(engines: Iterable[Engine], timeout: float | None = None) -> bool:
+    """Stop engines at once: what hangs in one costs the others no time. Return whether all was delivered."""
+    clock, began = SystemClock.monotonic, SystemClock.monotonic()
+    leaving = [one for engine in list(engines) if (one := engine.leave()) is not None]
+    for one in leaving:
+        if one.sharer is not None:
+            one.sharer.stop(max(0.0, began + RETURN_PATIENCE - clock()))
+    for one in leaving:
+        patience = one.timeout if timeout is None else timeout
+        one.writer.wait(max(0.0, began + patience - clock()))
+        one.writer.cut()
+    until = clock() + LAST_WAIT
+    delivered = [one.writer.finish(max(0.0, until - clock())) for one in leaving]
+    for one in leaving:
+        if one.database is not None:
+            one.database.stop()
+    return all(delivered)
 
 
 class Steps:
@@ -382,4 +421,4 @@ def _each(act: Callable[[Engine], object]) -> None:
 
 os.register_at_fork(after_in_child=lambda: _each(Engine._after_fork))
 # For servers that send no lifespan events. Ours is one of three ends; the journal makes them all the same.
-atexit.register(_each, Engine.stop)
+atexit.register(stop_all, _ENGINES)

@@ -132,7 +132,7 @@ class Exchange(Hit):
         return decision
 
     def _banned(self, ruling: Ruling) -> Decision:
-        wall = self.time_ns / 1e9
+        wall = (self.time_ns - self._engine.calendar.leap_ns) / 1e9
         decision = refusal(ruling, len(self._engine.policy.quotas), self.visitor.actor.score, wall)
         decision.id, decision.inputs = uuid7(self.time_ns), inputs_of_ban(ruling, wall)
         return decision
@@ -160,6 +160,10 @@ class Exchange(Hit):
 
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
+        try:
+            self._engine.recorder.refuse(self)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._engine.failed("count refusals", error)
         try:
             refusal = await self._engine.responder.refuse(self.scope, self._refused, self.decision)
         finally:
@@ -265,7 +269,7 @@ class Exchange(Hit):
         if self.status is None and self.outcome == "error":
             self.status = 500
         decision = self.decision
-        if decision.id is not None:
+        if decision.id is not None and self.counted is None:
             self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
         engine.recorder.hit(self)
 

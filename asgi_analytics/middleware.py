@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, Unpack
 
 from anyio import to_thread
 
-from .engine import Engine, resolve_dsn
+from .engine import Engine, resolve_dsn, stop_all
 from .exchange import INSIDE, Message, Receive, Scope, Send, begin, begin_strictly
 from .settings import Options, Settings
 
@@ -16,6 +17,7 @@ __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Sen
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_around: ContextVar[tuple[Engine, ...]] = ContextVar("asgi_analytics_around", default=())  # of a lifespan
 REQUESTS = frozenset(("http", "websocket"))
 STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
 
@@ -79,13 +81,15 @@ class AnalyticsMiddleware:
 
         An app that knows no lifespan raises; started by then, we have the salts before the first request comes.
         """
+        engines = (*_around.get(), self._engine)  # middlewares further out stop with us, not after us
+        _around.set(engines)
         await self._aside("start", self._engine.start)
 
         async def send_when_done(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 await self._aside("start", self._engine.wait, STARTUP_PATIENCE)
             elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                await self._aside("stop", self._engine.stop)
+                await self._aside("stop", stop_all, engines)
             await send(message)
 
         await self.app(scope, receive, send_when_done)

@@ -323,6 +323,7 @@ class Hit:
     referral: Referral | None = None
     close_code: int | None = None
     detail: dict[str, Any] | None = None  # of the decision, see decide.explain
+    counted: bytes | None = None  # of a refusal past the rate: the row of record.refusals that it is instead of a hit
 
     def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:
         self.visitor = visitor

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
+from math import inf
 
+from ..clock import DAY_NS, Calendar
 from ..protocols import Salt
 
-DAY_NS = 86_400_000_000_000
 MOST_AGENT = 512  # bytes of a header that count
 MOST_LANGUAGE = 128
 
@@ -19,12 +20,16 @@ class Fingerprinter:
     Until the shared salt is known, an emergency salt of this process is used and `provisional` is True.
     """
 
-    def __init__(self, site: str, emergency: bytes) -> None:
+    def __init__(self, site: str, emergency: bytes, calendar: Calendar | None = None) -> None:
+        self.calendar = calendar or Calendar()
         self._site = site.encode()
         self._emergency = emergency
         self._emergency_used = False
         self._keys: Mapping[str, bytes] = {}
-        self.day = -1
+        self.day = -1  # by the wall clock, when it was last looked at
+        self._key = b""
+        self._cut: bytes | None = None  # of a day that a leap of the clock ended early
+        self._turned_at = -inf
         self._current = blake2b()
         self._before: list[blake2b] = []
         self.provisional = True
@@ -43,16 +48,18 @@ class Fingerprinter:
         hasher.update(message)
         return hasher.digest()
 
-    def turn(self, time_ns: int) -> bool:
-        """Go over to the salt of the day; tell whether that changed it."""
-        day = time_ns // DAY_NS
-        if day == self.day:
+    def turn(self, time_ns: int, now: float = inf) -> bool:
+        """Go over to the salt of the day; tell whether that changed it. `now` in monotonic seconds, if known."""
+        if time_ns // DAY_NS == self.day:
             return False
-        self._turn(day)
-        return True
+        before = self._key
+        self.day = time_ns // DAY_NS  # first: whoever learns salts meanwhile has us turn again
+        wall = time_ns - self.calendar.leap_ns if now == inf else self.calendar.wall(now, time_ns)
+        self._turn(wall // DAY_NS, now)
+        return self._key != before
 
     def before(self, message: bytes) -> list[bytes]:
-        """Return the message's fingerprints under yesterday's salt and the emergency salt, newest first."""
+        """Return the message's fingerprints under the salts of yesterday, a day cut short, and an emergency."""
         found = []
         for keyed in self._before:
             hasher = keyed.copy()
@@ -64,16 +71,19 @@ class Fingerprinter:
         """Return the fingerprint of a visitor that a cookie names; it does not rotate, the cookie's end is its end."""
         return blake2b(visitor, digest_size=16, key=key, person=b"cookie", salt=b"visitor").digest()
 
-    def _turn(self, day: int) -> None:
+    def _turn(self, day: int, now: float) -> None:
         keys = self._keys
-        key, yesterday = keys.get(_period(day)), keys.get(_period(day - 1))
-        self._current = self._keyed(key or self._emergency)
-        self._before = [self._keyed(yesterday)] if yesterday else []
-        if key and self._emergency_used:
-            self._before.append(self._keyed(self._emergency))
-        self._emergency_used = self._emergency_used or key is None
-        self.provisional = key is None
-        self.day = day
+        shared, yesterday = keys.get(_period(day)), keys.get(_period(day - 1))
+        key = shared or self._emergency
+        if key != self._key:
+            self._cut = self._key if (now - self._turned_at) * 1e9 < DAY_NS else None
+            self._turned_at = now
+        emergency = self._emergency if shared and self._emergency_used else None
+        older = dict.fromkeys(one for one in (yesterday, self._cut, emergency) if one and one != key)
+        self._current, self._before = self._keyed(key), [self._keyed(one) for one in older]
+        self._emergency_used = self._emergency_used or shared is None
+        self.provisional = shared is None
+        self._key = key
 
     def _keyed(self, key: bytes) -> blake2b:
         return blake2b(self._site + b"\0", digest_size=16, key=key, person=b"fingerprint")

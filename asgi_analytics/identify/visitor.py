@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from ..clock import random_bytes
+from ..clock import DAY_NS, random_bytes
 from ..model import Actor, Agent, Identity, Visitor
 from ..protocols import Locator
 from ..settings import Privacy, Settings
 from .client import ClientAddress, network_of, shorten
 from .cookie import Ticket, VisitorCookie
-from .fingerprint import DAY_NS, Fingerprinter, message
+from .fingerprint import Fingerprinter, message
 from .language import read_language
 from .request import is_navigation, wants_quiet
 from .session import LONGEST, begin, none_yet
@@ -78,8 +78,7 @@ class Identifier:
             get(b"sec-gpc"),
             get(b"dnt"),
         )
-        if time_ns // DAY_NS != self._fingerprinter.day:
-            self._fingerprinter.turn(time_ns)
+        if time_ns // DAY_NS != self._fingerprinter.day and self._fingerprinter.turn(time_ns, now):
             self._recent.clear()
         visitor = self._recent.get(seen)
         if visitor is None or not visitor.known:
@@ -174,7 +173,7 @@ class Identifier:
     ) -> Visitor:
         """Return the visitor that the cookie tells; `alike` is who the request looks like without it."""
         secure = scope.get("scheme") in ("https", "wss")
-        wall = time_ns // 1_000_000_000
+        wall = (time_ns - self._fingerprinter.calendar.leap_ns) // 1_000_000_000
         if b"cookie" in headers and (ticket := cookie.read(scope["headers"], secure, wall)) is not None:
             return self._returned(cookie, ticket, alike, secure, now, wall)
         if alike.unreturned >= MOST_UNRETURNED or not is_navigation(scope.get("method", ""), headers):

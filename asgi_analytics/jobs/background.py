@@ -81,6 +81,7 @@ class Background(Generic[Question]):
         self._changed = threading.Condition()
         self._waiting: OrderedDict[Question, None] = OrderedDict()
         self._current, self._thread, self.started = None, None, False
+        self.counters = Counter()
 
     def _has_room(self) -> bool:
         now = self._clock.monotonic()

@@ -59,6 +59,7 @@ class Signatures:
     def abandon(self) -> None:
         """In a forked child: keys and nonces are kept, thread and locks are not."""
         self._lock = threading.Lock()
+        self.counters = Counter()
         self.background.abandon()
 
     def counts(self) -> dict[str, int]:

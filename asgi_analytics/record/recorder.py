@@ -78,6 +78,12 @@ class Recorder:
             if again:
                 log.warning("The journal is in %s from now on.", self._settings.journal_dir)
 
+    def refuse(self, hit: Hit) -> None:
+        """Tell a refusal whether it is a hit or a count, before it is answered: a count has another decision id."""
+        kept = hit.visitor.identity.tracked or not self._drops_quiet
+        if kept and hit.decision.previous_level is None:
+            hit.counted = self._refusals.count(hit)
+
     def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
         visitor, decision = hit.visitor, hit.decision
@@ -87,10 +93,8 @@ class Recorder:
                 self.drop("privacy_signal")
                 return None
             segment = visitor.segment = self._segment(visitor)
-        if hit.outcome == "refused" and decision.previous_level is None:
-            counted = self._refusals.count(hit)
-            if counted is not None:
-                return self._append(frame(REFUSED, counted))
+        if hit.counted is not None:
+            return self._append(frame(REFUSED, hit.counted))
         high, low = uuid7_halves(hit.time_ns)
         head = encoding.hit_head(hit, decision, high, low)
         inside = (EXEMPT if decision.exempt else FROM_INSIDE)[hit.from_inside]

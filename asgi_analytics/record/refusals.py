@@ -27,12 +27,27 @@ class Refusals:
         self._minute = -1
         self._all = 0
         self._counts: dict[bytes, int] = {}
+        self._stored: dict[bytes, bytes | None] = {}  # decision of the last row of a visitor or network in this minute
 
     def count(self, hit: Hit) -> bytes | None:
-        """Return a row of COLUMNS for a refusal beyond the rate; None for one that is a hit of its own."""
+        """Return a row of COLUMNS for a refusal beyond the rate; None for one that is a hit of its own.
+
+        A decision that is not stored gets the id of its visitor's, else network's, last one that is; None: there is
+        none.
+        """
+        counted = self._count(hit)
+        identity, decision = hit.visitor.identity, hit.decision
+        visitor, network = identity.fingerprint, b"network" + identity.network
+        if counted is None:
+            self._stored[visitor] = self._stored[network] = decision.id
+        else:
+            decision.id = self._stored.get(visitor) or self._stored.get(network)
+        return counted
+
+    def _count(self, hit: Hit) -> bytes | None:
         minute, identity = hit.time_ns // _MINUTE_NS, hit.visitor.identity
         if minute != self._minute:
-            self._minute, self._all, self._counts = minute, 0, {}
+            self._minute, self._all, self._counts, self._stored = minute, 0, {}, {}
         self._all += 1
         if self._all > OF_ALL:
             return self._row(hit.time_ns, _NOBODY, _NOBODY)

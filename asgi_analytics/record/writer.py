@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from ..clock import jitter
+from ..clock import Calendar, jitter
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
 from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frame, Salt, SharedRulings, SharedState, Store
 from .adoption import LeftOver, adopt
@@ -22,6 +22,7 @@ ADOPT_INTERVAL = 30.0
 PARTITION_INTERVAL = 3600.0
 LOG_INTERVAL = 20.0
 LAST_PAUSE = 0.1  # between two attempts while stopping
+LAST_WAIT = 0.2  # for a thread whose connection was cut
 REOPEN_INTERVAL = 30.0  # between two attempts to open a journal that could not be opened
 TOUCH_INTERVAL = 3600.0
 STUCK = 120.0  # seconds of one round, after which the connection is cut: no statement of ours may take as long
@@ -65,6 +66,7 @@ class Writer:
         age: float,
         chores: Callable[[], None],
         rulings: SharedRulings | None = None,
+        calendar: Calendar | None = None,
     ) -> None:
         self._open_store = open_store
         self._recorder = recorder
@@ -74,6 +76,7 @@ class Writer:
         self._age = age
         self._chores = chores
         self._rulings = rulings
+        self._calendar = calendar or Calendar()
         self._revision = -1  # of the newest ruling that this worker knows
         self.state = WriterState()
         self.attempted = threading.Event()  # Postgres was reached, or refused, once
@@ -102,17 +105,37 @@ class Writer:
                 log.warning("No background thread (%s): hits stay in the journal until the next start.", error)
 
     def stop(self, timeout: float) -> bool:
-        """Deliver what is left within `timeout` seconds; returns whether all was. Nothing is lost either way."""
+        """Deliver what is left within `timeout` seconds; returns whether all was. Nothing is lost either way.
+
+        In four steps, so that several writers can stop at once: each step of all before the next.
+        """
+        self.leave()
+        self.wait(timeout)
+        self.cut()
+        return self.finish(LAST_WAIT)
+
+    def leave(self) -> None:
+        """Have the threads deliver what is left and end."""
         self._stopping.set()
+
+    def wait(self, timeout: float) -> None:
+        """Wait for their end, at most `timeout` seconds."""
         deadline = self._clock.monotonic() + timeout
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - self._clock.monotonic()))
+
+    def cut(self) -> None:
+        """Wait for nothing any more: cut the connection of a thread that still does."""
         self._stopped.set()
-        if any(thread.is_alive() for thread in self._threads) and self._store is not None:
+        if self._is_alive() and self._store is not None:
             self._store.interrupt()
-            self._threads[0].join(0.2)
-        if any(thread.is_alive() for thread in self._threads):
+
+    def finish(self, timeout: float) -> bool:
+        """Give the threads `timeout` seconds after the cut; return whether all is delivered."""
+        if self._is_alive():
+            self._threads[0].join(timeout)
+        if self._is_alive():
             self._give_up_memory()
             return False
         delivered = self._pending() == 0
@@ -120,6 +143,9 @@ class Writer:
         if (journal := self._recorder.journal) is not None:
             delivered = journal.close(*self._known_position(journal.id)) and delivered
         return delivered
+
+    def _is_alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
 
     def _give_up_memory(self) -> None:
         if (lost := self._recorder.memory.count(HIT)) > 0:
@@ -258,11 +284,13 @@ class Writer:
         return True
 
     def _daily(self, store: Store) -> None:
-        today = datetime.fromtimestamp(self._clock.time_ns() / 1e9, UTC).date()
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
         periods = [(today + timedelta(days=shift)).isoformat() for shift in (-1, 0, 1)]
         if [salt.period for salt in self._salts] != periods or not self._agreed or self._is_due("salts", 600):
             known = [salt for salt in self._salts if salt.period in periods]
-            self._salts = sorted(store.exchange_salts(known, periods), key=lambda salt: salt.period)
+            # A server whose clock leapt has forgotten those of today: they stay ours.
+            agreed = {salt.period: salt for salt in (*known, *store.exchange_salts(known, periods))}
+            self._salts = sorted(agreed.values(), key=lambda salt: salt.period)
             self._shared.learn_salts(self._salts)
             self._agreed = True
             self.attempted.set()
@@ -270,12 +298,15 @@ class Writer:
             store.make_partitions()
             store.tidy()
 
+    def _wall(self) -> float:
+        return self._calendar.wall(self._clock.monotonic(), self._clock.time_ns()) / 1e9
+
     def _learn_rulings(self, store: Store) -> None:
         if self._rulings is None or not self._is_due("rulings", self._age):
             return
         changed = store.rulings(self._revision)
         if changed:
-            self._rulings.learn_rulings(changed, self._clock.time_ns() / 1e9)
+            self._rulings.learn_rulings(changed, self._wall())
         self._revision = max(self._revision, 0, *(ruling.revision for ruling in changed))
 
     def _deliver_journal(self, store: Store) -> int:

@@ -62,10 +62,14 @@ class Sharer:
 
     def stop(self, timeout: float) -> None:
         """Give back what was lent, within `timeout` seconds."""
-        self._stopping.set()
-        self._wanted.set()
+        self.leave()
         if self._thread.ident is not None:
             self._thread.join(timeout)
+
+    def leave(self) -> None:
+        """Have the thread give back what was lent and end."""
+        self._stopping.set()
+        self._wanted.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -59,6 +59,7 @@ class DecisionRow:
     country: str | None
     agent: str | None
     os: str | None
+    counted: int = 0  # refusals of this visitor in the same minute that have no row of their own
 
 
 @dataclass(frozen=True, slots=True)

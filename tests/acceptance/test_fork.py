@@ -29,11 +29,13 @@ def ask(app: AnalyticsMiddleware, path: str) -> None:
 def in_child(act: Any) -> None:
     child = os.fork()
     if child == 0:
+        status = 1
         try:
             act()
+            status = 0
         finally:
             sys.stdout.flush()
-            os._exit(0)
+            os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -53,6 +55,31 @@ def test_hits_of_parent_and_child_are_stored_once(dsn: str, tmp_path: Path, used
     ask(app, "/parent")
     assert app.close()
     assert [row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits ORDER BY path")] == expected
+
+
+def test_a_child_counts_from_zero_and_the_parent_goes_on(dsn: str, tmp_path: Path) -> None:
+    app = AnalyticsMiddleware(bare, dsn=dsn, journal_dir=tmp_path)
+    for _ in range(70):  # one of 64 is timed
+        ask(app, "/before")
+    app._engine.failed("test", ValueError())
+    app._engine.recorder.drop("test")
+
+    def child() -> None:
+        stats = app.stats()
+        assert (stats["queued"], stats["written"], stats["dropped"], stats["failures"]) == (0, 0, {}, {})
+        assert (stats["steps_us"], stats["retried"], stats["pending_bytes"]) == ({}, 0, 0)
+        for _ in range(3):
+            ask(app, "/child")
+        assert app.close()
+        assert (app.stats()["queued"], app.stats()["written"]) == (3, 3)
+
+    in_child(child)
+    ask(app, "/parent")
+    assert app.close()
+    stats = app.stats()
+    assert (stats["queued"], stats["written"], stats["dropped"]) == (71, 71, {"test": 1})
+    assert stats["failures"] == {"test": 1}
+    assert stats["steps_us"]
 
 
 def test_a_child_that_vanishes_loses_nothing(dsn: str, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from asgi_analytics import cli
+from asgi_analytics.clock import uuid7
 from asgi_analytics.record import refusals
 from asgi_analytics.record.refusals import OF_A_NETWORK, OF_A_VISITOR, OF_ALL, Refusals
 from asgi_analytics.store.postgres import database_key
@@ -18,7 +21,8 @@ NOW = 1_900_000_000_000_000_000
 
 def refusal(visitor: int = 0, network: int = 0, time_ns: int = NOW) -> Any:
     who = identity(b"%015d" % visitor, network=b"%016d" % network)
-    return SimpleNamespace(time_ns=time_ns, visitor=SimpleNamespace(identity=who))
+    decision = SimpleNamespace(id=uuid7(time_ns))
+    return SimpleNamespace(time_ns=time_ns, visitor=SimpleNamespace(identity=who), decision=decision)
 
 
 @pytest.fixture
@@ -34,6 +38,38 @@ def own(counted: Refusals, hits: list[Any]) -> int:
 def test_up_to_the_rate_each_refusal_is_a_row(counted: Refusals) -> None:
     assert own(counted, [refusal()] * OF_A_VISITOR) == OF_A_VISITOR
     assert counted.count(refusal()) is not None
+
+
+def test_a_refusal_that_is_counted_has_the_id_of_the_last_stored_one_of_its_visitor_or_network(
+    counted: Refusals,
+) -> None:
+    stored = [refusal(number) for number in range(OF_A_NETWORK)]
+    assert own(counted, stored) == OF_A_NETWORK
+    for hit, same in ((refusal(5), stored[5]), (refusal(5_000), stored[-1])):
+        assert counted.count(hit) is not None
+        assert hit.decision.id == same.decision.id
+    own(counted, [refusal(0, number) for number in range(1, OF_ALL)])
+    stranger = refusal(9_999, 9_999)
+    assert counted.count(stranger) is not None
+    assert stranger.decision.id is None, "nobody's decision is told to somebody else"
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told-apart", "not-told-apart"])
+def test_the_id_of_each_refusal_of_a_flood_is_explained_by_the_command(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: bool
+) -> None:
+    monkeypatch.setattr(refusals, "OF_A_VISITOR", 5)
+    with wrapped(page(), dsn, limits="1/day", clock=FakeClock()) as app:
+        start(app)
+        headers = {} if told else {"sec-gpc": "1"}
+        answers = [get(app, "/", headers) for _ in range(60)]
+    ids = [json.loads(answer.body)["decision"] for answer in answers if answer.status == 429]
+    assert len(set(ids)) == 5 < len(ids)
+    for one in set(ids):
+        assert cli.main(["explain", one, "--dsn", dsn]) == 0
+        text = capsys.readouterr().out
+        assert "refused with 429" in text
+        assert (f"{len(ids) - 5} more refusals of this visitor" in text) == told
 
 
 def test_the_next_minute_begins_again(counted: Refusals) -> None:

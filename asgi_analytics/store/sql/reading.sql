@@ -10,7 +10,10 @@ LIMIT %(most)s::integer
 -- name: decision
 SELECT decisions.id, decisions.time, decisions.refused, decisions.enforced, decisions.level, decisions.level_before,
     decisions.score, decisions.retry_after, decisions.detail, decisions.fingerprint, hits.method, hits.path,
-    hits.status, hits.outcome, hits.country, coalesce(hits.crawler, hits.browser) AS agent, hits.os
+    hits.status, hits.outcome, hits.country, coalesce(hits.crawler, hits.browser) AS agent, hits.os,
+    (SELECT coalesce(sum(refusals), 0)::bigint FROM analytics.refusals
+        WHERE minute = date_trunc('minute', decisions.time) AND refusals.site = decisions.site
+        AND refusals.fingerprint = decisions.fingerprint) AS counted
 FROM analytics.decisions
 LEFT JOIN analytics.hits ON hits.id = decisions.hit_id AND hits.time = decisions.time  -- the time finds partition and row
 WHERE decisions.id = %(id)s::uuid

@@ -1,0 +1,83 @@
+"""The end of a process that holds several middlewares: within one deadline, whatever hangs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.faults.ledger import Account
+from tests.acceptance.faults.process import UVICORN, journals, recover, running
+from tests.acceptance.rig import ROOT, Load
+from tests.acceptance.wire import Wire
+
+STOP = 5.0  # seconds that the end of a process may take
+SERVE = """
+import runpy, sys
+import tests.acceptance.faults.app as rig
+for _ in range(3):
+    rig.app = rig.AnalyticsMiddleware(rig.app, **rig.OPEN)
+sys.argv = ["uvicorn", *sys.argv[1:]]
+runpy.run_module("uvicorn", run_name="__main__")
+"""
+ASKING = """
+import asyncio, sys
+from pathlib import Path
+from asgi_analytics import AnalyticsMiddleware
+from tests.acceptance.faults.app import OPEN, bare
+from tests.drive import ask, http_scope
+folder, dsn = sys.argv[1:]
+apps = [AnalyticsMiddleware(bare, dsn=dsn, journal_dir=Path(folder), **OPEN) for number in range(4)]
+for number in range(40):
+    asyncio.run(ask(apps[number % 4], http_scope(f"/e/{number + 1}")))
+    if number == 20:
+        for app in apps:
+            app._engine.wait(10)
+        print("connected", flush=True)
+        sys.stdin.readline()
+print("answered", flush=True)
+"""
+
+
+def test_a_process_that_ends_with_four_middlewares_and_a_deaf_postgres_takes_one_deadline(
+    dsn: str, tmp_path: Path, account: Account
+) -> None:
+    """By atexit, as with servers that send no lifespan events."""
+    with Wire(dsn) as wire:
+        command = [sys.executable, "-c", ASKING, str(tmp_path / "j"), wire.dsn]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdout.readline() == "connected\n"
+            with wire.broken("deaf"):
+                process.stdin.write("\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == "answered\n"
+                began = time.monotonic()
+                assert process.wait(30) == 0
+                took = time.monotonic() - began
+        account.round()
+        assert took < STOP
+        assert len(journals(tmp_path / "j")) == 4
+        recover(wire.dsn, tmp_path / "j")
+    account.settle(dsn, range(1, 41), 10)
+
+
+@pytest.mark.parametrize("fault", ["deaf", "refuse"])
+def test_four_nested_middlewares_end_with_the_lifespan_within_one_deadline(
+    dsn: str, tmp_path: Path, account: Account, fault: str
+) -> None:
+    with Wire(dsn) as wire, running(["-c", SERVE, *UVICORN[2:]], wire.dsn, tmp_path / "j") as server:
+        with Load(server.port) as load:
+            load.more(100)
+            with wire.broken(fault):  # type: ignore[arg-type]
+                load.more(100)
+                took = server.end(signal.SIGTERM)
+        account.round()
+        assert took < STOP, server.log()
+        recover(wire.dsn, tmp_path / "j")
+    account.settle(dsn, load.answered, 10)
