@@ -18,7 +18,7 @@ from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE
 from tests.drive import OURS, wrapped
 
-EXAMPLES = 1_000 if WHOLE else 12  # of each operation
+EXAMPLES = 100 if WHOLE else 12  # of each operation
 
 
 class Colour(Enum):
