@@ -211,7 +211,7 @@ def test_restarts_of_one_container_deliver_each_journal_once(dsn: str, tmp_path:
         "dsn, folder, first = sys.argv[1:]\n"
         "works = Works(dsn, Path(folder)); works.writer.start(); works.send(int(first), 25); os._exit(0)"
     )
-    turns = 4 * ROUNDS if WHOLE else 4
+    turns = 4 * ROUNDS if WHOLE else 3
     for turn in range(turns):
         starts = [
             subprocess.Popen([sys.executable, "-c", program, dsn if turn % 2 else NOWHERE, tmp_path / "j", str(first)])

@@ -19,7 +19,7 @@ from tests.acceptance.faults.process import WHOLE
 from tests.acceptance.rig import wait_until
 
 Striking = Callable[[House], contextlib.AbstractContextManager[None]]
-HOLD = 1.0  # seconds that a fault holds at least
+HOLD = 1.0 if WHOLE else 0.5  # seconds that a fault holds at least
 
 
 @contextmanager
