@@ -1,4 +1,4 @@
-"""A TCP proxy before Postgres whose network breaks on demand: deaf, gone, slow, torn, or cut around COMMIT."""
+"""A TCP proxy before Postgres whose network breaks on demand: deaf, a black hole, gone, slow, torn, cut around COMMIT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["none", "deaf", "refuse", "slow", "torn"]
+Fault = Literal["none", "deaf", "hole", "refuse", "slow", "torn"]
 Cut = Literal["before", "after", "late"]
 SLOW = (0.1, 0.3)  # seconds that a piece of data takes
 TORN = 200_000  # bytes that a connection lives at most
@@ -56,17 +56,37 @@ class Wire:
     def broken(self, fault: Fault) -> Iterator[None]:
         """A fault for as long as the block runs."""
         self._fault = fault
-        if fault == "deaf":
+        if fault in ("deaf", "hole"):
             self._hears.clear()
         if fault in ("refuse", "torn"):
             self._end_all()
         try:
-            yield
+            with self._full() if fault == "hole" else contextlib.nullcontext():
+                yield
         finally:
             self._fault = "none"
             self._hears.set()
-            if fault == "deaf":
+            if fault in ("deaf", "hole"):
                 self._end_all()  # what was sent into the void is not heard later
+
+    @contextlib.contextmanager
+    def _full(self) -> Iterator[None]:
+        """Nobody accepts, and there is no room to wait: the system drops what would connect, without a word."""
+        self._listener.listen(0)
+        waiting = []
+        try:
+            for _ in range(16):
+                waiting.append(socket.socket())
+                waiting[-1].settimeout(0.2)
+                try:
+                    waiting[-1].connect(("127.0.0.1", self.port))
+                except TimeoutError:
+                    break
+            yield
+        finally:
+            self._listener.listen(128)
+            for one in waiting:
+                one.close()
 
     def arm(self, cut: Cut) -> None:
         """Cut at the next COMMIT of any connection."""
@@ -89,6 +109,8 @@ class Wire:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self._fault == "hole":
+                self._hears.wait()
             if self._fault == "refuse":
                 client.close()
                 continue

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +46,18 @@ ACTS: dict[str, Callable[[], object]] = {
 }
 
 
+HEARTS: set[asyncio.Task[None]] = set()
+LAGS = [0.0]  # seconds that the event loop was late, since they were asked for
+
+
+async def heart() -> None:
+    """Beat a hundred times a second."""
+    while True:
+        began = time.monotonic()
+        await asyncio.sleep(0.01)
+        LAGS.append(time.monotonic() - began - 0.01)
+
+
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with this process's id; a path of ACTS acts before it answers."""
     if scope["type"] == "lifespan":
@@ -54,7 +68,12 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
                 return
     if act := ACTS.get(scope["path"]):
         act()
-    body = str(os.getpid()).encode()
+    if scope["path"] == "/lag":
+        HEARTS.add(asyncio.create_task(heart())) if not HEARTS else None
+        body = str(max(LAGS)).encode()
+        LAGS[:] = [0.0]
+    else:
+        body = str(os.getpid()).encode()
     headers = [(b"content-type", b"text/html"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

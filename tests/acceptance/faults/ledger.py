@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import psycopg
 import pytest
@@ -17,6 +17,7 @@ class Account:
     def __init__(self, node: pytest.Item) -> None:
         self._figures = {"rounds": 0, "lost": 0, "doubled": 0}
         node.user_properties.append(("fault", self._figures))
+        self._node = node
 
     def round(self, count: int = 1) -> None:
         """Count times that the fault has struck."""
@@ -27,6 +28,14 @@ class Account:
         self._figures["lost"] += lost
         self._figures["doubled"] += doubled
         assert (lost, doubled) == (0, 0), f"{lost} lost, {doubled} doubled"
+
+    def latency(
+        self, state: str, p50: float, p99: float, ratio: float, lags: Sequence[float], end: float, grown: int
+    ) -> None:
+        """Take a line of the table "latency under outage" in; all in seconds, `grown` in bytes."""
+        late = " / ".join(f"{lag * 1e3:.1f}" for lag in lags)
+        times = (f"{p50 * 1e3:.2f} ms", f"{p99 * 1e3:.2f} ms", f"{ratio:.2f}", f"{late} ms", f"{end:.1f} s")
+        self._node.user_properties.append(("latency", (state, *times, f"{grown / (1 << 20):.1f} MiB")))
 
     def settle(self, dsn: str, answered: Iterable[int], patience: float = 60.0) -> None:
         """Wait until all that was answered is stored; what is not by then is lost."""

@@ -48,11 +48,11 @@ def some(whole: Iterable[str], fast: Iterable[str]) -> list[str]:
 class AnyServer(Server):
     """Like rig.Server, of any kind."""
 
-    def __init__(self, command: list[str], dsn: str, folder: Path) -> None:
+    def __init__(self, command: list[str], dsn: str, folder: Path, app: str = APP) -> None:
         super().__init__(dsn, folder)
         self.folder = folder
         self._environment["RIG_OPTIONS"] = "{}"
-        self._command = [sys.executable, *(part.format(port=self.port) for part in command), APP]
+        self._command = [sys.executable, *(part.format(port=self.port) for part in command), app]
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -73,9 +73,9 @@ class AnyServer(Server):
 
 
 @contextmanager
-def running(command: list[str], dsn: str, folder: Path) -> Iterator[AnyServer]:
+def running(command: list[str], dsn: str, folder: Path, app: str = APP) -> Iterator[AnyServer]:
     """A server for as long as the block runs; nothing of it is left afterwards."""
-    server = AnyServer(command, dsn, folder)
+    server = AnyServer(command, dsn, folder, app)
     server.start()
     try:
         yield server

@@ -7,6 +7,7 @@ from typing import Any
 
 from .registry import CASES, Case
 
+LATENCY = ("Postgres", "p50", "p99", "of healthy", "longest lag bare / healthy / out", "exit", "memory")
 HEAD = ("case", "promise", "rounds", "lost", "doubled", "verdict", "what")
 
 
@@ -22,13 +23,22 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("faults")
     for line in lines(outcomes):
         terminalreporter.write_line(line)
+    reports = {id(report): report for told in outcomes.values() for report in told}.values()
+    if measured := [value for report in reports for name, value in report.user_properties if name == "latency"]:
+        terminalreporter.section("latency under outage")
+        for line in _columns([LATENCY, *measured]):
+            terminalreporter.write_line(line)
 
 
 def lines(outcomes: dict[str, list[Any]]) -> Iterator[str]:
     """The table's lines for the reports of a run, by test."""
     told = [HEAD, *(line for line in (_line(case, outcomes) for case in CASES) if line[5] != "not run" or not outcomes)]
-    widths = [max(len(str(row[column])) for row in told) for column in range(len(HEAD) - 1)]
-    for row in told:
+    yield from _columns(told)
+
+
+def _columns(rows: list[tuple[Any, ...]]) -> Iterator[str]:
+    widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
         cells = [str(cell).ljust(width) for cell, width in zip(row, widths, strict=False)]
         yield "  ".join([*cells, str(row[-1])])
 
