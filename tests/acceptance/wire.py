@@ -1,4 +1,4 @@
-"""A TCP proxy before Postgres whose network breaks on demand: deaf, a black hole, gone, slow, torn, cut around COMMIT."""
+"""A TCP proxy before Postgres whose network breaks on demand: deaf, a hole, gone, slow, torn, cut around COMMIT."""
 
 from __future__ import annotations
 
