@@ -14,10 +14,12 @@ from typing import Any
 
 from . import embedded
 from .clock import Calendar, SystemClock, random_bytes
+from .decide.actor import adopt_level, new_actor, new_network, program_of
+from .decide.admission import charge
+from .decide.behaviour import Site
 from .decide.lease import Leases
 from .decide.policy import Policy
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
-from .decide.verdict import Site, adopt_level, charge, new_actor, new_network, program_of
 from .embedded import EmbeddedPostgres
 from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
 from .identify.client import network_of

@@ -8,9 +8,11 @@ from typing import Any
 from anyio import to_thread
 
 from .clock import uuid7
+from .decide.actor import begin_session, count_session, join
+from .decide.admission import admit, admit_told
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
-from .decide.verdict import accept, admit, admit_told, begin_session, count_session, join, judge
+from .decide.verdict import accept, judge
 from .engine import SAMPLE, Engine
 from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral

@@ -224,7 +224,7 @@ class Actor:
     score: int = 0
     signals: tuple[Finding, ...] = ()
     outdated: bool = False  # Agent.outdated of this visitor
-    program: int = 0  # 0: claims to be a browser; else decide.verdict.CRAWLER or TOOL
+    program: int = 0  # 0: claims to be a browser; else decide.conduct.CRAWLER or TOOL
     claims: Claims = _NO_CLAIMS
     loaded: bool = False  # a page, in an earlier session
     starts: int = 0  # sessions begun

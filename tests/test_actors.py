@@ -15,9 +15,9 @@ import pytest
 
 from asgi_analytics.clock import SystemClock, random_bytes, uuid7
 from asgi_analytics.decide import explain
+from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.explain import detail
 from asgi_analytics.decide.rulings import RulingBook, forgive, is_due, refusal
-from asgi_analytics.decide.verdict import admit
 from asgi_analytics.identify.client import network_of
 from asgi_analytics.identify.fingerprint import Fingerprinter
 from asgi_analytics.model import Decision, Finding, ThrottleLevel

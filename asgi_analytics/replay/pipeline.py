@@ -9,18 +9,11 @@ from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
 
+from ..decide.actor import begin_session, count_session, new_actor, new_network, program_of
+from ..decide.admission import admit
+from ..decide.behaviour import Site
 from ..decide.policy import Policy
-from ..decide.verdict import (
-    Site,
-    accept,
-    admit,
-    begin_session,
-    count_session,
-    judge,
-    new_actor,
-    new_network,
-    program_of,
-)
+from ..decide.verdict import accept, judge
 from ..identify.consistency import tried
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import begin, goes_on, none_yet

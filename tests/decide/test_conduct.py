@@ -6,10 +6,11 @@ import pytest
 
 from asgi_analytics import Signal
 from asgi_analytics.decide import probes
+from asgi_analytics.decide.actor import begin_session, join, new_actor, program_of
 from asgi_analytics.decide.behaviour import Route, Site
 from asgi_analytics.decide.conduct import CRAWLER, TOOL
 from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, meet_failure, pool_of, take_data
-from asgi_analytics.decide.verdict import accept, begin_session, join, judge, new_actor, program_of
+from asgi_analytics.decide.verdict import accept, judge
 from asgi_analytics.model import Actor, Agent, Behaviour, Claims, Decision, ThrottleLevel
 
 from .visits import START, Visit, known_site, policy_of

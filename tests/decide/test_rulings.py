@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.rulings import RulingBook, Rulings, forgive, is_due, name_network, network_key, refusal
-from asgi_analytics.decide.verdict import admit
 from asgi_analytics.identify.client import network_of
 from asgi_analytics.model import ThrottleLevel
 from asgi_analytics.protocols import PARDON_GRACE, Ruling

@@ -9,16 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_analytics.decide import throttle, verdict, window
-from asgi_analytics.decide.verdict import (
-    Site,
-    admit,
-    adopt_level,
-    begin_session,
-    charge,
-    count_session,
-    new_actor,
-)
+from asgi_analytics.decide import actor, throttle, window
+from asgi_analytics.decide.actor import adopt_level, begin_session, count_session, new_actor
+from asgi_analytics.decide.admission import admit, charge
+from asgi_analytics.decide.behaviour import Site
 from asgi_analytics.model import Decision, ThrottleLevel
 
 from .visits import START, Answer, Visit, known_site, policy_of
@@ -387,7 +381,7 @@ def test_shared_facts_outlive_a_session_but_not_half_an_hour_of_silence() -> Non
     crawl(visit, 20)
     count_session(visit.visitor, visit.now + 60)
     assert visit.visitor.behaviour.page_loads == 20
-    count_session(visit.visitor, visit.now + verdict.IDLE + 1)
+    count_session(visit.visitor, visit.now + actor.IDLE + 1)
     assert (visit.visitor.behaviour.page_loads, visit.visitor.score) == (0, 0)
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from asgi_analytics.decide.verdict import Policy, Site, admit, begin_session, judge, new_actor, new_network
+from asgi_analytics.decide.actor import begin_session, new_actor, new_network
+from asgi_analytics.decide.admission import admit
+from asgi_analytics.decide.behaviour import Site
+from asgi_analytics.decide.policy import Policy
+from asgi_analytics.decide.verdict import judge
 from asgi_analytics.model import Actor, Decision
 from asgi_analytics.settings import Settings
 

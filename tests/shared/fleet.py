@@ -6,9 +6,10 @@ import random
 from collections import Counter
 
 from asgi_analytics.clock import random_bytes
+from asgi_analytics.decide.actor import new_actor, new_network
+from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.lease import Leases
 from asgi_analytics.decide.policy import Policy
-from asgi_analytics.decide.verdict import admit, new_actor, new_network
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.model import Actor, Decision
 from asgi_analytics.protocols import SharedQuotas

@@ -1,0 +1,90 @@
+"""Who is judged: made when new, begun anew with each session."""
+
+from __future__ import annotations
+
+from ..model import Actor, Agent, Behaviour, Claims, Throttle, ThrottleLevel, Window
+from . import signals, throttle, window
+from .behaviour import GAP_MEMORY, Site
+from .conduct import CRAWLER, TOOL
+from .policy import Policy
+
+IDLE = 1800.0  # seconds without a page load after which facts that several sessions share begin anew
+NOBODY = (Throttle(), Behaviour(), Window())
+_TOOLS = frozenset(("http-library", "browser-automation", "scanner"))
+
+
+def program_of(agent: Agent) -> int:
+    """Return CRAWLER for a program that says its own name, TOOL for a library or an unknown one, 0 for a browser."""
+    if agent.bot_class is not None:
+        return TOOL if agent.bot_class in _TOOLS else CRAWLER
+    return 0 if agent.browser is not None else TOOL
+
+
+def new_actor(quotas_count: int, outdated: bool = False, program: int = 0) -> Actor:
+    """Return a visitor nobody knows yet; `outdated` is what `Agent.outdated` says, `program` as from program_of."""
+    return Actor([Window() for _ in range(quotas_count)], outdated=outdated, program=program)
+
+
+def new_network(quotas_count: int) -> Actor:
+    """Return a client network: windows only, until somebody in it sends forged headers (`traces.join_pool`)."""
+    return Actor([Window() for _ in range(quotas_count)], *NOBODY)
+
+
+def begin_session(visitor: Actor, now: float) -> None:
+    """Start a session: facts, signals, score and what was spent of them are new; level and cool-down stay."""
+    if visitor.behaviour.requests or visitor.behaviour.page_loads:
+        visitor.loaded = visitor.loaded or visitor.behaviour.page_loads > 0
+        visitor.behaviour = Behaviour()
+    visitor.score = 0
+    visitor.signals = ()
+    throttle.spend(visitor)
+    window.charge(visitor.hour, signals.HOUR, now)
+    _time_start(visitor, now)
+
+
+def _time_start(visitor: Actor, now: float) -> None:
+    """Take in the time from the session before, as behaviour does for pages."""
+    if visitor.starts:
+        weight = 1.0 / min(visitor.starts, GAP_MEMORY)
+        difference = now - visitor.started_at - visitor.start_gap_mean
+        correction = difference * weight
+        visitor.start_gap_mean += correction
+        visitor.start_gap_variance = (1.0 - weight) * (visitor.start_gap_variance + difference * correction)
+    visitor.starts += 1
+    visitor.started_at = now
+
+
+def count_session(visitor: Actor, now: float) -> None:
+    """Count a session of somebody who is judged together with others; the facts go on while anyone loads pages.
+
+    Beginning anew with each session instead would let a program that drops its cookie wipe its own traces.
+    """
+    facts = visitor.behaviour
+    if facts.page_loads and now - facts.last_page_at > IDLE:
+        begin_session(visitor, now)
+    else:
+        window.charge(visitor.hour, signals.HOUR, now)
+        facts.quiet_until = -1
+
+
+def join(visitor: Actor, network: Actor, claims: Claims, site: Site, policy: Policy, now: float) -> None:
+    """Let somebody new with forged headers begin at the level of those who came like that before."""
+    visitor.claims = claims
+    if claims.faults and site.knows_headers():
+        for pool in (network, site.pools.get(claims.agent)):
+            if pool is not None and pool.throttle.level:
+                throttle.cool_down(pool, policy.cooldown, now)
+                adopt_pool(visitor, pool)
+
+
+def adopt_level(visitor: Actor, level: ThrottleLevel, changed_at: float) -> None:
+    """Take over a level from another worker when it was changed later there; `changed_at` in monotonic seconds here."""
+    throttle.adopt(visitor, level, changed_at, ("another worker saw the evidence",))
+
+
+def adopt_pool(visitor: Actor, pool: Actor) -> None:
+    """Put a visitor at the level of a pool that it is in, where that is higher."""
+    state, common = visitor.throttle, pool.throttle
+    if common.level > state.level:
+        state.level, state.changed_at, state.reasons = common.level, common.changed_at, common.reasons
+        throttle.spend(visitor)
