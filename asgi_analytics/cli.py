@@ -179,7 +179,7 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
     yield from doctor.journal_checks(settings.journal_dir)
     try:
         with _database(options.dsn) as dsn:
-            yield from doctor.database_checks(dsn)
+            yield from doctor.database_checks(dsn, SystemClock.time_ns() / 1e9)
     except AnalyticsError as error:
         yield doctor.Check("database", str(error), "give a DSN by --dsn or ASGI_ANALYTICS_DSN")
 

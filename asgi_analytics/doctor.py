@@ -13,15 +13,20 @@ from pathlib import Path
 
 import maxminddb
 
-from .errors import AnalyticsError
+from .errors import AnalyticsError, JournalFormatError
 from .identify.client import ClientAddress, network_of
 from .identify.countries import CountryTable
 from .identify.geoip import GeoLocator
+from .record.segment import read_header
 from .settings import Settings
-from .store.reading import Reader, Server, connect
+from .store.health import PATIENCE, Patient, advice_on, examine
+from .store.reading import Server
 
 OLDEST = 140000  # server_version_num of PostgreSQL 14
 FORWARDING = (b"x-forwarded-for", b"forwarded")
+CLOCKS_APART = 30.0  # seconds
+SAMPLES = ("8.8.8.8", "2001:4860:4860::8888")  # looked up: the metadata may be whole where the data is not
+LEAST_ROOM = 64 << 20  # bytes
 _JOURNAL = re.compile(r"[0-9a-f]{32}")
 
 
@@ -94,6 +99,7 @@ def journal_checks(folder: Path) -> Iterator[Check]:
             return
         yield Check("journal", f"{folder}{'' if nearest == folder else ' (made at the first start)'}")
         found = journals(folder)
+        yield from _folder_checks(nearest, folder)
     except PermissionError as error:
         yield Check("journal", str(error), "choose a folder of your own by journal_dir or ASGI_ANALYTICS_JOURNAL_DIR")
         return
@@ -105,41 +111,91 @@ def journal_checks(folder: Path) -> Iterator[Check]:
         yield Check("journal", f"{len(dead)} left over, {size:,} bytes: delivered by the next start", note=True)
 
 
-def database_checks(dsn: str) -> Iterator[Check]:
-    """Say whether the database answers, is up to date, and lets us write."""
+def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
+    """Say what ails the disk, and what lies in the folder that nobody will deliver."""
+    disk = os.statvfs(nearest)
+    if (room := disk.f_bavail * disk.f_frsize) < LEAST_ROOM or (disk.f_files and not disk.f_favail):
+        text = f"the disk of {nearest} is full: {room:,} bytes, {disk.f_favail:,} files are left"
+        yield Check("journal", text, "free space, or choose another disk by journal_dir: hits are in memory meanwhile")
+    databases = {path.read_text("utf-8") for path in folder.glob("*/database")} if nearest == folder else set()
+    if len(databases) > 1:
+        yield Check("journal", f"shared by apps of {len(databases)} databases: each delivers its own", note=True)
+    aside = sorted(folder.glob("*.unreadable")) if nearest == folder else []
+    if aside:
+        size = sum(path.stat().st_size for path in aside)
+        text = f"{len(aside)} segments of another version are set aside, {size:,} bytes: {aside[0].name}"
+        yield Check("journal", text, "deliver them with the version that wrote them (drop .unreadable), or delete them")
+    old = [path for path in folder.glob("*/*.journal") if not _is_readable(path)] if nearest == folder else []
+    if old:
+        text = f"{len(old)} segments have a format that this version does not know: {old[0].parent.name}/{old[0].name}"
+        yield Check("journal", text, "start the version that wrote them once more: it delivers them")
+
+
+def _is_readable(segment: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError, JournalFormatError), segment.open("rb") as file:
+        head = file.read(65_536)
+        return not head or bool(read_header(head, segment))
+    return not segment.exists()
+
+
+def database_checks(dsn: str, now: float, patience: float = PATIENCE) -> Iterator[Check]:
+    """Say whether the database answers, is up to date, and lets us write; `now` in wall seconds.
+
+    Takes `patience` seconds at most, and as long as connecting may take.
+    """
     try:
-        with connect(dsn) as reader:
-            server = reader.server()
-            yield from _server_checks(server)
-            yield from _schema_checks(reader, server)
+        with examine(dsn, patience) as patient:
+            server = patient.server()
+            yield from _server_checks(server, now)
+            held = patient.holders()
+            for text in held:
+                yield Check("lock", text, "end that transaction (pg_terminate_backend): hits wait for it")
+            if not held:
+                yield from _schema_checks(patient, server)
     except AnalyticsError as error:
-        yield Check("database", str(error), "check the DSN (--dsn, ASGI_ANALYTICS_DSN, DATABASE_URL) and the server")
+        yield Check("database", str(error), advice_on(str(error)))
 
 
-def _server_checks(server: Server) -> Iterator[Check]:
+def _server_checks(server: Server, now: float) -> Iterator[Check]:
     place = f"PostgreSQL {server.version}, database {server.database}, user {server.username}"
     yield Check("database", place, None if server.number >= OLDEST else "use PostgreSQL 14 or later")
-    if server.read_only:
-        yield Check("database", "it is read-only, such as a replica", "name the primary in the DSN")
+    if server.standby:
+        yield Check("database", "it is a standby, and takes no writes", "name the primary in the DSN, or promote it")
+    elif server.read_only:
+        advice = "name the primary in the DSN, or SET default_transaction_read_only = off"
+        yield Check("database", "it is read-only for this user, database or server", advice)
+    if abs(ahead := now - server.now) > CLOCKS_APART:
+        text = f"this machine's is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the server's"
+        yield Check("clock", text, "let NTP set both: rows, sessions and salts go by this machine's")
     if not server.may_stage:
         yield Check("privileges", "no temporary tables", f"GRANT TEMPORARY ON DATABASE to {server.username}")
 
 
-def _schema_checks(reader: Reader, server: Server) -> Iterator[Check]:
+def _schema_checks(reader: Patient, server: Server) -> Iterator[Check]:
     if not server.may_use:
         yield Check("privileges", "no USAGE on schema analytics", f"GRANT USAGE, CREATE ON SCHEMA to {server.username}")
         return
-    if pending := reader.pending():
+    standing = reader.standing()
+    if standing.newer:
+        newer = f"it is of a later version: {', '.join(standing.newer)}"
+        yield Check("schema", newer, "upgrade asgi-analytics here: what this version writes may not fit")
+    if standing.changed:
+        advice = "the files of this version were changed, or another's were applied: install one version everywhere"
+        yield Check("schema", f"applied otherwise: {', '.join(standing.changed)}", advice)
+    if pending := standing.pending:
         needs = "" if server.may_create else " as a user with CREATE on the database, which this one has not"
         yield Check("schema", f"not applied: {', '.join(pending)}", f"run `asgi-analytics migrate`{needs}")
         return
-    yield Check("schema", "up to date")
+    if not standing.newer and not standing.changed:
+        yield Check("schema", "up to date")
     if missing := reader.missing_privileges():
         yield Check(
             "privileges", f"missing: {', '.join(missing)}", f"grant them to {server.username}, or use the owner"
         )
     else:
         yield Check("privileges", "all that a writer needs")
+    if not missing and not server.standby and (ailment := reader.ailment()) is not None:
+        yield Check(ailment.subject, ailment.text, ailment.advice)
     days = [day.isoformat() for day in reader.missing_partitions()]
     if days:
         yield Check("partitions", f"none for {', '.join(days)}: the app, or migrate, makes them", note=True)
@@ -180,6 +236,8 @@ def _geo_file(option: str, path: Path) -> Check:
     try:
         with maxminddb.open_database(path, maxminddb.MODE_FILE) as database:
             about = database.metadata()
+            for address in SAMPLES[: 1 if about.ip_version == 4 else None]:
+                database.get(address)
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
         return Check(option, f"{path}: {error}", "name a MaxMind-format file, or leave the option out")
     return Check(option, f"{path}: {about.database_type}")

@@ -66,11 +66,30 @@ def apply(connection: psycopg.Connection) -> list[str]:
     return applied
 
 
-def pending(connection: psycopg.Connection) -> list[str]:
-    """Return the names that `apply` would apply; writes nothing."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a database compares with the files: what it lacks, what a later version applied, what was changed since."""
+
+    pending: list[str]
+    newer: list[str]
+    changed: list[str]
+
+
+def standing(connection: psycopg.Connection) -> Standing:
+    """Compare a database with the files; writes nothing."""
     table = connection.execute("SELECT to_regclass('analytics.migrations')").fetchone()
     done = {} if table is None or table[0] is None else _read(connection)
-    return [migration.name for migration in migrations() if migration.number not in done]
+    known = {migration.number: migration for migration in migrations()}
+    return Standing(
+        [one.name for one in known.values() if one.number not in done],
+        [f"{number:04}" for number in sorted(done.keys() - known.keys())],
+        [one.name for one in known.values() if done.get(one.number, one.checksum) != one.checksum],
+    )
+
+
+def pending(connection: psycopg.Connection) -> list[str]:
+    """Return the names that `apply` would apply; writes nothing."""
+    return standing(connection).pending
 
 
 def _folder() -> Traversable:

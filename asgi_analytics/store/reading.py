@@ -123,6 +123,8 @@ class Server:
     username: str
     database: str
     read_only: bool
+    standby: bool
+    now: float  # wall seconds
     may_create: bool
     may_stage: bool
     may_use: bool

@@ -56,10 +56,21 @@ SELECT count(*) FROM analytics.hits WHERE time >= %(since)s::timestamptz
 -- name: server
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::integer AS number,
     current_user::text AS username, current_database()::text AS database,
-    pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS read_only,
+    current_setting('transaction_read_only') = 'on' AS read_only, pg_is_in_recovery() AS standby,
+    extract(epoch FROM clock_timestamp())::float8 AS now,
     has_database_privilege(current_database(), 'CREATE') AS may_create,
     has_database_privilege(current_database(), 'TEMPORARY') AS may_stage,
     coalesce(has_schema_privilege(to_regnamespace('analytics'), 'USAGE'), true) AS may_use
+
+-- name: lock_holders
+SELECT format('%%s on %%s, held by process %%s (%%s) for %%s s', locks.mode, locks.relation::regclass, locks.pid,
+    coalesce(nullif(held.application_name, ''), 'no name'), extract(epoch FROM now() - held.xact_start)::integer)
+FROM pg_locks AS locks
+JOIN pg_class AS known ON known.oid = locks.relation AND known.relnamespace = to_regnamespace('analytics')
+LEFT JOIN pg_stat_activity AS held ON held.pid = locks.pid
+WHERE locks.granted AND locks.mode IN ('ExclusiveLock', 'AccessExclusiveLock') AND known.relkind IN ('r', 'p')
+    AND locks.pid <> pg_backend_pid()
+ORDER BY 1 LIMIT 5
 
 -- name: missing_privileges
 -- Tables are looked up by name without touching them: a missing privilege is an answer here, not an error.

@@ -1,0 +1,117 @@
+"""What ails a database, as `doctor` asks it: in bounded time, whatever hangs; what is written is rolled back."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+
+from ..errors import StoreUnavailable
+from . import migrate, queries
+from .reading import Reader, wrapped
+
+PATIENCE = 15.0  # seconds that all questions together may take
+LIMITS = "SET statement_timeout = '5s'; SET lock_timeout = '2s'"
+# What servers say before they speak in SQLSTATEs, which is in their own language: elsewhere the text must do.
+REFUSALS = (
+    (r"password authentication failed", "the password, or the user, is wrong: check the DSN"),
+    (r"no password supplied", "the DSN needs a password"),
+    (r"no pg_hba.conf entry|authentication failed", "pg_hba.conf lets this user not in from here: add a line for it"),
+    (r"is not permitted to log in", "ALTER ROLE … LOGIN"),
+    (r"role .* does not exist", "there is no such user: CREATE ROLE … LOGIN, or check the DSN"),
+    (r"database .* does not exist", "there is no such database: CREATE DATABASE, or check the DSN"),
+    (r"permission denied for database", "GRANT CONNECT ON DATABASE to this user"),
+    (r"too many (connections|clients)|connection slots", "the connection limit is reached: raise it, or close others"),
+    (r"starting up|not yet accepting|recovery mode|shutting down", "the server comes up or goes down: try again"),
+    (r"timeout expired|timed out", "nobody answers there: a firewall, a frozen server, or a wrong host"),
+    (r"Connection refused|No such file", "no server runs there: start it, or check host and port in the DSN"),
+    (r"resolve|[Nn]ame or service not known", "the host name is not known: check the DSN"),
+)
+OTHERWISE = "check the DSN (--dsn, ASGI_ANALYTICS_DSN, DATABASE_URL) and the server"
+STATES = (
+    ("53100", "disk", "the server's disk is full: free space there; hits wait in the journals"),
+    ("53", "resources", "the server is out of resources, see its log"),
+    ("25006", "database", "it is read-only: name the primary in the DSN, or SET default_transaction_read_only = off"),
+    ("55P03", "lock", "somebody holds a lock on our tables"),
+    ("57014", "database", "it took more than 5 seconds: is the server overloaded, or a lock held?"),
+    ("42501", "privileges", "grant what a writer needs, or use the owner"),
+    ("42", "schema", "it was changed: restore tables and columns as `migrate` makes them"),
+    ("22", "schema", "a column or constraint was changed so that rows of ours do not fit: restore it"),
+    ("23", "schema", "a constraint was added that rows of ours do not meet: drop it"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ailment:
+    """What a write of ours came to."""
+
+    subject: str
+    text: str
+    advice: str
+
+
+def advice_on(refusal: str) -> str:
+    """Return what to do about a connection that a server, or the way to it, refused with this text."""
+    return next((advice for pattern, advice in REFUSALS if re.search(pattern, refusal)), OTHERWISE)
+
+
+class Patient(Reader):
+    """A Reader that also tells what would hinder a writer."""
+
+    def standing(self) -> migrate.Standing:
+        """Return how the schema compares with this version's migrations."""
+        with wrapped():
+            return migrate.standing(self._connection)
+
+    def holders(self) -> list[str]:
+        """Return who holds a lock on our tables that keeps all others out, in words."""
+        with wrapped():
+            return [text for (text,) in self._connection.execute(self._queries["lock_holders"], {}).fetchall()]
+
+    def ailment(self) -> Ailment | None:
+        """Write rows as large as ours get, and take them back. None: they fit."""
+        try:
+            with self._connection.transaction(force_rollback=True):
+                self._connection.execute(queries.load("fold")["probe"])
+        except psycopg.Error as error:
+            state, text = error.sqlstate or "", " ".join(str(error).split())
+            subject, advice = next(
+                ((subject, advice) for start, subject, advice in STATES if state.startswith(start)),
+                ("database", "see the server's log"),
+            )
+            return Ailment(subject, f"a row of ours is refused: {text} (SQLSTATE {state or 'none'})", advice)
+        return None
+
+
+@contextlib.contextmanager
+def examine(dsn: str, patience: float = PATIENCE) -> Iterator[Patient]:
+    """Open a connection that is cut after `patience` seconds. Raises StoreUnavailable, StoreMisconfigured."""
+    with wrapped():
+        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics doctor")
+    late = threading.Event()
+    watch = threading.Timer(patience, _cut, (connection, late))
+    watch.daemon = True
+    watch.start()
+    try:
+        with wrapped():
+            connection.execute(LIMITS)
+        yield Patient(connection)
+    except StoreUnavailable as error:
+        if late.is_set():
+            raise StoreUnavailable(f"It was connected, and did not answer within {patience:g} s: timed out") from error
+        raise
+    finally:
+        watch.cancel()
+        connection.close()
+
+
+def _cut(connection: psycopg.Connection, late: threading.Event) -> None:
+    late.set()
+    # A frozen backend heeds no cancel; what waits for it must be freed from this side.
+    with contextlib.suppress(OSError, psycopg.Error), socket.fromfd(connection.fileno(), 0, 0) as wire:
+        wire.shutdown(socket.SHUT_RDWR)

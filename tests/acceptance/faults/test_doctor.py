@@ -1,0 +1,343 @@
+"""`asgi-analytics doctor` names what ails a real Postgres, the way to it, the journal's folder and the geo files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import LiteralString
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from asgi_analytics import cli, doctor
+from asgi_analytics.clock import SystemClock
+from asgi_analytics.embedded import EmbeddedPostgres
+from asgi_analytics.record.journal import FileJournal
+from asgi_analytics.record.recorder import COLUMNS
+from asgi_analytics.settings import Settings
+from asgi_analytics.store import migrate
+from tests.acceptance.faults.house import _make_database, clerks
+from tests.acceptance.faults.ledger import Account
+from tests.acceptance.faults.test_disk import small_disk
+from tests.acceptance.faults.test_postgres import CALM, RAISING
+from tests.conftest import data_folder
+from tests.record.rows import hit_frame
+
+PATIENCE = 3.0
+
+
+@dataclass
+class Ward:
+    """A Postgres of its own, migrated by a user that is no superuser."""
+
+    postgres: EmbeddedPostgres
+    admin: str  # a superuser's address of that user's database
+    data: Path
+
+    @property
+    def dsn(self) -> str:
+        return clerks(self.admin)
+
+    def do(self, *queries: LiteralString) -> None:
+        with psycopg.connect(self.admin, autocommit=True) as connection:
+            for query in queries:
+                connection.execute(query)
+
+
+Ill = Callable[[Ward], AbstractContextManager[str]]  # yields the DSN to ask
+
+
+@pytest.fixture(scope="module")
+def ward(fresh_cluster: Path) -> Iterator[Ward]:
+    with data_folder() as data:
+        subprocess.run(["cp", "-a", f"{fresh_cluster}/.", data], check=True)
+        with EmbeddedPostgres(data) as postgres:
+            ward = Ward(postgres, _make_database(postgres.dsn), data)
+            migrate.migrate(ward.dsn)
+            assert [check for check in checks(ward.dsn) if check.advice] == []
+            yield ward
+
+
+def checks(dsn: str, shift: float = 0.0) -> list[doctor.Check]:
+    return list(doctor.database_checks(dsn, SystemClock.time_ns() / 1e9 + shift, PATIENCE))
+
+
+def told(found: Iterator[doctor.Check]) -> str:
+    return "\n".join(f"{check.mark} {check.text} → {check.advice}" for check in found)
+
+
+def between(begin: LiteralString, end: LiteralString) -> Ill:
+    @contextmanager
+    def ill(ward: Ward) -> Iterator[str]:
+        ward.do(begin)
+        try:
+            yield ward.dsn
+        finally:
+            ward.do(end)
+
+    return ill
+
+
+def instead(part: str, other: str) -> Ill:
+    @contextmanager
+    def ill(ward: Ward) -> Iterator[str]:
+        yield ward.dsn.replace(part, other)
+
+    return ill
+
+
+@contextmanager
+def down(ward: Ward) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    yield f"postgresql://clerk@127.0.0.1:{port}/office"
+
+
+@contextmanager
+def deaf(ward: Ward) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"postgresql://clerk@127.0.0.1:{server.getsockname()[1]}/office?connect_timeout=2"
+
+
+@contextmanager
+def frozen(ward: Ward) -> Iterator[str]:
+    """The backend is stopped while it answers: the first thing that is asked waits for a lock, so that it is met."""
+    stopping, pids = threading.Event(), set[int]()
+
+    def freeze() -> None:
+        with psycopg.connect(ward.admin, autocommit=True) as connection:
+            while not stopping.wait(0.01):
+                query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asgi-analytics doctor'"
+                for (pid,) in connection.execute(query).fetchall():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSTOP)
+                    pids.add(pid)
+
+    thread = threading.Thread(target=freeze)
+    with psycopg.connect(ward.admin) as holder:
+        holder.execute("LOCK TABLE analytics.migrations IN ACCESS EXCLUSIVE MODE")
+        thread.start()
+        try:
+            yield ward.dsn
+        finally:
+            stopping.set()
+            thread.join()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def no_schema(ward: Ward) -> Iterator[str]:
+    yield urlsplit(ward.postgres.dsn)._replace(path="/template1").geturl()
+
+
+@contextmanager
+def locked(ward: Ward) -> Iterator[str]:
+    with psycopg.connect(ward.admin, application_name="report") as holder:
+        holder.execute("LOCK TABLE analytics.sessions IN ACCESS EXCLUSIVE MODE")
+        yield ward.dsn
+        holder.rollback()
+
+
+STATES: dict[str, tuple[Ill, str]] = {
+    "down": (down, r"database: .*refused.* → no server runs there"),
+    "deaf": (deaf, r"database: .*(timeout|timed out).* → nobody answers there"),
+    "frozen": (frozen, r"database: .*did not answer within 3 s.* → nobody answers there"),
+    "wrong-password": (instead("pencil", "pen"), r"database: .* → the password, or the user, is wrong"),
+    "no-user": (instead("clerk:", "nobody:"), r"database: .* → the password, or the user, is wrong"),
+    "no-login": (between("ALTER ROLE clerk NOLOGIN", "ALTER ROLE clerk LOGIN"), r"database: .* → ALTER ROLE . LOGIN"),
+    "no-database": (instead("/office", "/attic"), r"database: .* → there is no such database"),
+    "may-not-connect": (
+        between(
+            "REVOKE CONNECT ON DATABASE office FROM PUBLIC, clerk", "GRANT CONNECT ON DATABASE office TO PUBLIC, clerk"
+        ),
+        r"database: .* → GRANT CONNECT",
+    ),
+    "connection-limit": (
+        between("ALTER ROLE clerk CONNECTION LIMIT 0", "ALTER ROLE clerk CONNECTION LIMIT -1"),
+        r"database: .* → the connection limit is reached",
+    ),
+    "read-only": (
+        between(
+            "ALTER ROLE clerk SET default_transaction_read_only = on",
+            "ALTER ROLE clerk RESET default_transaction_read_only",
+        ),
+        r"database: it is read-only .* → name the primary",
+    ),
+    "no-privilege": (
+        between("REVOKE INSERT ON analytics.hits FROM clerk", "GRANT INSERT ON analytics.hits TO clerk"),
+        r"privileges: missing: INSERT on analytics.hits",
+    ),
+    "no-schema-privilege": (
+        between("REVOKE USAGE ON SCHEMA analytics FROM clerk", "GRANT USAGE ON SCHEMA analytics TO clerk"),
+        r"privileges: no USAGE on schema analytics",
+    ),
+    "schema-missing": (no_schema, r"schema: not applied: 0001_schema.sql"),
+    "schema-older": (
+        between(
+            "CREATE TABLE public.kept AS SELECT * FROM analytics.migrations WHERE number = 6;"
+            "DELETE FROM analytics.migrations WHERE number = 6",
+            "INSERT INTO analytics.migrations SELECT * FROM public.kept; DROP TABLE public.kept",
+        ),
+        r"schema: not applied: 0006_\w+.sql → run `asgi-analytics migrate`",
+    ),
+    "schema-newer": (
+        between(
+            "INSERT INTO analytics.migrations (number, name, checksum) VALUES (9000, '9000_later.sql', 'x')",
+            "DELETE FROM analytics.migrations WHERE number = 9000",
+        ),
+        r"schema: it is of a later version: 9000 → upgrade",
+    ),
+    "schema-applied-otherwise": (
+        between(
+            "UPDATE analytics.migrations SET checksum = '-' || checksum WHERE number = 2",
+            "UPDATE analytics.migrations SET checksum = substr(checksum, 2) WHERE number = 2",
+        ),
+        r"schema: applied otherwise: 0002_",
+    ),
+    "column-renamed": (
+        between(
+            "ALTER TABLE analytics.hits RENAME COLUMN city TO town",
+            "ALTER TABLE analytics.hits RENAME COLUMN town TO city",
+        ),
+        r"schema: .*city.*42703.* → it was changed",
+    ),
+    "values-narrowed": (
+        between(
+            "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3) NOT VALID",
+            "ALTER TABLE analytics.hits DROP CONSTRAINT narrow",
+        ),
+        r"schema: .*narrow.*23514.* → a constraint was added",
+    ),
+    "lock-held": (locked, r"lock: AccessExclusiveLock on analytics.sessions, held by process \d+ \(report\)"),
+    "disk-full-code": (
+        between(RAISING.format(state="53100").replace("%%", "%").replace("% 3 = 0", "> 0"), CALM),
+        r"disk: .*53100.* → the server's disk is full",
+    ),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_doctor_names_what_ails_the_database(
+    ward: Ward,
+    account: Account,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    state: str,
+) -> None:
+    monkeypatch.setattr(doctor.database_checks, "__defaults__", (PATIENCE,))
+    ill, wanted = STATES[state]
+    with ill(ward) as dsn:
+        assert cli.main(["doctor", "--dsn", dsn, "--journal-dir", str(tmp_path)]) == 1
+    output = capsys.readouterr().out
+    assert re.search(f"^WRONG {wanted}", output, re.MULTILINE), output
+    assert "pencil" not in output
+    account.round()
+
+
+@contextmanager
+def full_disk(ward: Ward) -> Iterator[None]:
+    """Rows of ours go to a disk of a few megabytes that something else has filled."""
+    with small_disk("6m") as disk, psycopg.connect(ward.admin, autocommit=True) as connection:
+        owner = next(ward.data.rglob("postmaster.pid")).stat()
+        space = disk / "space"
+        space.mkdir()
+        for folder in (disk, space):
+            os.chown(folder, owner.st_uid, owner.st_gid)
+        tables = (
+            "SELECT format('ALTER TABLE %%s SET TABLESPACE %%I', oid::regclass, %s::text) FROM pg_class"
+            " WHERE relkind = 'r' AND relnamespace = 'analytics'::regnamespace AND relname LIKE 'hits%%'"
+        )
+        connection.execute(f"CREATE TABLESPACE small LOCATION '{space}'".encode())
+        try:
+            for (move,) in connection.execute(tables, ("small",)).fetchall():
+                connection.execute(move)
+            with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+                while filler.write(b"x" * 4096):
+                    pass
+            yield
+        finally:
+            (disk / "filler").unlink()
+            for (move,) in connection.execute(tables, ("pg_default",)).fetchall():
+                connection.execute(move)
+            connection.execute("DROP TABLESPACE small")
+
+
+def test_doctor_names_a_full_disk_of_the_server(ward: Ward, account: Account) -> None:
+    with full_disk(ward):
+        assert "SQLSTATE 53100) → the server's disk is full" in told(iter(checks(ward.dsn)))
+    account.round()
+
+
+def test_doctor_names_a_standby(fresh_cluster: Path, account: Account) -> None:
+    """A cluster that waits for a primary; nobody has migrated it."""
+    with data_folder() as data:
+        subprocess.run(["cp", "-a", f"{fresh_cluster}/.", data], check=True)
+        version = next(path for path in data.rglob("PG_VERSION") if (path.parent / "global").is_dir())
+        sign = version.parent / "standby.signal"
+        sign.touch()
+        os.chown(sign, version.stat().st_uid, version.stat().st_gid)
+        with EmbeddedPostgres(data) as standby:
+            found = told(iter(checks(standby.dsn)))
+    assert "WRONG it is a standby, and takes no writes → name the primary" in found
+    account.round()
+
+
+@pytest.mark.parametrize(("shift", "words"), [(3600.0, r"3,\d+ s ahead of"), (-86_400.0, r"86,\d+ s behind")])
+def test_doctor_names_a_clock_far_off_the_servers(ward: Ward, account: Account, shift: float, words: str) -> None:
+    assert re.search(f"WRONG this machine's is {words} the server's → let NTP", told(iter(checks(ward.dsn, shift))))
+    account.round()
+
+
+def test_doctor_names_a_journal_folder_that_is_missing_read_only_or_full(tmp_path: Path, account: Account) -> None:
+    assert "(made at the first start)" in told(doctor.journal_checks(tmp_path / "none"))
+    with small_disk("1m") as disk:
+        assert f"WRONG the disk of {disk} is full" in told(doctor.journal_checks(disk))
+    with small_disk("1m", ",ro") as disk:
+        assert "is not writable → make it writable" in told(doctor.journal_checks(disk / "j"))
+    account.round(3)
+
+
+def test_doctor_names_segments_of_another_version_and_a_folder_that_apps_share(
+    tmp_path: Path, account: Account
+) -> None:
+    for name, database in ((b"a" * 16, "one"), (b"b" * 16, "other")):
+        dead = FileJournal(tmp_path, name, COLUMNS, 64 << 20, database)
+        dead.append(hit_frame("/e/1"))
+        dead.abandon()
+    assert "WRONG" not in told(doctor.journal_checks(tmp_path))
+    segment = next((tmp_path / (b"a" * 16).hex()).glob("*.journal"))
+    segment.write_bytes(b"ASGIAJ\x00\n" + segment.read_bytes()[8:])
+    (tmp_path / f"{(b'c' * 16).hex()}-00000001.journal.unreadable").write_bytes(b"of another version")
+    found = told(doctor.journal_checks(tmp_path))
+    assert "WRONG 1 segments have a format that this version does not know" in found
+    assert "WRONG 1 segments of another version are set aside, 18 bytes" in found
+    assert "note shared by apps of 2 databases" in found
+    account.round()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "missing"])
+def test_doctor_names_damaged_geo_files(tmp_path: Path, account: Account, damage: str) -> None:
+    from tests.identify.test_geoip import CITIES, write
+
+    path = write(tmp_path / "city.mmdb", CITIES)
+    settings = Settings.build(geoip_city=str(path))
+    assert "WRONG" not in told(doctor.geo_checks(settings))
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"<html>not found</html>"}.get(damage, b""))
+    if damage == "missing":
+        path.unlink()
+    assert "→ name a MaxMind-format file" in told(doctor.geo_checks(settings))
+    account.round()
