@@ -16,9 +16,7 @@ def main() -> int:
     """Return pytest's exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.acceptance.faults", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="only these, such as F09 F26")
-    parser.add_argument(
-        "--rounds", type=int, default=20, help="kills in a row; other faults strike 20 times at most (20)"
-    )
+    parser.add_argument("--rounds", type=int, default=20, help="kills in a row; other faults: 20 at most (20)")
     parser.add_argument("--parity", type=int, default=1_000_000, help="requests of the parity test (1,000,000)")
     parser.add_argument("--workers", type=int, default=2, help="test processes (2)")
     options = parser.parse_args()
