@@ -71,7 +71,7 @@ class Patient(Reader):
     def holders(self) -> list[str]:
         """Return who holds a lock on our tables that keeps all others out, in words."""
         with wrapped():
-            return [text for (text,) in self._connection.execute(self._queries["lock_holders"]).fetchall()]
+            return [text for (text,) in self._connection.execute(self._queries["lock_holders"], {}).fetchall()]
 
     def ailment(self) -> Ailment | None:
         """Write rows as large as ours get, and take them back. None: they fit."""
@@ -93,7 +93,8 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[Patient]:
     """Open a connection that is cut after `patience` seconds. Raises StoreUnavailable, StoreMisconfigured."""
     with wrapped():
         connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics doctor")
-    watch = threading.Timer(patience, _cut, (connection,))
+    late = threading.Event()
+    watch = threading.Timer(patience, _cut, (connection, late))
     watch.daemon = True
     watch.start()
     try:
@@ -101,7 +102,7 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[Patient]:
             connection.execute(LIMITS)
         yield Patient(connection)
     except StoreUnavailable as error:
-        if watch.finished.is_set():
+        if late.is_set():
             raise StoreUnavailable(f"It was connected, and did not answer within {patience:g} s: timed out") from error
         raise
     finally:
@@ -109,7 +110,8 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[Patient]:
         connection.close()
 
 
-def _cut(connection: psycopg.Connection) -> None:
+def _cut(connection: psycopg.Connection, late: threading.Event) -> None:
+    late.set()
     # A frozen backend heeds no cancel; what waits for it must be freed from this side.
     with contextlib.suppress(OSError, psycopg.Error), socket.fromfd(connection.fileno(), 0, 0) as wire:
         wire.shutdown(socket.SHUT_RDWR)
