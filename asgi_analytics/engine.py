@@ -15,6 +15,7 @@ from . import embedded
 from .clock import SystemClock, random_bytes
 from .decide.lease import Leases
 from .decide.policy import Policy
+from .decide.probes import kind_of
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
 from .decide.verdict import Site, adopt_level, charge, new_actor, new_network, program_of
 from .embedded import EmbeddedPostgres
@@ -305,7 +306,7 @@ class Engine:
         return await self.strict.take([(key, limits) for key, limits in asked if limits])
 
     def _new_recorder(self) -> Recorder:
-        return Recorder(self.settings, self.counters, clean_path, self._database)
+        return Recorder(self.settings, self.counters, clean_path, self._database, kind_of)
 
     def _open_store(self) -> PostgresStore:
         self._store = PostgresStore(
