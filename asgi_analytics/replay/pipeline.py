@@ -159,13 +159,16 @@ class Pipeline:
         `claims`: where they are known, and with them `attempt`, which credentials were refused. Where they are not, a
         refused POST counts as one try, and nobody forges headers.
         """
-        before, network = decision.previous_level, visitor.network
-        if claims is None:
-            claims, attempt = visitor.actor.claims, None if page else tried(method, {}, status)
-        judge(
-            visitor.actor, status, page, path, inner, self.site, self.policy, decision, now,
-            method=method, attempt=attempt, claims=claims, network=network,
-        )  # fmt: skip
+        before, actor, network = decision.previous_level, visitor.actor, visitor.network
+        if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
+            judge(actor, status, True, path, inner, self.site, self.policy, decision, now)
+        else:
+            if claims is None:
+                claims, attempt = actor.claims, None if page else tried(method, {}, status)
+            judge(
+                actor, status, page, path, inner, self.site, self.policy, decision, now,
+                method=method, attempt=attempt, claims=claims, network=network,
+            )  # fmt: skip
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 
