@@ -19,6 +19,7 @@ from .decide.admission import charge
 from .decide.behaviour import Site
 from .decide.lease import Leases
 from .decide.policy import Policy
+from .decide.probes import kind_of
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
 from .embedded import EmbeddedPostgres
 from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
@@ -316,7 +317,7 @@ class Engine:
         return await self.strict.take([(key, limits) for key, limits in asked if limits])
 
     def _new_recorder(self) -> Recorder:
-        return Recorder(self.settings, self.counters, clean_path, self._database)
+        return Recorder(self.settings, self.counters, clean_path, self._database, kind_of)
 
     def _open_store(self) -> PostgresStore:
         self._store = PostgresStore(

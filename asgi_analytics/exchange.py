@@ -17,6 +17,7 @@ from .engine import SAMPLE, Engine
 from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_data, is_inner, is_page, is_shared, route_template
+from .inputs import DATA, FORGIVEN
 from .model import Analytics, Claims, Decision, Hit, Referral
 from .protocols import ClaimStatus, Ruling, Told
 from .respond import CLOSED_STATUS, OURS, with_fields
@@ -116,7 +117,10 @@ class Exchange(Hit):
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
             exempt = engine.check_claim(visitor, scope, self._headers, self.time_ns)
         if rulings is not None:
+            facts = visitor.actor.behaviour
             ruling = engine.ruled(visitor, rulings, scope, self._headers, now, self.time_ns)
+            if visitor.actor.behaviour is not facts:
+                self.inputs |= FORGIVEN
             if ruling is not None and ruling.kind == "ban":
                 return self._banned(ruling)
             exempt = exempt or ruling is not None
@@ -142,7 +146,10 @@ class Exchange(Hit):
     def _claims(self, scope: Scope) -> Claims:
         identity, found = self.visitor.identity, self.visitor.verification
         is_false = found is not None and found.status == ClaimStatus.FALSE
-        return read_claims(scope, self._headers, identity.agent, identity.place, identity.network, is_false)
+        claims = read_claims(scope, self._headers, identity.agent, identity.place, identity.network, is_false)
+        if identity.tracked:
+            self.claims = claims
+        return claims
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on; the row is in the journal before the last one is."""
@@ -234,12 +241,15 @@ class Exchange(Hit):
                 )  # fmt: skip
         elif type(status) is int and status >= 400:
             self.from_inside = inner = is_inner(headers)
+            self.attempt = attempt = tried(self.method, headers, status)
             judge(
                 actor, status, False, self.path, inner, site, policy, decision, now,
-                method=self.method, attempt=tried(self.method, headers, status), claims=self._claims(self.scope),
+                method=self.method, attempt=attempt, claims=self._claims(self.scope),
                 network=visitor.network,
             )  # fmt: skip
-        elif is_data(names) or (self.method == "POST" and site.routes):
+        elif (data := is_data(names)) or (self.method == "POST" and site.routes):
+            if data:
+                self.inputs |= DATA
             accept(actor, self.method != "POST", self.path, site, policy, decision, now)
         elif not decision.refused:
             actor.behaviour.requests += 1

@@ -324,6 +324,9 @@ class Hit:
     close_code: int | None = None
     detail: dict[str, Any] | None = None  # of the decision, see decide.explain
     counted: bytes | None = None  # of a refusal past the rate: the row of record.refusals that it is instead of a hit
+    inputs = 0  # what verdicts read beside the columns above: DATA and FORGIVEN of inputs.py
+    claims: Claims | None = None  # as they were read; None: they were not, or the visitor asked not to be told apart
+    attempt: int | None = None  # see identify.consistency.tried
 
     def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:
         self.visitor = visitor

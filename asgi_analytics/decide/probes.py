@@ -31,6 +31,11 @@ def probe_weight(path: str) -> int:
     return 1 if _DOORS.match(cut) else 0
 
 
+def kind_of(path: str) -> int:
+    """Return the weight of a path, plus 4 for one that no browser sends."""
+    return probe_weight(path) + 4 * is_odd("GET", path)
+
+
 def is_odd(method: str, path: str) -> bool:
     """Tell whether a method or a path is one that no browser sends (RFC 9110, 9.3.8; RFC 3986, 5.2.4)."""
     if method not in _METHODS:

@@ -16,8 +16,9 @@ EPOCH_US = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 
 HIT_COLUMNS = (
     *("id", "time", "page_view", "duration_us", "bytes_sent", "score", "level"),
-    *("status", "first_byte_us", "clock", "from_inside", "exempt", "close_code", "level_before", "decision_id"),
-    *("outcome", "method", "path", "route", "query"),
+    *("status", "first_byte_us", "clock", "inputs", "from_inside", "exempt", "numbers"),
+    *("close_code", "level_before", "decision_id"),
+    *("outcome", "method", "path", "path_inputs", "route", "query"),
     *("channel", "source", "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "click_id"),
     "session_id",
     *("fingerprint", "network", "site", "address", "country", "region", "city", "asn", "organisation"),
@@ -35,7 +36,7 @@ _LENGTH = struct.Struct("!i")
 _SMALL = struct.Struct("!ih")
 _INTEGER = struct.Struct("!ii")
 _BIG = struct.Struct("!iq")
-_HIT_HEAD = struct.Struct("!h iQQ iq i? iq iq ih ih ih iq id".replace(" ", ""))
+_HIT_HEAD = struct.Struct("!h iQQ iq i? iq iq ih ih ih iq id ih".replace(" ", ""))
 _DECISION_HEAD = struct.Struct("!h i16s iq i? i? ih ih ii".replace(" ", ""))
 
 
@@ -131,15 +132,16 @@ def referral(value: Referral) -> bytes:
     )
 
 
+# `from_inside` and `exempt`
 FROM_INSIDE = {value: (NULL if value is None else boolean(value)) + NULL for value in (None, True, False)}
-EXEMPT = {value: head[:-4] + boolean(True) for value, head in FROM_INSIDE.items()}  # `from_inside` and `exempt`
+EXEMPT = {value: head[:-4] + boolean(True) for value, head in FROM_INSIDE.items()}
 NO_REFERRAL = referral(Referral())
 _COLUMNS = len(HIT_COLUMNS)
 _DECISION_COLUMNS = len(DECISION_COLUMNS)
 
 
 def hit_head(hit: Hit, decision: Decision, high: int, low: int) -> bytes:
-    """Encode the columns `id` to `clock`; `high` and `low` are the halves of the id, a uuid.
+    """Encode the columns `id` to `inputs`; `high` and `low` are the halves of the id, a uuid.
 
     A status outside 100 to 599 is NULL.
     """
@@ -149,13 +151,14 @@ def hit_head(hit: Hit, decision: Decision, high: int, low: int) -> bytes:
             return _HIT_HEAD.pack(
                 _COLUMNS, 16, high, low, 8, time_us - EPOCH_US, 1, hit.page_view, 8, hit.duration_us, 8, hit.bytes_sent,
                 2, decision.score, 2, decision.level, 2, status, 8, hit.first_byte_us, 8, hit.clock,
+                2, hit.inputs,
             )  # fmt: skip
     except (struct.error, TypeError):  # out of range or no number: rare enough to pay for only then
         pass
     valid = status if isinstance(status, int) and 100 <= status <= 599 else None
     start = struct.pack("!hiQQ", _COLUMNS, 16, high, low) + big(_timestamp(time_us)) + boolean(hit.page_view)
     start += big(hit.duration_us) + big(hit.bytes_sent) + small(decision.score) + small(decision.level) + small(valid)
-    return start + big(hit.first_byte_us) + struct.pack("!id", 8, hit.clock)
+    return start + big(hit.first_byte_us) + struct.pack("!idih", 8, hit.clock, 2, hit.inputs)
 
 
 def _timestamp(time_us: int) -> int:

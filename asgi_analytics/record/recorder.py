@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
-from ..model import Hit, Visitor
+from ..inputs import TRIED, Mask, bits_of
+from ..model import Claims, Hit, Visitor
 from ..policy import version
 from ..protocols import DECISION, HIT, REFUSED, ClaimStatus
 from ..settings import Settings
@@ -25,6 +26,7 @@ log = logging.getLogger("asgi_analytics")
 COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUSED: refusals.COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}
 MEMORY_LIMIT = 32 << 20  # bytes kept where no journal can be written
+MOST_JUDGED = 256  # characters of a path that verdicts tell paths apart by
 _MOST_CACHED = 4096
 
 
@@ -45,7 +47,12 @@ class Recorder:
     """Encodes hits and decisions and appends them. One per process; after a fork the child opens its own journal."""
 
     def __init__(
-        self, settings: Settings, counters: Counters, clean_path: Callable[[str], str] = str, database: str = ""
+        self,
+        settings: Settings,
+        counters: Counters,
+        clean_path: Callable[[str], str] = str,
+        database: str = "",
+        kind_of: Callable[[str], int] = lambda path: 0,
     ) -> None:
         self._settings = settings
         self._policy_version = version(settings)
@@ -56,6 +63,8 @@ class Recorder:
         self.memory = MemoryJournal(random_bytes(16), COLUMNS, MEMORY_LIMIT)
         self.journal: FileJournal | None = None
         self._clean_path = clean_path
+        self._kind_of = kind_of  # of a path, what verdicts would not see in the stored one
+        self._mask = Mask(random_bytes(32))
         self._drops_quiet = settings.privacy.signals == "drop"
         self._refusals = refusals.Refusals(settings.site)
         self._texts: dict[str, bytes] = {}
@@ -96,27 +105,41 @@ class Recorder:
         if hit.counted is not None:
             return self._append(frame(REFUSED, hit.counted))
         high, low = uuid7_halves(hit.time_ns)
+        numbers = NULL if hit.claims is None else self._numbers(hit, hit.claims)
         head = encoding.hit_head(hit, decision, high, low)
         inside = (EXEMPT if decision.exempt else FROM_INSIDE)[hit.from_inside]
         if decision.id is None and hit.query is None and hit.referral is None:
             key = (hit.path, hit.route, hit.method, hit.outcome, hit.close_code)
             middle = self._plain.get(key) or self._remembered(key, hit)
-            self._append(seal(b"".join((HIT, head, inside, middle, segment))))
+            self._append(seal(b"".join((HIT, head, inside, numbers, middle, segment))))
             return None
-        data = seal(b"".join((HIT, head, inside, self._middle(hit), segment)))
+        data = seal(b"".join((HIT, head, inside, numbers, self._middle(hit), segment)))
         if decision.id is not None:
             data += self._decision(hit, struct.pack("!QQ", high, low))
         self._append(data)
 
+    def _numbers(self, hit: Hit, claims: Claims) -> bytes:
+        """Encode the column `numbers`, and set the bits of what was read."""
+        hit.inputs |= bits_of(claims) if hit.attempt is None else bits_of(claims) | TRIED
+        return encoding.big(self._mask.numbers(claims, hit.attempt))
+
+    def _path_inputs(self, path: str, stored: bytes) -> bytes:
+        """Encode the column `path_inputs`: NULL where the stored path is the one that was asked for."""
+        if stored[4:] == path.encode("utf-8", "surrogatepass"):
+            return NULL
+        return encoding.big(self._kind_of(path) << 32 | self._mask.path(path[:MOST_JUDGED]))
+
     def _middle(self, hit: Hit) -> bytes:
         """Encode the columns `close_code` to `click_id`."""
         decision, route, query = hit.decision, hit.route, hit.query
+        path = encoding.text(self._clean_path(hit.path), 1024)
         return b"".join(
             (
                 encoding.decided(hit.close_code, decision.previous_level, decision.id),
                 OUTCOMES[hit.outcome],
                 self._texts.get(hit.method) or self._text(hit.method, 16),
-                encoding.text(self._clean_path(hit.path), 1024),
+                path,
+                self._path_inputs(hit.path, path),
                 NULL if route is None else self._texts.get(route) or self._text(route, 256),
                 NULL if query is None else encoding.text(query, 1024),
                 NO_REFERRAL if hit.referral is None else encoding.referral(hit.referral),

@@ -1,15 +1,18 @@
 """Recorded hits through a policy once more: what it would have decided on each.
 
 Exact, so that the policy that was in force finds what it found: one worker from its start on, with its clock recorded
-(hits.clock: windows of quotas begin by it) and what it knew of each answer (hits.from_inside, hits.outdated). A visit
-that went on under another fingerprint, at midnight or when a worker learnt the shared salt, is known by its session.
+(hits.clock: windows of quotas begin by it) and what it knew of each request and answer (hits.from_inside, outdated,
+inputs: see asgi_analytics.inputs). A visit that went on under another fingerprint, at midnight or when a worker learnt
+the shared salt, is known by its session. Allowances, bans and pardons are taken as they were.
 
 Not exact, and therefore told beside the result:
-- several workers: each has windows of its own and learns of the others within a transfer; here all of them are one.
+- several workers: each has windows and signals of its own and learns of the others within a transfer; here all are one.
 - what a worker forgot when it was restarted, and whom it forgot for lack of room, goes on here.
-- visitors who asked not to be told apart keep the verdict they have; what they taught of the site's size is missing.
+- visitors who asked not to be told apart keep the verdict they have; what they taught of the site is missing.
+- with session_cookie, who has yet to return the cookie is judged with those that look alike; here each by itself.
 - a request that was refused by us then and would not be now: what the app would have answered is guessed by the path.
-- paths are stored without parameters and long tokens; pages that differ in nothing else are one page here.
+- paths are stored without parameters and long tokens; how pages that differ in nothing else sort is not known.
+- rows from before `inputs` were recorded: nobody forges headers, and data that programs asked for is not seen.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
-from ..model import Agent, Decision, Visitor
+from ..inputs import DATA, FORGIVEN, attempt_of, claims_of
+from ..model import Agent, Claims, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
+from .hidden import stand_in
 from .page import delivers_page, read_target
 from .pipeline import Pipeline
 
@@ -50,6 +55,7 @@ class Waiting(NamedTuple):
     hit: RecordedHit
     visitor: Visitor
     decision: Decision
+    claims: Claims | None
 
 
 class History:
@@ -68,34 +74,44 @@ class History:
         for hit in hits:
             now = self._clock(hit)
             yield from self._answer(now)
-            if hit.fingerprint is None or hit.network is None or hit.banned:
-                yield Verdict(hit, False, hit.refused, hit.score, hit.level)
+            if hit.fingerprint is None or hit.network is None:
+                yield _kept(hit)
                 continue
-            visitor = self._visitor(hit, hit.fingerprint.bytes, hit.network.bytes, now)
+            claims = claims_of(hit.inputs, hit.numbers, hit.network.bytes)
+            visitor = self._visitor(hit, hit.fingerprint.bytes, hit.network.bytes, claims, now)
+            if hit.banned:  # which no policy changes; the session went on all the same
+                yield _kept(hit)
+                continue
             decision = self._pipeline.admit(visitor, now)
             decision.exempt = hit.exempt
             if decision.refused or hit.first_byte_us is None or hit.method == "WEBSOCKET":
                 yield _verdict(hit, decision)  # no answer of the app to learn from
             else:
                 answered_at = now + hit.first_byte_us / 1e6
-                heapq.heappush(self._waiting, Waiting(answered_at, next(self._numbers), hit, visitor, decision))
+                heapq.heappush(self._waiting, Waiting(answered_at, next(self._numbers), hit, visitor, decision, claims))
         yield from self._answer(float("inf"))
 
     def _answer(self, until: float) -> Iterator[Verdict]:
         """Take in the answers that began up to a moment: a request is judged by what was known when it came."""
         while self._waiting and self._waiting[0].answered_at <= until:
-            at, _, hit, visitor, decision = heapq.heappop(self._waiting)
-            status, page = hit.status or 0, hit.page_view
+            at, _, hit, visitor, decision, claims = heapq.heappop(self._waiting)
+            pipeline, inputs, status, page = self._pipeline, hit.inputs or 0, hit.status or 0, hit.page_view
+            path = hit.path if hit.path_inputs is None else stand_in(hit.path, hit.path_inputs)
             if hit.outcome == "refused":  # by us, then: the app was not asked
                 page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
                 status = 200
             if page or status >= 400:
-                self._pipeline.answer(visitor, decision, status, page, hit.path, hit.from_inside, at, hit.method)
+                attempt = attempt_of(inputs, hit.numbers)
+                pipeline.answer(visitor, decision, status, page, path, hit.from_inside, at, hit.method, claims, attempt)
+            elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
+                pipeline.take_data(visitor, decision, path, at, hit.method != "POST")
             else:
-                self._pipeline.pass_by(visitor, decision)
+                pipeline.pass_by(visitor, decision)
             yield _verdict(hit, decision)
 
-    def _visitor(self, hit: RecordedHit, fingerprint: bytes, network: bytes, now: float) -> Visitor:
+    def _visitor(
+        self, hit: RecordedHit, fingerprint: bytes, network: bytes, claims: Claims | None, now: float
+    ) -> Visitor:
         if hit.session_id is not None:
             before = self._sessions.get(hit.session_id)
             if before != fingerprint:
@@ -105,7 +121,11 @@ class History:
                     for old in list(self._sessions)[: MOST_SESSIONS // 2]:
                         del self._sessions[old]
                 self._sessions[hit.session_id] = fingerprint
-        return self._pipeline.recall(fingerprint, network, _agent(hit), now)
+        visitor = self._pipeline.recall(fingerprint, network, _agent(hit), now, claims)
+        self._pipeline.verified(visitor, hit.claim)
+        if (hit.inputs or 0) & FORGIVEN:
+            self._pipeline.forgive(visitor, now)
+        return visitor
 
     def _clock(self, hit: RecordedHit) -> float:
         """Return the worker's clock at a hit; of workers with another clock, and of rows without, as it was here."""
@@ -116,6 +136,10 @@ class History:
         now = hit.clock if same and hit.clock is not None else hit.seconds - self._offset
         self._now = max(self._now, now)
         return self._now
+
+
+def _kept(hit: RecordedHit) -> Verdict:
+    return Verdict(hit, False, hit.refused, hit.score, hit.level)
 
 
 def _agent(hit: RecordedHit) -> Agent:

@@ -9,17 +9,18 @@ from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
 
-from ..decide.actor import begin_session, count_session, new_actor, new_network, program_of
+from ..decide.actor import begin_session, count_session, join, new_actor, new_network, program_of
 from ..decide.admission import admit
 from ..decide.behaviour import Site
 from ..decide.policy import Policy
+from ..decide.rulings import forgive
 from ..decide.verdict import accept, judge
 from ..identify.consistency import tried
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import begin, goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
 from ..identify.visitor import Identifier
-from ..model import Agent, Decision, Identity, Place, Visitor
+from ..model import Agent, Claims, Decision, Identity, Place, Visitor
 from ..settings import Settings
 from ..state import State
 
@@ -78,7 +79,9 @@ class Pipeline:
         known.session.last_seen_at = now
         return known
 
-    def recall(self, fingerprint: bytes, network: bytes, agent: Agent, now: float) -> Visitor:
+    def recall(
+        self, fingerprint: bytes, network: bytes, agent: Agent, now: float, claims: Claims | None = None
+    ) -> Visitor:
         """Return the visitor behind a recorded hit, its session brought up to date at `now`."""
         network = self._same_networks.get(network, network)
         visitor = self.state.get(fingerprint)
@@ -97,7 +100,20 @@ class Pipeline:
         else:
             visitor.session = begin(fingerprint, now, now, self._timeout, session.ordinal + 1)
             self._begin(visitor, now)
+            if claims is not None and agent.bot_class is None:
+                join(visitor.actor, visitor.network, claims, self.site, self.policy, now)
         return visitor
+
+    def verified(self, visitor: Visitor, claim: str | None) -> None:
+        """Take in what was found of a crawler's claim: when that changes, the next page load is judged in full."""
+        if visitor.verification != claim:
+            visitor.verification = claim
+            visitor.actor.behaviour.quiet_until = -1
+
+    def forgive(self, visitor: Visitor, now: float) -> None:
+        """Reset what an operator pardoned."""
+        forgive(visitor.actor, now)
+        self.state.level_changed(visitor)
 
     def rename(self, older: bytes, fingerprint: bytes, network: bytes) -> None:
         """Let a visitor go on under a new fingerprint, as one does at midnight."""
@@ -127,24 +143,31 @@ class Pipeline:
         inner: bool,
         now: float,
         method: str = "GET",
+        claims: Claims | None = None,
+        attempt: int | None = None,
     ) -> None:
         """Take in a page or an error that an admitted request was answered; `inner`: asked for from this site.
 
-        What was sent in headers is not known: a refused POST counts as one try, and nobody forges headers.
+        `claims`: where they are known, and with them `attempt`, which credentials were refused. Where they are not, a
+        refused POST counts as one try, and nobody forges headers.
         """
-        before = decision.previous_level
-        attempt = None if page else tried(method, {}, status)
-        judge(
-            visitor.actor, status, page, path, inner, self.site, self.policy, decision, now,
-            method=method, attempt=attempt,
-        )  # fmt: skip
+        before, actor, network = decision.previous_level, visitor.actor, visitor.network
+        if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
+            judge(actor, status, True, path, inner, self.site, self.policy, decision, now)
+        else:
+            if claims is None:
+                claims, attempt = actor.claims, None if page else tried(method, {}, status)
+            judge(
+                actor, status, page, path, inner, self.site, self.policy, decision, now,
+                method=method, attempt=attempt, claims=claims, network=network,
+            )  # fmt: skip
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 
-    def take_data(self, visitor: Visitor, decision: Decision, path: str, now: float) -> None:
-        """Take in an answer with data, such as JSON."""
+    def take_data(self, visitor: Visitor, decision: Decision, path: str, now: float, data: bool = True) -> None:
+        """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
         before = decision.previous_level
-        accept(visitor.actor, True, path, self.site, self.policy, decision, now)
+        accept(visitor.actor, data, path, self.site, self.policy, decision, now)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 

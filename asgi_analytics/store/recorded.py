@@ -12,6 +12,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from ..protocols import ClaimStatus
 from . import queries
 from .reading import wrapped
 
@@ -49,7 +50,15 @@ class RecordedHit(NamedTuple):  # made for every row of a period
     policy: str | None
     exempt: bool  # behaviour was not judged
     banned: bool  # refused by a ruling: no policy changes that
-    verified: bool  # the crawler's claim was checked and holds
+    claim: str | None  # what was found of a crawler's claim (protocols.ClaimStatus); None: nothing is claimed
+    inputs: int | None = None  # see asgi_analytics.inputs; None in rows from before they were recorded
+    numbers: int | None = None
+    path_inputs: int | None = None  # None: the path is the one that was asked for
+
+    @property
+    def verified(self) -> bool:
+        """Whether the crawler's claim was checked and holds."""
+        return self.claim == ClaimStatus.VERIFIED
 
 
 class Judged(NamedTuple):

@@ -64,6 +64,9 @@ def hit(
     status: Any = 200,
     first_byte_us: int | None = 500,
     clock: float = 1000.0,
+    inputs: int = 0,
+    numbers: int | None = None,
+    path_inputs: int | None = None,
     from_inside: bool | None = None,
     exempt: bool = False,
     outcome: str = "complete",
@@ -80,16 +83,18 @@ def hit(
     high, low = struct.unpack("!QQ", hit_id or uuid7(time_us * 1000))
     done = finished(
         who, score, level, time_us * 1000, page_view=page_view, duration_us=duration_us, bytes_sent=bytes_sent,
-        status=status, first_byte_us=first_byte_us, clock=clock,
+        status=status, first_byte_us=first_byte_us, clock=clock, inputs=inputs,
     )  # fmt: skip
     return b"".join(
         (
             encoding.hit_head(done, done.decision, high, low),
             (encoding.EXEMPT if exempt else encoding.FROM_INSIDE)[from_inside],
+            encoding.big(numbers),
             encoding.decided(close_code, level_before, decision_id),
             encoding.text(outcome),
             encoding.text(method, 16),
             encoding.text(path, 1024),
+            encoding.big(path_inputs),
             encoding.text(route),
             encoding.text(query, 1024),
             encoding.referral(referral or Referral()),

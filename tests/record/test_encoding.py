@@ -86,6 +86,9 @@ HIT: dict[str, Any] = {
     "purpose": "search",
     "verified": "pending",
     "policy": "0123456789ab",
+    "inputs": 0x7FFF,
+    "numbers": (1 << 63) - 1,
+    "path_inputs": 1 << 34,
 }
 REFERRAL = Referral("Paid Search", "example.com", "u-source", "u-medium", "u-campaign", "u-term", "u-content", "gclid")
 FINDING = Finding("regular_timing", 15, 0.05, 0.1, "as regular as a clock")
@@ -111,7 +114,7 @@ def full_hit() -> bytes:
         duration_us=1 << 40, bytes_sent=(1 << 40) + 1, score=55, level=2, level_before=1, close_code=1001,
         decision_id=HIT["decision_id"], status=404, first_byte_us=77, outcome="aborted", method="PROPFIND",
         route="/{name}", query="a=b&c", referral=REFERRAL, site="shop", clock=12.5, from_inside=True, exempt=True,
-        verified="pending", policy="0123456789ab",
+        verified="pending", policy="0123456789ab", inputs=0x7FFF, numbers=(1 << 63) - 1, path_inputs=1 << 34,
     )  # fmt: skip
 
 

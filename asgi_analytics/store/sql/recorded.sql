@@ -8,7 +8,7 @@ SELECT hits.id, hits.time, extract(epoch FROM hits.time)::float8 AS seconds, hit
     coalesce(decisions.refused, hits.outcome = 'refused') AS refused, hits.score, hits.level, hits.bot_class,
     hits.crawler, hits.browser, hits.policy, coalesce(hits.exempt, false) AS exempt,
     coalesce(decisions.detail -> 'violated' ? 'ban', false) AS banned,
-    coalesce(hits.verified = 'verified', false) AS verified
+    hits.verified AS claim, hits.inputs, hits.numbers, hits.path_inputs
 FROM analytics.hits
 LEFT JOIN analytics.decisions ON decisions.id = hits.decision_id
 WHERE hits.time >= %(since)s::timestamptz AND hits.time < %(until)s::timestamptz

@@ -1,0 +1,89 @@
+"""What verdicts read of a hit that its other columns do not tell, packed into numbers: so that they can be found again.
+
+`inputs` holds one bit per fact. `numbers` holds two masked numbers, the agent's in its low 32 bits and that of the
+refused credentials above; `path_inputs`, only where the stored path is not the one that was asked for, its masked
+number in the low 32 bits and what `decide.probes.kind_of` says of it above.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from zlib import crc32
+
+from .model import Claims
+
+DATA = 1  # answered with data, such as JSON
+FORGIVEN = 2  # a pardon or an allowance reset level and evidence
+READ = 4  # what the request claims was read, into the bits from IS_BROWSER on
+TRIED = 8  # credentials were refused
+IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
+FAULT = 256  # and the three bits above: one per line of FAULTS
+# How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
+FAULTS = (
+    ("no Sec-Fetch-Site", "no Sec-Fetch-Site"),
+    ("Sec-CH-UA,", "Sec-CH-UA of another browser"),
+    ("Sec-CH-UA of", "Sec-CH-UA of another release"),
+    ("no Accept-Language", "no Accept-Language"),
+)
+LOW = 0xFFFF_FFFF
+AGENT_BITS, PATH_BITS = 8, 10  # of a number, which places in bitmaps are told by
+
+
+def bits_of(claims: Claims) -> int:
+    """Return the bits that `claims_of` reads."""
+    bits = READ
+    if claims.is_browser:
+        bits |= IS_BROWSER
+    if claims.tells_origin:
+        bits |= TELLS_ORIGIN
+    if claims.is_hosted:
+        bits |= IS_HOSTED
+    if claims.false_claim:
+        bits |= FALSE_CLAIM
+    for fault in claims.faults:
+        bits |= next((FAULT << place for place, (start, _) in enumerate(FAULTS) if fault.startswith(start)), 0)
+    return bits
+
+
+def claims_of(inputs: int | None, numbers: int | None, network: bytes) -> Claims | None:
+    """Return what was read of a hit's claims; None where nothing was. `network` as in Identity."""
+    if inputs is None or not inputs & READ:
+        return None
+    return Claims(
+        tuple(text for place, (_, text) in enumerate(FAULTS) if inputs & FAULT << place),
+        bool(inputs & IS_BROWSER),
+        bool(inputs & TELLS_ORIGIN),
+        bool(inputs & IS_HOSTED),
+        bool(inputs & FALSE_CLAIM),
+        (numbers or 0) & LOW,
+        crc32(network),
+    )
+
+
+def attempt_of(inputs: int, numbers: int | None) -> int | None:
+    """Return the number of the credentials that were refused; None where none were, 0 for others each time."""
+    return (numbers or 0) >> 32 if inputs & TRIED else None
+
+
+class Mask:
+    """Puts numbers in the place of others: the same for the same, as long as this process runs."""
+
+    def __init__(self, key: bytes) -> None:
+        # The key is kept nowhere else and dies with the process. A checksum of a password would tell right guesses from
+        # wrong ones; what is stored tells only whether two tries in one run were alike.
+        self._key = key
+
+    def numbers(self, claims: Claims, attempt: int | None) -> int | None:
+        """Return both numbers as one; None where neither is needed. The agent's matters with faults only."""
+        agent = self._masked(b"a", claims.agent, AGENT_BITS) if claims.faults else 0
+        tried = self._masked(b"t", attempt, 0) >> 1 or 1 if attempt else 0
+        return tried << 32 | agent or None
+
+    def path(self, path: str) -> int:
+        """Return the masked number of a path; `path` as far as verdicts look at it."""
+        return self._masked(b"p", crc32(path.encode("utf-8", "surrogatepass")), PATH_BITS)
+
+    def _masked(self, kind: bytes, number: int, kept: int) -> int:
+        digest = blake2b(number.to_bytes(8, "big"), digest_size=4, key=self._key, person=kind).digest()
+        low = (1 << kept) - 1
+        return int.from_bytes(digest, "big") & ~low | number & low

@@ -1,0 +1,35 @@
+"""Paths that are not stored as they were, because of long tokens or parameters in them: others in their stead."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import count
+
+from ..decide.behaviour import path_number
+from ..decide.probes import kind_of
+from ..inputs import LOW, PATH_BITS
+
+LONGEST = 200  # characters, so that what is put behind counts: verdicts look at the first 256
+PLAIN = ("/hidden", "/wp-admin/hidden", "/.env/hidden")  # by the weight of a sensitive path
+ODD = 4  # see decide.probes.kind_of
+BACKSLASH = "\\"  # makes a path odd
+
+
+@lru_cache(maxsize=8192)
+def stand_in(path: str, inputs: int) -> str:
+    """Return a path that verdicts see as they saw the one that was asked for.
+
+    `path` as it is stored; `inputs` as in hits.path_inputs. It weighs as much, is as odd, has the same place in bitmaps
+    and is told apart from others. How it sorts among others of the same stored path is not known.
+    """
+    number, kind = inputs & LOW, inputs >> 32
+    name = f"#{number:08x}{BACKSLASH if kind & ODD else ''}-"
+    base = path[:LONGEST]
+    if kind_of(f"{base}{name}") != kind:
+        base = PLAIN[min(kind % ODD, 2)]
+    places = (1 << PATH_BITS) - 1
+    return next(
+        found
+        for found in (f"{base}{name}{further}" for further in count())
+        if (path_number(found) ^ number) & places == 0
+    )

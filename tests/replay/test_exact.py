@@ -1,0 +1,136 @@
+"""What-if of the live policy over a live run differs in nothing, whatever came: signals, pools, claims, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import struct
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
+from asgi_analytics import AnalyticsMiddleware, cli
+from asgi_analytics.protocols import DECISION, HIT
+from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
+from asgi_analytics.replay.history import History, Verdict
+from asgi_analytics.settings import Settings
+from asgi_analytics.store.recorded import RecordedHit
+from tests import drive
+from tests.replay.live import PERIOD
+from tests.replay.mix import LIMITS, Mix, places
+from tests.replay.test_what_if import remember
+
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+NUMBERS = {1: "?", 2: "!h", 4: "!i"}
+
+
+def fields(row: bytes, columns: tuple[str, ...]) -> dict[str, bytes | None]:
+    """The values of a row in COPY binary format."""
+    found: dict[str, bytes | None] = {}
+    place = 2
+    for name in columns:
+        (length,) = struct.unpack_from("!i", row, place)
+        place += 4
+        found[name] = None if length < 0 else row[place : place + length]
+        place += max(0, length)
+    assert place == len(row)
+    return found
+
+
+def number(value: bytes | None, form: str = "") -> Any:
+    return None if value is None else struct.unpack(form or NUMBERS.get(len(value), "!q"), value)[0]
+
+
+def recorded(hit: dict[str, bytes | None], refusals: dict[bytes, bool]) -> RecordedHit:
+    """A row as the query reads it from the table."""
+    texts = ("method", "path", "route", "outcome", "bot_class", "crawler", "browser", "policy")
+    plain = ("status", "first_byte_us", "page_view", "score", "level", "inputs", "numbers", "path_inputs")
+    values: dict[str, Any] = {name: None if (raw := hit[name]) is None else raw.decode() for name in texts}
+    values |= {name: number(hit[name]) for name in plain}
+    values |= {name: UUID(bytes=hit[name]) for name in ("id", "fingerprint", "network", "session_id")}
+    values |= {name: bool(number(hit[name])) for name in ("from_inside", "outdated", "exempt")}
+    time = EPOCH + timedelta(microseconds=number(hit["time"]))
+    refused = refusals.get(hit["decision_id"] or b"", values["outcome"] == "refused")
+    claim = None if (raw := hit["verified"]) is None else raw.decode()
+    clock = number(hit["clock"], "!d")
+    return RecordedHit(
+        time=time, seconds=time.timestamp(), clock=clock, refused=refused, banned=False, claim=claim, **values
+    )
+
+
+def hits_of(app: AnalyticsMiddleware) -> list[RecordedHit]:
+    batch = app._engine.recorder.memory.read(1, 0, 1 << 20)
+    assert batch is not None
+    decisions = [fields(one.row, DECISION_COLUMNS) for one in batch.frames if one.kind == DECISION]
+    refusals = {one["id"] or b"": number(one["refused"]) for one in decisions}
+    found = [recorded(fields(one.row, HIT_COLUMNS), refusals) for one in batch.frames if one.kind == HIT]
+    return sorted(found, key=lambda hit: (hit.time, hit.id))
+
+
+def differing(hits: list[RecordedHit], **options: Any) -> Iterator[tuple[Any, ...]]:
+    verdicts: list[Verdict] = list(History(Settings.build(limits=LIMITS, **options)).judge(iter(hits)))
+    assert len(verdicts) == len(hits)
+    for one in verdicts:
+        hit = one.hit
+        if (one.refused, one.level, one.score) != (hit.refused, hit.level, hit.score):
+            yield hit.path, hit.method, hit.refused, one.refused, hit.level, one.level, hit.score, one.score
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return places(tmp_path_factory.mktemp("places"))
+
+
+@hypothesis(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 1 << 32), st.sampled_from(["enforce", "observe"]), st.sampled_from([100, 400]))
+def test_no_mix_of_visitors_is_judged_otherwise_again(
+    known: dict[str, Any], seed: int, mode: Literal["enforce", "observe"], steps: int
+) -> None:
+    mix = Mix(random.Random(seed))
+    app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, mode=mode, durability="memory", **known)
+    assert app._engine.verifier is not None
+    app._engine.verifier.refresh(0.0)
+    app._engine.locator.refresh(0.0)
+    app._engine.started = True  # nothing is written: the rows stay in memory
+    asyncio.run(mix.visit(app, steps))
+    assert app.stats()["failures"] == {}
+    hits = hits_of(app)
+    assert len(hits) > steps / 2
+    assert list(differing(hits)) == []
+
+
+RAISED = """SELECT DISTINCT signal ->> 'signal' AS code FROM analytics.decisions
+    CROSS JOIN LATERAL jsonb_array_elements(detail -> 'signals') AS signal"""
+EXPECTED = {
+    *("inconsistent_headers", "agent_rotation", "residential_proxy_rotation", "probing", "credential_stuffing"),
+    *("distinct_items_per_minute", "false_crawler_claim", "odd_method_or_path", "many_pages_by_a_tool"),
+}
+
+
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_what_if_of_the_live_policy_differs_in_nothing(
+    dsn: str, known: dict[str, Any], capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    mix = Mix(random.Random(7))
+    with drive.wrapped(mix.site, dsn, clock=mix.clock, mode=mode, **known) as app:
+        drive.start(app)
+        asyncio.run(mix.visit(app, 1500))
+    remember(dsn, limits=LIMITS)
+    assert cli.main(["what-if", "--dsn", dsn, *PERIOD, "--export", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    with psycopg.connect(dsn) as connection:
+        raised = {row[0] for row in connection.execute(RAISED)}
+        levels = {row[0] for row in connection.execute("SELECT DISTINCT level FROM analytics.hits")}
+    assert (found["refused"]["newly"], found["refused"]["freed"], found["levels"], found["scores"]) == (0, 0, 0, 0)
+    assert found["refused"]["then"] > 100
+    assert raised >= EXPECTED
+    assert levels == {0, 1, 2, 3}
+    assert found["kept"] == 0
