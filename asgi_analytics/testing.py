@@ -96,6 +96,10 @@ class MemoryStore:
         self.frames.extend(self._advance(batch))
         return []
 
+    def probe(self) -> None:
+        """It takes rows."""
+        self._check()
+
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set aside what of a batch is not in already."""
         self.quarantined.extend((frame, error, sqlstate) for frame in self._advance(batch))

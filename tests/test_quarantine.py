@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from asgi_analytics.cli import main
-from asgi_analytics.protocols import HIT, Batch, Frame
 from asgi_analytics.store.postgres import PostgresStore
-from tests.record.rows import COLUMNS, batch, fetch, hit, one
+from tests.acceptance.faults.rows import Works
+from tests.record.rows import batch, fetch, hit, one
 
 
 @pytest.fixture
@@ -71,6 +73,19 @@ def test_a_schema_that_takes_no_rows_sets_none_aside(dsn: str) -> None:
     store.position(b"journal".ljust(16, b"."))
     fetch(dsn, "ALTER TABLE analytics.hits ADD CHECK (length(path) < 100)")
     with pytest.raises(Exception, match="was it changed"):
-        store.quarantine(Batch(b"journal".ljust(16, b"."), 1, COLUMNS, [Frame(HIT, hit(), 1, 2)], 2), "x", None)
+        store.probe()
     store.close()
-    assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 0}
+
+
+def test_a_row_refused_by_a_schema_that_is_changed_back_before_we_look_is_no_poison(dsn: str, tmp_path: Path) -> None:
+    class Widened(PostgresStore):
+        def probe(self) -> None:
+            fetch(dsn, "ALTER TABLE analytics.hits DROP CONSTRAINT IF EXISTS narrow")
+            super().probe()
+
+    fetch(dsn, "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3)")
+    with Works(dsn, tmp_path / "j", lambda: Widened(lambda: dsn)) as works:
+        works.send(0, 3)
+        works.wait()
+    query = "SELECT (SELECT count(*) FROM analytics.quarantine) AS aside, count(*) AS stored FROM analytics.hits"
+    assert one(dsn, query) == {"aside": 0, "stored": 3}

@@ -378,7 +378,7 @@ class Writer:
         if journal != recorder.memory.id and (recorder.journal is None or journal != recorder.journal.id):
             counters.adopted += len(frames)
 
-    def _deliver(self, store: Store, batch: Batch) -> None:
+    def _deliver(self, store: Store, batch: Batch, again: bool = False) -> None:
         """Move a batch; where a row is poison, halve until it stands alone, and set it aside."""
         self._unsure = batch
         try:
@@ -388,6 +388,11 @@ class Writer:
             if len(batch.frames) > 1:
                 for half in batch.halves():
                     self._deliver(store, half)
+                return
+            if not again:
+                store.probe()
+                # What refused it may have been a schema that was changed back before we asked.
+                self._deliver(store, batch, again=True)
                 return
             store.quarantine(batch, str(error), error.sqlstate)
             self._recorder.counters.quarantined += 1

@@ -195,11 +195,7 @@ class PostgresStore:
             return taken is not None
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
-        """Set the rows of a batch aside with their raw bytes, and move on behind them.
-
-        Raises StoreMisconfigured where it is the schema that takes no rows of ours: then these can wait.
-        """
-        self._probe()
+        """Set the rows of a batch aside with their raw bytes, and move on behind them."""
         with _wrapped(), self._open().transaction():
             batch = self._not_in_yet(batch)
             if not batch.frames:
@@ -209,7 +205,8 @@ class PostgresStore:
                 self._set_aside(batch, frame.row, frame.start, kind, error, sqlstate)
             self._advance(batch, 0, len(batch.frames))
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
+        """Try a row of ours. Raises StoreMisconfigured where it is the schema that takes none: then all can wait."""
         try:
             with _wrapped(), self._open().transaction(force_rollback=True):
                 self._open().execute(self._queries["probe"])
