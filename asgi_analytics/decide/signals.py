@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from ..model import Actor, Finding
 from .behaviour import Site, load_page
-from .conduct import CONDUCT_SIGNALS
+from .conduct import CONDUCT_SIGNALS, CRAWLER, TOOL
 from .pages import HOUR, PAGE_SIGNALS
 from .signal import MOST_QUIET, Rule, Signal, with_a_session
 
 __all__ = ["HOUR", "SIGNALS", "First", "Rule", "Signal", "evaluate", "first_of", "quiet_steps", "refresh", "rules"]
 
 SIGNALS = (*PAGE_SIGNALS, *CONDUCT_SIGNALS)
+PROGRAMS = (0, CRAWLER, TOOL)  # Actor.program
 
 
 def rules(
@@ -41,12 +42,13 @@ def first_of(active: tuple[Rule, ...], site_pages: int) -> First:
 
     The bounds of the others hold for any site: the fewer pages it has, the sooner a visitor covers it.
     """
-    visitor, site = Actor([]), Site()
-    load_page(visitor.behaviour, "/", False, site, 0.0)
+    site, visitors = Site(), [Actor([], program=program) for program in PROGRAMS]
+    for visitor in visitors:
+        load_page(visitor.behaviour, "/", False, site, 0.0)
     due: list[Rule] = []
     quiet = float(MOST_QUIET)
     for rule in active:
-        steps = rule.signal.quiet(visitor, site, site_pages, 0.0, rule.threshold)
+        steps = min(rule.signal.quiet(one, site, site_pages, 0.0, rule.threshold) for one in visitors)
         if rule.signal.quiet is with_a_session or steps < 1.0:
             due.append(rule)
         quiet = min(quiet, steps)
