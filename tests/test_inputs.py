@@ -38,7 +38,7 @@ def test_each_fault_of_headers_has_a_bit_of_its_own(engine: Engine, count: int) 
     assert len({bits_of(Claims((fault,))) for fault in faults}) == count
     again = claims_of(bits_of(Claims(faults)), 7, NETWORK)
     assert again is not None
-    assert all(fault.startswith(told.partition(" of ")[0]) for fault, told in zip(faults, again.faults, strict=True))
+    assert all(fault.startswith(told[:10]) for fault, told in zip(faults, again.faults, strict=True))
 
 
 @given(

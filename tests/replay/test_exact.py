@@ -8,7 +8,7 @@ import random
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import psycopg
@@ -97,7 +97,9 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 )  # fmt: skip
 @example(seed=2460, mode="enforce", steps=400)
 @given(st.integers(0, 1 << 32), st.sampled_from(["enforce", "observe"]), st.sampled_from([100, 400]))
-def test_no_mix_of_visitors_is_judged_otherwise_again(known: dict[str, Any], seed: int, mode: str, steps: int) -> None:
+def test_no_mix_of_visitors_is_judged_otherwise_again(
+    known: dict[str, Any], seed: int, mode: Literal["enforce", "observe"], steps: int
+) -> None:
     mix = Mix(random.Random(seed))
     app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, mode=mode, durability="memory", **known)
     assert app._engine.verifier is not None
