@@ -21,7 +21,7 @@ FAULT = 256  # and the three bits above: one per line of FAULTS
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
 FAULTS = (
     ("no Sec-Fetch-Site", "no Sec-Fetch-Site"),
-    ("Sec-CH-UA,", "Sec-CH-UA of another browser"),
+    ("Sec-CH-UA,", "Sec-CH-UA, which that browser does not send"),
     ("Sec-CH-UA of", "Sec-CH-UA of another release"),
     ("no Accept-Language", "no Accept-Language"),
 )

@@ -12,6 +12,7 @@ import pytest
 
 from asgi_analytics import AnalyticsMiddleware, cli
 from asgi_analytics.decide.explain import reproduce
+from asgi_analytics.inputs import FORGIVEN
 
 from .acceptance.rig import wait_until
 from .drive import Reply, get, page, rows, start, wrapped
@@ -139,3 +140,20 @@ def test_what_if_of_the_live_policy_differs_in_nothing_where_rulings_decided(
     capsys.readouterr()
     command(dsn, "what-if", "--since", "1h")
     assert "Nothing differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ruling", ["pardon", "allow"])
+def test_what_if_forgives_whom_an_operator_forgave(dsn: str, ruling: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with wrapped(page(), dsn, **STRICT) as app:
+        start(app)
+        for path in "abcdefghijkl":
+            reply = get(app, f"/{path}")
+        assert reply.status == 429
+        command(dsn, ruling, ADDRESS, "--reason", "a mistake")
+        until(app, lambda reply: reply.status == 200)
+        for path in "mnopq":
+            get(app, f"/{path}")
+    capsys.readouterr()
+    command(dsn, "what-if", "--since", "1h")
+    assert "Nothing differs" in capsys.readouterr().out
+    assert {row["inputs"] & FORGIVEN for row in rows(dsn)} == {0, FORGIVEN}

@@ -62,6 +62,15 @@ def test_it_differs_in_nothing_over_midnight_where_fingerprints_change(
     )
 
 
+def test_rows_from_before_inputs_were_recorded_are_judged_as_then(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    record(dsn, rounds=12)
+    remember(dsn, limits=LIMITS)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE analytics.hits SET inputs = NULL, numbers = NULL, path_inputs = NULL")
+    found = what_if(dsn, capsys)
+    assert (found["refused"]["newly"], found["refused"]["freed"], found["levels"], found["scores"]) == (0, 0, 0, 0)
+
+
 def test_answers_that_overtake_each_other_are_judged_in_the_order_in_which_they_began(
     dsn: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
