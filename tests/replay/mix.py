@@ -104,6 +104,13 @@ class Mix:
             await self.release()
         await asyncio.gather(*self.tasks)
 
+    async def tour(self, app: ASGIApp, times: int) -> None:
+        """Let each do what they do often enough to be noticed."""
+        for act in (self.arrive, self.forge, self.rotate, self.guess, self.scrape, self.crawl, self.host, self.scan):
+            for _ in range(times):
+                await act(app)
+                self.clock.advance(self.draw.uniform(0.1, 0.5))
+
     async def release(self) -> None:
         """Let one of the slow answers go."""
         self.waiting.pop(self.draw.randrange(len(self.waiting))).set()
