@@ -350,7 +350,7 @@ def expected(sent: dict[str, Any], words: dict[str, str | None]) -> dict[str, An
     row["status"] = status if status is not None and 100 <= status <= 599 else None
     row["close_code"] = None if code is None else max(0, min(code, 65535))
     row["time"] = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=sent["time_us"])
-    return {**row, "decision_id": None}
+    return {**row, "decision_id": None, "inputs": 0, "numbers": None, "path_inputs": None}
 
 
 def encoded(sent: dict[str, Any], words: dict[str, Any]) -> bytes:
