@@ -112,7 +112,8 @@ async def work(app: AnalyticsMiddleware, plan: Plan, worker: int, begins: float)
         window = int((time.time() - begins) // plan.window)
         scope = http_scope("/api", client=(f"198.51.100.{visitor}", 4000))
         offered[visitor, window] += 1
-        admitted[visitor, window] += (await ask(app, scope)).status == 200
+        passed = (await ask(app, scope)).status == 200  # first: others count while this one waits
+        admitted[visitor, window] += passed
 
     sent = []
     for after, visitor in schedule(plan, worker):
