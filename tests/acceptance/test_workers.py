@@ -116,9 +116,8 @@ def test_while_postgres_is_down_the_app_answers_as_before(own_postgres: Embedded
     for what, durations in (("with Postgres", before), ("without", during)):
         p50, p99 = (1e3 * durations[int(len(durations) * part)] for part in (0.5, 0.99))
         print(f"{what}: {len(durations)} requests, p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {durations[-1]:.3f} s")
-    # A single one may have waited for a processor: other tests and a starting Postgres take both.
     assert sorted(load.durations)[int(len(load.durations) * 0.99)] < 0.5
-    assert max(load.durations) < 2.0
+    assert max(load.durations) < 1.0
 
 
 def test_a_server_starts_and_serves_without_postgres_and_catches_up(
