@@ -63,8 +63,10 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
     coalesce(has_schema_privilege(to_regnamespace('analytics'), 'USAGE'), true) AS may_use
 
 -- name: lock_holders
-SELECT format('%%s on %%s, held by process %%s (%%s) for %%s s', locks.mode, locks.relation::regclass, locks.pid,
-    coalesce(nullif(held.application_name, ''), 'no name'), extract(epoch FROM now() - held.xact_start)::integer)
+-- A user that may not see the holder's activity learns its process only.
+SELECT format('%%s on %%s, held by process %%s', locks.mode, locks.relation::regclass, locks.pid)
+    || coalesce(' (' || nullif(held.application_name, '') || ')', '')
+    || coalesce(' for ' || extract(epoch FROM now() - held.xact_start)::integer || ' s', '')
 FROM pg_locks AS locks
 JOIN pg_class AS known ON known.oid = locks.relation AND known.relnamespace = to_regnamespace('analytics')
 LEFT JOIN pg_stat_activity AS held ON held.pid = locks.pid

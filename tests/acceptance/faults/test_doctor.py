@@ -30,6 +30,7 @@ from tests.acceptance.faults.house import _make_database, clerks
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.test_disk import small_disk
 from tests.acceptance.faults.test_postgres import CALM, RAISING
+from tests.acceptance.wire import Wire
 from tests.conftest import data_folder
 from tests.record.rows import hit_frame
 
@@ -111,24 +112,23 @@ def deaf(ward: Ward) -> Iterator[str]:
 
 @contextmanager
 def frozen(ward: Ward) -> Iterator[str]:
-    """The backend is stopped while it answers: the first thing that is asked waits for a lock, so that it is met."""
+    """The backend is stopped once it has let the doctor in: a slow way to it leaves the time to do so."""
     stopping, pids = threading.Event(), set[int]()
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asgi-analytics doctor' AND state = 'idle'"
 
     def freeze() -> None:
-        with psycopg.connect(ward.admin, autocommit=True) as connection:
-            while not stopping.wait(0.01):
-                query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asgi-analytics doctor'"
-                for (pid,) in connection.execute(query).fetchall():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGSTOP)
-                    pids.add(pid)
+        while not stopping.wait(0.01):
+            for (pid,) in watcher.execute(query).fetchall():
+                stopping.wait(0.05)  # until it has said that it is ready
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+                pids.add(pid)
 
     thread = threading.Thread(target=freeze)
-    with psycopg.connect(ward.admin) as holder:
-        holder.execute("LOCK TABLE analytics.migrations IN ACCESS EXCLUSIVE MODE")
+    with psycopg.connect(ward.admin, autocommit=True) as watcher, Wire(ward.dsn) as wire, wire.broken("slow"):
         thread.start()
         try:
-            yield ward.dsn
+            yield wire.dsn
         finally:
             stopping.set()
             thread.join()
