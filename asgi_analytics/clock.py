@@ -7,6 +7,7 @@ import random
 import time
 from itertools import count
 
+MINUTE_NS = 60_000_000_000
 DAY_NS = 86_400_000_000_000
 BELIEVED_AFTER = 3600.0  # seconds
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from anyio import to_thread
 
-from .clock import uuid7
+from .clock import MINUTE_NS, uuid7
 from .decide.actor import begin_session, count_session, join
 from .decide.admission import admit, admit_told
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
@@ -18,9 +18,9 @@ from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_data, is_inner, is_page, is_shared, route_template
 from .inputs import DATA, FORGIVEN
-from .model import Analytics, Claims, Decision, Hit, Referral
+from .model import Analytics, Claims, Decision, Hit, Referral, Standing
 from .protocols import ClaimStatus, Ruling, Told
-from .respond import CLOSED_STATUS, OURS, with_fields
+from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,6 +29,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 KEY = "analytics"  # in scope["state"]
 INSIDE = "asgi_analytics"  # in the scope handed on: somebody further out has this request already
+
+STANDING = 1.0  # seconds for which the same refusal is given at most: its numbers are of whole seconds
 
 
 def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
@@ -67,6 +69,8 @@ class Exchange(Hit):
     # Defaults here rather than in __init__: most requests change few of them.
     recorded = False
     _claimed: Claims | None = None
+    _ruling: Ruling | None = None  # the ban that refuses
+    _standing: Standing | None = None  # the refusal that is given again
     scope: Scope  # what the app gets
 
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,7 +117,7 @@ class Exchange(Hit):
     def _decision(self, scope: Scope, told: Told | None) -> Decision:
         """What an operator ruled comes first, then quotas and level."""
         engine, visitor, now = self._engine, self.visitor, self.clock
-        exempt, rulings = False, engine.rulings.current
+        exempt, ruling, rulings = False, None, engine.rulings.current
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
             exempt = engine.check_claim(visitor, scope, self._headers, self.time_ns)
         if rulings is not None:
@@ -121,9 +125,15 @@ class Exchange(Hit):
             ruling = engine.ruled(visitor, rulings, scope, self._headers, now, self.time_ns)
             if visitor.actor.behaviour is not facts:
                 self.inputs |= FORGIVEN
-            if ruling is not None and ruling.kind == "ban":
+                visitor.standing = None
+        standing = visitor.standing
+        if standing is not None and told is None and self._stands(standing, ruling):
+            self._standing = standing
+            return standing.decision
+        if ruling is not None:
+            if ruling.kind == "ban":
                 return self._banned(ruling)
-            exempt = exempt or ruling is not None
+            exempt = True
         if told is not None:
             decision = admit_told(visitor.actor, visitor.network, engine.policy, told, now)
         else:
@@ -137,10 +147,19 @@ class Exchange(Hit):
             engine.state.level_changed(visitor)
         return decision
 
+    def _stands(self, standing: Standing, ruling: Ruling | None) -> bool:
+        """Tell whether a refusal still holds; short of the moment that it was made in when a clock went back."""
+        return (
+            0.0 < standing.until - self.clock <= STANDING
+            and standing.minute == self.time_ns // MINUTE_NS
+            and standing.ruling is ruling
+        )
+
     def _banned(self, ruling: Ruling) -> Decision:
         wall = (self.time_ns - self._engine.calendar.leap_ns) / 1e9
         decision = refusal(ruling, len(self._engine.policy.quotas), self.visitor.actor.score, wall)
         decision.id, decision.inputs = uuid7(self.time_ns), inputs_of_ban(ruling, wall)
+        decision.holds_until, self._ruling = self.clock + ruling.until - wall, ruling
         return decision
 
     def _claims(self, scope: Scope) -> Claims:
@@ -169,6 +188,8 @@ class Exchange(Hit):
 
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
+        if self._standing is not None:
+            return await self._refuse_again(self._standing)
         try:
             self._engine.recorder.refuse(self)
         except Exception as error:  # noqa: BLE001 - as above
@@ -179,6 +200,22 @@ class Exchange(Hit):
             self.end("refused")
         if refusal.error is not None:
             self._engine.failed("refine_refusal", refusal.error)
+        if self.counted is not None and refusal is not CLOSED:
+            until = min(self.decision.holds_until, self.clock + STANDING)
+            minute = self.time_ns // MINUTE_NS
+            self.visitor.standing = Standing(self.decision, refusal, self.counted, until, minute, self._ruling)
+
+    async def _refuse_again(self, standing: Standing) -> None:
+        """Say what was said before. This one is counted too, before it is answered."""
+        self.recorded = True
+        try:
+            self._engine.recorder.refuse_again(standing.counted, self.time_ns)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._engine.failed("count refusals", error)
+        *first, last = messages(self.scope, standing.answer)
+        for message in first:
+            await self._send(message)
+        await (self._send_synced(last) if self._engine.syncs else self._send(last))
 
     def _refused(self, message: Message) -> Awaitable[None]:
         if message["type"] == "websocket.close":

@@ -260,6 +260,7 @@ class Decision:
     previous_level: ThrottleLevel | None = None  # set when this request changed the level
     id: bytes | None = None  # 16 bytes, given to refusals and level changes
     exempt: bool = False  # an allowance or a verified search crawler: quotas hold, behaviour is not judged
+    holds_until: float = 0.0  # of a refusal: monotonic seconds, before which no request of this visitor passes
     inputs: dict[str, Any] | None = None  # of a refusal or level change, see decide.explain
     findings: tuple[Finding, ...] = ()  # the signals that raised the level
 
@@ -290,6 +291,18 @@ class Decision:
         return self.quotas[1::2]
 
 
+@dataclass(slots=True)
+class Standing:
+    """A refusal that is given again, as it was said, to a visitor that hammers on: for a moment of monotonic time."""
+
+    decision: Decision
+    answer: Any  # respond.Refusal
+    counted: bytes  # the row of record.refusals that the first one was
+    until: float  # monotonic seconds
+    minute: int  # of the wall clock: the next one has rows of refusals again
+    ruling: Any  # protocols.Ruling of a ban; None: refused by quota or level
+
+
 @dataclass(slots=True, eq=False)
 class Visitor:
     """A visitor as this worker knows it: identity, running session, and who is judged for it."""
@@ -301,6 +314,7 @@ class Visitor:
     segment: bytes | None = None  # the encoded columns of session and identity, made by the recorder
     verification: Any = None  # protocols.Verification of a crawler's claim; None: it claims nothing
     learnt: object | None = None  # what other workers saw (protocols.Merged), taken in at the next request
+    standing: Standing | None = None  # of one whose refusals are counted
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
     known: bool = False  # is in this worker's memory

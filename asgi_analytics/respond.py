@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .model import Decision, ThrottleLevel
@@ -17,6 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 STATUS = 429
 CLOSE_CODE = 1008  # policy violation, RFC 6455 section 7.4.1
 CLOSED_STATUS = 403  # what servers make of a close before the accept
+_DENIAL = "websocket.http.response"
 _TYPES = "https://iana.org/assignments/http-problem-types#"
 _QUOTA = (_TYPES + "quota-exceeded", "Quota Exceeded")
 _ABNORMAL = (_TYPES + "abnormal-usage-detected", "Abnormal Usage Detected")
@@ -42,6 +43,9 @@ class Refusal:
     body: bytes
     error: Exception | None = None
     status: int = STATUS
+
+
+CLOSED = Refusal([], b"", status=CLOSED_STATUS)
 
 
 class Responder:
@@ -97,20 +101,10 @@ class Responder:
         return Refusal(headers, encoded, error)
 
     async def refuse(self, scope: Mapping[str, Any], send: Send, decision: Decision) -> Refusal:
-        """Answer a request or a websocket's handshake with 429, without reading it; return what was said.
-
-        A websocket gets the denial response where the server has that extension, else is closed before it is
-        accepted, which servers answer with 403. The answer to HEAD has no body, and all headers of that to GET.
-        """
-        kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
-        if scope["type"] == "websocket" and kind not in (scope.get("extensions") or ()):
-            await send({"type": "websocket.close", "code": CLOSE_CODE})
-            return Refusal([], b"", status=CLOSED_STATUS)
-        refusal = self.refusal(decision)
-        if scope.get("method") == "HEAD":
-            refusal = replace(refusal, body=b"")
-        await send({"type": f"{kind}.start", "status": STATUS, "headers": refusal.headers})
-        await send({"type": f"{kind}.body", "body": refusal.body})
+        """Answer a request or a websocket's handshake with 429, without reading it; return what was said in full."""
+        refusal = CLOSED if _is_closed(scope) else self.refusal(decision)
+        for message in messages(scope, refusal):
+            await send(message)
         return refusal
 
     def _nearest(self, decision: Decision) -> list[Header]:
@@ -122,6 +116,28 @@ class Responder:
             (b"x-ratelimit-remaining", b"%d" % decision.remaining[index]),
             (b"x-ratelimit-reset", b"%d" % decision.reset[index]),
         ]
+
+
+def messages(scope: Mapping[str, Any], refusal: Refusal) -> tuple[Message, ...]:
+    """Return what says a refusal; fresh, since whoever is further out may change it.
+
+    A websocket gets the denial response where the server has that extension, else is closed before it is accepted,
+    which servers answer with 403. The answer to HEAD has no body, and all headers of that to GET.
+    """
+    if scope["type"] == "http":
+        kind = "http.response"
+    elif _is_closed(scope):
+        return ({"type": "websocket.close", "code": CLOSE_CODE},)
+    else:
+        kind = _DENIAL
+    return (
+        {"type": kind + ".start", "status": STATUS, "headers": list(refusal.headers)},
+        {"type": kind + ".body", "body": b"" if scope.get("method") == "HEAD" else refusal.body},
+    )
+
+
+def _is_closed(scope: Mapping[str, Any]) -> bool:
+    return scope["type"] == "websocket" and _DENIAL not in (scope.get("extensions") or ())
 
 
 def with_fields(message: Message, fields: Iterable[Header]) -> Message:

@@ -23,6 +23,8 @@ from tests.acceptance.faults.table import pytest_terminal_summary as pytest_term
 
 # Read before any test: `environment` hides it.
 TEST_DSN = os.environ.get("ASGI_ANALYTICS_TEST_DSN")
+# The servers and commands that tests start would each compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 _numbers = itertools.count(1)
 # The whole run of the fault suite looks further than the normal one.
 hypothesis.settings.register_profile("normal", max_examples=50)
@@ -117,7 +119,7 @@ def own_postgres(cluster_folder: Path) -> Iterator[EmbeddedPostgres]:
 @contextmanager
 def _database(server: str, template: str) -> Iterator[str]:
     name = f"asgi_analytics_test_{os.getpid()}_{next(_numbers)}"
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY wal_log")
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
     drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))

@@ -12,6 +12,8 @@ from . import throttle, window
 from .policy import Policy
 from .throttle import BLOCKED
 
+LENT = 0.05  # seconds for which a refusal holds where other workers can give units back
+
 
 def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decision:
     """Decide before the app runs. One unit is charged to each quota, or none at all when the request is refused."""
@@ -94,7 +96,9 @@ def _admit_shared(
         leases.miss(visitor, own)
         leases.miss(network, others)
         waits = leases.waits(visitor, limits, now) + leases.waits(network, outer, now)
-        return _refuse(visitor, policy, own + others, waits, previous, now)
+        decision = _refuse(visitor, policy, own + others, waits, previous, now)
+        decision.holds_until = min(decision.holds_until, now + LENT)
+        return decision
     leases.take(visitor, limits, now)
     leases.take(network, outer, now)
     resets = [window.reset(counter, size, now) for counter, (size, _) in _sized(visitor, policy, level)]
@@ -119,7 +123,14 @@ def _refuse_blocked(visitor: Actor, policy: Policy, previous: ThrottleLevel | No
     seconds = rest(visitor, policy, now)
     quotas = (0, seconds) * len(policy.quotas)
     decision = Decision(
-        BLOCKED, visitor.score, quotas, refused=True, retry_after=seconds, violated=("throttle",), reasons=state.reasons
+        BLOCKED,
+        visitor.score,
+        quotas,
+        refused=True,
+        retry_after=seconds,
+        violated=("throttle",),
+        reasons=state.reasons,
+        holds_until=state.changed_at + policy.cooldown,
     )
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
@@ -161,8 +172,10 @@ def _refuse(
         if place < own:
             resets[place] = _whole(waits[place])
     reasons = [sentences[place] for place in used_up]
+    until = now + max(waits[place] for place in used_up)
     if level:
         reasons.extend(visitor.throttle.reasons)
+        until = min(until, visitor.throttle.changed_at + policy.cooldown)
     decision = Decision(
         level,
         visitor.score,
@@ -171,6 +184,7 @@ def _refuse(
         retry_after=max(_whole(waits[place]) for place in used_up),
         violated=tuple(names[place] for place in used_up),
         reasons=tuple(reasons),
+        holds_until=until,
     )
     if previous is not None:
         _tell_cool_down(decision, previous, policy)

@@ -93,6 +93,10 @@ class Recorder:
         if kept and hit.decision.previous_level is None:
             hit.counted = self._refusals.count(hit)
 
+    def refuse_again(self, counted: bytes, time_ns: int) -> None:
+        """Append a further refusal like the one that `counted` is of."""
+        self._append(frame(REFUSED, refusals.again(counted, time_ns)))
+
     def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
         visitor, decision = hit.visitor, hit.decision

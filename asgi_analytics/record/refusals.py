@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 
+from ..clock import MINUTE_NS
 from ..model import Hit
 from . import encoding
 
@@ -15,8 +16,12 @@ OF_A_VISITOR = 100  # rows of refusals within a minute by the wall clock; what i
 OF_A_NETWORK = 1_000
 OF_ALL = 6_000  # of this worker
 _NOBODY = encoding.uuid(bytes(16))
-_MINUTE_NS = 60_000_000_000
 _HEAD = struct.Struct("!hiq")
+
+
+def again(counted: bytes, time_ns: int) -> bytes:
+    """Return the row of a further refusal like the one that `counted` is of."""
+    return _HEAD.pack(len(COLUMNS), 8, _time_us(time_ns)) + counted[_HEAD.size :]
 
 
 class Refusals:
@@ -45,7 +50,7 @@ class Refusals:
         return counted
 
     def _count(self, hit: Hit) -> bytes | None:
-        minute, identity = hit.time_ns // _MINUTE_NS, hit.visitor.identity
+        minute, identity = hit.time_ns // MINUTE_NS, hit.visitor.identity
         if minute != self._minute:
             self._minute, self._all, self._counts, self._stored = minute, 0, {}, {}
         self._all += 1
@@ -65,5 +70,8 @@ class Refusals:
         return count
 
     def _row(self, time_ns: int, fingerprint: bytes, network: bytes) -> bytes:
-        time_us = min(max(0, time_ns // 1000 - encoding.EPOCH_US), 1 << 62)
-        return _HEAD.pack(len(COLUMNS), 8, time_us) + fingerprint + network + self._site
+        return _HEAD.pack(len(COLUMNS), 8, _time_us(time_ns)) + fingerprint + network + self._site
+
+
+def _time_us(time_ns: int) -> int:
+    return min(max(0, time_ns // 1000 - encoding.EPOCH_US), 1 << 62)

@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("name", ["overhead", "served", "writer", "memory", "detect", "replay", "shared"])
+@pytest.mark.parametrize("name", ["overhead", "served", "writer", "memory", "detect", "replay", "shared", "refused"])
 def test_benchmark_runs(
     name: str, dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

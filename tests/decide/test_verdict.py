@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import heapq
 import random
 from collections.abc import Iterator
@@ -30,6 +31,35 @@ def blocked() -> Visit:
     crawl(visit, 150)
     assert visit.level == BLOCKED
     return visit
+
+
+# --- how long a refusal holds ---
+
+
+@given(
+    waits=st.lists(st.sampled_from([0.0, 0.01, 0.2, 0.7, 1.0, 4.0, 31.0, 90.0]), min_size=5, max_size=40),
+    limits=st.sampled_from([("3/second",), ("2/second", "12/minute"), ("9/minute",)]),
+    network=st.sampled_from(["5/second", "20/minute"]),
+    level=st.sampled_from(list(ThrottleLevel)),
+    part=st.floats(0.0, 1.0, exclude_max=True),
+)
+def test_a_refusal_holds_for_as_long_as_it_says_and_no_longer(
+    waits: list[float], limits: tuple[str, ...], network: str, level: ThrottleLevel, part: float
+) -> None:
+    visit = Visit(policy_of(limits=limits, network_limits=network, cooldown=45))
+    adopt_level(visit.visitor, level, visit.now)
+    for wait in waits:
+        visit.now += wait
+        decision = admit(visit.visitor, visit.network, visit.policy, visit.now)
+        if not decision.refused:
+            continue
+        rest = decision.holds_until - visit.now
+        assert 0.0 <= rest <= decision.retry_after
+        again = copy.deepcopy((visit.visitor, visit.network))
+        assert not rest or admit(*again, visit.policy, visit.now + rest * part * 0.999).refused
+        after = admit(visit.visitor, visit.network, visit.policy, decision.holds_until + 1e-6)
+        assert not after.refused or after.level < decision.level
+        visit.now = decision.holds_until + 1e-6
 
 
 # --- people ---

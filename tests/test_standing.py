@@ -1,0 +1,124 @@
+"""Refusals that are given again: as exact as the first ones, for a moment only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from asgi_analytics.exchange import STANDING
+from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
+from asgi_analytics.record import refusals
+from asgi_analytics.testing import FakeClock
+from tests.drive import Communicator, ask, get, http_scope, page, rows, socket_scope, wrapped
+
+OTHER = ("198.51.100.8", 40000)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each refusal is a count, so that the next one is given again."""
+    monkeypatch.setattr(refusals, "OF_A_VISITOR", 0)
+
+
+@pytest.mark.usefixtures("counted")
+def test_its_numbers_are_a_second_old_at_most() -> None:
+    clock = FakeClock()
+    with wrapped(page(), clock=clock, limits="1/minute") as wrap:
+        get(wrap)
+        first = get(wrap)
+        clock.advance(STANDING * 0.9)
+        again = get(wrap)
+        clock.advance(STANDING * 0.2)
+        anew = get(wrap)
+    assert again == first
+    assert int(anew.header("retry-after") or 0) < int(first.header("retry-after") or 0)
+    assert json.loads(anew.body)["retry-after"] == int(anew.header("retry-after") or 0)
+
+
+@pytest.mark.usefixtures("counted")
+def test_nobody_else_gets_it() -> None:
+    with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
+        assert [get(wrap).status for _ in range(3)] == [200, 429, 429]
+        assert get(wrap, client=OTHER).status == 200
+
+
+class Erring(FakeClock):
+    """A clock whose monotonic time is set back."""
+
+    def set_back(self, seconds: float) -> None:
+        self._monotonic -= seconds
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_clock_that_goes_back_makes_it_last_no_longer() -> None:
+    clock = Erring()
+    with wrapped(page(), clock=clock, limits="1/minute") as wrap:
+        get(wrap)
+        first = get(wrap)
+        clock.set_back(200.0)
+        assert get(wrap) != first
+
+
+@pytest.mark.usefixtures("counted")
+def test_it_suits_the_method_and_the_kind_of_the_request() -> None:
+    async def websocket(app: ASGIApp, **more: Any) -> list[Message]:
+        client = Communicator(app, socket_scope(**more))
+        await client.send_input({"type": "websocket.connect"})
+        first = await client.receive_output()
+        return [first] if first["type"] == "websocket.close" else [first, await client.receive_output()]
+
+    with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
+        get(wrap)
+        first, again, head = get(wrap), get(wrap), get(wrap, method="HEAD")
+        denied = asyncio.run(websocket(wrap, extensions={"websocket.http.response": {}}))
+        closed = asyncio.run(websocket(wrap))
+    assert again == first
+    assert (head.status, head.headers, head.body) == (429, first.headers, b"")
+    assert [message["type"] for message in denied] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert denied[1]["body"] == first.body
+    assert closed == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.usefixtures("counted")
+def test_what_somebody_further_out_does_to_an_answer_is_not_given_again() -> None:
+    with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
+
+        async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+            async def marked(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"].append((b"x-outer", b"1"))
+                await send(message)
+
+            await wrap(scope, receive, marked)
+
+        replies = [asyncio.run(ask(outer, http_scope())) for _ in range(4)]
+    assert [sum(name == b"x-outer" for name, _ in reply.headers) for reply in replies] == [1, 1, 1, 1]
+
+
+def test_a_new_minute_has_rows_of_refusals_again(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "OF_A_VISITOR", 3)
+    clock = FakeClock()
+    clock.advance(60.0 - clock.time_ns() / 1e9 % 60.0 - 0.5)
+    with wrapped(page(), dsn, clock=clock, limits="1/day") as wrap:
+        for _ in range(10):
+            get(wrap)
+        clock.advance(0.6)
+        for _ in range(10):
+            get(wrap)
+    kept = rows(dsn, "SELECT * FROM analytics.hits WHERE outcome = 'refused'")
+    sums = rows(dsn, "SELECT refusals FROM analytics.refusals ORDER BY minute")
+    assert (len(kept), [row["refusals"] for row in sums]) == (6, [6, 7])
+    assert len({row["decision_id"] for row in kept}) == 6
+
+
+@pytest.mark.usefixtures("counted")
+def test_its_findings_are_in_the_scope_as_of_any_request() -> None:
+    scope = http_scope(state={})
+    with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
+        for _ in range(2):
+            get(wrap)
+        assert asyncio.run(ask(wrap, scope)).status == 429
+    assert scope["state"]["analytics"].decision.violated == ("minute",)
