@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from subprocess import CompletedProcess
 from typing import Any
 
 import psycopg
 from asgiref.testing import ApplicationCommunicator
 from psycopg.rows import dict_row
 
-from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics import AnalyticsMiddleware, cli
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
 NOWHERE = "postgresql://127.0.0.1:1/none"  # refuses at once; what is recorded stays in the journal
@@ -83,6 +85,18 @@ async def ask(app: ASGIApp, scope: Scope) -> Reply:
 def get(app: ASGIApp, path: str = "/", headers: Mapping[str, str] | None = None, **more: Any) -> Reply:
     """GET a path in an event loop of its own."""
     return asyncio.run(ask(app, http_scope(path, headers=headers, **more)))
+
+
+def called(*arguments: str) -> CompletedProcess[str]:
+    """Run a command of ours in this process: what takes a new one most of its time is to import it all."""
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        try:
+            status: Any = cli.main(list(arguments))
+        except SystemExit as end:
+            status = end.code
+    printed = [stream.buffer.getvalue().decode() for stream in streams]
+    return CompletedProcess(arguments, status, *printed)
 
 
 def start(app: ASGIApp) -> None:

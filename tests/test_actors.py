@@ -29,9 +29,9 @@ from asgi_analytics.settings import Settings
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.testing import MemoryState
 from tests.decide.visits import Visit, policy_of
+from tests.drive import called
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
 from tests.record.test_writer import eventually
-from tests.test_cli import run
 
 ADDRESS = "203.0.113.7"
 FINGERPRINT = b"visitor".ljust(16, b".")
@@ -79,7 +79,7 @@ def block(store: PostgresStore, **changes: Any) -> None:
 
 
 def told(*arguments: str) -> str:
-    answer = run(*arguments)
+    answer = called(*arguments)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
@@ -325,7 +325,7 @@ def test_bans_are_listed_and_lifted(store: PostgresStore, dsn: str) -> None:
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(dsn: str, arguments: tuple[str, ...], status: int, text: str) -> None:
-    answer = run(*arguments, "--dsn", dsn)
+    answer = called(*arguments, "--dsn", dsn)
     assert answer.returncode == status
     assert text in answer.stderr
 

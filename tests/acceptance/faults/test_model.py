@@ -143,14 +143,15 @@ class Machine(RuleBasedStateMachine):
         journal = self.works.recorder.journal
         assert journal is not None
         held = {journal.id.hex(), *(one.path.name for one in self.works.writer._left_overs)}
-        found = [path for path in sorted(self.root.glob("*/*.journal")) if path.parent.name not in held]
-        if not found:
+        ends: dict[Path, list[int]] = {}  # by age: the names of journals are random
+        for name, segment, end in self.spans.values():
+            path = self.root / name.hex() / f"{segment:08d}.journal"
+            if name.hex() not in held and path.exists() and 0 < end <= path.stat().st_size:
+                ends.setdefault(path, []).append(end)
+        if not ends:
             return Path(), []
-        path = self.dice.choice(found)
-        place = path.parent.name, int(path.stem)
-        return path, sorted(
-            end for journal, segment, end in self.spans.values() if end and (journal.hex(), segment) == place
-        )
+        path = self.dice.choice(list(ends))
+        return path, ends[path]
 
     @invariant()
     def nothing_is_stored_twice_and_nothing_made_up(self) -> None:
