@@ -30,6 +30,7 @@ from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.store import queries
 from asgi_analytics.store.reading import HitRow, connect
+from tests.drive import called
 
 from .jobs.web import serve
 
@@ -168,19 +169,19 @@ def test_explain_tells_about_the_refusal_that_a_loop_of_requests_meets(running: 
 
 def test_explain_takes_an_id_without_dashes(running: Running) -> None:
     decision = UUID(str(running.refusal()["decision"]))
-    assert f"Decision {decision}" in run("explain", decision.hex, "--dsn", running.dsn).stdout
+    assert f"Decision {decision}" in called("explain", decision.hex, "--dsn", running.dsn).stdout
 
 
 def test_tail_shows_the_demo_s_hits(running: Running) -> None:
     running.get("/about?secret=1")
     time.sleep(0.6)
-    last = run("tail", "-n", "1", "--dsn", running.dsn).stdout.split()
+    last = called("tail", "-n", "1", "--dsn", running.dsn).stdout.split()
     assert last[1:3] == ["GET", "/about"]
     assert last[-1] in ("complete", "refused")
 
 
 def test_stats_tell_of_the_demo_s_living_journal(running: Running) -> None:
-    shown = run("stats", "--dsn", running.dsn, "--journal-dir", str(running.data / "demo-journal")).stdout
+    shown = called("stats", "--dsn", running.dsn, "--journal-dir", str(running.data / "demo-journal")).stdout
     assert "quarantined     0 rows" in shown
     assert "Journals on this machine: 1" in shown
     assert "owner lives" in shown
@@ -230,19 +231,19 @@ def test_traffic_ends_with_a_table_from_the_database(folder: Path) -> None:
 
 
 def test_migrate_names_what_it_applied_and_then_nothing(empty_dsn: str) -> None:
-    assert "0001_schema.sql" in run("migrate", "--dsn", empty_dsn).stdout
+    assert "0001_schema.sql" in called("migrate", "--dsn", empty_dsn).stdout
     assert run("migrate", ASGI_ANALYTICS_DSN=empty_dsn).stdout == "up to date\n"
 
 
 def test_doctor_finds_nothing_wrong_with_a_migrated_database(dsn: str) -> None:
-    answer = run("doctor", "--dsn", dsn)
+    answer = called("doctor", "--dsn", dsn)
     assert answer.returncode == 0, answer.stdout
     for text in ("PostgreSQL", "schema: up to date", "all that a writer needs", "quota: ", 'durability: "journal"'):
         assert text in answer.stdout
 
 
 def test_doctor_says_that_the_schema_is_missing(empty_dsn: str) -> None:
-    answer = run("doctor", "--dsn", empty_dsn)
+    answer = called("doctor", "--dsn", empty_dsn)
     assert answer.returncode == 1
     assert "WRONG schema: not applied: 0001_schema.sql" in answer.stdout
     assert "run `asgi-analytics migrate`" in answer.stdout
@@ -255,7 +256,7 @@ def test_doctor_says_which_privileges_a_user_lacks(dsn: str) -> None:
         connection.execute(f"GRANT USAGE ON SCHEMA analytics TO {role}")
         connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA analytics TO {role}")
         try:
-            answer = run("doctor", "--dsn", psycopg.conninfo.make_conninfo(dsn, user=role, password="x"))
+            answer = called("doctor", "--dsn", psycopg.conninfo.make_conninfo(dsn, user=role, password="x"))
         finally:
             connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
     assert answer.returncode == 1
@@ -269,14 +270,14 @@ def test_doctor_says_which_privileges_a_user_lacks(dsn: str) -> None:
 def test_doctor_resolves_the_client_address(dsn: str, proxies: tuple[str, ...], status: int, address: str) -> None:
     trusted = ("--trusted-proxies", *proxies) if proxies else ()
     header = ("--header", "X-Forwarded-For: 84.130.1.2", "--client", "10.0.0.5")
-    answer = run("doctor", "--dsn", dsn, *header, *trusted)
+    answer = called("doctor", "--dsn", dsn, *header, *trusted)
     assert answer.returncode == status
     assert f"client address: {address}" in answer.stdout
 
 
 def test_doctor_says_that_the_journal_folder_is_no_folder(dsn: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    answer = run("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path / "file" / "journal"))
+    answer = called("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path / "file" / "journal"))
     assert answer.returncode == 1
     assert "WRONG journal: " in answer.stdout
 
@@ -306,7 +307,7 @@ def test_without_a_schema_one_is_told_to_migrate(
 
 
 def test_a_malformed_decision_id_is_told_so(dsn: str) -> None:
-    answer = run("explain", "xyz", "--dsn", dsn)
+    answer = called("explain", "xyz", "--dsn", dsn)
     assert answer.returncode == 1
     assert "is no decision id" in answer.stderr
 
@@ -321,7 +322,7 @@ def test_an_unknown_decision_id_is_told_so(
 
 def test_tail_escapes_what_a_visitor_sent(dsn: str) -> None:
     add_hit(dsn, "/\x1b[2J\nGET /fake\u202e")
-    lines = run("tail", "--dsn", dsn).stdout.splitlines()
+    lines = called("tail", "--dsn", dsn).stdout.splitlines()
     assert len(lines) == 1
     assert "/\\x1b[2J\\nGET /fake\\u202e" in lines[0]
     assert lines[0].isprintable()
@@ -330,7 +331,7 @@ def test_tail_escapes_what_a_visitor_sent(dsn: str) -> None:
 def test_tail_shows_one_site_only(dsn: str) -> None:
     add_hit(dsn, "/mine", "mine")
     add_hit(dsn, "/other", "other")
-    shown = run("tail", "--site", "mine", "--dsn", dsn).stdout
+    shown = called("tail", "--site", "mine", "--dsn", dsn).stdout
     assert "/mine" in shown
     assert "/other" not in shown
 
@@ -367,7 +368,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback(dsn: str) -> None:
 def test_version_and_usage() -> None:
     assert run("--version").stdout == "asgi-analytics 0.1.0\n"
     assert run("no-such-command").returncode == 2
-    assert run("demo", "--port", "99999").returncode == 2
+    assert called("demo", "--port", "99999").returncode == 2
 
 
 # Pure parts
@@ -446,7 +447,7 @@ def test_data_update_downloads_says_what_failed_and_keeps_what_there_was(tmp_pat
     folder, sources = tmp_path / "data", tmp_path / "sources.json"
     with serve({"/a.json": RANGES, "/b.json": RANGES}) as site:
         sources.write_text(json.dumps({name: f"{site.url}/{name}.json" for name in "ab"}))
-        first = run("data", "update", "--dir", str(folder), "--sources", str(sources))
+        first = called("data", "update", "--dir", str(folder), "--sources", str(sources))
         site.pages["/b.json"] = b"<html>"
         site.pages["/a.json"] = 404
         second = run("data", "update", "--sources", str(sources), ASGI_ANALYTICS_CRAWLER_DIR=str(folder))
@@ -468,14 +469,14 @@ def test_data_update_takes_files_from_a_folder(tmp_path: Path) -> None:
     source.mkdir()
     (source / "google-common-crawlers.json").write_bytes(RANGES)
     os.utime(source / "google-common-crawlers.json", (time.time() - 5 * 86_400,) * 2)
-    done = run("data", "update", "--dir", str(folder), "--from", str(source))
+    done = called("data", "update", "--dir", str(folder), "--from", str(source))
     assert done.returncode == 1
     assert "google-common-crawlers          2 prefixes, 5 d old\n" in done.stdout
     assert "openai-gptbot                   none; not there: " in done.stdout
 
 
 def test_data_needs_an_action_and_good_sources(tmp_path: Path) -> None:
-    assert run("data").returncode == 2
-    failed = run("data", "update", "--dir", str(tmp_path), "--sources", str(tmp_path / "none.json"))
+    assert called("data").returncode == 2
+    failed = called("data", "update", "--dir", str(tmp_path), "--sources", str(tmp_path / "none.json"))
     assert failed.returncode == 1
     assert failed.stderr.startswith("asgi-analytics: ")

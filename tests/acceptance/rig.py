@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = int(os.environ.get("ASGI_ANALYTICS_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("ASGI_ANALYTICS_ROUNDS", "1"))
 # Nobody is refused: what a visitor is refused past a rate has no row of its own.
 OPEN = {"limits": "100000/second", "network_limits": "100000/second", "mode": "observe"}
 _numbers = itertools.count(1)

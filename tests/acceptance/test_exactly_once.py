@@ -1,6 +1,6 @@
 """Every request whose last byte a client has received has exactly one row, whatever died.
 
-The oracle is the client's own ledger. ASGI_ANALYTICS_ROUNDS (default 2) is how often each thing dies.
+The oracle is the client's own ledger. ASGI_ANALYTICS_ROUNDS (default 1) is how often each thing dies.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -138,12 +137,3 @@ def test_a_server_starts_and_serves_without_postgres_and_catches_up(
         provisional = connection.execute("SELECT count(*) FROM analytics.hits WHERE provisional").fetchone()
     assert provisional is not None
     assert provisional[0] > 0, "what was seen before the salts were known says so"
-
-
-def test_recycled_workers_lose_nothing(dsn: str, tmp_path: Path) -> None:
-    with serving(dsn, tmp_path / "j", workers=2) as server:
-        with Load(server.port, clients=2) as load:
-            load.more(120)
-            server.process.send_signal(signal.SIGHUP)  # SIGHUP: uvicorn starts its workers anew
-            load.more(120)
-        assert_exactly_once(dsn, load.answered)

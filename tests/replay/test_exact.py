@@ -25,6 +25,7 @@ from asgi_analytics.replay.history import History, Verdict
 from asgi_analytics.settings import Settings
 from asgi_analytics.store.recorded import RecordedHit
 from tests import drive
+from tests.acceptance.faults.process import WHOLE
 from tests.replay.live import PERIOD
 from tests.replay.mix import LIMITS, Mix, places
 from tests.replay.test_what_if import remember
@@ -92,7 +93,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 # Another seed is no simpler one: nothing to shrink.
 @hypothesis(
-    max_examples=15, deadline=None, phases=[Phase.explicit, Phase.generate],
+    max_examples=15 if WHOLE else 4, deadline=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @example(seed=2460, mode="enforce", steps=400)
@@ -130,7 +131,7 @@ def test_what_if_of_the_live_policy_differs_in_nothing(
     with drive.wrapped(mix.site, dsn, clock=mix.clock, mode=mode, **known) as app:
         drive.start(app)
         asyncio.run(mix.tour(app, 12))
-        asyncio.run(mix.visit(app, 800))
+        asyncio.run(mix.visit(app, 500))
     remember(dsn, limits=LIMITS)
     assert cli.main(["what-if", "--dsn", dsn, *PERIOD, "--export", "json"]) == 0
     found = json.loads(capsys.readouterr().out)

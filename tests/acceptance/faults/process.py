@@ -38,8 +38,8 @@ RECYCLING = {
 
 
 WHOLE = os.environ.get("ASGI_ANALYTICS_FAULTS") == "all"  # as `python -m tests.acceptance.faults` says
-KILLS = int(os.environ.get("ASGI_ANALYTICS_KILLS", "6"))
-PARITY = int(os.environ.get("ASGI_ANALYTICS_PARITY", "30000"))  # read here: `environment` hides it from tests
+KILLS = int(os.environ.get("ASGI_ANALYTICS_KILLS", "4"))
+PARITY = int(os.environ.get("ASGI_ANALYTICS_PARITY", "12000"))  # read here: `environment` hides it from tests
 
 
 def some(whole: Iterable[str], fast: Iterable[str]) -> list[str]:

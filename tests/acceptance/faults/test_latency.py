@@ -16,7 +16,7 @@ from tests.acceptance.faults.process import UVICORN, WHOLE, AnyServer, recover, 
 from tests.acceptance.rig import Load
 from tests.acceptance.wire import Wire
 
-SLICES, SECONDS = (9, 2.0) if WHOLE else (2, 0.7)
+SLICES, SECONDS = (9, 2.0) if WHOLE else (1, 0.7)
 STATES = {"down": "refuse", "deaf": "deaf", "black-holed": "hole"}
 # The bar is 1.2 and 5 ms. What is asserted leaves room for a machine that others use: the table has the figures.
 SLOWER, LAG, MEMORY, STOP = 1.5, 0.010, 64 << 20, 5.0
