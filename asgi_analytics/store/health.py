@@ -92,7 +92,9 @@ class Patient(Reader):
 def examine(dsn: str, patience: float = PATIENCE) -> Iterator[Patient]:
     """Open a connection that is cut after `patience` seconds. Raises StoreUnavailable, StoreMisconfigured."""
     with wrapped():
-        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics doctor")
+        connection = psycopg.connect(
+            dsn, autocommit=True, connect_timeout=min(5, int(patience)), application_name="asgi-analytics doctor"
+        )
     late = threading.Event()
     watch = threading.Timer(patience, _cut, (connection, late))
     watch.daemon = True

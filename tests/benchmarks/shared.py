@@ -221,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
             for count in workers:
                 _empty(dsn)
                 mode = "strict" if options.strict else "lease"
-                windows = max(2, 6 // window)
+                windows = 2 if options.quick else max(2, 6 // window)
                 rows += run(Plan(dsn, limit, window, count, windows, options.shared, mode))
             through = f"{options.shared} ({mode})" if options.shared else "Postgres"
             title = f"{limit} requests per {window} s, through {through}, {windows} windows"

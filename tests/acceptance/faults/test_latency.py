@@ -12,7 +12,7 @@ from statistics import median, quantiles
 import pytest
 
 from tests.acceptance.faults.ledger import Account
-from tests.acceptance.faults.process import UVICORN, WHOLE, AnyServer, recover, running
+from tests.acceptance.faults.process import UVICORN, WHOLE, AnyServer, recover, running, some
 from tests.acceptance.rig import Load
 from tests.acceptance.wire import Wire
 
@@ -67,7 +67,7 @@ def peak(pid: int) -> int:
     return int(line.split()[1]) << 10
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", some(STATES, ["down", "black-holed"]))
 def test_an_outage_is_felt_by_nobody(dsn: str, tmp_path: Path, account: Account, state: str) -> None:
     healthy, out, bare, answered = Slices(), Slices(), Slices(), list[int]()
     uvicorn = [*UVICORN, "--loop", "asyncio"]
