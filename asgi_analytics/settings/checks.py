@@ -1,0 +1,234 @@
+"""What each option may be: a function per kind of option, a row per option."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from .values import SIGNAL_POINTS, SIGNAL_THRESHOLDS, Durability, Mode, Network, Privacy, Quota, Sharing, words, wrong
+
+
+def default_journal_dir() -> Path:
+    """ASGI_ANALYTICS_JOURNAL_DIR, else a folder of this user's own in the system's place for state."""
+    if chosen := os.environ.get("ASGI_ANALYTICS_JOURNAL_DIR"):
+        return Path(chosen)
+    if os.geteuid() == 0:
+        return Path("/var/tmp/asgi-analytics/journal")  # noqa: S108 - made 0700 and owner-checked by the journal
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state) / "asgi-analytics" / "journal"
+
+
+def _listed(value: object) -> list[Any]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+
+
+def _choice(kind: Any) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        if value not in get_args(kind):
+            raise wrong(name, value, words(get_args(kind)))
+        return value
+
+    return check
+
+
+def _number(kind: type, low: float, high: float, unit: str) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole or (kind is float and isinstance(value, float))) or not low <= value <= high:
+            raise wrong(name, value, f"{'a number' if kind is float else 'a whole number'} of {unit}, {low} to {high}")
+        return kind(value)
+
+    return check
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise wrong(name, value, "True or False")
+    return value
+
+
+def _text(low: int, high: int) -> Callable[[str, Any], str]:
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str) or not low <= len(value) <= high or not value.isprintable():
+            raise wrong(name, value, f"printable text of {low} to {high} characters")
+        return value
+
+    return check
+
+
+def _dsn(name: str, value: Any) -> str | None:
+    if value is None or (
+        isinstance(value, str) and (value.startswith(("postgres://", "postgresql://")) or "=" in value)
+    ):
+        return value
+    # It may hold a password.
+    raise wrong(name, "…", 'None, "postgresql://user:password@host/database" or "host=… dbname=…"')
+
+
+def _shared(name: str, value: Any) -> str | None:
+    schemes = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
+    if value is None or (isinstance(value, str) and value.startswith(schemes)):
+        return value
+    # It may hold a password.
+    raise wrong(name, "…", 'None or "redis://user:password@host:6379/0", also rediss:// or unix://')
+
+
+def _quotas(prefix: str) -> Callable[[str, Any], tuple[Quota, ...]]:
+    def check(name: str, value: Any) -> tuple[Quota, ...]:
+        quotas = []
+        for text in _listed(value):
+            try:
+                quotas.append(Quota.parse(text, prefix))
+            except ValueError as error:
+                raise wrong(name, text, str(error)) from None
+        if len({quota.window for quota in quotas}) != len(quotas):
+            raise wrong(name, value, "at most one quota per window")
+        return tuple(sorted(quotas, key=lambda quota: quota.window))
+
+    return check
+
+
+def _table(defaults: Mapping[str, float], kind: type) -> Callable[[str, Any], dict[str, Any]]:
+    def check(name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or set(value) - set(defaults):
+            raise wrong(name, value, f"a mapping with keys among {', '.join(defaults)}")
+        checker = _number(kind, 0, 1_000_000, "points" if kind is int else "the signal's unit")
+        return {**defaults, **{key: checker(f"{name}[{key!r}]", number) for key, number in value.items()}}
+
+    return check
+
+
+def _signals(name: str, value: Any) -> tuple[Any, ...]:
+    """The site's own signals; duck-typed, as what a signal is belongs to the stage that measures it."""
+    found = tuple(_listed(value))
+    codes = [getattr(one, "code", None) for one in found]
+    fit = all(
+        callable(getattr(one, "measure", None)) and isinstance(code, str)
+        for one, code in zip(found, codes, strict=True)
+    )
+    if not fit or len({*codes}) != len(codes) or not SIGNAL_POINTS.keys().isdisjoint(codes):
+        raise wrong(name, value, "asgi_analytics.Signal objects, each with a code of its own")
+    return found
+
+
+def _cookie(name: str, value: Any) -> str | None:
+    if value is False or value is None:
+        return None
+    if value is True:
+        return "aa_v"
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", value):
+        raise wrong(name, value, "True, False or a cookie name (RFC 6265 token, at most 64 characters)")
+    return value
+
+
+def _secrets(name: str, value: Any) -> tuple[str, ...]:
+    keys = tuple(_listed(value))
+    if not all(isinstance(key, str) and len(key) >= 16 for key in keys):
+        raise wrong(name, "…", "a text of at least 16 characters, or several: the first signs, all verify")
+    return keys
+
+
+def _proxies(name: str, value: Any) -> tuple[Network | Literal["unix"], ...]:
+    try:
+        return tuple("unix" if text == "unix" else ipaddress.ip_network(_string(text)) for text in _listed(value))
+    except ValueError:
+        allowed = 'addresses or CIDR networks such as "10.0.0.0/8" without host bits, or "unix" for unix sockets'
+        raise wrong(name, value, allowed) from None
+
+
+def _networks(name: str, value: Any) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(_string(text)) for text in _listed(value))
+    except ValueError:
+        raise wrong(name, value, 'addresses or CIDR networks such as "198.51.100.0/24" without host bits') from None
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(value)
+    return value
+
+
+def _path(name: str, value: Any) -> Path | None:
+    if value is not None and not isinstance(value, (str, Path)):
+        raise wrong(name, value, "a path or None")
+    return Path(value) if value else None
+
+
+def _journal(name: str, value: Any) -> Path:
+    return _path(name, value) or default_journal_dir()
+
+
+def _paths(name: str, value: Any) -> tuple[str, ...]:
+    patterns = tuple(_listed(value))
+    if not all(isinstance(text, str) and text.startswith("/") for text in patterns):
+        raise wrong(name, value, 'path prefixes that start with "/", such as "/health"')
+    return patterns
+
+
+def _privacy(name: str, value: Any) -> Privacy:
+    if not isinstance(value, Privacy):
+        raise wrong(name, value, "a Privacy(address=…, query=…, signals=…)")
+    return value
+
+
+def _callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise wrong(name, value, "a function or None")
+    return value
+
+
+def _clock(name: str, value: Any) -> Any:
+    if value is not None and not (hasattr(value, "time_ns") and hasattr(value, "monotonic")):
+        raise wrong(name, value, "an object with time_ns() and monotonic()")
+    return value
+
+
+CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
+    "dsn": _dsn,
+    "site": _text(1, 100),
+    "mode": _choice(Mode),
+    "limits": _quotas(""),
+    "network_limits": _quotas("network-"),
+    "cooldown": _number(float, 1, 86400 * 30, "seconds"),
+    "bot_score": _number(int, 1, 1000, "points"),
+    "signal_points": _table(SIGNAL_POINTS, int),
+    "signal_thresholds": _table(SIGNAL_THRESHOLDS, float),
+    "signals": _signals,
+    "site_pages": _number(int, 0, 10_000_000, "pages"),
+    "session_timeout": _number(float, 60, 86400, "seconds"),
+    "session_cookie": _cookie,
+    "secret": _secrets,
+    "bans": _flag,
+    "allow": _networks,
+    "verify_crawlers": _flag,
+    "crawler_dir": _path,
+    "trusted_proxies": _proxies,
+    "geoip_city": _path,
+    "geoip_asn": _path,
+    "include": _paths,
+    "exclude": _paths,
+    "privacy": _privacy,
+    "durability": _choice(Durability),
+    "journal_dir": _journal,
+    "journal_limit": _number(int, 1 << 20, 1 << 40, "bytes"),
+    "batch_rows": _number(int, 1, 50_000, "rows"),
+    "batch_age": _number(float, 0.01, 60, "seconds"),
+    "shared": _shared,
+    "shared_mode": _choice(Sharing),
+    "shared_timeout": _number(float, 0.005, 10, "seconds"),
+    "shutdown_timeout": _number(float, 0, 60, "seconds"),
+    "max_visitors": _number(int, 100, 10_000_000, "visitors"),
+    "max_networks": _number(int, 100, 10_000_000, "networks"),
+    "max_flagged": _number(int, 100, 10_000_000, "visitors"),
+    "legacy_headers": _flag,
+    "refine_refusal": _callable,
+    "migrate": _flag,
+    "clock": _clock,
+}
