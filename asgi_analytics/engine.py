@@ -8,7 +8,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,6 +21,7 @@ from .decide.policy import Policy
 from .decide.probes import kind_of
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
 from .embedded import EmbeddedPostgres
+from .ending import Leaving, end
 from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
 from .identify.client import network_of
 from .identify.countries import CountryTable
@@ -37,18 +37,17 @@ from .policy import canonical, version
 from .protocols import ClaimStatus, Clock, Merged, Ruling, Told
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
-from .record.writer import LAST_WAIT, Writer
+from .record.writer import Writer
 from .respond import Responder
 from .settings import Settings
 from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
 from .state import State
+from .steps import Steps
 from .store.postgres import PostgresStore, database_key
 
 log = logging.getLogger("asgi_analytics")
 LOG_INTERVAL = 20.0  # seconds between two lines of one kind
-SAMPLE = 63  # one request in 64 is timed
-RETURN_PATIENCE = 0.5  # seconds that returning what was lent may take at the end
 
 
 def resolve_dsn(dsn: str | None) -> str | None:
@@ -368,50 +367,10 @@ class Engine:
         self.writer, self.sharer, self._store, self._embedded, self.started = None, None, None, None, False
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """What of an engine that stops is still at work; `timeout` in seconds."""
-
-    writer: Writer
-    sharer: Sharer | None
-    database: EmbeddedPostgres | None
-    timeout: float
-
-
 def stop_all(engines: Iterable[Engine], timeout: float | None = None) -> bool:
     """Stop engines at once: what hangs in one costs the others no time. Return whether all was delivered."""
-    clock, began = SystemClock.monotonic, SystemClock.monotonic()
-    leaving = [one for engine in list(engines) if (one := engine.leave()) is not None]
-    for one in leaving:
-        if one.sharer is not None:
-            one.sharer.stop(max(0.0, began + RETURN_PATIENCE - clock()))
-    for one in leaving:
-        patience = one.timeout if timeout is None else timeout
-        one.writer.wait(max(0.0, began + patience - clock()))
-        one.writer.cut()
-    until = clock() + LAST_WAIT
-    delivered = [one.writer.finish(max(0.0, until - clock())) for one in leaving]
-    for one in leaving:
-        if one.database is not None:
-            one.database.stop()
-    return all(delivered)
-
-
-class Steps:
-    """What our own steps cost, from those requests whose number has no bit of SAMPLE."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self._sums: dict[str, tuple[int, float]] = {}
-
-    def add(self, step: str, seconds: float) -> None:
-        """Count one run of a step."""
-        count, total = self._sums.get(step, (0, 0.0))
-        self._sums[step] = count + 1, total + seconds
-
-    def means_us(self) -> dict[str, float]:
-        """Return the mean of each step in microseconds."""
-        return {step: round(total / count * 1e6, 2) for step, (count, total) in self._sums.items()}
+    began = SystemClock.monotonic()
+    return end([one for engine in list(engines) if (one := engine.leave()) is not None], began, timeout)
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()

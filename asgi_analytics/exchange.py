@@ -13,7 +13,7 @@ from .decide.admission import admit, admit_told
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
 from .decide.verdict import accept, judge
-from .engine import SAMPLE, Engine
+from .engine import Engine
 from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_data, is_inner, is_page, is_shared, route_template
@@ -21,6 +21,7 @@ from .inputs import DATA, FORGIVEN
 from .model import Analytics, Claims, Decision, Hit, Referral, Standing
 from .protocols import ClaimStatus, Ruling, Told
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
+from .steps import SAMPLE
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
