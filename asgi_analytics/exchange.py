@@ -21,7 +21,6 @@ from .inputs import DATA, FORGIVEN
 from .model import Analytics, Claims, Decision, Hit, Referral, Standing
 from .protocols import ClaimStatus, Ruling, Told
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
-from .steps import SAMPLE
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -32,36 +31,6 @@ KEY = "analytics"  # in scope["state"]
 INSIDE = "asgi_analytics"  # in the scope handed on: somebody further out has this request already
 
 STANDING = 1.0  # seconds for which the same refusal is given at most: its numbers are of whole seconds
-
-
-def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-    """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
-    try:
-        exchange = _kind(engine, scope)(engine, scope, receive, send)
-        exchange.decide(scope)
-    except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
-        engine.failed("identify and decide", error)
-        return None
-    return exchange
-
-
-async def begin_strictly(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-    """As `begin`, by what one server says that counts the requests of all workers: with one round trip to it."""
-    try:
-        exchange = _kind(engine, scope)(engine, scope, receive, send)
-        exchange.decide(scope, await engine.told(exchange.visitor))
-    except Exception as error:  # noqa: BLE001 - as above
-        engine.failed("identify and decide", error)
-        return None
-    return exchange
-
-
-def _kind(engine: Engine, scope: Scope) -> type[Exchange]:
-    if scope["type"] == "websocket":
-        return WebSocketExchange
-    steps = engine.steps
-    steps.requests += 1
-    return Exchange if steps.requests & SAMPLE else TimedExchange
 
 
 class Exchange(Hit):
@@ -363,40 +332,3 @@ class TimedExchange(Exchange):
 
 # Messages that can end an answer, beside http.response.body.
 _LAST = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
-
-
-class WebSocketExchange(Exchange):
-    """A websocket from handshake to close: one row, written when either side closes it."""
-
-    def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(engine, scope, receive, send)
-        self.receive = self._receiving(receive)
-
-    def _receiving(self, receive: Receive) -> Receive:
-        """Return what the app receives by: it tells us when the visitor has gone."""
-
-        async def received() -> Message:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                self.close_code = message.get("code", 1005)
-                self.end("complete")
-            return message
-
-        return received
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message of the app on, untouched."""
-        kind = message["type"]
-        if kind == "websocket.send":
-            self.bytes_sent += len(message.get("text") or message.get("bytes") or "")
-        elif kind == "websocket.accept":
-            self.status, self.first_byte_us = 101, self._elapsed_us()
-        elif kind == "websocket.http.response.start":
-            self.status, self.first_byte_us = message.get("status"), self._elapsed_us()
-        elif kind == "websocket.close":
-            self.close_code = message.get("code", 1000)
-            if self.status is None:
-                self.status, self.first_byte_us = 403, self._elapsed_us()
-            self.end("complete")
-            return self._send_synced(message) if self._engine.syncs else self._send(message)
-        return self._send(message)

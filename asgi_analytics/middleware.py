@@ -10,8 +10,10 @@ from typing import Any, Unpack
 from anyio import to_thread
 
 from .engine import Engine, resolve_dsn, stop_all
-from .exchange import INSIDE, Message, Receive, Scope, Send, begin, begin_strictly
+from .exchange import INSIDE, Exchange, Message, Receive, Scope, Send, TimedExchange
 from .settings import Options, Settings
+from .steps import SAMPLE
+from .websocket import WebSocketExchange
 
 __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -97,5 +99,35 @@ class AnalyticsMiddleware:
     async def _aside(self, where: str, act: Callable[..., object], *arguments: object) -> None:
         try:
             await to_thread.run_sync(act, *arguments)
-        except Exception as error:  # noqa: BLE001 - as in _begin
+        except Exception as error:  # noqa: BLE001 - as in begin
             self._engine.failed(where, error)
+
+
+def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+    """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
+    try:
+        exchange = _kind(engine, scope)(engine, scope, receive, send)
+        exchange.decide(scope)
+    except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
+        engine.failed("identify and decide", error)
+        return None
+    return exchange
+
+
+async def begin_strictly(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+    """As `begin`, by what one server says that counts the requests of all workers: with one round trip to it."""
+    try:
+        exchange = _kind(engine, scope)(engine, scope, receive, send)
+        exchange.decide(scope, await engine.told(exchange.visitor))
+    except Exception as error:  # noqa: BLE001 - as above
+        engine.failed("identify and decide", error)
+        return None
+    return exchange
+
+
+def _kind(engine: Engine, scope: Scope) -> type[Exchange]:
+    if scope["type"] == "websocket":
+        return WebSocketExchange
+    steps = engine.steps
+    steps.requests += 1
+    return Exchange if steps.requests & SAMPLE else TimedExchange

@@ -33,6 +33,7 @@ LAYERS: tuple[set[str], ...] = (
     {"ending", "steps", "jobs", "report", "replay"},
     {"engine"},
     {"exchange"},
+    {"websocket"},
     {"middleware"},
     {"web", "doctor", "traffic"},
     {"console"},

@@ -1,0 +1,45 @@
+"""A websocket on its way: accepted, refused or closed, it is one row."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from .engine import Engine
+from .exchange import Exchange, Message, Receive, Scope, Send
+
+
+class WebSocketExchange(Exchange):
+    """A websocket from handshake to close: one row, written when either side closes it."""
+
+    def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(engine, scope, receive, send)
+        self.receive = self._receiving(receive)
+
+    def _receiving(self, receive: Receive) -> Receive:
+        """Return what the app receives by: it tells us when the visitor has gone."""
+
+        async def received() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                self.close_code = message.get("code", 1005)
+                self.end("complete")
+            return message
+
+        return received
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass a message of the app on, untouched."""
+        kind = message["type"]
+        if kind == "websocket.send":
+            self.bytes_sent += len(message.get("text") or message.get("bytes") or "")
+        elif kind == "websocket.accept":
+            self.status, self.first_byte_us = 101, self._elapsed_us()
+        elif kind == "websocket.http.response.start":
+            self.status, self.first_byte_us = message.get("status"), self._elapsed_us()
+        elif kind == "websocket.close":
+            self.close_code = message.get("code", 1000)
+            if self.status is None:
+                self.status, self.first_byte_us = 403, self._elapsed_us()
+            self.end("complete")
+            return self._send_synced(message) if self._engine.syncs else self._send(message)
+        return self._send(message)
