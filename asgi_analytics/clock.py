@@ -19,6 +19,14 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
 
+def give_way() -> None:
+    """Let the other threads run: what a background thread does between slices of a long piece of work.
+
+    One that merely asks for the interpreter's lock gets it after five milliseconds (sys.getswitchinterval).
+    """
+    time.sleep(50e-6)
+
+
 class Calendar:
     """The wall time that salts, cookies and rulings go by: a leap by years makes no visitor new and lifts no ban.
 

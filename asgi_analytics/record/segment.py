@@ -17,11 +17,13 @@ from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
+from ..clock import give_way
 from ..errors import JournalFormatError
 from ..protocols import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame
 
 MAGIC = b"ASGIAJ\x01\n"
 MOST_FRAME = 1 << 20
+SLICE = 256  # frames that are cut at a stretch: half a millisecond
 MOST_COLUMNS = 1600  # of a table, PostgreSQL appendix K
 FRAME = struct.Struct("!II")
 _COUNT = struct.Struct("!h")
@@ -100,7 +102,10 @@ def read_open(opened: int, path: Path, offset: int, most: int, end: int | None) 
     size = min(most * 512 + MOST_FRAME, max(0, end - start) if end is not None else 1 << 62)
     data = os.pread(opened, size, start)
     at_end = not os.pread(opened, 1, start + len(data)) if end is None else start + len(data) >= end
-    frames = list(islice(_frames(data, start, at_end, _marks(columns)), most))
+    found, frames = islice(_frames(data, start, at_end, _marks(columns)), most), list[Frame]()
+    while some := list(islice(found, SLICE)):
+        frames += some
+        give_way()
     return Batch(journal, segment, columns, frames, frames[-1].end) if frames else None
 
 

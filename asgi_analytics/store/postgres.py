@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from ..clock import random_bytes
+from ..clock import give_way, random_bytes
 from ..errors import ConfigurationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, REFUSED, Batch, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
@@ -33,6 +33,7 @@ KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.q
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
 PARTITION_DAYS_AHEAD = 7
+SLICE = 1_000  # rows that are sent at a stretch
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
 POINTS = {
@@ -299,7 +300,11 @@ class PostgresStore:
             table, sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with self._open().cursor() as cursor, cursor.copy(query) as copy:
-            copy.write(b"".join([COPY_HEADER, *rows, COPY_TRAILER]))
+            copy.write(COPY_HEADER)
+            for at in range(0, len(rows), SLICE):
+                copy.write(b"".join(rows[at : at + SLICE]))
+                give_way()
+            copy.write(COPY_TRAILER)
 
     def _set_aside(self, batch: Batch, raw: bytes, position: int, kind: str, error: str, sqlstate: str | None) -> None:
         columns = next((list(batch.columns.get(one, ())) for one, name in KINDS.items() if name == kind), [])
