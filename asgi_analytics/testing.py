@@ -136,7 +136,7 @@ class MemoryStore:
             raise StoreUnavailable("The journal is not registered.")
         position = self._positions[batch.journal]
         self._positions[batch.journal] = max(position, (batch.segment, batch.end))
-        return [frame for frame in batch.frames if (batch.segment, frame.end) > position]
+        return list(batch.after(position))
 
 
 class MemoryState:

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 
 from ..errors import JournalError
-from ..protocols import Batch, Frame
+from ..protocols import Batch, Frame, Frames
 from .segment import FRAME, Columns, split
 
 
@@ -37,7 +37,7 @@ class MemoryJournal:
         """Return up to `most` frames behind an offset, or None."""
         with self._lock:
             frames = [kept for _, kept in zip(range(most), self._frames, strict=False) if kept.end > offset]
-        return Batch(self.id, 1, self.columns, frames, frames[-1].end) if frames else None
+        return Batch(self.id, 1, self.columns, Frames(frames), frames[-1].end) if frames else None
 
     def count(self, kind: bytes) -> int:
         """Return how many frames of a kind wait."""

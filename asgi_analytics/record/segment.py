@@ -19,7 +19,7 @@ from zlib import crc32
 
 from ..clock import give_way
 from ..errors import JournalFormatError
-from ..protocols import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame
+from ..protocols import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
 
 MAGIC = b"ASGIAJ\x01\n"
 MOST_FRAME = 1 << 20
@@ -102,9 +102,11 @@ def read_open(opened: int, path: Path, offset: int, most: int, end: int | None) 
     size = min(most * 512 + MOST_FRAME, max(0, end - start) if end is not None else 1 << 62)
     data = os.pread(opened, size, start)
     at_end = not os.pread(opened, 1, start + len(data)) if end is None else start + len(data) >= end
-    found, frames = islice(_frames(data, start, at_end, _marks(columns)), most), list[Frame]()
-    while some := list(islice(found, SLICE)):
-        frames += some
+    found, frames = islice(_frames(data, start, at_end, _marks(columns)), most), Frames()
+    before = -1
+    while len(frames) > before:
+        before = len(frames)
+        frames.extend(islice(found, SLICE))
         give_way()
     return Batch(journal, segment, columns, frames, frames[-1].end) if frames else None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ..clock import Calendar, jitter
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
-from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frame, Salt, SharedRulings, SharedState, Store
+from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frames, Salt, SharedRulings, SharedState, Store
 from .adoption import LeftOver, adopt
 from .recorder import Recorder
 
@@ -369,12 +369,12 @@ class Writer:
         unsure = self._unsure
         if unsure is not None and unsure.journal == journal:
             self._unsure = None
-            self._count([frame for frame in unsure.frames if (unsure.segment, frame.end) <= position], journal)
+            self._count(unsure.upto(position), journal)
 
-    def _count(self, frames: Sequence[Frame], journal: bytes) -> None:
+    def _count(self, frames: Frames, journal: bytes) -> None:
         counters, recorder = self._recorder.counters, self._recorder
-        counters.written += sum(frame.kind in (HIT, REFUSED) for frame in frames)
-        counters.quarantined += sum(frame.kind == DAMAGED for frame in frames)
+        counters.written += frames.count_of(HIT) + frames.count_of(REFUSED)
+        counters.quarantined += frames.count_of(DAMAGED)
         if journal != recorder.memory.id and (recorder.journal is None or journal != recorder.journal.id):
             counters.adopted += len(frames)
 

@@ -161,9 +161,9 @@ class PostgresStore:
             batch = self._not_in_yet(batch)
             if not batch.frames:
                 return []
-            rows = {kind: batch.rows(kind) for kind in KINDS}
+            rows = {kind: batch.frames.rows(kind) for kind in KINDS}
             merged = self._move(rows, batch.columns, journal)
-            damaged = [frame for frame in batch.frames if frame.kind == DAMAGED]
+            damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
             self._advance(batch, sum(map(len, rows.values())), len(damaged))
@@ -274,7 +274,7 @@ class PostgresStore:
         position = (row[0], row[1])
         if position <= (batch.segment, batch.frames[0].start):
             return batch
-        return replace(batch, frames=[one for one in batch.frames if (batch.segment, one.end) > position])
+        return replace(batch, frames=batch.after(position))
 
     def _fold(self, hits: list[bytes], columns: Sequence[str], journal: UUID) -> list[Merged]:
         connection, fold = self._open(), self._queries

@@ -72,7 +72,7 @@ async def hits(count: int, folder: str) -> list[bytes]:
     rows: list[bytes] = []
     segment, offset = 1, 0
     while batch := journal.read(segment, offset, 20_000):
-        rows += batch.rows(HIT)
+        rows += batch.frames.rows(HIT)
         segment, offset = batch.segment, batch.end
     app.close()
     return [frame(HIT, row) for row in rows[:count]]

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from asgi_analytics.clock import uuid7
 from asgi_analytics.model import Actor, Agent, Decision, Hit, Identity, Place, Referral, Session, Visitor
-from asgi_analytics.protocols import HIT, Batch, Frame
+from asgi_analytics.protocols import HIT, Batch, Frame, Frames
 from asgi_analytics.record import encoding
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.record.segment import frame
@@ -115,7 +115,7 @@ def batch(rows: Sequence[bytes], journal: bytes = b"journal", kind: bytes = HIT)
     for row in rows:
         start = next(_offsets) * 10
         frames.append(Frame(kind, row, start, start + 10))
-    return Batch(journal.ljust(16, b"."), 1, COLUMNS, frames, frames[-1].end)
+    return Batch(journal.ljust(16, b"."), 1, COLUMNS, Frames(frames), frames[-1].end)
 
 
 def fetch(dsn: str, query: str, *parameters: Any) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from asgi_analytics.errors import RowRejected
-from asgi_analytics.protocols import DAMAGED, Batch, Frame, Merged
+from asgi_analytics.protocols import DAMAGED, Batch, Frame, Frames, Merged
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
 
@@ -257,7 +257,11 @@ def test_a_batch_waits_for_the_ghost_of_its_predecessor(store: PostgresStore, ds
 def test_damaged_frames_are_set_aside_with_their_bytes(store: PostgresStore, dsn: str) -> None:
     sound = batch([hit()])
     broken = Batch(
-        sound.journal, 1, COLUMNS, [*sound.frames, Frame(DAMAGED, b"\0\xff", sound.end, sound.end + 2)], sound.end + 2
+        sound.journal,
+        1,
+        COLUMNS,
+        Frames([*sound.frames, Frame(DAMAGED, b"\0\xff", sound.end, sound.end + 2)]),
+        sound.end + 2,
     )
     store.position(broken.journal)
     store.write(broken)

@@ -13,7 +13,7 @@ from asgi_analytics.clock import uuid7
 from asgi_analytics.decide.explain import detail
 from asgi_analytics.decide.reputation import decayed, lowered
 from asgi_analytics.model import Decision, Finding
-from asgi_analytics.protocols import DECISION, Batch, Frame, ReputationRules
+from asgi_analytics.protocols import DECISION, Batch, Frame, Frames, ReputationRules
 from asgi_analytics.record import encoding
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
@@ -195,7 +195,7 @@ def test_some_signals_are_incidents_once_per_session(store: PostgresStore, dsn: 
         moved = batch([hit(level=before + 1, level_before=before, decision_id=decision.id)])
         frames = [*moved.frames, Frame(DECISION, row, moved.end, moved.end + 9)]
         store.position(moved.journal)
-        store.write(Batch(moved.journal, 1, moved.columns, frames, moved.end + 9))
+        store.write(Batch(moved.journal, 1, moved.columns, Frames(frames), moved.end + 9))
     assert kinds(dsn) == [signal]
 
 
