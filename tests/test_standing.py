@@ -122,3 +122,14 @@ def test_its_findings_are_in_the_scope_as_of_any_request() -> None:
             get(wrap)
         assert asyncio.run(ask(wrap, scope)).status == 429
     assert scope["state"]["analytics"].decision.violated == ("minute",)
+
+
+@pytest.mark.usefixtures("counted")
+def test_it_ends_with_the_quota_that_a_returned_cookie_brings() -> None:
+    options: dict[str, Any] = {"session_cookie": "v", "secret": "s" * 16}
+    with wrapped(page(), clock=FakeClock(), limits="2/minute", **options) as wrap:
+        get(wrap, headers={"sec-fetch-dest": "image"})
+        (cookie,) = get(wrap).cookies
+        headers = {"cookie": cookie.partition(";")[0]}
+        assert [get(wrap, headers={"sec-fetch-dest": "image"}).status for _ in range(2)] == [429, 429]
+        assert [get(wrap, headers=headers).status for _ in range(4)] == [200, 200, 429, 429]
