@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asgi_analytics.clock import SystemClock, random_bytes
 from asgi_analytics.errors import ResolverError, StoreError, StoreUnavailable
@@ -14,7 +16,22 @@ from asgi_analytics.identify.countries import CountryTable
 from asgi_analytics.identify.geoip import GeoLocator
 from asgi_analytics.jobs.verification import SocketResolver
 from asgi_analytics.model import Actor, Agent, Decision, Hit, Identity, Place, Session, ThrottleLevel, Visitor
-from asgi_analytics.protocols import HIT, Batch, Clock, Locator, Merged, Resolver, Salt, SharedState, Store
+from asgi_analytics.protocols import (
+    DAMAGED,
+    DECISION,
+    HIT,
+    REFUSED,
+    Batch,
+    Clock,
+    Frame,
+    Frames,
+    Locator,
+    Merged,
+    Resolver,
+    Salt,
+    SharedState,
+    Store,
+)
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.settings import Settings
 from asgi_analytics.state import State
@@ -192,3 +209,30 @@ def test_resolvers_answer_nonsense_with_nothing_or_their_own_error(resolver: Res
     for ask in (resolver.names, resolver.addresses):
         with suppress(ResolverError):
             assert len(ask(question)) < 100
+
+
+FRAMES = st.lists(st.tuples(st.sampled_from([HIT, DECISION, REFUSED, DAMAGED]), st.binary(max_size=5)), max_size=30)
+
+
+@given(kinds=FRAMES, at=st.integers(-40, 40), cut=st.slices(30), offset=st.integers(0, 400))
+def test_frames_are_the_list_that_they_were_made_of(
+    kinds: list[tuple[bytes, bytes]], at: int, cut: slice, offset: int
+) -> None:
+    listed = [Frame(kind, row, 10 * number, 10 * number + 10) for number, (kind, row) in enumerate(kinds)]
+    frames = Frames(listed)
+    assert list(frames) == listed
+    assert list(frames[cut]) == listed[cut]
+    if -len(listed) <= at < len(listed):
+        assert frames[at] == listed[at]
+    for kind in (HIT, DECISION, REFUSED, DAMAGED):
+        assert frames.rows(kind) == [frame.row for frame in listed if frame.kind == kind]
+        assert frames.count_of(kind) == len(frames.rows(kind))
+    assert frames.count_to(offset) == sum(frame.end <= offset for frame in listed)
+
+
+@pytest.mark.parametrize(("position", "behind"), [((0, 999), 0), ((1, 0), 0), ((1, 15), 1), ((1, 20), 2), ((2, 0), 3)])
+def test_a_batch_is_cut_at_what_is_committed(position: tuple[int, int], behind: int) -> None:
+    frames = Frames(Frame(HIT, b"%d" % number, 10 * number, 10 * number + 10) for number in range(3))
+    moved = Batch(b"j" * 16, 1, {}, frames, 30)
+    assert list(moved.upto(position)) == list(frames)[:behind]
+    assert list(moved.after(position)) == list(frames)[behind:]
