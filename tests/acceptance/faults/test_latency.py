@@ -18,8 +18,8 @@ from tests.acceptance.wire import Wire
 
 SLICES, SECONDS = (9, 2.0) if WHOLE else (1, 0.7)
 STATES = {"down": "refuse", "deaf": "deaf", "black-holed": "hole"}
-# The bar is 1.2 and 5 ms. What is asserted leaves room for a machine that others use: the table has the figures.
-SLOWER, LAG, MEMORY, STOP = 1.5, 0.010, 64 << 20, 5.0
+# Of latency and lag the whole run has slices enough to assert; the normal one shows them in the table.
+SLOWER, LAG, MEMORY, STOP = 1.2, 0.005, 64 << 20, 5.0
 
 
 class Slices:
