@@ -44,7 +44,8 @@ from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
 from .state import State
 from .steps import Steps
-from .store.postgres import PostgresStore, database_key
+from .store.connection import database_key
+from .store.postgres import PostgresStore
 
 log = logging.getLogger("asgi_analytics")
 LOG_INTERVAL = 20.0  # seconds between two lines of one kind

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
 from ..decide.lending import LIFE
 from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
+from ..store.connection import Connected, conninfo
 
 MOST_SCARCE = 5000  # told at once; the rest comes with the next exchange
 MOST_ASKS = 500  # in one transaction: its rows are locked for its time
@@ -31,14 +30,13 @@ CLIENT: dict[str, Any] = {
 }
 
 
-class PostgresQuotas:
+class PostgresQuotas(Connected):
     """SharedQuotas over the tables counters and workers. Not thread-safe: one thread owns it."""
 
     def __init__(self, dsn: Callable[[], str], site: str = "default") -> None:
         self._dsn = dsn
         self._site = site
         self._queries = queries.load("quotas")
-        self._connection: psycopg.Connection | None = None
         self._exchanges = 0
 
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
@@ -59,20 +57,6 @@ class PostgresQuotas:
         with self._wrapped():
             self._open().execute(self._queries["leave"], {"worker": UUID(bytes=worker)})
 
-    def close(self) -> None:
-        """Close the connection, if any."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def abandon(self) -> None:
-        """Forget the connection without a word to the server: it belongs to the parent of this process."""
-        if self._connection is not None:
-            with contextlib.suppress(OSError, psycopg.Error):
-                os.close(self._connection.fileno())
-            _ABANDONED.append(self._connection)
-            self._connection = None
-
     def _exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         parameters = {
             "worker": UUID(bytes=worker),
@@ -90,10 +74,7 @@ class PostgresQuotas:
 
     def _open(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            dsn = self._dsn()
-            given = conninfo_to_dict(dsn)
-            ours = {name: value for name, value in CLIENT.items() if name not in given}
-            self._connection = psycopg.connect(make_conninfo(dsn, **ours), autocommit=True)
+            self._connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
         return self._connection
 
     @contextlib.contextmanager
@@ -104,7 +85,3 @@ class PostgresQuotas:
             with contextlib.suppress(psycopg.Error):
                 self.close()
             raise SharedUnavailable(" ".join(str(error).split())) from error
-
-
-# As in store.postgres: the farewell of an inherited connection would end the parent's session.
-_ABANDONED: list[psycopg.Connection] = []

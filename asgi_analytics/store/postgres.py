@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from hashlib import blake2b
 from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from ..clock import give_way, random_bytes
-from ..errors import ConfigurationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, REFUSED, Batch, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
+from .connection import Connected, conninfo
 from .recorded import remember_policy
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
@@ -69,23 +67,7 @@ SESSION: dict[str, str] = {
 }
 
 
-def database_key(dsn: str) -> str:
-    """Return what tells this database from others, without user and password: a digest of host, port and name.
-
-    Raises ConfigurationError, which does not repeat the text: it may hold a password.
-    """
-    try:
-        parts = conninfo_to_dict(dsn)
-    except (psycopg.Error, UnicodeError):
-        raise ConfigurationError(
-            "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL) is not a connection string of Postgres; allowed: "
-            '"postgresql://user:password@host/database" or "host=… dbname=…".'
-        ) from None
-    text = "\0".join(str(parts.get(name, "")) for name in ("host", "hostaddr", "port", "dbname"))
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-class PostgresStore:
+class PostgresStore(Connected):
     """Moves batches into the schema "analytics" of one database. Not thread-safe: one writer owns it."""
 
     def __init__(
@@ -106,13 +88,12 @@ class PostgresStore:
         self._timeout = timedelta(seconds=session_timeout)
         self._migrate = migrate
         self._queries = queries.load("fold")
-        self._connection: psycopg.Connection | None = None
 
     def connect(self) -> None:
         """Open the connection, bring the schema up to date, make partitions ahead."""
         self.close()
         with _wrapped():
-            connection = psycopg.connect(_conninfo(self._dsn()), autocommit=True)
+            connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
             self._connection = connection
             if self._migrate:
                 migrate.apply(connection)
@@ -229,29 +210,6 @@ class PostgresStore:
             for query in TIDY:
                 self._open().execute(self._queries[query])
 
-    def interrupt(self) -> None:
-        """Free the thread that waits on the connection; callable from another thread."""
-        connection = self._connection
-        if connection is None or connection.closed:
-            return
-        # psycopg's cancel asks the server, which may be what hangs; cutting the socket does not.
-        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
-
-    def abandon(self) -> None:
-        """Forget the connection without a word to the server: it belongs to the parent of this process."""
-        if self._connection is not None:
-            with contextlib.suppress(OSError, psycopg.Error):
-                os.close(self._connection.fileno())
-            _ABANDONED.append(self._connection)
-            self._connection = None
-
-    def close(self) -> None:
-        """Close the connection, if any."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
     def _open(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
             raise StoreUnavailable("No connection to Postgres.")
@@ -335,10 +293,6 @@ class PostgresStore:
         )
 
 
-# A connection inherited over fork must never be finalised here: its farewell would end the parent's session.
-_ABANDONED: list[psycopg.Connection] = []
-
-
 @contextlib.contextmanager
 def _wrapped() -> Iterator[None]:
     """Turn the driver's errors into ours, by SQLSTATE class rather than by exception class."""
@@ -348,11 +302,6 @@ def _wrapped() -> Iterator[None]:
         raise _ours(error) from error
     except (UnicodeError, OverflowError, struct.error) as error:
         raise RowRejected(str(error)) from error
-
-
-def _conninfo(dsn: str) -> str:
-    given = conninfo_to_dict(dsn)
-    return make_conninfo(dsn, **{name: value for name, value in CLIENT.items() if name not in given})
 
 
 def _ours(error: psycopg.Error) -> StoreError:

@@ -42,7 +42,8 @@ from asgi_analytics.replay.json_lines import JsonLines
 from asgi_analytics.replay.timestamps import LAST, Timestamps
 from asgi_analytics.settings import CHECKS, Quota, Settings
 from asgi_analytics.shared.valkey import in_scheme
-from asgi_analytics.store.postgres import _conninfo, database_key
+from asgi_analytics.store.connection import conninfo, database_key
+from asgi_analytics.store.postgres import CLIENT
 
 NOW = 1_750_000_000
 SECRETS = ("0123456789abcdef", "fedcba9876543210")
@@ -368,7 +369,7 @@ def dsn(data: bytes) -> None:
     """A connection string of Postgres: no error of ours repeats it, for it may hold a password."""
     text = text_of(data)
     assert len(database_key(text)) == 32
-    _conninfo(text)
+    conninfo(text, CLIENT)
 
 
 def shared_url(data: bytes) -> None:

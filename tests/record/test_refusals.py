@@ -11,7 +11,7 @@ from asgi_analytics import cli
 from asgi_analytics.clock import uuid7
 from asgi_analytics.record import refusals
 from asgi_analytics.record.refusals import OF_A_NETWORK, OF_A_VISITOR, OF_ALL, Refusals
-from asgi_analytics.store.postgres import database_key
+from asgi_analytics.store.connection import database_key
 from asgi_analytics.testing import FakeClock
 from tests.drive import get, page, rows, start, wrapped
 from tests.record.rows import identity

@@ -1,0 +1,70 @@
+"""A connection to Postgres that one thread owns: how it is told from others, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ..errors import ConfigurationError
+
+
+def database_key(dsn: str) -> str:
+    """Return what tells this database from others, without user and password: a digest of host, port and name.
+
+    Raises ConfigurationError, which does not repeat the text: it may hold a password.
+    """
+    try:
+        parts = conninfo_to_dict(dsn)
+    except (psycopg.Error, UnicodeError):
+        raise ConfigurationError(
+            "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL) is not a connection string of Postgres; allowed: "
+            '"postgresql://user:password@host/database" or "host=… dbname=…".'
+        ) from None
+    text = "\0".join(str(parts.get(name, "")) for name in ("host", "hostaddr", "port", "dbname"))
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Connected:
+    """Holds a connection, once somebody has opened it."""
+
+    _connection: psycopg.Connection | None = None
+
+    def interrupt(self) -> None:
+        """Free the thread that waits on the connection; callable from another thread."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            return
+        # psycopg's cancel asks the server, which may be what hangs; cutting the socket does not.
+        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+    def abandon(self) -> None:
+        """Forget the connection without a word to the server: it belongs to the parent of this process."""
+        if self._connection is not None:
+            with contextlib.suppress(OSError, psycopg.Error):
+                os.close(self._connection.fileno())
+            _ABANDONED.append(self._connection)
+            self._connection = None
+
+    def close(self) -> None:
+        """Close the connection, if any."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
+    """Return a connection string with our settings where the DSN has none."""
+    given = conninfo_to_dict(dsn)
+    return make_conninfo(dsn, **{name: value for name, value in ours.items() if name not in given})
+
+
+# A connection inherited over fork must never be finalised here: its farewell would end the parent's session.
+_ABANDONED: list[psycopg.Connection] = []
