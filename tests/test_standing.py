@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from asgi_analytics.exchange import STANDING
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
+from asgi_analytics.protocols import Ruling
 from asgi_analytics.record import refusals
 from asgi_analytics.testing import FakeClock
 from tests.drive import Communicator, ask, get, http_scope, page, rows, socket_scope, wrapped
@@ -133,3 +136,37 @@ def test_it_ends_with_the_quota_that_a_returned_cookie_brings() -> None:
         headers = {"cookie": cookie.partition(";")[0]}
         assert [get(wrap, headers={"sec-fetch-dest": "image"}).status for _ in range(2)] == [429, 429]
         assert [get(wrap, headers=headers).status for _ in range(4)] == [200, 200, 429, 429]
+
+
+def on(address: str, kind: str, wall: float, **changes: Any) -> Ruling:
+    """An operator's word on the network of one address."""
+    made = Ruling(b"r" * 16, 1, kind, "scraping", "alice", wall - 1.0, wall + 1000.0)
+    return replace(made, size=4, prefix=32, network=ipaddress.ip_address(address).packed, **changes)
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_ban_ends_it_at_once_and_so_does_its_lifting() -> None:
+    clock = FakeClock()
+    with wrapped(page(), clock=clock) as wrap:
+        book, wall = wrap._engine.rulings, clock.time_ns() / 1e9
+        answers = [get(wrap)]
+        book.learn_rulings([on("198.51.100.7", "ban", wall)], wall)
+        answers += [get(wrap), get(wrap)]
+        book.learn_rulings([on("198.51.100.7", "ban", wall, revision=2, lifted=True)], wall)
+        answers.append(get(wrap))
+    assert [reply.status for reply in answers] == [200, 429, 429, 200]
+    assert answers[1] == answers[2]
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_pardon_ends_it_at_once() -> None:
+    clock = FakeClock()
+    old = {"user-agent": "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/70.0 Safari/1"}
+    strict: dict[str, Any] = {"bot_score": 1, "signal_thresholds": {"high_request_count": 1}}
+    with wrapped(page(), clock=clock, **strict) as wrap:
+        statuses = [get(wrap, f"/{number}", old).status for number in range(5)]
+        clock.advance(STANDING * 0.3)
+        wall = clock.time_ns() / 1e9
+        wrap._engine.rulings.learn_rulings([on("198.51.100.7", "pardon", wall, made_at=wall)], wall)
+        statuses.append(get(wrap, "/5", old).status)
+    assert statuses == [200, 200, 200, 429, 429, 200]
