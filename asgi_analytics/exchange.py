@@ -118,7 +118,7 @@ class Exchange(Hit):
         return decision
 
     def _stands(self, standing: Standing, ruling: Ruling | None) -> bool:
-        """Tell whether a refusal still holds; short of the moment that it was made in when a clock went back."""
+        """Tell whether a refusal still holds. One of a moment that lies ahead, as a clock went back, does not."""
         return (
             0.0 < standing.until - self.clock <= STANDING
             and standing.minute == self.time_ns // MINUTE_NS
