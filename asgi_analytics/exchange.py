@@ -173,7 +173,8 @@ class Exchange(Hit):
         if self.counted is not None and refusal is not CLOSED:
             until = min(self.decision.holds_until, self.clock + STANDING)
             minute = self.time_ns // MINUTE_NS
-            self.visitor.standing = Standing(self.decision, refusal, self.counted, until, minute, self._ruling)
+            standing = Standing(self.decision, refusal, self.counted, until, minute, self._ruling)
+            self._engine.state.stand(self.visitor, standing)
 
     async def _refuse_again(self, standing: Standing) -> None:
         """Say what was said before. This one is counted too, before it is answered."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 
-from .model import Actor, ThrottleLevel, Visitor
+from .model import Actor, Standing, ThrottleLevel, Visitor
 from .protocols import Merged, Salt
 
 MOST_CHANCES = 16
+MOST_STANDING = 4096  # refusals, about 2.6 KB each
 
 
 class State:
@@ -41,6 +42,7 @@ class State:
         self._blocked: OrderedDict[bytes, Visitor] = OrderedDict()
         self._networks: OrderedDict[bytes, Actor] = OrderedDict()
         self._shared_networks: OrderedDict[bytes, Actor] = OrderedDict()  # by the keyed hash that all workers know
+        self._standing: deque[tuple[Visitor, Standing]] = deque()
 
     def get(self, fingerprint: bytes) -> Visitor | None:
         """Return a visitor and mark it as seen; None when it is not in memory."""
@@ -148,6 +150,16 @@ class State:
             # Nobody gets out of a block by having others warned.
             self._forget_flagged()
         place[fingerprint] = visitor
+
+    def stand(self, visitor: Visitor, standing: Standing) -> None:
+        """Let a refusal stand for its visitor. When too many do, the oldest is given up and made anew if need be."""
+        if len(self._standing) >= MOST_STANDING:
+            with suppress(IndexError):  # as above
+                other, oldest = self._standing.popleft()
+                if other.standing is oldest:
+                    other.standing = None
+        visitor.standing = standing
+        self._standing.append((visitor, standing))
 
     def _forget_flagged(self) -> None:
         with suppress(KeyError):  # as above

@@ -3,9 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.model import Actor, Agent, Identity, Place, Session, ThrottleLevel, Visitor
+from asgi_analytics.model import Actor, Agent, Decision, Identity, Place, Session, Standing, ThrottleLevel, Visitor
 from asgi_analytics.protocols import Merged, Salt
-from asgi_analytics.state import State
+from asgi_analytics.state import MOST_STANDING, State
 
 NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel
 
@@ -105,6 +105,28 @@ def test_networks_are_bounded_and_made_once() -> None:
         kept.network(b"%d" % number)
     assert kept.counts()["networks"] == 4
     assert kept.network(b"a") is not first
+
+
+def refusal() -> Standing:
+    return Standing(Decision(NORMAL, 0, (), refused=True), None, b"", 0.0, 0, None)
+
+
+def test_so_many_refusals_stand_and_no_more() -> None:
+    kept = state(most=2 * MOST_STANDING)
+    visitors = [added(kept, number) for number in range(MOST_STANDING + 10)]
+    for one in visitors:
+        kept.stand(one, refusal())
+    assert [one.standing is not None for one in visitors] == [False] * 10 + [True] * MOST_STANDING
+
+
+def test_a_refusal_that_is_made_anew_does_not_end_with_the_one_before() -> None:
+    kept = state()
+    hammering, newest = added(kept, 1), refusal()
+    for standing in (refusal(), newest):
+        kept.stand(hammering, standing)
+    for number in range(2, MOST_STANDING + 1):
+        kept.stand(added(kept, number), refusal())
+    assert hammering.standing is newest
 
 
 def test_what_others_saw_is_summed_until_it_is_taken_in() -> None:
