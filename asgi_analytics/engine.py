@@ -77,7 +77,7 @@ class Engine:
     def __init__(self, settings: Settings, dsn: str | None) -> None:
         self.settings = settings
         self.clock: Clock = settings.clock or SystemClock()
-        self._whole_policy = self.policy = self.own_policy = Policy.of(settings)
+        self._whole_policy = self.policy = self.own_policy = Policy.of(settings, self.failed)
         self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
         self.verifier = (

@@ -221,6 +221,7 @@ class Exchange(Hit):
             fields = engine.responder.fields(self.decision)
             if self.visitor.cookie is not None and status != 304 and not is_shared(names):
                 fields.append((b"set-cookie", self.visitor.cookie))
+                self.visitor.cookie_sent = True
             if OURS.isdisjoint(names):
                 headers += fields
                 message = {**message, "headers": headers}
@@ -255,7 +256,7 @@ class Exchange(Hit):
                 method=self.method, attempt=attempt, claims=self._claims(self.scope),
                 network=visitor.network,
             )  # fmt: skip
-        elif (data := is_data(names)) or (self.method == "POST" and site.routes):
+        elif (data := is_data(names)) or self.method == "POST":
             if data:
                 self.inputs |= DATA
             accept(actor, self.method != "POST", self.path, site, policy, decision, now)

@@ -26,7 +26,18 @@ FAULTS = (
     ("no Accept-Language", "no Accept-Language"),
 )
 LOW = 0xFFFF_FFFF
+BY_LENGTH = 1  # in the number of credentials: told by the length of what a script sent
 AGENT_BITS, PATH_BITS = 8, 10  # of a number, which places in bitmaps are told by
+
+
+def path_number(path: str) -> int:
+    """Return 32 bits of a path, for any text, lone surrogates too: its crc32, mixed.
+
+    The low bits of a bare crc32 of paths that count (/users/1/orders, /users/2/orders) are few different ones.
+    """
+    number = crc32(path.encode("utf-8", "surrogatepass"))
+    number = (number ^ number >> 15) * 0x2C1B_3C6D & LOW
+    return number ^ number >> 13
 
 
 def bits_of(claims: Claims) -> int:
@@ -76,12 +87,12 @@ class Mask:
     def numbers(self, claims: Claims, attempt: int | None) -> int | None:
         """Return both numbers as one; None where neither is needed. The agent's matters with faults only."""
         agent = self._masked(b"a", claims.agent, AGENT_BITS) if claims.faults else 0
-        tried = self._masked(b"t", attempt, 0) >> 1 or 1 if attempt else 0
+        tried = self._masked(b"t", attempt, BY_LENGTH) & LOW >> 1 or 2 if attempt else 0
         return tried << 32 | agent or None
 
     def path(self, path: str) -> int:
         """Return the masked number of a path; `path` as far as verdicts look at it."""
-        return self._masked(b"p", crc32(path.encode("utf-8", "surrogatepass")), PATH_BITS)
+        return self._masked(b"p", path_number(path), PATH_BITS)
 
     def _masked(self, kind: bytes, number: int, kept: int) -> int:
         digest = blake2b(number.to_bytes(8, "big"), digest_size=4, key=self._key, person=kind).digest()

@@ -130,11 +130,16 @@ class Traces:
     tries: int = 0  # credentials that were not accepted
     blind_tries: int = 0  # of those, by somebody who never loaded a page
     ten_minutes: Window = field(default_factory=Window)  # of tries
-    last_try: int = 0  # a number of what was tried
+    last_tries: tuple[int, ...] = ()  # numbers of what was tried
+    tried_at: float = -inf
+    rapid_tries: int = 0  # in a row, that may be polls
+    excused: int = 0  # tries of somebody who also gets it right
     calls: int = 0  # answers with data, such as JSON
     items: int = 0  # of those, of paths not asked before
     items_bitmap: int = 0
     five_minutes: Window = field(default_factory=Window)  # of items
+    item_at: float = -inf
+    burst_at: float = -inf
     agents: int = 0  # of a pool: distinct user agents
     agents_bitmap: int = 0
     seen_at: float = 0.0  # of a pool: monotonic seconds
@@ -169,6 +174,7 @@ class Behaviour:
     """Running facts of one session, each kept in O(1) per request."""
 
     requests: int = 0  # answered by the app
+    accepted: int = 0  # of those, sent by POST and not refused
     page_loads: int = 0  # pages answered; a reload of the page before is not one
     last_page: str = ""  # the sort key of its path
     before_last: tuple[str | None, str | None, str | None] = (None, None, None)  # of the three pages before it
@@ -316,6 +322,8 @@ class Visitor:
     learnt: object | None = None  # what other workers saw (protocols.Merged), taken in at the next request
     standing: Standing | None = None  # of one whose refusals are counted
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
+    cookie_sent: bool = False  # an answer took it along
+    unsent: tuple[bytes, Visitor] | None = None  # who gets the next cookie that an answer can take along, and its name
     unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
     known: bool = False  # is in this worker's memory
     seen: bool = False  # since it was last in turn to be forgotten

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.decide.behaviour import path_number
-from asgi_analytics.decide.probes import is_odd, kind_of, probe_weight
+from asgi_analytics.decide.probes import is_odd, kind_of, probe_kind
 from asgi_analytics.identify.consistency import Engine, header_faults, tried
 from asgi_analytics.identify.request import clean_path
-from asgi_analytics.inputs import FAULTS, TRIED, Mask, attempt_of, bits_of, claims_of
+from asgi_analytics.inputs import FAULTS, TRIED, Mask, attempt_of, bits_of, claims_of, path_number
 from asgi_analytics.model import Claims
 from asgi_analytics.replay.hidden import stand_in
 
@@ -86,6 +85,6 @@ def test_a_path_that_is_not_stored_has_a_stand_in_that_verdicts_see_alike(path: 
     inputs = kind_of(path) << 32 | mask.path(path[:256])
     stored = clean_path(path).replace("\0", "?").replace("\udcff", "?")
     found = stand_in(stored, inputs)
-    assert (probe_weight(found), is_odd("GET", found)) == (probe_weight(path), is_odd("GET", path))
+    assert (probe_kind(found), is_odd("GET", found)) == (probe_kind(path), is_odd("GET", path))
     assert path_number(found[:256]) % 1024 == path_number(path[:256]) % 1024
     assert found == stand_in(stored, inputs) != stand_in(stored, kind_of(path) << 32 | mask.path(f"{path[:200]}2"))

@@ -164,6 +164,8 @@ def _refuse(
 ) -> Decision:
     """Refuse for every quota without units: the visitor's, then the network's. Such a quota resets when one fits."""
     level, own = visitor.throttle.level, len(visitor.windows)
+    if level:
+        waits = (*_or_cooled(visitor, policy, waits[:own], now), *waits[own:])
     names = [quota.name for quota in (*policy.quotas, *policy.network_quotas)]
     sentences = (*policy.sentences[level], *policy.network_sentences)
     used_up = [place for place, left in enumerate(units) if left <= 0]
@@ -189,6 +191,19 @@ def _refuse(
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision
+
+
+def _or_cooled(visitor: Actor, policy: Policy, waits: Sequence[float], now: float) -> Sequence[float]:
+    """Return the waits for the visitor's quotas, shorter where the level will have cooled down before."""
+    level, cooled = visitor.throttle.level, throttle.rest(visitor.throttle, policy.cooldown, now)
+    for lower in reversed(policy.limits[:level]):
+        quotas = zip(visitor.windows, lower, waits, strict=True)
+        waits = [
+            min(seconds, max(cooled, window.wait(counter, size, limit, now)))
+            for counter, (size, limit), seconds in quotas
+        ]
+        cooled += policy.cooldown
+    return waits
 
 
 def paired(remaining: Sequence[int], reset: Sequence[int]) -> tuple[int, ...]:

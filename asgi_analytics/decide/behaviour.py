@@ -19,8 +19,8 @@ import re
 from dataclasses import dataclass, field
 from math import log
 from typing import NamedTuple
-from zlib import crc32
 
+from ..inputs import path_number
 from ..model import Actor, Behaviour, Claims, Window
 from . import window
 
@@ -48,20 +48,23 @@ _DIGITS = re.compile("[0-9]+")
 
 @dataclass(slots=True)
 class Route:
-    """What became of credentials that came to one route from visitors who never loaded a page, in ten minutes."""
+    """What became of credentials that came to one route within ten minutes."""
 
-    failed: Window = field(default_factory=Window)
-    passed: Window = field(default_factory=Window)
+    failed: Window = field(default_factory=Window)  # of visitors who never loaded a page
+    passed: Window = field(default_factory=Window)  # likewise
+    accepted: Window = field(default_factory=Window)  # of anybody
 
     def is_attacked(self, now: float) -> bool:
-        """Tell whether hardly any of many are right."""
+        """Tell whether hardly any of many are right, where some are: where none is, the app may be at fault."""
         failed = window.estimate(self.failed, TEN_MINUTES, now)
-        return failed > 30.0 and failed > 9.0 * window.estimate(self.passed, TEN_MINUTES, now)
+        if failed <= 30.0 or failed <= 9.0 * window.estimate(self.passed, TEN_MINUTES, now):
+            return False
+        return window.estimate(self.accepted, TEN_MINUTES, now) > 0.0
 
 
 @dataclass(slots=True)
 class Site:
-    """What all visitors of this process load: the crc32 of up to MAX_SITE_PAGES paths, and how many loads in all."""
+    """What all visitors of this process load: the numbers of up to MAX_SITE_PAGES paths, and how many loads in all."""
 
     pages: set[int] = field(default_factory=set)
     loads: int = 0
@@ -88,15 +91,10 @@ class Site:
         return known if known >= MIN_SITE_PAGES and self.loads > 2 * own_loads else 0
 
 
-def path_number(path: str) -> int:
-    """Return the crc32 of a path; any text will do, lone surrogates too."""
-    return crc32(path.encode("utf-8", "surrogatepass"))
-
-
 class Page(NamedTuple):
     """What a path is to the running facts, computed once."""
 
-    number: int  # its crc32
+    number: int  # see inputs.path_number
     bit: int  # in Behaviour.pages_bitmap
     key: str  # what it sorts by: runs of digits compare as numbers, /page/9 before /page/10
 
@@ -130,7 +128,7 @@ def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) 
         facts.before_last = (last, before_last[0], before_last[1])
         facts.last_page = key
         facts.steps += 1
-        if key > last:
+        if key > last and not inner:  # "next" is a link
             facts.ascending += 1
         if key in before_last:
             return _reload(facts, inner, now)

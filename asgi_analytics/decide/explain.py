@@ -65,10 +65,10 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
     state, facts = visitor.throttle, visitor.behaviour
     return {
         "level": int(state.level),
-        "bot_score": policy.bot_score,
+        "bot_score": policy.criteria.bot_score,
         "spent_score": state.spent_score,
         "page_loads": facts.page_loads - state.spent_page_loads,
-        "further_loads": policy.further_loads / relapse(visitor),
+        "further_loads": policy.criteria.further_loads / relapse(visitor),
         "people": facts.people,
         "hurried": facts.hurried - state.spent_hurried,
         "pace": round(estimate(facts.minute, MINUTE, now), 6),
@@ -77,7 +77,7 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
         "errors": facts.errors - state.spent_errors,
         "error_rate": ERROR_RATE,
         "error_requests": ERROR_REQUESTS,
-        "conduct": list(conduct(visitor, now)),
+        "conduct": list(conduct(visitor, policy.criteria, now)),
     }
 
 

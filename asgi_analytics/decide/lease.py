@@ -125,9 +125,10 @@ class Leases:
     def shown(self, actor: Actor, limits: Limits, now: float) -> list[int]:
         """Return the units left to all workers together as far as this one knows, one number per quota."""
         here = [window.remaining(one, *quota, now) for one, quota in zip(actor.windows, limits, strict=True)]
-        if actor.loans is None:
+        loans = actor.loans  # once: another thread may close them
+        if loans is None:
             return here
-        told = [loan.left - (loan.used - loan.reported) for loan in actor.loans]
+        told = [loan.left - (loan.used - loan.reported) for loan in loans]
         return [max(0, min(pair)) for pair in zip(here, told, strict=True)]
 
     def waits(self, actor: Actor, limits: Limits, now: float) -> list[float]:

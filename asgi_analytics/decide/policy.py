@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from ..model import ThrottleLevel
 from ..settings import Quota, Settings
 from . import signals, throttle
 from .lease import Leases, shared_from
+from .signal import Failed, guarded
 from .throttle import LEVELS
 
 Limits = tuple[tuple[float, int], ...]  # seconds and units, one pair per quota
@@ -25,8 +27,7 @@ class Policy:
     sentences: tuple[tuple[str, ...], ...]  # why a quota refuses, one per throttle level and quota
     network_sentences: tuple[str, ...]
     cooldown: float
-    bot_score: int
-    further_loads: float  # page loads per person that make an unchanged score count again
+    criteria: throttle.Criteria
     rules: tuple[signals.Rule, ...]
     program_rules: tuple[signals.Rule, ...]  # of those that hold for what says that it is a program
     first: signals.First  # of `rules`
@@ -37,9 +38,10 @@ class Policy:
     leases: Leases = field(default_factory=Leases)
 
     @classmethod
-    def of(cls, settings: Settings) -> Policy:
-        """Derive the policy from checked settings."""
-        rules = signals.rules(settings.signal_points, settings.signal_thresholds, settings.signals)
+    def of(cls, settings: Settings, failed: Failed | None = None) -> Policy:
+        """Derive the policy from checked settings. `failed` is told what goes wrong in the site's own signals."""
+        own = settings.signals if failed is None else tuple(guarded(one, failed) for one in settings.signals)
+        rules = signals.rules(settings.signal_points, settings.signal_thresholds, own)
         program_rules = tuple(rule for rule in rules if not rule.signal.of_people)
         return cls(
             quotas=settings.limits,
@@ -49,8 +51,7 @@ class Policy:
             sentences=tuple(tuple(_sentence(quota, level) for quota in settings.limits) for level in LEVELS),
             network_sentences=tuple(_sentence(quota, ThrottleLevel.NORMAL) for quota in settings.network_limits),
             cooldown=settings.cooldown,
-            bot_score=settings.bot_score,
-            further_loads=max(1.0, settings.signal_thresholds["high_request_count"]),
+            criteria=_criteria(settings),
             rules=rules,
             program_rules=program_rules,
             first=signals.first_of(rules, settings.site_pages),
@@ -75,6 +76,21 @@ class Policy:
             network_counted=_counted(self.network_limits, workers),
             leases=leases,
         )
+
+
+def _criteria(settings: Settings) -> throttle.Criteria:
+    def most(code: str, limit: float) -> float:
+        return limit if settings.signal_points[code] else inf
+
+    thresholds = settings.signal_thresholds
+    return throttle.Criteria(
+        bot_score=settings.bot_score,
+        further_loads=max(1.0, thresholds["high_request_count"]),
+        probes=most("probing", throttle.PROBES),
+        tries=most("credential_stuffing", thresholds["credential_stuffing"]),
+        shared_tries=most("distributed_stuffing", 0.0),
+        items=most("distinct_items_per_minute", 5.0 * thresholds["distinct_items_per_minute"]),
+    )
 
 
 def _limits(quotas: tuple[Quota, ...], level: ThrottleLevel) -> Limits:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
-# No person types these, and no page links them: each is enough.
+# No page links these, nor needs them: a Referer that says so is forged.
+_HIDDEN = re.compile(
+    r"/\.(?:env|git|svn|hg|aws|ssh|htpasswd|htaccess|ds_store|vscode|npmrc|docker|kube|bash_history)\b", re.IGNORECASE
+)
+# No person types these; a site that moved may still link them: each is enough.
 _SECRETS = re.compile(
-    r"/\.(?:env|git|svn|hg|aws|ssh|htpasswd|htaccess|ds_store|vscode|npmrc|docker|kube|bash_history)"
-    r"|/(?:eval-stdin|shell|phpinfo|info|wlwmanifest|adminer|setup-config|c99|r57|alfa|filemanager)\.(?:php|xml)\b"
+    r"/(?:eval-stdin|shell|phpinfo|info|wlwmanifest|adminer|setup-config|c99|r57|alfa|filemanager)\.(?:php|xml)\b"
     r"|/(?:wp-config|config|backup|dump|db|database|site|www)\.(?:php\.\w+|sql|zip|tar|tar\.gz|rar|bak|7z)$"
     r"|/(?:cgi-bin|boaform|hnap1|_ignition|telescope/requests|actuator/(?:env|heapdump)|solr/admin|manager/html)"
     r"|/(?:wp-content/plugins|wp-includes|vendor/phpunit|etc/passwd|proc/self|jenkins/login|owa/auth|autodiscover)"
@@ -20,20 +23,25 @@ _DOORS = re.compile(
     r"|console\b|graphql\b|swagger|api-docs|remote/login|actuator|config\.json|test\.php)",
     re.IGNORECASE,
 )
+HIDDEN = 3
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
 
 
-def probe_weight(path: str) -> int:
-    """Return 2 for a path that only scanners ask for, 1 for one that a person might try, 0 for others."""
+def probe_kind(path: str) -> int:
+    """Return HIDDEN for a file that no page links, 2 for a path that only scanners ask for, 1 for one that a person
+    might try, 0 for others.
+    """
     cut = path[:256]
+    if _HIDDEN.search(cut):
+        return HIDDEN
     if _SECRETS.search(cut):
         return 2
     return 1 if _DOORS.match(cut) else 0
 
 
 def kind_of(path: str) -> int:
-    """Return the weight of a path, plus 4 for one that no browser sends."""
-    return probe_weight(path) + 4 * is_odd("GET", path)
+    """Return `probe_kind` of a path, plus 4 for one that no browser sends."""
+    return probe_kind(path) + 4 * is_odd("GET", path)
 
 
 def is_odd(method: str, path: str) -> bool:

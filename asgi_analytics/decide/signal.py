@@ -7,13 +7,16 @@ judged by one comparison (`signals.quiet_steps`). Without, it is measured at eac
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
+from typing import TypeVar
 
 from ..model import Actor
 from .behaviour import Site
 
 MOST_QUIET = 64  # steps
+Found = TypeVar("Found")
+Failed = Callable[[str, Exception], None]  # where, and the error
 
 # visitor, site, the site's configured number of pages (0: learned), now → value, or None where it cannot be told
 Measure = Callable[[Actor, Site, int, float], float | None]
@@ -42,6 +45,31 @@ class Signal:
     points: int = 0  # of a signal of your own; those of this package are in the settings
     threshold: float = 0.0  # likewise
     what: Callable[[Actor], str] | None = None  # fills {what}
+
+
+def guarded(signal: Signal, failed: Failed) -> Signal:
+    """Return a signal of the site's own so that an error in it is told to `failed` and costs nothing but its value."""
+
+    def guard(function: Callable[..., Found], instead: Found) -> Callable[..., Found]:
+        def call(*arguments: object) -> Found:
+            try:
+                return function(*arguments)
+            except Exception as error:  # noqa: BLE001 - the other signals hold
+                failed(f"signal {signal.code}", error)
+                return instead
+
+        return call
+
+    def measure(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
+        value = signal.measure(visitor, site, site_pages, now)
+        return None if value is None else float(value)
+
+    return replace(
+        signal,
+        measure=guard(measure, None),
+        quiet=guard(signal.quiet, 0.0),
+        what=None if signal.what is None else guard(signal.what, ""),
+    )
 
 
 @dataclass(frozen=True, slots=True)

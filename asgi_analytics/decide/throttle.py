@@ -7,6 +7,9 @@ paths, of refused credentials or of different items of data.
 
 from __future__ import annotations
 
+from math import inf
+from typing import NamedTuple
+
 from ..model import Actor, Throttle, ThrottleLevel
 from .behaviour import FIVE_MINUTES, MINUTE, TEN_MINUTES
 from .conduct import CRAWLER, ITEM_SHARE
@@ -18,10 +21,19 @@ ERROR_RATE = 0.5  # above
 ERROR_REQUESTS = 20  # above
 RELAPSE = 4.0  # who was Blocked and goes on needs that part of the page loads to be Blocked again
 PROBES = 5  # weights of sensitive paths, above
-TRIES = 20  # credentials refused within ten minutes, above
-ITEMS = 150  # different ones within five minutes, above; a third of it for each further level
 LEVELS = tuple(ThrottleLevel)
 BLOCKED = ThrottleLevel.BLOCKED
+
+
+class Criteria(NamedTuple):
+    """What a level rises above; infinite where the signal that measures the same is switched off."""
+
+    bot_score: int  # from this score on
+    further_loads: float  # page loads per person that make an unchanged score count again
+    probes: float = PROBES
+    tries: float = 20.0  # credentials refused within ten minutes
+    shared_tries: float = 0.0  # likewise, by one of many who try a route
+    items: float = 150.0  # different ones within five minutes; a third of it for each further level
 
 
 def effective_limit(limit: int, level: ThrottleLevel) -> int:
@@ -29,12 +41,9 @@ def effective_limit(limit: int, level: ThrottleLevel) -> int:
     return max(1, int(limit * level.multiplier)) if level < BLOCKED else 0
 
 
-def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: float) -> tuple[str, ...]:
-    """Return a sentence for each criterion met on evidence not yet spent; empty while Blocked.
-
-    `further_loads` page loads per person since the last change make an unchanged score count again.
-    """
-    throttle, facts = visitor.throttle, visitor.behaviour
+def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
+    """Return a sentence for each criterion met on evidence not yet spent; empty while Blocked."""
+    throttle, facts, bot_score = visitor.throttle, visitor.behaviour, criteria.bot_score
     # The way of nearly all page loads: too little of everything.
     if (
         visitor.score < bot_score
@@ -47,7 +56,7 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
         return ()
     reasons: tuple[str, ...] = ()
     score, loads = visitor.score, (facts.page_loads - throttle.spent_page_loads) / facts.people
-    if score >= bot_score and (score > throttle.spent_score or loads >= further_loads / relapse(visitor)):
+    if score >= bot_score and (score > throttle.spent_score or loads >= criteria.further_loads / relapse(visitor)):
         reasons = (f"a score of {score} (limit {bot_score})",)
     hurried, most = (facts.hurried - throttle.spent_hurried) / facts.people, pace_limit(visitor)
     if hurried > most:
@@ -57,7 +66,7 @@ def new_evidence(visitor: Actor, bot_score: int, further_loads: float, now: floa
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
     if requests > ERROR_REQUESTS and errors > ERROR_RATE * requests:
         reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
-    return reasons + conduct(visitor, now) if facts.traces is not None else reasons
+    return reasons + conduct(visitor, criteria, now) if facts.traces is not None else reasons
 
 
 def pace_limit(visitor: Actor) -> float:
@@ -70,30 +79,31 @@ def relapse(visitor: Actor) -> float:
     return RELAPSE if visitor.throttle.was_blocked else 1.0
 
 
-def conduct(visitor: Actor, now: float) -> tuple[str, ...]:
+def conduct(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
     """Return a sentence for each criterion met by what is no page load."""
     throttle, traces = visitor.throttle, visitor.behaviour.traces
     if traces is None:
         return ()
     reasons: tuple[str, ...] = ()
     probes = traces.probes - throttle.spent_probes
-    if probes > PROBES:
-        reasons = (f"sensitive paths asked for in vain, weighing {probes} (limit {PROBES})",)
+    if probes > criteria.probes:
+        reasons = (f"sensitive paths asked for in vain, weighing {probes} (limit {criteria.probes:g})",)
     tries = min(traces.tries - throttle.spent_tries, estimate(traces.ten_minutes, TEN_MINUTES, now))
-    most = try_limit(visitor)
+    most = try_limit(visitor, criteria)
     if tries > most:
-        reasons += (f"{tries:.0f} credentials refused within ten minutes (limit {most})",)
+        reasons += (f"{tries:.0f} credentials refused within ten minutes (limit {most:g})",)
     items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
-    few = ITEMS // 3 if throttle.level else ITEMS
+    few = criteria.items / 3.0 if throttle.level else criteria.items
     if items > few and traces.items >= ITEM_SHARE * traces.calls:
-        reasons += (f"{items:.0f} different items of data within five minutes (limit {few})",)
+        reasons += (f"{items:.0f} different items of data within five minutes (limit {few:g})",)
     return reasons
 
 
-def try_limit(visitor: Actor) -> int:
+def try_limit(visitor: Actor, criteria: Criteria) -> float:
     """Return the refused credentials above which the level rises: none for one of many who try a route."""
     traces = visitor.behaviour.traces
-    return 0 if traces is not None and traces.blind_tries > 1 else int(TRIES / relapse(visitor))
+    joins = traces is not None and traces.blind_tries > 1
+    return min(criteria.tries / relapse(visitor), criteria.shared_tries if joins else inf)
 
 
 def quiet_steps(visitor: Actor, bot_score: int) -> int:

@@ -6,6 +6,7 @@ as one, so that neither changing the name nor changing the address begins anew.
 
 from __future__ import annotations
 
+from ..inputs import BY_LENGTH, path_number
 from ..model import Actor, Behaviour, Claims, Throttle, Traces
 from . import window
 from .behaviour import (
@@ -15,14 +16,19 @@ from .behaviour import (
     Route,
     Site,
     meet_error,
-    path_number,
 )
-from .probes import is_odd, probe_weight
+from .probes import HIDDEN, is_odd, probe_kind
 
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 512
 MAX_POOLS = 512
 MOST_WITNESSED = 3  # tries of one visitor that tell of an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
+POLL_GAP = 1.0  # seconds between two polls
+RAPID = 5  # tries of one length in a row, without such a gap: no poll but guesses that are alike, such as codes
+MOST_REMEMBERED = 4  # credentials that were tried last
+TRIES_PER_SUCCESS, MOST_SUCCESSES = 3, 50  # people who also get it right mistype so often
+BURST_PAUSE = 3.0  # seconds without an item before the next burst
+BURST = 2.0  # seconds that a view may take to fetch its items
 
 
 def traces_of(facts: Behaviour) -> Traces:
@@ -43,29 +49,39 @@ def meet_failure(
     facts, new = visitor.behaviour, False
     if attempt is not None:
         new = _try(visitor, path, attempt, site, now)
-    if inner:
+    kind = probe_kind(path)
+    if inner and kind < HIDDEN:
         return new
-    weight, odd = probe_weight(path), is_odd(method, path)
+    odd = is_odd(method, path)
     if odd:
         traces_of(facts).odd += 1
-    if weight:
+    if kind:
         traces = traces_of(facts)
         bit = 1 << path_number(path[:MAX_PATH]) % PROBE_BITS
         if not traces.probes_bitmap & bit:
             traces.probes_bitmap |= bit
-            traces.probes += weight
+            traces.probes += min(kind, 2)
             new = True
     return meet_error(facts, path) or odd or new
 
 
 def _try(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> bool:
-    traces = traces_of(visitor.behaviour)
-    if attempt and attempt == traces.last_try:
+    facts = visitor.behaviour
+    traces = traces_of(facts)
+    since, traces.tried_at = now - traces.tried_at, now
+    if attempt in traces.last_tries:
+        is_rapid = attempt & BY_LENGTH and 0.0 <= since < POLL_GAP
+        traces.rapid_tries = traces.rapid_tries + 1 if is_rapid else 0
+        if traces.rapid_tries < RAPID:
+            return False
+    elif attempt:
+        traces.last_tries = (attempt, *traces.last_tries[: MOST_REMEMBERED - 1])
+    if traces.excused < TRIES_PER_SUCCESS * min(facts.accepted, MOST_SUCCESSES):
+        traces.excused += 1
         return False
-    traces.last_try = attempt
     traces.tries += 1
     window.charge(traces.ten_minutes, TEN_MINUTES, now)
-    if visitor.behaviour.page_loads or visitor.loaded:
+    if facts.page_loads or visitor.loaded:
         return True
     traces.blind_tries += 1
     number = path_number(path[:MAX_PATH])
@@ -82,17 +98,30 @@ def _try(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> boo
 
 
 def accept_try(visitor: Actor, path: str, site: Site, now: float) -> None:
-    """Take in credentials, or whatever else was sent to a route that refuses some, that were accepted."""
-    route = site.routes.get(path_number(path[:MAX_PATH]))
-    if route is not None and not visitor.behaviour.page_loads and not visitor.loaded:
-        window.charge(route.passed, TEN_MINUTES, now)
+    """Take in credentials, or whatever else was sent by POST, that were accepted."""
+    facts = visitor.behaviour
+    facts.accepted += 1
+    route = site.routes.get(path_number(path[:MAX_PATH])) if site.routes else None
+    if route is not None:
+        window.charge(route.accepted, TEN_MINUTES, now)
+        if not facts.page_loads and not visitor.loaded:
+            window.charge(route.passed, TEN_MINUTES, now)
 
 
 def take_data(facts: Behaviour, path: str, now: float) -> bool:
-    """Count an answer with data, such as JSON. Returns False for a path that was asked before."""
+    """Count an answer with data, such as JSON. Returns False for a path that was asked before.
+
+    What is fetched at once, as a list and its items are, counts as one: a program that never pauses makes no bursts.
+    """
     traces = traces_of(facts)
-    traces.calls += 1
     bit = 1 << path_number(path[:MAX_PATH]) % ITEM_BITS
+    since, traces.item_at = now - traces.item_at, now
+    if not 0.0 <= since < BURST_PAUSE:
+        traces.burst_at = now
+    elif not traces.items_bitmap & bit and 0.0 <= now - traces.burst_at < BURST:
+        traces.items_bitmap |= bit
+        return False
+    traces.calls += 1
     if traces.items_bitmap & bit:
         return False
     traces.items += 1

@@ -72,7 +72,7 @@ def accept(visitor: Actor, data: bool, path: str, site: Site, policy: Policy, de
     elif take_data(facts, path, now):
         traces = facts.traces
         # The fifth part of what would tell: most who ask for data never come this far.
-        if traces is not None and traces.items - visitor.throttle.spent_items > throttle.ITEMS // 5:
+        if traces is not None and traces.items - visitor.throttle.spent_items > policy.criteria.items / 5.0:
             _weigh(visitor, site, policy, decision, now)
 
 
@@ -84,14 +84,14 @@ def _weigh(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: 
     begins = facts.page_loads == 1 and not (facts.steps or facts.raised or facts.traces)
     signals.evaluate(visitor, first.rules if begins else rules, site, policy.site_pages, now)
     decision.score = visitor.score
-    reasons = throttle.new_evidence(visitor, policy.bot_score, policy.further_loads, now)
+    reasons = throttle.new_evidence(visitor, policy.criteria, now)
     if reasons:
         _escalate(visitor, visitor, rules, reasons, site, policy, decision, now)
     if visitor.throttle.level != decision.level:
         _apply_level(visitor, policy, decision, now)
     facts.quiet_until = facts.steps + min(
         first.quiet if begins else signals.quiet_steps(visitor, rules, site, policy.site_pages, now),
-        throttle.quiet_steps(visitor, policy.bot_score),
+        throttle.quiet_steps(visitor, policy.criteria.bot_score),
     )
 
 
@@ -118,7 +118,7 @@ def _judge_together(
     elif not page:
         meet_failure(pool, "GET", path, inner, attempt, site, now)
     signals.evaluate(pool, policy.rules, site, policy.site_pages, now)
-    reasons = throttle.new_evidence(pool, policy.bot_score, policy.further_loads, now)
+    reasons = throttle.new_evidence(pool, policy.criteria, now)
     if reasons:
         _escalate(pool, visitor, policy.rules, reasons, site, policy, decision, now)
     adopt_pool(visitor, pool)

@@ -235,7 +235,7 @@ CLICK_IDS = {
 }
 
 # Second levels under a country's domain below which names are registered, as in example.co.uk.
-SECOND_LEVELS = _words("ac co com ed edu gob gouv gov gv ltd me mil ne net nhs nic nom or org plc sch")
+SECOND_LEVELS = _words("ac co com ed edu gob go gouv gov gv ltd me mil ne net nhs nic nom or org plc sch")
 # Domains whose subdomains belong to different people.
 SHARED_DOMAINS = _words(
     """

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from ..inputs import BY_LENGTH
 from ..model import Agent, Claims, Place
 from .request import is_navigation
 
@@ -102,15 +103,15 @@ def read_claims(
 def tried(method: str, headers: Headers, status: int) -> int | None:
     """Return a number of the credentials that were refused with this status; None where none were tried.
 
-    What a script sends again and again, of the same length or with the same token, is a poll of somebody who was
+    What a script sends again and again, of the same length or with the same token, may be a poll of somebody who was
     logged out, not a try: it has the same number.
     """
     token = headers.get(b"authorization")
     if token is not None:
-        return crc32(token) | 1 << 32 if status in (401, 403) else None
-    if method not in ("POST", "PUT", "PATCH") or status not in (400, 401, 403, 409, 422, 423):
+        return crc32(token) << 1 | 1 << 33 if status in (401, 403) else None
+    if method not in ("POST", "PUT", "PATCH") or status not in (400, 401, 403, 423):
         return None
     length = headers.get(b"content-length")
     if length is None or headers.get(b"sec-fetch-dest") == b"document":
         return 0
-    return crc32(length) | 1 << 33
+    return crc32(length) << 1 | BY_LENGTH

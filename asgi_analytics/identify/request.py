@@ -18,6 +18,8 @@ _SECRET = re.compile(
 )
 _HTML = re.compile(rb"text/html|application/xhtml\+xml", re.IGNORECASE)
 _DATA = (
+    b"text/html",  # that was not asked for as a page
+    b"application/xhtml+xml",
     b"application/json",
     b"application/ld+json",
     b"application/xml",
@@ -25,6 +27,8 @@ _DATA = (
     b"text/csv",
     b"text/xml",
 )
+_KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate")
+_FOR_CACHES = frozenset((b"expires", b"cdn-cache-control", b"surrogate-control"))
 _AFTER_HOST = (b"/", b"", b"?", b"#")
 _PARAMETER = re.compile(r";[^/]*")
 
@@ -47,8 +51,19 @@ def is_navigation(method: str, headers: Headers) -> bool:
 def _shows(headers: Headers) -> bool:
     destination = headers.get(b"sec-fetch-dest")
     if destination is not None:
-        return destination == b"document" and b"prefetch" not in headers.get(b"sec-purpose", b"")
+        if destination != b"document" and not (destination == b"empty" and _shows_by_script(headers)):
+            return False
+        return b"prefetch" not in headers.get(b"sec-purpose", headers.get(b"x-sec-purpose", b""))
+    if b"hx-boosted" in headers:
+        return True
     return b"x-requested-with" not in headers and b"hx-request" not in headers
+
+
+def _shows_by_script(headers: Headers) -> bool:
+    """Tell whether a script shows the page: a service worker that fetches what was navigated to, htmx, Turbo Drive."""
+    if headers.get(b"sec-fetch-mode") == b"navigate" or b"hx-boosted" in headers:
+        return True
+    return headers.get(b"accept", b"").startswith(b"text/html, application/xhtml+xml") and b"turbo-frame" not in headers
 
 
 def is_page(headers: Headers, status: object, names: Headers) -> bool:
@@ -62,27 +77,42 @@ def is_page(headers: Headers, status: object, names: Headers) -> bool:
     if status == 304:
         asked = headers.get(b"sec-fetch-dest") == b"document" or b"text/html" in headers.get(b"accept", b"")
         return asked and _shows(headers)
-    if content_type is None:  # ASGI asks for lower-case names; not all apps listen
-        content_type = next((value for name, value in names.items() if name.lower() == b"content-type"), b"")
+    if content_type is None:
+        content_type = _content_type(names)
     if not content_type.startswith(b"text/html") and not _HTML.match(content_type):
         return False
     return type(status) is int and 200 <= status < 300 and _shows(headers)
 
 
 def is_data(names: Headers) -> bool:
-    """Tell whether an answer is data for a program or a script: JSON, XML, CSV; `names`: the response headers."""
+    """Tell whether an answer that is no page is data for a program or a script: JSON, XML, CSV, parts of pages.
+
+    `names`: the response headers by name.
+    """
     content_type = names.get(b"content-type")
-    return content_type is not None and content_type.startswith(_DATA)
+    if content_type is None:
+        content_type = _content_type(names)
+    return content_type.startswith(_DATA) or b"+json" in content_type
+
+
+def _content_type(names: Headers) -> bytes:
+    """ASGI asks for lower-case names; not all apps listen."""
+    return next((value for name, value in names.items() if name.lower() == b"content-type"), b"")
 
 
 def is_shared(names: Headers) -> bool:
-    """Tell whether a shared cache may keep the answer: a cookie in it would go to others (RFC 9111, section 5.2.2)."""
+    """Tell whether a shared cache may keep the answer: a cookie in it would go to others (RFC 9111, section 3)."""
+    is_kept = False
     for name, value in names.items():
-        if name.lower() == b"cache-control":
+        lowered = name.lower()
+        if lowered == b"cache-control":
             directives = value.lower()
-            if b"public" in directives or b"s-maxage" in directives:
-                return True
-    return False
+            if b"private" in directives or b"no-store" in directives:
+                return False
+            is_kept = is_kept or _KEPT.search(directives) is not None
+        elif lowered in _FOR_CACHES:
+            is_kept = True
+    return is_kept
 
 
 def is_inner(headers: Headers) -> bool:

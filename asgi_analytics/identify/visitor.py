@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ..clock import DAY_NS, random_bytes
@@ -176,11 +177,16 @@ class Identifier:
         wall = (time_ns - self._fingerprinter.calendar.leap_ns) // 1_000_000_000
         if b"cookie" in headers and (ticket := cookie.read(scope["headers"], secure, wall)) is not None:
             return self._returned(cookie, ticket, alike, secure, now, wall)
-        if alike.unreturned >= MOST_UNRETURNED or not is_navigation(scope.get("method", ""), headers):
+        if not is_navigation(scope.get("method", ""), headers):
             return alike
-        alike.unreturned += 1
-        name = random_bytes(16)
-        fresh = self._twin(self._named(name), alike, alike.actor, now)
+        name, fresh = alike.unsent or (b"", alike)
+        if not name or fresh.cookie_sent or not fresh.known:
+            if alike.unreturned >= MOST_UNRETURNED:
+                return alike
+            alike.unreturned += 1
+            name = random_bytes(16)
+            fresh = self._twin(self._named(name), alike, alike.actor, now)
+            alike.unsent = name, fresh
         fresh.cookie = cookie.issue(name, secure, wall)
         return fresh
 
@@ -194,7 +200,7 @@ class Identifier:
         elif visitor.actor is alike.actor:
             # Until it came back, the cookie bought no quota of its own.
             visitor.actor = self._new_actor(alike.identity.agent)
-            visitor.actor.throttle = alike.actor.throttle
+            visitor.actor.throttle = replace(alike.actor.throttle)
             self._known.name_actors(visitor)
             alike.unreturned = max(0, alike.unreturned - 1)
         if visitor.identity.network != alike.identity.network:  # another place, or another day

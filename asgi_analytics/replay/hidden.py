@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import count
 
-from ..decide.behaviour import path_number
 from ..decide.probes import kind_of
-from ..inputs import LOW, PATH_BITS
+from ..inputs import LOW, PATH_BITS, path_number
 
 LONGEST = 200  # characters, so that what is put behind counts: verdicts look at the first 256
-PLAIN = ("/hidden", "/wp-admin/hidden", "/.env/hidden")  # by the weight of a sensitive path
+PLAIN = ("/hidden", "/wp-admin/hidden", "/cgi-bin/hidden", "/.env/hidden")  # by decide.probes.probe_kind
 ODD = 4  # see decide.probes.kind_of
 BACKSLASH = "\\"  # makes a path odd
 
@@ -26,7 +25,7 @@ def stand_in(path: str, inputs: int) -> str:
     name = f"#{number:08x}{BACKSLASH if kind & ODD else ''}-"
     base = path[:LONGEST]
     if kind_of(f"{base}{name}") != kind:
-        base = PLAIN[min(kind % ODD, 2)]
+        base = PLAIN[kind % ODD]
     places = (1 << PATH_BITS) - 1
     return next(
         found

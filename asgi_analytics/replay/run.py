@@ -109,6 +109,8 @@ class Replay:
                 elif method == "GET" and delivers_data(content_type, path):
                     take_data(visitor, decision, path, now)
                     level = decision.level
+                elif method == "POST":
+                    take_data(visitor, decision, path, now, False)
                 else:
                     pass_by(visitor, decision)
             levels[level] += 1

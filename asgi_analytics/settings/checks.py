@@ -114,6 +114,18 @@ def _signals(name: str, value: Any) -> tuple[Any, ...]:
     )
     if not fit or len({*codes}) != len(codes) or not SIGNAL_POINTS.keys().isdisjoint(codes):
         raise wrong(name, value, "asgi_analytics.Signal objects, each with a code of its own")
+    for one in found:
+        label = f"{name}[{one.code!r}]"
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", one.code):
+            raise wrong(f"{label}.code", one.code, "lower-case letters, digits and underscores, a letter first")
+        _number(int, 0, 1_000_000, "points")(f"{label}.points", one.points)
+        _number(float, -1e12, 1e12, "the signal's unit")(f"{label}.threshold", one.threshold)
+        try:
+            one.sentence.format(value=1.0, limit=1.0, each="", what="")
+        except (AttributeError, LookupError, ValueError) as error:
+            raise wrong(
+                f"{label}.sentence", one.sentence, f"{{value}}, {{limit}}, {{each}}, {{what}} in it ({error})"
+            ) from None
     return found
 
 

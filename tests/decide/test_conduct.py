@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -9,9 +10,11 @@ from asgi_analytics.decide import probes
 from asgi_analytics.decide.actor import begin_session, join, new_actor, program_of
 from asgi_analytics.decide.behaviour import Route, Site
 from asgi_analytics.decide.conduct import CRAWLER, TOOL
+from asgi_analytics.decide.policy import Policy
 from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, meet_failure, pool_of, take_data
 from asgi_analytics.decide.verdict import accept, judge
 from asgi_analytics.model import Actor, Agent, Behaviour, Claims, Decision, ThrottleLevel
+from asgi_analytics.settings import Settings
 
 from .visits import START, Visit, known_site, policy_of
 
@@ -44,16 +47,17 @@ def send(
 
 
 @pytest.mark.parametrize(
-    ("path", "weight"),
+    ("path", "kind"),
     [
-        ("/.env", 2), ("/app/.env.local", 2), ("/.git/config", 2), ("/vendor/phpunit/eval-stdin.php", 2),
+        ("/.env", 3), ("/app/.env.local", 3), ("/.git/config", 3), ("/.github/x.yml", 0),
+        ("/vendor/phpunit/eval-stdin.php", 2),
         ("/backup.zip", 2), ("/wp-login.php", 1), ("/xmlrpc.php", 1), ("/", 0), ("/environment", 0),
         ("/.well-known/x", 0),
         ("/articles/backup-your-data", 0), ("/index.php", 0), ("/docs/git", 0), ("/downloads/site.zip.html", 0),
     ],
 )  # fmt: skip
-def test_sensitive_paths_are_known(path: str, weight: int) -> None:
-    assert probes.probe_weight(path) == weight
+def test_sensitive_paths_are_known(path: str, kind: int) -> None:
+    assert probes.probe_kind(path) == kind
 
 
 @pytest.mark.parametrize(("method", "path", "odd"), [
@@ -84,8 +88,16 @@ def test_the_same_sensitive_path_again_and_again_weighs_once() -> None:
 def test_what_the_site_serves_or_links_is_no_probe() -> None:
     visit = Visit()
     send(visit, "/.env", 200)
-    send(visit, "/.git/config", 404, inner=True)
+    for number in range(10):  # a site that moved
+        send(visit, f"/wp-content/plugins/{number}.js", 404, inner=True)
     assert visit.codes == set()
+
+
+def test_a_hidden_file_is_linked_by_no_page_whatever_the_referer_says() -> None:
+    visit = Visit()
+    send(visit, "/.git/config", 404, inner=True)
+    assert visit.codes == {"probing"}
+    assert visit.visitor.signals[0].value == 2
 
 
 def test_a_scanner_is_blocked_within_a_dozen_sensitive_paths() -> None:
@@ -114,6 +126,64 @@ def test_a_logged_out_tab_that_polls_with_its_token_tries_once() -> None:
     assert (visit.visitor.behaviour.traces.tries, visit.level) == (1, 0)
 
 
+def tries(visit: Visit) -> int:
+    assert visit.visitor.behaviour.traces is not None
+    return visit.visitor.behaviour.traces.tries
+
+
+def test_two_pollers_of_a_logged_out_tab_try_once_each() -> None:
+    visit = Visit()
+    for number in range(600):
+        send(visit, "/api/save", 401, method="POST", attempt=(11, 13)[number % 2], after=(0.1, 9.9)[number % 2])
+    assert (tries(visit), visit.level) == (2, 0)
+
+
+def test_five_calls_of_one_page_at_once_are_polls() -> None:
+    visit = Visit()
+    for number in range(100):
+        send(visit, "/api/save", 401, method="POST", attempt=11, after=0.0 if number % 5 else 10.0)
+    assert tries(visit) == 1
+
+
+def test_guesses_of_one_length_without_a_pause_are_no_poll() -> None:
+    """Such as codes of six digits."""
+    visit = Visit()
+    for _ in range(100):
+        send(visit, "/otp", 401, method="POST", attempt=11, after=0.05)
+    assert (visit.codes, visit.level) == ({"credential_stuffing"}, ThrottleLevel.BLOCKED)
+
+
+def test_one_token_again_and_again_is_no_guess_however_fast() -> None:
+    visit = Visit()
+    for _ in range(100):
+        send(visit, "/api", 401, attempt=12, after=0.05)
+    assert tries(visit) == 1
+
+
+def test_a_school_behind_one_address_that_also_gets_it_right_mistypes_as_it_may() -> None:
+    """200 alike browsers, a login each three seconds, every fourth mistyped."""
+    visit = Visit()
+    send(visit, "/login")
+    for number in range(200):
+        visit.now += 3.0
+        if number % 4:
+            accept(visit.visitor, False, "/login", visit.site, visit.policy, Decision(), visit.now)
+        else:
+            send(visit, "/login", 401, method="POST", attempt=0, inner=True, after=0.0)
+    assert (tries(visit), visit.visitor.score) == (1, 0)  # the first one comes before anybody got it right
+
+
+def test_successes_excuse_so_many_tries_and_no_more() -> None:
+    visit = Visit()
+    for _ in range(1000):
+        accept(visit.visitor, False, "/search", visit.site, visit.policy, Decision(), visit.now)
+    for _ in range(170):
+        send(visit, "/login", 401, method="POST", attempt=0, after=0.1)
+    assert tries(visit) == 20
+    send(visit, "/login", 401, method="POST", attempt=0)
+    assert visit.codes == {"credential_stuffing"}
+
+
 def test_forty_people_of_an_office_who_mistype_over_a_day_are_no_stuffing() -> None:
     visit, rng = Visit(), random.Random(1)
     send(visit, "/login")
@@ -122,13 +192,25 @@ def test_forty_people_of_an_office_who_mistype_over_a_day_are_no_stuffing() -> N
     assert visit.visitor.score == 0
 
 
-def attack(site: Site, visitors: int, status: int = 401) -> list[Visit]:
-    """Visitors who never load a page try two passwords each."""
+def attack(site: Site, visitors: int, status: int = 401, right: int = 1) -> list[Visit]:
+    """Visitors who never load a page try two passwords each; meanwhile some of those who do log in."""
     found = [Visit(site=site) for _ in range(visitors)]
     for visit in found:
         for _ in range(2):
             send(visit, "/login", status, method="POST", attempt=0, after=2.0)
+        if right:
+            right -= 1
+            person = Visit(site=site)
+            send(person, "/login")
+            accept(person.visitor, False, "/login", site, person.policy, Decision(), person.now)
     return found
+
+
+def test_where_nobody_gets_it_right_the_app_may_be_at_fault() -> None:
+    late = attack(known_site(), 200, right=0)[-1]
+    for _ in range(6):
+        send(late, "/login", 401, method="POST", attempt=0)
+    assert (late.visitor.score, late.level) == (0, 0)
 
 
 def test_many_who_try_a_few_passwords_each_are_one_attack() -> None:
@@ -194,6 +276,56 @@ def test_people_of_an_app_ask_for_the_same_again() -> None:
     for number in range(900):
         ask(visit, f"/api/items/{number}" if number % 4 == 0 else "/api/me", 0.4)
     assert visit.visitor.score == 0
+
+
+def test_a_walk_is_seen_whatever_stands_behind_the_ids() -> None:
+    visit = Visit()
+    for number in range(500):
+        ask(visit, f"/v1/users/{number}/orders", 0.4)
+    assert visit.level == ThrottleLevel.BLOCKED
+
+
+def test_a_list_that_fetches_its_items_is_one_view() -> None:
+    """A single-page app: thirty items at once, a list each twenty seconds for an hour."""
+    visit = Visit()
+    for number in range(180 * 30):
+        ask(visit, f"/api/items/{number}", 0.03 if number % 30 else 20.0)
+    assert (visit.visitor.score, visit.level) == (0, 0)
+
+
+def test_a_burst_that_does_not_end_is_none() -> None:
+    visit = Visit()
+    for number in range(600):
+        ask(visit, f"/api/items/{number}", 0.05)
+    assert visit.level == ThrottleLevel.BLOCKED
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [({}, 151), ({"signal_thresholds": {"distinct_items_per_minute": 2}}, 11),
+     ({"signal_points": {"distinct_items_per_minute": 0}}, None)],
+)  # fmt: skip
+def test_the_signal_of_items_says_how_many_raise_the_level(options: dict[str, Any], asked: int | None) -> None:
+    visit = Visit(policy_of(**options))
+    raised = None
+    for number in range(280):
+        ask(visit, f"/api/items/{number}", 1.0)
+        if visit.level and raised is None:
+            raised = number + 1
+    # Of as many different paths, some share a bit.
+    assert raised is asked is None or (raised and asked and asked <= raised <= 1.15 * asked)
+
+
+def test_a_signal_that_is_switched_off_raises_no_level_either() -> None:
+    codes = ("probing", "credential_stuffing", "distributed_stuffing", "odd_method_or_path")
+    visit = Visit(policy_of(signal_points=dict.fromkeys(codes, 0)))
+    for number in range(10):
+        for _ in range(5):
+            send(visit, "/login", 401, method="POST", attempt=0)
+        for _ in range(20):
+            send(visit, "/", 200)
+        send(visit, f"/{number}/.env", 404, after=60.0)
+    assert visit.level == 0
 
 
 def test_a_sync_of_sixty_items_every_five_minutes_is_welcome() -> None:
@@ -332,6 +464,21 @@ def test_an_attack_is_over_when_nobody_tries_any_more() -> None:
     (route,) = site.routes.values()
     assert isinstance(route, Route)
     assert (route.is_attacked(START), route.is_attacked(START + 1500.0)) == (True, False)
+
+
+def test_a_signal_of_the_sites_own_that_fails_costs_its_value_only() -> None:
+    failures: list[str] = []
+
+    def broken(visitor: Actor, site: Site, pages: int, now: float) -> float | None:
+        raise ZeroDivisionError
+
+    own = Signal("own", broken, "{value:g}", points=60, threshold=1)
+    settings = Settings.build(limits="100/second", network_limits="1000/second", signals=[own])
+    visit = Visit(Policy.of(settings, lambda where, error: failures.append(f"{where}: {type(error).__name__}")))
+    for number in range(40):
+        visit.load(f"/{number:03}", after=0.5)
+    assert failures[0] == "signal own: ZeroDivisionError"
+    assert "sequential_navigation" in visit.codes
 
 
 def test_a_signal_of_the_sites_own_counts() -> None:

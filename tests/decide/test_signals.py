@@ -195,3 +195,11 @@ def test_the_first_page_load_is_judged_by_all_that_it_can_raise(
     signals.evaluate(visit.visitor, rules, visit.site, policy.site_pages, visit.now)
     assert visit.codes == sparing
     assert first.quiet <= signals.quiet_steps(visit.visitor, rules, visit.site, policy.site_pages, visit.now)
+
+
+def test_whoever_follows_links_to_the_next_page_keeps_no_order_of_its_own() -> None:
+    """A reader of a long table, or of a comic: its pages have numbers."""
+    visit = Visit()
+    for number in range(200):
+        visit.load(f"/pages/{number}", after=25.0, referer="inner")
+    assert "sequential_navigation" not in visit.codes

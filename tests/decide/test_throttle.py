@@ -11,6 +11,7 @@ from asgi_analytics.model import Actor, Behaviour, Throttle, ThrottleLevel, Wind
 from .visits import START
 
 NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel
+CRITERIA = throttle.Criteria(bot_score=50, further_loads=50.0)
 END = 100_020.0  # the minute that START lies in
 SPENT = Throttle(spent_score=65, spent_page_loads=100, spent_hurried=100, spent_requests=100, spent_errors=50)
 
@@ -18,7 +19,7 @@ SPENT = Throttle(spent_score=65, spent_page_loads=100, spent_hurried=100, spent_
 def evidence(level: ThrottleLevel = NORMAL, score: int = 0, spent: Throttle | None = None, **facts: Any) -> int:
     state = replace(spent or Throttle(), level=level, changed_at=START)
     visitor = Actor([], state, Behaviour(**facts), score=score)
-    return len(throttle.new_evidence(visitor, 50, 50.0, START))
+    return len(throttle.new_evidence(visitor, CRITERIA, START))
 
 
 def minute(count: int) -> Window:
@@ -102,7 +103,7 @@ def test_cooling_late_is_the_same_as_cooling_in_time() -> None:
 def test_cooling_down_spends_the_evidence() -> None:
     visitor = Actor([], Throttle(SEVERE, START), Behaviour(page_loads=80), score=65)
     throttle.cool_down(visitor, 600.0, START + 600)
-    assert throttle.new_evidence(visitor, 50, 50.0, START + 600) == ()
+    assert throttle.new_evidence(visitor, CRITERIA, START + 600) == ()
 
 
 def test_a_clock_set_back_prolongs_no_cool_down() -> None:
@@ -117,7 +118,7 @@ def test_the_later_change_wins() -> None:
     assert visitor.throttle.level == WARNING
     throttle.adopt(visitor, SEVERE, START + 1, ("newer",))
     assert (visitor.throttle.level, visitor.throttle.changed_at) == (SEVERE, START + 1)
-    assert throttle.new_evidence(visitor, 50, 50.0, START + 1) == ()
+    assert throttle.new_evidence(visitor, CRITERIA, START + 1) == ()
 
 
 def test_a_level_from_before_this_machine_started_is_adopted() -> None:

@@ -346,6 +346,17 @@ def test_several_cool_downs_pass_at_once() -> None:
     assert (decision.previous_level, decision.level) == (BLOCKED, WARNING)
 
 
+def test_who_waits_as_told_passes_once_the_level_has_cooled_down() -> None:
+    """A quota of an hour, a quarter of it in force: the level falls long before the hour is over."""
+    visit = Visit(policy_of(limits="100/hour", network_limits="1000/hour"))
+    visit.visitor.throttle.level, visit.visitor.throttle.changed_at = ThrottleLevel.SEVERE, visit.now
+    refusal = next(decision for decision in (visit.call(after=0.1) for _ in range(100)) if decision.refused)
+    assert 0.0 < refusal.retry_after <= 600
+    assert max(refusal.reset) == refusal.retry_after
+    visit.now += refusal.retry_after
+    assert not visit.call().refused
+
+
 def test_after_cooling_down_only_new_evidence_escalates() -> None:
     visit = blocked()
     visit.now += 600.0

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from asgi_analytics import actors, quarantine
 from asgi_analytics.decide.behaviour import page_facts
-from asgi_analytics.decide.probes import is_odd, probe_weight
+from asgi_analytics.decide.probes import is_odd, probe_kind
 from asgi_analytics.decide.rulings import Rulings, allowance
 from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.identify import consistency, referral, request
@@ -166,7 +166,7 @@ def path(data: bytes) -> None:
     text = text_of(data)
     assert len(request.clean_path(text)) <= 1024
     page_facts(text)
-    assert probe_weight(text) in (0, 1, 2)
+    assert probe_kind(text) in (0, 1, 2, 3)
     is_odd("GET", text)
 
 

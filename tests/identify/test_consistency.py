@@ -67,7 +67,8 @@ def test_networks_of_servers_are_told(place: Place, found: bool) -> None:
 
 @pytest.mark.parametrize(
     ("method", "headers", "status", "is_try"),
-    [("POST", {}, 401, True), ("POST", {}, 422, True), ("POST", {}, 404, False), ("GET", {}, 401, False),
+    [("POST", {}, 401, True), ("POST", {}, 400, True), ("POST", {}, 422, False), ("POST", {}, 409, False),
+     ("POST", {}, 404, False), ("GET", {}, 401, False),
      ("GET", {b"authorization": b"Basic eA=="}, 401, True), ("GET", {b"authorization": b"Basic eA=="}, 404, False)],
 )  # fmt: skip
 def test_credentials_that_were_refused_are_tries(

@@ -1,0 +1,96 @@
+"""The session cookie among people who look alike, and on answers that cannot take it along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asgi_analytics.middleware import ASGIApp, Receive, Scope, Send
+from asgi_analytics.model import Analytics
+from asgi_analytics.testing import FakeClock
+from tests.drive import Reply, get, look, page, wrapped
+
+COOKIE: dict[str, Any] = {"session_cookie": True, "secret": "correct horse battery staple", "clock": FakeClock()}
+
+
+def cookie_of(reply: Reply) -> dict[str, str]:
+    return {"cookie": reply.cookies[0].partition(";")[0]}
+
+
+def noted(app: ASGIApp, into: list[Analytics]) -> ASGIApp:
+    return look(app, lambda scope: into.append(scope["state"]["analytics"]))
+
+
+async def mostly_public(scope: Scope, receive: Receive, send: Send) -> None:
+    """Pages below /public may be kept by shared caches."""
+    headers = [(b"cache-control", b"public, max-age=60")] if scope["path"].startswith("/public") else []
+    await page(headers=headers)(scope, receive, send)
+
+
+def test_pages_that_cannot_take_the_cookie_along_use_none_up() -> None:
+    seen: list[Analytics] = []
+    with wrapped(noted(mostly_public, seen), **COOKIE) as app:
+        replies = [get(app, f"/public/{number}") for number in range(8)] + [get(app, "/home")]
+        again = get(app, "/home", cookie_of(replies[-1]))
+    assert [len(reply.cookies) for reply in (*replies, again)] == [0] * 8 + [1, 0]
+    assert len({(found.visitor, found.session) for found in seen}) == 1
+
+
+def test_the_next_one_who_looks_alike_gets_a_cookie_of_its_own() -> None:
+    with wrapped(mostly_public, **COOKIE) as app:
+        get(app, "/public/1")
+        one, other = get(app, "/home"), get(app, "/home")
+    assert cookie_of(one) != cookie_of(other)
+
+
+def test_a_cookie_that_waits_for_an_answer_suits_the_scheme_that_takes_it() -> None:
+    with wrapped(mostly_public, **COOKIE) as app:
+        get(app, "/public/1")
+        (cookie,) = get(app, "/home", scheme="https").cookies
+    assert cookie.startswith("__Host-aa_v=")
+
+
+def crawl(app: ASGIApp, cookie: dict[str, str]) -> Reply:
+    """Ask for what only scanners ask for until we are blocked."""
+    return [get(app, f"/{number}/.env", cookie) for number in range(20)][-1]
+
+
+async def no_such_file(scope: Scope, receive: Receive, send: Send) -> None:
+    status = 404 if scope["path"].endswith("/.env") else 200
+    await page(b"", status)(scope, receive, send)
+
+
+def test_what_one_does_is_not_held_against_another_with_the_same_browser() -> None:
+    with wrapped(no_such_file, **COOKIE) as app:
+        one, other = cookie_of(get(app)), cookie_of(get(app))
+        for cookie in (one, other):
+            assert get(app, headers=cookie).status == 200
+        assert crawl(app, one).header("x-throttle-level") == "blocked"
+        reply = get(app, headers=other)
+    assert (reply.status, reply.header("x-throttle-level")) == (200, "normal")
+
+
+def test_a_cookie_that_comes_back_lifts_no_level() -> None:
+    with wrapped(no_such_file, **COOKIE) as app:
+        cookie = cookie_of(get(app))
+        assert crawl(app, {}).status == 429
+        assert get(app, headers=cookie).header("x-throttle-level") == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("headers", "given"),
+    [
+        ({"cache-control": "max-age=300"}, 0),
+        ({"cache-control": "no-cache, must-revalidate"}, 0),
+        ({"expires": "Wed, 21 Oct 2037 07:28:00 GMT"}, 0),
+        ({"CDN-Cache-Control": "max-age=60"}, 0),
+        ({"cache-control": "max-age=0"}, 1),
+        ({"cache-control": "no-store, max-age=300"}, 1),
+        ({"cache-control": "private, max-age=300", "expires": "Wed, 21 Oct 2037 07:28:00 GMT"}, 1),
+    ],
+)
+def test_no_shared_cache_gets_a_cookie(headers: dict[str, str], given: int) -> None:
+    named = [(name.encode(), value.encode()) for name, value in headers.items()]
+    with wrapped(page(headers=named), **COOKIE) as app:
+        assert len(get(app).cookies) == given
