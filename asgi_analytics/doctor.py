@@ -62,13 +62,12 @@ _DURABILITY = {
 
 def address_checks(settings: Settings, peer: str | None, headers: Sequence[tuple[bytes, bytes]]) -> Iterator[Check]:
     """Say whom a request from this peer with these headers would be counted for, and where that is."""
-    networks = tuple(one for one in settings.trusted_proxies if one != "unix")
     proxies = ", ".join(map(str, settings.trusted_proxies)) or "none: headers are not believed"
     yield Check("trusted proxies", proxies)
     if peer is None and not headers:
         yield Check("client address", "the peer's own (try --client ADDRESS --header 'X-Forwarded-For: …')")
         return
-    resolver = ClientAddress(networks, "unix" in settings.trusted_proxies)
+    resolver = ClientAddress.of(settings.trusted_proxies)
     scope = {"client": (peer, 0) if peer else None, "headers": list(headers)}
     address = resolver.read(scope, dict(headers))
     yield _address_check(settings, peer, address, any(name in FORWARDING for name, _ in headers))

@@ -9,7 +9,7 @@ from itertools import islice
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
-from ..settings import Network
+from ..settings import Network, ProxyWord
 
 MAX_ENTRIES = 100  # looked at, over all lines of the header, from the right
 MAX_LINE = 8192  # bytes of one line, from the right
@@ -32,9 +32,10 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 class ClientAddress:
     """Finds client addresses behind the proxies in `trusted` (and on unix sockets, with `trust_unix`).
 
-    A proxy must append its peer to X-Forwarded-For (or Forwarded), or overwrite the header. Entries are read from the
-    right: the first address that is not trusted is the client. Text further left is what a visitor wrote, and is
-    never read; an entry that is no address ends the walk at the last good one. X-Real-IP and its like are ignored.
+    A proxy must append its peer to X-Forwarded-For (or Forwarded), or overwrite the header. One that writes Forwarded
+    alone lets through what a visitor writes into the other: with `forwarded`, only Forwarded is read. Entries are read
+    from the right: the first address that is not trusted is the client. Text further left is what a visitor wrote, and
+    is never read; an entry that is no address ends the walk at the last good one. X-Real-IP and its like are ignored.
 
     A server that has rewritten scope["client"] already (uvicorn does for peers in --forwarded-allow-ips, 127.0.0.1
     unless told otherwise) has taken the first entry from the right that it does not trust. Unless that address is in
@@ -45,11 +46,17 @@ class ClientAddress:
     CDN and a local proxy. Hosts in a trusted range can always name their own client: list proxies, not whole offices.
     """
 
-    def __init__(self, trusted: Sequence[Network], trust_unix: bool = False) -> None:
+    def __init__(self, trusted: Sequence[Network], trust_unix: bool = False, forwarded: bool = False) -> None:
         self._networks = tuple(_masked(network) for network in trusted)
+        self._forwarded = forwarded
         self._local = ("", trust_unix)
         self._known: dict[str, tuple[str, bool]] = {}
         self._ends: dict[bytes, tuple[str, bool]] = {}  # by a line of X-Forwarded-For
+
+    @classmethod
+    def of(cls, proxies: Sequence[Network | ProxyWord]) -> ClientAddress:
+        """Return the one for the option `trusted_proxies`."""
+        return cls([one for one in proxies if not isinstance(one, str)], "unix" in proxies, "forwarded" in proxies)
 
     def read(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
         """Return the normalised address, IPv4-mapped as IPv4, without port or zone; "" when it is not known.
@@ -69,7 +76,7 @@ class ClientAddress:
         return self._recognise(host) if isinstance(host, str) else _UNKNOWN
 
     def _walk(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], address: str) -> str:
-        last = headers.get(b"x-forwarded-for")
+        last = None if self._forwarded else headers.get(b"x-forwarded-for")
         if last is not None:
             found, trusted = self._ends.get(last) or self._end(last)
             if not trusted:  # the way of nearly all requests: one proxy in front

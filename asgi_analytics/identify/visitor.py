@@ -51,8 +51,7 @@ class Identifier:
         new_actor: Callable[[Agent], Actor],
         renamed: Callable[[bytes, bytes], None] = lambda older, newer: None,
     ) -> None:
-        proxies = settings.trusted_proxies
-        self._client = ClientAddress([one for one in proxies if one != "unix"], trust_unix="unix" in proxies)
+        self._client = ClientAddress.of(settings.trusted_proxies)
         self._known = known
         self._fingerprinter = fingerprinter
         self._read_agent = read_agent

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 from ..errors import ConfigurationError
 from ..protocols import Clock
@@ -20,6 +20,7 @@ from .values import (
     Mode,
     Network,
     Privacy,
+    ProxyWord,
     Quota,
     Refine,
     Sharing,
@@ -34,6 +35,7 @@ __all__ = [
     "Network",
     "Options",
     "Privacy",
+    "ProxyWord",
     "Quota",
     "Refine",
     "Settings",
@@ -110,7 +112,7 @@ class Settings:
     allow: tuple[Network, ...] = ()
     verify_crawlers: bool = True
     crawler_dir: Path | None = None  # None: this user's, see jobs.data.default_data_dir
-    trusted_proxies: tuple[Network | Literal["unix"], ...] = ()
+    trusted_proxies: tuple[Network | ProxyWord, ...] = ()
     geoip_city: Path | None = None
     geoip_asn: Path | None = None
     include: tuple[str, ...] = ()

@@ -7,9 +7,21 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from .values import SIGNAL_POINTS, SIGNAL_THRESHOLDS, Durability, Mode, Network, Privacy, Quota, Sharing, words, wrong
+from .values import (
+    SIGNAL_POINTS,
+    SIGNAL_THRESHOLDS,
+    Durability,
+    Mode,
+    Network,
+    Privacy,
+    ProxyWord,
+    Quota,
+    Sharing,
+    words,
+    wrong,
+)
 
 
 def default_journal_dir() -> Path:
@@ -146,11 +158,15 @@ def _secrets(name: str, value: Any) -> tuple[str, ...]:
     return keys
 
 
-def _proxies(name: str, value: Any) -> tuple[Network | Literal["unix"], ...]:
+def _proxies(name: str, value: Any) -> tuple[Network | ProxyWord, ...]:
+    words = get_args(ProxyWord)
     try:
-        return tuple("unix" if text == "unix" else ipaddress.ip_network(_string(text)) for text in _listed(value))
+        return tuple(text if text in words else ipaddress.ip_network(_string(text)) for text in _listed(value))
     except ValueError:
-        allowed = 'addresses or CIDR networks such as "10.0.0.0/8" without host bits, or "unix" for unix sockets'
+        allowed = (
+            'addresses or CIDR networks such as "10.0.0.0/8" without host bits, "unix" for unix sockets, '
+            '"forwarded" where they write Forwarded rather than X-Forwarded-For'
+        )
         raise wrong(name, value, allowed) from None
 
 

@@ -13,6 +13,7 @@ from ..errors import ConfigurationError
 Mode = Literal["enforce", "observe"]
 Sharing = Literal["lease", "strict"]
 Durability = Literal["memory", "journal", "fsync"]
+ProxyWord = Literal["unix", "forwarded"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # The documented points of the first seven signals, and those of the others; 0 switches a signal off.

@@ -381,3 +381,10 @@ def test_networks_are_bytes_and_short_addresses_are_text(address: str, network: 
 def test_a_short_address_is_a_network_that_holds_the_address(address: Any) -> None:
     known = getattr(address, "ipv4_mapped", None) or address
     assert known in ip_network(shorten(str(address)))
+
+
+def test_what_a_visitor_writes_into_the_header_that_the_proxy_does_not_write_is_not_read() -> None:
+    headers = [(XFF, b"203.0.113.9"), (b"forwarded", b"for=198.51.100.4")]
+    assert read(("10.0.0.1", 1), *headers) == "203.0.113.9"
+    assert read(("10.0.0.1", 1), *headers, reader=ClientAddress.of((*PROXIES, "forwarded"))) == "198.51.100.4"
+    assert read(("10.0.0.1", 1), headers[0], reader=ClientAddress.of((*PROXIES, "forwarded"))) == "10.0.0.1"
