@@ -61,17 +61,63 @@ class LeftOver:
         self._held = -1
 
 
+class LeftOvers:
+    """The journals of dead workers that are for this database; one is held at a time, for each is an open file."""
+
+    def __init__(self, root: Path, database: str) -> None:
+        self._root = root
+        self._database = database
+        self._ahead: Iterator[LeftOver] = iter(())
+        self.held: LeftOver | None = None
+
+    def look(self) -> None:
+        """Begin with the first again: with those that could not be delivered, and those that were left meanwhile."""
+        self._ahead = adopt(self._root, self._database)
+
+    def current(self) -> LeftOver | None:
+        """Return the one that is held, else the next of this look; None when there is none."""
+        if self.held is None:
+            self.held = next(self._ahead, None)
+        return self.held
+
+    def finish(self) -> None:
+        """All of the current one is delivered."""
+        if self.held is not None:
+            self.held.finish()
+        self.held = None
+
+    def release(self) -> None:
+        """Leave the current one, if any, to the next look, of whomever."""
+        if self.held is not None:
+            self.held.release()
+        self.held = None
+
+
 def adopt(root: Path, database: str = "") -> Iterator[LeftOver]:
-    """Yield the journals for this database whose workers are dead, each locked for us."""
-    with contextlib.suppress(FileNotFoundError, PermissionError):
-        for path in sorted(root.iterdir()):
-            if _is_for(path, database) and (held := _try_lock(path)) is not None:
-                yield LeftOver(path, held)
+    """Yield the journals for this database whose workers are dead, each locked for us.
+
+    What cannot be opened now, such as for want of descriptors, is passed over and keeps none.
+    """
+    folders: list[Path] = []
+    with contextlib.suppress(OSError):
+        folders = sorted(root.iterdir())
+    for path in folders:
+        if _is_for(path, database) and (held := _try_lock(path)) is not None:
+            try:
+                found = LeftOver(path, held)
+            except OSError:
+                os.close(held)
+                continue
+            yield found
 
 
 def _segments(path: Path) -> list[int]:
-    """Return the numbers of the segments in a folder; what others have put there is no segment."""
-    return sorted(int(file.stem) for file in path.glob("*.journal") if re.fullmatch(r"\d{8,12}", file.stem, re.ASCII))
+    """Return the numbers of the segments in a folder; what others have put there is no segment. Raises OSError.
+
+    Not by glob(), some versions of which tell a folder that cannot be read from an empty one by nothing.
+    """
+    names = (name.removesuffix(".journal") for name in os.listdir(path) if name.endswith(".journal"))
+    return sorted(int(name) for name in names if re.fullmatch(r"\d{8,12}", name, re.ASCII))
 
 
 def _is_for(path: Path, database: str) -> bool:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from ..clock import Calendar, jitter
+from ..clock import Calendar
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
 from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frames, Salt, SharedRulings, SharedState, Store
-from .adoption import LeftOver, adopt
+from .adoption import LeftOvers
+from .pace import Backoff, Schedule
 from .recorder import Recorder
 
 log = logging.getLogger("asgi_analytics")
@@ -27,18 +28,6 @@ REOPEN_INTERVAL = 30.0  # between two attempts to open a journal that could not 
 TOUCH_INTERVAL = 3600.0
 STUCK = 120.0  # seconds of one round, after which the connection is cut: no statement of ours may take as long
 MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
-
-
-@dataclass(slots=True)
-class Backoff:
-    """Waits 0.25 s, doubling up to 15 s, each with jitter; a success starts again."""
-
-    wait: float = 0.0
-
-    def next(self) -> float:
-        """Return the seconds to wait before the next attempt."""
-        self.wait = min(15.0, self.wait * 2 or 0.25)
-        return self.wait * (0.5 + jitter() / 2)
 
 
 @dataclass(slots=True)
@@ -86,9 +75,9 @@ class Writer:
         self._store: Store | None = None
         self._unsure: Batch | None = None  # was on its way when the connection broke
         self._busy_since: float | None = None
-        self._left_overs: list[LeftOver] = []
+        self._left_overs = LeftOvers(recorder.root, recorder.database)
         self._salts: list[Salt] = []
-        self._due: dict[str, float] = {}
+        self._due = Schedule(clock)
         self._backoff = Backoff()
         self._threads = [
             threading.Thread(target=self._guarded, args=(run,), name=f"asgi-analytics-{name}", daemon=True)
@@ -154,7 +143,7 @@ class Writer:
 
     def abandon(self) -> None:
         """Close what a forked child inherited, so that the parent's locks end with the parent."""
-        self._release_left_overs()
+        self._left_overs.release()
 
     def lag(self) -> float:
         """Return for how many seconds there has been something that is not delivered; 0.0 when all is."""
@@ -196,9 +185,9 @@ class Writer:
                     self._recorder.counters.failures["journal"] += 1
                     self._say("No room for another journal segment", error)
                 journal.sync()
-                if self._is_due("touch", TOUCH_INTERVAL):
+                if self._due.is_due("touch", TOUCH_INTERVAL):
                     journal.touch()
-            elif self._is_due("reopen", REOPEN_INTERVAL):
+            elif self._due.is_due("reopen", REOPEN_INTERVAL):
                 self._recorder.open(again=True)
             self._free_stuck()
             self._chores()
@@ -273,20 +262,13 @@ class Writer:
         self._say(f"{what}; hits wait in the journal", error)
 
     def _say(self, what: str, error: Exception) -> None:
-        if self._is_due(f"log {what}", LOG_INTERVAL):
+        if self._due.is_due(f"log {what}", LOG_INTERVAL):
             log.warning("%s: %s", what, " ".join(str(error).split())[:500])
-
-    def _is_due(self, what: str, interval: float) -> bool:
-        now = self._clock.monotonic()
-        if now < self._due.get(what, 0.0):
-            return False
-        self._due[what] = now + interval
-        return True
 
     def _daily(self, store: Store) -> None:
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         periods = [(today + timedelta(days=shift)).isoformat() for shift in (-1, 0, 1)]
-        if [salt.period for salt in self._salts] != periods or not self._agreed or self._is_due("salts", 600):
+        if [salt.period for salt in self._salts] != periods or not self._agreed or self._due.is_due("salts", 600):
             known = [salt for salt in self._salts if salt.period in periods]
             # A server whose clock leapt has forgotten those of today: they stay ours.
             agreed = {salt.period: salt for salt in (*known, *store.exchange_salts(known, periods))}
@@ -294,7 +276,7 @@ class Writer:
             self._shared.learn_salts(self._salts)
             self._agreed = True
             self.attempted.set()
-        if self._is_due("partitions", PARTITION_INTERVAL):
+        if self._due.is_due("partitions", PARTITION_INTERVAL):
             store.make_partitions()
             store.tidy()
 
@@ -302,7 +284,7 @@ class Writer:
         return self._calendar.wall(self._clock.monotonic(), self._clock.time_ns()) / 1e9
 
     def _learn_rulings(self, store: Store) -> None:
-        if self._rulings is None or not self._is_due("rulings", self._age):
+        if self._rulings is None or not self._due.is_due("rulings", self._age):
             return
         changed = store.rulings(self._revision)
         if changed:
@@ -333,11 +315,12 @@ class Writer:
         return len(batch.frames) if batch else 0
 
     def _deliver_left_over(self, store: Store) -> int:
-        if not self._left_overs and self._is_due("adopt", ADOPT_INTERVAL):
-            self._left_overs = list(adopt(self._recorder.root, self._recorder.database))
-        if not self._left_overs:
+        found = self._left_overs.current()
+        if found is None and self._due.is_due("adopt", ADOPT_INTERVAL):
+            self._left_overs.look()
+            found = self._left_overs.current()
+        if found is None:
             return 0
-        found = self._left_overs[0]
         try:
             batch = found.read(*self._position(store, found.id), self._rows)
             if batch is not None:
@@ -352,9 +335,9 @@ class Writer:
             # Written by a later version, or on a disk that fails: it waits for the next look and holds up nobody.
             self._recorder.counters.failures["left_over"] += 1
             self._say(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
-            self._left_overs.pop(0).release()
+            self._left_overs.release()
             return 0
-        self._left_overs.pop(0).finish()
+        self._left_overs.finish()
         return 1
 
     def _position(self, store: Store, journal: bytes) -> tuple[int, int]:
@@ -402,12 +385,7 @@ class Writer:
             self._count(batch.frames, batch.journal)
         self.state.positions[batch.journal] = (batch.segment, batch.end)
 
-    def _release_left_overs(self) -> None:
-        for found in self._left_overs:
-            found.release()
-        self._left_overs.clear()
-
     def _release(self) -> None:
-        self._release_left_overs()
+        self._left_overs.release()
         if self._store is not None:
             self._store.close()

@@ -2,22 +2,26 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.embedded import EmbeddedPostgres
-from asgi_analytics.errors import StoreUnavailable
-from asgi_analytics.protocols import HIT
+from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
+from asgi_analytics.protocols import HIT, Batch, Merged
+from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.journal import FileJournal
+from asgi_analytics.record.pace import Backoff
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.segment import frame
-from asgi_analytics.record.writer import Backoff, Writer
+from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
@@ -216,6 +220,63 @@ def test_a_segment_of_an_unknown_version_does_not_stop_the_others(dsn: str, tmp_
     assert stored(dsn) == [1]
     assert len(list((tmp_path / "j").glob("*.unreadable"))) == 1
     assert rig.counters.failures["journal_format"] == 1
+
+
+def dead_journal(folder: Path, number: int) -> FileJournal:
+    """The journal of a worker that died with one row in it, /e/<number>."""
+    left = FileJournal(folder, number.to_bytes(16, "big"), COLUMNS, 1 << 20)
+    left.append(hit_frame(f"/e/{number}"))
+    left.abandon()
+    return left
+
+
+@contextmanager
+def few_descriptors(more: int) -> Iterator[None]:
+    """Let this process open `more` files than now, and no others."""
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_journals_are_left_over_than_the_process_may_open_files(dsn: str, tmp_path: Path) -> None:
+    left = [dead_journal(tmp_path / "j", number) for number in range(80)]
+    rig = Rig(dsn, tmp_path / "j")
+    with few_descriptors(30), rig:
+        eventually(lambda: rig.counters.adopted == 80)
+        eventually(lambda: not any(one.path.exists() for one in left))
+    assert stored(dsn) == list(range(80))
+
+
+def test_a_journal_that_cannot_be_looked_into_keeps_no_descriptor_and_no_row_is_lost(tmp_path: Path) -> None:
+    left = [dead_journal(tmp_path, number) for number in range(3)]
+    with few_descriptors(1):  # enough for the lock, not for the look
+        assert list(adopt(tmp_path)) == []
+        os.close(os.dup(0))
+    assert [(found.path, found.segments) for found in adopt(tmp_path)] == [(one.path, [1]) for one in left]
+
+
+class Picky(MemoryStore):
+    """A store that does not know some journals' columns."""
+
+    def write(self, batch: Batch) -> list[Merged]:
+        if batch.journal[-1] % 2 == 0:
+            raise StoreMisconfigured("no such column")
+        return super().write(batch)
+
+
+def test_journals_that_cannot_be_delivered_hold_up_no_other(tmp_path: Path) -> None:
+    for number in range(1, 21):
+        dead_journal(tmp_path / "j", number)
+    recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j", durability="memory"), Counters()), Picky()
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=0.01, chores=lambda: None)
+    for _ in range(50):
+        writer._cycle()
+    assert (recorder.counters.adopted, recorder.counters.failures["left_over"]) == (10, 10)
 
 
 def test_stopping_ends_in_time_while_postgres_hangs_and_loses_nothing(

@@ -142,7 +142,8 @@ class Machine(RuleBasedStateMachine):
         """A segment of a dead journal that nobody has taken over yet, and where each of its rows ends."""
         journal = self.works.recorder.journal
         assert journal is not None
-        held = {journal.id.hex(), *(one.path.name for one in self.works.writer._left_overs)}
+        adopted = self.works.writer._left_overs.held
+        held = {journal.id.hex(), adopted.path.name if adopted else ""}
         ends: dict[Path, list[int]] = {}  # by age: the names of journals are random
         for name, segment, end in self.spans.values():
             path = self.root / name.hex() / f"{segment:08d}.journal"
@@ -183,7 +184,7 @@ class Machine(RuleBasedStateMachine):
         self.store.plan = []
         writer = self.works.writer
         for _ in range(200):
-            writer._due.pop("adopt", None)
+            writer._due.hasten("adopt")
             if not self.round(writer):
                 break
         stored, aside = self.stored(), self.set_aside()
