@@ -195,7 +195,11 @@ class Writer:
     def _free_stuck(self) -> None:
         """A server that is frozen keeps the connection alive and answers nothing; the next attempt may find another."""
         since, store = self._busy_since, self._store
-        if since is not None and store is not None and self._clock.monotonic() - since > STUCK:
+        if since is None or store is None:
+            return
+        if getattr(store, "migrating", False):
+            self._busy_since = self._clock.monotonic()
+        elif self._clock.monotonic() - since > STUCK:
             self._busy_since = None
             self._recorder.counters.failures["stuck"] += 1
             store.interrupt()
@@ -224,9 +228,9 @@ class Writer:
 
     def _cycle(self) -> int:
         """One round: connected, salts and partitions in time, one batch of each source. Returns frames moved."""
-        store = self._connected()
         self._busy_since = self._clock.monotonic()
         try:
+            store = self._connected()
             self._daily(store)
             self._learn_rulings(store)
             moved = self._deliver_journal(store) + self._deliver_memory(store) + self._deliver_left_over(store)

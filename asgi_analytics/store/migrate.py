@@ -1,4 +1,8 @@
-"""Applies the numbered files of `migrations/`: forward only, checksummed, one process at a time."""
+"""Applies the numbered files of `migrations/`: forward only, checksummed, one process at a time; makes partitions.
+
+Who waits for an exclusive lock keeps all others out behind it, and a dump or a report may hold the table for hours:
+so no wait here is longer than the others can bear.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,15 @@ from typing import LiteralString
 
 import psycopg
 
-from ..errors import MigrationError
+from ..errors import MigrationError, StoreUnavailable
+from . import queries
 
 LOCK = 0x6173_6769  # "asgi"
+PATIENCE = 30.0  # seconds, for another process that migrates, and for a lock that others do not let go
+PAUSE = 3.0  # seconds between two attempts to lock a table: time for those who waited behind
+LIMITS = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0"  # of a migration: it takes what it takes
+PARTITION_DAYS_AHEAD = 7
+PARTITION_ATTEMPTS = 5
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
@@ -48,22 +58,57 @@ def migrate(dsn: str) -> list[str]:
 
 
 def apply(connection: psycopg.Connection) -> list[str]:
-    """Apply what is missing over an autocommit connection."""
+    """Apply what is missing over an autocommit connection. Takes no lock where nothing is.
+
+    Raises MigrationError, StoreUnavailable when others do not let us, psycopg.Error.
+    """
+    if not _missing(_known(connection)):
+        return []
     with _only_one(connection):
-        done = _applied(connection)
-        applied = []
-        for migration in migrations():
-            if migration.number in done:
-                _compare(migration, done[migration.number])
-                continue
+        _begin(connection)
+        missing = _missing(_read(connection))
+        for migration in missing:
+            _run(connection, migration)
+    return [migration.name for migration in missing]
+
+
+def _run(connection: psycopg.Connection, migration: Migration) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
             with connection.transaction():
+                connection.execute(LIMITS)
                 connection.execute(migration.text.encode())
                 connection.execute(
                     "INSERT INTO analytics.migrations (number, name, checksum) VALUES (%s, %s, %s)",
                     (migration.number, migration.name, migration.checksum),
                 )
-            applied.append(migration.name)
-    return applied
+                return
+        except psycopg.errors.LockNotAvailable as error:
+            if time.monotonic() > until:
+                raise StoreUnavailable(
+                    f"Migration {migration.name} waits for somebody who holds a lock on our tables: {error}"
+                ) from error
+        time.sleep(PAUSE)
+
+
+def make_partitions(connection: psycopg.Connection) -> None:
+    """Make the day partitions from yesterday to a week ahead, over an autocommit connection.
+
+    Those that are not needed yet can wait for who holds the table. Raises psycopg.Error.
+    """
+    for attempt in range(PARTITION_ATTEMPTS):
+        try:
+            with connection.transaction():
+                connection.execute("SET LOCAL lock_timeout = '500ms'")
+                connection.execute(queries.load("fold")["make_partitions"], {"ahead": PARTITION_DAYS_AHEAD})
+                return
+        except psycopg.errors.LockNotAvailable:
+            if not connection.execute(queries.load("reading")["missing_partitions"]).fetchone():
+                return
+            if attempt == PARTITION_ATTEMPTS - 1:
+                raise
+        time.sleep(0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +122,7 @@ class Standing:
 
 def standing(connection: psycopg.Connection) -> Standing:
     """Compare a database with the files; writes nothing."""
-    table = connection.execute("SELECT to_regclass('analytics.migrations')").fetchone()
-    done = {} if table is None or table[0] is None else _read(connection)
+    done = _known(connection)
     known = {migration.number: migration for migration in migrations()}
     return Standing(
         [one.name for one in known.values() if one.number not in done],
@@ -100,12 +144,17 @@ def _folder() -> Traversable:
 @contextmanager
 def _only_one(connection: psycopg.Connection) -> Iterator[None]:
     # Polled: a session that waits inside pg_advisory_lock() holds a snapshot and can deadlock with index builds.
+    until = time.monotonic() + PATIENCE
     while not _flag(connection, "SELECT pg_try_advisory_lock(%s)"):
+        if time.monotonic() > until:
+            raise StoreUnavailable(f"Another process migrates this database: {_holder(connection)}.")
         time.sleep(0.05)
     try:
         yield
     finally:
-        connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
+        # Where the connection broke, the lock is gone with it, and what broke it is what must be told.
+        if not connection.closed:
+            connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
 
 
 def _flag(connection: psycopg.Connection, query: LiteralString) -> bool:
@@ -113,24 +162,46 @@ def _flag(connection: psycopg.Connection, query: LiteralString) -> bool:
     return bool(row and row[0])
 
 
-def _applied(connection: psycopg.Connection) -> dict[int, str]:
-    table = connection.execute("SELECT to_regclass('analytics.migrations')").fetchone()
-    if table is None or table[0] is None:
+def _holder(connection: psycopg.Connection) -> str:
+    row = connection.execute(
+        "SELECT format('process %%s%%s', locks.pid, coalesce(' (' || nullif(application_name, '') || ')', ''))"
+        " FROM pg_locks AS locks LEFT JOIN pg_stat_activity AS held USING (pid) WHERE locks.granted"
+        " AND locktype = 'advisory' AND classid = 0 AND objid = %s AND objsubid = 1"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        (LOCK,),
+    ).fetchone()
+    return str(row[0]) if row else "just now"
+
+
+def _begin(connection: psycopg.Connection) -> None:
+    if not _is_begun(connection):
         connection.execute("CREATE SCHEMA IF NOT EXISTS analytics")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS analytics.migrations (number integer PRIMARY KEY, name text NOT NULL,"
             " checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-    return _read(connection)
+
+
+def _is_begun(connection: psycopg.Connection) -> bool:
+    table = connection.execute("SELECT to_regclass('analytics.migrations')").fetchone()
+    return table is not None and table[0] is not None
+
+
+def _known(connection: psycopg.Connection) -> dict[int, str]:
+    return _read(connection) if _is_begun(connection) else {}
 
 
 def _read(connection: psycopg.Connection) -> dict[int, str]:
     return dict(connection.execute("SELECT number, checksum FROM analytics.migrations").fetchall())
 
 
-def _compare(migration: Migration, checksum: str) -> None:
-    if migration.checksum != checksum:
-        raise MigrationError(
-            f"Migration {migration.name} was applied with checksum {checksum[:12]}…, the file has "
-            f"{migration.checksum[:12]}…: applied migrations must not change; restore the file."
-        )
+def _missing(done: dict[int, str]) -> list[Migration]:
+    """Return what is not done yet. Raises MigrationError where a file was changed since."""
+    found = migrations()
+    for migration in found:
+        if (checksum := done.get(migration.number, migration.checksum)) != migration.checksum:
+            raise MigrationError(
+                f"Migration {migration.name} was applied with checksum {checksum[:12]}…, the file has "
+                f"{migration.checksum[:12]}…: applied migrations must not change; restore the file."
+            )
+    return [migration for migration in found if migration.number not in done]

@@ -30,7 +30,6 @@ POISON = ("22", "23")
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
-PARTITION_DAYS_AHEAD = 7
 SLICE = 1_000  # rows that are sent at a stretch
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
@@ -87,6 +86,7 @@ class PostgresStore(Connected):
         self._policy = policy  # version and settings
         self._timeout = timedelta(seconds=session_timeout)
         self._migrate = migrate
+        self.migrating = False  # how long that may take, nobody knows
         self._queries = queries.load("fold")
 
     def connect(self) -> None:
@@ -95,10 +95,10 @@ class PostgresStore(Connected):
         with _wrapped():
             connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
             self._connection = connection
-            if self._migrate:
-                migrate.apply(connection)
-            self.make_partitions()
             self._set_session(connection)
+            if self._migrate:
+                self._apply_migrations(connection)
+            self.make_partitions()
             connection.execute(self._queries["create_staging"])
             connection.execute(self._queries["create_begun"])
             connection.execute(self._queries["create_noticed"])
@@ -106,10 +106,17 @@ class PostgresStore(Connected):
                 remember_policy(connection, *self._policy, in_force=True)
             connection.execute(self._queries["create_refused"])
 
+    def _apply_migrations(self, connection: psycopg.Connection) -> None:
+        self.migrating = True
+        try:
+            migrate.apply(connection)
+        finally:
+            self.migrating = False
+
     def make_partitions(self) -> None:
         """Make the day partitions from yesterday to a week ahead."""
         with _wrapped():
-            self._open().execute(self._queries["make_partitions"], {"ahead": PARTITION_DAYS_AHEAD})
+            migrate.make_partitions(self._open())
 
     def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]:
         """Offer the salts this worker knows, make those that nobody has, return what all agree on."""

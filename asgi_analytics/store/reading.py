@@ -208,7 +208,7 @@ def migrate_all(dsn: str) -> list[str]:
     with wrapped():
         applied = migrate.migrate(dsn)
         with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
-            connection.execute(queries.load("fold")["make_partitions"], {"ahead": 7})
+            migrate.make_partitions(connection)
     return applied
 
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.protocols import HIT, Batch, Merged
+from asgi_analytics.record import writer as writer_module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.pace import Backoff
@@ -300,6 +302,60 @@ def test_stopping_ends_in_time_while_postgres_hangs_and_loses_nothing(
     with Rig(own_postgres.dsn, tmp_path / "j") as successor:
         eventually(lambda: successor.counters.adopted > 0 or stored(own_postgres.dsn) == list(range(200)))
     assert stored(own_postgres.dsn) == list(range(200))
+
+
+class Freezing(PostgresStore):
+    """A store whose first backend stops answering while we connect."""
+
+    frozen = 0
+
+    def _set_session(self, connection: psycopg.Connection) -> None:
+        if not self.frozen:
+            self.frozen = connection.info.backend_pid
+            os.kill(self.frozen, signal.SIGSTOP)
+        super()._set_session(connection)
+
+
+def test_a_server_that_freezes_while_we_connect_is_left_for_another(
+    own_postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "STUCK", 1.0)
+    rig, store = Rig(own_postgres.dsn, tmp_path / "j"), Freezing(lambda: own_postgres.dsn)
+    rig.writer._open_store = lambda: store
+    rig.send(0, 10)
+    with rig:
+        try:
+            eventually(rig.delivered)
+        finally:
+            os.kill(store.frozen, signal.SIGCONT)
+    assert rig.counters.failures["stuck"] == 1
+    assert stored(own_postgres.dsn) == list(range(10))
+
+
+class Migrating(MemoryStore):
+    """A store whose schema takes long to bring up to date."""
+
+    migrating = False
+    cuts = 0
+
+    def connect(self) -> None:
+        self.migrating = True
+        threading.Event().wait(2.0)
+        self.migrating = False
+        super().connect()
+
+    def interrupt(self) -> None:
+        self.cuts += 1
+
+
+def test_a_migration_is_not_taken_for_a_frozen_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "STUCK", 0.9)
+    recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters()), Migrating()
+    writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)
+    writer.start()
+    assert writer.attempted.wait(WAIT)
+    assert writer.stop(5.0)
+    assert (store.cuts, recorder.counters.failures) == (0, {})
 
 
 def test_postgres_killed_and_started_again_costs_nothing(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:

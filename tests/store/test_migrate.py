@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg
 import pytest
+from psycopg import sql
 
-from asgi_analytics.errors import MigrationError
-from asgi_analytics.store import migrate
+from asgi_analytics.errors import MigrationError, StoreUnavailable
+from asgi_analytics.store import migrate, reading
 from asgi_analytics.store.postgres import PostgresStore
 
 TABLES = {
@@ -103,3 +108,123 @@ def test_migrations_in_a_wheel_come_before_those_of_a_checkout(tmp_path: Path, m
 def test_numbers_follow_each_other() -> None:
     numbers = [one.number for one in migrate.migrations()]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+# While others hold what we need
+
+
+@contextmanager
+def holding(dsn: str, *statements: str) -> Iterator[None]:
+    """Another session in a transaction that has run these statements."""
+    with psycopg.connect(dsn) as other:
+        for statement in statements:
+            other.execute(statement.encode())
+        yield
+        other.rollback()
+
+
+READING = "LOCK TABLE analytics.hits IN ACCESS SHARE MODE"  # what a dump holds, or a long report
+
+
+def assert_can_be_read(dsn: str) -> None:
+    """A report comes through, or waits no longer than a reader can bear."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("SET statement_timeout = '4s'")
+        connection.execute("SELECT count(*) FROM analytics.hits")
+
+
+def lack_partition(dsn: str, ahead: int) -> None:
+    """Make all partitions but that of a day."""
+    reading.migrate_all(dsn)
+    name = f"hits_{datetime.now(UTC).date() + timedelta(days=ahead):%Y%m%d}"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("analytics", name)))
+
+
+def missing(dsn: str) -> list[str]:
+    with reading.connect(dsn) as reader:
+        return [day.isoformat() for day in reader.missing_partitions()]
+
+
+def test_where_nothing_is_pending_the_lock_of_migrations_is_not_asked_for(dsn: str) -> None:
+    with holding(dsn, f"SELECT pg_advisory_lock({migrate.LOCK})"):
+        assert migrate.migrate(dsn) == []
+
+
+def test_somebody_who_migrates_for_ever_is_named(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "PATIENCE", 0.2)
+    with (
+        holding(empty_dsn, "SET application_name = 'them'", f"SELECT pg_advisory_lock({migrate.LOCK})"),
+        pytest.raises(StoreUnavailable, match=r"Another process migrates this database: process \d+ \(them\)"),
+    ):
+        migrate.migrate(empty_dsn)
+    assert migrate.migrate(empty_dsn) != []
+
+
+def test_a_migration_that_waits_for_a_reader_lets_other_readers_through(
+    dsn: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_missing", lambda done: migrate.migrations() if 9999 not in done else [])
+    (folder / "0001_one.sql").rename(folder / "9999_wider.sql")
+    (folder / "9999_wider.sql").write_text("ALTER TABLE analytics.hits ADD COLUMN wider integer")
+    with ThreadPoolExecutor(1) as pool:
+        with holding(dsn, READING):
+            applied = pool.submit(migrate.migrate, dsn)
+            while not waiting(dsn):
+                assert not applied.done()
+            assert_can_be_read(dsn)
+        assert applied.result(20) == ["9999_wider.sql"]
+
+
+def waiting(dsn: str) -> bool:
+    """Whether somebody waits for a lock on a table of ours."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation > 0)").fetchone()
+    return bool(row and row[0])
+
+
+def test_a_reader_who_never_ends_fails_the_migration_in_time(
+    dsn: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "PATIENCE", 0.0)
+    monkeypatch.setattr(migrate, "_missing", lambda done: migrate.migrations())
+    (folder / "0001_one.sql").write_text("ALTER TABLE analytics.hits ADD COLUMN wider integer")
+    with holding(dsn, READING), pytest.raises(StoreUnavailable, match=r"0001_one\.sql waits for somebody"):
+        migrate.migrate(dsn)
+
+
+def test_a_migration_takes_what_it_takes(empty_dsn: str, folder: Path) -> None:
+    (folder / "0002_slow.sql").write_text("SELECT pg_sleep(0.3)")
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute("SET statement_timeout = '100ms'")
+        assert migrate.apply(connection) == ["0001_one.sql", "0002_slow.sql"]
+
+
+def test_a_partition_that_is_not_needed_yet_waits_for_a_reader_and_nobody_else_does(dsn: str) -> None:
+    lack_partition(dsn, 7)
+    store = PostgresStore(lambda: dsn)
+    with holding(dsn, READING), ThreadPoolExecutor(1) as pool:
+        connected = pool.submit(store.connect)
+        while not waiting(dsn) and not connected.done():
+            pass
+        assert_can_be_read(dsn)
+        connected.result(5)
+    store.make_partitions()
+    store.close()
+    with psycopg.connect(dsn) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        row = connection.execute("SELECT analytics.ensure_partitions(current_date, current_date + 7)").fetchone()
+    assert row == (0,), "it was made when the reader was gone"
+
+
+@pytest.mark.parametrize("ahead", [0, 1], ids=["today", "tomorrow"])
+def test_a_partition_that_is_needed_is_waited_for_in_bounded_time(dsn: str, ahead: int) -> None:
+    lack_partition(dsn, ahead)
+    store = PostgresStore(lambda: dsn)
+    began = time.monotonic()
+    with holding(dsn, READING), pytest.raises(StoreUnavailable, match="lock timeout"):
+        store.connect()
+    assert time.monotonic() - began < 15
+    assert len(missing(dsn)) == 1
+    reading.migrate_all(dsn)
+    assert missing(dsn) == []
