@@ -244,6 +244,7 @@ class PostgresStore(Connected):
     def _fold(self, hits: list[bytes], columns: Sequence[str], journal: UUID) -> list[Merged]:
         connection, fold = self._open(), self._queries
         self._copy(sql.Identifier("staging"), columns, hits)
+        connection.execute(fold["lock_visitors"])
         moved = connection.execute(fold["settle_sessions"], {"timeout": self._timeout}).fetchall()
         connection.execute(fold["fold_sessions"])
         cursor = connection.execute(fold["fold_fingerprints"], {"journal": journal, **self._reputation})

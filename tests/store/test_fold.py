@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from asgi_analytics.errors import RowRejected
+from asgi_analytics.model import Referral
 from asgi_analytics.protocols import DAMAGED, Batch, Frame, Frames, Merged
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
@@ -83,6 +84,107 @@ def test_hits_that_move_to_another_session_keep_their_order(store: PostgresStore
     assert (session["entry_path"], session["exit_path"]) == ("/0", "/299")
 
 
+PAID = Referral(channel="paid", source="google", utm_campaign="spring")
+# A visit as it was: what came when, whether it is a page view, what the visitor came from.
+VISIT = {
+    "pixel": (0, False, Referral(source="pixel")),
+    "landing": (1, True, PAID),
+    "picture": (2, False, None),
+    "pricing": (3, True, None),
+    "checkout": (4, True, None),
+    "call": (5, False, None),
+}
+ASKED = "SELECT hits, page_views, entry_path, exit_path, channel, source, utm_campaign FROM analytics.sessions"
+
+
+def visit(*parts: str, session: bytes = b"a") -> list[bytes]:
+    """Rows of a visit, in the order of arrival."""
+    rows = []
+    for part in parts:
+        second, page_view, referral = VISIT[part]
+        time_us = NOW_US + second * 1_000_000
+        rows.append(hit(f"/{part}", session=session, time_us=time_us, page_view=page_view, referral=referral))
+    return rows
+
+
+@pytest.mark.parametrize(
+    "transfers",
+    [
+        [tuple(VISIT)],
+        [tuple(reversed(VISIT))],
+        [("pricing", "checkout"), ("landing",), ("picture", "pixel", "call")],
+        [("checkout", "picture"), ("call", "pricing"), ("pixel", "landing")],
+        [("pixel", "call"), ("checkout",), ("picture",), ("pricing",), ("landing",)],
+        [("landing", "call", "pricing"), ("checkout", "picture", "pixel")],
+    ],
+)
+def test_entry_exit_and_referral_go_by_time_in_whatever_order_hits_arrive(
+    store: PostgresStore, dsn: str, transfers: list[tuple[str, ...]]
+) -> None:
+    for number, parts in enumerate(transfers):
+        write(store, b"%d" % number, *visit(*parts, session=b"%d" % number))
+    session = one(dsn, ASKED)
+    assert list(session.values()) == [6, 3, "/landing", "/checkout", "paid", "google", "spring"]
+
+
+def test_without_a_page_view_the_referral_is_that_of_the_first_hit(store: PostgresStore, dsn: str) -> None:
+    write(store, b"A", *visit("call"))
+    write(store, b"B", *visit("picture", "pixel"))
+    session = one(dsn, ASKED)
+    assert (session["entry_path"], session["exit_path"], session["source"]) == (None, None, "pixel")
+
+
+def test_hits_under_two_names_of_one_session_are_ordered_by_time(store: PostgresStore, dsn: str) -> None:
+    write(store, b"A", *visit("picture", session=b"a"))
+    write(store, b"B", *visit("landing", session=b"b"), *visit("pricing", "checkout", session=b"a"))
+    session = one(dsn, ASKED)
+    assert (session["entry_path"], session["exit_path"], session["channel"]) == ("/landing", "/checkout", "paid")
+
+
+def test_a_session_from_before_keeps_the_entry_that_it_has(store: PostgresStore, dsn: str) -> None:
+    write(store, b"A", *visit("landing"))
+    fetch(dsn, "UPDATE analytics.sessions SET entry_at = NULL, exit_at = NULL")
+    write(store, b"A", *visit("pricing"))
+    session = one(dsn, ASKED)
+    assert (session["entry_path"], session["exit_path"], session["channel"]) == ("/landing", "/pricing", "paid")
+
+
+def test_two_transfers_at_once_begin_one_session_for_a_visitor_that_both_meet(store: PostgresStore, dsn: str) -> None:
+    other = PostgresStore(lambda: dsn)
+    other.connect()
+    first, second = batch(visit("landing", session=b"a"), b"A"), batch(visit("pricing", session=b"b"), b"B")
+    for writer, moved in ((store, first), (other, second)):
+        writer.position(moved.journal)
+    with store._open().transaction():
+        store.write(first)  # in a savepoint: not committed yet
+        successor = Thread(target=other.write, args=(second,))
+        successor.start()
+        successor.join(0.3)
+    successor.join(10)
+    other.close()
+    assert sessions(dsn) == [(name(b"a"), 2)]
+
+
+def test_two_transfers_at_once_of_visitors_that_are_known_wait_for_no_session(store: PostgresStore, dsn: str) -> None:
+    write(store, b"A", *visit("landing"))
+    write(store, b"A", hit(visitor=b"other", session=b"b"))
+    with store._open().transaction():
+        write(store, b"A", *visit("pricing"))
+        locks = one(dsn, "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory'")
+    assert locks["n"] == 0
+
+
+def test_the_level_of_a_batch_is_that_of_its_last_change_by_time(store: PostgresStore) -> None:
+    write_hits(store, b"A", 1, time_us=NOW_US - 5000)
+    (merged,) = write(
+        store,
+        b"B",
+        hit(level=2, level_before=1, time_us=NOW_US),
+        hit(level=1, level_before=0, time_us=NOW_US - 1000),  # ended later
+    )
+    assert (merged.level, merged.level_changed_us) == (2, NOW_US)
+
+
 def test_after_half_an_hour_it_is_another_session(store: PostgresStore, dsn: str) -> None:
     write_hits(store, b"A", 1, session=b"a", time_us=NOW_US - 31 * MINUTE)
     write_hits(store, b"B", 1, session=b"b", time_us=NOW_US)
@@ -147,13 +249,20 @@ def test_each_worker_learns_exactly_what_others_charged(store: PostgresStore) ->
     assert told == [None, 5, 3, 2, 0, 10]
 
 
+def write_in_one_minute(store: PostgresStore, *counts: tuple[bytes, int]) -> list[Merged]:
+    """Write fresh hits by journal, in one transaction: its now() stands still, however long all that takes."""
+    merged: list[Merged] = []
+    with store._open().transaction():
+        row = store._open().execute("SELECT (extract(epoch FROM now()) * 1000000)::bigint").fetchone()
+        assert row is not None
+        for journal, count in counts:
+            merged = write_hits(store, journal, count, time_us=row[0])
+            store._open().execute("TRUNCATE staging, begun, noticed")  # as COMMIT does
+    return merged
+
+
 def test_a_third_worker_learns_the_charges_of_this_minute(store: PostgresStore) -> None:
-    now = time.time_ns() // 1000
-    while time.time() % 60 > 58:  # the minute must not end in between
-        pass
-    write_hits(store, b"A", 5, time_us=now)
-    write_hits(store, b"B", 3, time_us=now)
-    (merged,) = write_hits(store, b"C", 1, time_us=now)
+    (merged,) = write_in_one_minute(store, (b"A", 5), (b"B", 3), (b"C", 1))
     assert merged.remote == 8
 
 
@@ -208,11 +317,7 @@ def test_each_block_is_an_incident(store: PostgresStore, dsn: str) -> None:
 
 
 def test_the_peak_is_that_of_one_minute(store: PostgresStore, dsn: str) -> None:
-    while time.time() % 60 > 58:
-        pass
-    now = time.time_ns() // 1000
-    for count in (4, 2, 3):
-        write_hits(store, b"A", count, time_us=now)
+    write_in_one_minute(store, (b"A", 4), (b"A", 2), (b"A", 3))
     assert one(dsn, "SELECT peak_per_minute FROM analytics.fingerprints")["peak_per_minute"] == 9
 
 

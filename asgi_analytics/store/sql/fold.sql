@@ -28,6 +28,17 @@ SET segment = %(segment)s, position = %(position)s, rows = rows + %(rows)s,
     quarantined = quarantined + %(quarantined)s, updated_at = now()
 WHERE journal = %(journal)s
 
+-- name: lock_visitors
+-- Two transfers at once do not see each other's sessions: each would begin one for a visitor that both meet. So who
+-- comes second waits here, and the statements after this one, whose snapshots are newer, see what the first has stored.
+SELECT count(pg_advisory_xact_lock(hashtext('analytics.sessions'), bucket))
+FROM (
+    SELECT DISTINCT hashtext(fingerprint::text) & 255 AS bucket
+    FROM (SELECT DISTINCT session_id, fingerprint FROM staging WHERE session_id IS NOT NULL) AS named
+    WHERE NOT EXISTS (SELECT FROM analytics.sessions WHERE sessions.id = named.session_id)
+    ORDER BY bucket
+) AS wanted
+
 -- name: settle_sessions
 -- A worker names a session before it knows what other workers saw. Where the store has a session of this visitor
 -- that overlaps in time, that one goes on; an id that belongs to an older session is not used again.
@@ -64,25 +75,28 @@ WITH batch AS (
 SELECT fingerprint, session_id, id FROM settled WHERE id <> session_id
 
 -- name: fold_sessions
+-- First and last go by time: of several workers' transfers, and of the rows in one, the order tells nothing.
 WITH batch AS (
     SELECT session_id, min(time) AS started_at, max(time) AS last_seen_at, count(*) AS hits,
         count(*) FILTER (WHERE page_view) AS page_views,
         count(*) FILTER (WHERE status >= 400 AND outcome <> 'refused') AS errors,
         count(*) FILTER (WHERE outcome = 'refused') AS refusals,
         sum(bytes_sent) AS bytes_sent, max(score) AS score, max(level) AS level,
-        min(ctid) AS head, min(ctid) FILTER (WHERE page_view) AS entry, max(ctid) FILTER (WHERE page_view) AS exit
+        max(time) FILTER (WHERE page_view) AS exit_at,
+        array_agg(ctid ORDER BY page_view DESC, time, ctid) AS rows
     FROM staging WHERE session_id IS NOT NULL GROUP BY session_id
 ), folded AS (
 INSERT INTO analytics.sessions AS kept (
     id, site, fingerprint, started_at, last_seen_at, hits, page_views, errors, refusals, bytes_sent,
-    entry_path, exit_path, score, level,
+    entry_at, entry_path, exit_at, exit_path, score, level,
     channel, source, utm_source, utm_medium, utm_campaign, utm_term, utm_content, click_id,
     country, region, city, asn, organisation, browser, browser_version, os, os_version, device,
     bot_class, crawler, operator, purpose, verified, language, policy)
 SELECT batch.session_id, head.site, head.fingerprint, batch.started_at, batch.last_seen_at, batch.hits,
     batch.page_views, batch.errors, batch.refusals, batch.bytes_sent,
-    CASE WHEN batch.entry IS NOT NULL THEN head.path END,
-    (SELECT staging.path FROM staging WHERE staging.ctid = batch.exit), batch.score, batch.level,
+    head.time, CASE WHEN batch.page_views > 0 THEN head.path END,
+    batch.exit_at, (SELECT staging.path FROM staging WHERE staging.ctid = batch.rows[batch.page_views]),
+    batch.score, batch.level,
     head.channel, head.source, head.utm_source, head.utm_medium, head.utm_campaign, head.utm_term,
     head.utm_content, head.click_id,
     head.country, head.region, head.city, head.asn, head.organisation, head.browser, head.browser_version,
@@ -91,7 +105,7 @@ SELECT batch.session_id, head.site, head.fingerprint, batch.started_at, batch.la
 FROM batch
 -- OFFSET 0 keeps this a look-up by ctid; the planner would hash all of staging, which has no statistics.
 CROSS JOIN LATERAL (
-    SELECT * FROM staging WHERE staging.ctid = coalesce(batch.entry, batch.head) OFFSET 0
+    SELECT * FROM staging WHERE staging.ctid = batch.rows[1] OFFSET 0
 ) AS head
 ORDER BY batch.session_id
 ON CONFLICT (id) DO UPDATE SET
@@ -103,8 +117,30 @@ ON CONFLICT (id) DO UPDATE SET
     errors = kept.errors + excluded.errors,
     refusals = kept.refusals + excluded.refusals,
     bytes_sent = kept.bytes_sent + excluded.bytes_sent,
-    entry_path = coalesce(kept.entry_path, excluded.entry_path),
-    exit_path = coalesce(excluded.exit_path, kept.exit_path),
+    -- Entry and referral are those of the first page view, else of the first hit.
+    entry_at = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.entry_at ELSE kept.entry_at END,
+    entry_path = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.entry_path ELSE kept.entry_path END,
+    channel = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.channel ELSE kept.channel END,
+    source = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.source ELSE kept.source END,
+    utm_source = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.utm_source ELSE kept.utm_source END,
+    utm_medium = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.utm_medium ELSE kept.utm_medium END,
+    utm_campaign = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.utm_campaign ELSE kept.utm_campaign END,
+    utm_term = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.utm_term ELSE kept.utm_term END,
+    utm_content = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.utm_content ELSE kept.utm_content END,
+    click_id = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
+        THEN excluded.click_id ELSE kept.click_id END,
+    exit_at = greatest(kept.exit_at, excluded.exit_at),
+    exit_path = CASE WHEN excluded.exit_at IS NULL OR excluded.exit_at < kept.exit_at
+        THEN kept.exit_path ELSE excluded.exit_path END,
     score = greatest(kept.score, excluded.score),
     level = greatest(kept.level, excluded.level),
     verified = coalesce(excluded.verified, kept.verified),
@@ -128,9 +164,11 @@ WITH batch AS (
             AND time >= date_trunc('minute', now())) AS minute_page_views,
         count(*) FILTER (WHERE level = 3 AND level_before < 3 AND outcome <> 'refused') AS incidents,
         max(time) FILTER (WHERE level = 3 AND level_before < 3 AND outcome <> 'refused') AS abused_at,
-        max(score) AS score, max(ctid) AS tail,
-        max(ctid) FILTER (WHERE level_before IS NOT NULL) AS turn
+        max(score) AS score, max(ctid) AS tail
     FROM staging WHERE fingerprint IS NOT NULL GROUP BY fingerprint
+), turns AS (
+    SELECT DISTINCT ON (fingerprint) fingerprint, level, time FROM staging
+    WHERE level_before IS NOT NULL AND fingerprint IS NOT NULL ORDER BY fingerprint, time DESC, ctid DESC
 ), folded AS (
     INSERT INTO analytics.fingerprints AS kept (
         fingerprint, site, network, first_seen_at, last_seen_at, sessions, hits, page_views, refusals,
@@ -145,7 +183,7 @@ WITH batch AS (
         %(journal)s, 0
     FROM batch
     CROSS JOIN LATERAL (SELECT site, network, level FROM staging WHERE staging.ctid = batch.tail OFFSET 0) AS tail
-    LEFT JOIN LATERAL (SELECT level, time FROM staging WHERE staging.ctid = batch.turn OFFSET 0) AS turn ON true
+    LEFT JOIN turns AS turn ON turn.fingerprint = batch.fingerprint
     LEFT JOIN begun ON begun.fingerprint = batch.fingerprint
     ORDER BY batch.fingerprint
     ON CONFLICT (fingerprint) DO UPDATE SET
