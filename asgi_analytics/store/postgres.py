@@ -100,6 +100,7 @@ class PostgresStore(Connected):
                 self._apply_migrations(connection)
             self.make_partitions()
             connection.execute(self._queries["create_staging"])
+            connection.execute(self._queries["create_named"])
             connection.execute(self._queries["create_begun"])
             connection.execute(self._queries["create_noticed"])
             if self._policy is not None:
@@ -244,8 +245,7 @@ class PostgresStore(Connected):
     def _fold(self, hits: list[bytes], columns: Sequence[str], journal: UUID) -> list[Merged]:
         connection, fold = self._open(), self._queries
         self._copy(sql.Identifier("staging"), columns, hits)
-        connection.execute(fold["lock_visitors"])
-        moved = connection.execute(fold["settle_sessions"], {"timeout": self._timeout}).fetchall()
+        moved = self._settle(connection)
         connection.execute(fold["fold_sessions"])
         cursor = connection.execute(fold["fold_fingerprints"], {"journal": journal, **self._reputation})
         totals = [_merged(row) for row in cursor.fetchall()]
@@ -253,6 +253,18 @@ class PostgresStore(Connected):
         connection.execute(fold["insert_hits"])
         learnt = {merged.fingerprint for merged in totals}
         return totals + [_settled(row) for row in moved if row[0].bytes not in learnt]
+
+    def _settle(self, connection: psycopg.Connection) -> list[tuple[Any, ...]]:
+        """Give hits that go on with another session its id; return visitors with both ids."""
+        fold, parameters = self._queries, {"timeout": self._timeout}
+        unsettled = connection.execute(fold["name_sessions"], parameters).fetchone()
+        if not unsettled or not unsettled[0]:
+            return []
+        moved = connection.execute(fold["settle_sessions"], parameters).fetchall()
+        if moved:
+            fingerprints, names, ids = map(list, zip(*moved, strict=True))
+            connection.execute(fold["move_hits"], {"fingerprints": fingerprints, "names": names, "ids": ids})
+        return moved
 
     def _fold_incidents(self, connection: psycopg.Connection) -> None:
         fold, parameters = self._queries, self._reputation

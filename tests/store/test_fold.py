@@ -165,6 +165,22 @@ def test_two_transfers_at_once_begin_one_session_for_a_visitor_that_both_meet(st
     assert sessions(dsn) == [(name(b"a"), 2)]
 
 
+def test_an_older_session_that_two_transfers_name_at_once_is_followed_by_one(store: PostgresStore, dsn: str) -> None:
+    write_hits(store, b"A", 1, session=b"a", time_us=NOW_US - 5 * HOUR)
+    other = PostgresStore(lambda: dsn)
+    other.connect()
+    moved = batch([hit(session=b"a", time_us=NOW_US)], b"B")
+    other.position(moved.journal)
+    with store._open().transaction():
+        write(store, b"A", hit(session=b"a", time_us=NOW_US))
+        successor = Thread(target=other.write, args=(moved,))
+        successor.start()
+        successor.join(0.3)
+    successor.join(10)
+    other.close()
+    assert [hits for _, hits in sessions(dsn)] == [1, 2]
+
+
 def test_two_transfers_at_once_of_visitors_that_are_known_wait_for_no_session(store: PostgresStore, dsn: str) -> None:
     write(store, b"A", *visit("landing"))
     write(store, b"A", hit(visitor=b"other", session=b"b"))
@@ -257,7 +273,7 @@ def write_in_one_minute(store: PostgresStore, *counts: tuple[bytes, int]) -> lis
         assert row is not None
         for journal, count in counts:
             merged = write_hits(store, journal, count, time_us=row[0])
-            store._open().execute("TRUNCATE staging, begun, noticed")  # as COMMIT does
+            store._open().execute("TRUNCATE staging, named, begun, noticed")  # as COMMIT does
     return merged
 
 

@@ -6,6 +6,10 @@ CREATE TEMP TABLE IF NOT EXISTS staging (LIKE analytics.hits) ON COMMIT DELETE R
 -- name: create_begun
 CREATE TEMP TABLE IF NOT EXISTS begun (fingerprint uuid, sessions bigint) ON COMMIT DELETE ROWS
 
+-- name: create_named
+CREATE TEMP TABLE IF NOT EXISTS named (session_id uuid, fingerprint uuid, first_at timestamptz, last_at timestamptz)
+ON COMMIT DELETE ROWS
+
 -- name: create_noticed
 CREATE TEMP TABLE IF NOT EXISTS noticed (LIKE analytics.incidents INCLUDING DEFAULTS) ON COMMIT DELETE ROWS
 
@@ -28,32 +32,42 @@ SET segment = %(segment)s, position = %(position)s, rows = rows + %(rows)s,
     quarantined = quarantined + %(quarantined)s, updated_at = now()
 WHERE journal = %(journal)s
 
--- name: lock_visitors
--- Two transfers at once do not see each other's sessions: each would begin one for a visitor that both meet. So who
--- comes second waits here, and the statements after this one, whose snapshots are newer, see what the first has stored.
+-- name: name_sessions
+-- Most hits are of a session that the store has and that goes on. Of the others, that are to be settled, the visitors
+-- are locked: two transfers at once do not see each other's sessions, and each would begin one for a visitor that both
+-- meet. Who comes second waits here, and the statements after this one, whose snapshots are newer, see the first one's.
+WITH batch AS (
+    SELECT session_id, fingerprint, min(time) AS first_at, max(time) AS last_at
+    FROM staging WHERE session_id IS NOT NULL GROUP BY session_id, fingerprint
+), unsettled AS (
+    INSERT INTO named
+    SELECT session_id, fingerprint, first_at, last_at FROM batch
+    WHERE NOT EXISTS (
+        SELECT FROM analytics.sessions AS told WHERE told.id = batch.session_id
+          AND told.last_seen_at >= batch.first_at - %(timeout)s::interval
+          AND told.started_at <= batch.last_at + %(timeout)s::interval
+          AND told.started_at > batch.first_at - interval '24 hours'
+        OFFSET 0  -- keeps this a look-up by id; the planner, which has no statistics, would read all sessions
+    )
+    RETURNING fingerprint
+)
 SELECT count(pg_advisory_xact_lock(hashtext('analytics.sessions'), bucket))
-FROM (
-    SELECT DISTINCT hashtext(fingerprint::text) & 255 AS bucket
-    FROM (SELECT DISTINCT session_id, fingerprint FROM staging WHERE session_id IS NOT NULL) AS named
-    WHERE NOT EXISTS (SELECT FROM analytics.sessions WHERE sessions.id = named.session_id)
-    ORDER BY bucket
-) AS wanted
+FROM (SELECT DISTINCT hashtext(fingerprint::text) & 255 AS bucket FROM unsettled ORDER BY bucket) AS wanted
 
 -- name: settle_sessions
 -- A worker names a session before it knows what other workers saw. Where the store has a session of this visitor
 -- that overlaps in time, that one goes on; an id that belongs to an older session is not used again.
-WITH batch AS (
-    SELECT session_id, fingerprint, min(time) AS first_at, max(time) AS last_at
-    FROM staging WHERE session_id IS NOT NULL GROUP BY session_id, fingerprint
-), settled AS (
+WITH settled AS (
     SELECT batch.session_id, batch.fingerprint, coalesce(same.id, other.id, fresh.id) AS id
-    FROM batch
-    LEFT JOIN analytics.sessions AS named ON named.id = batch.session_id
+    FROM named AS batch
     LEFT JOIN LATERAL (
-        SELECT named.id
-        WHERE named.last_seen_at >= batch.first_at - %(timeout)s::interval
-          AND named.started_at <= batch.last_at + %(timeout)s::interval
-          AND named.started_at > batch.first_at - interval '24 hours'
+        SELECT id, started_at, last_seen_at FROM analytics.sessions WHERE sessions.id = batch.session_id OFFSET 0
+    ) AS told ON true
+    LEFT JOIN LATERAL (
+        SELECT told.id
+        WHERE told.last_seen_at >= batch.first_at - %(timeout)s::interval
+          AND told.started_at <= batch.last_at + %(timeout)s::interval
+          AND told.started_at > batch.first_at - interval '24 hours'
     ) AS same ON true
     LEFT JOIN LATERAL (
         SELECT known.id FROM analytics.sessions AS known
@@ -64,15 +78,15 @@ WITH batch AS (
         ORDER BY known.last_seen_at DESC LIMIT 1
     ) AS other ON true
     LEFT JOIN LATERAL (
-        SELECT CASE WHEN named.id IS NULL THEN batch.session_id ELSE gen_random_uuid() END AS id
+        SELECT CASE WHEN told.id IS NULL THEN batch.session_id ELSE gen_random_uuid() END AS id
     ) AS fresh ON true
-), moved AS (
-    UPDATE staging SET session_id = settled.id FROM settled
-    WHERE staging.session_id = settled.session_id AND staging.fingerprint = settled.fingerprint
-      AND settled.id <> settled.session_id
-    RETURNING 1
 )
 SELECT fingerprint, session_id, id FROM settled WHERE id <> session_id
+
+-- name: move_hits
+UPDATE staging SET session_id = settled.id
+FROM unnest(%(fingerprints)s::uuid[], %(names)s::uuid[], %(ids)s::uuid[]) AS settled (fingerprint, session_id, id)
+WHERE staging.session_id = settled.session_id AND staging.fingerprint = settled.fingerprint
 
 -- name: fold_sessions
 -- First and last go by time: of several workers' transfers, and of the rows in one, the order tells nothing.
