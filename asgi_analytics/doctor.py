@@ -19,6 +19,7 @@ from .identify.countries import CountryTable
 from .identify.geoip import GeoLocator
 from .record.segment import read_header
 from .settings import Settings
+from .store.connection import ENCODINGS, UTF8
 from .store.health import PATIENCE, Patient, advice_on, examine
 from .store.reading import Server
 
@@ -158,6 +159,8 @@ def database_checks(dsn: str, now: float, patience: float = PATIENCE) -> Iterato
 def _server_checks(server: Server, now: float) -> Iterator[Check]:
     place = f"PostgreSQL {server.version}, database {server.database}, user {server.username}"
     yield Check("database", place, None if server.number >= OLDEST else "use PostgreSQL 14 or later")
+    if server.encoding not in ENCODINGS:
+        yield Check("database", f"its encoding {server.encoding} cannot hold all text: no row is stored", UTF8)
     if server.standby:
         yield Check("database", "it is a standby, and takes no writes", "name the primary in the DSN, or promote it")
     elif server.read_only:

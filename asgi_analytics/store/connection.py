@@ -12,7 +12,11 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StoreMisconfigured
+
+# What we send is UTF-8, and what we are sent is taken for it; SQL_ASCII keeps bytes as they come.
+ENCODINGS = ("UTF8", "SQL_ASCII")
+UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
 
 
 def database_key(dsn: str) -> str:
@@ -61,9 +65,24 @@ class Connected:
 
 
 def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
-    """Return a connection string with our settings where the DSN has none."""
+    """Return a connection string with our settings where the DSN has none, and our encoding whatever it has."""
     given = conninfo_to_dict(dsn)
-    return make_conninfo(dsn, **{name: value for name, value in ours.items() if name not in given})
+    added = {name: value for name, value in ours.items() if name not in given}
+    return make_conninfo(dsn, **{**added, "client_encoding": "UTF8"})
+
+
+def connect_command(dsn: str) -> psycopg.Connection:
+    """Open what a command works with. Raises psycopg.Error."""
+    name = "asgi-analytics cli"
+    return psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=name, client_encoding="UTF8")
+
+
+def check_encoding(connection: psycopg.Connection) -> None:
+    """Refuse a database that would keep other text than was sent. Raises StoreMisconfigured."""
+    encoding = connection.info.parameter_status("server_encoding") or "UTF8"
+    if encoding not in ENCODINGS:
+        name = connection.info.dbname
+        raise StoreMisconfigured(f"The database {name} has encoding {encoding}, which cannot hold all text: {UTF8}.")
 
 
 # A connection inherited over fork must never be finalised here: its farewell would end the parent's session.

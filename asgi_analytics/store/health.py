@@ -93,7 +93,11 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[Patient]:
     """Open a connection that is cut after `patience` seconds. Raises StoreUnavailable, StoreMisconfigured."""
     with wrapped():
         connection = psycopg.connect(
-            dsn, autocommit=True, connect_timeout=min(5, int(patience)), application_name="asgi-analytics doctor"
+            dsn,
+            autocommit=True,
+            connect_timeout=min(5, int(patience)),
+            application_name="asgi-analytics doctor",
+            client_encoding="UTF8",
         )
     late = threading.Event()
     watch = threading.Timer(patience, _cut, (connection, late))

@@ -21,6 +21,7 @@ import psycopg
 
 from ..errors import MigrationError, StoreUnavailable
 from . import queries
+from .connection import check_encoding
 
 LOCK = 0x6173_6769  # "asgi"
 PATIENCE = 30.0  # seconds, for another process that migrates, and for a lock that others do not let go
@@ -52,8 +53,10 @@ def migrations() -> list[Migration]:
 
 
 def migrate(dsn: str) -> list[str]:
-    """Bring the database up to date and return the names applied. Raises MigrationError, psycopg.Error."""
-    with psycopg.connect(dsn, autocommit=True, application_name="asgi-analytics migrate") as connection:
+    """Bring the database up to date and return the names applied. Raises StoreError, psycopg.Error."""
+    name = "asgi-analytics migrate"
+    with psycopg.connect(dsn, autocommit=True, application_name=name, client_encoding="UTF8") as connection:
+        check_encoding(connection)
         return apply(connection)
 
 

@@ -21,7 +21,7 @@ from ..clock import give_way, random_bytes
 from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, REFUSED, Batch, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
-from .connection import Connected, conninfo
+from .connection import Connected, check_encoding, conninfo
 from .recorded import remember_policy
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
@@ -95,6 +95,7 @@ class PostgresStore(Connected):
         with _wrapped():
             connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
             self._connection = connection
+            check_encoding(connection)
             self._set_session(connection)
             if self._migrate:
                 self._apply_migrations(connection)

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 from ..errors import RowRejected
 from ..protocols import DECISION, HIT, REFUSED
 from . import queries
+from .connection import connect_command
 from .postgres import KINDS, PostgresStore
 from .reading import wrapped
 
@@ -75,7 +76,7 @@ def connect(dsn: str) -> Iterator[Quarantine]:
     """Open what the command needs. Raises StoreUnavailable, StoreMisconfigured."""
     store = PostgresStore(lambda: dsn, migrate=False)
     with wrapped():
-        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics cli")
+        connection = connect_command(dsn)
     try:
         store.connect()
         yield Quarantine(connection, store)

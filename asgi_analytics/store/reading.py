@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 
 from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
 from . import migrate, queries
+from .connection import connect_command
 
 Row = TypeVar("Row")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -122,6 +123,7 @@ class Server:
     number: int
     username: str
     database: str
+    encoding: str
     read_only: bool
     standby: bool
     now: float  # wall seconds
@@ -198,7 +200,7 @@ class Reader:
 def connect(dsn: str) -> Iterator[Reader]:
     """Open a connection for reading. Raises StoreUnavailable, StoreMisconfigured."""
     with wrapped():
-        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics cli")
+        connection = connect_command(dsn)
     with contextlib.closing(connection):
         yield Reader(connection)
 
@@ -207,7 +209,7 @@ def migrate_all(dsn: str) -> list[str]:
     """Bring the database up to date, partitions included, and return the names of the migrations applied."""
     with wrapped():
         applied = migrate.migrate(dsn)
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as connection:
+        with connect_command(dsn) as connection:
             migrate.make_partitions(connection)
     return applied
 

@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from ..protocols import ClaimStatus
 from . import queries
+from .connection import connect_command
 from .reading import wrapped
 
 FETCHED = 5_000  # rows at once
@@ -81,7 +82,7 @@ class Recorded:
 
     def hits(self) -> Iterator[RecordedHit]:
         """Yield the hits by time through a server-side cursor: memory holds FETCHED of them. Raises StoreError."""
-        with wrapped(), _connect(self._dsn) as connection, connection.transaction():
+        with wrapped(), connect_command(self._dsn) as connection, connection.transaction():
             connection.execute("SET LOCAL statement_timeout = 0")
             with connection.cursor("recorded", row_factory=class_row(RecordedHit)) as cursor:
                 cursor.itersize = FETCHED
@@ -89,13 +90,13 @@ class Recorded:
 
     def count(self) -> int:
         """Return the number of hits."""
-        with wrapped(), _connect(self._dsn) as connection:
+        with wrapped(), connect_command(self._dsn) as connection:
             row = connection.execute(self._queries["count_recorded"], self._period).fetchone()
         return row[0] if row else 0
 
     def policy(self) -> tuple[str, Mapping[str, Any]] | None:
         """Return version and settings of the policy in force at the site; None where none was recorded."""
-        with wrapped(), _connect(self._dsn) as connection:
+        with wrapped(), connect_command(self._dsn) as connection:
             row = connection.execute(self._queries["policy_in_force"], {"site": self._period["site"]}).fetchone()
         return None if row is None else (row[0], row[1])
 
@@ -142,7 +143,7 @@ class Rewriter:
 def rewriter(dsn: str, version: str) -> Iterator[Rewriter]:
     """Open a connection for writing. Raises StoreUnavailable, StoreMisconfigured."""
     with wrapped():
-        connection = _connect(dsn)
+        connection = connect_command(dsn)
     with contextlib.closing(connection):
         yield Rewriter(connection, version)
 
@@ -153,11 +154,6 @@ def remember_policy(
     """Store a policy under its version; `in_force` where live traffic is judged by it from now on."""
     given = {"version": version, "settings": Jsonb(dict(settings)), "in_force": in_force}
     connection.execute(queries.load("recorded")["remember_policy"], given)
-
-
-def _connect(dsn: str) -> psycopg.Connection:
-    options = {"connect_timeout": 5, "application_name": "asgi-analytics cli"}
-    return psycopg.connect(dsn, autocommit=True, **options)  # type: ignore[arg-type]
 
 
 def _moment(seconds: float) -> datetime:

@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from ..protocols import ReputationRules
 from . import queries
+from .connection import connect_command
 from .reading import wrapped
 
 Row = TypeVar("Row")
@@ -239,6 +240,6 @@ class Registry:
 def connect(dsn: str) -> Iterator[Registry]:
     """Open a connection for rulings. Raises StoreUnavailable, StoreMisconfigured."""
     with wrapped():
-        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name="asgi-analytics cli")
+        connection = connect_command(dsn)
     with contextlib.closing(connection):
         yield Registry(connection)

@@ -56,6 +56,7 @@ SELECT count(*) FROM analytics.hits WHERE time >= %(since)s::timestamptz
 -- name: server
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::integer AS number,
     current_user::text AS username, current_database()::text AS database,
+    current_setting('server_encoding') AS encoding,
     current_setting('transaction_read_only') = 'on' AS read_only, pg_is_in_recovery() AS standby,
     extract(epoch FROM clock_timestamp())::float8 AS now,
     has_database_privilege(current_database(), 'CREATE') AS may_create,

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from asgi_analytics import doctor
+from asgi_analytics.errors import StoreMisconfigured
+from asgi_analytics.store import reading
+from asgi_analytics.store.migrate import migrate
+from asgi_analytics.store.postgres import PostgresStore
+from tests.conftest import _address
+from tests.record.rows import batch, fetch, hit
+
+_numbers = itertools.count(1)
+PATHS = ["/plain", "/zürich", "/日本"]
+
+
+@contextmanager
+def database_in(postgres: str, encoding: str) -> Iterator[str]:
+    """An empty database of an encoding."""
+    text = f"asgi_analytics_{encoding.lower()}_{os.getpid()}_{next(_numbers)}"
+    name = sql.Identifier(text)
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 LOCALE 'C' ENCODING {}")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(create.format(name, sql.Literal(encoding)))
+        try:
+            yield _address(postgres, text)
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def store_paths(dsn: str) -> None:
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    moved = batch([hit(path) for path in PATHS])
+    store.position(moved.journal)
+    store.write(moved)
+    store.close()
+
+
+def by_environment(dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    return dsn
+
+
+def by_database(dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    fetch(
+        dsn, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET client_encoding = latin1', current_database()); END $$"
+    )
+    return dsn
+
+
+def by_dsn(dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    return make_conninfo(dsn, client_encoding="LATIN1")
+
+
+@pytest.mark.parametrize("meddle", [by_environment, by_database, by_dsn])
+def test_text_is_stored_as_it_was_sent_whatever_encoding_others_prefer(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, meddle: Callable[[str, pytest.MonkeyPatch], str]
+) -> None:
+    store_paths(meddle(dsn, monkeypatch))
+    monkeypatch.delenv("PGCLIENTENCODING", raising=False)
+    rows = fetch(dsn, "SELECT convert_to(path, 'UTF8') AS path FROM analytics.hits")
+    assert sorted(row["path"].decode() for row in rows) == PATHS
+
+
+def test_commands_read_what_was_stored_whatever_encoding_others_prefer(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_paths(dsn)
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with reading.connect(dsn) as reader:
+        assert sorted(row.path for row in reader.hits(10)) == PATHS
+
+
+def test_a_database_that_cannot_hold_all_text_is_refused_and_doctor_names_it(postgres: str) -> None:
+    with database_in(postgres, "LATIN1") as dsn:
+        with pytest.raises(StoreMisconfigured, match="has encoding LATIN1"):
+            PostgresStore(lambda: dsn).connect()
+        with pytest.raises(StoreMisconfigured, match="has encoding LATIN1"):
+            migrate(dsn)
+        assert fetch(dsn, "SELECT to_regnamespace('analytics') AS made") == [{"made": None}]
+        told = [f"{check.mark} {check.text} {check.advice}" for check in doctor.database_checks(dsn, 0.0)]
+    assert [text for text in told if text.startswith("WRONG its encoding LATIN1") and "ENCODING 'UTF8'" in text] != []
+
+
+def test_a_database_without_an_encoding_keeps_the_bytes(postgres: str) -> None:
+    with database_in(postgres, "SQL_ASCII") as dsn:
+        store_paths(dsn)
+        rows = fetch(dsn, "SELECT path::bytea AS path FROM analytics.hits")
+    assert sorted(row["path"].decode() for row in rows) == PATHS
