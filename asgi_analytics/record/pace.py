@@ -19,6 +19,10 @@ class Backoff:
         self.wait = min(15.0, self.wait * 2 or 0.25)
         return self.wait * (0.5 + jitter() / 2)
 
+    def reset(self) -> None:
+        """Begin again after a success."""
+        self.wait = 0.0
+
 
 class Schedule:
     """What is done now and then, by name; a name that was never asked for is due."""

@@ -78,10 +78,15 @@ class Writer:
         self._left_overs = LeftOvers(recorder.root, recorder.database)
         self._salts: list[Salt] = []
         self._due = Schedule(clock)
+        self._logged = Schedule(clock)
         self._backoff = Backoff()
+        self._keepers_backoff = Backoff()
         self._threads = [
-            threading.Thread(target=self._guarded, args=(run,), name=f"asgi-analytics-{name}", daemon=True)
-            for name, run in (("writer", self._write), ("keeper", self._keep))
+            threading.Thread(target=self._guarded, args=(run, backoff), name=f"asgi-analytics-{name}", daemon=True)
+            for name, run, backoff in (
+                ("writer", self._write, self._backoff),
+                ("keeper", self._keep, self._keepers_backoff),
+            )
         ]
 
     def start(self) -> None:
@@ -165,7 +170,7 @@ class Writer:
     def _known_position(self, journal: bytes) -> tuple[int, int]:
         return self.state.positions.get(journal, (1, 0))
 
-    def _guarded(self, run: Callable[[], None]) -> None:
+    def _guarded(self, run: Callable[[], None], backoff: Backoff) -> None:
         # A thread of ours that dies would stop delivery for good: begin again, with a pause.
         while True:
             try:
@@ -173,7 +178,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - counted and said; see above
                 self._recorder.counters.failures["writer"] += 1
                 self._say("Unexpected error in a background thread", error)
-                if self._stopping.wait(self._backoff.next()):
+                if self._stopping.wait(backoff.next()):
                     return None
 
     def _keep(self) -> None:
@@ -191,6 +196,7 @@ class Writer:
                 self._recorder.open(again=True)
             self._free_stuck()
             self._chores()
+            self._keepers_backoff.reset()
 
     def _free_stuck(self) -> None:
         """A server that is frozen keeps the connection alive and answers nothing; the next attempt may find another."""
@@ -236,7 +242,9 @@ class Writer:
             moved = self._deliver_journal(store) + self._deliver_memory(store) + self._deliver_left_over(store)
         finally:
             self._busy_since = None
-        self.state.last_success_at = self._clock.monotonic()
+        # Not when connected: most faults come after that, and each attempt would be taken for the first.
+        self.state.last_success_at, self.state.error = self._clock.monotonic(), None
+        self._backoff.reset()
         if not moved:
             self.state.behind_since = None
         elif self.state.behind_since is None:
@@ -252,8 +260,7 @@ class Writer:
             self.state.positions.clear()
             self._due.clear()
             self._agreed = False
-            self.state.connected, self.state.error = True, None
-            self._backoff.wait = 0.0
+            self.state.connected = True
         return self._store
 
     def _failed(self, error: StoreError) -> None:
@@ -266,7 +273,7 @@ class Writer:
         self._say(f"{what}; hits wait in the journal", error)
 
     def _say(self, what: str, error: Exception) -> None:
-        if self._due.is_due(f"log {what}", LOG_INTERVAL):
+        if self._logged.is_due(what, LOG_INTERVAL):
             log.warning("%s: %s", what, " ".join(str(error).split())[:500])
 
     def _daily(self, store: Store) -> None:

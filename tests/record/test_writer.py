@@ -384,8 +384,53 @@ def test_waits_double_up_to_a_quarter_of_a_minute() -> None:
     waits = [backoff.next() for _ in range(10)]
     for wait, full in zip(waits, [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15, 15], strict=True):
         assert full / 2 <= wait <= full
-    backoff.wait = 0.0
+    backoff.reset()
     assert backoff.next() <= 0.25
+
+
+class Full(MemoryStore):
+    """A store that one can connect to, and that takes nothing."""
+
+    connects = 0
+    full = True
+
+    def connect(self) -> None:
+        self.connects += 1
+        super().connect()
+
+    def write(self, batch: Batch) -> list[Merged]:
+        if self.full:
+            raise StoreUnavailable("no space left on device (SQLSTATE 53100)")
+        return super().write(batch)
+
+
+def test_a_fault_that_comes_after_connecting_is_tried_with_pauses_and_told_now_and_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, recorder = Full(), Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
+    recorder.open()
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=0.01, chores=lambda: None)
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        if len(pauses) == 9:
+            writer._stopping.set()
+        return writer._stopping.is_set()
+
+    monkeypatch.setattr(writer._stopping, "wait", wait)
+    writer._stopped.set()
+    recorder._append(hit_frame("/e/1"))
+    with caplog.at_level(logging.WARNING):
+        writer._write()
+    assert store.connects == 10
+    assert all(pause >= full / 2 for pause, full in zip(pauses, [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15], strict=True))
+    assert len([record for record in caplog.records if "53100" in record.message]) == 1
+    told = writer.state.error
+    assert told == "no space left on device (SQLSTATE 53100)", "connecting is no success"
+    store.full = False
+    assert writer._cycle() == 1
+    assert (writer.state.error, writer._backoff.wait) == (None, 0.0)
 
 
 def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:

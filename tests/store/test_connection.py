@@ -51,9 +51,9 @@ def by_environment(dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def by_database(dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    fetch(
-        dsn, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET client_encoding = latin1', current_database()); END $$"
-    )
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET client_encoding = latin1").format(name))
     return dsn
 
 
