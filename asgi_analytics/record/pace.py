@@ -1,4 +1,4 @@
-"""The pace of the background threads: how long they pause after a fault, and what is due again when."""
+"""The pace of the background threads: pauses after a fault, rows of a transfer, and what is due again when."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from ..clock import jitter
 from ..protocols import Clock
+
+LEAST_ROWS = 100
+QUICK = 10.0  # seconds: far from any limit on statements, transactions and our own patience
 
 
 @dataclass(slots=True)
@@ -22,6 +25,23 @@ class Backoff:
     def reset(self) -> None:
         """Begin again after a success."""
         self.wait = 0.0
+
+
+class BatchSize:
+    """How many rows a transfer takes: fewer after one that failed, for it may have been too slow to be let through."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.rows = most
+
+    def failed(self) -> None:
+        """Halve it, whatever the fault was: where it is another, a few small transfers cost little."""
+        self.rows = min(self.rows, max(LEAST_ROWS, self.rows // 2))
+
+    def moved(self, rows: int, seconds: float) -> None:
+        """Double it after a transfer of as many rows that leaves room for twice the time."""
+        if seconds < QUICK and rows >= self.rows:
+            self.rows = min(self._most, self.rows * 2)
 
 
 class Schedule:

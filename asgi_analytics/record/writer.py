@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ..clock import Calendar
-from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
+from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frames, Salt, SharedRulings, SharedState, Store
 from .adoption import LeftOvers
-from .pace import Backoff, Schedule
+from .pace import Backoff, BatchSize, Schedule
 from .recorder import Recorder
 
 log = logging.getLogger("asgi_analytics")
@@ -62,6 +62,7 @@ class Writer:
         self._shared = shared
         self._clock = clock
         self._rows = rows
+        self._size = BatchSize(rows * MOST_BATCHES_BEHIND)
         self._age = age
         self._chores = chores
         self._rulings = rulings
@@ -307,7 +308,7 @@ class Writer:
         if journal is None:
             return 0
         segment, offset = self._position(store, journal.id)
-        batch = journal.read(segment, offset, self._rows * MOST_BATCHES_BEHIND)
+        batch = journal.read(segment, offset, self._size.rows)
         if batch is None:
             return 0
         self._deliver(store, batch)
@@ -319,7 +320,7 @@ class Writer:
         if not memory.size:
             return 0
         _, offset = self._position(store, memory.id)
-        batch = memory.read(1, offset, self._rows)
+        batch = memory.read(1, offset, min(self._rows, self._size.rows))
         if batch is not None:
             self._deliver(store, batch)
         memory.acknowledge_to(self.state.positions[memory.id][1])
@@ -333,7 +334,7 @@ class Writer:
         if found is None:
             return 0
         try:
-            batch = found.read(*self._position(store, found.id), self._rows)
+            batch = found.read(*self._position(store, found.id), min(self._rows, self._size.rows))
             if batch is not None:
                 self._deliver(store, batch)
                 return len(batch.frames)
@@ -374,9 +375,12 @@ class Writer:
 
     def _deliver(self, store: Store, batch: Batch, again: bool = False) -> None:
         """Move a batch; where a row is poison, halve until it stands alone, and set it aside."""
-        self._unsure = batch
+        self._unsure, began = batch, self._clock.monotonic()
         try:
             self._shared.merge(store.write(batch))
+        except StoreUnavailable:
+            self._size.failed()
+            raise
         except RowRejected as error:
             self._unsure = None
             if len(batch.frames) > 1:
@@ -393,6 +397,7 @@ class Writer:
             self._say("A row that Postgres does not take is set aside in analytics.quarantine", error)
         else:
             self._unsure = None
+            self._size.moved(len(batch.frames), self._clock.monotonic() - began)
             self._count(batch.frames, batch.journal)
         self.state.positions[batch.journal] = (batch.segment, batch.end)
 

@@ -20,12 +20,12 @@ from asgi_analytics.protocols import HIT, Batch, Merged
 from asgi_analytics.record import writer as writer_module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.journal import FileJournal
-from asgi_analytics.record.pace import Backoff
+from asgi_analytics.record.pace import QUICK, Backoff, BatchSize
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.segment import frame
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
-from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.store.postgres import SESSION, PostgresStore
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import fetch, hit, hit_frame, one
 
@@ -431,6 +431,39 @@ def test_a_fault_that_comes_after_connecting_is_tried_with_pauses_and_told_now_a
     store.full = False
     assert writer._cycle() == 1
     assert (writer.state.error, writer._backoff.wait) == (None, 0.0)
+
+
+def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_gets_through(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SESSION, "statement_timeout", "1s")
+    slow = "'BEGIN PERFORM pg_sleep(0.008); RETURN NEW; END'"
+    fetch(dsn, f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS {slow}")
+    fetch(dsn, "CREATE TRIGGER slow BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION slow()")
+    rig = Rig(dsn, tmp_path / "j")
+    rig.send(0, 300)  # at once: 200 rows take two seconds, 100 do not
+    with rig:
+        eventually(rig.delivered)
+    assert stored(dsn) == list(range(300))
+    assert rig.counters.retried > 0
+
+
+def test_transfers_grow_again_while_they_are_full_and_quick() -> None:
+    size = BatchSize(1000)
+    told = []
+    for _ in range(5):
+        size.failed()
+        told.append(size.rows)
+    size.moved(99, 0.1)  # there was no more
+    size.moved(100, QUICK)  # twice as many would take too long
+    told.append(size.rows)
+    for _ in range(5):
+        size.moved(size.rows, 0.1)
+        told.append(size.rows)
+    assert told == [500, 250, 125, 100, 100, 100, 200, 400, 800, 1000, 1000]
+    few = BatchSize(40)
+    few.failed()
+    assert few.rows == 40, "never more than was asked for"
 
 
 def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:
