@@ -40,6 +40,7 @@ POINTS = {
     "session_count_points": "session_count_exceeded_10",
     "velocity_points": "sustained_velocity_10rpm_1hr",
 }
+TEMPORARY = ("create_staging", "create_named", "create_begun", "create_noticed", "create_refused")
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings")
 # Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
 CLIENT: dict[str, Any] = {
@@ -100,13 +101,9 @@ class PostgresStore(Connected):
             if self._migrate:
                 self._apply_migrations(connection)
             self.make_partitions()
-            connection.execute(self._queries["create_staging"])
-            connection.execute(self._queries["create_named"])
-            connection.execute(self._queries["create_begun"])
-            connection.execute(self._queries["create_noticed"])
+            self._make_temporary(connection)
             if self._policy is not None:
                 remember_policy(connection, *self._policy, in_force=True)
-            connection.execute(self._queries["create_refused"])
 
     def _apply_migrations(self, connection: psycopg.Connection) -> None:
         self.migrating = True
@@ -216,8 +213,16 @@ class PostgresStore(Connected):
     def tidy(self) -> None:
         """Let flags fall after a calm week; delete incidents, networks and rulings that nothing asks for any more."""
         with _wrapped():
+            connection = self._open()
             for query in TIDY:
-                self._open().execute(self._queries[query])
+                connection.execute(self._queries[query])
+            # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
+            connection.execute("DISCARD TEMP")
+            self._make_temporary(connection)
+
+    def _make_temporary(self, connection: psycopg.Connection) -> None:
+        for query in TEMPORARY:
+            connection.execute(self._queries[query])
 
     def _open(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:

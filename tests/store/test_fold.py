@@ -435,3 +435,17 @@ def test_human_traffic_is_without_bots_and_refusals(store: PostgresStore, dsn: s
     hits = fetch(dsn, "SELECT path FROM analytics.human_hits ORDER BY path")
     assert [row["path"] for row in hits] == ["/api", "/person"]
     assert [row["entry_path"] for row in fetch(dsn, "SELECT entry_path FROM analytics.human_sessions")] == ["/person"]
+
+
+def test_a_writer_that_lives_long_does_not_keep_the_database_from_being_frozen(store: PostgresStore, dsn: str) -> None:
+    write_hits(store, b"A", 1)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+        store.tidy()
+        connection.execute("VACUUM (FREEZE)")
+        age = connection.execute("SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()")
+        (found,) = age.fetchone() or (None,)
+    assert found is not None
+    assert found < 1000
+    write_hits(store, b"A", 1)
+    assert sessions(dsn) == [(name(b"session"), 2)]
