@@ -236,11 +236,19 @@ class FileJournal:
         # Made under a hidden name, locked, then renamed: nobody can adopt it in between.
         hidden = root / f".{self.id.hex()}"
         hidden.mkdir(mode=0o700)
-        held = _lock_new(hidden)
-        opened = create(hidden, self.id, 1, self.columns)
-        (hidden / DATABASE).write_text(self._database, "utf-8")
-        hidden.rename(self.path)
-        return held, opened
+        opened: list[int] = []
+        try:
+            opened.append(_lock_new(hidden))
+            opened.append(create(hidden, self.id, 1, self.columns))
+            (hidden / DATABASE).write_text(self._database, "utf-8")
+            hidden.rename(self.path)
+        except BaseException:
+            # It is tried again and again, each time under another name.
+            _close(opened)
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+        held, first = opened
+        return held, first
 
 
 def left_over_bytes(root: Path) -> int:
@@ -252,7 +260,11 @@ def left_over_bytes(root: Path) -> int:
 
 def _lock_new(folder: Path) -> int:
     held = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+    except OSError:  # such as a file system without locks
+        os.close(held)
+        raise
     return held
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -443,3 +444,32 @@ def test_who_syncs_while_another_flushes_waits_for_the_end_of_it(
     go_on.set()
     second.join(10)
     assert done.is_set()
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def descriptor() -> int:
+    """The lowest one that is free."""
+    free = os.dup(0)
+    os.close(free)
+    return free
+
+
+@pytest.mark.parametrize("fault", ["locks", "segment", "database"])
+def test_a_journal_that_cannot_be_made_leaves_no_descriptor_and_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    before, limits = descriptor(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    if fault == "locks":
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0 if fault == "segment" else 4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"No locks|File too large"):
+            FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, "database" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert descriptor() == before
+    assert list(tmp_path.iterdir()) == []
