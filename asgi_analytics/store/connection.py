@@ -10,10 +10,12 @@ from hashlib import blake2b
 from typing import Any
 
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..errors import ConfigurationError, StoreMisconfigured
 
+DEFAULT_PORT = "5432"
 # What we send is UTF-8, and what we are sent is taken for it; SQL_ASCII keeps bytes as they come.
 ENCODINGS = ("UTF8", "SQL_ASCII")
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
@@ -22,17 +24,35 @@ UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
 def database_key(dsn: str) -> str:
     """Return what tells this database from others, without user and password: a digest of host, port and name.
 
+    What the text leaves open is looked up as libpq does, in the environment and in the services' file.
     Raises ConfigurationError, which does not repeat the text: it may hold a password.
     """
     try:
-        parts = conninfo_to_dict(dsn)
+        given = conninfo_to_dict(dsn)
     except (psycopg.Error, UnicodeError):
         raise ConfigurationError(
             "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL) is not a connection string of Postgres; allowed: "
             '"postgresql://user:password@host/database" or "host=… dbname=…".'
         ) from None
-    text = "\0".join(str(parts.get(name, "")) for name in ("host", "hostaddr", "port", "dbname"))
+    open_parts = _defaults()
+    if open_parts.get("port") == DEFAULT_PORT:
+        del open_parts["port"]  # so that a text that names host and database has the key that it always had
+    parts = {**open_parts, **given}
+    parts["dbname"] = parts.get("dbname") or parts.get("user", "")
+    named = ["host", "hostaddr", "port", "dbname"]
+    if not {"host", "port", "dbname"} <= given.keys() and "service" in parts:
+        named.append("service")  # whose file says the rest
+    text = "\0".join(str(parts.get(name, "")) for name in named)
     return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _defaults() -> dict[str, str]:
+    """Return what libpq takes where a connection string says nothing."""
+    try:
+        found = pq.Conninfo.get_defaults()
+    except MemoryError:  # the driver's word for a services' file that cannot be read: connecting will tell
+        return {"service": os.environ.get("PGSERVICE", "")}
+    return {one.keyword.decode(): one.val.decode("utf-8", "replace") for one in found if one.val}
 
 
 class Connected:
