@@ -198,6 +198,7 @@ def _schema_checks(reader: Patient, server: Server) -> Iterator[Check]:
         yield Check("privileges", "all that a writer needs")
     if not missing and not server.standby and (ailment := reader.ailment()) is not None:
         yield Check(ailment.subject, ailment.text, ailment.advice)
+    yield Check("salts", "kept for two days; leave them out of dumps: pg_dump --exclude-table-data=analytics.salts")
     days = [day.isoformat() for day in reader.missing_partitions()]
     if days:
         yield Check("partitions", f"none for {', '.join(days)}: the app, or migrate, makes them", note=True)

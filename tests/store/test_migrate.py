@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from asgi_analytics import doctor
+from asgi_analytics.embedded.programs import find_servers
 from asgi_analytics.errors import MigrationError, StoreUnavailable
 from asgi_analytics.store import migrate, reading
 from asgi_analytics.store.postgres import PostgresStore
@@ -228,3 +231,25 @@ def test_a_partition_that_is_needed_is_waited_for_in_bounded_time(dsn: str, ahea
     assert len(missing(dsn)) == 1
     reading.migrate_all(dsn)
     assert missing(dsn) == []
+
+
+def test_a_dump_made_as_the_table_says_has_no_salts(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("INSERT INTO analytics.salts VALUES ('2026-01-01', decode(repeat('ab', 32), 'hex'))")
+        row = connection.execute("SELECT obj_description('analytics.salts'::regclass)").fetchone()
+    (option,) = re.findall(r"pg_dump (--\S+)", row[0] if row and row[0] else "")
+    programs = [server.programs / "pg_dump" for server in find_servers()]
+    program = next((path for path in programs if path.exists()), None)
+    if program is None:
+        pytest.skip("no pg_dump beside the server here")
+
+    def dump(*options: str) -> str:
+        return subprocess.run([program, *options, dsn], check=True, capture_output=True, text=True).stdout
+
+    assert "abababab" in dump("--data-only", "--table=analytics.salts"), "else the option would say nothing"
+    assert "abababab" not in dump(option)
+
+
+def test_doctor_says_how_dumps_are_made_without_salts(dsn: str) -> None:
+    told = [check.text for check in doctor.database_checks(dsn, time.time())]
+    assert [text for text in told if "pg_dump --exclude-table-data=analytics.salts" in text] != []
