@@ -285,7 +285,7 @@ class Engine:
             **told,
             "exchanges": sharer.exchanges,
             "exchange_ms": mean,
-            "unanswered": getattr(self.strict, "failures", 0),
+            "unanswered": self.strict.failures if self.strict is not None else 0,
             "failures": sharer.failures,
             "outages": sharer.outages,
         }

@@ -258,6 +258,8 @@ class Told(NamedTuple):
 class StrictQuotas(Protocol):
     """Counts each request of all workers in one place, before the app runs. None when it cannot be told in time."""
 
+    failures: int  # requests that were not told in time
+
     async def take(self, quotas: Sequence[tuple[bytes, Sequence[tuple[float, int]]]]) -> Told | None:
         """Take one unit of each quota or none: actors by their keys, with seconds and limit of each quota."""
         ...
@@ -271,6 +273,8 @@ class SharedRulings(Protocol):
 
 class Store(Protocol):
     """Where batches go, exactly once. Raises StoreUnavailable, StoreMisconfigured and RowRejected."""
+
+    migrating: bool  # while connecting: how long that may take, nobody knows
 
     def connect(self) -> None: ...
 

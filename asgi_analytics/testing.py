@@ -62,6 +62,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.migrating = False
         self.frames: list[Frame] = []
         self.quarantined: list[tuple[Frame, str, str | None]] = []  # with error and SQLSTATE
         self.ruled: list[Ruling] = []  # what rulings() tells

@@ -204,7 +204,7 @@ class Writer:
         since, store = self._busy_since, self._store
         if since is None or store is None:
             return
-        if getattr(store, "migrating", False):
+        if store.migrating:
             self._busy_since = self._clock.monotonic()
         elif self._clock.monotonic() - since > STUCK:
             self._busy_since = None

@@ -87,7 +87,7 @@ class PostgresStore(Connected):
         self._policy = policy  # version and settings
         self._timeout = timedelta(seconds=session_timeout)
         self._migrate = migrate
-        self.migrating = False  # how long that may take, nobody knows
+        self.migrating = False
         self._queries = queries.load("fold")
 
     def connect(self) -> None:
