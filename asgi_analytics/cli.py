@@ -46,11 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("asgi-analytics:", " ".join(console.escape(" ".join(str(error).split())).split()), file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read has left; the interpreter must not try to flush to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()  # whoever read has left
         return BROKEN_PIPE
+    except OSError as error:  # such as a full disk behind standard output
+        print("asgi-analytics:", error.strerror or error, file=sys.stderr)
+        _give_up_output()
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _give_up_output() -> None:
+    """What is left of it cannot be written: the interpreter must not try to at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -40,6 +40,7 @@ from .record.recorder import Counters, Recorder
 from .record.writer import Writer
 from .respond import Responder
 from .settings import Settings
+from .settings.checks import CHECKS
 from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
 from .state import State
@@ -54,12 +55,18 @@ LOG_INTERVAL = 20.0  # seconds between two lines of one kind
 def resolve_dsn(dsn: str | None) -> str | None:
     """The option, else ASGI_ANALYTICS_DSN, else DATABASE_URL, else None for the embedded Postgres.
 
-    Raises DatabaseNotConfigured where that is not installed either.
+    A driver of SQLAlchemy's in it is left out. Raises DatabaseNotConfigured where no embedded one is installed either,
+    ConfigurationError for what is no connection string, without repeating it: it may hold a password.
     """
-    found = dsn or os.environ.get("ASGI_ANALYTICS_DSN") or os.environ.get("DATABASE_URL")
-    if not found and not embedded.is_available():
+    given = {"dsn": dsn, **{name: os.environ.get(name) or None for name in ("ASGI_ANALYTICS_DSN", "DATABASE_URL")}}
+    for name, text in given.items():
+        if text is not None:
+            plain: str = CHECKS["dsn"](name, text)
+            database_key(plain)
+            return plain
+    if not embedded.is_available():
         raise DatabaseNotConfigured
-    return found or None
+    return None
 
 
 # A third of a second to make, and alike for all apps of one process.

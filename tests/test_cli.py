@@ -227,6 +227,22 @@ def test_traffic_ends_with_a_table_from_the_database(folder: Path) -> None:
     assert "traffic 100 % of" in progress
 
 
+def test_traffic_that_is_interrupted_ends_at_once_without_a_traceback() -> None:
+    code = """
+import socket, threading
+from asgi_analytics import traffic
+
+with socket.create_server(("127.0.0.1", 0)) as silent:
+    stopping = threading.Event()
+    threading.Timer(0.5, stopping.set).start()
+    print(traffic.play(traffic.plan(7, 60, 40), *silent.getsockname(), stopping))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n")
+    assert "Traceback" not in done.stderr
+    assert "never retrieved" not in done.stderr
+
+
 # Against a database of the tests
 
 
@@ -363,6 +379,14 @@ def test_a_reader_that_leaves_early_gets_no_traceback(dsn: str) -> None:
         assert tail.stderr is not None
         assert tail.stderr.read() == b""
     assert tail.returncode == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_output_that_cannot_be_written_is_an_error_of_one_line(dsn: str) -> None:
+    add_hit(dsn, "/first")
+    with open("/dev/full", "wb") as full:
+        tail = subprocess.run([*COMMAND, "tail", "--dsn", dsn], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (tail.returncode, tail.stderr) == (1, b"asgi-analytics: No space left on device\n")
 
 
 def test_version_and_usage() -> None:

@@ -61,6 +61,18 @@ def test_purge_deletes_only_what_was_named(poisoned: str, capsys: pytest.Capture
     assert run(capsys, poisoned, "list") == (0, ["nothing is set aside"])
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["retry"], ["purge", "--all"]])
+def test_a_database_without_our_schema_is_told_what_it_needs(
+    dsn: str, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    fetch(dsn, "DROP SCHEMA analytics CASCADE")
+    status, told = run(capsys, dsn, *arguments)
+    assert (status, told) == (
+        1,
+        ["asgi-analytics: The database has no schema of this version: run `asgi-analytics migrate`."],
+    )
+
+
 def test_what_is_no_id_is_told_so(poisoned: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(capsys, poisoned, "retry", "one")

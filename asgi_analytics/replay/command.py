@@ -186,7 +186,10 @@ def _write(path: str, text: str) -> None:
 def _period(options: argparse.Namespace) -> Period:
     now = SystemClock.time_ns() / 1e9
     since, until = given.moment(options.since, now), given.moment(options.until, now)
-    return Period(-inf if since is None else since, inf if until is None else until)
+    period = Period(-inf if since is None else since, inf if until is None else until)
+    if period.since >= period.until:
+        raise ReplayError("--since has to be before --until.")
+    return period
 
 
 @contextmanager

@@ -74,13 +74,21 @@ def _text(low: int, high: int) -> Callable[[str, Any], str]:
     return check
 
 
+# As libpq reads it: the user's part ends at the first "@", whatever is odd behind it would be named in an error.
+_HOST = r"(?:\[[^\]]*\]|[^][:@/?,]*)(?::\d*)?"
+_URL = re.compile(rf"postgres(?:ql)?://(?:[^/@]*@)?{_HOST}(?:,{_HOST})*(?:[/?].*)?", re.DOTALL)
+_DRIVER = re.compile(r"\A(postgres(?:ql)?)\+\w+://")  # as SQLAlchemy's URLs have it
+
+
 def _dsn(name: str, value: Any) -> str | None:
-    if value is None or (
-        isinstance(value, str) and (value.startswith(("postgres://", "postgresql://")) or "=" in value)
-    ):
-        return value
+    if value is None:
+        return None
+    text = _DRIVER.sub(r"\1://", value) if isinstance(value, str) else ""
+    if _URL.fullmatch(text) or ("://" not in text.partition("=")[0] and "=" in text):
+        return text
     # It may hold a password.
-    raise wrong(name, "…", 'None, "postgresql://user:password@host/database" or "host=… dbname=…"')
+    allowed = 'None, "postgresql://user:password@host/database" ("@", "/" and ":" of a password as %40, %2F, %3A)'
+    raise wrong(name, "…", f'{allowed} or "host=… dbname=…"')
 
 
 def _shared(name: str, value: Any) -> str | None:

@@ -78,6 +78,8 @@ def connect(dsn: str) -> Iterator[Quarantine]:
     with wrapped():
         connection = connect_command(dsn)
     try:
+        with wrapped():
+            connection.execute(queries.load("quarantine")["quarantined"], {"ids": [], "most": 0})  # is there a schema?
         store.connect()
         yield Quarantine(connection, store)
     finally:

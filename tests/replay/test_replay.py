@@ -213,6 +213,7 @@ def test_requests_that_no_app_would_see_are_set_apart(tmp_path: Path, capsys: py
         (("missing.log",), "missing.log cannot be read: No such file or directory."),
         (("{log}", "--output", "x"), "--output is where --export csv or json goes"),
         (("{log}", "--format", "json"), "is of a known format"),
+        (("{log}", "--since", "2015-05-18", "--until", "2015-05-17"), "--since has to be before --until"),
         (("{log}", "--limits", "x"), "Option limits='x' is not allowed"),
         (("{log}", "--export", "csv", "-o", "/nowhere/x"), "/nowhere/x cannot be written"),
     ],
