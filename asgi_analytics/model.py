@@ -29,6 +29,7 @@ class ThrottleLevel(IntEnum):
 
 LEVEL_LABELS = ("normal", "warning", "severe", "blocked")
 LEVEL_MULTIPLIERS = (1.0, 0.5, 0.25, 0.0)
+TOOL_CLASSES = frozenset(("http-library", "browser-automation", "scanner"))  # bot classes that are nobody's crawler
 
 
 @dataclass(frozen=True, slots=True)

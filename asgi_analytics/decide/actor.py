@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model import Actor, Agent, Behaviour, Claims, Throttle, ThrottleLevel, Window
+from ..model import TOOL_CLASSES, Actor, Agent, Behaviour, Claims, Throttle, ThrottleLevel, Window
 from . import signals, throttle, window
 from .behaviour import GAP_MEMORY, Site
 from .conduct import CRAWLER, TOOL
@@ -10,13 +10,12 @@ from .policy import Policy
 
 IDLE = 1800.0  # seconds without a page load after which facts that several sessions share begin anew
 NOBODY = (Throttle(), Behaviour(), Window())
-_TOOLS = frozenset(("http-library", "browser-automation", "scanner"))
 
 
 def program_of(agent: Agent) -> int:
     """Return CRAWLER for a program that says its own name, TOOL for a library or an unknown one, 0 for a browser."""
     if agent.bot_class is not None:
-        return TOOL if agent.bot_class in _TOOLS else CRAWLER
+        return TOOL if agent.bot_class in TOOL_CLASSES else CRAWLER
     return 0 if agent.browser is not None else TOOL
 
 

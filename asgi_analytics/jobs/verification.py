@@ -16,7 +16,7 @@ from ..identify.countries import packed_address
 from ..identify.geoip import is_local
 from ..identify.names import judge_names, names_to_confirm
 from ..identify.operators import CLAIMS, Claim, claim_of
-from ..model import Agent
+from ..model import TOOL_CLASSES, Agent
 from ..protocols import ClaimStatus, Clock, Fetched, Resolver, Verification
 from .background import Background
 from .data import Held, held, stamp
@@ -29,7 +29,7 @@ FRESH = 14 * 86_400.0  # seconds for which an address that a file lacks is not t
 REFRESH_INTERVAL = 30.0  # seconds between two looks at the folder
 TRANSIENT = 60.0  # seconds until a name server that gave no answer is asked again
 KEPT = {ClaimStatus.VERIFIED: 86_400.0, ClaimStatus.FALSE: 3_600.0, ClaimStatus.UNVERIFIABLE: 600.0}
-TOOLS = (None, "http-library", "browser-automation", "scanner")  # classes that claim nobody's name
+TOOLS = frozenset((None, *TOOL_CLASSES))  # classes that claim nobody's name
 
 Lookup = tuple[str, bytes, str]  # crawler, network, address
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from ..columns import cut, escape, table
-from ..model import LEVEL_LABELS
+from ..model import LEVEL_LABELS, TOOL_CLASSES
 from .history import Verdict
+from .page import read_target
 from .tally import BEHAVIOURAL, HUMAN, SILENT
 
 MOST_ACTORS = 500_000  # then those that neither policy refused are forgotten
 MOST_ROUTES = 10_000
+MOST_PATHS = 100_000  # whose route is remembered
 OTHERS = "(other routes)"
 PEOPLE, VERIFIED, DECLARED = "likely humans", "verified crawlers", "other declared crawlers"
-BOTS, NO_PAGES = "behavioural bots", "without page loads"
-KINDS = (PEOPLE, VERIFIED, DECLARED, BOTS, NO_PAGES)
+TOOLS, BOTS, NO_PAGES = "tools", "behavioural bots", "without page loads"
+KINDS = (PEOPLE, VERIFIED, DECLARED, TOOLS, BOTS, NO_PAGES)
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +44,7 @@ class Actor:
     def kind(self, bot_score: int) -> str:
         """Return one of KINDS, by what was recorded: the definition of the view human_sessions."""
         if self.bot_class:
-            return VERIFIED if self.verified else DECLARED
+            return VERIFIED if self.verified else TOOLS if self.bot_class in TOOL_CLASSES else DECLARED
         if self.score >= bot_score or self.level_then >= 3:
             return BOTS
         return PEOPLE if self.pages else NO_PAGES
@@ -79,6 +81,8 @@ class Difference:
     policies: Counter[str] = field(default_factory=Counter)  # that the hits were judged by
     actors: dict[UUID, Actor] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
+    paths: dict[str, Route] = field(default_factory=dict)  # of hits without a route, as refused ones are
+    _route_of: dict[str, str] = field(default_factory=dict)  # path → the route that served it
 
     def take(self, verdict: Verdict) -> None:
         """Count one verdict."""
@@ -94,7 +98,9 @@ class Difference:
         newly, freed = refused and not hit.refused, hit.refused and not refused
         self.newly += newly
         self.freed += freed
-        route = self._route(hit.route or hit.path)
+        if hit.route and len(self._route_of) < MOST_PATHS:
+            self._route_of[hit.path] = hit.route
+        route = _bounded(self.routes, hit.route) if hit.route else _bounded(self.paths, hit.path)
         route.requests += 1
         route.newly += newly
         route.freed += freed
@@ -105,6 +111,17 @@ class Difference:
     def is_none(self) -> bool:
         """Tell whether nothing differs: no refusal, no level, no score."""
         return not (self.newly or self.freed or self.scores or self.levels)
+
+    def by_route(self) -> dict[str, Route]:
+        """Return the counts by route: the app's, where a hit on the same path told it, else the path's shape."""
+        found = {name: replace(route) for name, route in self.routes.items()}
+        for path, counts in self.paths.items():
+            known = self._route_of.get(path)
+            route = _bounded(found, known or (path if path == OTHERS else read_target(path).route))
+            route.requests += counts.requests
+            route.newly += counts.newly
+            route.freed += counts.freed
+        return found
 
     def newly_refused(self) -> list[Actor]:
         """Return the actors that were never refused and would have been, most refusals first."""
@@ -142,10 +159,11 @@ class Difference:
             actor = self.actors[fingerprint] = Actor(fingerprint)
         return actor
 
-    def _route(self, name: str) -> Route:
-        if name not in self.routes and len(self.routes) >= MOST_ROUTES:
-            name = OTHERS
-        return self.routes.setdefault(name, Route())
+
+def _bounded(routes: dict[str, Route], name: str) -> Route:
+    if name not in routes and len(routes) >= MOST_ROUTES:
+        name = OTHERS
+    return routes.setdefault(name, Route())
 
 
 def report(difference: Difference, top: int) -> Iterator[str]:
@@ -166,7 +184,7 @@ def report(difference: Difference, top: int) -> Iterator[str]:
     yield from _actors("Actors newly refused", d, d.newly_refused(), top)
     yield from _actors("Actors freed", d, d.freed_actors(), top)
     routes = sorted(
-        ((name, route) for name, route in d.routes.items() if route.newly or route.freed),
+        ((name, route) for name, route in d.by_route().items() if route.newly or route.freed),
         key=lambda item: (-item[1].newly - item[1].freed, item[0]),
     )
     if routes:
@@ -191,7 +209,7 @@ def as_json(difference: Difference, policy: Mapping[str, Any]) -> str:
         "freed": {"kinds": d.kinds(d.freed_actors()), "actors": [_facts(one) for one in d.freed_actors()]},
         "routes": {
             name: {"requests": one.requests, "newly_refused": one.newly, "freed": one.freed}
-            for name, one in d.routes.items()
+            for name, one in d.by_route().items()
             if one.newly or one.freed
         },
     }
