@@ -21,12 +21,14 @@ from asgi_analytics.decide.rulings import RulingBook, forgive, is_due, refusal
 from asgi_analytics.identify.client import network_of
 from asgi_analytics.identify.fingerprint import Fingerprinter
 from asgi_analytics.model import Decision, Finding, ThrottleLevel
+from asgi_analytics.policy import canonical, version
 from asgi_analytics.protocols import DECISION
 from asgi_analytics.record.encoding import decision_row
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.store.recorded import remember_policy
 from asgi_analytics.testing import MemoryState
 from tests.decide.visits import Visit, policy_of
 from tests.drive import called
@@ -285,6 +287,20 @@ def test_actors_lists_the_worst_reputation_first(store: PostgresStore, dsn: str)
     (network,) = json.loads(told("actors", "--networks", "--json", "--dsn", dsn))
     assert (network["incidents"], round(network["reputation"])) == (3, 43)
     assert "network today" in told("actors", "--networks", "--dsn", dsn)
+
+
+def test_a_level_is_shown_as_far_as_it_has_not_cooled_down(store: PostgresStore, dsn: str) -> None:
+    write(store, hit(visitor=b"bad", session=b"1", score=60, level=3, level_before=2))
+    settings = Settings.build(cooldown=600)
+    with psycopg.connect(dsn) as connection:
+        remember_policy(connection, version(settings), canonical(settings), in_force=True)
+    levels = []
+    for minutes in (0, 9, 11, 21, 100_000):
+        changed = f"UPDATE analytics.fingerprints SET level_changed_at = now() - interval '{minutes} minutes'"
+        fetch(dsn, changed)
+        (row,) = json.loads(told("actors", "--json", "--dsn", dsn))
+        levels.append(row["level"])
+    assert levels == [3, 3, 2, 1, 0]
 
 
 def test_no_table_holds_an_address_that_was_ruled_on(store: PostgresStore, dsn: str) -> None:

@@ -57,7 +57,7 @@ class Pardoned:
 
 @dataclass(frozen=True, slots=True)
 class ActorRow:
-    """A visitor as `actors` shows it; reputations as of now, incidents of the last seven days."""
+    """A visitor as `actors` shows it; reputations and level as of now, incidents of the last seven days."""
 
     fingerprint: UUID
     site: str

@@ -94,12 +94,22 @@ WHERE fingerprint = ANY (%(concerned)s::uuid[])
 DELETE FROM analytics.networks WHERE network = ANY (%(client_networks)s::uuid[])
 
 -- name: actors
+-- A level is recorded when it changes by evidence; what cooled down since is taken off, by the policy last in force.
 SELECT known.fingerprint, known.site, known.network,
     analytics.decayed(known.reputation, known.reputation_at, now()) AS reputation,
     analytics.decayed(home.reputation, home.reputation_at, now()) AS network_reputation,
-    known.level, known.level_changed_at, known.score, recent.incidents, recent.kinds, recent.last_incident_at,
+    today.level, known.level_changed_at, known.score, recent.incidents, recent.kinds, recent.last_incident_at,
     known.sessions, known.hits, known.refusals, known.first_seen_at, known.last_seen_at, ban.until AS banned_until
 FROM analytics.fingerprints AS known
+CROSS JOIN (
+    SELECT coalesce(min((settings ->> 'cooldown')::float8), 'infinity') AS seconds
+    FROM (SELECT settings FROM analytics.policies WHERE in_force_at IS NOT NULL ORDER BY in_force_at DESC LIMIT 1) AS last
+) AS cooldown
+CROSS JOIN LATERAL (
+    SELECT greatest(0, known.level - floor(
+        greatest(0.0, extract(epoch FROM now() - known.level_changed_at)::float8) / cooldown.seconds
+    ))::integer AS level
+) AS today
 CROSS JOIN LATERAL (
     SELECT count(*)::integer AS incidents, max(time) AS last_incident_at,
         coalesce(array_agg(DISTINCT kind ORDER BY kind), '{}') AS kinds
@@ -111,7 +121,7 @@ LEFT JOIN LATERAL (
     SELECT max(until) AS until FROM analytics.rulings
     WHERE rulings.fingerprint = known.fingerprint AND kind = 'ban' AND lifted_at IS NULL AND until > now()
 ) AS ban ON true
-WHERE known.flagged OR (NOT %(flagged)s::boolean AND known.level > 0)
+WHERE known.flagged OR (NOT %(flagged)s::boolean AND today.level > 0)
 ORDER BY analytics.decayed(known.reputation, known.reputation_at, now()), known.last_seen_at DESC, known.fingerprint
 LIMIT %(most)s::integer
 
