@@ -2,7 +2,7 @@
 
 Run: ASGI_ANALYTICS_DSN=postgresql://… uvicorn --no-proxy-headers examples.behind_proxy:app
 or: python examples/behind_proxy.py
-Try: curl -H "X-Forwarded-For: 203.0.113.7" http://127.0.0.1:8000/
+Try: curl -H "X-Forwarded-For: 84.130.1.2" http://127.0.0.1:8000/
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ async def whoami(request: Request) -> JSONResponse:
 app = AnalyticsMiddleware(
     Starlette(routes=[Route("/", whoami)]),
     trusted_proxies=["127.0.0.1", "::1", "10.0.0.0/8"],
-    privacy=Privacy(address="network"),  # keeps 203.0.113.0/24 of 203.0.113.7
+    privacy=Privacy(address="network"),  # keeps 84.130.1.0/24 of 84.130.1.2
 )
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import logging
 import os
 import socket
 import struct
@@ -23,6 +24,7 @@ from maxminddb.decoder import Decoder
 from ..model import Place
 from .countries import CountryTable, packed_address
 
+log = logging.getLogger("asgi_analytics")
 REFRESH_SECONDS = 5.0
 NAME_LENGTH = 100
 NOWHERE = Place()
@@ -127,7 +129,10 @@ class GeoFile:
             for probe in PROBES:
                 tree.find(probe)
         except READ_ERRORS as error:
+            before = self.error
             self._fail(error)
+            if self.error != before:
+                log.warning("Geo file %s is not %s: %s", self.path, "reloaded" if self._tree else "used", self.error)
             return
         self._tree, self.error = tree, None
 

@@ -198,13 +198,16 @@ def _path(name: str, value: Any) -> Path | None:
 
 
 def _journal(name: str, value: Any) -> Path:
-    return _path(name, value) or default_journal_dir()
+    folder = _path(name, value) or default_journal_dir()
+    if folder.exists() and not folder.is_dir():
+        raise wrong(name, value, "a folder, which may not be there yet")
+    return folder
 
 
 def _paths(name: str, value: Any) -> tuple[str, ...]:
     patterns = tuple(_listed(value))
-    if not all(isinstance(text, str) and text.startswith("/") for text in patterns):
-        raise wrong(name, value, 'path prefixes that start with "/", such as "/health"')
+    if not all(isinstance(text, str) and text.startswith("/") and "*" not in text for text in patterns):
+        raise wrong(name, value, 'path prefixes that start with "/", such as "/health", no patterns')
     return patterns
 
 

@@ -146,6 +146,14 @@ def test_a_changed_file_is_loaded_at_the_next_refresh(city: Path) -> None:
     assert locator.locate("1.0.0.1").city == "Lyon"
 
 
+def test_a_file_that_cannot_be_used_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    locator = GeoLocator(tmp_path / "none.mmdb", None, None)
+    for now in (0.0, 10.0, 20.0):
+        locator.refresh(now)
+    (said,) = caplog.messages
+    assert "none.mmdb is not used: FileNotFoundError" in said
+
+
 def test_refresh_looks_at_most_every_five_seconds(city: Path) -> None:
     locator = GeoLocator(city, None, None)
     locator.refresh(0.0)
