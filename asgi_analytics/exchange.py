@@ -18,7 +18,7 @@ from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_data, is_inner, is_page, is_shared, route_template
 from .inputs import DATA, FORGIVEN
-from .model import Analytics, Claims, Decision, Hit, Referral, Standing
+from .model import Analytics, Claims, Decision, Hit, Referral, Standing, Visitor
 from .protocols import ClaimStatus, Ruling, Told
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 
@@ -28,7 +28,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 KEY = "analytics"  # in scope["state"]
-INSIDE = "asgi_analytics"  # in the scope handed on: somebody further out has this request already
+INSIDE = "asgi_analytics"  # in the scope while the app runs: somebody further out has this request already
 
 STANDING = 1.0  # seconds for which the same refusal is given at most: its numbers are of whole seconds
 
@@ -41,7 +41,7 @@ class Exchange(Hit):
     _claimed: Claims | None = None
     _ruling: Ruling | None = None  # the ban that refuses
     _standing: Standing | None = None  # the refusal that is given again
-    scope: Scope  # what the app gets
+    scope: Scope  # the server's own, which the app gets: what it writes there is seen further out
 
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
         """Identify who asks."""
@@ -72,17 +72,15 @@ class Exchange(Hit):
     def decide(self, scope: Scope, told: Told | None = None) -> None:
         """Admit or refuse, and leave the findings for the app. `told`: in strict mode."""
         self.decision = decision = self._decision(scope, told)
-        # The scope itself stays as it was; its state is shared with whoever is further out, as request.state is meant
-        # to be. Where our key is in it already, a server shares one dict among requests: then this one gets a copy.
-        self.scope = inner = dict(scope)
+        self.scope = scope
         findings, state = Analytics(self.visitor, decision), scope.get("state")
         if state is None:
-            inner["state"] = {KEY: findings}
-        elif KEY in state:
-            inner["state"] = {**state, KEY: findings}
-        else:
+            scope["state"] = {KEY: findings}
+        elif KEY not in state or _is_of(state[KEY], self.visitor):
             state[KEY] = findings
-        inner[INSIDE] = True
+        else:
+            # A server shares one dict among requests: this one gets a copy, or the others' apps would read of it.
+            scope["state"] = {**state, KEY: findings}
 
     def _decision(self, scope: Scope, told: Told | None) -> Decision:
         """What an operator ruled comes first, then quotas and level."""
@@ -330,6 +328,11 @@ class TimedExchange(Exchange):
         began = self._engine.monotonic()
         super()._record()
         self._engine.steps.add("record", self._engine.monotonic() - began)
+
+
+def _is_of(findings: object, visitor: Visitor) -> bool:
+    """Tell whether findings are of the same visitor: somebody further out tries once more."""
+    return isinstance(findings, Analytics) and findings._visitor is visitor
 
 
 # Messages that can end an answer, beside http.response.body.

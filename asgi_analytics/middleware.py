@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from itertools import cycle
 from typing import Any, Unpack
 
 from anyio import to_thread
@@ -36,27 +37,33 @@ class AnalyticsMiddleware:
         self._engine = Engine(self.settings, resolve_dsn(self.settings.dsn))
         self._filters = bool(self.settings.include or self.settings.exclude)
         self._enforce = self.settings.mode == "enforce"
+        self._kinds = cycle((Exchange,) * (SAMPLE - 1) + (TimedExchange,))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The way of a request: identify, decide, then the app or a refusal, respond, record."""
         if scope["type"] not in REQUESTS or INSIDE in scope or (self._filters and self._is_excluded(scope)):
             return await self._pass_by(scope, receive, send)
+        kind = next(self._kinds) if scope["type"] == "http" else WebSocketExchange
         if self._engine.strict is None:
-            exchange = begin(self._engine, scope, receive, send)
+            exchange = begin(kind, self._engine, scope, receive, send)
         else:
-            exchange = await begin_strictly(self._engine, scope, receive, send)
+            exchange = await begin_strictly(kind, self._engine, scope, receive, send)
         if exchange is None:
             return await self.app(scope, receive, send)
         if exchange.decision.refused and self._enforce:
             return await exchange.refuse()
+        # Two calls at once with one scope are one request to us: a scope is of one connection.
+        scope[INSIDE] = True
         try:
-            await self.app(exchange.scope, exchange.receive, exchange.send)
+            await self.app(scope, exchange.receive, exchange.send)
         except CancelledError:
             exchange.end("aborted")
             raise
         except BaseException:
             exchange.end("error")
             raise
+        finally:
+            scope.pop(INSIDE, None)
         if not exchange.recorded:
             exchange.end()
 
@@ -103,10 +110,10 @@ class AnalyticsMiddleware:
             self._engine.failed(where, error)
 
 
-def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
     """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
     try:
-        exchange = _kind(engine, scope)(engine, scope, receive, send)
+        exchange = kind(engine, scope, receive, send)
         exchange.decide(scope)
     except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
         engine.failed("identify and decide", error)
@@ -114,20 +121,14 @@ def begin(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchang
     return exchange
 
 
-async def begin_strictly(engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+async def begin_strictly(
+    kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send
+) -> Exchange | None:
     """As `begin`, by what one server says that counts the requests of all workers: with one round trip to it."""
     try:
-        exchange = _kind(engine, scope)(engine, scope, receive, send)
+        exchange = kind(engine, scope, receive, send)
         exchange.decide(scope, await engine.told(exchange.visitor))
     except Exception as error:  # noqa: BLE001 - as above
         engine.failed("identify and decide", error)
         return None
     return exchange
-
-
-def _kind(engine: Engine, scope: Scope) -> type[Exchange]:
-    if scope["type"] == "websocket":
-        return WebSocketExchange
-    steps = engine.steps
-    steps.requests += 1
-    return Exchange if steps.requests & SAMPLE else TimedExchange

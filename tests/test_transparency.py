@@ -398,9 +398,8 @@ def test_the_scope_stays_as_it_was_but_for_our_key_in_its_state(
     before = copy.deepcopy(scope)
     wrap.app = sending()()
     asyncio.run(serve(wrap, scope, []))
-    if "state" in scope:
-        assert type(scope["state"].pop("analytics")).__name__ == "Analytics"
-    assert scope == before
+    assert type(scope["state"].pop("analytics")).__name__ == "Analytics"
+    assert scope == {"state": {}, **before}
 
 
 def test_the_app_shares_the_state_with_who_is_further_out(wrap: AnalyticsMiddleware) -> None:

@@ -1,0 +1,195 @@
+"""The scope is the server's own: what the app writes there is seen further out, and of ours only the findings stay."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+
+from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.exchange import INSIDE
+from asgi_analytics.middleware import ASGIApp, Receive, Scope, Send
+from asgi_analytics.testing import FakeClock
+
+from .drive import NOWHERE, ask, get, http_scope, page, rows, wrapped
+
+
+@pytest.fixture
+def wrap() -> Iterator[AnalyticsMiddleware]:
+    with wrapped(page()) as middleware:
+        yield middleware
+
+
+def shop(middleware: list[Middleware], outside: dict[str, Any]) -> Starlette:
+    """An app whose outermost middleware and 500 handler note what they see of the request."""
+
+    def seen(request: Request) -> dict[str, Any]:
+        route = request.scope.get("route")
+        return {
+            "route": getattr(route, "path", None),
+            "endpoint": getattr(request.scope.get("endpoint"), "__name__", None),
+            "params": request.path_params,
+            "user": getattr(request.state, "user", None),
+        }
+
+    async def item(request: Request) -> Response:
+        request.state.user = "ada"
+        if request.path_params["n"] == "0":
+            raise LookupError("no such item")
+        return PlainTextResponse("item")
+
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse(seen(request), 500)
+
+    class Outermost:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope, receive, send)
+            outside.update(seen(Request(scope)))
+
+    return Starlette(
+        routes=[Route("/items/{n}", item), Mount("/sub", routes=[Route("/items/{n}", item)])],
+        middleware=[Middleware(Outermost), *middleware],
+        exception_handlers={Exception: failed},
+    )
+
+
+OURS = Middleware(AnalyticsMiddleware, dsn=NOWHERE, shutdown_timeout=0.5)
+
+
+@pytest.mark.parametrize("path", ["/items/5", "/sub/items/5"])
+def test_middlewares_further_out_see_what_the_router_and_the_app_wrote(path: str) -> None:
+    bare: dict[str, Any] = {}
+    ours: dict[str, Any] = {}
+    get(shop([], bare), path)
+    get(shop([OURS], ours), path)
+    assert ours == bare
+    assert (ours["user"], ours["params"], ours["endpoint"]) == ("ada", {"n": "5"}, "item")
+
+
+def test_the_handler_of_all_errors_sees_what_the_app_wrote() -> None:
+    told = []
+    for middleware in ([], [OURS]):
+        app = shop(middleware, {})
+        sent: list[Any] = []
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:
+            sent.append(message)
+
+        with pytest.raises(LookupError):
+            asyncio.run(app(http_scope("/items/0"), send, send))  # type: ignore[arg-type]
+        told.append(json.loads(sent[-1]["body"]))
+    assert told[0] == told[1]
+    assert told[1]["user"] == "ada"
+
+
+def test_the_row_has_the_route_that_the_router_wrote_of_a_mounted_app_too(dsn: str) -> None:
+    with wrapped(shop([], {}), dsn) as middleware:
+        for path in ("/items/5", "/sub/items/5"):
+            get(middleware, path)
+    kept = [(row["path"], row["route"]) for row in rows(dsn)]
+    assert kept == [("/items/5", "/items/{n}"), ("/sub/items/5", "/items/{n}")]
+
+
+async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("no")
+
+
+async def emptying(scope: Scope, receive: Receive, send: Send) -> None:
+    scope.clear()
+    await page()({"type": "http"}, receive, send)
+
+
+@pytest.mark.parametrize("app", [page(), failing, emptying], ids=["answered", "failed", "emptied"])
+def test_our_mark_is_in_the_scope_while_the_app_runs_only(app: ASGIApp, wrap: AnalyticsMiddleware) -> None:
+    inside: list[bool] = []
+
+    async def marked(scope: Scope, receive: Receive, send: Send) -> None:
+        inside.append(INSIDE in scope)
+        await app(scope, receive, send)
+
+    scope = http_scope()
+    wrap.app = marked
+    asyncio.run(_quietly(wrap, scope))
+    assert (inside, INSIDE in scope) == ([True], False)
+    assert wrap.stats()["failures"] == {}
+
+
+async def _quietly(app: ASGIApp, scope: Scope) -> None:
+    try:
+        await ask(app, scope)
+    except RuntimeError:
+        pass
+
+
+def test_a_cancelled_request_leaves_no_mark(wrap: AnalyticsMiddleware) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        task = asyncio.create_task(ask(wrap, scope))
+        await asyncio.sleep(0)
+        assert INSIDE in scope
+        task.cancel()
+        await asyncio.wait([task])
+
+    scope = http_scope()
+    wrap.app = app
+    asyncio.run(run())
+    assert INSIDE not in scope
+
+
+def test_a_refused_request_shows_its_findings_further_out() -> None:
+    with wrapped(page(), limits="1/minute", clock=FakeClock()) as wrap:
+        get(wrap)
+        scope = http_scope()
+        assert asyncio.run(ask(wrap, scope)).status == 429
+    assert INSIDE not in scope
+    assert scope["state"]["analytics"].decision.refused is True
+
+
+def test_a_second_try_of_somebody_further_out_is_a_request_of_its_own_in_the_same_state(
+    wrap: AnalyticsMiddleware,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["tries"] = scope["state"].get("tries", 0) + 1
+        await page()(scope, receive, send)
+
+    scope = http_scope(state={"pool": 1})
+    state, findings = scope["state"], []  # what somebody further out keeps, as Starlette's Request does
+    wrap.app = app
+    for _ in range(2):
+        asyncio.run(ask(wrap, scope))
+        findings.append(state["analytics"])
+    assert scope["state"] is state
+    assert state["tries"] == 2
+    assert findings[0] is not findings[1]
+    assert wrap.stats()["queued"] == 2
+
+
+def test_calls_at_once_with_one_scope_are_one_request(wrap: AnalyticsMiddleware) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0)
+        await page()(scope, receive, send)
+
+    async def run() -> list[int]:
+        scope = http_scope()
+        replies = await asyncio.gather(*(ask(wrap, scope) for _ in range(3)))
+        assert INSIDE not in scope
+        return [reply.status for reply in replies]
+
+    wrap.app = app
+    assert asyncio.run(run()) == [200] * 3
+    assert wrap.stats()["queued"] == 1
+    get(wrap)
+    assert wrap.stats()["queued"] == 2
