@@ -215,6 +215,11 @@ class Exchange(Hit):
             self.status = status = message["status"]
             headers = list(message.get("headers") or ())
             names = dict(headers)
+            try:
+                if not b"".join(names).islower():  # ASGI asks for lower case; not all apps listen
+                    names = {name.lower(): value for name, value in headers}
+            except TypeError:  # names that are no bytes are the server's to judge
+                pass
             self._judge(status, names)
             fields = engine.responder.fields(self.decision)
             if self.visitor.cookie is not None and status != 304 and not is_shared(names):

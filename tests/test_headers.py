@@ -1,0 +1,45 @@
+"""Response headers as apps write them: names in any case, iterables of any kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgi_analytics.middleware import Receive, Scope, Send
+from asgi_analytics.testing import FakeClock
+
+from .drive import OURS, get, page, rows, wrapped
+
+
+@pytest.mark.parametrize("name", [b"RateLimit", b"ratelimit", b"RATELIMIT-Policy"])
+def test_the_apps_own_rate_limit_fields_stand_in_whatever_case_they_are_written(name: bytes) -> None:
+    with wrapped(page(headers=[(b"X-App", b"1"), (name, b"own")])) as wrap:
+        headers = get(wrap).headers
+    assert headers[1:3] == [(b"X-App", b"1"), (name, b"own")]
+    assert {name.lower() for name, _ in headers[3:]} == {b"x-throttle-level", b"x-rate-multiplier"}
+
+
+def test_a_family_that_the_app_does_not_speak_of_is_ours_beside_names_in_mixed_case() -> None:
+    with wrapped(page(headers=[(b"Content-Language", b"de"), (b"X-Throttle-Level", b"own")])) as wrap:
+        names = [name for name, _ in get(wrap).headers]
+    assert names[2] == b"X-Throttle-Level"
+    assert set(names[3:]) == OURS - {b"x-throttle-level"}
+
+
+def test_a_page_whose_headers_are_in_mixed_case_is_a_page_and_gets_no_cookie_for_caches(dsn: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"Content-Type", b"text/html"), (b"Cache-Control", b"public")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    with wrapped(app, dsn, clock=FakeClock(), session_cookie=True, secret="correct horse battery staple") as wrap:
+        reply = get(wrap)
+    (row,) = rows(dsn)
+    assert (row["page_view"], reply.cookies) == (True, [])
+
+
+def test_names_that_are_no_bytes_reach_the_server_as_they_are() -> None:
+    with wrapped(page(headers=[("X-App", "1")])) as wrap:
+        headers = get(wrap).headers
+        assert wrap.stats()["failures"] == {}
+    assert headers[1] == ("X-App", "1")  # type: ignore[comparison-overlap]
+    assert {name for name, _ in headers[2:]} == OURS
