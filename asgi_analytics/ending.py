@@ -1,8 +1,10 @@
-"""The end of a process: what its engines have left is delivered within one deadline for all of them."""
+"""The end of engines: what they have left is delivered within one deadline for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .clock import SystemClock
@@ -39,3 +41,35 @@ def end(leaving: Sequence[Leaving], began: float, timeout: float | None) -> bool
         if one.database is not None:
             one.database.stop()
     return all(delivered)
+
+
+class Owners:
+    """Those that an engine works for. Once all are gone nobody else would stop it: its threads keep it alive."""
+
+    def __init__(self, stop: Callable[[], object]) -> None:
+        self._stop = stop
+        self._alive: weakref.WeakSet[object] = weakref.WeakSet()
+        self._known = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, owner: object) -> None:
+        """Work for somebody, who is not kept alive."""
+        self._alive.add(owner)
+        self._known = True
+
+    def look(self) -> None:
+        """Stop, in a thread of its own, when all are gone. Called now and then by a thread that may not wait."""
+        # Not by a finaliser: the garbage collector calls those in the middle of anything, with any lock held.
+        if not self._known or self._alive or (self._thread is not None and self._thread.is_alive()):
+            return
+        thread = threading.Thread(target=self._stop, name="asgi-analytics-end", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no thread: we look again
+            return
+        self._thread = thread
+
+    def wait(self) -> None:
+        """Wait for the thread that stops, if there is one: for no longer than the engine's own time-out."""
+        if self._thread is not None:
+            self._thread.join()

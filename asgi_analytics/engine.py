@@ -21,7 +21,7 @@ from .decide.policy import Policy
 from .decide.probes import kind_of
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
 from .embedded import EmbeddedPostgres
-from .ending import Leaving, end
+from .ending import Leaving, Owners, end
 from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
 from .identify.client import network_of
 from .identify.countries import CountryTable
@@ -135,6 +135,7 @@ class Engine:
         self._starting = threading.RLock()
         self._opening = False
         self._said: dict[str, float] = {}
+        self.owners = Owners(self.stop)
         _ENGINES.add(self)
 
     def start(self) -> None:
@@ -349,6 +350,7 @@ class Engine:
             raise StoreUnavailable(str(error)) from error
 
     def _chores(self) -> None:
+        self.owners.look()
         self.locator.refresh(self.clock.monotonic())
         if self.verifier is not None:
             self.verifier.refresh(self.clock.monotonic())
@@ -390,5 +392,10 @@ def _each(act: Callable[[Engine], object]) -> None:
 
 
 os.register_at_fork(after_in_child=lambda: _each(Engine._after_fork))
-# For servers that send no lifespan events. Ours is one of three ends; the journal makes them all the same.
-atexit.register(stop_all, _ENGINES)
+
+
+@atexit.register
+def _at_exit() -> None:
+    # For servers that send no lifespan events. Ours is one of three ends; the journal makes them all the same.
+    stop_all(_ENGINES)
+    _each(lambda engine: engine.owners.wait())

@@ -35,6 +35,7 @@ class AnalyticsMiddleware:
         self.app = app
         self.settings = Settings.build(**options)
         self._engine = Engine(self.settings, resolve_dsn(self.settings.dsn))
+        self._engine.owners.add(self)
         self._filters = bool(self.settings.include or self.settings.exclude)
         self._enforce = self.settings.mode == "enforce"
         self._kinds = cycle((Exchange,) * (SAMPLE - 1) + (TimedExchange,))

@@ -1,0 +1,116 @@
+"""An app that nobody holds any more stops its engine: test suites make an app a test, and forget it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import valkey
+
+from asgi_analytics import AnalyticsMiddleware
+
+from .drive import ask, get, http_scope, page, rows
+from .servers import HOUSE, eventually
+from .shared.valkey import Server, found_servers
+
+SESSIONS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+def threads() -> int:
+    return sum(thread.name.startswith("asgi-analytics") for thread in threading.enumerate())
+
+
+def test_a_dropped_app_delivers_and_leaves_no_thread_and_no_connection(dsn: str, tmp_path: Path) -> None:
+    before = threads()
+    for number in range(5):
+        get(AnalyticsMiddleware(page(), dsn=dsn, batch_age=0.05, journal_dir=tmp_path / "j"), f"/{number}")
+    assert threads() > before
+    gc.collect()
+    assert eventually(lambda: threads() == before)
+    assert eventually(lambda: not rows(dsn, SESSIONS))
+    assert sorted(row["path"] for row in rows(dsn)) == [f"/{number}" for number in range(5)]
+    assert not [path for path in (tmp_path / "j").rglob("*") if path.is_file()]
+
+
+def test_a_dropped_engine_is_forgotten(dsn: str) -> None:
+    wrap = AnalyticsMiddleware(page(), dsn=dsn, batch_age=0.05)
+    get(wrap)
+    engine = weakref.ref(wrap._engine)
+    del wrap
+
+    def gone() -> bool:
+        gc.collect()
+        return engine() is None
+
+    assert eventually(gone)
+
+
+def test_an_app_that_is_held_goes_on(dsn: str) -> None:
+    wrap = AnalyticsMiddleware(page(), dsn=dsn, batch_age=0.05)
+    get(wrap)
+    writer = wrap._engine.writer
+    gc.collect()
+    time.sleep(1.2)  # two looks
+    assert wrap._engine.writer is writer is not None
+    assert wrap.close()
+
+
+def test_an_engine_that_was_stopped_for_its_dropped_app_records_what_ends_later(dsn: str) -> None:
+    wrap = AnalyticsMiddleware(page(), dsn=dsn, batch_age=0.05)
+    get(wrap, "/1")
+    engine = wrap._engine
+    del wrap
+    gc.collect()
+    assert eventually(lambda: not engine.started and not rows(dsn, SESSIONS))
+    engine.start()  # as the end of a request does
+    assert eventually(lambda: not engine.started and not rows(dsn, SESSIONS))
+
+
+@pytest.mark.skipif(not found_servers(), reason="needs Valkey or Redis")
+def test_a_dropped_app_leaves_no_connection_to_the_server_that_counts(dsn: str) -> None:
+    server = Server(next(iter(found_servers().values())))
+
+    async def run(client: Any) -> None:
+        options: Any = {"shared": server.url, "shared_mode": "strict", "batch_age": 0.05}
+        wrap = AnalyticsMiddleware(page(), dsn=dsn, **options)
+        await asyncio.to_thread(wrap._engine.start)
+        await asyncio.to_thread(wrap._engine.wait, 10)
+        assert (await ask(wrap, http_scope())).header("ratelimit")
+        assert len(client.client_list()) > 1
+        del wrap
+        until = time.monotonic() + 10
+        while len(client.client_list()) > 1 and time.monotonic() < until:
+            gc.collect()
+            await asyncio.sleep(0.05)
+        assert len(client.client_list()) == 1
+
+    server.start()
+    try:
+        with valkey.Valkey.from_url(server.url) as client:
+            asyncio.run(run(client))
+    finally:
+        server.kill()
+
+
+SCRIPT = """
+import gc, sys, time
+from asgi_analytics import AnalyticsMiddleware
+from tests.drive import get, page
+get(AnalyticsMiddleware(page(), dsn=sys.argv[1], durability="memory"))
+gc.collect()
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_a_process_that_ends_waits_for_what_a_dropped_app_has_left(dsn: str) -> None:
+    for pause in ("0", "0.5", "0.55"):  # before, at and after the look that finds it dropped
+        subprocess.run([sys.executable, "-c", SCRIPT, dsn, pause], cwd=HOUSE, check=True, timeout=60)
+    assert len(rows(dsn)) == 3
