@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from itertools import cycle
 from typing import Any, Unpack
 
-from anyio import to_thread
+from anyio import get_cancelled_exc_class, to_thread
 
 from .engine import Engine, resolve_dsn, stop_all
 from .exchange import INSIDE, Exchange, Message, Receive, Scope, Send, TimedExchange
@@ -57,11 +57,8 @@ class AnalyticsMiddleware:
         scope[INSIDE] = True
         try:
             await self.app(scope, exchange.receive, exchange.send)
-        except CancelledError:
-            exchange.end("aborted")
-            raise
-        except BaseException:
-            exchange.end("error")
+        except BaseException as error:
+            exchange.end("aborted" if was_cancelled(error) else "error")
             raise
         finally:
             scope.pop(INSIDE, None)
@@ -133,3 +130,14 @@ async def begin_strictly(
         engine.failed("identify and decide", error)
         return None
     return exchange
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Tell whether an error is the event loop's way to end a task, asyncio's or trio's."""
+    if isinstance(error, CancelledError):
+        return True
+    try:
+        kind = get_cancelled_exc_class()
+        return isinstance(error, kind) or (isinstance(error, BaseExceptionGroup) and error.split(kind)[1] is None)
+    except Exception:  # noqa: BLE001 - no event loop that anyio knows, or a group that cannot be split
+        return False
