@@ -210,7 +210,7 @@ class Exchange(Hit):
 
     def _answered(self, message: Message) -> Message:
         """The answer begins: judge by it, and tell the client. Our own failure leaves the message as it was."""
-        engine = self._engine
+        engine, headers = self._engine, None
         try:
             self.status = status = message["status"]
             headers = list(message.get("headers") or ())
@@ -232,6 +232,8 @@ class Exchange(Hit):
                 message = with_fields({**message, "headers": headers}, fields)
         except Exception as error:  # noqa: BLE001 - as above
             engine.failed("judge and respond", error)
+            if headers is not None:  # an iterator is used up by now
+                return {**message, "headers": headers}
         return message
 
     def _judge(self, status: Any, names: Mapping[bytes, bytes]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
-from itertools import cycle
+from itertools import cycle, repeat
 from typing import Any, Unpack
 
 from anyio import get_cancelled_exc_class, to_thread
@@ -21,7 +21,6 @@ __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Sen
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _around: ContextVar[tuple[Engine, ...]] = ContextVar("asgi_analytics_around", default=())  # of a lifespan
-REQUESTS = frozenset(("http", "websocket"))
 STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
 
 
@@ -38,17 +37,20 @@ class AnalyticsMiddleware:
         self._engine.owners.add(self)
         self._filters = bool(self.settings.include or self.settings.exclude)
         self._enforce = self.settings.mode == "enforce"
-        self._kinds = cycle((Exchange,) * (SAMPLE - 1) + (TimedExchange,))
+        self._kinds: dict[str, Iterator[type[Exchange]]] = {
+            "http": cycle((Exchange,) * (SAMPLE - 1) + (TimedExchange,)),
+            "websocket": repeat(WebSocketExchange),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The way of a request: identify, decide, then the app or a refusal, respond, record."""
-        if scope["type"] not in REQUESTS or INSIDE in scope or (self._filters and self._is_excluded(scope)):
+        kinds = self._kinds.get(scope["type"])
+        if kinds is None or INSIDE in scope or (self._filters and self._is_excluded(scope)):
             return await self._pass_by(scope, receive, send)
-        kind = next(self._kinds) if scope["type"] == "http" else WebSocketExchange
         if self._engine.strict is None:
-            exchange = begin(kind, self._engine, scope, receive, send)
+            exchange = begin(next(kinds), self._engine, scope, receive, send)
         else:
-            exchange = await begin_strictly(kind, self._engine, scope, receive, send)
+            exchange = await begin_strictly(next(kinds), self._engine, scope, receive, send)
         if exchange is None:
             return await self.app(scope, receive, send)
         if exchange.decision.refused and self._enforce:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from asgi_analytics.middleware import Receive, Scope, Send
@@ -43,3 +46,19 @@ def test_names_that_are_no_bytes_reach_the_server_as_they_are() -> None:
         assert wrap.stats()["failures"] == {}
     assert headers[1] == ("X-App", "1")  # type: ignore[comparison-overlap]
     assert {name for name, _ in headers[2:]} == OURS
+
+
+@pytest.mark.parametrize("kind", [iter, list, tuple])
+def test_our_own_failure_costs_no_header_of_the_apps(
+    kind: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [(b"content-type", b"text/html"), (b"set-cookie", b"a=1")]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": kind(pairs)})
+        await send({"type": "http.response.body", "body": b"page"})
+
+    with wrapped(app) as wrap:
+        monkeypatch.setattr(wrap._engine.responder, "fields", lambda decision: 1 / 0)
+        assert get(wrap).headers == pairs
+        assert wrap.stats()["failures"] == {"judge and respond": 1}
