@@ -81,8 +81,10 @@ class AnalyticsMiddleware:
         return self._engine.stop()
 
     def _is_excluded(self, scope: Scope) -> bool:
-        settings = self.settings
-        path = scope.get("path", "")
+        """Tell whether a path is passed by: as the app's routes are written, without the root_path it is mounted at."""
+        settings, path, root = self.settings, scope.get("path", ""), (scope.get("root_path") or "").rstrip("/")
+        if root and f"{path}/".startswith(f"{root}/"):  # some servers and proxies take it off themselves
+            path = path[len(root) :] or "/"
         return path.startswith(settings.exclude) or bool(settings.include and not path.startswith(settings.include))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
 
 from asgi_analytics import (
     Analytics,
@@ -286,6 +290,44 @@ def test_only_included_paths_that_are_not_excluded_are_handled(options: dict[str
     with wrapped(page(), **options) as wrap:
         told = [path for path in ("/", "/api/x", "/health") if get(wrap, path).header("ratelimit")]
         assert (told, wrap.stats()["queued"]) == (handled, len(handled))
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "is_excluded"),
+    [
+        ("/api", "/api/health", True),
+        ("/api/", "/api/health", True),
+        ("/api", "/health", True),
+        ("/a/b", "/a/b/health/x", True),
+        ("", "/health", True),
+        (None, "/health", True),
+        ("/", "/health", True),
+        ("/api", "/apis/health", False),
+        ("/api", "/api/api/health", False),
+        ("/api", "/api", False),
+        ("/health", "/health/x", False),
+        ("", "/api/health", False),
+    ],
+)
+def test_paths_are_excluded_as_the_routes_are_written_wherever_the_app_is_mounted(
+    root: str | None, path: str, is_excluded: bool
+) -> None:
+    with wrapped(page(), exclude="/health") as wrap:
+        assert get(wrap, path, root_path=root).status == 200
+        assert wrap.stats()["queued"] == (not is_excluded)
+    with wrapped(page(), include="/health") as wrap:
+        get(wrap, path, root_path=root)
+        assert wrap.stats()["queued"] == is_excluded
+
+
+def test_a_mounted_apps_own_middleware_excludes_by_the_paths_of_its_routes() -> None:
+    async def hello(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("hello")
+
+    with wrapped(Starlette(routes=[Route("/health", hello), Route("/x", hello)]), exclude="/health") as wrap:
+        site = Starlette(routes=[Mount("/sub", app=wrap)])
+        told = [path for path in ("/sub/health", "/sub/x") if get(site, path).header("ratelimit")]
+        assert told == ["/sub/x"]
 
 
 def test_an_unknown_scope_type_reaches_the_app_untouched() -> None:
