@@ -52,6 +52,9 @@ class Owners:
         self._known = False
         self._thread: threading.Thread | None = None
 
+    def __len__(self) -> int:
+        return len(self._alive)
+
     def add(self, owner: object) -> None:
         """Work for somebody, who is not kept alive."""
         self._alive.add(owner)

@@ -136,7 +136,21 @@ class Engine:
         self._opening = False
         self._said: dict[str, float] = {}
         self.owners = Owners(self.stop)
+        self.host: int | None = None  # the app whose middlewares of equal settings share this engine, by id
         _ENGINES.add(self)
+
+    def joined(self, host: object) -> Engine:
+        """Return the engine of equal settings that the middlewares of an app share: this one, if there is none yet."""
+        with _joining:
+            for other in list(_ENGINES):
+                # An id may be that of an app before; its middlewares are gone by then.
+                if other.host == id(host) and len(other.owners) and other._is_like(self):
+                    return other
+            self.host = id(host)
+        return self
+
+    def _is_like(self, other: Engine) -> bool:
+        return self._dsn == other._dsn and self.settings == other.settings
 
     def start(self) -> None:
         """Open the journal and start the background threads; does nothing when that is done."""
@@ -384,6 +398,7 @@ def stop_all(engines: Iterable[Engine], timeout: float | None = None) -> bool:
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+_joining = threading.Lock()
 
 
 def _each(act: Callable[[Engine], object]) -> None:
@@ -391,7 +406,13 @@ def _each(act: Callable[[Engine], object]) -> None:
         act(engine)
 
 
-os.register_at_fork(after_in_child=lambda: _each(Engine._after_fork))
+def _after_fork() -> None:
+    global _joining
+    _joining = threading.Lock()
+    _each(Engine._after_fork)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

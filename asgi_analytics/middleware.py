@@ -37,14 +37,11 @@ class AnalyticsMiddleware:
         self._engine.owners.add(self)
         self._filters = bool(self.settings.include or self.settings.exclude)
         self._enforce = self.settings.mode == "enforce"
-        self._kinds: dict[str, Iterator[type[Exchange]]] = {
-            "http": cycle((Exchange,) * (SAMPLE - 1) + (TimedExchange,)),
-            "websocket": repeat(WebSocketExchange),
-        }
+        self._kinds: dict[str, Iterator[type[Exchange]]] = {}  # by type of scope; filled by the first request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The way of a request: identify, decide, then the app or a refusal, respond, record."""
-        kinds = self._kinds.get(scope["type"])
+        kinds = self._kinds.get(scope["type"]) or self._met(scope)
         if kinds is None or INSIDE in scope or (self._filters and self._is_excluded(scope)):
             return await self._pass_by(scope, receive, send)
         if self._engine.strict is None:
@@ -66,6 +63,29 @@ class AnalyticsMiddleware:
             scope.pop(INSIDE, None)
         if not exchange.recorded:
             exchange.end()
+
+    def _met(self, scope: Scope) -> Iterator[type[Exchange]] | None:
+        """Return what makes exchanges of a scope; None for a type that we pass by.
+
+        Where a framework makes a middleware for each route (Litestar, Starlette's Route) they are known as one by the
+        app that they are in: each with quotas and connections of its own would admit as many times as many.
+        """
+        if not self._kinds and scope["type"] in ("http", "websocket"):
+            host = scope.get("app")
+            if host is not None and not self._engine.started:
+                self._join(host)
+            self._kinds = {
+                "websocket": repeat(WebSocketExchange),
+                "http": cycle((Exchange,) * (SAMPLE - 1) + (TimedExchange,)),
+            }
+        return self._kinds.get(scope["type"])
+
+    def _join(self, host: object) -> None:
+        try:
+            self._engine = self._engine.joined(host)
+        except Exception as error:  # noqa: BLE001 - as in begin: options of a site may not be comparable
+            self._engine.failed("join", error)
+        self._engine.owners.add(self)
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
