@@ -136,20 +136,11 @@ class Engine:
         self._opening = False
         self._said: dict[str, float] = {}
         self.owners = Owners(self.stop)
-        self.host: int | None = None  # the app whose middlewares of equal settings share this engine, by id
-        _ENGINES.add(self)
+        self.host: int | None = None  # see joining
+        ENGINES.add(self)
 
-    def joined(self, host: object) -> Engine:
-        """Return the engine of equal settings that the middlewares of an app share: this one, if there is none yet."""
-        with _joining:
-            for other in list(_ENGINES):
-                # An id may be that of an app before; its middlewares are gone by then.
-                if other.host == id(host) and len(other.owners) and other._is_like(self):
-                    return other
-            self.host = id(host)
-        return self
-
-    def _is_like(self, other: Engine) -> bool:
+    def is_like(self, other: Engine) -> bool:
+        """Tell whether another does the same for the same database."""
         return self._dsn == other._dsn and self.settings == other.settings
 
     def start(self) -> None:
@@ -397,26 +388,19 @@ def stop_all(engines: Iterable[Engine], timeout: float | None = None) -> bool:
     return end([one for engine in list(engines) if (one := engine.leave()) is not None], began, timeout)
 
 
-_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
-_joining = threading.Lock()
+ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def _each(act: Callable[[Engine], object]) -> None:
-    for engine in list(_ENGINES):
+    for engine in list(ENGINES):
         act(engine)
 
 
-def _after_fork() -> None:
-    global _joining
-    _joining = threading.Lock()
-    _each(Engine._after_fork)
-
-
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=lambda: _each(Engine._after_fork))
 
 
 @atexit.register
 def _at_exit() -> None:
     # For servers that send no lifespan events. Ours is one of three ends; the journal makes them all the same.
-    stop_all(_ENGINES)
+    stop_all(ENGINES)
     _each(lambda engine: engine.owners.wait())

@@ -12,6 +12,7 @@ from anyio import get_cancelled_exc_class, to_thread
 
 from .engine import Engine, resolve_dsn, stop_all
 from .exchange import INSIDE, Exchange, Message, Receive, Scope, Send, TimedExchange
+from .joining import joined
 from .settings import Options, Settings
 from .steps import SAMPLE
 from .websocket import WebSocketExchange
@@ -82,7 +83,7 @@ class AnalyticsMiddleware:
 
     def _join(self, host: object) -> None:
         try:
-            self._engine = self._engine.joined(host)
+            self._engine = joined(self._engine, host)
         except Exception as error:  # noqa: BLE001 - as in begin: options of a site may not be comparable
             self._engine.failed("join", error)
         self._engine.owners.add(self)

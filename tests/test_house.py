@@ -32,7 +32,7 @@ LAYERS: tuple[set[str], ...] = (
     {"shared"},
     {"ending", "steps", "jobs", "report", "replay"},
     {"engine"},
-    {"exchange"},
+    {"exchange", "joining"},
     {"websocket"},
     {"middleware"},
     {"web", "doctor", "traffic"},
