@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
+import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import asgi_analytics.replay.command  # noqa: F401 - for its patterns, and those of all that it imports
 from asgi_analytics.errors import ReplayError
 from asgi_analytics.replay.entry import Entry
 from asgi_analytics.replay.formats import FORMATS, detect, make, unescape
@@ -179,7 +184,43 @@ def test_no_time_is_a_reason_to_raise(value: object) -> None:
     Timestamps().common(str(value))
 
 
-@pytest.mark.parametrize("odd", ["[" * 200_000, "\\" * 200_001, '"' * 200_000, "a " * 100_000, "[1/" * 60_000])
+def possessive(parsed: Any) -> Iterator[Any]:
+    """Yield what is repeated possessively anywhere in a parsed pattern."""
+    for code, value in parsed:
+        for part in value if isinstance(value, tuple | list) else ():
+            for inner in part if isinstance(part, list) else (part,):
+                if hasattr(inner, "getwidth"):
+                    if str(code) == "POSSESSIVE_REPEAT":
+                        yield inner
+                    yield from possessive(inner)
+
+
+def goes_back(parsed: Any) -> bool:
+    return any(code in str(parsed) for code in ("MAX_REPEAT", "MIN_REPEAT", "BRANCH"))
+
+
+def test_no_pattern_repeats_possessively_what_may_be_gone_back_over() -> None:
+    parser = importlib.import_module("re._parser")
+    assert [goes_back(one) for one in possessive(parser.parse(r"(?:a*+|b)*+"))] == [True, False]
+    modules = [module for name, module in sys.modules.items() if name.startswith("asgi_analytics.")]
+    patterns = {one.pattern for module in modules for one in vars(module).values() if isinstance(one, re.Pattern)}
+    parsed = [parser.parse(text) for text in patterns if isinstance(text, str)]
+    assert sum(1 for one in parsed for _ in possessive(one)) > 20
+    assert [text for text in patterns if any(goes_back(one) for one in possessive(parser.parse(text)))] == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "[" * 200_000,
+        "\\" * 200_001,
+        '"' * 200_000,
+        "a " * 100_000,
+        "[1/" * 60_000,
+        "[x" * 99_999,
+        '"1.1' + ",1" * 99_999,
+    ],
+)
 def test_a_line_made_to_be_slow_is_not(odd: str) -> None:
     began = time.thread_time()
     for line in (odd, combined(agent=odd), combined(target=odd), combined().replace("- -", f"- {odd}")):
