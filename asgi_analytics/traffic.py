@@ -159,14 +159,12 @@ class _Stage:
     async def play(self) -> int:
         self._connections = asyncio.Semaphore(MOST_CONNECTIONS)
         tasks = [asyncio.create_task(self._visit(visit)) for visit in self._visits]
-        everything = asyncio.gather(*tasks)
-        while not everything.done():
-            await asyncio.wait([everything], timeout=0.2)
-            if self._stopping.is_set():
-                everything.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                return self._answered
-        await everything
+        waiting: set[asyncio.Task[None]] = set(tasks)
+        while waiting and not self._stopping.is_set():
+            _, waiting = await asyncio.wait(waiting, timeout=0.2)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=bool(waiting))
         return self._answered
 
     async def _visit(self, visit: Visit) -> None:

@@ -314,6 +314,48 @@ def test_a_wrong_dsn_is_one_line_on_stderr() -> None:
     assert (answer.returncode, len(answer.stderr.splitlines())) == (1, 1)
 
 
+WRONG = [
+    "postgresql+asyncpg://nobody:secret@127.0.0.1/x?nonsense=1",
+    "sqlite:///secret.db?x=1",
+    "postgresql://nobody:a@secret@127.0.0.1/x",
+    "postgresql://nobody:a/secret@127.0.0.1/x",
+    "postgresql://nobody:secret@127.0.0.1:port/x",
+    "host=127.0.0.1 nonsense=secret",
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+@pytest.mark.parametrize("command", ["tail", "stats", "migrate", "actors", "doctor"])
+def test_no_password_is_printed_of_a_connection_string_that_is_none(
+    command: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", text)
+    monkeypatch.delenv("ASGI_ANALYTICS_DSN", raising=False)
+    answer = called(command)
+    assert answer.returncode == 1
+    assert "DATABASE_URL" in answer.stdout + answer.stderr
+    assert "secret" not in answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize("command", ["tail", "migrate"])
+def test_an_empty_dsn_is_refused_as_that_of_a_variable_which_is_not_set(
+    command: str, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    answer = called(command, "--dsn", "")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "Option dsn='…' is not allowed" in answer.stderr
+
+
+def test_a_connection_string_with_a_driver_of_sqlalchemy_is_taken_without_it(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_hit(dsn, "/there")
+    monkeypatch.setenv("DATABASE_URL", dsn.replace("postgresql://", "postgresql+asyncpg://"))
+    assert dsn.startswith("postgresql://")
+    assert "/there" in called("tail").stdout
+
+
 @pytest.mark.parametrize("command", [("tail",), ("stats",), ("explain", str(uuid4()))])
 def test_without_a_schema_one_is_told_to_migrate(
     empty_dsn: str, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]

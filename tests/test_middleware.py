@@ -724,3 +724,17 @@ def test_a_wrong_connection_string_fails_when_the_app_is_built() -> None:
     with pytest.raises(ConfigurationError, match="is not a connection string of Postgres") as raised:
         AnalyticsMiddleware(page(), dsn="host=db nonsense=secret")
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        ("postgresql+asyncpg://user:p@db/app", "postgresql://user:p@db/app"),
+        ("postgres+psycopg2://user:a+b%40@db:5432/app", "postgres://user:a+b%40@db:5432/app"),
+        ("postgresql://user:a#?:b@[::1]:5432,db2:5433/app?sslmode=require", None),
+        ("postgresql:///app?host=/run/postgresql", None),
+        ("host=db password=postgresql+x://y", None),
+    ],
+)
+def test_a_connection_string_is_taken_without_the_driver_of_sqlalchemy(text: str, taken: str | None) -> None:
+    assert AnalyticsMiddleware(page(), dsn=text).settings.dsn == (taken or text)
