@@ -123,9 +123,11 @@ def _listing(options: argparse.Namespace, registry: Registry) -> tuple[Sequence[
 def _ban(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     if options.length > LONGEST:
         raise UserError(f"A ban lasts {LONGEST.days} days at most.")
+    if not (reason := _text(options.reason)):
+        raise UserError("A ban has a reason, which the banned are told: --reason is empty.")
     with connect(dsn) as registry:
         target = _target(options.target, registry, "ban")
-        made = registry.rule("ban", target, options.length, _text(options.reason), _operator(options))
+        made = registry.rule("ban", target, options.length, reason, _operator(options))
     yield f"banned {target.shown} until {moment(made.until)}"
     if target.fingerprint:
         yield "Without a cookie, fingerprints change at midnight UTC; workers that saw the visitor carry the ban over."

@@ -67,6 +67,8 @@ def explanation(decision: DecisionRow) -> Iterator[str]:
         yield f"  counted   {decision.counted:,} more refusals of this visitor in that minute, under the last id stored"
     if detail.get("violated"):
         yield f"  violated  {', '.join(map(escape, detail['violated']))}"
+    if by := (detail.get("inputs") or {}).get("ban", {}).get("by"):
+        yield f"  banned by {escape(str(by))}"
     yield from _listed("Reasons", (escape(reason) for reason in detail.get("reasons", ())))
     if signals := detail.get("signals"):
         heading = ("signal", "measured", "limit", "points", "not raised when")

@@ -21,6 +21,8 @@ _DENIAL = "websocket.http.response"
 _TYPES = "https://iana.org/assignments/http-problem-types#"
 _QUOTA = (_TYPES + "quota-exceeded", "Quota Exceeded")
 _ABNORMAL = (_TYPES + "abnormal-usage-detected", "Abnormal Usage Detected")
+_BANNED = ("about:blank", "You are banned.")
+_BAN, _THROTTLE = "ban", "throttle"  # what is violated where it is no quota
 # Fields that only make sense together; an app that sends one of them itself speaks for the whole family.
 _FAMILY = {
     b"ratelimit": "draft",
@@ -167,7 +169,7 @@ def _level(level: ThrottleLevel) -> tuple[Header, Header]:
 
 
 def _problem(decision: Decision, seconds: int) -> dict[str, Any]:
-    kind, title = _ABNORMAL if "throttle" in decision.violated else _QUOTA
+    kind, title = _BANNED if _BAN in decision.violated else _ABNORMAL if _THROTTLE in decision.violated else _QUOTA
     return {
         "type": kind,
         "title": title,
@@ -182,7 +184,9 @@ def _problem(decision: Decision, seconds: int) -> dict[str, Any]:
 
 def _detail(decision: Decision, seconds: int) -> str:
     wait = f"Try again in {seconds} second{'s' if seconds != 1 else ''}."
-    if "throttle" in decision.violated:
+    if _BAN in decision.violated:
+        return f"Requests of this visitor or network are refused until the ban ends. {wait}"
+    if _THROTTLE in decision.violated:
         return f"The pattern of requests looks automated, so no more are answered for now. {wait}"
     return f"No requests are left in: {', '.join(decision.violated)}. {wait}"
 

@@ -160,7 +160,7 @@ def test_a_ban_reaches_every_worker_and_ends(two: tuple[Worker, Worker], store: 
     assert asked(two) == [False, False]
     assert "banned" in told("ban", NAME[:10], "--for", "2s", "--reason", "scraping", "--by", "alice", "--dsn", dsn)
     eventually(lambda: asked(two) == [True, True])
-    assert two[1].ask().reasons == ("banned by alice: scraping",)
+    assert two[1].ask().reasons == ("banned: scraping",)
     assert two[1].ask(fingerprint=b"o" * 16).refused is False
     eventually(lambda: asked(two) == [False, False])
 
@@ -335,6 +335,7 @@ def test_bans_are_listed_and_lifted(store: PostgresStore, dsn: str) -> None:
         (("ban", ADDRESS, "--reason", "x"), 2, "--for"),
         (("ban", ADDRESS, "--for", "soon", "--reason", "x"), 2, "is not a time"),
         (("ban", ADDRESS, "--for", "2h"), 2, "--reason"),
+        (("ban", ADDRESS, "--for", "2h", "--reason", " "), 1, "--reason is empty"),
         (("pardon", "deadbeef"), 1, "No visitor has a fingerprint like deadbeef"),
         (("allow", ADDRESS, "--end"), 1, "is not on the allow-list"),
         (("actors", "--top", "0"), 2, "whole number"),

@@ -202,6 +202,15 @@ def test_a_blocked_visitor_gets_an_abnormal_usage_problem() -> None:
     assert told["violated-policies"] == ["throttle"]
 
 
+def test_a_ban_is_a_problem_of_its_own_and_no_quota() -> None:
+    banned = Decision(refused=True, level=ThrottleLevel.BLOCKED, retry_after=60, violated=("ban",), reasons=("x",))
+    told = problem(banned)
+    assert (told["type"], told["title"]) == ("about:blank", "You are banned.")
+    assert told["detail"] == (
+        "Requests of this visitor or network are refused until the ban ends. Try again in 60 seconds."
+    )
+
+
 def test_reasons_may_hold_any_text() -> None:
     told = problem(Decision(refused=True, quotas=(0, 1, 0, 1), reasons=('\ud800\x00\n\u2028"<é',), id=None))
     assert told["reasons"] == ['\ud800\x00\n\u2028"<é']

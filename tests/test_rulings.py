@@ -15,7 +15,7 @@ from asgi_analytics.decide.explain import reproduce
 from asgi_analytics.inputs import FORGIVEN
 
 from .acceptance.rig import wait_until
-from .drive import Reply, get, page, rows, start, wrapped
+from .drive import Reply, called, get, page, rows, start, wrapped
 
 ADDRESS = "198.51.100.7"
 OLD = {"user-agent": "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/70.0 Safari/537.36"}
@@ -49,15 +49,18 @@ def test_a_ban_refuses_with_its_reason_until_it_is_lifted(dsn: str) -> None:
     with wrapped(page(), dsn) as app:
         start(app)
         assert get(app, "/").status == 200
-        command(dsn, "ban", ADDRESS, "--for", "2h", "--reason", "scraping")
+        command(dsn, "ban", ADDRESS, "--for", "2h", "--reason", "scraping", "--by", "alice")
         refused = until(app, lambda reply: reply.status == 429)
         assert problem(refused)["violated-policies"] == ["ban"]
-        assert "scraping" in problem(refused)["reasons"][0]
+        assert problem(refused)["reasons"] == ["banned: scraping"]
+        assert problem(refused)["title"] == "You are banned."
+        assert b"alice" not in refused.body
         assert 7100 < int(refused.header("retry-after") or 0) <= 7200
         command(dsn, "pardon", ADDRESS)
         assert until(app, lambda reply: reply.status == 200).header("x-throttle-level") == "normal"
-    (decision,) = rows(dsn, "SELECT detail FROM analytics.decisions ORDER BY time LIMIT 1")
+    (decision,) = rows(dsn, "SELECT id, detail FROM analytics.decisions ORDER BY time LIMIT 1")
     assert reproduce(decision["detail"]).refused
+    assert "banned by alice" in called("explain", str(decision["id"]), "--dsn", dsn).stdout
 
 
 def test_observe_mode_records_a_ban_and_refuses_nobody(dsn: str) -> None:

@@ -173,7 +173,10 @@ def is_due(visitor: Actor, pardoned_at: float, now: float, wall: float) -> bool:
 
 
 def refusal(ruling: Ruling, quotas: int, score: int, now: float) -> Decision:
-    """Return the decision that a ban makes on a request; `quotas`: of the visitor, `now` in wall seconds."""
+    """Return the decision that a ban makes on a request; `quotas`: of the visitor, `now` in wall seconds.
+
+    The banned read its reasons: who made the ban is not among them.
+    """
     seconds = max(1, ceil(min(ruling.until - now, 2.0**31 - 1)))
     return Decision(
         refused=True,
@@ -182,7 +185,7 @@ def refusal(ruling: Ruling, quotas: int, score: int, now: float) -> Decision:
         quotas=(0, seconds) * quotas,
         retry_after=seconds,
         violated=("ban",),
-        reasons=(f"banned by {ruling.made_by}: {ruling.reason}",),
+        reasons=(f"banned: {ruling.reason}",),
     )
 
 

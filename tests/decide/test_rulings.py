@@ -183,7 +183,7 @@ def test_a_worker_that_started_later_does_not_forgive_what_came_after_the_pardon
 def test_a_ban_is_a_refusal_that_says_when_it_ends_and_why() -> None:
     decision = refusal(ruling(fingerprint=A), 2, 30, WALL + 40.5)
     assert (decision.refused, decision.level, decision.retry_after, decision.violated) == (True, 3, 60, ("ban",))
-    assert decision.reasons == ("banned by alice: scraping",)
+    assert decision.reasons == ("banned: scraping",)
     assert (decision.remaining, decision.reset) == ((0, 0), (60, 60))
 
 
