@@ -56,6 +56,8 @@ def replay(options: argparse.Namespace) -> int:
     with _without_collector():
         done.run(entries(options.files, options.format, reading, progress.add))
     progress.close()
+    for note in printing.notes(done, reading):
+        print(f"asgi-analytics: {columns.escape(note)}", file=sys.stderr)
     _show(done, reading, options)
     if reading.lines == reading.junk:
         raise ReplayError(f"No line of {', '.join(options.files)} is of a known format ({', '.join(FORMATS)}).")

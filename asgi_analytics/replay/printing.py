@@ -46,8 +46,20 @@ def report(replay: Replay, reading: Reading, top: int) -> Iterator[str]:
     yield from _routes(busiest_routes(tally.routes.values())[:top])
     for line in reading.samples:
         yield f"Junk: {escape(line)}"
-    for note in reading.notes:
+    for note in notes(replay, reading):
         yield f"Note: {escape(note)}"
+
+
+def notes(replay: Replay, reading: Reading) -> list[str]:
+    """Return what one has to know before one believes the rest."""
+    tally = replay.tally
+    if not tally.is_out_of_order:
+        return reading.notes
+    late = (
+        f"{tally.late:,} lines are older than ones before them: verdicts are not to be trusted. "
+        "Give the files as arguments, which merges them by time, or sort the lines."
+    )
+    return [*reading.notes, late]
 
 
 def as_csv(replay: Replay) -> str:
@@ -75,7 +87,7 @@ def as_json(replay: Replay, reading: Reading) -> str:
             "late": tally.late,
         },
         "formats": reading.formats,
-        "notes": reading.notes,
+        "notes": notes(replay, reading),
         "classes": {
             name: {"actors": s.actors, "sessions": s.sessions, "requests": s.requests, "page_loads": s.pages,
                    "refused": s.refused}

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from ..errors import ReplayError
 from .entry import Batch, Entry, Format
 from .formats import detect, make
+from .jumps import sifted
 
 CHUNK = 1 << 18  # bytes read at once: what they become stays within a core's cache
 LONGEST_LINE = 1 << 20  # bytes; longer ones are junk
@@ -115,6 +116,13 @@ def _open(path: str, stack: ExitStack) -> BinaryIO:
 
 
 def _batches(path: str, file: BinaryIO, forced: str | None, reading: Reading, watch: Watch) -> Iterator[Batch]:
+    for found, junk in sifted(_read(path, file, forced, reading, watch)):
+        reading.lines += len(found)
+        _set_aside(reading, junk)
+        yield found
+
+
+def _read(path: str, file: BinaryIO, forced: str | None, reading: Reading, watch: Watch) -> Iterator[Batch]:
     reader: Format | None = make(forced) if forced else None
     name = "standard input" if path == "-" else path
     for text in _texts(_content(name, file, reading, watch), reading):
@@ -123,7 +131,6 @@ def _batches(path: str, file: BinaryIO, forced: str | None, reading: Reading, wa
         found, junk = reader.read(text)
         if reader.name not in reading.formats:
             reading.formats.append(reader.name)
-        reading.lines += len(found)
         _set_aside(reading, junk)
         yield found
 

@@ -10,6 +10,7 @@ from ..model import LEVEL_LABELS, Agent, Decision, Visitor
 
 MOST_ACTORS = 200_000  # counted one by one; then the harmless ones that were not seen for longest become a sum
 MOST_ROUTES = 10_000
+MOST_LATE = 0.01  # of all lines; so many are late where servers write a line when they have answered
 OTHER_ROUTES = "(other routes)"
 HUMAN, SILENT, BEHAVIOURAL = "human", "no page loads", "behavioural bot"
 
@@ -122,6 +123,11 @@ class Tally:
     def judged(self) -> int:
         """Lines that went the whole way."""
         return sum(self.requests_by_level)
+
+    @property
+    def is_out_of_order(self) -> bool:
+        """Tell whether so many lines are late that verdicts are not to be trusted."""
+        return self.late > MOST_LATE * self.judged
 
     def route(self, name: str) -> Route:
         """Return the counts of a route, of the others together when there are too many."""

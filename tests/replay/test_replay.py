@@ -127,6 +127,46 @@ def test_late_lines_are_counted_and_do_no_harm(tmp_path: Path, capsys: pytest.Ca
     assert found["period"][1] == "2026-03-01T12:01:39+00:00"
 
 
+def test_newest_first_is_told_in_the_report_and_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    newer, older = [combined(7200 + n) for n in range(80)], [combined(n) for n in range(20)]
+    told = "20 lines are older than ones before them: verdicts are not to be trusted. Give the files as arguments"
+    path = write(tmp_path / "access.log", *newer, *older)
+    assert cli.main(["replay", path]) == 0
+    printed = capsys.readouterr()
+    assert f"Note: {told}" in printed.out
+    assert printed.err.startswith(f"asgi-analytics: {told}")
+    (note,) = replay(capsys, path)["notes"]
+    assert note.startswith(told)
+    files = write(tmp_path / "newer", *newer), write(tmp_path / "older", *older)
+    assert replay(capsys, *files)["notes"] == []
+
+
+@pytest.mark.parametrize("place", [0, 1, 30, 55])
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_a_line_of_a_wrong_year_is_junk_and_makes_no_other_late(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int, wrong: int
+) -> None:
+    lines = [combined(n * 10, f"/{n}") for n in range(60)]
+    lines[place:place] = [combined(5 * 365 * 86_400)] * wrong
+    path = write(tmp_path / "access.log", *lines)
+    found = replay(capsys, path)
+    assert found["lines"] == {
+        "read": 60 + wrong, "junk": wrong, "judged": 60, "malformed": 0, "outside_period": 0, "late": 0
+    }  # fmt: skip
+    assert cli.main(["replay", path]) == 0
+    assert "Junk: 198.51.100.7 … [2031-02-28 12:00:00] … is later than what follows" in capsys.readouterr().out
+
+
+def test_a_pause_of_days_is_none_of_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rare = [combined(n * 2 * 86_400) for n in range(30)]
+    busy = [combined(90 * 86_400 + n) for n in range(300)]
+    monkeypatch.setattr(source, "CHUNK", 1000)  # a few lines at once
+    found = replay(capsys, write(tmp_path / "access.log", *rare, *busy, combined(99 * 86_400)))
+    assert (found["lines"]["judged"], found["lines"]["junk"], found["lines"]["late"]) == (331, 0, 0)
+
+
 def test_junk_is_counted_sampled_and_cannot_act_on_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
