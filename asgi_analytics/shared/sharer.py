@@ -16,6 +16,9 @@ log = logging.getLogger("asgi_analytics")
 LONGEST_INTERVAL = 0.5  # seconds between two exchanges
 SHORTEST = 0.015  # between two when somebody hurries: what a burst waits, and what the server is spared
 PAUSE = 1.0  # seconds after an exchange that failed, with jitter
+SOON = 0.1  # the same while the writer of some worker makes the tables
+NOT_YET = ("3F000", "42P01", "42883")  # there is no such schema, table, function
+MIGRATION = 60.0  # seconds from the first exchange on in which that is no failure
 
 
 class Sharer:
@@ -43,6 +46,8 @@ class Sharer:
         self._clock = clock
         self._interval = min(interval, LONGEST_INTERVAL)
         self._met_at: float | None = None
+        self._schema_by: float | None = None  # monotonic seconds, until the first exchange that succeeds
+        self._waits = False
         self._changed = changed
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -85,11 +90,14 @@ class Sharer:
         """Exchange once and return the seconds to the next time."""
         self._wanted.clear()
         before = (self._leases.workers, self._leases.connected)
+        if self._schema_by is None:
+            self._schema_by = now + MIGRATION
+        self._waits = False
         try:
             answer = self.quotas.exchange(self.worker, self._leases.revision, self._leases.asks(now))
             self._leases.take_in(answer, now, self._clock.monotonic())
         except Exception as error:  # noqa: BLE001 - whatever it is, the limits must hold and the thread must live
-            self._fail(error)
+            self._fail(error, now)
         else:
             self.exchanges += 1
             self.spent += self._clock.monotonic() - now
@@ -99,7 +107,9 @@ class Sharer:
             self._changed()
         if self._is_known(now):
             self.attempted.set()
-        return min(self._interval, self._leases.interval()) if self._leases.connected else PAUSE * (0.5 + jitter())
+        if self._leases.connected:
+            return min(self._interval, self._leases.interval())
+        return SOON if self._waits else PAUSE * (0.5 + jitter())
 
     def _is_known(self, now: float) -> bool:
         """Tell whether others had the time to hear of this worker and then to tell what they used."""
@@ -107,7 +117,12 @@ class Sharer:
             self._met_at = now
         return not self._leases.connected or self._leases.workers < 2 or now - self._met_at >= 2 * self._interval
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, now: float) -> None:
+        if not self.exchanges and now < (self._schema_by or 0.0) and _is_not_yet(error):
+            self._waits = True
+            log.debug("Quotas hold per worker until the schema is there: %s", error)
+            self._leases.cut_off()
+            return
         self.failures += 1
         if self._leases.connected or not self.outages:
             self.outages += 1
@@ -125,3 +140,8 @@ class Sharer:
             self.quotas.leave(self.worker)
         except SharedUnavailable:
             pass  # it is believed dead soon, and what it was lent used
+
+
+def _is_not_yet(error: Exception) -> bool:
+    """Tell whether Postgres has not got the tables, as on the first start of all."""
+    return isinstance(error, SharedUnavailable) and getattr(error.__cause__, "sqlstate", None) in NOT_YET

@@ -1,0 +1,71 @@
+"""The thread that shares quotas through a Postgres which has not got the tables yet."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.clock import SystemClock
+from asgi_analytics.decide.lease import Leases
+from asgi_analytics.shared import sharer
+from asgi_analytics.shared.postgres import PostgresQuotas
+from asgi_analytics.shared.sharer import Sharer
+from asgi_analytics.store.reading import migrate_all
+from tests.drive import page, start
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holds()
+
+
+@contextmanager
+def sharing(dsn: str) -> Iterator[Sharer]:
+    found = Sharer(PostgresQuotas(lambda: dsn), Leases(), SystemClock(), 0.05, lambda: None)
+    found.start()
+    try:
+        yield found
+    finally:
+        found.stop(5.0)
+
+
+def test_the_first_start_on_a_fresh_database_warns_of_nothing(
+    empty_dsn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "asgi_analytics")
+    app = AnalyticsMiddleware(page(), dsn=empty_dsn, journal_dir=tmp_path)
+    try:
+        start(app)
+        assert eventually(lambda: app.stats()["shared"]["connected"])
+        assert (app.stats()["shared"]["failures"], app.stats()["shared"]["outages"]) == (0, 0)
+    finally:
+        app.close()
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+def test_quotas_are_shared_as_soon_as_the_tables_are_there(empty_dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    with sharing(empty_dsn) as shared:
+        assert shared.attempted.wait(5)
+        time.sleep(0.3)
+        migrate_all(empty_dsn)
+        assert eventually(lambda: shared.exchanges > 0)
+        assert shared.failures == 0
+    assert [one.message for one in caplog.records] == []
+
+
+def test_a_schema_that_never_comes_is_told(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sharer, "MIGRATION", 0.3)
+    with sharing(empty_dsn) as shared:
+        assert eventually(lambda: shared.failures > 0)
+    (told,) = [one.message for one in caplog.records if one.levelno >= logging.WARNING]
+    assert told.startswith("Quotas hold per worker until they can be shared again: ")
