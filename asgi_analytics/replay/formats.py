@@ -13,18 +13,18 @@ from .timestamps import Timestamps
 SAMPLE_LINES = 200  # looked at to tell a format
 
 _QUOTED = r'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)"'
-# Possessive where more than one reading is possible: a line made to be slow costs what its length costs. No group that
-# can fail in the middle is: up to Python 3.11.4 such a one keeps what it passed.
+# A line made to be slow costs what its length costs: repeats are possessive, or where one ends is beyond doubt.
+# What repeats possessively has nothing to go back over: Python before 3.11.5 goes wrong there (CPython issue 106052).
 _LINE = (
-    r"(?:(\S++) \S++ [^\[\n]*+(?:\[(?!\d{1,4}[/-])[^\[\n]*+)*\[([^\]\n]{15,40}+)\] "
+    r"(?:(\S++) \S++ [^\[\n]*+(?:\[(?!\d{1,4}[/-])[^\[\n]*+)*\[(?=\d{1,4}[/-])([^\]\n]{15,40}+)\] "
     r'"(?:([A-Z]{1,32}+) ([^\s"\\]++(?:\\.[^\s"\\]*+)*+)(?: HTTP/[\d.]{1,3}+)?|([^"\\\n]*+(?:\\.[^"\\\n]*+)*+))" '
     rf"(\d{{3}}|-) (\d{{1,15}}+|-)(?: {_QUOTED} {_QUOTED})?([^\n]*+)|([^\n]*+))$"
 )
-_HOST_FIRST = r"(?:(?!\d{1,3}\.\d{1,3}\.)[\w.*-]{1,253}+(?::\d{1,5})? )"
+_HOST_FIRST = r"(?:(?!\d{1,3}\.\d{1,3}\.)[\w.*-]{1,253}+(?::\d{1,5}+)? )"
 COMBINED = re.compile("^()" + _LINE, re.MULTILINE | re.ASCII)
 VHOST = re.compile(rf"^({_HOST_FIRST}|(?!{_HOST_FIRST}))" + _LINE, re.MULTILINE | re.ASCII)
 
-_ESCAPE = re.compile(r"((?:\\x[0-9A-Fa-f]{2})++)|\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
+_ESCAPE = re.compile(r"((?:\\x[0-9A-Fa-f][0-9A-Fa-f])++)|\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
 _ADDRESS_SECOND = re.compile(r"\S++ (?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*) ", re.ASCII)
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "v": "\v", "b": "\b", "f": "\f"}
 _FORWARDED = re.compile(r'"([0-9A-Fa-f:.\[\]]{2,64}+(?:, ?[\w:.\[\]-]{1,64}+){0,50})"', re.ASCII)
