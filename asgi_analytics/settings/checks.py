@@ -198,10 +198,7 @@ def _path(name: str, value: Any) -> Path | None:
 
 
 def _journal(name: str, value: Any) -> Path:
-    folder = _path(name, value) or default_journal_dir()
-    if folder.exists() and not folder.is_dir():
-        raise wrong(name, value, "a folder, which may not be there yet")
-    return folder
+    return _path(name, value) or default_journal_dir()
 
 
 def _paths(name: str, value: Any) -> tuple[str, ...]:
