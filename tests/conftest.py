@@ -28,9 +28,9 @@ TEST_DSN = os.environ.get("ASGI_ANALYTICS_TEST_DSN")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 SHARED_MEMORY = "/dev/shm"
 _numbers = itertools.count(1)
-# The whole run of the fault suite looks further than the normal one.
-hypothesis.settings.register_profile("normal", max_examples=50)
-hypothesis.settings.register_profile("whole", max_examples=500)
+# The whole run of the fault suite looks further than the normal one. On a loaded machine any example may take long.
+hypothesis.settings.register_profile("normal", max_examples=50, deadline=None)
+hypothesis.settings.register_profile("whole", max_examples=500, deadline=None)
 hypothesis.settings.load_profile("whole" if os.environ.get("ASGI_ANALYTICS_FAULTS") == "all" else "normal")
 
 
