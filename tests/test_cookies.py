@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from asgi_analytics.identify.visitor import MOST_UNRETURNED
 from asgi_analytics.middleware import ASGIApp, Receive, Scope, Send
 from asgi_analytics.model import Analytics
+from asgi_analytics.record import refusals
 from asgi_analytics.testing import FakeClock
 from tests.drive import Reply, get, look, page, wrapped
 
@@ -76,6 +78,21 @@ def test_a_cookie_that_comes_back_lifts_no_level() -> None:
         cookie = cookie_of(get(app))
         assert crawl(app, {}).status == 429
         assert get(app, headers=cookie).header("x-throttle-level") == "blocked"
+
+
+def test_who_returns_cookies_uses_none_up() -> None:
+    with wrapped(page(), **COOKIE) as app:
+        for _ in range(MOST_UNRETURNED):
+            assert get(app, headers=cookie_of(get(app))).status == 200
+        assert len(get(app).cookies) == 1
+
+
+def test_a_refusal_does_not_move_along_with_its_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "OF_A_VISITOR", 0)
+    with wrapped(page(), network_limits="3/minute", **COOKIE) as app:
+        cookie = cookie_of(get(app))
+        assert [get(app, headers=cookie).status for _ in range(4)] == [200, 200, 429, 429]
+        assert get(app, headers=cookie, client=("198.51.100.8", 40000)).status == 200
 
 
 @pytest.mark.parametrize(

@@ -65,14 +65,15 @@ def test_a_clock_that_goes_back_makes_it_last_no_longer() -> None:
         assert get(wrap) != first
 
 
+async def websocket(app: ASGIApp, **more: Any) -> list[Message]:
+    client = Communicator(app, socket_scope(**more))
+    await client.send_input({"type": "websocket.connect"})
+    first = await client.receive_output()
+    return [first] if first["type"] == "websocket.close" else [first, await client.receive_output()]
+
+
 @pytest.mark.usefixtures("counted")
 def test_it_suits_the_method_and_the_kind_of_the_request() -> None:
-    async def websocket(app: ASGIApp, **more: Any) -> list[Message]:
-        client = Communicator(app, socket_scope(**more))
-        await client.send_input({"type": "websocket.connect"})
-        first = await client.receive_output()
-        return [first] if first["type"] == "websocket.close" else [first, await client.receive_output()]
-
     with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
         get(wrap)
         first, again, head = get(wrap), get(wrap), get(wrap, method="HEAD")
@@ -83,6 +84,16 @@ def test_it_suits_the_method_and_the_kind_of_the_request() -> None:
     assert [message["type"] for message in denied] == ["websocket.http.response.start", "websocket.http.response.body"]
     assert denied[1]["body"] == first.body
     assert closed == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.usefixtures("counted")
+def test_what_closes_a_websocket_is_no_answer_to_a_page() -> None:
+    with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
+        get(wrap)
+        assert asyncio.run(websocket(wrap)) == [{"type": "websocket.close", "code": 1008}]
+        reply = get(wrap)
+    assert (reply.status, json.loads(reply.body)["violated-policies"]) == (429, ["minute"])
+    assert reply.header("retry-after") is not None
 
 
 @pytest.mark.usefixtures("counted")
