@@ -399,6 +399,14 @@ def test_a_proxy_that_strips_headers_makes_no_forgers() -> None:
     assert (site.witnesses, site.faulty) == (30, 2970)
 
 
+def test_a_session_witnesses_once_and_its_pages_are_counted_once_whoever_else_is_judged_by_them() -> None:
+    site, visit = experienced(), Visit(site=known_site())
+    visit.site, before = site, site.loads
+    for path in ("/", "/a", "/b", "/c"):
+        send(visit, path, claims=FORGED)
+    assert (site.faulty, site.loads - before) == (1, 4)
+
+
 def rotated(agents: int, networks: int, loads: int, inner: bool = False) -> tuple[Site, Actor, Visit]:
     """Page loads with forged headers, each by a name and from a network of the given numbers at random."""
     site, rng, last = experienced(), random.Random(4), Visit()

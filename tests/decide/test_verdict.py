@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics.decide import actor, throttle, window
 from asgi_analytics.decide.actor import adopt_level, begin_session, count_session, new_actor
-from asgi_analytics.decide.admission import admit, charge
+from asgi_analytics.decide.admission import LENT, admit, charge
 from asgi_analytics.decide.behaviour import Site
 from asgi_analytics.model import Decision, ThrottleLevel
 
@@ -60,6 +60,26 @@ def test_a_refusal_holds_for_as_long_as_it_says_and_no_longer(
         after = admit(visit.visitor, visit.network, visit.policy, decision.holds_until + 1e-6)
         assert not after.refused or after.level < decision.level
         visit.now = decision.holds_until + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("cools_in", "lent", "seconds"),
+    [(None, False, 60.0), (None, True, LENT), (2.0, False, 2.0), (2.0, True, LENT), (LENT / 5, True, LENT / 5)],
+)
+def test_a_refusal_holds_no_longer_than_the_level_and_hardly_where_others_give_units_back(
+    cools_in: float | None, lent: bool, seconds: float
+) -> None:
+    visit = Visit(policy_of(limits="4/minute", network_limits=(), cooldown=600), now=60_000.0)
+    for _ in range(4):
+        visit.call()
+    if cools_in is not None:
+        adopt_level(visit.visitor, WARNING, visit.now + cools_in - 600.0)
+    if lent:
+        visit.visitor.key = b"k" * 16
+        visit.policy.leases.open(visit.visitor, visit.policy.limits[visit.level], visit.now)
+    decision = visit.call()
+    assert decision.refused
+    assert decision.holds_until - visit.now == pytest.approx(seconds)
 
 
 # --- people ---
@@ -424,6 +444,15 @@ def test_shared_facts_outlive_a_session_but_not_half_an_hour_of_silence() -> Non
     assert visit.visitor.behaviour.page_loads == 20
     count_session(visit.visitor, visit.now + actor.IDLE + 1)
     assert (visit.visitor.behaviour.page_loads, visit.visitor.score) == (0, 0)
+
+
+def test_sessions_of_those_judged_together_are_looked_at_with_the_next_page() -> None:
+    visit = Visit(now=100_800.0)
+    visit.load("/", referer="outer")
+    for _ in range(5):
+        count_session(visit.visitor, visit.now)
+    visit.load("/prices", after=20.0, referer="inner")
+    assert visit.codes == {"multiple_fingerprint_sessions"}
 
 
 def test_a_level_adopted_meanwhile_shows_in_the_answer() -> None:
