@@ -50,7 +50,7 @@ def judge(
         return
     if claims is not None:
         visitor.claims = claims
-        if page and facts.page_loads == 1:
+        if page and facts.hurried == 1:  # the first load, and no reload of it in a rush
             site.witness(claims)
     _weigh(visitor, site, policy, decision, now)
     if visitor.claims.faults and network is not None and site.knows_headers():
@@ -113,9 +113,11 @@ def _judge_together(
     facts.requests += 1
     if pool.throttle.level:
         throttle.cool_down(pool, policy.cooldown, now)
-    if page and load_page(facts, path, inner, site, now):
-        site.loads -= 1
-    elif not page:
+    if page:
+        loads = site.loads
+        load_page(facts, path, inner, site, now)
+        site.loads = loads  # the visitor's own load is counted
+    else:
         meet_failure(pool, "GET", path, inner, attempt, site, now)
     signals.evaluate(pool, policy.rules, site, policy.site_pages, now)
     reasons = throttle.new_evidence(pool, policy.criteria, now)

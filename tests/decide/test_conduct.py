@@ -407,6 +407,14 @@ def test_a_session_witnesses_once_and_its_pages_are_counted_once_whoever_else_is
     assert (site.faulty, site.loads - before) == (1, 4)
 
 
+def test_reloads_in_a_rush_witness_nothing_and_take_no_loads_away() -> None:
+    site, visit = experienced(), Visit(site=known_site())
+    visit.site, before = site, site.loads
+    for _ in range(10):
+        send(visit, "/", claims=FORGED, after=0.2)
+    assert (site.faulty, site.loads - before) == (1, 1)
+
+
 def rotated(agents: int, networks: int, loads: int, inner: bool = False) -> tuple[Site, Actor, Visit]:
     """Page loads with forged headers, each by a name and from a network of the given numbers at random."""
     site, rng, last = experienced(), random.Random(4), Visit()
