@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.model import Actor, Agent, Decision, Identity, Place, Session, Standing, ThrottleLevel, Visitor
 from asgi_analytics.protocols import Merged, Salt
-from asgi_analytics.state import MOST_STANDING, State
+from asgi_analytics.state import MOST_CHANCES, MOST_STANDING, State
 
 NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel
 
@@ -53,6 +55,21 @@ def test_the_visitor_not_seen_for_longest_goes_first() -> None:
     assert kept.get(bytes(16)) is not None
 
 
+def test_who_was_seen_gets_one_more_chance() -> None:
+    kept = state(most=3)
+    visitors = [added(kept, number) for number in range(3)]
+    kept.get(bytes(16))
+    visitors += [added(kept, number) for number in range(3, 6)]
+    assert [one.known for one in visitors] == [False] * 3 + [True] * 3
+
+
+def test_where_everybody_was_seen_somebody_goes_all_the_same() -> None:
+    kept = state(most=2 * MOST_CHANCES)
+    for number in range(3 * MOST_CHANCES):
+        added(kept, number).seen = True
+    assert kept.counts()["visitors"] == 2 * MOST_CHANCES
+
+
 def test_a_blocked_visitor_survives_a_flood_of_new_ones() -> None:
     kept = state()
     blocked = added(kept, 1, BLOCKED)
@@ -76,6 +93,7 @@ def test_among_blocked_visitors_the_one_blocked_first_goes() -> None:
     kept = state(flagged=2)
     visitors = [added(kept, number, BLOCKED) for number in range(3)]
     assert [kept.get(one.identity.fingerprint) for one in visitors] == [None, *visitors[1:]]
+    assert [one.known for one in visitors] == [False, True, True]
 
 
 def test_a_visitor_that_has_cooled_down_is_one_of_many_again() -> None:
@@ -95,6 +113,16 @@ def test_a_renamed_visitor_is_found_under_its_new_name_only() -> None:
         assert kept.get((1).to_bytes(16, "big")) is None
         assert kept.get((2).to_bytes(16, "big")) is one
         assert sum(kept.counts().values()) == 1
+        assert (one.actor.key, kept.actor(one.actor.key)) == (one.identity.fingerprint, (one.actor, False))
+
+
+def test_who_shares_quotas_keeps_the_name_that_others_use_too() -> None:
+    kept = state()
+    one = added(kept, 1)
+    one.actor.loans = []
+    one.identity = visitor(2).identity
+    kept.rename((1).to_bytes(16, "big"), one)
+    assert one.actor.key == (1).to_bytes(16, "big")
 
 
 def test_networks_are_bounded_and_made_once() -> None:
@@ -105,6 +133,15 @@ def test_networks_are_bounded_and_made_once() -> None:
         kept.network(b"%d" % number)
     assert kept.counts()["networks"] == 4
     assert kept.network(b"a") is not first
+
+
+def test_networks_that_all_workers_know_are_bounded_too() -> None:
+    kept = state()
+    visitors = [visitor(number) for number in range(10)]
+    for number, one in enumerate(visitors):
+        one.identity = replace(one.identity, network=b"%016d" % number)
+        kept.add(one)
+    assert [actor for actor, is_network in kept.actors() if is_network] == [one.network for one in visitors[-4:]]
 
 
 def refusal() -> Standing:

@@ -72,6 +72,25 @@ def test_a_ban_holds_for_its_network(banned: str, address: str, holds: bool, key
     assert (rulings.ruling_for(A, network_of(address), WALL) is not None) is holds
 
 
+@pytest.mark.parametrize(
+    ("narrow", "wide", "address"),
+    [("203.0.113.7/32", "203.0.113.0/24", "203.0.113.7"), ("2001:db8:1:2::/64", "2001:db8::/32", "2001:db8:1:2::1")],
+)
+@pytest.mark.parametrize("key", [b"", KEY], ids=["clear", "digest"])
+def test_the_narrowest_network_tells_the_reason_and_a_wider_one_when_that_has_ended(
+    narrow: str, wide: str, address: str, key: bytes
+) -> None:
+    bans = [
+        on_network(narrow, key=key, id=b"1" * 16, reason="narrow", until=WALL + 50),
+        on_network(wide, id=b"2" * 16, reason="wide", until=WALL + 100),
+    ]
+    for order in (bans, bans[::-1]):
+        book = RulingBook(now=WALL)
+        book.learn_rulings(order, WALL)
+        found = [book.ruling_for(A, network_of(address), WALL + seconds) for seconds in (49, 50, 99, 100)]
+        assert [ban and ban.reason for ban in found] == ["narrow", "wide", "wide", None]
+
+
 def test_an_allowance_wins_over_every_ban_at_once() -> None:
     book = RulingBook(now=WALL)
     book.learn_rulings([ruling(fingerprint=A), on_network("203.0.113.7/32", id=b"2" * 16)], WALL)

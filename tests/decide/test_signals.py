@@ -53,6 +53,24 @@ def test_a_signal_is_raised_beyond_its_edge(code: str, edge: Mapping[str, Any], 
     assert raised(**beyond) == {code}
 
 
+@pytest.mark.parametrize(
+    ("more", "watches"),
+    [
+        ({}, True),
+        ({"page_loads": 2}, True),
+        ({"page_loads": 3}, False),
+        ({"distinct_pages": 2}, False),
+        ({"last_page": "/news"}, False),
+    ],
+)
+def test_a_home_tab_loads_the_home_page_and_nothing_else(more: dict[str, Any], watches: bool) -> None:
+    facts = Behaviour(**{"page_loads": 1, "distinct_pages": 1, "last_page": "/", **more})
+    visitor = Actor([], behaviour=facts, starts=5, start_gap_mean=86_400.0, start_gap_variance=1e9)
+    rules = signals.rules({**SIGNAL_POINTS, "home_tab_watcher": 5}, SIGNAL_THRESHOLDS)
+    signals.evaluate(visitor, rules, Site(), 0, START)
+    assert ({finding.signal for finding in visitor.signals} == {"home_tab_watcher"}) is watches
+
+
 def test_coverage_of_a_learned_site_waits_until_others_loaded_more() -> None:
     assert raised(site=known_site(40), distinct_pages=30, page_loads=30) == {"high_page_coverage"}
     assert raised(site=Site(set(range(40)), loads=60), distinct_pages=30, page_loads=30) == set()
