@@ -159,6 +159,7 @@ def forgive(visitor: Actor, now: float) -> None:
     """Reset level, evidence and score; quotas stay charged. `now` in monotonic seconds."""
     state = visitor.throttle
     state.level, state.changed_at, state.reasons = ThrottleLevel.NORMAL, now, ()
+    state.was_blocked = False
     visitor.behaviour, visitor.hour = Behaviour(), Window()
     visitor.score, visitor.signals = 0, ()
     spend(visitor)

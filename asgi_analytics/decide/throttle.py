@@ -150,6 +150,7 @@ def adopt(visitor: Actor, level: ThrottleLevel, changed_at: float, reasons: tupl
         return
     if level != throttle.level:
         throttle.level = level
+        throttle.was_blocked = throttle.was_blocked and level > ThrottleLevel.NORMAL
         throttle.reasons = reasons
         spend(visitor)
     throttle.changed_at = changed_at

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from asgi_analytics.decide import throttle
+from asgi_analytics.decide.rulings import forgive
 from asgi_analytics.model import Actor, Behaviour, Throttle, ThrottleLevel, Window
 
 from .visits import START
@@ -104,6 +106,31 @@ def test_cooling_down_spends_the_evidence() -> None:
     visitor = Actor([], Throttle(SEVERE, START), Behaviour(page_loads=80), score=65)
     throttle.cool_down(visitor, 600.0, START + 600)
     assert throttle.new_evidence(visitor, CRITERIA, START + 600) == ()
+
+
+def test_less_is_enough_to_be_blocked_again_until_the_level_is_normal() -> None:
+    visitor = Actor([])
+    for _ in range(3):
+        throttle.escalate(visitor, ("reason",), START)
+    paces = []
+    for seconds in (0.0, 600.0, 1200.0, 1800.0):
+        throttle.cool_down(visitor, 600.0, START + seconds)
+        paces.append((visitor.throttle.level, throttle.pace_limit(visitor)))
+    assert paces == [(BLOCKED, 7.5), (SEVERE, 7.5), (WARNING, 7.5), (NORMAL, 30.0)]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda visitor: throttle.adopt(visitor, NORMAL, START + 1.0, ()),
+        lambda visitor: forgive(visitor, START + 1.0),
+    ],
+    ids=["adopted", "pardoned"],
+)
+def test_whoever_made_it_normal_all_is_needed_again(end: Callable[[Actor], None]) -> None:
+    visitor = Actor([], Throttle(BLOCKED, START, was_blocked=True))
+    end(visitor)
+    assert (visitor.throttle.level, throttle.pace_limit(visitor)) == (NORMAL, 30.0)
 
 
 def test_a_clock_set_back_prolongs_no_cool_down() -> None:
