@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.testing import FakeClock
+from tests.drive import wrapped
 from tests.record.rows import fetch
 
 
@@ -80,6 +82,23 @@ def test_a_child_counts_from_zero_and_the_parent_goes_on(dsn: str, tmp_path: Pat
     assert (stats["queued"], stats["written"], stats["dropped"]) == (71, 71, {"test": 1})
     assert stats["failures"] == {"test": 1}
     assert stats["steps_us"]
+
+
+def test_a_child_asks_a_strict_server_though_the_parent_has_just_lost_it(tmp_path: Path) -> None:
+    pytest.importorskip("valkey")
+    clock = FakeClock()
+    options: dict[str, Any] = {"shared": "valkey://127.0.0.1:1", "shared_mode": "strict", "shared_timeout": 5.0}
+    with wrapped(bare, journal_dir=tmp_path, clock=clock, **options) as app:
+        for _ in range(2):
+            clock.advance(1.0)
+            ask(app, "/before")
+        assert app.stats()["shared"]["unanswered"] == 2
+
+        def child() -> None:
+            ask(app, "/child")
+            assert app.stats()["shared"]["unanswered"] == 1
+
+        in_child(child)
 
 
 def test_a_child_that_vanishes_loses_nothing(dsn: str, tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""What the engine does with a visitor between identifying and deciding; nothing is started."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_analytics.engine import Engine
+from asgi_analytics.middleware import Scope
+from asgi_analytics.model import Analytics, ThrottleLevel, Visitor
+from asgi_analytics.protocols import ClaimStatus, Merged, Verification
+from asgi_analytics.settings import Settings
+from asgi_analytics.testing import FakeClock
+from tests.drive import NOWHERE, get, http_scope, look, page, wrapped
+
+GOOGLEBOT = {"user-agent": "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"}
+GPTBOT = {"user-agent": "Mozilla/5.0 (compatible; GPTBot/1.2; +https://openai.com/gptbot)"}
+
+
+def engine_of(**options: Any) -> Engine:
+    return Engine(Settings.build(**{"clock": FakeClock(), "limits": "100/minute", **options}), NOWHERE)
+
+
+def comes(engine: Engine, scope: Scope) -> tuple[Visitor, bool]:
+    return engine.identifier.visitor(scope, dict(scope["headers"]), engine.monotonic(), engine.time_ns())
+
+
+def told(engine: Engine, began: bool, connected: bool = False) -> Visitor:
+    """A visitor whose session and 30 requests others told of."""
+    visitor, _ = comes(engine, http_scope())
+    visitor.learnt = Merged(visitor.identity.fingerprint, b"o" * 16, 30, 0, 0)
+    engine.leases.connected = connected
+    engine.take_in(visitor, began, engine.monotonic(), engine.time_ns())
+    return visitor
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_a_session_that_goes_on_is_the_one_of_the_others_and_a_new_one_its_own(began: bool) -> None:
+    assert (told(engine_of(), began).session.id == b"o" * 16) is not began
+
+
+@pytest.mark.parametrize(("connected", "charged"), [(False, 30), (True, 0)])
+def test_what_others_admitted_is_charged_where_quotas_are_not_shared(connected: bool, charged: int) -> None:
+    assert [window.count for window in told(engine_of(), False, connected).actor.windows] == [charged]
+
+
+def test_a_flagged_visitor_that_was_forgotten_is_found_anew() -> None:
+    engine = engine_of(max_flagged=100)
+    scopes = [http_scope(client=(f"198.51.100.{number}", 40000)) for number in range(101)]
+    visitors = [comes(engine, scope)[0] for scope in scopes]
+    for visitor in visitors:
+        visitor.actor.throttle.level = ThrottleLevel.BLOCKED
+        engine.state.level_changed(visitor)
+    anew = [comes(engine, scope)[0] is not visitor for scope, visitor in zip(scopes, visitors, strict=True)]
+    assert anew == [True] + [False] * 100
+
+
+def test_the_next_page_of_a_claim_that_turned_out_false_is_judged_by_it(tmp_path: Path) -> None:
+    clock, seen = FakeClock(), list[Analytics]()
+    app = look(page(), lambda scope: seen.append(scope["state"]["analytics"]))
+    with wrapped(app, clock=clock, crawler_dir=tmp_path) as wrap:
+        get(wrap, "/1", GPTBOT)
+        ranges = tmp_path / "openai-gptbot.json"
+        ranges.write_text(json.dumps({"prefixes": [{"ipv4Prefix": "52.230.152.0/24"}]}))
+        os.utime(ranges, ns=(clock.time_ns(), clock.time_ns()))
+        clock.advance(60.0)
+        assert wrap._engine.verifier is not None
+        wrap._engine.verifier.refresh(clock.monotonic())
+        get(wrap, "/2", GPTBOT)
+    assert [finding.signal for finding in seen[-1].signals] == ["false_crawler_claim"]
+
+
+@pytest.mark.parametrize(
+    ("status", "operator", "exempt"),
+    [
+        (ClaimStatus.VERIFIED, "Google", True),
+        (ClaimStatus.VERIFIED, "OpenAI", False),
+        (ClaimStatus.VERIFIED, None, False),
+        (ClaimStatus.PENDING, "Google", False),
+    ],
+)
+def test_only_the_operator_that_is_claimed_exempts(
+    status: ClaimStatus, operator: str | None, exempt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, scope = engine_of(), http_scope(headers=GOOGLEBOT)
+    found = Verification(status, "signature", operator)
+    monkeypatch.setattr(engine.verifier, "status", lambda *_: found)
+    visitor, _ = comes(engine, scope)
+    assert engine.check_claim(visitor, scope, dict(scope["headers"]), engine.time_ns()) is exempt
