@@ -66,6 +66,16 @@ def test_a_request_is_one_row_with_what_happened(dsn: str) -> None:
     assert row["time"].year == 2100
 
 
+def test_a_page_that_was_linked_from_this_site_has_no_channel_unless_its_link_names_a_campaign(dsn: str) -> None:
+    inner = {"sec-fetch-site": "same-origin"}  # from a site that keeps the Referer back
+    with wrapped(page(), dsn) as wrap:
+        get(wrap, "/from-nowhere")
+        get(wrap, "/linked", inner)
+        get(wrap, "/banner", inner, query_string=b"utm_source=banner&utm_medium=email")
+    channels = {row["path"]: row["channel"] for row in rows(dsn)}
+    assert channels == {"/from-nowhere": "Direct", "/linked": None, "/banner": "Email"}
+
+
 def test_findings_are_in_the_state_and_equal_the_row(dsn: str) -> None:
     seen: list[Analytics] = []
     with wrapped(found(page(), seen), dsn) as wrap:
