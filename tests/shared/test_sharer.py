@@ -1,4 +1,4 @@
-"""The thread that shares quotas through a Postgres which has not got the tables yet."""
+"""The thread that shares quotas: when the others know of it, and a Postgres which has not got the tables yet."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import pytest
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.decide.lease import Leases
+from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.shared import sharer
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.shared.sharer import Sharer
 from asgi_analytics.store.reading import migrate_all
+from asgi_analytics.testing import FakeClock, MemoryQuotas
 from tests.drive import page, start
 
 
@@ -35,6 +37,25 @@ def sharing(dsn: str) -> Iterator[Sharer]:
         yield found
     finally:
         found.stop(5.0)
+
+
+@pytest.mark.parametrize(
+    ("others", "lost_at", "ready_at"),
+    [(0, 9.0, 0.0), (1, 0.0, 0.0), (1, 0.125, 0.125), (1, 9.0, 0.5)],  # the last: two exchanges of others
+)
+def test_a_worker_is_ready_when_others_have_heard_of_it_or_cannot(others: int, lost_at: float, ready_at: float) -> None:
+    clock = FakeClock()
+    quotas, began = MemoryQuotas(clock), clock.monotonic()
+    for number in range(others):
+        quotas.exchange(b"%016d" % number, 0, [])
+    shared, ready = Sharer(quotas, Leases(), clock, 0.25, lambda: None), list[float]()
+    for _ in range(5):
+        passed = clock.monotonic() - began
+        quotas.error = SharedUnavailable("lost") if passed >= lost_at else None
+        shared._turn(clock.monotonic())
+        ready += [passed] if shared.attempted.is_set() else []
+        clock.advance(0.125)
+    assert ready[0] == ready_at
 
 
 def test_the_first_start_on_a_fresh_database_warns_of_nothing(
