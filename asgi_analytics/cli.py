@@ -35,10 +35,13 @@ INTERRUPTED, BROKEN_PIPE = 130, 141  # what shells give to SIGINT and SIGPIPE
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for an error (one line on stderr), 2 for wrong usage."""
-    options = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = options.run
     try:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        try:
+            options = _parser().parse_args(argv)
+        finally:
+            sys.stdout.flush()  # help ends the process from there
+        run: Callable[[argparse.Namespace], int] = options.run
         status = run(options)
         sys.stdout.flush()
         return status

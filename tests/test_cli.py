@@ -431,6 +431,17 @@ def test_output_that_cannot_be_written_is_an_error_of_one_line(dsn: str) -> None
     assert (tail.returncode, tail.stderr) == (1, b"asgi-analytics: No space left on device\n")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["replay", "--help"]])
+def test_help_that_cannot_be_written_is_an_error_of_one_line(arguments: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "wb") as full:
+        asked = subprocess.run(
+            [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, env=environment, check=False
+        )
+    assert (asked.returncode, asked.stderr) == (1, b"asgi-analytics: No space left on device\n")
+
+
 def test_version_and_usage() -> None:
     assert run("--version").stdout == "asgi-analytics 0.1.0\n"
     assert run("no-such-command").returncode == 2
