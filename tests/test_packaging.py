@@ -46,7 +46,9 @@ def wheels(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     """A wheel built from this checkout, and one built from its sdist."""
     folder = tmp_path_factory.mktemp("build")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):  # not before Python 3.11.4
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
     (unpacked,) = folder.glob("asgi_analytics-*/")
     return {"direct": build(HOUSE, folder / "direct", "wheel"), "again": build(unpacked, folder / "again", "wheel")}
 
