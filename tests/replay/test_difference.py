@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from asgi_analytics.replay.difference import TOOLS, Difference, as_json, report
+from asgi_analytics.protocols import ClaimStatus
+from asgi_analytics.replay import difference as module
+from asgi_analytics.replay.difference import (
+    BOTS,
+    DECLARED,
+    NO_PAGES,
+    OTHERS,
+    PEOPLE,
+    TOOLS,
+    VERIFIED,
+    Difference,
+    as_json,
+    report,
+)
 from asgi_analytics.replay.history import Verdict
 from asgi_analytics.store.recorded import RecordedHit
 
@@ -21,6 +35,17 @@ def verdict(path: str, route: str | None = None, then: bool = False, now: bool =
         "exempt": False, "banned": False, "claim": None,
     }  # fmt: skip
     return Verdict(RecordedHit(**{**facts, **more}), True, now, 0, 0)
+
+
+def taken(*verdicts: Verdict) -> Difference:
+    difference = Difference()
+    for one in verdicts:
+        difference.take(one)
+    return difference
+
+
+def visitor(number: int, path: str = "/", route: str | None = None, **more: Any) -> Verdict:
+    return verdict(path, route, fingerprint=UUID(int=number), **more)
 
 
 def test_refused_hits_are_told_under_the_route_that_served_their_path_or_one_of_its_shape() -> None:
@@ -44,3 +69,98 @@ def test_a_library_is_no_crawler(bot_class: str) -> None:
     difference = Difference()
     difference.take(verdict("/", then=True, bot_class=bot_class))
     assert difference.kinds(difference.freed_actors())[TOOLS] == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        ({}, PEOPLE),
+        ({"page_view": False}, NO_PAGES),
+        ({"score": 49, "level": 2}, PEOPLE),
+        ({"score": 50}, BOTS),
+        ({"level": 3}, BOTS),
+        ({"bot_class": "search"}, DECLARED),
+        ({"bot_class": "search", "claim": ClaimStatus.FALSE}, DECLARED),
+        ({"bot_class": "search", "claim": ClaimStatus.VERIFIED}, VERIFIED),
+    ],
+)
+def test_actors_are_told_apart_as_the_reports_tell_sessions_apart(facts: dict[str, Any], kind: str) -> None:
+    difference = taken(verdict("/", now=True, **facts))
+    assert {name: count for name, count in difference.kinds(difference.newly_refused()).items() if count} == {kind: 1}
+
+
+def test_an_actor_keeps_the_highest_that_it_had_and_the_reasons_of_its_last_refusal() -> None:
+    crawler: dict[str, Any] = {"bot_class": "search", "claim": ClaimStatus.VERIFIED}
+    first = verdict("/", now=True, score=60, level=3, **crawler)._replace(level=2, reasons=("too fast",))
+    difference = taken(first, verdict("/", bot_class="search"))
+    (actor,) = difference.newly_refused()
+    assert (actor.score, actor.level_then, actor.level_now) == (60, 3, 2)
+    assert actor.verified
+    assert actor.reasons == ("too fast",)
+
+
+def test_who_is_refused_under_both_policies_is_neither_newly_refused_nor_freed() -> None:
+    both = [visitor(1, then=True, now=True), visitor(1, then=True), visitor(1, now=True)]
+    difference = taken(*both)
+    assert (difference.newly, difference.freed) == (1, 1)
+    assert difference.newly_refused() == difference.freed_actors() == []
+
+
+@pytest.mark.parametrize("then", [False, True])
+def test_the_most_refused_come_first(then: bool) -> None:
+    difference = taken(*(visitor(number, then=then, now=not then) for number in (1, 2, 2, 3)))
+    actors = difference.freed_actors() if then else difference.newly_refused()
+    assert [actor.fingerprint.int for actor in actors] == [2, 1, 3]
+
+
+@pytest.mark.parametrize("differs", [{"score": 1}, {"level": 1}, {"refused": True}])
+def test_one_other_score_level_or_refusal_is_a_difference(differs: dict[str, Any]) -> None:
+    assert taken(verdict("/")).is_none
+    assert not taken(verdict("/"), verdict("/")._replace(**differs)).is_none
+
+
+def test_actors_without_number_cost_bounded_memory_and_those_refused_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_ACTORS", 10)
+    difference = taken(visitor(0, then=True), *(visitor(number, now=number == 50) for number in range(1, 100)))
+    assert len(difference.actors) <= 10
+    assert [one.fingerprint.int for one in difference.newly_refused() + difference.freed_actors()] == [50, 0]
+
+
+@pytest.mark.parametrize("routed", [True, False])
+def test_routes_without_number_are_told_as_one(routed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_ROUTES", 10)
+    paths = [f"/{'x' * number}" for number in range(1, 100)]
+    difference = taken(*(verdict(path, path if routed else None, now=True) for path in paths))
+    found = difference.by_route()
+    assert len(found) == 11
+    assert found[OTHERS].newly == 89
+
+
+def test_routes_of_no_more_than_so_many_paths_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_PATHS", 1)
+    served = [verdict(f"/{name}", "/{name}") for name in ("a", "b")]
+    difference = taken(*served, verdict("/a", then=True), verdict("/b", then=True))
+    assert {name: route.freed for name, route in difference.by_route().items()} == {"/{name}": 1, "/b": 1}
+
+
+def test_the_report_tells_savings_the_routes_that_differ_most_and_how_many_actors_it_leaves_out() -> None:
+    difference = taken(
+        visitor(1, "/few", now=True, bot_class="other", crawler="\x1b[2JBot"),
+        *(visitor(2, "/many", now=True) for _ in range(2)),
+        visitor(3, "/same"),
+    )
+    lines = list(report(difference, 1))
+    assert "Saved       3 requests that would not have reached the app" in lines
+    assert "  … and 1 more (--top)" in lines
+    assert lines[-1].split() == ["/many", "2", "2", "0"]
+    assert list(report(difference, 3))[-2:] == [
+        "  /many         2              2      0",
+        "  /few          1              1      0",
+    ]
+    assert not any("\x1b" in line for line in report(difference, 3))
+    assert json.loads(as_json(difference, {}))["routes"].keys() == {"/few", "/many"}
+
+
+def test_routes_can_be_asked_for_again() -> None:
+    difference = taken(verdict("/a", "/{name}"), verdict("/a", then=True))
+    assert [difference.by_route()["/{name}"].requests for _ in range(2)] == [2, 2]
