@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import threading
 import time
 import tracemalloc
@@ -10,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from asgi_analytics.errors import DataFileError
+from asgi_analytics.errors import DataFileError, ResolverError
 from asgi_analytics.identify import botauth
 from asgi_analytics.identify.useragent import AgentReader
 from asgi_analytics.jobs import signatures, verification
-from asgi_analytics.jobs.verification import FRESH, MOST_LOOKUPS, MOST_WAITING, Verifier
+from asgi_analytics.jobs.verification import FRESH, MOST_LOOKUPS, MOST_WAITING, SocketResolver, Verifier
 from asgi_analytics.model import Agent
 from asgi_analytics.protocols import ClaimStatus, ClaimVerifier, Fetched, Verification
 from asgi_analytics.testing import FakeClock, FixedResolver
@@ -171,6 +173,44 @@ def test_outcomes_are_renewed_when_they_are_old(rig: Rig) -> None:
     assert rig.ask(GOOGLEBOT, EVIL).status == ClaimStatus.VERIFIED
 
 
+@pytest.mark.parametrize(
+    ("address", "names", "status", "seconds"),
+    [
+        (CRAWL, NAMES, ClaimStatus.VERIFIED, 86_400),
+        (EVIL, NAMES, ClaimStatus.FALSE, 3_600),
+        (EVIL, {}, ClaimStatus.UNVERIFIABLE, 600),
+    ],
+)
+def test_an_outcome_is_kept_for_as_long_as_its_kind_is(
+    rig: Rig, address: str, names: Mapping[str, Sequence[str]], status: ClaimStatus, seconds: int
+) -> None:
+    rig.resolver._names = dict(names)
+    assert rig.settled(GOOGLEBOT, address).status == status
+    asked = len(rig.resolver.asked)
+    rig.clock.advance(seconds - 1)
+    rig.settled(GOOGLEBOT, address)
+    assert len(rig.resolver.asked) == asked
+    rig.clock.advance(2)
+    rig.settled(GOOGLEBOT, address)
+    assert len(rig.resolver.asked) > asked
+
+
+def test_outcomes_that_are_asked_for_stay_and_one_that_is_renewed_takes_no_others_place(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "MOST_KNOWN", 2)
+    rig.settled(GOOGLEBOT, EVIL)
+    rig.settled(GOOGLEBOT, CRAWL)
+    rig.clock.advance(3_601)
+    rig.settled(GOOGLEBOT, EVIL)
+    assert rig.ask(GOOGLEBOT, CRAWL).status == ClaimStatus.VERIFIED
+    assert rig.ask(GOOGLEBOT, EVIL).status == ClaimStatus.FALSE
+    rig.ask(GOOGLEBOT, CRAWL)
+    rig.settled(BINGBOT, EVIL)
+    assert rig.ask(GOOGLEBOT, CRAWL).status == ClaimStatus.VERIFIED
+    assert rig.ask(GOOGLEBOT, EVIL).status == ClaimStatus.PENDING
+
+
 def test_old_ranges_still_verify_but_accuse_nobody(rig: Rig) -> None:
     rig.clock.advance(FRESH + 1)
     assert rig.ask(GPTBOT, "52.230.152.9").status == ClaimStatus.VERIFIED
@@ -219,6 +259,52 @@ def test_one_network_is_looked_up_once(rig: Rig) -> None:
         rig.ask(GOOGLEBOT, f"2001:db9:0:1::{number:x}")
         rig.verifier.work_off()
     assert len(rig.resolver.asked) == 1
+
+
+# The system's resolver
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (socket.herror(1, "Unknown host"), []),
+        (socket.herror(4, "No address associated with name"), []),
+        (socket.herror(2, "Host name lookup failure"), None),
+        (socket.herror(3, "Unknown server error"), None),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), None),
+        (None, ["a.example", "b.example"]),
+    ],
+)
+def test_an_address_without_a_name_is_no_failure_of_the_name_server(
+    error: OSError | None, found: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_address(address: str) -> tuple[str, list[str], list[str]]:
+        if error is not None:
+            raise error
+        return "a.example", ["b.example"], [address]
+
+    monkeypatch.setattr(socket, "gethostbyaddr", by_address)
+    with contextlib.nullcontext() if found is not None else pytest.raises(ResolverError):
+        assert SocketResolver().names(CRAWL) == found
+
+
+@pytest.mark.parametrize(("code", "fails"), [(socket.EAI_NONAME, False), (socket.EAI_AGAIN, True)])
+def test_a_name_without_an_address_is_no_failure_of_the_name_server(
+    code: int, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_name(name: str, port: None, **more: Any) -> list[Any]:
+        raise socket.gaierror(code, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", by_name)
+    with pytest.raises(ResolverError) if fails else contextlib.nullcontext():
+        assert SocketResolver().addresses("crawl.example") == []
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".example", "\ud800"])
+def test_what_cannot_be_a_name_is_an_error_of_the_resolver(name: str) -> None:
+    for ask in (SocketResolver().names, SocketResolver().addresses):
+        with pytest.raises(ResolverError):
+            ask(name)
 
 
 # Signatures
@@ -398,6 +484,37 @@ def test_a_forked_child_knows_what_was_known_and_starts_again(tmp_path: Path) ->
     rig.verifier.start()
     rig.ask(GOOGLEBOT, EVIL)
     assert rig.verifier.stop(10)
+
+
+def test_a_forked_child_leaves_its_parents_questions_to_it(rig: Rig) -> None:
+    rig.ask(GOOGLEBOT, CRAWL, Signer().sign())
+    rig.verifier.after_fork()
+    rig.verifier.work_off()
+    assert rig.resolver.asked == rig.web.asked == []
+    assert rig.verifier.stats()["lookups"] == rig.verifier.stats()["fetches"] == {}
+
+
+class Slow(FixedResolver):
+    """A resolver that answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(NAMES, ADDRESSES)
+        self.asked_now, self.let = threading.Event(), threading.Event()
+
+    def names(self, address: str) -> Sequence[str]:
+        self.asked_now.set()
+        self.let.wait(10)
+        return super().names(address)
+
+
+def test_stopping_tells_whether_the_thread_that_looks_names_up_has_ended(tmp_path: Path) -> None:
+    resolver = Slow()
+    verifier = Verifier(FakeClock(), tmp_path, resolver, Web())
+    verifier.start()
+    verifier.status(GOOGLEBOT, CRAWL, {}, {}, NOW)
+    assert resolver.asked_now.wait(10)
+    assert not verifier.stop(0.01)
+    resolver.let.set()
 
 
 def test_asking_costs_a_few_microseconds(rig: Rig) -> None:
