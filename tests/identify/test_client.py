@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -167,6 +168,7 @@ def test_x_forwarded_for_is_walked_from_the_right(value: bytes, expected: str) -
         (b"proto=https; for=192.0.2.43 ;by=_x", "192.0.2.43"),
         (b"for=192.0.2.43;", "192.0.2.43"),
         (b'for="\\1\\9\\2.0.2.43"', "192.0.2.43"),
+        (b'for=192.0.2.43;host="' + b"x" * 400 + b'"', "192.0.2.43"),
         (b'by="x\\",for=8.8.8.8,\\"";for=192.0.2.43', "192.0.2.43"),
         # spoofing
         (b'for=8.8.8.8, for="x, for=192.0.2.43', "192.0.2.43"),
@@ -349,6 +351,17 @@ def test_memory_of_addresses_is_bounded_in_number_and_length() -> None:
         read(("x" * number, 1), reader=reader)
     assert len(reader._known) <= MAX_KNOWN
     assert max(map(len, reader._known)) <= 90
+
+
+def test_memory_of_lines_is_bounded_in_number_and_length() -> None:
+    reader = ClientAddress(PROXIES)
+    tracemalloc.start()
+    for number in range(3 * MAX_KNOWN - 1):
+        spoofed = b"8.8.8.%d, " % number + (b"" if number % 5 else b"x" * 2_000)
+        read(PEER, (XFF, spoofed + b", 203.0.113.7"), reader=reader)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 150 * MAX_KNOWN
 
 
 def test_addresses_that_would_collide_as_numbers_do_not_as_keys() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgi_analytics.identify import cookie
 from asgi_analytics.identify.cookie import LIFETIME, MAX_BYTES, MAX_CANDIDATES, MAX_FUTURE, Ticket, VisitorCookie
 
 OLD, NEW = "the older secret of two", "the newer secret of two"
@@ -190,3 +191,11 @@ def test_a_clock_gone_wild_raises_nothing(now_s: int) -> None:
 def test_secrets_may_be_any_text() -> None:
     jar = VisitorCookie("aa_v", ("\ud800\udfff" * 8, "ü" * 500))
     assert read(pair(jar), jar=jar) == FOUND
+
+
+def test_a_cookie_of_another_version_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as later:
+        later.setattr(cookie, "_VERSION", b"\x02")
+        line = pair()
+        assert read(line) == FOUND
+    assert read(line) is None
