@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_analytics import Signal
+from asgi_analytics.errors import ConfigurationError
+from asgi_analytics.settings import Quota, Settings
+
+
+def own(code: str = "own", sentence: str = "{value:g} of {limit:g}", **more: Any) -> Signal:
+    return Signal(code, lambda visitor, site, pages, now: 1.0, sentence, **{"points": 10, "threshold": 1, **more})
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"batch_rows": True}, "batch_rows=True is not allowed; allowed: a whole number of rows, 1 to 50000"),
+        ({"site": ""}, "printable text of 1 to 100 characters"),
+        ({"site": "two\nlines"}, "printable text"),
+        ({"limits": 5}, 'allowed: "<number>/<second|minute|hour|day>"'),
+        ({"signal_points": {"probing": -1}}, "signal_points['probing']=-1 is not allowed"),
+        ({"signal_points": {"probing": 1.5}}, "a whole number of points"),
+        ({"signals": own(points=-1)}, "signals['own'].points=-1 is not allowed"),
+        ({"signals": own(threshold=1e13)}, "signals['own'].threshold"),
+        ({"signals": own(sentence="{nothing}")}, "signals['own'].sentence='{nothing}' is not allowed"),
+        ({"signals": own(sentence="{")}, "signals['own'].sentence"),
+        ({"signals": own("Own code")}, "lower-case letters, digits and underscores"),
+        ({"signals": own("probing")}, "each with a code of its own"),
+        ({"signals": [own(), own()]}, "each with a code of its own"),
+        ({"signals": ["own"]}, "asgi_analytics.Signal objects"),
+        ({"session_cookie": "x" * 65}, "at most 64 characters"),
+        ({"session_cookie": "a b"}, "a cookie name"),
+        ({"trusted_proxies": 5}, "addresses or CIDR networks"),
+        ({"allow": 5}, "addresses or CIDR networks"),
+        ({"journal_dir": 5}, "a path or None"),
+        ({"refine_refusal": "text"}, "a function or None"),
+    ],
+)
+def test_what_an_option_cannot_be_is_said_while_the_app_is_built(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.build(**{"secret": "a secret of some length", **options})
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"dsn": "http://me:hunter2@host"}, {"shared": "http://me:hunter2@host"}, {"secret": "hunter2"}]
+)
+def test_an_error_tells_no_password(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.build(**options)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_quotas_are_kept_from_the_shortest_window_to_the_longest() -> None:
+    limits = Settings.build(limits=["100/15 minutes", "600/minute", "20/second"]).limits
+    assert limits == (Quota("second", 20, 1), Quota("minute", 600, 60), Quota("15-minutes", 100, 900))
+
+
+def test_a_whole_number_of_seconds_is_the_same_setting_as_its_float() -> None:
+    assert repr(Settings.build(cooldown=600).cooldown) == "600.0"
+
+
+def test_no_cookie_is_set_where_the_option_is_off() -> None:
+    assert Settings.build(session_cookie=False).session_cookie is None
+    assert Settings.build(session_cookie=True, secret="x" * 16).session_cookie == "aa_v"
+
+
+def test_the_journals_folder_is_the_one_that_is_named_then_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASGI_ANALYTICS_JOURNAL_DIR", str(tmp_path / "environment"))
+    assert Settings.build().journal_dir == Settings.build(journal_dir=None).journal_dir == tmp_path / "environment"
+    assert Settings.build(journal_dir=tmp_path / "named").journal_dir == tmp_path / "named"
