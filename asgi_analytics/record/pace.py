@@ -59,10 +59,6 @@ class Schedule:
         self._due[what] = now + interval
         return True
 
-    def hasten(self, what: str) -> None:
-        """Make something due now."""
-        self._due.pop(what, None)
-
     def clear(self) -> None:
         """Make everything due now."""
         self._due.clear()

@@ -184,7 +184,7 @@ class Machine(RuleBasedStateMachine):
         self.store.plan = []
         writer = self.works.writer
         for _ in range(200):
-            writer._due.hasten("adopt")
+            writer._due.clear()
             if not self.round(writer):
                 break
         stored, aside = self.stored(), self.set_aside()
