@@ -106,12 +106,17 @@ def try_limit(visitor: Actor, criteria: Criteria) -> float:
     return min(criteria.tries / relapse(visitor), criteria.shared_tries if joins else inf)
 
 
-def quiet_steps(visitor: Actor, bot_score: int) -> int:
-    """Return for how many steps between pages no further one is evidence, errors and reloads in a rush aside."""
+def quiet_steps(visitor: Actor, bot_score: int, now: float) -> int:
+    """Return for how many steps between pages no further one is evidence, errors and reloads in a rush aside.
+
+    Both what is not yet spent and what the last minute holds have to be above the limit; without page loads an
+    estimate only falls.
+    """
     if visitor.score >= bot_score:
         return 0
     facts = visitor.behaviour
-    return max(0, int(pace_limit(visitor) * facts.people) - (facts.hurried - visitor.throttle.spent_hurried))
+    hurried = min(facts.hurried - visitor.throttle.spent_hurried, estimate(facts.minute, MINUTE, now))
+    return max(0, int(pace_limit(visitor) * facts.people - hurried))
 
 
 def escalate(visitor: Actor, reasons: tuple[str, ...], now: float) -> None:

@@ -91,7 +91,7 @@ def _weigh(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: 
         _apply_level(visitor, policy, decision, now)
     facts.quiet_until = facts.steps + min(
         first.quiet if begins else signals.quiet_steps(visitor, rules, site, policy.site_pages, now),
-        throttle.quiet_steps(visitor, policy.criteria.bot_score),
+        throttle.quiet_steps(visitor, policy.criteria.bot_score, now),
     )
 
 

@@ -194,6 +194,29 @@ def test_no_page_load_is_passed_over_that_would_have_raised_a_signal(
         assert (sparing.codes, sparing.level) == (full.codes, full.level)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_long_visit_that_comes_to_hurry_is_caught_at_the_same_page_load(seed: int) -> None:
+    policy, rng = policy_of(), random.Random(seed)
+    sparing, full = Visit(policy, known_site(2000)), Visit(policy, known_site(2000))
+    for number in range(200):
+        gap, page = rng.expovariate(1 / 20) if number < 100 else rng.expovariate(2), rng.randrange(300)
+        full.visitor.behaviour.quiet_until = -1
+        for visit in (sparing, full):
+            visit.load(f"/page/{page}", after=gap, referer="inner")
+        assert (sparing.codes, sparing.level) == (full.codes, full.level)
+    assert sparing.level
+
+
+def test_a_calm_visit_is_judged_by_what_the_last_minute_holds_however_long_it_is() -> None:
+    visit, judged = Visit(policy_of(), known_site(2000)), 0
+    rng = random.Random(4)
+    for _ in range(90):
+        before = visit.visitor.behaviour.quiet_until
+        visit.load(f"/page/{rng.randrange(60)}", after=rng.expovariate(1 / 40), referer="inner")
+        judged += visit.visitor.behaviour.quiet_until != before
+    assert judged < 30
+
+
 @given(
     st.dictionaries(st.sampled_from(sorted(SIGNAL_THRESHOLDS)), st.floats(0.0, 100.0), max_size=4),
     st.sampled_from([0, 1, 20, 2000]),
