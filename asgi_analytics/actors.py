@@ -15,11 +15,11 @@ from uuid import UUID
 
 from .clock import random_bytes
 from .console import as_json, escape, moment, table
-from .decide.reputation import DECAY, LOW
 from .decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
 from .errors import AnalyticsError
 from .identify.fingerprint import Fingerprinter
 from .model import LEVEL_LABELS
+from .protocols import LOW_REASON, LOW_REPUTATION
 from .settings import Network
 from .store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, Target, connect
 
@@ -220,7 +220,7 @@ def _hashes(packed: bytes, prefix: int, registry: Registry) -> list[UUID]:
 
 
 def _actor_line(row: ActorRow) -> Sequence[object]:
-    reasons = [*row.kinds, DECAY] if row.reputation < LOW else list(row.kinds)
+    reasons = [*row.kinds, LOW_REASON] if row.reputation < LOW_REPUTATION else list(row.kinds)
     return (
         row.fingerprint.hex,
         round(row.reputation),

@@ -64,6 +64,8 @@ class Ruling:
     lifted: bool = False
 
 
+LOW_REPUTATION = 20.0  # below: a reason of its own for a flag
+LOW_REASON = "reputation_score_below_threshold"  # follows from incidents that were counted: it costs nothing itself
 PARDON_GRACE = 5.0  # seconds after a pardon in which a worker may not know of it yet
 
 # What an incident takes from a reputation; a signal that is an incident by itself has its own name here.
@@ -92,7 +94,7 @@ class ReputationRules:
     sessions_per_hour: int = 10
     # The option `bans`: so many incidents within a day that no ban before rests on, and a reputation below `low`.
     ban_incidents: int = 3
-    low: float = 20.0
+    low: float = LOW_REPUTATION
     ban_seconds: float = 86_400.0
 
 

@@ -11,12 +11,13 @@ import pytest
 
 from asgi_analytics.clock import uuid7
 from asgi_analytics.decide.explain import detail
-from asgi_analytics.decide.reputation import decayed, lowered
 from asgi_analytics.model import Decision, Finding
 from asgi_analytics.protocols import DECISION, Batch, Frame, Frames, ReputationRules
 from asgi_analytics.record import encoding
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
+
+from .reputation import decayed, lowered
 
 SCORE = "SELECT reputation, flagged, flag_reason FROM analytics.fingerprints WHERE fingerprint = %s"
 VISITOR = b"visitor".ljust(16, b".")

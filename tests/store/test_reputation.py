@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_analytics.decide.reputation import CALM, DECAY, HALF_LIFE, LOW, decayed, flag_reasons, lowered
-from asgi_analytics.protocols import ReputationRules
+from asgi_analytics.protocols import LOW_REASON, LOW_REPUTATION, ReputationRules
 from tests.conftest import _address, _database
+
+from .reputation import CALM, HALF_LIFE, decayed, flag_reasons, lowered
 
 NOW = 1_800_000_000.0
 scores = st.floats(0, 100)
@@ -76,9 +77,9 @@ def test_the_store_has_the_same_formula(connection: psycopg.Connection, score: f
 def test_flags_are_told_by_recent_incidents_and_a_low_score() -> None:
     incidents = {"blocked": NOW - 10, "behavioural_score": NOW - CALM - 1}
     assert flag_reasons(incidents, 40, NOW, NOW) == ("blocked",)
-    assert flag_reasons({}, LOW - 1, NOW, NOW) == (DECAY,)
-    assert flag_reasons({}, LOW - 1, NOW, NOW + CALM) == ()
+    assert flag_reasons({}, LOW_REPUTATION - 1, NOW, NOW) == (LOW_REASON,)
+    assert flag_reasons({}, LOW_REPUTATION - 1, NOW, NOW + CALM) == ()
 
 
 def test_no_incident_makes_a_flag_for_a_low_score_by_itself() -> None:
-    assert DECAY not in ReputationRules().points
+    assert LOW_REASON not in ReputationRules().points
