@@ -132,26 +132,15 @@ ON CONFLICT (id) DO UPDATE SET
     refusals = kept.refusals + excluded.refusals,
     bytes_sent = kept.bytes_sent + excluded.bytes_sent,
     -- Entry and referral are those of the first page view, else of the first hit.
-    entry_at = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.entry_at ELSE kept.entry_at END,
-    entry_path = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.entry_path ELSE kept.entry_path END,
-    channel = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.channel ELSE kept.channel END,
-    source = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.source ELSE kept.source END,
-    utm_source = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.utm_source ELSE kept.utm_source END,
-    utm_medium = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.utm_medium ELSE kept.utm_medium END,
-    utm_campaign = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.utm_campaign ELSE kept.utm_campaign END,
-    utm_term = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.utm_term ELSE kept.utm_term END,
-    utm_content = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.utm_content ELSE kept.utm_content END,
-    click_id = CASE WHEN (excluded.entry_path IS NULL, excluded.entry_at) < (kept.entry_path IS NULL, kept.entry_at)
-        THEN excluded.click_id ELSE kept.click_id END,
+    (entry_at, entry_path,
+        channel, source, utm_source, utm_medium, utm_campaign, utm_term, utm_content, click_id) = (
+        SELECT * FROM (VALUES
+            (kept.entry_at, kept.entry_path, kept.channel, kept.source, kept.utm_source, kept.utm_medium,
+                kept.utm_campaign, kept.utm_term, kept.utm_content, kept.click_id),
+            (excluded.entry_at, excluded.entry_path, excluded.channel, excluded.source, excluded.utm_source,
+                excluded.utm_medium, excluded.utm_campaign, excluded.utm_term, excluded.utm_content, excluded.click_id)
+        ) AS entry (time, path) ORDER BY path IS NULL, time NULLS FIRST LIMIT 1
+    ),
     exit_at = greatest(kept.exit_at, excluded.exit_at),
     exit_path = CASE WHEN excluded.exit_at IS NULL OR excluded.exit_at < kept.exit_at
         THEN kept.exit_path ELSE excluded.exit_path END,
