@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ from ..decide.lending import LIFE
 from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
-from ..store.connection import Connected, conninfo
+from ..store.connection import Connected, Session, conninfo
 
 MOST_SCARCE = 5000  # told at once; the rest comes with the next exchange
 MOST_ASKS = 500  # in one transaction: its rows are locked for its time
@@ -24,9 +24,14 @@ CLIENT: dict[str, Any] = {
     "application_name": "asgi-analytics quotas",
     "connect_timeout": 2,
     "tcp_user_timeout": 2000,
-    # What is late is of no use: the limits hold per worker meanwhile.
-    "options": "-c statement_timeout=2s -c lock_timeout=1s -c synchronous_commit=off -c jit=off "
-    "-c idle_in_transaction_session_timeout=3s",
+}
+# What is late is of no use: the limits hold per worker meanwhile.
+SESSION = {
+    "statement_timeout": "2s",
+    "lock_timeout": "1s",
+    "synchronous_commit": "off",
+    "jit": "off",
+    "idle_in_transaction_session_timeout": "3s",
 }
 
 
@@ -38,6 +43,7 @@ class PostgresQuotas(Connected):
         self._site = site
         self._queries = queries.load("quotas")
         self._exchanges = 0
+        self._session: Session | None = None  # of the open connection
 
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. Raises SharedUnavailable."""
@@ -49,13 +55,13 @@ class PostgresQuotas(Connected):
                 answer = Exchanged(more.workers, more.revision, scarce, grants)
             self._exchanges += 1
             if self._exchanges % TIDY == 0:
-                self._open().execute(self._queries["forget"])
+                self._execute("forget")
         return answer
 
     def leave(self, worker: bytes) -> None:
         """Forget a worker. Raises SharedUnavailable."""
         with self._wrapped():
-            self._open().execute(self._queries["leave"], {"worker": UUID(bytes=worker)})
+            self._execute("leave", {"worker": UUID(bytes=worker)})
 
     def _exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         parameters = {
@@ -66,16 +72,21 @@ class PostgresQuotas(Connected):
             "most": MOST_SCARCE,
             "asks": Jsonb([[ask.counter.hex(), *astuple(ask)[1:]] for ask in asks]),
         }
-        (answer,) = self._open().execute(self._queries["exchange"], parameters).fetchone() or ({},)
+        (answer,) = self._execute("exchange", parameters).fetchone() or ({},)
         scarce = {bytes.fromhex(name): stage for name, stage, _ in answer["scarce"]}
         newest = max((told for *_, told in answer["scarce"]), default=revision)
         grants = [Grant(bytes.fromhex(name), *told) for name, *told in answer["grants"]]
         return Exchanged(answer["workers"], newest, scarce, grants)
 
-    def _open(self) -> psycopg.Connection:
-        if self._connection is None or self._connection.closed:
+    def _execute(self, name: str, parameters: Mapping[str, Any] | None = None) -> psycopg.Cursor:
+        with self._open().statement() as connection:
+            return connection.execute(self._queries[name], parameters)
+
+    def _open(self) -> Session:
+        if self._session is None or self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
-        return self._connection
+            self._session = Session(self._connection, SESSION)
+        return self._session
 
     @contextlib.contextmanager
     def _wrapped(self) -> Iterator[None]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import psycopg
-from psycopg import pq
+from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..errors import ConfigurationError, StoreMisconfigured
@@ -55,6 +55,61 @@ def _defaults() -> dict[str, str]:
     return {one.keyword.decode(): one.val.decode("utf-8", "replace") for one in found if one.val}
 
 
+class Session:
+    """What a connection is set to: for good, or behind a pooler for each transaction, and nothing else is left there.
+
+    A pooler in transaction mode (PgBouncer, Supavisor, …) may give each transaction another session of the server,
+    which other programs use in between.
+    """
+
+    def __init__(self, connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
+        """Raises psycopg.Error."""
+        self._connection = connection
+        self.is_pooled = is_pooled(connection)
+        if self.is_pooled:
+            connection.prepare_threshold = None
+        calls = [
+            sql.SQL("set_config({}, {}, {})").format(name, value, self.is_pooled) for name, value in settings.items()
+        ]
+        self._settings = _select(calls)
+        if not self._takes(calls):  # not every platform knows every setting; none is worth refusing to store
+            self._settings = _select([call for call in calls if self._takes([call])])
+
+    def _takes(self, calls: Sequence[sql.Composed]) -> bool:
+        try:
+            self._connection.execute(_select(calls))
+        except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def transaction(self, force_rollback: bool = False) -> Iterator[psycopg.Connection]:
+        """Run a block in a transaction with these settings."""
+        with self._connection.transaction(force_rollback=force_rollback):
+            if self.is_pooled:
+                self._connection.execute(self._settings)
+            yield self._connection
+
+    @contextlib.contextmanager
+    def statement(self) -> Iterator[psycopg.Connection]:
+        """Run statements that are a transaction each, where no pooler makes them share one."""
+        if self.is_pooled:
+            with self.transaction() as connection:
+                yield connection
+        else:
+            yield self._connection
+
+
+def _select(calls: Sequence[sql.Composed]) -> sql.Composed:
+    return sql.SQL("SELECT ") + sql.SQL(", ").join(calls)
+
+
+def is_pooled(connection: psycopg.Connection) -> bool:
+    """Tell whether a pooler stands between: it hands out a process number of its own."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is None or row[0] != connection.info.backend_pid
+
+
 class Connected:
     """Holds a connection, once somebody has opened it."""
 
@@ -94,7 +149,14 @@ def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
 def connect_command(dsn: str) -> psycopg.Connection:
     """Open what a command works with. Raises psycopg.Error."""
     name = "asgi-analytics cli"
-    return psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=name, client_encoding="UTF8")
+    return psycopg.connect(
+        dsn,
+        autocommit=True,
+        connect_timeout=5,
+        application_name=name,
+        client_encoding="UTF8",
+        prepare_threshold=None,  # the next session that a pooler gives knows nothing of what was prepared
+    )
 
 
 def check_encoding(connection: psycopg.Connection) -> None:

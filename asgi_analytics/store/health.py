@@ -13,10 +13,11 @@ import psycopg
 
 from ..errors import StoreUnavailable
 from . import migrate, queries
+from .connection import Session
 from .reading import Reader, wrapped
 
 PATIENCE = 15.0  # seconds that all questions together may take
-LIMITS = "SET statement_timeout = '5s'; SET lock_timeout = '2s'"
+LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
 # What servers say before they speak in SQLSTATEs, which is in their own language: elsewhere the text must do.
 REFUSALS = (
     (r"password authentication failed", "the password, or the user, is wrong: check the DSN"),
@@ -105,7 +106,7 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[Patient]:
     watch.start()
     try:
         with wrapped():
-            connection.execute(LIMITS)
+            Session(connection, LIMITS)
         yield Patient(connection)
     except StoreUnavailable as error:
         if late.is_set():

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -26,7 +24,10 @@ from .connection import check_encoding
 LOCK = 0x6173_6769  # "asgi"
 PATIENCE = 30.0  # seconds, for another process that migrates, and for a lock that others do not let go
 PAUSE = 3.0  # seconds between two attempts to lock a table: time for those who waited behind
-LIMITS = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0"  # of a migration: it takes what it takes
+# Of a migration: it takes what it takes, and sees what was committed while it waited.
+LIMITS = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0"
+)
 PARTITION_DAYS_AHEAD = 7
 PARTITION_ATTEMPTS = 5
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
@@ -55,7 +56,9 @@ def migrations() -> list[Migration]:
 def migrate(dsn: str) -> list[str]:
     """Bring the database up to date and return the names applied. Raises StoreError, psycopg.Error."""
     name = "asgi-analytics migrate"
-    with psycopg.connect(dsn, autocommit=True, application_name=name, client_encoding="UTF8") as connection:
+    with psycopg.connect(
+        dsn, autocommit=True, application_name=name, client_encoding="UTF8", prepare_threshold=None
+    ) as connection:
         check_encoding(connection)
         return apply(connection)
 
@@ -65,34 +68,47 @@ def apply(connection: psycopg.Connection) -> list[str]:
 
     Raises MigrationError, StoreUnavailable when others do not let us, psycopg.Error.
     """
-    if not _missing(_known(connection)):
-        return []
-    with _only_one(connection):
-        _begin(connection)
-        missing = _missing(_read(connection))
-        for migration in missing:
-            _run(connection, migration)
-    return [migration.name for migration in missing]
+    applied: list[str] = []
+    while missing := _missing(_known(connection)):
+        applied += _patiently(connection, missing[0].name)
+    return applied
 
 
-def _run(connection: psycopg.Connection, migration: Migration) -> None:
+def _patiently(connection: psycopg.Connection, name: str) -> list[str]:
+    """Apply the next migration and return its name, none where another process did."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            with connection.transaction():
-                connection.execute(LIMITS)
-                connection.execute(migration.text.encode())
-                connection.execute(
-                    "INSERT INTO analytics.migrations (number, name, checksum) VALUES (%s, %s, %s)",
-                    (migration.number, migration.name, migration.checksum),
-                )
-                return
+            return _next(connection)
+        except _Busy:
+            pause, problem = 0.05, f"Another process migrates this database: {_holder(connection)}."
         except psycopg.errors.LockNotAvailable as error:
-            if time.monotonic() > until:
-                raise StoreUnavailable(
-                    f"Migration {migration.name} waits for somebody who holds a lock on our tables: {error}"
-                ) from error
-        time.sleep(PAUSE)
+            pause, problem = PAUSE, f"Migration {name} waits for somebody who holds a lock on our tables: {error}"
+        if time.monotonic() > until:
+            raise StoreUnavailable(problem)
+        time.sleep(pause)
+
+
+def _next(connection: psycopg.Connection) -> list[str]:
+    with connection.transaction():
+        connection.execute(LIMITS)
+        # Tried, not waited for: a session that waits for such a lock can deadlock with index builds.
+        if not _flag(connection, "SELECT pg_try_advisory_xact_lock(%s)"):
+            raise _Busy
+        _begin(connection)
+        missing = _missing(_read(connection))
+        if not missing:
+            return []
+        connection.execute(missing[0].text.encode())
+        connection.execute(
+            "INSERT INTO analytics.migrations (number, name, checksum) VALUES (%s, %s, %s)",
+            (missing[0].number, missing[0].name, missing[0].checksum),
+        )
+        return [missing[0].name]
+
+
+class _Busy(Exception):
+    """Another process is at it."""
 
 
 def make_partitions(connection: psycopg.Connection) -> None:
@@ -142,22 +158,6 @@ def pending(connection: psycopg.Connection) -> list[str]:
 def _folder() -> Traversable:
     packaged = files("asgi_analytics").joinpath("migrations")
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "migrations"
-
-
-@contextmanager
-def _only_one(connection: psycopg.Connection) -> Iterator[None]:
-    # Polled: a session that waits inside pg_advisory_lock() holds a snapshot and can deadlock with index builds.
-    until = time.monotonic() + PATIENCE
-    while not _flag(connection, "SELECT pg_try_advisory_lock(%s)"):
-        if time.monotonic() > until:
-            raise StoreUnavailable(f"Another process migrates this database: {_holder(connection)}.")
-        time.sleep(0.05)
-    try:
-        yield
-    finally:
-        # Where the connection broke, the lock is gone with it, and what broke it is what must be told.
-        if not connection.closed:
-            connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
 
 
 def _flag(connection: psycopg.Connection, query: LiteralString) -> bool:

@@ -21,7 +21,7 @@ from ..clock import give_way, random_bytes
 from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, REFUSED, Batch, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
-from .connection import Connected, check_encoding, conninfo
+from .connection import Connected, Session, check_encoding, conninfo
 from .recorded import remember_policy
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
@@ -89,6 +89,7 @@ class PostgresStore(Connected):
         self._migrate = migrate
         self.migrating = False
         self._queries = queries.load("fold")
+        self._session: Session | None = None  # of the open connection
 
     def connect(self) -> None:
         """Open the connection, bring the schema up to date, make partitions ahead."""
@@ -97,11 +98,12 @@ class PostgresStore(Connected):
             connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
             self._connection = connection
             check_encoding(connection)
-            self._set_session(connection)
+            self._session = Session(connection, SESSION)
             if self._migrate:
                 self._apply_migrations(connection)
             self.make_partitions()
-            self._make_temporary(connection)
+            if not self._session.is_pooled:
+                self._make_temporary(connection)
             if self._policy is not None:
                 remember_policy(connection, *self._policy, in_force=True)
 
@@ -119,8 +121,7 @@ class PostgresStore(Connected):
 
     def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]:
         """Offer the salts this worker knows, make those that nobody has, return what all agree on."""
-        with _wrapped(), self._open().transaction():
-            connection = self._open()
+        with self._transaction() as connection:
             connection.execute(self._queries["lock_salts"])
             offered = {salt.period: salt.key for salt in known}
             for period in periods:
@@ -133,9 +134,9 @@ class PostgresStore(Connected):
     def position(self, journal: bytes) -> tuple[int, int]:
         """Return (segment, offset) up to which the journal is committed; registers a new journal."""
         parameters = {"journal": UUID(bytes=journal), "host": socket.gethostname()[:200]}
-        with _wrapped():
-            self._open().execute(self._queries["register_journal"], parameters)
-            row = self._open().execute(self._queries["read_position"], parameters).fetchone()
+        with _wrapped(), self._current().statement() as connection:
+            connection.execute(self._queries["register_journal"], parameters)
+            row = connection.execute(self._queries["read_position"], parameters).fetchone()
         return (row[0], row[1]) if row else (0, 0)
 
     def write(self, batch: Batch) -> list[Merged]:
@@ -144,7 +145,7 @@ class PostgresStore(Connected):
         Returns the merged totals of visitors that other workers have seen too.
         """
         journal = UUID(bytes=batch.journal)
-        with _wrapped(), self._open().transaction():
+        with self._transfer():
             batch = self._not_in_yet(batch)
             if not batch.frames:
                 return []
@@ -176,15 +177,15 @@ class PostgresStore(Connected):
         journal: UUID,
     ) -> bool:
         """Move a row of analytics.quarantine, which the query `take` takes out; False when it is not there any more."""
-        with _wrapped(), self._open().transaction():
-            taken = self._open().execute(take, {"id": row}).fetchone()
+        with self._transfer() as connection:
+            taken = connection.execute(take, {"id": row}).fetchone()
             if taken is not None:
                 self._move(rows, columns, journal)
             return taken is not None
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set the rows of a batch aside with their raw bytes, and move on behind them."""
-        with _wrapped(), self._open().transaction():
+        with self._transaction():
             batch = self._not_in_yet(batch)
             if not batch.frames:
                 return
@@ -196,14 +197,14 @@ class PostgresStore(Connected):
     def probe(self) -> None:
         """Try a row of ours. Raises StoreMisconfigured where it is the schema that takes none: then all can wait."""
         try:
-            with _wrapped(), self._open().transaction(force_rollback=True):
-                self._open().execute(self._queries["probe"])
+            with _wrapped(), self._current().transaction(force_rollback=True) as connection:
+                connection.execute(self._queries["probe"])
         except RowRejected as error:
             raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
     def rulings(self, since: int) -> list[Ruling]:
         """Return the rulings that changed after revision `since`, in order; below 0: all that stand, bounded."""
-        with _wrapped(), self._open().cursor(row_factory=dict_row) as cursor:
+        with _wrapped(), self._current().statement() as connection, connection.cursor(row_factory=dict_row) as cursor:
             if since < 0:
                 cursor.execute(self._queries["standing_rulings"], {"most": MOST_RULINGS})
             else:
@@ -212,13 +213,13 @@ class PostgresStore(Connected):
 
     def tidy(self) -> None:
         """Let flags fall after a calm week; delete incidents, networks and rulings that nothing asks for any more."""
-        with _wrapped():
-            connection = self._open()
+        with _wrapped(), self._current().statement() as connection:
             for query in TIDY:
                 connection.execute(self._queries[query])
-            # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
-            connection.execute("DISCARD TEMP")
-            self._make_temporary(connection)
+            if not self._current().is_pooled:
+                # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
+                connection.execute("DISCARD TEMP")
+                self._make_temporary(connection)
 
     def _make_temporary(self, connection: psycopg.Connection) -> None:
         for query in TEMPORARY:
@@ -229,11 +230,26 @@ class PostgresStore(Connected):
             raise StoreUnavailable("No connection to Postgres.")
         return self._connection
 
-    def _set_session(self, connection: psycopg.Connection) -> None:
-        for name, value in SESSION.items():
-            # Not every platform and pooler knows every setting; none of them is worth refusing to store.
-            with contextlib.suppress(psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
-                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection]:
+        with _wrapped(), self._current().transaction() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _transfer(self) -> Iterator[psycopg.Connection]:
+        """Run a block in a transaction that has the temporary tables of a fold."""
+        with self._transaction() as connection:
+            pooled = self._current().is_pooled
+            if pooled:
+                self._make_temporary(connection)
+            yield connection
+            if pooled:  # the session goes to others, who may have tables of these names
+                connection.execute(self._queries["drop_temporary"])
+
+    def _current(self) -> Session:
+        self._open()
+        assert self._session is not None
+        return self._session
 
     def _not_in_yet(self, batch: Batch) -> Batch:
         """Wait for a ghost of this journal's last commit, then return what it has left of the batch.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from asgi_analytics.clock import SystemClock
@@ -309,11 +308,11 @@ class Freezing(PostgresStore):
 
     frozen = 0
 
-    def _set_session(self, connection: psycopg.Connection) -> None:
+    def make_partitions(self) -> None:
         if not self.frozen:
-            self.frozen = connection.info.backend_pid
+            self.frozen = self._open().info.backend_pid
             os.kill(self.frozen, signal.SIGSTOP)
-        super()._set_session(connection)
+        super().make_partitions()
 
 
 def test_a_server_that_freezes_while_we_connect_is_left_for_another(

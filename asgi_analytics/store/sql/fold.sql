@@ -17,6 +17,9 @@ CREATE TEMP TABLE IF NOT EXISTS noticed (LIKE analytics.incidents INCLUDING DEFA
 CREATE TEMP TABLE IF NOT EXISTS refused (time timestamptz, fingerprint uuid, network uuid, site text)
 ON COMMIT DELETE ROWS
 
+-- name: drop_temporary
+DROP TABLE pg_temp.staging, pg_temp.begun, pg_temp.named, pg_temp.noticed, pg_temp.refused
+
 -- name: register_journal
 INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT DO NOTHING
 

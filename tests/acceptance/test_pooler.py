@@ -1,0 +1,71 @@
+"""Behind a pooler in transaction mode, such as PgBouncer: all works, and nothing of ours stays in its sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from asgi_analytics.store.connection import is_pooled
+from tests.acceptance.pooler import Pooler
+from tests.acceptance.rig import Load, assert_exactly_once, serving
+from tests.drive import called
+
+LEFT = """
+    SELECT current_setting('statement_timeout'), current_setting('synchronous_commit'), current_setting('jit'),
+        (SELECT count(*) FROM pg_class WHERE relpersistence = 't'), (SELECT count(*) FROM pg_prepared_statements),
+        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')
+"""
+
+
+@pytest.fixture
+def pooler(dsn: str) -> Iterator[Pooler]:
+    with Pooler(dsn) as pooler:
+        yield pooler
+
+
+def state(dsn: str, times: int) -> list[tuple[object, ...]]:
+    """How as many sessions are as the pooler lends in turn."""
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
+        return [row for _ in range(times) for row in connection.execute(LEFT).fetchall()]
+
+
+def test_a_pooler_is_told_by_the_process_number_that_it_makes_up(dsn: str, pooler: Pooler) -> None:
+    for address, pooled in ((dsn, False), (pooler.dsn, True)):
+        with psycopg.connect(address, autocommit=True) as connection:
+            assert is_pooled(connection) is pooled
+
+
+def test_through_a_pooler_every_request_is_stored_once(dsn: str, pooler: Pooler, tmp_path: Path) -> None:
+    (before,) = state(dsn, 1)
+    with serving(pooler.dsn, tmp_path / "j", workers=2, batch_age=0.1) as server:
+        with Load(server.port) as load:
+            load.more(2000)
+        assert_exactly_once(dsn, load.answered)
+        assert "WARNING" not in server.log()
+    assert pooler.transactions > 20
+    assert state(pooler.dsn, 3) == [before] * 3, "other programs find their sessions as they were"
+
+
+def test_a_pooler_may_lend_sessions_to_clients_that_have_tables_of_our_names(
+    dsn: str, pooler: Pooler, tmp_path: Path
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE public.staging AS SELECT 1 AS theirs")
+    with serving(pooler.dsn, tmp_path / "j", batch_age=0.1) as server, Load(server.port) as load:
+        load.more(200)
+        with psycopg.connect(pooler.dsn, autocommit=True, prepare_threshold=None) as connection:
+            for _ in range(60):
+                assert connection.execute("SELECT theirs FROM staging").fetchall() == [(1,)]
+        load.more(200)
+
+
+def test_the_commands_work_through_a_pooler(empty_dsn: str) -> None:
+    with Pooler(empty_dsn) as pooler:
+        for arguments in (("migrate",), ("migrate",), ("doctor",), ("stats",), ("actors",), ("quarantine", "list")):
+            done = called(*arguments, "--dsn", pooler.dsn)
+            assert done.returncode == 0, done.stdout + done.stderr
+        (before,) = state(empty_dsn, 1)
+        assert state(pooler.dsn, 3) == [before] * 3
