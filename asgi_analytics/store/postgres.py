@@ -30,6 +30,8 @@ POISON = ("22", "23")
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
+# By name: in a table that an operator has added columns to, those are theirs.
+_INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
 SLICE = 1_000  # rows that are sent at a stretch
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
@@ -272,7 +274,7 @@ class PostgresStore(Connected):
         cursor = connection.execute(fold["fold_fingerprints"], {"journal": journal, **self._reputation})
         totals = [_merged(row) for row in cursor.fetchall()]
         self._fold_incidents(connection)
-        connection.execute(fold["insert_hits"])
+        connection.execute(_INSERT_HITS.format(_listed(columns)))
         learnt = {merged.fingerprint for merged in totals}
         return totals + [_settled(row) for row in moved if row[0].bytes not in learnt]
 
@@ -296,9 +298,7 @@ class PostgresStore(Connected):
             connection.execute(fold["ban_repeaters"], {**parameters, "fingerprints": lowered})
 
     def _copy(self, table: sql.Identifier, columns: Sequence[str], rows: list[bytes]) -> None:
-        query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-            table, sql.SQL(", ").join(map(sql.Identifier, columns))
-        )
+        query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _listed(columns))
         with self._open().cursor() as cursor, cursor.copy(query) as copy:
             copy.write(COPY_HEADER)
             for at in range(0, len(rows), SLICE):
@@ -333,6 +333,10 @@ class PostgresStore(Connected):
                 "quarantined": quarantined,
             },
         )
+
+
+def _listed(columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 @contextlib.contextmanager

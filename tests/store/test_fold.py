@@ -417,6 +417,25 @@ def test_hits_outside_all_partitions_are_stored_too(store: PostgresStore, dsn: s
     assert [row["path"] for row in fetch(dsn, query)] == ["/future", "/old"]
 
 
+@pytest.mark.parametrize(
+    ("column", "kept"),
+    [
+        ("text NOT NULL DEFAULT 'x'", "x"),
+        ("text DEFAULT 'x'", "x"),
+        ("integer GENERATED ALWAYS AS (length(path)) STORED", 4),
+    ],
+    ids=["not-null", "default", "generated"],
+)
+def test_a_column_that_an_operator_added_to_hits_gets_what_it_is_declared_with(
+    store: PostgresStore, dsn: str, column: str, kept: Any
+) -> None:
+    fetch(dsn, f"ALTER TABLE analytics.hits ADD COLUMN added {column}")
+    write(store, b"A", hit("/old"))  # over a connection from before
+    store.connect()
+    write(store, b"A", hit("/new"))
+    assert [row["added"] for row in fetch(dsn, "SELECT added FROM analytics.hits")] == [kept, kept]
+
+
 def test_human_traffic_is_without_bots_and_refusals(store: PostgresStore, dsn: str) -> None:
     from asgi_analytics.model import Agent
     from tests.record.rows import identity

@@ -1,7 +1,9 @@
 -- The transfer of one batch: one transaction, from the journal's rows to hits, sessions and fingerprints.
 
 -- name: create_staging
-CREATE TEMP TABLE IF NOT EXISTS staging (LIKE analytics.hits) ON COMMIT DELETE ROWS
+CREATE TEMP TABLE IF NOT EXISTS staging ON COMMIT DELETE ROWS
+-- Not LIKE, which takes constraints over: a column that an operator has added gets its default in hits only.
+AS SELECT * FROM analytics.hits WITH NO DATA
 
 -- name: create_begun
 CREATE TEMP TABLE IF NOT EXISTS begun (fingerprint uuid, sessions bigint) ON COMMIT DELETE ROWS
@@ -389,9 +391,6 @@ DELETE FROM analytics.networks WHERE last_incident_at < now() - interval '3 days
 -- name: forget_rulings
 -- Lifted ones stay until their end: a worker that was cut off for long still has to learn that they are.
 DELETE FROM analytics.rulings WHERE coalesce(until, lifted_at + interval '30 days') < now() - interval '1 day'
-
--- name: insert_hits
-INSERT INTO analytics.hits SELECT * FROM staging
 
 -- name: fold_refusals
 -- Locked in order of their keys, as in fold_fingerprints: two workers that meet the same visitors wait, no more.
