@@ -142,8 +142,15 @@ def test_a_poison_row_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_p
             "ALTER TABLE analytics.sessions RENAME COLUMN x TO hits",
         ),
         ("REVOKE INSERT ON analytics.hits FROM worker", "GRANT INSERT ON analytics.hits TO worker"),
+        *(
+            (
+                f"ALTER TABLE analytics.{table} ADD CONSTRAINT fewer CHECK (hits < 10) NOT VALID",
+                f"ALTER TABLE analytics.{table} DROP CONSTRAINT fewer",
+            )
+            for table in ("sessions", "fingerprints")
+        ),
     ],
-    ids=["table", "column", "privilege"],
+    ids=["table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"],
 )
 def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, harm: str, repair: str) -> None:
     worker = as_worker(dsn)

@@ -428,6 +428,29 @@ WITH hit AS (
         left(wide, 64), left(wide, 128), 4294967295, left(wide, 256), left(wide, 64), left(wide, 32), left(wide, 64),
         left(wide, 32), left(wide, 16), left(wide, 32), left(wide, 64), left(wide, 35), true
     FROM repeat(chr(128512), 1024) AS wide
+), session AS (
+    INSERT INTO analytics.sessions (id, site, fingerprint, started_at, last_seen_at, hits, page_views, errors, refusals,
+        bytes_sent, entry_at, entry_path, exit_at, exit_path, score, level, channel, source, utm_source, utm_medium,
+        utm_campaign, utm_term, utm_content, click_id, country, region, city, asn, organisation, browser,
+        browser_version, os, os_version, device, bot_class, crawler, language)
+    SELECT gen_random_uuid(), left(wide, 100), gen_random_uuid(), now(), now(), 2147483647, 2147483647, 2147483647,
+        2147483647, 1::bigint << 62, now(), wide, now(), wide, 32767, 3, left(wide, 32), left(wide, 256),
+        left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 32), 'XX',
+        left(wide, 64), left(wide, 128), 4294967295, left(wide, 256), left(wide, 64), left(wide, 32), left(wide, 64),
+        left(wide, 32), left(wide, 16), left(wide, 32), left(wide, 64), left(wide, 35)
+    FROM repeat(chr(128512), 1024) AS wide
+), visitor AS (
+    INSERT INTO analytics.fingerprints (fingerprint, site, network, first_seen_at, last_seen_at, sessions, hits,
+        page_views, refusals, charges, minute_at, minute_charges, minute_page_views, peak_per_minute, hour_at,
+        hour_page_views, hour_sessions, score, level, level_changed_at, abuse_incidents, last_abuse_at, journal, remote)
+    SELECT gen_random_uuid(), left(wide, 100), gen_random_uuid(), now(), now(), 2147483647, 1::bigint << 62,
+        1::bigint << 62, 1::bigint << 62, 1::bigint << 62, now(), 2147483647, 2147483647, 2147483647, now(), 2147483647,
+        2147483647, 32767, 3, now(), 2147483647, now(), gen_random_uuid(), 2147483647
+    FROM repeat(chr(128512), 1024) AS wide
+), counted AS (
+    INSERT INTO analytics.refusals (minute, site, fingerprint, network, refusals)
+    SELECT now(), left(wide, 100), gen_random_uuid(), gen_random_uuid(), 1::bigint << 62
+    FROM repeat(chr(128512), 1024) AS wide
 )
 INSERT INTO analytics.decisions (id, time, site, hit_id, refused, enforced, level, level_before, score, retry_after,
     detail)
