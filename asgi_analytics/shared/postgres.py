@@ -27,6 +27,7 @@ CLIENT: dict[str, Any] = {
 }
 # What is late is of no use: the limits hold per worker meanwhile.
 SESSION = {
+    "default_transaction_isolation": "read committed",
     "statement_timeout": "2s",
     "lock_timeout": "1s",
     "synchronous_commit": "off",

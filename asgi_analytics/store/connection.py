@@ -18,6 +18,10 @@ from ..errors import ConfigurationError, StoreMisconfigured
 DEFAULT_PORT = "5432"
 # What we send is UTF-8, and what we are sent is taken for it; SQL_ASCII keeps bytes as they come.
 ENCODINGS = ("UTF8", "SQL_ASCII")
+# Our temporary tables come before those of the same name that a search_path such as "public, pg_temp" leads to.
+OURS_FIRST = sql.SQL(
+    "set_config('search_path', concat_ws(', ', 'pg_temp', nullif(current_setting('search_path'), '')), {})"
+)
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
 
 
@@ -68,12 +72,15 @@ class Session:
         self.is_pooled = is_pooled(connection)
         if self.is_pooled:
             connection.prepare_threshold = None
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         calls = [
             sql.SQL("set_config({}, {}, {})").format(name, value, self.is_pooled) for name, value in settings.items()
         ]
-        self._settings = _select(calls)
         if not self._takes(calls):  # not every platform knows every setting; none is worth refusing to store
-            self._settings = _select([call for call in calls if self._takes([call])])
+            calls = [call for call in calls if self._takes([call])]
+        path = OURS_FIRST.format(self.is_pooled)
+        self._takes([path])
+        self._settings = _select([*calls, path])
 
     def _takes(self, calls: Sequence[sql.Composed]) -> bool:
         try:

@@ -72,6 +72,17 @@ def test_text_is_stored_as_it_was_sent_whatever_encoding_others_prefer(
     assert sorted(row["path"].decode() for row in rows) == PATHS
 
 
+@pytest.mark.parametrize("path", ["public, pg_temp", ""])
+def test_tables_of_others_are_not_taken_for_ours_whatever_the_search_path(dsn: str, path: str) -> None:
+    fetch(dsn, "CREATE TABLE public.staging (x integer)")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET search_path = {}").format(name, sql.SQL(path or "''")))
+    store_paths(dsn)
+    assert len(fetch(dsn, "SELECT path FROM analytics.hits")) == len(PATHS)
+    assert fetch(dsn, "SELECT x FROM public.staging") == []
+
+
 def test_commands_read_what_was_stored_whatever_encoding_others_prefer(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
