@@ -156,7 +156,7 @@ def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
 def connect_command(dsn: str) -> psycopg.Connection:
     """Open what a command works with. Raises psycopg.Error."""
     name = "asgi-analytics cli"
-    return psycopg.connect(
+    connection = psycopg.connect(
         dsn,
         autocommit=True,
         connect_timeout=5,
@@ -164,6 +164,9 @@ def connect_command(dsn: str) -> psycopg.Connection:
         client_encoding="UTF8",
         prepare_threshold=None,  # the next session that a pooler gives knows nothing of what was prepared
     )
+    if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
+        connection.execute("SET datestyle = 'ISO'")  # the driver reads no other, whatever a role or database prefers
+    return connection
 
 
 def check_encoding(connection: psycopg.Connection) -> None:

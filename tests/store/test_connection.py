@@ -16,6 +16,7 @@ from asgi_analytics.store import reading
 from asgi_analytics.store.connection import database_key
 from asgi_analytics.store.migrate import migrate
 from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.store.recorded import Recorded
 from tests.conftest import _address
 from tests.record.rows import batch, fetch, hit
 
@@ -90,6 +91,14 @@ def test_commands_read_what_was_stored_whatever_encoding_others_prefer(
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     with reading.connect(dsn) as reader:
         assert sorted(row.path for row in reader.hits(10)) == PATHS
+
+
+def test_commands_read_times_whatever_date_style_others_prefer(dsn: str) -> None:
+    store_paths(dsn)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET datestyle = 'German'").format(name))
+    assert len(list(Recorded(dsn, 0.0, 4e9).hits())) == len(PATHS)
 
 
 def test_a_database_that_cannot_hold_all_text_is_refused_and_doctor_names_it(postgres: str) -> None:
