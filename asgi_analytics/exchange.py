@@ -253,7 +253,7 @@ class Exchange(Hit):
                     actor, status, True, self.path, inner, site, policy, decision, now,
                     claims=claims, network=visitor.network,
                 )  # fmt: skip
-        elif type(status) is int and status >= 400:
+        elif isinstance(status, int) and status >= 400:
             self.from_inside = inner = is_inner(headers)
             self.attempt = attempt = tried(self.method, headers, status)
             judge(

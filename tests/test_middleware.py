@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,19 @@ def test_a_level_change_is_visible_in_the_very_answer_and_in_its_row(dsn: str) -
     assert [reply.status for reply in replies] == [200] * 3
     kept = {row["path"]: (row["level_before"], row["level"]) for row in rows(dsn)}
     assert kept == {"/a": (0, 1), "/b": (1, 2), "/c": (2, 3)}
+
+
+@pytest.mark.parametrize("status", [404, HTTPStatus.NOT_FOUND])
+def test_an_error_is_judged_whether_its_status_is_a_number_or_an_http_status(status: int) -> None:
+    with wrapped(page(status=status), clock=FakeClock()) as wrap:
+        assert [get(wrap, path).header("x-throttle-level") for path in ("/.env", "/login")] == ["warning", "warning"]
+
+
+@pytest.mark.parametrize("status", [203, HTTPStatus.NON_AUTHORITATIVE_INFORMATION])
+def test_a_page_is_a_page_whether_its_status_is_a_number_or_an_http_status(dsn: str, status: int) -> None:
+    with wrapped(page(status=status), dsn) as wrap:
+        get(wrap)
+    assert [row["page_view"] for row in rows(dsn)] == [True]
 
 
 # Refusals

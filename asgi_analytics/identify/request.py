@@ -81,7 +81,7 @@ def is_page(headers: Headers, status: object, names: Headers) -> bool:
         content_type = _content_type(names)
     if not content_type.startswith(b"text/html") and not _HTML.match(content_type):
         return False
-    return type(status) is int and 200 <= status < 300 and _shows(headers)
+    return isinstance(status, int) and 200 <= status < 300 and _shows(headers)
 
 
 def is_data(names: Headers) -> bool:
