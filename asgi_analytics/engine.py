@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import weakref
@@ -32,6 +31,7 @@ from .identify.useragent import AgentReader
 from .identify.visitor import Identifier
 from .jobs.data import default_data_dir
 from .jobs.verification import Verifier
+from .log import log
 from .model import Actor, ThrottleLevel, Visitor
 from .policy import canonical, version
 from .protocols import ClaimStatus, Clock, Merged, Ruling, Told
@@ -48,7 +48,6 @@ from .steps import Steps
 from .store.connection import database_key
 from .store.postgres import PostgresStore
 
-log = logging.getLogger("asgi_analytics")
 LOG_INTERVAL = 20.0  # seconds between two lines of one kind
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import io
-import logging
 import os
 import socket
 import struct
@@ -21,10 +20,10 @@ from typing import Any
 import maxminddb
 from maxminddb.decoder import Decoder
 
+from ..log import log
 from ..model import Place
 from .countries import CountryTable, packed_address
 
-log = logging.getLogger("asgi_analytics")
 REFRESH_SECONDS = 5.0
 NAME_LENGTH = 100
 NOWHERE = Place()

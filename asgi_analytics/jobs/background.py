@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from ..log import log
 from ..protocols import Clock
-
-log = logging.getLogger("asgi_analytics")
 
 Question = TypeVar("Question", bound=Hashable)
 LOG_INTERVAL = 20.0
@@ -117,7 +115,7 @@ class Background(Generic[Question]):
     def _try(self, question: Question) -> None:
         try:
             self._answer(question)
-        except Exception as error:  # a thread of ours that dies would leave all claims pending
+        except Exception as error:  # noqa: BLE001 - a thread of ours that dies would leave all claims pending
             self.counters["failed"] += 1
             now = self._clock.monotonic()
             if now >= self._said_at + LOG_INTERVAL:

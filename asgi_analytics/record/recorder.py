@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
 from ..inputs import TRIED, Mask, bits_of
+from ..log import log
 from ..model import Claims, Hit, Visitor
 from ..policy import version
 from ..protocols import DECISION, HIT, REFUSED, ClaimStatus
@@ -20,8 +20,6 @@ from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL
 from .journal import FileJournal
 from .memory import MemoryJournal
 from .segment import frame, seal
-
-log = logging.getLogger("asgi_analytics")
 
 COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUSED: refusals.COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}

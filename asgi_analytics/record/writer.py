@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,12 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 from ..clock import Calendar
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+from ..log import log
 from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frames, Salt, SharedRulings, SharedState, Store
 from .adoption import LeftOvers
 from .pace import Backoff, BatchSize, Schedule
 from .recorder import Recorder
-
-log = logging.getLogger("asgi_analytics")
 
 OPERATOR = (StoreMisconfigured, MigrationError)
 SYNC_INTERVAL = 0.5  # seconds a power cut may cost

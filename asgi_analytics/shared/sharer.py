@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
 from ..clock import jitter, random_bytes
 from ..decide.lease import Leases
 from ..errors import SharedUnavailable
+from ..log import log
 from ..protocols import Clock, SharedQuotas
-
-log = logging.getLogger("asgi_analytics")
 
 LONGEST_INTERVAL = 0.5  # seconds between two exchanges
 SHORTEST = 0.015  # between two when somebody hurries: what a burst waits, and what the server is spared

@@ -149,6 +149,28 @@ def test_a_logging_handler_that_makes_a_request_while_we_start_hangs_nothing(tmp
     account.round()
 
 
+@pytest.mark.timeout(20)
+def test_a_logging_filter_that_raises_costs_no_request_and_ends_no_thread(tmp_path: Path, account: Account) -> None:
+    (tmp_path / "j").write_text("no folder")  # so that the start has something to say, as the threads have
+
+    def raising(record: logging.LogRecord) -> bool:
+        raise LookupError("this is no request")
+
+    logging.getLogger("asgi_analytics").addFilter(raising)
+    try:
+        with wrapped(page(), NOWHERE, journal_dir=tmp_path / "j") as app:
+            assert get(app).status == 200
+            writer, sharer = app._engine.writer, app._engine.sharer
+            assert writer is not None
+            assert sharer is not None
+            wait_until(lambda: writer.state.error is not None and sharer.failures > 0)
+            time.sleep(0.1)
+            assert [thread.is_alive() for thread in (*writer._threads, sharer._thread)] == [True] * 3
+    finally:
+        logging.getLogger("asgi_analytics").removeFilter(raising)
+    account.round()
+
+
 @pytest.mark.parametrize(
     "ending",
     [
