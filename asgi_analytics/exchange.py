@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from anyio import to_thread
-
+from .aside import run_aside
 from .clock import MINUTE_NS, uuid7
 from .decide.actor import begin_session, count_session, join
 from .decide.admission import admit, admit_told
@@ -311,7 +310,7 @@ class Exchange(Hit):
         journal = self._engine.recorder.journal
         if journal is not None:
             try:
-                await to_thread.run_sync(journal.sync)
+                await run_aside(journal.sync)
             except OSError as error:  # a disk that fails must not cost the visitor the answer
                 self._engine.failed("sync", error)
         await self._send(message)

@@ -8,8 +8,9 @@ from contextvars import ContextVar
 from itertools import cycle, repeat
 from typing import Any, Unpack
 
-from anyio import get_cancelled_exc_class, to_thread
+from anyio import get_cancelled_exc_class
 
+from .aside import run_aside
 from .engine import Engine, resolve_dsn, stop_all
 from .exchange import INSIDE, Exchange, Message, Receive, Scope, Send, TimedExchange
 from .joining import joined
@@ -128,7 +129,7 @@ class AnalyticsMiddleware:
 
     async def _aside(self, where: str, act: Callable[..., object], *arguments: object) -> None:
         try:
-            await to_thread.run_sync(act, *arguments)
+            await run_aside(act, *arguments)
         except Exception as error:  # noqa: BLE001 - as in begin
             self._engine.failed(where, error)
 

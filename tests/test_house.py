@@ -30,7 +30,7 @@ LAYERS: tuple[set[str], ...] = (
     BASE,
     STAGES,
     {"shared"},
-    {"ending", "steps", "jobs", "report", "replay"},
+    {"aside", "ending", "steps", "jobs", "report", "replay"},
     {"engine"},
     {"exchange", "joining"},
     {"websocket"},

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,54 @@ def test_fsync_flushes_before_the_last_byte_of_answers_and_refusals(dsn: str, mo
             scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
             asyncio.run(wrap(scope, receive, send))
             assert order.index("flush") < order.index("http.response.body")
+
+
+def test_an_answer_is_flushed_while_the_apps_own_calls_hold_every_thread() -> None:
+    held, over = threading.Semaphore(0), threading.Event()
+
+    def wait(request: Request) -> PlainTextResponse:
+        held.release()
+        over.wait(10)
+        return PlainTextResponse("late")
+
+    async def both(wrap: ASGIApp) -> None:
+        waiting = [asyncio.create_task(ask(wrap, http_scope("/wait"))) for _ in range(40)]
+        try:
+            async with asyncio.timeout(5):
+                for _ in waiting:
+                    while not held.acquire(blocking=False):  # noqa: ASYNC110 - it is threads that tell
+                        await asyncio.sleep(0.01)
+                assert (await ask(wrap, http_scope("/page"))).body == b"<h1>hello</h1>"
+        finally:
+            over.set()
+            await asyncio.gather(*waiting)
+
+    with wrapped(Starlette(routes=[Route("/wait", wait), Mount("/", page())]), durability="fsync") as wrap:
+        asyncio.run(both(wrap))
+
+
+def test_where_the_system_gives_no_thread_an_answer_is_flushed_all_the_same(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    flush = os.fdatasync
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def noted(descriptor: int) -> None:
+        flushed.append(descriptor)
+        flush(descriptor)
+
+    with wrapped(page(), dsn, durability="fsync") as wrap:
+        get(wrap, "/before")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            patch.setattr(os, "fdatasync", noted)
+            assert get(wrap, "/without").body == b"<h1>hello</h1>"
+            assert flushed != []
+        assert wrap.stats()["failures"] == {}
+    assert len(rows(dsn)) == 2
 
 
 def test_an_unhandled_error_is_a_row_with_status_500(dsn: str) -> None:
