@@ -40,6 +40,13 @@ class WebSocketExchange(Exchange):
             self.close_code = message.get("code", 1000)
             if self.status is None:
                 self.status, self.first_byte_us = 403, self._elapsed_us()
-            self.end("complete")
-            return self._send_synced(message) if self._engine.syncs else self._send(message)
+            return self._send_last(message)
+        elif kind == "websocket.http.response.body":
+            self.bytes_sent += len(message.get("body") or b"")
+            if not message.get("more_body"):
+                return self._send_last(message)
         return self._send(message)
+
+    def _send_last(self, message: Message) -> Awaitable[None]:
+        self.end("complete")
+        return self._send_synced(message) if self._engine.syncs else self._send(message)

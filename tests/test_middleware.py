@@ -27,7 +27,7 @@ from asgi_analytics import (
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
-from .drive import OURS, Reply, ask, get, http_scope, look, page, rows, start, wrapped
+from .drive import OURS, Reply, ask, get, http_scope, look, page, rows, socket_scope, start, wrapped
 
 OLD = {"user-agent": "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/70.0 Safari/537.36"}
 # With an outdated browser each further page raises the level: three pages to Blocked.
@@ -195,6 +195,28 @@ def test_where_the_system_gives_no_thread_an_answer_is_flushed_all_the_same(
             assert flushed != []
         assert wrap.stats()["failures"] == {}
     assert len(rows(dsn)) == 2
+
+
+def test_a_websocket_that_the_app_denies_is_complete_before_its_last_byte(dsn: str) -> None:
+    queued: list[int] = []
+
+    async def deny(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 401})
+        await send({"type": "websocket.http.response.body", "body": b"no ", "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": b"way"})
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    with wrapped(deny, dsn) as wrap:
+
+        async def send(message: Message) -> None:
+            queued.append(wrap.stats()["queued"])
+
+        asyncio.run(wrap(socket_scope(), receive, send))
+    (row,) = rows(dsn)
+    assert queued == [0, 0, 1]
+    assert (row["outcome"], row["status"], row["bytes_sent"], row["close_code"]) == ("complete", 401, 6, None)
 
 
 def test_an_unhandled_error_is_a_row_with_status_500(dsn: str) -> None:
