@@ -21,6 +21,7 @@ from asgi_analytics.embedded import cluster as clusters
 from asgi_analytics.embedded.folder import flock
 from asgi_analytics.embedded.process import account_of_server, popen
 from asgi_analytics.errors import EmbeddedPostgresError
+from asgi_analytics.settings import default_journal_dir
 
 from .conftest import data_folder
 
@@ -455,6 +456,15 @@ def test_the_default_folder_follows_environment_and_user(monkeypatch: pytest.Mon
     assert default_data_dir() == Path("/home/ann/.local/state/asgi-analytics/postgres")
     monkeypatch.setenv("ASGI_ANALYTICS_DATA_DIR", "/srv/pg")
     assert default_data_dir() == Path("/srv/pg")
+
+
+def test_who_has_no_home_gets_a_folder_of_his_own_not_one_named_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME", "ASGI_ANALYTICS_JOURNAL_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for asked in ("getuid", "geteuid"):
+        monkeypatch.setattr(os, asked, lambda: 1_000_730_000)  # as OpenShift runs containers; no such user is known
+    assert default_data_dir() == Path("/var/tmp/asgi-analytics-1000730000/postgres")
+    assert default_journal_dir() == Path("/var/tmp/asgi-analytics-1000730000/journal")
 
 
 def test_on_windows_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from types import TracebackType
 
 from ..clock import SystemClock
 from ..errors import EmbeddedPostgresError
+from ..folders import state_folder
 from .cluster import START_TIMEOUT, Cluster, answers
 from .folder import flock, pause, prepare, read_dsn
 from .process import account_of_server
@@ -130,8 +131,7 @@ def default_data_dir() -> Path:
         return Path(chosen)
     if os.geteuid() == 0:
         return Path("/var/tmp/asgi-analytics/postgres")  # noqa: S108 - private and owner-checked, see prepare
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "asgi-analytics" / "postgres"
+    return state_folder() / "postgres"
 
 
 _instances: weakref.WeakSet[EmbeddedPostgres] = weakref.WeakSet()

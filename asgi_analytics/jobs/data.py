@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import DataFileError
+from ..folders import state_folder
 from ..identify.operators import SOURCES
 from ..identify.ranges import MOST_BYTES, RangeFile, Ranges, read_ranges
 from .fetch import download
@@ -46,8 +47,7 @@ def default_data_dir() -> Path:
         return Path(chosen)
     if os.geteuid() == 0:
         return Path("/var/lib/asgi-analytics/crawlers")
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "asgi-analytics" / "crawlers"
+    return state_folder() / "crawlers"
 
 
 def update(folder: Path, names: Mapping[str, object], get: Get) -> list[Update]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from ..folders import state_folder
 from .values import (
     SIGNAL_POINTS,
     SIGNAL_THRESHOLDS,
@@ -30,8 +31,7 @@ def default_journal_dir() -> Path:
         return Path(chosen)
     if os.geteuid() == 0:
         return Path("/var/tmp/asgi-analytics/journal")  # noqa: S108 - made 0700 and owner-checked by the journal
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "asgi-analytics" / "journal"
+    return state_folder() / "journal"
 
 
 def _listed(value: object) -> list[Any]:
