@@ -208,6 +208,13 @@ class FileJournal:
             for number in [one for one, when in self._delivered.items() if crowded or now - when > RETENTION]:
                 self._delete(number)
 
+    def has_more(self, segment: int, offset: int) -> bool:
+        """Tell whether a frame lies behind a position; what cannot be read, such as for want of descriptors, may."""
+        try:
+            return self.read(segment, offset, 1) is not None
+        except OSError:
+            return True
+
     def pending_bytes(self, segment: int, offset: int) -> int:
         """Return how many bytes lie behind a position."""
         with self._lock:
@@ -217,7 +224,7 @@ class FileJournal:
     def close(self, segment: int, offset: int) -> bool:
         """Let go. When all up to a position is all there is, the folder goes too; returns whether it did."""
         with self._lock:  # nothing comes in between the last look and the end
-            delivered = self.read(segment, offset, 1) is None
+            delivered = not self.has_more(segment, offset)
             if delivered:
                 shutil.rmtree(self.path, ignore_errors=True)
             self.abandon()

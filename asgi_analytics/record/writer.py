@@ -163,7 +163,7 @@ class Writer:
         waiting = memory.size
         if journal is not None:
             segment, offset = self._known_position(journal.id)
-            waiting += journal.pending_bytes(segment, offset) if journal.read(segment, offset, 1) else 0
+            waiting += journal.pending_bytes(segment, offset) if journal.has_more(segment, offset) else 0
         return waiting
 
     def _known_position(self, journal: bytes) -> tuple[int, int]:

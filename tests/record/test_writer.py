@@ -268,6 +268,18 @@ def test_a_journal_that_cannot_be_looked_into_keeps_no_descriptor_and_no_row_is_
     assert [(found.path, found.segments) for found in adopt(tmp_path)] == [(one.path, [1]) for one in left]
 
 
+def test_stopping_without_a_free_descriptor_raises_nothing_and_leaves_the_rows_to_the_next(tmp_path: Path) -> None:
+    recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters()), MemoryStore()
+    recorder.open()
+    recorder._append(hit_frame("/e/1"))
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=0.01, chores=lambda: None)
+    with few_descriptors(0):
+        assert not writer.stop(1.0)
+        assert writer.pending_bytes() > 0
+    (left,) = adopt(tmp_path / "j")
+    assert left.read(1, 0, 10) is not None
+
+
 class Picky(MemoryStore):
     """A store that does not know some journals' columns."""
 
