@@ -328,6 +328,11 @@ class Engine:
         asked = [(actor.key, policy.limits[level]), (network.key, policy.network_limits)]
         return await self.strict.take([(key, limits) for key, limits in asked if limits])
 
+    async def hang_up(self) -> None:
+        """Close what the event loop that is about to end has open."""
+        if self.strict is not None:
+            await self.strict.close()
+
     def _new_recorder(self) -> Recorder:
         return Recorder(self.settings, self.counters, clean_path, self._database, kind_of)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from itertools import cycle, repeat
 from typing import Any, Unpack
@@ -123,9 +123,17 @@ class AnalyticsMiddleware:
                 await self._aside("start", self._engine.wait, STARTUP_PATIENCE)
             elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
                 await self._aside("stop", stop_all, engines)
+                await self._hang_up(engines)
             await send(message)
 
         await self.app(scope, receive, send_when_done)
+
+    async def _hang_up(self, engines: Iterable[Engine]) -> None:
+        try:
+            for engine in engines:
+                await engine.hang_up()
+        except Exception as error:  # noqa: BLE001 - as in begin
+            self._engine.failed("stop", error)
 
     async def _aside(self, where: str, act: Callable[..., object], *arguments: object) -> None:
         try:

@@ -266,6 +266,10 @@ class StrictQuotas(Protocol):
         """Take one unit of each quota or none: actors by their keys, with seconds and limit of each quota."""
         ...
 
+    async def close(self) -> None:
+        """Close what is open for this event loop; the next question opens it again."""
+        ...
+
 
 class SharedRulings(Protocol):
     """Takes rulings into this worker's view; each call brings what changed. `now` in wall seconds."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -27,11 +27,7 @@ Waiting = tuple[Actors, "asyncio.Future[Told | None]"]
 
 
 class ValkeyStrict:
-    """StrictQuotas over one server, for the event loop that asks.
-
-    Requests that come at once share a round trip. With one for each, several busy workers open hundreds of
-    connections, and spend on these the time in which the answers were due.
-    """
+    """StrictQuotas over one server, asked by each event loop over connections of its own."""
 
     def __init__(self, url: str, timeout: float, clock: Clock) -> None:
         self.failures = 0  # requests that were not told in time
@@ -39,32 +35,77 @@ class ValkeyStrict:
         self._timeout = timeout
         self._clock = clock
         self._again_at = 0.0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: Any = None
-        self._waiting: deque[Waiting] = deque()
-        self._flights: set[asyncio.Task[None]] = set()
+        self._askers: dict[asyncio.AbstractEventLoop, _Asker] = {}
 
     async def take(self, quotas: Actors) -> Told | None:
         """Take one unit of each quota, or of none. None when the server does not say so in time."""
         if self._clock.monotonic() < self._again_at:
             return None
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._begin(loop)
-        answer: asyncio.Future[Told | None] = loop.create_future()
-        self._waiting.append(([(key, limits) for key, limits in quotas if limits], answer))
-        if len(self._flights) < MOST_FLIGHTS:
-            flight = loop.create_task(self._fly())
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+        loop = _running_loop()
+        if loop is None:
+            self.failures += 1
+            return None
+        asker = self._askers.get(loop) or self._begin(loop)
         try:
             async with asyncio.timeout(self._timeout):
-                told = await answer
+                told = await asker.ask([(key, limits) for key, limits in quotas if limits])
         except TimeoutError:
             told = None
             self._pause()
         self.failures += told is None
         return told
+
+    async def close(self) -> None:
+        """Close the connections of this event loop."""
+        loop = _running_loop()
+        asker = None if loop is None else self._askers.pop(loop, None)
+        if asker is not None:
+            await asker.close()
+
+    def _pause(self) -> None:
+        self._again_at = self._clock.monotonic() + PAUSE
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> _Asker:
+        """Make what asks in an event loop; what belongs to those that are gone is left."""
+        for other in list(self._askers):
+            if other.is_closed():
+                self._askers.pop(other, None)
+        asker = self._askers[loop] = _Asker(loop, self._url, self._timeout, self._pause)
+        return asker
+
+
+class _Asker:
+    """Asks in one event loop.
+
+    Requests that come at once share a round trip. With one for each, several busy workers open hundreds of
+    connections, and spend on these the time in which the answers were due.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, timeout: float, failed: Callable[[], None]) -> None:
+        pool = valkey.asyncio.BlockingConnectionPool.from_url(
+            url, max_connections=MOST_FLIGHTS, timeout=timeout, **client_options(timeout)
+        )
+        self._loop = loop
+        self._client: Any = valkey.asyncio.Valkey(connection_pool=pool)
+        self._timeout = timeout
+        self._failed = failed
+        self._waiting: deque[Waiting] = deque()
+        self._flights: set[asyncio.Task[None]] = set()
+
+    def ask(self, asked: Actors) -> asyncio.Future[Told | None]:
+        """Have a question asked with the next round trip."""
+        answer: asyncio.Future[Told | None] = self._loop.create_future()
+        self._waiting.append((asked, answer))
+        if len(self._flights) < MOST_FLIGHTS:
+            flight = self._loop.create_task(self._fly())
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+        return answer
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+        await self._client.connection_pool.disconnect()
 
     async def _fly(self) -> None:
         """Make round trips until nobody waits."""
@@ -74,7 +115,7 @@ class ValkeyStrict:
                 async with asyncio.timeout(self._timeout):
                     await self._ask(batch)
             except (ValkeyError, OSError, TimeoutError):
-                self._pause()
+                self._failed()
             finally:
                 for _, answer in batch:
                     if not answer.done():
@@ -96,23 +137,13 @@ class ValkeyStrict:
         if taken:
             await self._run(GIVE_BACK, taken)
 
-    def _pause(self) -> None:
-        self._again_at = self._clock.monotonic() + PAUSE
-
-    async def close(self) -> None:
-        """Close the connections of this event loop."""
-        client, self._client, self._loop = self._client, None, None
-        if client is not None:
-            await client.aclose()
-
     async def _run(self, script: str, asked: Actors) -> list[Any]:
         """Run a script for each actor in one round trip; more where the server has forgotten it."""
-        client = self._client
-        answers = await self._send(client, script, asked)
+        answers = await self._send(script, asked)
         lost = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if lost:
-            await client.script_load(script)
-            again = await self._send(client, script, [asked[place] for place in lost])
+            await self._client.script_load(script)
+            again = await self._send(script, [asked[place] for place in lost])
             for place, answer in zip(lost, again, strict=True):
                 answers[place] = answer
         for answer in answers:
@@ -120,18 +151,18 @@ class ValkeyStrict:
                 raise answer
         return answers
 
-    async def _send(self, client: Any, script: str, asked: Actors) -> list[Any]:
-        async with client.pipeline(transaction=False) as pipe:
+    async def _send(self, script: str, asked: Actors) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipe:
             for key, limits in asked:
                 keys = ["s:" + counter_key(key + int(size).to_bytes(4, "big")) for size, _ in limits]
                 pipe.evalsha(sha(script), len(keys), *keys, *(part for pair in limits for part in pair))
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Leave what belongs to another event loop, which is gone."""
-        pool = valkey.asyncio.BlockingConnectionPool.from_url(
-            self._url, max_connections=MOST_FLIGHTS, timeout=self._timeout, **client_options(self._timeout)
-        )
-        self._loop, self._client = loop, valkey.asyncio.Valkey(connection_pool=pool)
-        self._waiting, self._flights = deque(), set()
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return asyncio's event loop; None in one that this client does not know, such as trio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import signal
@@ -8,16 +9,19 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from starlette.testclient import TestClient
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.errors import ConfigurationError
-from tests.drive import ask, http_scope, page, start
+from tests.drive import ask, http_scope, page, start, wrapped
 
 from .valkey import Server, SlowDoor, found_servers
 
@@ -90,6 +94,41 @@ def test_a_strict_quota_is_exact_over_all_workers(
         return sum(await asyncio.gather(*(send(apps[n % workers :], 1, who) for n in range(600))))
 
     assert 198 <= asyncio.run(burst()) <= 202
+
+
+@needs_server
+def test_threads_with_an_event_loop_each_are_all_told(server: Server, fleet: Callable[..., list[App]]) -> None:
+    apps = fleet(1, shared=server.url, shared_mode="strict", shared_timeout=2.0, limits="80/day")
+    who, admitted = somebody(), list[int]()
+    threads = [
+        threading.Thread(target=lambda: admitted.append(asyncio.run(send(apps, 15, who, 0.002)))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sum(admitted), apps[0].stats()["shared"]["unanswered"]) == (80, 0)
+
+
+@needs_server
+def test_with_the_lifespan_the_connections_of_strict_mode_end(server: Server, dsn: str) -> None:
+    options: dict[str, Any] = {"shared": server.url, "shared_mode": "strict", "shared_timeout": 2.0}
+    gc.collect()  # what the tests before have left
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            with TestClient(App(page(), dsn=dsn, **options)) as client:
+                assert client.get("/").status_code == 200
+            gc.collect()
+    assert [str(one.message) for one in caught if "unclosed" in str(one.message)] == []
+
+
+def test_in_an_event_loop_of_trio_strict_quotas_hold_per_worker() -> None:
+    options: dict[str, Any] = {"shared": "redis://127.0.0.1:1/0", "shared_mode": "strict"}
+    with wrapped(page(), limits="3/day", **options) as app:
+        statuses = [trio.run(ask, app, http_scope("/api")).status for _ in range(4)]
+        assert (app.stats()["failures"], app.stats()["shared"]["unanswered"]) == ({}, 4)
+    assert statuses == [200, 200, 200, 429]
 
 
 @needs_server
