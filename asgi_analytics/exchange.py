@@ -221,7 +221,7 @@ class Exchange(Hit):
                 pass
             self._judge(status, names)
             fields = engine.responder.fields(self.decision)
-            if self.visitor.cookie is not None and status != 304 and not is_shared(names):
+            if self.visitor.cookie is not None and status != 304 and not is_shared(headers):
                 fields.append((b"set-cookie", self.visitor.cookie))
                 self.visitor.cookie_sent = True
             if OURS.isdisjoint(names):

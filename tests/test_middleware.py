@@ -676,6 +676,13 @@ def test_no_cookie_goes_into_a_shared_cache(header: str, given: int) -> None:
         assert len(get(wrap).cookies) == given
 
 
+@pytest.mark.parametrize("lines", [(b"public", b"max-age=0"), (b"s-maxage=60", b"must-understand")])
+def test_cache_control_in_several_lines_is_one(lines: tuple[bytes, ...]) -> None:
+    for ordered, given in ((lines, 0), (lines[::-1], 0), ((*lines, b"private"), 1)):
+        with wrapped(page(headers=[(b"cache-control", line) for line in ordered]), **COOKIE) as wrap:
+            assert len(get(wrap).cookies) == given
+
+
 def test_no_cookie_goes_with_a_revalidation_or_to_what_is_no_navigation() -> None:
     with wrapped(page(b"", 304), **COOKIE) as wrap:
         assert get(wrap, headers={"sec-fetch-dest": "document"}).cookies == []

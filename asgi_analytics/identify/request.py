@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Headers = Mapping[bytes, bytes]
@@ -100,10 +100,13 @@ def _content_type(names: Headers) -> bytes:
     return next((value for name, value in names.items() if name.lower() == b"content-type"), b"")
 
 
-def is_shared(names: Headers) -> bool:
-    """Tell whether a shared cache may keep the answer: a cookie in it would go to others (RFC 9111, section 3)."""
+def is_shared(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a shared cache may keep the answer: a cookie in it would go to others (RFC 9111, section 3).
+
+    `fields`: all response headers, for Cache-Control in several lines is one.
+    """
     is_kept = False
-    for name, value in names.items():
+    for name, value in fields:
         lowered = name.lower()
         if lowered == b"cache-control":
             directives = value.lower()
