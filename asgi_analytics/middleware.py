@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from itertools import cycle, repeat
 from typing import Any, Unpack
 
@@ -22,7 +23,16 @@ __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Sen
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_around: ContextVar[tuple[Engine, ...]] = ContextVar("asgi_analytics_around", default=())  # of a lifespan
+
+@dataclass(slots=True)
+class _Span:
+    """A lifespan that is under way."""
+
+    engine: Engine
+    ends: bool = False  # the server has asked for it, or the app has said so
+
+
+_around: ContextVar[tuple[_Span, ...]] = ContextVar("asgi_analytics_around", default=())
 STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
 
 
@@ -112,23 +122,40 @@ class AnalyticsMiddleware:
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start before the app says that it has started, stop before it says that it has stopped.
 
-        An app that knows no lifespan raises; started by then, we have the salts before the first request comes.
+        An app that knows no lifespan raises; started by then, we have the salts before the first request comes. One
+        that ends without a farewell is stopped as well.
         """
-        engines = (*_around.get(), self._engine)  # middlewares further out stop with us, not after us
-        _around.set(engines)
+        span = _Span(self._engine)
+        spans = (*(one for one in _around.get() if not one.ends), span)
+        _around.set(spans)
         await self._aside("start", self._engine.start)
+
+        async def receive_noted() -> Message:
+            message = await receive()
+            span.ends = span.ends or message["type"] == "lifespan.shutdown"
+            return message
 
         async def send_when_done(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 await self._aside("start", self._engine.wait, STARTUP_PATIENCE)
             elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                await self._aside("stop", stop_all, engines)
-                await self._hang_up(engines)
+                span.ends = True
+                await self._stop(spans)
             await send(message)
 
-        await self.app(scope, receive, send_when_done)
+        try:
+            await self.app(scope, receive_noted, send_when_done)
+        except Exception:
+            await self._stop(spans)
+            raise
+        await self._stop(spans)
 
-    async def _hang_up(self, engines: Iterable[Engine]) -> None:
+    async def _stop(self, spans: Iterable[_Span]) -> None:
+        """Stop the engine of each lifespan that ends: those further out stop with us, not after us."""
+        engines = [span.engine for span in spans if span.ends]
+        if not engines:
+            return
+        await self._aside("stop", stop_all, engines)
         try:
             for engine in engines:
                 await engine.hang_up()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,21 @@ from asgi_analytics import (
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
-from .drive import OURS, Reply, ask, get, http_scope, look, page, rows, socket_scope, start, wrapped
+from .drive import (
+    OURS,
+    Communicator,
+    Reply,
+    answer_lifespan,
+    ask,
+    get,
+    http_scope,
+    look,
+    page,
+    rows,
+    socket_scope,
+    start,
+    wrapped,
+)
 
 OLD = {"user-agent": "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/70.0 Safari/537.36"}
 # With an outdated browser each further page raises the level: three pages to Blocked.
@@ -116,6 +131,55 @@ def test_after_close_the_next_request_starts_again(dsn: str) -> None:
         assert wrap.close() is True
         get(wrap, "/2")
     assert sorted(row["path"] for row in rows(dsn)) == ["/1", "/2"]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("at shutdown")])
+def test_an_app_whose_lifespan_ends_without_a_farewell_delivers_too(dsn: str, error: Exception | None) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            return await page()(scope, receive, send)
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if error is not None:
+            raise error
+
+    async def run() -> None:
+        server = await begun(wrap)
+        await ask(wrap, http_scope())
+        await server.send_input({"type": "lifespan.shutdown"})
+        with suppress(RuntimeError):
+            await server.wait(10)
+
+    with wrapped(app, dsn, durability="memory", batch_age=60) as wrap:
+        asyncio.run(run())
+        assert len(rows(dsn)) == 1
+
+
+def test_a_wrapped_part_whose_lifespan_ends_earlier_stops_nobody_further_out() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        events, answers = asyncio.Queue[Message](), asyncio.Queue[Message]()
+        for kind in ("startup", "shutdown"):
+            await events.put({"type": f"lifespan.{kind}"})
+        await part({"type": "lifespan"}, events.get, answers.put)
+        await answer_lifespan(receive, send)
+
+    async def run() -> None:
+        server = await begun(wrap)
+        assert wrap._engine.started
+        await server.send_input({"type": "lifespan.shutdown"})
+        assert (await server.receive_output(10))["type"] == "lifespan.shutdown.complete"
+        assert not wrap._engine.started
+
+    with wrapped(page(), site="part") as part, wrapped(app) as wrap:
+        asyncio.run(run())
+
+
+async def begun(app: ASGIApp) -> Any:
+    server = Communicator(app, {"type": "lifespan"})
+    await server.send_input({"type": "lifespan.startup"})
+    assert (await server.receive_output(10))["type"] == "lifespan.startup.complete"
+    return server
 
 
 @pytest.mark.parametrize("durability", ["memory", "journal", "fsync"])
