@@ -15,7 +15,10 @@ from urllib.parse import urlsplit
 import psycopg
 
 SSL, GSSAPI = 80877103, 80877104
-TOLD = ("server_version", "server_encoding", "client_encoding", "standard_conforming_strings", "integer_datetimes")
+TOLD = (
+    *("server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone"),
+    *("standard_conforming_strings", "integer_datetimes"),
+)
 Session = tuple[psycopg.Connection, socket.socket]
 
 
