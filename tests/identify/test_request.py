@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_analytics.identify.request import is_data, is_page
+from asgi_analytics.identify.request import clean_path, is_data, is_page
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
 TURBO = b"text/html, application/xhtml+xml"
@@ -53,3 +53,34 @@ def test_data_is_told_by_its_type_in_whatever_case_the_name_comes(content_type: 
 
 def test_an_answer_without_a_type_is_no_data() -> None:
     assert not is_data({b"content-length": b"0"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/news/apple-announces-iphone-17-with-new-camera-system",
+        "/blog/2026-11-28-how-to-write-a-long-blog-slug-title",
+        "/how_to_migrate_from_python_2_to_python_3_in_production",
+        "/p/red-cotton-t-shirt-size-m-507f1f77bcf86cd799439011",
+        "/items/550e8400-e29b-41d4-a716-446655440000",
+        "/items/my-page-550e8400-e29b-41d4-a716-446655440000",
+        "/items/507f1f77bcf86cd799439011",
+    ],
+)
+def test_titles_and_ids_of_pages_are_stored(path: str) -> None:
+    assert clean_path(path) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "stored"),
+    [
+        ("/reset/MQ/cabc12-0123456789abcdef0123456789abcdef/", "/reset/MQ/…/"),  # Django's
+        ("/verify/0123456789abcdef0123456789abcdef", "/verify/…"),
+        ("/magic/reset-password-0123456789abcdef0123456789abcdef", "/magic/…"),
+        ("/magic/lkb2SJN-U7dQ_Tk9hJxK4rMxjW3v1Yy0OQm5bC8a-Zo", "/magic/…"),  # secrets.token_urlsafe()
+        ("/bot123456789:AAEhBOweik6ad9r_QXMENQjcrGbqCr4K-bc/getMe", "/bot123456789:…/getMe"),
+        ("/jwt/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc/x", "/jwt/…/x"),
+    ],
+)
+def test_long_tokens_in_paths_are_not_stored(path: str, stored: str) -> None:
+    assert clean_path(path) == stored
