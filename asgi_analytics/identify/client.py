@@ -17,7 +17,9 @@ MAX_ENTRY = 128  # bytes of one X-Forwarded-For entry
 MAX_ELEMENT = 512  # bytes of one Forwarded element
 MAX_KNOWN = 16_384  # addresses remembered
 
-_MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
+# IPv6 that stands for IPv4: ::ffff:0:0/96 (RFC 4291 section 2.5.5.2) and 64:ff9b::/96 of NAT64 (RFC 6052 section 2.1),
+# which an IPv6-only server sees all of the IPv4 internet in.
+_EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 _UNKNOWN = ("", False)
 _PORT = r"(?::(?:\d{1,5}|_[\w.-]{1,16}))?"  # RFC 7239 section 6.2 lets a proxy hide the port
 _IPV6 = r"([\da-f]{0,4}:[\da-f:.]{1,44})"
@@ -59,7 +61,7 @@ class ClientAddress:
         return cls([one for one in proxies if not isinstance(one, str)], "unix" in proxies, "forwarded" in proxies)
 
     def read(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
-        """Return the normalised address, IPv4-mapped as IPv4, without port or zone; "" when it is not known.
+        """Return the normalised address, IPv4-mapped and NAT64 as IPv4, without port or zone; "" when it is not known.
 
         `headers` tells which headers there are; their lines are read from scope["headers"], where none are lost.
         """
@@ -142,7 +144,7 @@ def _packed(address: str) -> bytes:
         packed = inet_pton(AF_INET6, address)
     except (OSError, ValueError):
         return b""
-    return packed[12:] if packed.startswith(_MAPPED) else packed
+    return packed[12:] if packed.startswith(_EMBEDDING) else packed
 
 
 def _text(packed: bytes) -> str:
@@ -150,9 +152,13 @@ def _text(packed: bytes) -> str:
 
 
 def _masked(network: Network) -> tuple[int, int, int]:
-    """Size of an address in bytes, mask, number of the network; an IPv4-mapped network as IPv4."""
+    """Size of an address in bytes, mask, number of the network; one that stands for IPv4 as IPv4."""
     size, mask, number = network.max_prefixlen // 8, int(network.netmask), int(network.network_address)
-    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
+    if (
+        isinstance(network, IPv6Network)
+        and network.prefixlen >= 96
+        and network.network_address.packed.startswith(_EMBEDDING)
+    ):
         size, mask, number = 4, mask & 0xFFFF_FFFF, number & 0xFFFF_FFFF
     return size, mask, number
 

@@ -21,7 +21,7 @@ from typing import Any
 
 BUNDLED = Path(__file__).parent / "data" / "countries.xz"
 MAGIC = "asgi-analytics countries 1"
-MAPPED = bytes(10) + b"\xff\xff"
+EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 WIDTHS = {"I": 4, "Q": 8}
 SAMPLES = 50_000
 
@@ -96,14 +96,17 @@ class _Columns:
 
 
 def packed_address(address: str) -> bytes | None:
-    """Return 4 or 16 bytes, None for what is no address. Mapped IPv4 (RFC 4291 2.5.5.2) is IPv4; zone ids are cut."""
+    """Return 4 or 16 bytes, None for what is no address; zone ids are cut.
+
+    IPv6 that stands for IPv4 is IPv4: mapped (RFC 4291 section 2.5.5.2), and NAT64 (RFC 6052 section 2.1).
+    """
     try:
         if ":" not in address:
             return socket.inet_pton(socket.AF_INET, address)
         packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
     except (OSError, ValueError):
         return None
-    return packed[12:] if packed.startswith(MAPPED) else packed
+    return packed[12:] if packed.startswith(EMBEDDING) else packed
 
 
 def make_table(networks: Iterable[tuple[Any, Any]], built: str) -> bytes:

@@ -19,6 +19,12 @@ CHAINED = "198.51.100.9"  # the address that a trusted proxy saw
 XFF, FORWARDED = b"x-forwarded-for", b"forwarded"
 
 
+def as_counted(address: Any) -> Any:
+    """What stands for IPv4 counts as IPv4."""
+    translated = address in ip_network("64:ff9b::/96")
+    return ip_address(int(address) & 0xFFFF_FFFF) if translated else getattr(address, "ipv4_mapped", None) or address
+
+
 def read(client: Any, *headers: tuple[bytes, bytes], reader: ClientAddress | None = None) -> str:
     scope = {"type": "http", "client": client, "headers": list(headers)}
     return (reader or ClientAddress(PROXIES)).read(scope, dict(headers))
@@ -37,6 +43,8 @@ def read(client: Any, *headers: tuple[bytes, bytes], reader: ClientAddress | Non
         (("2001:DB8:0:0:0:0:0:1", 1), "2001:db8::1"),
         (("::ffff:203.0.113.7", 1), "203.0.113.7"),
         (("::FFFF:cb00:7107", 1), "203.0.113.7"),
+        (("64:ff9b::203.0.113.7", 1), "203.0.113.7"),  # NAT64
+        (("64:ff9b:1::203.0.113.7", 1), "64:ff9b:1::cb00:7107"),  # a prefix of somebody's own
         (("fe80::1%eth0", 1), "fe80::1"),
         (("[2001:db8::1]", 1), "2001:db8::1"),
         (("[2001:db8::1]:443", 1), "2001:db8::1"),
@@ -335,10 +343,10 @@ def test_what_a_visitor_sends_never_wins_behind_uvicorn(sent: bytes, allowed: st
 
 @given(st.ip_addresses(), st.ip_addresses())
 def test_networks_are_trusted_as_the_standard_library_understands_them(network: Any, peer: Any) -> None:
-    network = getattr(network, "ipv4_mapped", None) or network  # mapped ones count as IPv4, see PROXIES
+    network = as_counted(network)
     for bits in (0, 1, 8, network.max_prefixlen - 1, network.max_prefixlen):
         trusted = ip_network((network, bits), strict=False)
-        known = getattr(peer, "ipv4_mapped", None) or peer
+        known = as_counted(peer)
         expected = "203.0.113.7" if known in trusted else known
         address = read((str(peer), 1), (XFF, b"203.0.113.7"), reader=ClientAddress((trusted,)))
         assert ip_address(address) == ip_address(str(expected))
@@ -375,6 +383,7 @@ def test_addresses_that_would_collide_as_numbers_do_not_as_keys() -> None:
     [
         ("203.0.113.7", b"\xcb\x00\x71\x07", "203.0.113.0/24"),
         ("::ffff:203.0.113.7", b"\xcb\x00\x71\x07", "203.0.113.0/24"),
+        ("64:ff9b::203.0.113.7", b"\xcb\x00\x71\x07", "203.0.113.0/24"),
         ("2001:db8:1:2:3:4:5:6", b"\x20\x01\x0d\xb8\x00\x01\x00\x02", "2001:db8:1::/48"),
         ("2001:db8:1:2::", b"\x20\x01\x0d\xb8\x00\x01\x00\x02", "2001:db8:1::/48"),
         ("::1", bytes(8), "::/48"),
@@ -392,7 +401,7 @@ def test_networks_are_bytes_and_short_addresses_are_text(address: str, network: 
 
 @given(st.ip_addresses())
 def test_a_short_address_is_a_network_that_holds_the_address(address: Any) -> None:
-    known = getattr(address, "ipv4_mapped", None) or address
+    known = as_counted(address)
     assert known in ip_network(shorten(str(address)))
 
 

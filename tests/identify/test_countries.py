@@ -98,6 +98,7 @@ def test_the_bundled_table_names_its_source() -> None:
     [
         ("1.2.3.4", bytes((1, 2, 3, 4))),
         ("::ffff:1.2.3.4", bytes((1, 2, 3, 4))),
+        ("64:ff9b::1.2.3.4", bytes((1, 2, 3, 4))),
         ("::1%lo", bytes(15) + b"\x01"),
         ("1.2.3", None),
         ("1.2.3.4:80", None),

@@ -79,7 +79,8 @@ def test_strangers_cannot_make_us_ask_what_is_local_or_no_web_host(url: str) -> 
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fe80::1", "fd00::1", "::ffff:10.0.0.1"]
+    "address",
+    ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fe80::1", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::10.0.0.1"],
 )
 def test_a_host_with_a_local_address_among_others_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     answer = [(0, 0, 0, "", ("93.184.216.34", 443)), (0, 0, 0, "", (address, 443))]
