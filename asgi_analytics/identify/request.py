@@ -33,6 +33,7 @@ _DATA = (
     b"text/xml",
 )
 _KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate")
+_NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # private="field" is about that field only
 _FOR_CACHES = frozenset((b"expires", b"cdn-cache-control", b"surrogate-control"))
 _AFTER_HOST = (b"/", b"", b"?", b"#")
 _PARAMETER = re.compile(r";[^/]*")
@@ -118,22 +119,19 @@ def _content_type(names: Headers) -> bytes:
     return next((value for name, value in names.items() if name.lower() == b"content-type"), b"")
 
 
-def is_shared(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+def is_shared(answer: Iterable[tuple[bytes, bytes]]) -> bool:
     """Tell whether a shared cache may keep the answer: a cookie in it would go to others (RFC 9111, section 3).
 
-    `fields`: all response headers, for Cache-Control in several lines is one.
+    `answer`: all lines of the response's headers.
     """
-    is_kept = False
-    for name, value in fields:
-        lowered = name.lower()
-        if lowered == b"cache-control":
-            directives = value.lower()
-            if b"private" in directives or b"no-store" in directives:
-                return False
-            is_kept = is_kept or _KEPT.search(directives) is not None
-        elif lowered in _FOR_CACHES:
-            is_kept = True
-    return is_kept
+    lines = [(name.lower(), value.lower()) for name, value in answer]
+    directives = b",".join(value for name, value in lines if name == b"cache-control")
+    if _NOT_SHARED.search(directives):
+        return False
+    if _KEPT.search(directives) or any(name in _FOR_CACHES for name, _ in lines):
+        return True
+    # Without a word of the app caches guess by the age of the document (section 4.2.2).
+    return not directives and any(name == b"last-modified" for name, _ in lines)
 
 
 def is_inner(headers: Headers) -> bool:

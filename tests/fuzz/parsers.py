@@ -134,7 +134,7 @@ def headers(data: bytes) -> None:
     for status in (200, 304, 401):
         request.is_page(named, status, named)
         consistency.tried("POST", named, status)
-    request.is_inner(named), request.is_data(named), request.is_shared(scope["headers"]), request.wants_quiet(named)
+    request.is_inner(named), request.is_data(named), request.is_shared(named.items()), request.wants_quiet(named)
 
 
 def referrals(data: bytes) -> None:
