@@ -115,3 +115,13 @@ def test_no_shared_cache_gets_a_cookie(headers: dict[str, str], given: int) -> N
     named = [(name.encode(), value.encode()) for name, value in headers.items()]
     with wrapped(page(headers=named), **COOKIE) as app:
         assert len(get(app).cookies) == given
+
+
+def test_behind_a_trusted_proxy_that_ends_tls_the_cookie_is_bound_to_the_host_too() -> None:
+    forwarded = {"x-forwarded-for": "203.0.113.7", "x-forwarded-proto": "https"}
+    with wrapped(page(), trusted_proxies="10.0.0.0/8", **COOKIE) as app:
+        first = get(app, headers=forwarded, client=("10.0.0.1", 1))
+        again = get(app, headers={**forwarded, **cookie_of(first)}, client=("10.0.0.1", 1))
+    assert first.cookies[0].startswith("__Host-aa_v=")
+    assert first.cookies[0].endswith("; Secure")
+    assert again.cookies == []

@@ -29,6 +29,8 @@ _NODE = re.compile(
 )
 _PAIR = re.compile(rb'[ \t]*([\w!#$%&\'*+.^`|~-]+)=("(?:[^"\\]|\\.)*"|[^",;\s]*)[ \t]*(?:;|\Z)', re.ASCII | re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+_HTTPS = re.compile(rb"(?:^|[\s,])(?:https|wss)(?:[\s,]|$)", re.IGNORECASE)
+_HTTPS_ELEMENT = re.compile(rb"(?:^|[\s,;])proto=\"?https(?:[\s,;\"]|$)", re.IGNORECASE)
 
 
 class ClientAddress:
@@ -70,6 +72,20 @@ class ClientAddress:
         except (KeyError, TypeError, IndexError):
             address, trusted = self._peer(scope.get("client"))
         return self._walk(scope, headers, address) if trusted else address
+
+    def is_secure(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bool:
+        """Tell whether the visitor came by https: to the server, or to a trusted proxy in front that says so.
+
+        Who lies about it by a header that a proxy lets through gets a cookie that the own browser drops.
+        """
+        if scope.get("scheme") in ("https", "wss"):
+            return True
+        if not self._peer(scope.get("client"))[1]:
+            return False
+        sent = None if self._forwarded else headers.get(b"x-forwarded-proto")
+        if sent is not None:
+            return _HTTPS.search(sent) is not None
+        return any(_HTTPS_ELEMENT.search(line) for line in _lines(scope, b"forwarded"))
 
     def _peer(self, client: object) -> tuple[str, bool]:
         host = client[0] if isinstance(client, (list, tuple)) and client else client

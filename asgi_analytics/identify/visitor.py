@@ -172,7 +172,7 @@ class Identifier:
         time_ns: int,
     ) -> Visitor:
         """Return the visitor that the cookie tells; `alike` is who the request looks like without it."""
-        secure = scope.get("scheme") in ("https", "wss")
+        secure = self._client.is_secure(scope, headers)
         wall = (time_ns - self._fingerprinter.calendar.leap_ns) // 1_000_000_000
         if b"cookie" in headers and (ticket := cookie.read(scope["headers"], secure, wall)) is not None:
             return self._returned(cookie, ticket, alike, secure, now, wall)

@@ -410,3 +410,22 @@ def test_what_a_visitor_writes_into_the_header_that_the_proxy_does_not_write_is_
     assert read(("10.0.0.1", 1), *headers) == "203.0.113.9"
     assert read(("10.0.0.1", 1), *headers, reader=ClientAddress.of((*PROXIES, "forwarded"))) == "198.51.100.4"
     assert read(("10.0.0.1", 1), headers[0], reader=ClientAddress.of((*PROXIES, "forwarded"))) == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "secure"),
+    [
+        ("10.0.0.1", [(b"x-forwarded-proto", b"https")], True),
+        ("10.0.0.1", [(b"x-forwarded-proto", b"HTTPS, http")], True),
+        ("10.0.0.1", [(b"x-forwarded-proto", b"http")], False),
+        ("10.0.0.1", [(b"forwarded", b'for=203.0.113.7;proto=https, for="[2001:db8:ffff::1]"')], True),
+        ("10.0.0.1", [(b"forwarded", b"for=203.0.113.7;proto=http;by=https")], False),
+        ("10.0.0.1", [], False),
+        ("203.0.113.7", [(b"x-forwarded-proto", b"https")], False),
+    ],
+)
+def test_a_trusted_proxy_tells_whether_the_visitor_came_by_https(peer: str, headers: Any, secure: bool) -> None:
+    scope = {"client": (peer, 1), "headers": headers, "scheme": "http"}
+    reader = ClientAddress(PROXIES)
+    assert reader.is_secure(scope, dict(headers)) is secure
+    assert reader.is_secure({**scope, "scheme": "https"}, {})
