@@ -69,8 +69,8 @@ OPERATORS = (
             _group(None, "APIs-Google Google-Safety", "google-special-crawlers"),
             _group(
                 "user",
-                "FeedFetcher-Google GoogleProducer Google-NotebookLM Google-Read-Aloud Google-Site-Verification "
-                "Gemini-Deep-Research",
+                "FeedFetcher-Google GoogleMessages GoogleProducer Google-CWS Google-NotebookLM Google-Pinpoint "
+                "Google-Read-Aloud Google-Site-Verification Gemini-Deep-Research",
                 "google-user-triggered-fetchers",
             ),
             _group("agent", "Google-Agent", "google-user-triggered-agents"),
@@ -162,6 +162,7 @@ OPERATORS = (
             _group("training", "FacebookBot meta-externalagent"),
             _group("search", "meta-webindexer"),
             _group("user", "facebookexternalhit meta-externalfetcher"),
+            _group("ads", "meta-externalads facebookcatalog"),
         ),
     ),
     Operator("ByteDance", (_group("training", "Bytespider"), _group("search", "TikTokSpider ToutiaoSpider"))),
@@ -183,7 +184,7 @@ OPERATORS = (
     Operator("Naver", (_group("search", "Yeti NaverBot"),), domains=("naver.com",)),
     Operator("Mojeek", (_group("search", "MojeekBot"),), domains=("mojeek.com",)),
     Operator("Brave", (_group("search", "Bravebot"),)),
-    Operator("Kagi", (_group("search", "Kagibot"),)),
+    Operator("Kagi", (_group("search", "Kagibot"), _group("user", "kagi-fetcher"))),
     Operator("Qwant", (_group("search", "Qwantbot Qwantify"),)),
     Operator("Sogou", (_group("search", "Sogou"),)),
 )

@@ -45,15 +45,29 @@ CRAWLERS = {
         "YandexRenderResourcesBot YandexVideo YandexWebmaster"
     ),
     "feed-reader": "FeedFetcher-Google",
+    "social-preview": "GoogleMessages",
+    UNKNOWN_CLASS: "Google-CWS Google-Pinpoint",
 }
-# Programs that name themselves first and are not in the open list.
+# Programs that name themselves first and are not in the open list; a dot stands for a blank.
 PROGRAMS = {
-    "http-library": (
-        "ApacheBench Bun Deno Dart Faraday GuzzleHttp Jakarta Java Java-http-client JMeter Locust PostmanRuntime "
-        "RestSharp Ruby Symfony Typhoeus autocannon bombardier fasthttp hackney hey insomnia k6 libcurl node oha "
-        "reqwest rest-client siege undici vegeta wrk"
+    "monitoring": (
+        "AlwaysOn Amazon-Route53-Health-Check-Service Azure.Traffic.Manager Consul.Health.Check Datadog "
+        "DigitalOcean.Uptime.Probe ELB-HealthChecker Edge.Health.Probe Envoy/HC GoogleHC HealthCheck "
+        "Load.Balancer.Agent Monit NewRelicPinger Prometheus RailwayHealthCheck ReadyForRequest Render kube-probe"
     ),
-    "scanner": "Nuclei dirsearch feroxbuster ffuf gobuster katana",
+    "feed-reader": (
+        "Akregator Bloglovin Liferea NetNewsWire NewsFlash QuiteRSS RSSOwl ReadKit Reeder UniversalFeedParser "
+        "feedparser newsboat"
+    ),
+    "social-preview": "Bluesky.Cardyb",
+    "http-library": (
+        "Apache-HttpAsyncClient ApacheBench Boto3 Botocore Bun Deno Dart Faraday GuzzleHttp HTTPClient HTTPie Jakarta "
+        "Java Java-http-client Jersey JMeter Ktor.client Locust PHP PostmanRuntime PycURL ReactorNetty RestSharp Ruby "
+        "Symfony Typhoeus autocannon aws-cli aws-sdk-[a-z]+ bombardier cpp-httplib fasthttp go-resty hackney hey "
+        "http.rb insomnia k6 ktor-client libcurl libcurl-agent lua-resty-http mint niquests node node-superagent oha "
+        "reqwest req rest-client rust-reqwest siege undici unirest-java ureq urllib3 vegeta wrk"
+    ),
+    "scanner": "Arachni Fuzz.Faster.U.Fool Nuclei Wfuzz dirsearch feroxbuster ffuf gobuster katana l9tcpid",
     "browser-automation": "Cypress Playwright Selenium",
 }
 BROWSERS = {
@@ -77,18 +91,31 @@ BROWSERS = {
     "Opera Touch": "Opera",
     "QQ Browser Mini": "QQ Browser",
     "QQ Browser Mobile": "QQ Browser",
+    "WeChat Browser": "WeChat",
 }
 SYSTEMS = {"ATV OS X": "tvOS", "Chrome OS": "ChromeOS", "Mac OS": "macOS", "Mac OS X": "macOS", "Web0S": "webOS"}
 DISTRIBUTIONS = frozenset(
     ["Arch Linux", "CentOS", "Debian", "Fedora", "Gentoo", "Linux Mint", "Mandriva", "Mint", "Red Hat", "SUSE"]
 ).union(["Slackware", "Ubuntu"])
 DESKTOPS = frozenset(("BSD", "ChromeOS", "FreeBSD", "Linux", "NetBSD", "OpenBSD", "Solaris", "Windows", "macOS"))
+# Views inside apps that ua-parser takes for the system's, or for the browser they are built on.
+APPS = (
+    ("WeChat", "MicroMessenger/"),
+    ("KakaoTalk", "KAKAOTALK[ /]"),
+    ("NAVER", r"NAVER\(inapp"),
+    ("LinkedIn", r"LinkedInApp\]?/"),
+    ("Threads", "Barcelona "),
+    ("Alipay", "AlipayClient/"),
+    ("DingTalk", "DingTalk/"),
+    ("QQ", r"\bQQ/"),
+    ("Whale", r"\bWhale/"),
+)
 # Televisions, consoles and headsets, then what is held in a hand; asked only where the system does not tell.
 FORMS = (
     (
         "other",
         r"(?i)smart-?tv|tizen[^;)]*tv|\btv safari|web0s|webos\.tv|bravia|\baft[a-z]|apple ?tv|crkey|roku|hbbtv"
-        r"|google ?tv|android ?tv|netcast|mibox|playstation|nintendo|xbox|oculus|quest [23p]",
+        r"|chromecast|google ?tv|android ?tv|netcast|mibox|playstation|nintendo|xbox|oculus|quest [23p]",
     ),
     ("mobile", r"(?i)mobi|phone|mini|midp|symbian|blackberry|bada|kaios|harmonyos|sailfish"),
 )
@@ -108,7 +135,7 @@ SUSPICIOUS = (
     "scrap",
 )
 
-# Versions below are outdated. Engines of browsers that lag on purpose (in-app, television) do not count.
+# Versions below are outdated. Engines of browsers that lag on purpose (in-app, television, KaiOS) do not count.
 OLDEST_CHROME, OLDEST_FIREFOX = 90, 88
 # And those that came out so long ago: a release with its day, seconds since 1970, and the seconds between releases.
 MOST_YEARS = 5
@@ -164,6 +191,7 @@ class AgentReader:
         rules = Resolver(load_lazy_builtins())
         self._browser, self._system, self._device = rules.ua.extract, rules.os.extract, rules.de.extract
         self._form = _extractor((pattern, form) for form, pattern in FORMS).extract
+        self._app = _extractor((rf"({pattern})([\d.]{{1,20}})?", app) for app, pattern in APPS).extract
         self._crawlers = CrawlerList()
         self._cached = lru_cache(maxsize=size)(self._parse)
 
@@ -183,10 +211,12 @@ class AgentReader:
             family = BROWSERS.get(browser.family, browser.family)[:NAME_LENGTH].strip()
             version = _dotted(browser.major, browser.minor, browser.patch)
         system, system_version = self._read_system(text)
+        if system in ("Android", "iOS") and (app := self._app(text)):
+            family, version = app.family, _dotted(*(app.major or "").split(".")[:3])
         if self._is_spider(text, system):
             return _crawler(text, UNKNOWN_CLASS, family if family and "/" not in family else None)
         device = self._device_class(text, system)
-        outdated = device != "other" and is_outdated(text, family, version, self._oldest)
+        outdated = device != "other" and system != "KaiOS" and is_outdated(text, family, version, self._oldest)
         return Agent(family or None, version, system, system_version, device, outdated=outdated)
 
     def _read_system(self, text: str) -> tuple[str | None, str | None]:
@@ -275,7 +305,7 @@ def _crawler_rows() -> Iterable[tuple[str, str]]:
     yield from sorted(listed, key=rank)
     for bot_class, names in PROGRAMS.items():
         yield bot_class, rf"^(?:{'|'.join(names.split())})(?:[/ ;(]|$)"
-    yield "http-library", "WindowsPowerShell"
+    yield "http-library", "(?:Windows)?PowerShell/"
 
 
 def _classify(tags: Iterable[str]) -> str:

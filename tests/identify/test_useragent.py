@@ -85,6 +85,24 @@ BROWSERS = [
         "Android",
         "tablet",
     ),
+    (
+        f"{PIXEL.removesuffix(f') {WEBKIT}')}; wv) {WEBKIT} Version/4.0 Chrome/116.0.0.0 Mobile Safari/537.36 "
+        "XWEB/1160117 MMWEBSDK/20240501 MicroMessenger/8.0.50.2701(0x28003253) WeChat/arm64",
+        "WeChat",
+        "8.0.50",
+        "Android",
+        "mobile",
+    ),
+    (f"{IPHONE} Mobile/15E148 MicroMessenger/8.0.50(0x18003234) NetType/WIFI", "WeChat", "8.0.50", "iOS", "mobile"),
+    (f"{IPHONE} Mobile/15E148 [LinkedInApp]/9.31.2210", "LinkedIn", "9.31.2210", "iOS", "mobile"),
+    (f"{IPHONE} Version/18.5 Mobile/15E148 KAKAOTALK 25.5.0", "KakaoTalk", "25.5.0", "iOS", "mobile"),
+    (
+        f"Mozilla/5.0 (Linux; Android 12; Chromecast; wv) {WEBKIT} Version/4.0 Chrome/114.0.0.0 Safari/537.36",
+        "Android WebView",
+        "114.0.0",
+        "Android",
+        "other",
+    ),
     ("Mozilla/5.0 (Android 14; Tablet; rv:132.0) Gecko/132.0 Firefox/132.0", "Firefox", "132.0", "Android", "tablet"),
     (
         "Opera/9.80 (Android; Opera Mini/36.2/191.249; U; en) Presto/2.12.423 Version/12.16",
@@ -171,6 +189,26 @@ CRAWLERS = [
         "YextBot",
         None,
     ),
+    ("Fuzz Faster U Fool v2.1.0-dev", "scanner", "Fuzz Faster U Fool", "2.1.0"),  # what ffuf sends
+    (
+        "Mozilla/5.0 (Windows NT 10.0; Microsoft Windows 10.0.22631; en-US) PowerShell/7.4.2",
+        "http-library",
+        "PowerShell",
+        "7.4.2",
+    ),
+    ("PycURL/7.45.3 libcurl/8.5.0", "http-library", "PycURL", "7.45.3"),
+    ("kube-probe/1.30", "monitoring", "kube-probe", "1.30"),
+    ("ELB-HealthChecker/2.0", "monitoring", "ELB-HealthChecker", "2.0"),
+    ("Consul Health Check", "monitoring", "Consul Health Check", None),
+    (
+        "Amazon-Route53-Health-Check-Service (ref 1; report http://amzn.to/1vsZADi)",
+        "monitoring",
+        "Amazon-Route53-Health-Check-Service",
+        None,
+    ),
+    ("NetNewsWire (RSS Reader; https://netnewswire.com/)", "feed-reader", "NetNewsWire", None),
+    ("Liferea/1.15.6 (Linux; https://lzone.de/liferea/)", "feed-reader", "Liferea", "1.15.6"),
+    ("Bluesky Cardyb/1.1; +mailto:support@bsky.app", "social-preview", "Bluesky Cardyb", "1.1"),
     ("FooBarBot/1.0 (+https://foo.example/bot)", "crawler", "FooBarBot", "1.0"),
     ("Mozilla/5.0 (compatible; NewThing/1.0; +http://newthing.example)", "crawler", "NewThing", "1.0"),
     ("MyOwnCrawler/2.0", "crawler", "MyOwnCrawler", "2.0"),
@@ -245,6 +283,7 @@ def test_no_spider_of_the_device_rules_is_taken_for_a_person() -> None:
         ("Mozilla/5.0 (Windows NT 10.0; rv:115.0) Gecko/20100101 Firefox/115.0", False),
         (f"{IPHONE} CriOS/85.0.4183.92 Mobile/15E148 Safari/604.1", False),  # the system's engine, not Chrome's
         (f"{IPHONE} FxiOS/39.0 Mobile/15E148 Safari/605.1.15", False),
+        ("Mozilla/5.0 (Mobile; Nokia_2720_Flip; rv:48.0) Gecko/48.0 Firefox/48.0 KAIOS/2.5.2", False),
         (f"{IPHONE} Version/12.0 Mobile/15E148 Safari/604.1", False),
         (f"{WINDOWS} Chrome/64.0.3282.140 Safari/537.36 Edge/17.17134", False),  # not Chrome's engine
         (
