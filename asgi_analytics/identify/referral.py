@@ -13,6 +13,7 @@ from urllib.parse import unquote, unquote_plus
 
 from ..model import Referral
 from .channels import BY_BRAND, BY_KEY, CLICK_IDS, SECOND_LEVELS, SHARED_DOMAINS, SPAM, Source
+from .request import hide_secrets
 
 VALUE_LENGTH = 200
 QUERY_LENGTH = 4096
@@ -20,6 +21,7 @@ NAME_LENGTH = 80
 STORED_QUERY_LENGTH = 1024
 ORIGIN_LENGTH = 300
 MOST_PARAMETERS = 50
+MOST_NESTED = 10  # parameters of an address within a value
 REDACTED = "REDACTED"
 
 DIRECT = Referral(channel="Direct")
@@ -37,7 +39,10 @@ NO_SOURCES = frozenset(("direct", "(direct)", "none", "(none)", "null", "undefin
 
 SECRET_NAMES = frozenset(
     ["access", "assertion", "card", "code", "cvv", "hash", "hmac", "iban", "key", "login", "mail", "nonce", "otp"]
-).union(["pass", "phone", "pin", "samlresponse", "sid", "sig", "ssn", "state", "tel", "ticket", "user", "username"])
+).union(
+    ["pass", "phone", "phpsessid", "pin", "pw", "samlresponse", "sid", "sig", "ssn", "state", "tel", "ticket"],
+    ["user", "username"],
+)
 _SECRET_PARTS = re.compile(
     r"token|passw|passphrase|pwd|secret|api_?-?key|session|signature|jwt|credential|e-?mail|oauth|_auth|auth_|^auth$"
     r"|authoriz|authentic|(?:[_-]|^)(?:key|sig|pass|otp|pin)(?:[_-]|$)|bearer|private|x-amz-"
@@ -45,6 +50,8 @@ _SECRET_PARTS = re.compile(
 )
 # Whatever its name: an e-mail address, a JSON Web Token, a long run of letters and digits.
 _SECRET_VALUE = re.compile(r"@|%40|eyJ[\w-]{8,}\.|[\w-]{40}", re.IGNORECASE | re.ASCII)
+_ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?|\[?[\da-f]*:[\da-f:.]*\]?", re.ASCII)
+_NESTED = re.compile(r"[?&;#]")
 _PAID = re.compile(r".*cp.*|ppc|retargeting|paid.*", re.DOTALL)
 _SHOP = re.compile(r"(?:^|[^a-z])shop(?:ping)?(?:$|[^a-z])")
 _EMAIL = re.compile(r"e[-_ ]?mail|newsletter")
@@ -89,13 +96,25 @@ def clean_query(query: bytes | str) -> str:
         plain = unquote(name[:NAME_LENGTH]).strip().lower()
         if plain in CAMPAIGN_NAMES or plain.startswith("utm_"):
             continue
-        hidden = plain in SECRET_NAMES or len(name) > NAME_LENGTH or _SECRET_PARTS.search(plain)
-        if sign and (hidden or _SECRET_VALUE.search(value)):
+        if sign and (len(name) > NAME_LENGTH or _is_secret(plain) or _holds_secret(value)):
             value = REDACTED
         if _SECRET_VALUE.search(name):
             name = REDACTED
         kept.append(f"{name}{sign}{value}")
     return _printable("&".join(kept)[:STORED_QUERY_LENGTH])
+
+
+def _is_secret(name: str) -> bool:
+    return name in SECRET_NAMES or _SECRET_PARTS.search(name) is not None
+
+
+def _holds_secret(value: str) -> bool:
+    """Tell whether a value is a secret by itself, or an address that has one: /login?next=%2Freset%3Ftoken%3D…"""
+    plain = unquote(unquote(value))
+    if _SECRET_VALUE.search(value) or hide_secrets(plain) != plain:
+        return True
+    named = (part.partition("=") for part in _NESTED.split(plain, MOST_NESTED)[:MOST_NESTED])
+    return any(sign and _is_secret(name.strip().lower()) for name, sign, _ in named)
 
 
 def channel(
@@ -149,22 +168,26 @@ def _by_campaign(values: Mapping[str, str], origin: Origin | None) -> Referral:
     medium, campaign = values.get("utm_medium", "").lower(), values.get("utm_campaign", "").lower()
     if word in NO_SOURCES:
         word = ""
-    source = _named(word) if word else origin.source if origin else None
+    source = _named(sent) if word else origin.source if origin else None
     if source is None and not word and click_id:
         source = BY_KEY.get(CLICK_IDS[click_id])
     found = channel(source, medium, campaign, click_id, word)
-    if found == "Direct" and origin is not None:
+    if found == "Direct" and (word or origin is not None):
         found = "Referral"
     return Referral(
         channel=found,
         source=source.name[:VALUE_LENGTH] if source else None,
-        utm_source=values.get("utm_source"),
-        utm_medium=values.get("utm_medium"),
-        utm_campaign=values.get("utm_campaign"),
-        utm_term=values.get("utm_term"),
-        utm_content=values.get("utm_content"),
+        utm_source=_kept(values.get("utm_source")),
+        utm_medium=_kept(values.get("utm_medium")),
+        utm_campaign=_kept(values.get("utm_campaign")),
+        utm_term=_kept(values.get("utm_term")),
+        utm_content=_kept(values.get("utm_content")),
         click_id=click_id,
     )
+
+
+def _kept(value: str | None) -> str | None:
+    return hide_secrets(value) if value else None
 
 
 @lru_cache(maxsize=2048)
@@ -236,13 +259,18 @@ def _known(name: str) -> Source | None:
     return BY_BRAND.get(brand) if generic else None
 
 
-def _named(word: str) -> Source:
-    """Find the source that a campaign's word means: a name, a host or an address of a page."""
-    if "://" in word:
-        scheme, _, authority = word.partition("://")
+def _named(sent: str) -> Source | None:
+    """Find the source that a campaign's word means: a name, a host or an address of a page.
+
+    None for what is not kept: an IP address, an e-mail address, a token, a page whose host is none.
+    """
+    word = sent.lower()
+    scheme, sign, authority = word.partition("://")
+    if sign:
         origin = read_origin(scheme, authority[:ORIGIN_LENGTH])
-        if origin is not None and origin.source is not None:
-            return origin.source
+        return origin.source if origin is not None else None
+    if hide_secrets(sent) != sent or _ADDRESS.fullmatch(word):
+        return None
     return BY_KEY.get(word) or (_known(word) if "." in word else None) or Source(word)
 
 

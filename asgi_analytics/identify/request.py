@@ -16,6 +16,12 @@ _SECRET = re.compile(
     r"(?<![\w-])(?:(?=[\w-]*?eyJ[\w-]{8})[\w-]++\.[\w-]+(?:\.[\w-]*)?|(?=[A-Za-z_-]*\d)(?=[\d_-]*[A-Za-z])[\w-]{32,})",
     re.ASCII,
 )
+# Neither "/@name@host", an account of the Fediverse, nor a file: "/logo@dark.png", "/lodash@4.17.21.min.js".
+_EMAIL = re.compile(
+    r"(?<![\w.+%@-])[\w.+%-]++@(?:[\w-]++\.)+(?!(?:avif|css|gif|html?|jpe?g|json|m?js|map|png|svg|webp)(?![\w.-]))"
+    r"[a-z]{2,}+(?![\w.-])",
+    re.IGNORECASE,
+)
 _SHORTEST_SECRET = 32
 _UUID = re.compile(r"[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}", re.ASCII | re.IGNORECASE)
 _PIECES = re.compile(r"[-_]+")
@@ -40,13 +46,20 @@ _PARAMETER = re.compile(r";[^/]*")
 
 
 def clean_path(path: str) -> str:
-    """Return the path as it is stored: without scheme and host, path parameters and long tokens, ≤ 1,024 characters."""
+    """Return the path as it is stored: without scheme and host, path parameters and secrets, ≤ 1,024 characters."""
     cut = path[:_MOST_PATH]
     if not cut.startswith("/"):
         cut = _SCHEME.sub("", cut, count=1) or "/"
     if ";" in cut:
         cut = _PARAMETER.sub("", cut)
-    return _SECRET.sub(_hidden, cut) if len(cut) > 20 else cut
+    return hide_secrets(cut)
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text with "…" in place of e-mail addresses and long tokens."""
+    if "@" in text:
+        text = _EMAIL.sub("…", text)
+    return _SECRET.sub(_hidden, text) if len(text) > 20 else text
 
 
 def _hidden(found: re.Match[str]) -> str:

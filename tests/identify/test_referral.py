@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,6 +151,31 @@ def test_the_source_is_looked_for_in_order(query: str, source: str) -> None:
     assert came(query, "https://www.bing.com/")[1] == source
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "alice@example.org",
+        "http://10.1.2.3/reset?token=abc",
+        "https://user:pass@bücher.example/a",
+        "203.0.113.7",
+        "[2001:db8::1]",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
+        "0123456789abcdef0123456789abcdef",
+    ],
+)
+def test_addresses_and_tokens_are_no_source(sent: str) -> None:
+    assert read_referral(f"ref={quote(sent)}", None, "example.com") == Referral(channel="Referral")
+
+
+def test_of_campaign_parameters_titles_are_kept_and_secrets_are_not() -> None:
+    query = (
+        "utm_source=12345&utm_campaign=spring_sale_2026_newsletter_header_button_blue&utm_content=alice%40example.org"
+    )
+    found = read_referral(query, None, None)
+    assert (found.source, found.utm_source, found.utm_content) == ("12345", "12345", "…")
+    assert found.utm_campaign == "spring_sale_2026_newsletter_header_button_blue"
+
+
 def test_a_ref_word_of_a_links_own_site_is_no_campaign_but_utm_is() -> None:
     assert came("ref=sidebar", f"https://{HOST}/") == (None, None)
     assert came("utm_source=newsletter&ref=x", f"https://{HOST}/") == ("Email", "newsletter")
@@ -243,6 +270,11 @@ def test_registrable_domains(name: str, domain: str) -> None:
         ("q=me%40example.org&x=me@example.org", "q=REDACTED&x=REDACTED"),
         ("x=eyJhbGciOiJIUzI1NiJ9.e30.abc", "x=REDACTED"),
         ("x=" + "a1" * 20, "x=REDACTED"),
+        ("x=0123456789abcdef0123456789abcdef", "x=REDACTED"),
+        ("next=%2Freset%3Ftoken%3Dabc&x=/a?b=1", "next=REDACTED&x=/a?b=1"),
+        ("next=https://example.com/cb%23access_token=abc", "next=REDACTED"),
+        ("a=1;password=2", "a=REDACTED"),
+        ("q=me%2540example.org", "q=REDACTED"),
         ("me@example.org", "REDACTED"),
         ("author=bob&country_code=DE&keyword=a&monkey=1", "author=bob&country_code=DE&keyword=a&monkey=1"),
         ("a=1\x00\n&b", "a=1&b"),

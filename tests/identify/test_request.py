@@ -65,6 +65,10 @@ def test_an_answer_without_a_type_is_no_data() -> None:
         "/items/550e8400-e29b-41d4-a716-446655440000",
         "/items/my-page-550e8400-e29b-41d4-a716-446655440000",
         "/items/507f1f77bcf86cd799439011",
+        "/@reader@social.example",
+        "/npm/react@18.2.0/index.js",
+        "/npm/lodash@4.17.21.min.js",
+        "/img/logo@2x.png",
     ],
 )
 def test_titles_and_ids_of_pages_are_stored(path: str) -> None:
@@ -79,8 +83,10 @@ def test_titles_and_ids_of_pages_are_stored(path: str) -> None:
         ("/magic/reset-password-0123456789abcdef0123456789abcdef", "/magic/…"),
         ("/magic/lkb2SJN-U7dQ_Tk9hJxK4rMxjW3v1Yy0OQm5bC8a-Zo", "/magic/…"),  # secrets.token_urlsafe()
         ("/bot123456789:AAEhBOweik6ad9r_QXMENQjcrGbqCr4K-bc/getMe", "/bot123456789:…/getMe"),
+        ("/unsubscribe/alice.b+c@mail.example.com/now", "/unsubscribe/…/now"),
+        ("/u/alice@163.com", "/u/…"),
         ("/jwt/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc/x", "/jwt/…/x"),
     ],
 )
-def test_long_tokens_in_paths_are_not_stored(path: str, stored: str) -> None:
+def test_long_tokens_and_e_mail_addresses_in_paths_are_not_stored(path: str, stored: str) -> None:
     assert clean_path(path) == stored
