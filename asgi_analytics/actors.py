@@ -17,11 +17,10 @@ from .clock import random_bytes
 from .console import as_json, escape, moment, table
 from .decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
 from .errors import AnalyticsError
-from .identify.countries import packed_address
 from .identify.fingerprint import Fingerprinter
 from .model import LEVEL_LABELS
 from .protocols import LOW_REASON, LOW_REPUTATION
-from .settings import Network
+from .settings import Network, as_counted
 from .store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, Target, connect
 
 Run = Callable[[argparse.Namespace, str], Iterator[str]]
@@ -180,10 +179,9 @@ def _visitor(digits: str, registry: Registry) -> Target:
 
 def _plain(network: Network) -> Network:
     """A network that stands for IPv4 as IPv4, an IPv6 one no narrower than /64, as far as clients are told apart."""
+    network = as_counted(network)
     if isinstance(network, ipaddress.IPv4Network):
         return network
-    if network.prefixlen >= 96 and len(packed := packed_address(str(network.network_address)) or b"") == 4:
-        return ipaddress.ip_network((packed, network.prefixlen - 96), strict=False)
     return network.supernet(new_prefix=64) if network.prefixlen > 64 else network
 
 

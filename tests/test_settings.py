@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,9 @@ def test_the_journals_folder_is_the_one_that_is_named_then_the_environments(
     monkeypatch.setenv("ASGI_ANALYTICS_JOURNAL_DIR", str(tmp_path / "environment"))
     assert Settings.build().journal_dir == Settings.build(journal_dir=None).journal_dir == tmp_path / "environment"
     assert Settings.build(journal_dir=tmp_path / "named").journal_dir == tmp_path / "named"
+
+
+@pytest.mark.parametrize("network", ["::ffff:203.0.113.0/120", "64:ff9b::203.0.113.0/120", "203.0.113.0/24"])
+def test_a_network_that_stands_for_ipv4_is_ipv4(network: str) -> None:
+    settings = Settings.build(allow=network, trusted_proxies=network)
+    assert settings.allow == settings.trusted_proxies == (ip_network("203.0.113.0/24"),)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv6Network
 from itertools import islice
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
-from ..settings import Network, ProxyWord
+from ..settings import EMBEDDING, Network, ProxyWord, as_counted
 
 MAX_ENTRIES = 100  # looked at, over all lines of the header, from the right
 MAX_LINE = 8192  # bytes of one line, from the right
@@ -17,9 +16,6 @@ MAX_ENTRY = 128  # bytes of one X-Forwarded-For entry
 MAX_ELEMENT = 512  # bytes of one Forwarded element
 MAX_KNOWN = 16_384  # addresses remembered
 
-# IPv6 that stands for IPv4: ::ffff:0:0/96 (RFC 4291 section 2.5.5.2) and 64:ff9b::/96 of NAT64 (RFC 6052 section 2.1),
-# which an IPv6-only server sees all of the IPv4 internet in.
-_EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 _UNKNOWN = ("", False)
 _PORT = r"(?::(?:\d{1,5}|_[\w.-]{1,16}))?"  # RFC 7239 section 6.2 lets a proxy hide the port
 _IPV6 = r"([\da-f]{0,4}:[\da-f:.]{1,44})"
@@ -160,7 +156,7 @@ def _packed(address: str) -> bytes:
         packed = inet_pton(AF_INET6, address)
     except (OSError, ValueError):
         return b""
-    return packed[12:] if packed.startswith(_EMBEDDING) else packed
+    return packed[12:] if packed.startswith(EMBEDDING) else packed
 
 
 def _text(packed: bytes) -> str:
@@ -169,14 +165,8 @@ def _text(packed: bytes) -> str:
 
 def _masked(network: Network) -> tuple[int, int, int]:
     """Size of an address in bytes, mask, number of the network; one that stands for IPv4 as IPv4."""
-    size, mask, number = network.max_prefixlen // 8, int(network.netmask), int(network.network_address)
-    if (
-        isinstance(network, IPv6Network)
-        and network.prefixlen >= 96
-        and network.network_address.packed.startswith(_EMBEDDING)
-    ):
-        size, mask, number = 4, mask & 0xFFFF_FFFF, number & 0xFFFF_FFFF
-    return size, mask, number
+    network = as_counted(network)
+    return network.max_prefixlen // 8, int(network.netmask), int(network.network_address)
 
 
 def _lines(scope: Mapping[str, Any], wanted: bytes) -> list[bytes]:

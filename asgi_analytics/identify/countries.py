@@ -19,9 +19,10 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+from ..settings import EMBEDDING
+
 BUNDLED = Path(__file__).parent / "data" / "countries.xz"
 MAGIC = "asgi-analytics countries 1"
-EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 WIDTHS = {"I": 4, "Q": 8}
 SAMPLES = 50_000
 

@@ -13,6 +13,7 @@ from ..errors import ConfigurationError
 from ..protocols import Clock
 from .checks import CHECKS, default_journal_dir
 from .values import (
+    EMBEDDING,
     SIGNAL_POINTS,
     SIGNAL_THRESHOLDS,
     UNITS,
@@ -24,11 +25,13 @@ from .values import (
     Quota,
     Refine,
     Sharing,
+    as_counted,
     wrong,
 )
 
 __all__ = [
     "CHECKS",
+    "EMBEDDING",
     "SIGNAL_POINTS",
     "SIGNAL_THRESHOLDS",
     "UNITS",
@@ -39,6 +42,7 @@ __all__ = [
     "Quota",
     "Refine",
     "Settings",
+    "as_counted",
     "default_journal_dir",
 ]
 

@@ -20,6 +20,7 @@ from .values import (
     ProxyWord,
     Quota,
     Sharing,
+    as_counted,
     words,
     wrong,
 )
@@ -169,7 +170,7 @@ def _secrets(name: str, value: Any) -> tuple[str, ...]:
 def _proxies(name: str, value: Any) -> tuple[Network | ProxyWord, ...]:
     words = get_args(ProxyWord)
     try:
-        return tuple(text if text in words else ipaddress.ip_network(_string(text)) for text in _listed(value))
+        return tuple(text if text in words else _network(text) for text in _listed(value))
     except ValueError:
         allowed = (
             'addresses or CIDR networks such as "10.0.0.0/8" without host bits, "unix" for unix sockets, '
@@ -180,15 +181,15 @@ def _proxies(name: str, value: Any) -> tuple[Network | ProxyWord, ...]:
 
 def _networks(name: str, value: Any) -> tuple[Network, ...]:
     try:
-        return tuple(ipaddress.ip_network(_string(text)) for text in _listed(value))
+        return tuple(_network(text) for text in _listed(value))
     except ValueError:
         raise wrong(name, value, 'addresses or CIDR networks such as "198.51.100.0/24" without host bits') from None
 
 
-def _string(value: object) -> str:
+def _network(value: object) -> Network:
     if not isinstance(value, str):
         raise ValueError(value)
-    return value
+    return as_counted(ipaddress.ip_network(value))
 
 
 def _path(name: str, value: Any) -> Path | None:

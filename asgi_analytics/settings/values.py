@@ -15,6 +15,9 @@ Sharing = Literal["lease", "strict"]
 Durability = Literal["memory", "journal", "fsync"]
 ProxyWord = Literal["unix", "forwarded"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+# IPv6 that stands for IPv4: ::ffff:0:0/96 (RFC 4291 section 2.5.5.2) and 64:ff9b::/96 of NAT64 (RFC 6052 section 2.1),
+# which an IPv6-only server sees all of the IPv4 internet in.
+EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 
 # The documented points of the first seven signals, and those of the others; 0 switches a signal off.
 SIGNAL_POINTS: Mapping[str, int] = {
@@ -120,6 +123,14 @@ class Privacy:
 
 
 Refine = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+
+def as_counted(network: Network) -> Network:
+    """Return a network as its clients are told apart: as IPv4 where it stands for that."""
+    packed = network.network_address.packed
+    if network.prefixlen < 96 or not packed.startswith(EMBEDDING):
+        return network
+    return ipaddress.ip_network((packed[12:], network.prefixlen - 96), strict=False)
 
 
 def wrong(name: str, value: object, allowed: str) -> ConfigurationError:
