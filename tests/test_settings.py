@@ -15,6 +15,14 @@ def own(code: str = "own", sentence: str = "{value:g} of {limit:g}", **more: Any
     return Signal(code, lambda visitor, site, pages, now: 1.0, sentence, **{"points": 10, "threshold": 1, **more})
 
 
+class Shapeless:
+    """No Signal, though it has a code and measures."""
+
+    code = "shapeless"
+
+    def measure(self) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -34,6 +42,9 @@ def own(code: str = "own", sentence: str = "{value:g} of {limit:g}", **more: Any
         ({"signals": ["own"]}, "asgi_analytics.Signal objects"),
         ({"session_cookie": "x" * 65}, "at most 64 characters"),
         ({"session_cookie": "a b"}, "a cookie name"),
+        ({"session_cookie": "__Host-"}, "a cookie name"),
+        ({"session_cookie": "__secure-id"}, "no __Secure-"),
+        ({"signals": Shapeless()}, "signals['shapeless'].points=None is not allowed"),
         ({"trusted_proxies": 5}, "addresses or CIDR networks"),
         ({"allow": 5}, "addresses or CIDR networks"),
         ({"journal_dir": 5}, "a path or None"),
@@ -67,6 +78,7 @@ def test_a_whole_number_of_seconds_is_the_same_setting_as_its_float() -> None:
 def test_no_cookie_is_set_where_the_option_is_off() -> None:
     assert Settings.build(session_cookie=False).session_cookie is None
     assert Settings.build(session_cookie=True, secret="x" * 16).session_cookie == "aa_v"
+    assert Settings.build(session_cookie="__Host-id", secret="x" * 16).session_cookie == "id"
 
 
 def test_the_journals_folder_is_the_one_that_is_named_then_the_environments(

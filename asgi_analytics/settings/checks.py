@@ -139,13 +139,14 @@ def _signals(name: str, value: Any) -> tuple[Any, ...]:
         label = f"{name}[{one.code!r}]"
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", one.code):
             raise wrong(f"{label}.code", one.code, "lower-case letters, digits and underscores, a letter first")
-        _number(int, 0, 1_000_000, "points")(f"{label}.points", one.points)
-        _number(float, -1e12, 1e12, "the signal's unit")(f"{label}.threshold", one.threshold)
+        _number(int, 0, 1_000_000, "points")(f"{label}.points", getattr(one, "points", None))
+        _number(float, -1e12, 1e12, "the signal's unit")(f"{label}.threshold", getattr(one, "threshold", None))
+        sentence: Any = getattr(one, "sentence", None)
         try:
-            one.sentence.format(value=1.0, limit=1.0, each="", what="")
+            sentence.format(value=1.0, limit=1.0, each="", what="")
         except (AttributeError, LookupError, ValueError) as error:
             raise wrong(
-                f"{label}.sentence", one.sentence, f"{{value}}, {{limit}}, {{each}}, {{what}} in it ({error})"
+                f"{label}.sentence", sentence, f"{{value}}, {{limit}}, {{each}}, {{what}} in it ({error})"
             ) from None
     return found
 
@@ -155,9 +156,11 @@ def _cookie(name: str, value: Any) -> str | None:
         return None
     if value is True:
         return "aa_v"
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", value):
-        raise wrong(name, value, "True, False or a cookie name (RFC 6265 token, at most 64 characters)")
-    return value
+    # Browsers drop a cookie of such a name that came by http; the prefix __Host- is set and left off as it must be.
+    plain = value.removeprefix("__Host-") if isinstance(value, str) else ""
+    if not re.fullmatch(r"(?!(?i:__(?:host|secure|http)-))[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", plain):
+        raise wrong(name, value, "True, False or a cookie name (RFC 6265 token, at most 64 characters, no __Secure-)")
+    return plain
 
 
 def _secrets(name: str, value: Any) -> tuple[str, ...]:
