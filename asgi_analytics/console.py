@@ -105,8 +105,9 @@ def is_reproduced(decision: DecisionRow) -> bool:
 
 
 def as_json(value: object) -> str:
-    """Return indented JSON; times, ids and bytes as text."""
-    return json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
+    """Return indented JSON; times, ids and bytes as text. What could act on a terminal is escaped as JSON escapes."""
+    text = json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
 def moment(time: datetime | None) -> str:

@@ -498,6 +498,14 @@ def test_escape_leaves_only_what_can_be_printed(text: str, shown: str) -> None:
     assert console.escape(text) == shown
 
 
+def test_json_cannot_act_on_a_terminal_and_says_the_same() -> None:
+    sent = {"path": "/\x1b[31m\x9b31m\x7f\u202e\U000e0001é日"}
+    text = console.as_json(sent)
+    assert [one for one in text if not one.isprintable()] == ["\n", "\n"]
+    assert "é日" in text
+    assert json.loads(text) == sent
+
+
 def test_the_same_seed_plans_the_same_traffic_of_every_kind_within_its_time() -> None:
     visits = traffic.plan(7, 60, 40)
     assert visits == traffic.plan(7, 60, 40)
