@@ -37,6 +37,7 @@ class Group:
     purpose: str | None  # "training", "search", "user" (asked for by a person), "ads", "agent" (browses for one)
     crawlers: tuple[str, ...]
     ranges: str | None = None  # a name in SOURCES
+    anywhere: bool = False  # runs on people's own machines: no address proves or disproves it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class Operator:
     signers: tuple[str, ...] = ()  # hosts of its key directories
 
 
-def _group(purpose: str | None, crawlers: str, ranges: str | None = None) -> Group:
-    return Group(purpose, tuple(crawlers.split()), ranges)
+def _group(purpose: str | None, crawlers: str, ranges: str | None = None, anywhere: bool = False) -> Group:
+    return Group(purpose, tuple(crawlers.split()), ranges, anywhere)
 
 
 OPERATORS = (
@@ -96,6 +97,7 @@ OPERATORS = (
             _group("training", "ClaudeBot anthropic-ai", "anthropic-bots"),
             _group("search", "Claude-SearchBot", "anthropic-bots"),
             _group("user", "Claude-User Claude-Web", "anthropic-bots"),
+            _group("user", "claude-code", anywhere=True),
         ),
         signers=("anthropic.com", "claude.ai", "claude.com"),
     ),
@@ -142,7 +144,7 @@ OPERATORS = (
             _group("training", "Amazonbot"),
             _group("search", "Amzn-SearchBot"),
             _group("user", "Amzn-User"),
-            _group("agent", "NovaAct"),
+            _group("agent", "NovaAct", anywhere=True),
         ),
         domains=("crawl.amazonbot.amazon",),
     ),
@@ -198,18 +200,19 @@ class Claim:
     operator: Operator
     purpose: str | None
     ranges: str | None
+    anywhere: bool
 
     @property
     def is_checkable(self) -> bool:
         """Tell whether the operator publishes ranges or names for this crawler's addresses."""
-        return self.ranges is not None or bool(self.operator.domains)
+        return not self.anywhere and (self.ranges is not None or bool(self.operator.domains))
 
 
 def _claims() -> Iterator[Claim]:
     for operator in OPERATORS:
         for group in operator.groups:
             for crawler in group.crawlers:
-                yield Claim(crawler, operator, group.purpose, group.ranges)
+                yield Claim(crawler, operator, group.purpose, group.ranges, group.anywhere)
 
 
 CLAIMS = {claim.crawler.casefold(): claim for claim in _claims()}

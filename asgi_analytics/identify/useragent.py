@@ -39,7 +39,9 @@ UNKNOWN_CLASS = "crawler"
 
 # Crawlers that are not in the open list, or are there by the address of their operator's page only.
 CRAWLERS = {
-    "ai-crawler": "ChatGPT-Agent GrokBot MistralAI-Index NovaAct OAI-AdsBot YandexAdditionalBot xAI-SearchBot",
+    "ai-crawler": (
+        "ChatGPT-Agent GrokBot MistralAI-Index NovaAct OAI-AdsBot YandexAdditionalBot claude-code xAI-SearchBot"
+    ),
     "search-engine": (
         "Bravebot adidxbot YandexAccessibilityBot YandexBot YandexFavicons YandexImages YandexMedia YandexMobileBot "
         "YandexRenderResourcesBot YandexVideo YandexWebmaster"

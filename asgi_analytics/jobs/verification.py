@@ -156,6 +156,8 @@ class Verifier:
     def _by_address(self, claim: Claim | None, agent: Agent, address: str, now: float) -> Verification:
         if claim is None:
             return UNCLAIMED if agent.bot_class in TOOLS else UNKNOWN
+        if claim.anywhere:
+            return _unverifiable(claim, "lets people run it on their own machines")
         if not claim.is_checkable:
             return _unverifiable(claim, "publishes neither address ranges nor names")
         packed = packed_address(address)

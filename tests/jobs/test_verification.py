@@ -30,6 +30,10 @@ def named(crawler: str) -> Agent:
     return READER.read(f"Mozilla/5.0 (compatible; {crawler}/1.0; +https://crawler.example/bot)")
 
 
+CLAUDE_CODE = READER.read("Claude-User (claude-code/1.0.60; +https://support.anthropic.com/)")
+NOVA_ACT = READER.read(
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/138.0.0.0 Safari/537.36 Agent-NovaAct/0.9"
+)
 GOOGLEBOT, BINGBOT, GPTBOT, CHATGPT = map(named, ("Googlebot", "bingbot", "GPTBot", "ChatGPT-User"))
 BROWSER = READER.read("Mozilla/5.0 (Windows NT 10.0; rv:132.0) Gecko/20100101 Firefox/132.0")
 CRAWL, EVIL = "66.249.66.1", "93.184.216.34"
@@ -39,6 +43,7 @@ FILES = {
     "google-common-crawlers": (
         b'{"prefixes": [{"ipv4Prefix": "66.249.64.0/27"}, {"ipv6Prefix": "2001:4860:4801::/64"}]}'
     ),
+    "anthropic-bots": b'{"prefixes": [{"ipv4Prefix": "160.79.104.0/23"}]}',
     "openai-gptbot": b'{"prefixes": [{"ipv4Prefix": "52.230.152.0/24"}]}',
 }
 
@@ -108,6 +113,9 @@ def brief(found: Verification) -> tuple[str, str | None, str | None]:
         (GOOGLEBOT, CRAWL, ("pending", "dns", "Google")),
         (named("Bytespider"), EVIL, ("unverifiable", None, "ByteDance")),
         (named("FooBarBot"), EVIL, ("unverifiable", None, None)),
+        (named("Claude-User"), EVIL, ("false", "ranges", "Anthropic")),
+        (CLAUDE_CODE, EVIL, ("unverifiable", None, "Anthropic")),  # people run them on their own machines
+        (NOVA_ACT, EVIL, ("unverifiable", None, "Amazon")),
         (GOOGLEBOT, "127.0.0.1", ("unverifiable", None, "Google")),
         (GOOGLEBOT, "10.1.2.3", ("unverifiable", None, "Google")),
         (GOOGLEBOT, "", ("unverifiable", None, "Google")),
