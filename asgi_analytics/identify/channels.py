@@ -236,13 +236,18 @@ CLICK_IDS = {
 
 # Second levels under a country's domain below which names are registered, as in example.co.uk.
 SECOND_LEVELS = _words("ac co com ed edu gob go gouv gov gv ltd me mil ne net nhs nic nom or org plc sch")
-# Domains whose subdomains belong to different people.
+# Domains whose subdomains belong to different people, second levels that only some countries have among them.
 SHARED_DOMAINS = _words(
     """
-    appspot.com azurewebsites.net blogspot.com cloudfront.net firebaseapp.com fly.dev github.io gitlab.io herokuapp.com
-    hf.space myshopify.com neocities.org netlify.app ngrok.io ngrok-free.app notion.site onrender.com pages.dev
-    pythonanywhere.com readthedocs.io replit.app replit.dev squarespace.com streamlit.app substack.com
-    surge.sh tumblr.com up.railway.app vercel.app web.app webflow.io weebly.com wixsite.com wordpress.com workers.dev
+    a.run.app ad.jp amplifyapp.com appspot.com art.br asn.au asso.fr azurestaticapps.net azurewebsites.net
+    beehiiv.com blog.br blogspot.com bubbleapps.io carrd.co cloudfront.net co.com de.com deno.dev duckdns.org
+    eco.br eu.org firebaseapp.com fly.dev framer.app framer.website geek.nz gen.tr ghost.io gitbook.io github.io
+    gitlab.io glitch.me gr.jp herokuapp.com hf.space id.au in.net in.th info.pl k12.tr kiev.ua koyeb.app
+    lovable.app my.id myshopify.com neocities.org netlify.app ngrok-free.app ngrok.io notion.site onrender.com
+    pages.dev pythonanywhere.com re.kr readthedocs.io replit.app replit.dev run.app s3.amazonaws.com school.nz
+    squarespace.com streamlit.app substack.com surge.sh tumblr.com uk.com up.railway.app us.com vercel.app waw.pl
+    web.app web.id web.tr web.za webador.com webflow.io weebly.com wixsite.com wixstudio.com wordpress.com
+    workers.dev
     """
 )
 # Sites that are only ever seen as forged referrers.

@@ -252,6 +252,9 @@ def test_every_key_of_the_tables_finds_its_own_source() -> None:
         ("www.example.de", "example.de"),
         ("a.b.github.io", "b.github.io"),
         ("github.io", "github.io"),
+        ("shop-abc-uc.a.run.app", "shop-abc-uc.a.run.app"),
+        ("www.club.id.au", "club.id.au"),
+        ("navigator.web.de", "web.de"),
         ("localhost", "localhost"),
     ],
 )
