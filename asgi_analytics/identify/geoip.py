@@ -275,7 +275,8 @@ def _text(value: object) -> str | None:
     value = value[:NAME_LENGTH]
     if not value.isprintable():
         value = "".join(sign for sign in value if sign.isprintable())
-    return value.strip() or None
+    value = value.strip()
+    return value if value not in ("", "-") else None  # IP2Location writes "-" for what it does not know
 
 
 def _date(epoch: float) -> str:

@@ -255,6 +255,7 @@ def test_countries_of_all_layouts(record: dict[str, Any], country: str | None) -
         ({"subdivisions": ["odd"], "region_code": "BY"}, "BY"),
         ({"region": "California"}, "California"),
         ({"state1": 7}, None),
+        ({"subdivisions": [{"names": {"en": "-"}}]}, None),  # IP2Location: not known
     ],
 )
 def test_regions_of_all_layouts(record: dict[str, Any], region: str | None) -> None:
@@ -282,6 +283,7 @@ def test_cities_of_all_layouts(record: dict[str, Any], city: str | None) -> None
         ({"traits": SYSTEM}, (13335, "Cloudflare, Inc.")),
         ({"asn": "AS15169", "name": "Google LLC", "country": "US"}, (15169, "Google LLC")),
         ({"asn": "AS15169", "as_name": "Google LLC"}, (15169, "Google LLC")),
+        ({"autonomous_system_number": "-", "autonomous_system_organization": "-"}, (None, None)),
         ({"autonomous_system_number": True}, (None, None)),
         ({"autonomous_system_number": -1}, (None, None)),
         ({"autonomous_system_number": 2**32}, (None, None)),
