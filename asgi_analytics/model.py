@@ -139,6 +139,7 @@ class Traces:
     items: int = 0  # of those, of paths not asked before
     items_bitmap: int = 0
     five_minutes: Window = field(default_factory=Window)  # of items
+    in_bursts: Window = field(default_factory=Window)  # of those that were fetched at once and not counted
     item_at: float = -inf
     burst_at: float = -inf
     agents: int = 0  # of a pool: distinct user agents

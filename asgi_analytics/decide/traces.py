@@ -19,7 +19,8 @@ from .behaviour import (
 )
 from .probes import HIDDEN, is_odd, probe_kind
 
-PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 512
+PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
+MOST_MARKED = 128  # bits of items, of which so few are taken for one another
 MAX_POOLS = 512
 MOST_WITNESSED = 3  # tries of one visitor that tell of an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
@@ -29,6 +30,7 @@ MOST_REMEMBERED = 4  # credentials that were tried last
 TRIES_PER_SUCCESS, MOST_SUCCESSES = 3, 50  # people who also get it right mistype so often
 BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
+MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 
 
 def traces_of(facts: Behaviour) -> Traces:
@@ -111,24 +113,40 @@ def accept_try(visitor: Actor, path: str, site: Site, now: float) -> None:
 def take_data(facts: Behaviour, path: str, now: float) -> bool:
     """Count an answer with data, such as JSON. Returns False for a path that was asked before.
 
-    What is fetched at once, as a list and its items are, counts as one: a program that never pauses makes no bursts.
+    What is fetched at once, as a list and its items are, counts as one: a program that never pauses makes no bursts,
+    and one that fetches in batches soon has had its MOST_IN_BURSTS.
     """
     traces = traces_of(facts)
     bit = 1 << path_number(path[:MAX_PATH]) % ITEM_BITS
     since, traces.item_at = now - traces.item_at, now
     if not 0.0 <= since < BURST_PAUSE:
         traces.burst_at = now
-    elif not traces.items_bitmap & bit and 0.0 <= now - traces.burst_at < BURST:
-        traces.items_bitmap |= bit
+    elif not traces.items_bitmap & bit and _is_excused(traces, now):
+        _mark(traces, bit)
         return False
     traces.calls += 1
     if traces.items_bitmap & bit:
         return False
     traces.items += 1
-    # As in meet_error: starting over costs what is asked again and again one more item.
-    traces.items_bitmap = traces.items_bitmap | bit if traces.items % (ITEM_BITS // 4) else bit
+    _mark(traces, bit)
     window.charge(traces.five_minutes, FIVE_MINUTES, now)
     return True
+
+
+def _is_excused(traces: Traces, now: float) -> bool:
+    """Tell whether an item belongs to a view that fetches many at once; it is charged then."""
+    if not 0.0 <= now - traces.burst_at < BURST:
+        return False
+    if window.estimate(traces.in_bursts, FIVE_MINUTES, now) >= MOST_IN_BURSTS:
+        return False
+    window.charge(traces.in_bursts, FIVE_MINUTES, now)
+    return True
+
+
+def _mark(traces: Traces, bit: int) -> None:
+    """Remember a path. As in meet_error: starting over costs what is asked again and again one more item."""
+    bits = traces.items_bitmap | bit
+    traces.items_bitmap = bits if bits.bit_count() <= MOST_MARKED else bit
 
 
 def pool_of(site: Site, claims: Claims) -> Actor:

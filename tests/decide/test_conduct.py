@@ -300,6 +300,17 @@ def test_a_burst_that_does_not_end_is_none() -> None:
     assert visit.level == ThrottleLevel.BLOCKED
 
 
+@pytest.mark.parametrize("batches", [40, 10])
+def test_a_walk_in_batches_is_seen_and_hides_no_walk_after_it(batches: int) -> None:
+    """Forty at once, then a pause of five seconds, as programs fetch that mean to be gentle; then all the time."""
+    visit = Visit()
+    for number in range(batches * 40):
+        ask(visit, f"/api/items/{number}", 0.04 if number % 40 else 5.0)
+    for number in range(500):
+        ask(visit, f"/api/more/{number}", 0.4)
+    assert visit.level == ThrottleLevel.BLOCKED
+
+
 @pytest.mark.parametrize(
     ("options", "asked"),
     [({}, 151), ({"signal_thresholds": {"distinct_items_per_minute": 2}}, 11),
@@ -471,7 +482,7 @@ def test_pools_routes_and_traces_stay_few_and_small() -> None:
     traces = visitor.behaviour.traces
     assert traces is not None
     assert (len(site.pools), len(site.routes)) == (MAX_POOLS, MAX_ROUTES)
-    assert max(traces.probes_bitmap, traces.items_bitmap) < 1 << 512
+    assert max(traces.probes_bitmap, traces.items_bitmap) < 1 << 1024
 
 
 def test_an_attack_is_over_when_nobody_tries_any_more() -> None:
