@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from math import inf, sqrt
 
-from ..model import Actor
+from ..model import Actor, Behaviour
 from .behaviour import DISTINCT_PAGES, FIVE_MINUTES, GAP_MEMORY, MIN_SITE_PAGES, Site
 from .signal import MOST_QUIET, Signal, with_a_session
 from .window import estimate
@@ -14,6 +14,7 @@ HOUR = 3600.0  # seconds
 MIN_STEPS = 12
 MIN_GAPS = 5
 MIN_LOADS = 100
+NEW_SHARE = 0.9  # of the steps of somebody who walks a site, ways back included, to pages not loaded before
 DAY = 86_400.0  # seconds
 MIN_STARTS = 5
 SHORTEST_CADENCE = 1800.0  # seconds
@@ -26,12 +27,14 @@ def request_count(visitor: Actor, site: Site, site_pages: int, now: float) -> fl
 
 
 def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the per cent of the site's pages that a person loaded; None while the site's size is unknown."""
+    """Return the per cent of the site's pages that a person loaded; None while the site's size is unknown, and for
+    somebody who mostly comes back to pages, as people at work in a tool of few pages do."""
     facts = visitor.behaviour
     pages = site_pages or site.size(facts.page_loads)
-    if not pages:
+    different = DISTINCT_PAGES[facts.distinct_pages]
+    if not pages or different < NEW_SHARE * (facts.steps + 1):
         return None
-    share = DISTINCT_PAGES[facts.distinct_pages] / pages
+    share = different / pages
     return 100.0 * (share if share < 1.0 else 1.0) / facts.people
 
 
@@ -101,12 +104,14 @@ def _quiet_entries(visitor: Actor, site: Site, site_pages: int, now: float, thre
 
 def _quiet_once(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
     facts, share = visitor.behaviour, threshold / 100.0
-    if share >= 1.0:
-        return inf
+    return max(MIN_LOADS - 1 - facts.page_loads, _steps_to_share(facts, share)) if share < 1.0 else inf
+
+
+def _steps_to_share(facts: Behaviour, share: float) -> float:
+    """Return the steps after which at the earliest such a part of all has led to pages not loaded before."""
     bits = min(facts.distinct_pages + MOST_QUIET, len(DISTINCT_PAGES) - 1)
     step = DISTINCT_PAGES[bits] - DISTINCT_PAGES[bits - 1] + 1.0
-    slack = share * (facts.steps + 1) - DISTINCT_PAGES[facts.distinct_pages]
-    return max(MIN_LOADS - 1 - facts.page_loads, slack / (step - share) - 1e-9)
+    return (share * (facts.steps + 1) - DISTINCT_PAGES[facts.distinct_pages]) / (step - share) - 1e-9
 
 
 def _quiet_count(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
@@ -118,7 +123,9 @@ def _quiet_coverage(visitor: Actor, site: Site, site_pages: int, now: float, thr
     facts = visitor.behaviour
     pages = site_pages or max(len(site.pages), MIN_SITE_PAGES)
     crossing = bisect_right(DISTINCT_PAGES, threshold / 100.0 * pages * facts.people)
-    return crossing - 1 - facts.distinct_pages if crossing < len(DISTINCT_PAGES) else inf
+    if crossing >= len(DISTINCT_PAGES):
+        return inf
+    return max(crossing - 1 - facts.distinct_pages, _steps_to_share(facts, NEW_SHARE))
 
 
 def _quiet_order(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:

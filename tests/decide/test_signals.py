@@ -77,6 +77,17 @@ def test_coverage_of_a_learned_site_waits_until_others_loaded_more() -> None:
     assert raised(site=known_site(19), distinct_pages=19, page_loads=19) == set()
 
 
+def test_people_who_come_back_to_a_few_pages_all_day_do_not_walk_the_site() -> None:
+    """A tool of thirty screens, of which people at work need some more often than others."""
+    screens = [f"/{name:x}" for name in range(0, 300, 10)]
+    for seed in range(20):
+        visit, rng = Visit(site=known_site(30)), random.Random(seed)
+        for path in rng.choices(screens, [1 / (place + 1) for place in range(30)], k=300):
+            visit.load(path, after=rng.lognormvariate(3.0, 1.0), referer="inner")
+        assert "high_page_coverage" not in visit.codes
+        assert visit.level == 0
+
+
 def test_nobody_covers_more_than_the_whole_site() -> None:
     visitor = Actor([], behaviour=Behaviour(page_loads=40, distinct_pages=40))
     signals.evaluate(visitor, RULES, Site(), 10, START)
