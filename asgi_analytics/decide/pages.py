@@ -69,9 +69,12 @@ def outdated_browser(visitor: Actor, site: Site, site_pages: int, now: float) ->
 
 
 def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the page loads of somebody who never follows a link; None for browsers that do not tell."""
+    """Return the pages that somebody loaded who never follows a link; None for browsers that do not tell.
+
+    Different ones: a screen that is reloaded all day, tab by tab, follows no link either.
+    """
     facts = visitor.behaviour
-    return facts.page_loads if not facts.inner_steps and visitor.claims.tells_origin else None
+    return DISTINCT_PAGES[facts.distinct_pages] if not facts.inner_steps and visitor.claims.tells_origin else None
 
 
 def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -99,7 +102,7 @@ def home_tab_watcher(visitor: Actor, site: Site, site_pages: int, now: float) ->
 
 def _quiet_entries(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
     facts = visitor.behaviour
-    return inf if facts.inner_steps else threshold - facts.page_loads
+    return inf if facts.inner_steps else _steps_beyond(facts, threshold)
 
 
 def _quiet_once(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
@@ -122,10 +125,14 @@ def _quiet_count(visitor: Actor, site: Site, site_pages: int, now: float, thresh
 def _quiet_coverage(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
     facts = visitor.behaviour
     pages = site_pages or max(len(site.pages), MIN_SITE_PAGES)
-    crossing = bisect_right(DISTINCT_PAGES, threshold / 100.0 * pages * facts.people)
-    if crossing >= len(DISTINCT_PAGES):
-        return inf
-    return max(crossing - 1 - facts.distinct_pages, _steps_to_share(facts, NEW_SHARE))
+    steps = _steps_beyond(facts, threshold / 100.0 * pages * facts.people)
+    return max(steps, _steps_to_share(facts, NEW_SHARE))
+
+
+def _steps_beyond(facts: Behaviour, pages: float) -> float:
+    """Return the steps for which not more than so many different pages can have been loaded."""
+    crossing = bisect_right(DISTINCT_PAGES, pages)
+    return crossing - 1 - facts.distinct_pages if crossing < len(DISTINCT_PAGES) else inf
 
 
 def _quiet_order(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
@@ -207,7 +214,7 @@ PAGE_SIGNALS = (
     Signal(
         "links_never_followed",
         entries_only,
-        "{value:.0f} page loads without following a link of this site (limit {limit:g})",
+        "{value:.0f} different pages loaded without following a link of this site (limit {limit:g})",
         quiet=_quiet_entries,
     ),
     Signal(

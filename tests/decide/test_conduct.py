@@ -390,6 +390,18 @@ def test_a_program_in_a_hurry_or_with_a_false_claim_is_slowed_down(kind: int) ->
     assert "false_crawler_claim" in liar.codes
 
 
+# Links
+
+
+@pytest.mark.parametrize(("pages", "found"), [(6, False), (400, True)])
+def test_a_screen_that_reloads_its_tabs_in_turn_is_none_of_those_who_follow_no_link(pages: int, found: bool) -> None:
+    """A wall screen in an office shows six pages, each from its own tab, reloaded every half minute for three hours."""
+    visit = Visit()
+    for number in range(360):
+        send(visit, f"/boards/{number * 7 % pages}", after=30.0)
+    assert ("links_never_followed" in visit.codes, visit.level > 0) == (found, found)
+
+
 # Forged headers
 
 
