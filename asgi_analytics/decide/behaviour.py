@@ -128,7 +128,7 @@ def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) 
         facts.before_last = (last, before_last[0], before_last[1])
         facts.last_page = key
         facts.steps += 1
-        if key > last and not inner:  # "next" is a link
+        if key > last and not inner and not facts.pages_bitmap & bit:  # "next" is a link; a loop goes on for ever
             facts.ascending += 1
         if key in before_last:
             return _reload(facts, inner, now)
