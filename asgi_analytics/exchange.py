@@ -15,7 +15,7 @@ from .decide.verdict import accept, judge
 from .engine import Engine
 from .identify.consistency import read_claims, tried
 from .identify.referral import clean_query, read_referral
-from .identify.request import is_data, is_inner, is_page, is_shared, route_template
+from .identify.request import is_data, is_inner, is_linked, is_page, is_shared, route_template
 from .inputs import DATA, FORGIVEN
 from .model import Analytics, Claims, Decision, Hit, Referral, Standing, Visitor
 from .protocols import ClaimStatus, Ruling, Told
@@ -253,7 +253,7 @@ class Exchange(Hit):
                     claims=claims, network=visitor.network,
                 )  # fmt: skip
         elif isinstance(status, int) and status >= 400:
-            self.from_inside = inner = is_inner(headers)
+            self.from_inside = inner = is_linked(headers)
             self.attempt = attempt = tried(self.method, headers, status)
             judge(
                 actor, status, False, self.path, inner, site, policy, decision, now,

@@ -160,6 +160,11 @@ def is_inner(headers: Headers) -> bool:
     return referer[start:end].lower() == host.lower() and referer[end : end + 1] in _AFTER_HOST
 
 
+def is_linked(headers: Headers) -> bool:
+    """Tell whether a page of this site, or of another host of its domain, asked: such as an app beside its API."""
+    return headers.get(b"sec-fetch-site") == b"same-site" or is_inner(headers)
+
+
 def wants_quiet(headers: Headers) -> bool:
     """Tell whether the visitor asks not to be told apart: Sec-GPC or DNT is 1."""
     return headers.get(b"sec-gpc") == b"1" or headers.get(b"dnt") == b"1"

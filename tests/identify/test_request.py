@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_analytics.identify.request import clean_path, is_data, is_page
+from asgi_analytics.identify.request import clean_path, is_data, is_inner, is_linked, is_page
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
 TURBO = b"text/html, application/xhtml+xml"
@@ -90,3 +90,12 @@ def test_titles_and_ids_of_pages_are_stored(path: str) -> None:
 )
 def test_long_tokens_and_e_mail_addresses_in_paths_are_not_stored(path: str, stored: str) -> None:
     assert clean_path(path) == stored
+
+
+@pytest.mark.parametrize(
+    ("site", "inner", "linked"),
+    [(b"same-origin", True, True), (b"same-site", False, True), (b"cross-site", False, False), (b"none", False, False)],
+)
+def test_an_app_beside_its_api_links_it_but_is_another_site(site: bytes, inner: bool, linked: bool) -> None:
+    headers = {b"sec-fetch-site": site, b"referer": b"https://app.example.com/", b"host": b"api.example.com"}
+    assert (is_inner(headers), is_linked(headers)) == (inner, linked)
