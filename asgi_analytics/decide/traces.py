@@ -64,6 +64,8 @@ def meet_failure(
             traces.probes_bitmap |= bit
             traces.probes += min(kind, 2)
             new = True
+    if attempt and not attempt & BY_LENGTH:  # a token that ran out is refused everywhere
+        return odd or new
     return meet_error(facts, path) or odd or new
 
 

@@ -248,6 +248,16 @@ def test_a_busy_app_whose_people_log_in_is_not_attacked() -> None:
             assert visit.visitor.score == 0
 
 
+def test_a_token_that_ran_out_is_one_fault_wherever_it_is_sent() -> None:
+    """A phone's app syncs eighty notes with it; somebody who tries eighty tokens guesses."""
+    app, thief = Visit(), Visit()
+    for number in range(80):
+        send(app, f"/v1/notes/{number}", 401, attempt=1 << 33, after=0.2)
+        send(thief, f"/v1/notes/{number}", 401, attempt=(1 << 33) + 2 * number, after=0.2)
+    assert (app.visitor.score, app.level) == (0, ThrottleLevel.NORMAL)
+    assert (thief.codes, thief.level) == ({"credential_stuffing"}, ThrottleLevel.BLOCKED)
+
+
 # Data
 
 
