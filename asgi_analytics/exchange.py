@@ -13,7 +13,8 @@ from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
 from .decide.verdict import accept, judge
 from .engine import Engine
-from .identify.consistency import read_claims, tried
+from .identify.consistency import read_claims
+from .identify.credentials import tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_data, is_inner, is_linked, is_page, is_shared, route_template
 from .inputs import DATA, FORGIVEN
@@ -252,9 +253,9 @@ class Exchange(Hit):
                     actor, status, True, self.path, inner, site, policy, decision, now,
                     claims=claims, network=visitor.network,
                 )  # fmt: skip
-        elif isinstance(status, int) and status >= 400:
+        elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self.from_inside = inner = is_linked(headers)
-            self.attempt = attempt = tried(self.method, headers, status)
+            self.attempt = attempt = tried(self.method, headers, status, self.path, names)
             judge(
                 actor, status, False, self.path, inner, site, policy, decision, now,
                 method=self.method, attempt=attempt, claims=self._claims(self.scope),
@@ -268,6 +269,10 @@ class Exchange(Hit):
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
             self._tell_level()
+
+    def _was_refused(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
+        """Tell whether a form was shown again, though its answer is no error."""
+        return self.method == "POST" and tried("POST", self._headers, status, self.path, names) is not None
 
     def _tell_level(self) -> None:
         decision = self.decision

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide.probes import is_odd, kind_of, probe_kind
-from asgi_analytics.identify.consistency import Engine, header_faults, tried
+from asgi_analytics.identify.consistency import Engine, header_faults
+from asgi_analytics.identify.credentials import tried
 from asgi_analytics.identify.request import clean_path
 from asgi_analytics.inputs import FAULTS, TRIED, Mask, attempt_of, bits_of, claims_of, path_number
 from asgi_analytics.model import Claims
@@ -72,7 +73,7 @@ def test_nothing_was_read_where_nothing_is_recorded() -> None:
 
 
 def test_refused_credentials_leave_a_number_that_another_run_gives_another() -> None:
-    attempt = tried("GET", {b"authorization": b"Basic YTpi"}, 401)
+    attempt = tried("GET", {b"authorization": b"Basic YTpi"}, 401, "/")
     one, same, other = (Mask(key).numbers(Claims(), attempt) for key in (b"1", b"1", b"2"))
     assert one == same != other
     assert one is not None

@@ -50,7 +50,7 @@ def meet_failure(
     """
     facts, new = visitor.behaviour, False
     if attempt is not None:
-        new = _try(visitor, path, attempt, site, now)
+        new = meet_try(visitor, path, attempt, site, now)
     kind = probe_kind(path)
     if inner and kind < HIDDEN:
         return new
@@ -69,7 +69,8 @@ def meet_failure(
     return meet_error(facts, path) or odd or new
 
 
-def _try(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> bool:
+def meet_try(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> bool:
+    """Take in credentials that were refused. Returns False when they told nothing new; `attempt` as above."""
     facts = visitor.behaviour
     traces = traces_of(facts)
     since, traces.tried_at = now - traces.tried_at, now

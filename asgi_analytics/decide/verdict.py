@@ -10,7 +10,7 @@ from .behaviour import Site, load_page
 from .explain import inputs_of_rise
 from .policy import Policy
 from .throttle import BLOCKED
-from .traces import accept_try, join_pool, meet_failure, pool_of, take_data
+from .traces import accept_try, join_pool, meet_failure, meet_try, pool_of, take_data
 
 
 def judge(
@@ -31,7 +31,8 @@ def judge(
 ) -> None:
     """Take in how the app answers, before its headers leave, and bring `decision` up to date with the new level.
 
-    `page`: a page was delivered; `inner`: a page of this site linked it; `attempt`: as for traces.meet_failure;
+    `page`: a page was delivered; `inner`: a page of this site linked it; `attempt`: as for traces.meet_failure, where
+    there is one whatever the status, such as for a form that is shown again;
     `claims` and `network` may be left out where a page load is not due for a full judgement (Behaviour.quiet_until).
     A refused request teaches nothing, not even in observe mode, so that observing shows what enforcing would do.
     """
@@ -46,7 +47,10 @@ def judge(
             return
         if facts.steps <= facts.quiet_until:
             return
-    elif not 400 <= status < 500 or status == 429 or not meet_failure(visitor, method, path, inner, attempt, site, now):
+    elif 400 <= status < 500 and status != 429:
+        if not meet_failure(visitor, method, path, inner, attempt, site, now):
+            return
+    elif attempt is None or not meet_try(visitor, path, attempt, site, now):
         return
     if claims is not None:
         visitor.claims = claims

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from ..inputs import BY_LENGTH
 from ..model import Agent, Claims, Place
 from .request import is_navigation
 
@@ -98,20 +97,3 @@ def read_claims(
         crc32(raw + b"\n" + headers.get(b"accept-language", b"")[:128]),
         crc32(network),
     )
-
-
-def tried(method: str, headers: Headers, status: int) -> int | None:
-    """Return a number of the credentials that were refused with this status; None where none were tried.
-
-    What a script sends again and again, of the same length or with the same token, may be a poll of somebody who was
-    logged out, not a try: it has the same number.
-    """
-    token = headers.get(b"authorization")
-    if token is not None:
-        return crc32(token) << 1 | 1 << 33 if status in (401, 403) else None
-    if method not in ("POST", "PUT", "PATCH") or status not in (400, 401, 403, 423):
-        return None
-    length = headers.get(b"content-length")
-    if length is None or headers.get(b"sec-fetch-dest") == b"document":
-        return 0
-    return crc32(length) << 1 | BY_LENGTH

@@ -100,8 +100,8 @@ class History:
             if hit.outcome == "refused":  # by us, then: the app was not asked
                 page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
                 status = 200
-            if page or status >= 400:
-                attempt = attempt_of(inputs, hit.numbers)
+            attempt = attempt_of(inputs, hit.numbers)
+            if page or status >= 400 or attempt is not None:
                 pipeline.answer(visitor, decision, status, page, path, hit.from_inside, at, hit.method, claims, attempt)
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
                 pipeline.take_data(visitor, decision, path, at, hit.method != "POST")

@@ -15,7 +15,7 @@ from ..decide.behaviour import Site
 from ..decide.policy import Policy
 from ..decide.rulings import forgive
 from ..decide.verdict import accept, judge
-from ..identify.consistency import tried
+from ..identify.credentials import tried
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import begin, goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
@@ -156,7 +156,7 @@ class Pipeline:
             judge(actor, status, True, path, inner, self.site, self.policy, decision, now)
         else:
             if claims is None:
-                claims, attempt = actor.claims, None if page else tried(method, {}, status)
+                claims, attempt = actor.claims, None if page else tried(method, {}, status, path)
             judge(
                 actor, status, page, path, inner, self.site, self.policy, decision, now,
                 method=method, attempt=attempt, claims=claims, network=network,

@@ -43,6 +43,16 @@ def send(
     return decision
 
 
+def send_form(visit: Visit, path: str, attempt: int) -> None:
+    """Have a form judged that was answered 200, shown again."""
+    visit.now += 1.0
+    decision = Decision(visit.visitor.throttle.level, visit.visitor.score, (0, 1, 0, 1))
+    judge(
+        visit.visitor, 200, False, path, True, visit.site, visit.policy, decision, visit.now,
+        method="POST", attempt=attempt, claims=TRUE, network=visit.network,
+    )  # fmt: skip
+
+
 # Probing
 
 
@@ -246,6 +256,14 @@ def test_a_busy_app_whose_people_log_in_is_not_attacked() -> None:
             for _ in range(2):
                 send(visit, "/login", 401, method="POST", attempt=0, after=0.1)
             assert visit.visitor.score == 0
+
+
+def test_a_form_that_is_shown_again_refuses_credentials_and_is_no_error() -> None:
+    visit = Visit()
+    for _ in range(70):
+        send_form(visit, "/login", 0)
+    assert (visit.codes, visit.level) == ({"credential_stuffing"}, ThrottleLevel.BLOCKED)
+    assert visit.visitor.behaviour.errors == 0
 
 
 def test_a_token_that_ran_out_is_one_fault_wherever_it_is_sent() -> None:

@@ -20,7 +20,7 @@ from asgi_analytics.decide.behaviour import page_facts
 from asgi_analytics.decide.probes import is_odd, probe_kind
 from asgi_analytics.decide.rulings import Rulings, allowance
 from asgi_analytics.errors import ConfigurationError
-from asgi_analytics.identify import consistency, referral, request
+from asgi_analytics.identify import consistency, credentials, referral, request
 from asgi_analytics.identify.botauth import Signed, check_time, read_signatures, replay_key
 from asgi_analytics.identify.client import ClientAddress, network_of, shorten
 from asgi_analytics.identify.cookie import Ticket, VisitorCookie
@@ -131,9 +131,9 @@ def headers(data: bytes) -> None:
     scope = scope_of((*NAMES, *OTHERS), data)
     named = dict(scope["headers"])
     consistency.read_claims(scope, named, _agents().read(None), Place(), b"net4", False)
-    for status in (200, 304, 401):
+    for status in (200, 302, 304, 401):
         request.is_page(named, status, named)
-        consistency.tried("POST", named, status)
+        credentials.tried("POST", named, status, "/login", named)
     request.is_inner(named), request.is_data(named), request.is_shared(named.items()), request.wants_quiet(named)
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from asgi_analytics.identify.consistency import Engine, engine_of, header_faults, is_hosting, tried
+from asgi_analytics.identify.consistency import Engine, engine_of, header_faults, is_hosting
 from asgi_analytics.model import Place
 from tests.benchmarks.detect import browsers
 
@@ -63,22 +63,3 @@ def test_hints_of_another_release_or_engine_are_told() -> None:
 )  # fmt: skip
 def test_networks_of_servers_are_told(place: Place, found: bool) -> None:
     assert is_hosting(place) is found
-
-
-@pytest.mark.parametrize(
-    ("method", "headers", "status", "is_try"),
-    [("POST", {}, 401, True), ("POST", {}, 400, True), ("POST", {}, 422, False), ("POST", {}, 409, False),
-     ("POST", {}, 404, False), ("GET", {}, 401, False),
-     ("GET", {b"authorization": b"Basic eA=="}, 401, True), ("GET", {b"authorization": b"Basic eA=="}, 404, False)],
-)  # fmt: skip
-def test_credentials_that_were_refused_are_tries(
-    method: str, headers: dict[bytes, bytes], status: int, is_try: bool
-) -> None:
-    assert (tried(method, headers, status) is not None) is is_try
-
-
-def test_a_scripts_call_of_the_same_length_is_the_same_try_and_a_form_is_not() -> None:
-    call, form = {b"content-length": b"20"}, {b"content-length": b"20", b"sec-fetch-dest": b"document"}
-    assert tried("POST", call, 401) == tried("POST", call, 401) != 0
-    assert tried("POST", {b"content-length": b"21"}, 401) != tried("POST", call, 401)
-    assert tried("POST", form, 401) == 0

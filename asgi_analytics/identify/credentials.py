@@ -1,0 +1,67 @@
+"""Whether an answer refused credentials: a status that says so, or the form shown again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from zlib import crc32
+
+from ..inputs import BY_LENGTH
+
+Headers = Mapping[bytes, bytes]
+_SENT = ("POST", "PUT", "PATCH")
+_REFUSALS = (400, 401, 403, 423)
+_REFUSALS_OF_A_LOGIN = (404, 422)  # no such user; a form with errors, as frameworks with Turbo answer
+# Routes where people say who they are. A site chooses what it calls them; who attacks it cannot.
+_LOGIN = re.compile(
+    r"log[-_]?[io]n(?![a-z])|sign[-_]?[io]n(?![a-z])|passw|authenticat|/sessions?/?$|/auth/?$|/token/?$|2fa|mfa|\botp"
+    r"|anmeld|einlog|connexion|acceso|inloggen|iniciar|entrar",
+    re.IGNORECASE,
+)
+# And those that take something else that can be guessed.
+_SECRET = re.compile(
+    r"auth|token|verif|confirm|\bpin\b|codes?\b|coupon|voucher|promo|gift|redeem|card|pay|checkout|member|rpc|graphql",
+    re.IGNORECASE,
+)
+_PAGE_CALL = BY_LENGTH | 2
+
+
+def tried(method: str, headers: Headers, status: object, path: str, names: Headers | None = None) -> int | None:
+    """Return a number of the credentials that were refused with this status; None where none were tried.
+
+    What a script sends again and again, of the same length or with the same token, may be a poll of somebody who was
+    logged out, not a try: it has the same number. So has, whatever its length, what the script of a page sends to a
+    route that takes no secret: what a page saves or reports by itself. `names`: the response headers by name.
+    """
+    token = headers.get(b"authorization")
+    if token is not None:
+        return crc32(token) << 1 | 1 << 33 if status in (401, 403) else None
+    if method not in _SENT:
+        return None
+    is_login = _LOGIN.search(path, 0, 256) is not None
+    if status not in _REFUSALS and not (is_login and _refuses(headers, status, path, names or {})):
+        return None
+    length, destination = headers.get(b"content-length"), headers.get(b"sec-fetch-dest")
+    if length is None or destination == b"document":
+        return 0
+    if destination == b"empty" and not is_login and _SECRET.search(path, 0, 256) is None:
+        return _PAGE_CALL
+    return crc32(length) << 1 | BY_LENGTH
+
+
+def _refuses(headers: Headers, status: object, path: str, names: Headers) -> bool:
+    """Tell whether a login was refused in another way: who is let in is led elsewhere (post, redirect, get)."""
+    if status in _REFUSALS_OF_A_LOGIN:
+        return True
+    if status == 200:
+        is_form = headers.get(b"sec-fetch-dest", b"document") == b"document"
+        by_script = b"x-requested-with" in headers or b"hx-request" in headers
+        return is_form and not by_script and names.get(b"content-type", b"").startswith(b"text/html")
+    return status in (302, 303) and _path_of(names.get(b"location", b"")) == path.encode("utf-8", "surrogateescape")
+
+
+def _path_of(location: bytes) -> bytes:
+    """Return the path of a Location; one with escapes is left as it is."""
+    cut = location[:1024].partition(b"?")[0].partition(b"#")[0]
+    _, scheme, rest = cut.partition(b"://")
+    return b"/" + rest.partition(b"/")[2] if scheme else cut

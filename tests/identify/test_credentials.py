@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from asgi_analytics.identify.credentials import tried
+from asgi_analytics.inputs import BY_LENGTH
+
+HTML = {b"content-type": b"text/html; charset=utf-8"}
+TOKEN = {b"authorization": b"Basic eA=="}
+FORM = {b"content-length": b"20", b"sec-fetch-dest": b"document"}
+SCRIPT = {b"content-length": b"20", b"sec-fetch-dest": b"empty"}
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status", "is_try"),
+    [("POST", {}, 401, True), ("POST", {}, 400, True), ("POST", {}, 422, False), ("POST", {}, 409, False),
+     ("POST", {}, 404, False), ("GET", {}, 401, False), ("GET", TOKEN, 401, True), ("GET", TOKEN, 404, False)],
+)  # fmt: skip
+def test_credentials_that_were_refused_are_tries(
+    method: str, headers: dict[bytes, bytes], status: int, is_try: bool
+) -> None:
+    assert (tried(method, headers, status, "/enter") is not None) is is_try
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "answer", "is_try"),
+    [
+        ({}, 422, {}, True),
+        ({}, 404, {}, True),
+        ({}, 409, {}, False),
+        ({}, 200, HTML, True),  # Django's login view shows the form again
+        (FORM, 200, HTML, True),
+        (SCRIPT, 200, HTML, False),
+        ({b"hx-request": b"true"}, 200, HTML, False),
+        ({}, 200, {b"content-type": b"application/json"}, False),
+        ({}, 302, {b"location": b"/accounts/login/?next=/"}, True),
+        ({}, 303, {b"location": b"https://shop.example/accounts/login/"}, True),
+        ({}, 302, {b"location": b"/"}, False),
+        ({}, 302, {b"location": b"https://shop.example"}, False),
+        ({}, 302, {}, False),
+        ({}, 503, HTML, False),
+    ],
+)
+def test_a_login_that_shows_its_form_again_has_refused(
+    headers: dict[bytes, bytes], status: int, answer: dict[bytes, bytes], is_try: bool
+) -> None:
+    assert (tried("POST", headers, status, "/accounts/login/", answer) is not None) is is_try
+    assert tried("POST", headers, status, "/contact", answer) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "is_login"),
+    [
+        ("/login", True), ("/wp-login.php", True), ("/users/sign_in", True), ("/api/v1/auth/log-in", True),
+        ("/session", True), ("/api/auth", True), ("/oauth/token", True), ("/account/password", True),
+        ("/logins-explained", False), ("/signing", False), ("/sessions/17/notes", False), ("/authors", False),
+        ("/contact", False), ("/", False),
+    ],
+)  # fmt: skip
+def test_routes_where_people_say_who_they_are_are_known(path: str, is_login: bool) -> None:
+    assert (tried("POST", {}, 422, path) is not None) is is_login
+
+
+def test_a_scripts_call_of_the_same_length_is_the_same_try_and_a_form_is_not() -> None:
+    call = {b"content-length": b"20"}
+    assert tried("POST", call, 401, "/login") == tried("POST", call, 401, "/login") != 0
+    assert tried("POST", {b"content-length": b"21"}, 401, "/login") != tried("POST", call, 401, "/login")
+    assert tried("POST", FORM, 401, "/login") == 0
+
+
+@pytest.mark.parametrize("path", ["/api/drafts/17", "/collect"])
+def test_what_a_page_saves_and_reports_by_itself_is_one_try_whatever_its_length(path: str) -> None:
+    longer = {**SCRIPT, b"content-length": b"21"}
+    poll = tried("PATCH", SCRIPT, 403, path)
+    assert poll is not None
+    assert poll & BY_LENGTH
+    assert tried("PATCH", longer, 403, path) == poll
+    assert tried("POST", {b"content-length": b"21"}, 403, path) != tried("POST", {b"content-length": b"20"}, 403, path)
+    for guessed in ("/login", "/coupons", "/cart/pay"):
+        assert tried("POST", longer, 403, guessed) != tried("POST", SCRIPT, 403, guessed)
