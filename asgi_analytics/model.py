@@ -185,7 +185,7 @@ class Behaviour:
     hurried: int = 0  # page loads, and reloads that follow faster than a person reloads
     pages_bitmap: int = 0
     distinct_pages: int = 0  # bits set in the bitmap
-    ascending: int = 0  # steps to a page not loaded before, whose path sorts after the page before
+    ascending: int = 0  # steps to a page whose path sorts after the page before, but for loops over few pages
     steps: int = 0
     gaps: int = 0
     gap_mean: float = 0.0  # seconds between page loads, recent ones weigh most

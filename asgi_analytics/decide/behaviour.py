@@ -31,6 +31,7 @@ MAX_PATH = 256  # characters of a path that tell pages apart
 MAX_SITE_PAGES = 65_536
 MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
 MAX_PEOPLE = 50
+MOST_IN_LOOP = 12  # pages
 GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024
 ERROR_BITS = 512
@@ -128,7 +129,8 @@ def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) 
         facts.before_last = (last, before_last[0], before_last[1])
         facts.last_page = key
         facts.steps += 1
-        if key > last and not inner and not facts.pages_bitmap & bit:  # "next" is a link; a loop goes on for ever
+        # "Next" is a link; a loop over few pages, as a screen on a wall shows, goes on for ever.
+        if key > last and not inner and (not facts.pages_bitmap & bit or facts.distinct_pages > MOST_IN_LOOP):
             facts.ascending += 1
         if key in before_last:
             return _reload(facts, inner, now)
