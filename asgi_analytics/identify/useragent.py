@@ -95,6 +95,8 @@ BROWSERS = {
     "QQ Browser Mobile": "QQ Browser",
     "WeChat Browser": "WeChat",
 }
+# People's browsers that ua-parser does not know: those of text, of Emacs (which read aloud, too), and small ones.
+SMALL = re.compile(r"^(w3m|edbrowse|retawq|Offpunk|Chawan)/|\b(NetSurf|Dillo|NintendoBrowser)[/ ]|^URL/(Emacs)\b")
 SYSTEMS = {"ATV OS X": "tvOS", "Chrome OS": "ChromeOS", "Mac OS": "macOS", "Mac OS X": "macOS", "Web0S": "webOS"}
 DISTRIBUTIONS = frozenset(
     ["Arch Linux", "CentOS", "Debian", "Fedora", "Gentoo", "Linux Mint", "Mandriva", "Mint", "Red Hat", "SUSE"]
@@ -212,6 +214,8 @@ class AgentReader:
         if browser := self._browser(text):
             family = BROWSERS.get(browser.family, browser.family)[:NAME_LENGTH].strip()
             version = _dotted(browser.major, browser.minor, browser.patch)
+        elif small := SMALL.search(text):
+            family = small[small.lastindex or 0]
         system, system_version = self._read_system(text)
         if system in ("Android", "iOS") and (app := self._app(text)):
             family, version = app.family, _dotted(*(app.major or "").split(".")[:3])

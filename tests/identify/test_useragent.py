@@ -373,3 +373,22 @@ def test_a_reader_of_today_goes_by_the_age_of_releases() -> None:
 )
 def test_who_is_like_another_is_not_the_other(text: str) -> None:
     assert READER.read(text).crawler == "Feedly"
+
+
+@pytest.mark.parametrize(
+    ("text", "browser"),
+    [
+        ("w3m/0.5.3+git20230121", "w3m"),
+        ("URL/Emacs Emacs/29.1 (X11; x86_64-pc-linux-gnu)", "Emacs"),
+        ("Mozilla/5.0 (X11; Linux x86_64) NetSurf/3.11", "NetSurf"),
+        ("Mozilla/4.0 (compatible; Dillo 3.0)", "Dillo"),
+        ("edbrowse/3.8.2", "edbrowse"),
+        ("Offpunk/2.5", "Offpunk"),
+        ("Lynx/2.9.0 libwww-FM/2.14", "Lynx"),
+        ("w3mirror/1.0", None),
+        ("Emacs/29.1", None),
+    ],
+)
+def test_small_browsers_are_peoples(text: str, browser: str | None) -> None:
+    found = READER.read(text)
+    assert (found.browser, found.bot_class) == (browser, None)
