@@ -183,7 +183,7 @@ PAGE_SIGNALS = (
     Signal(
         "sequential_navigation",
         sequential_navigation,
-        "{value:.0f} % of the steps between pages lead on in alphabetical or numerical order (limit {limit:g} %)",
+        "{value:.1f} % of the steps between pages lead on in alphabetical or numerical order (limit {limit:g} %)",
         quiet=_quiet_order,
     ),
     Signal(
@@ -220,7 +220,7 @@ PAGE_SIGNALS = (
     Signal(
         "every_page_once",
         pages_once,
-        "{value:.0f} % of the steps led to pages not loaded before (limit {limit:g} %)",
+        "{value:.1f} % of the steps led to pages not loaded before (limit {limit:g} %)",
         quiet=_quiet_once,
     ),
     Signal(

@@ -7,7 +7,7 @@ paths, of refused credentials or of different items of data.
 
 from __future__ import annotations
 
-from math import inf
+from math import ceil, inf
 from typing import NamedTuple
 
 from ..model import Actor, Throttle, ThrottleLevel
@@ -62,7 +62,7 @@ def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, .
     if hurried > most:
         pace = min(hurried, estimate(facts.minute, MINUTE, now) / facts.people)
         if pace > most:
-            reasons += (f"{pace:.0f} page loads in the last minute (limit {most:g})",)
+            reasons += (f"{ceil(pace)} page loads in the last minute (limit {most:g})",)
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
     if requests > ERROR_REQUESTS and errors > ERROR_RATE * requests:
         reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
@@ -91,11 +91,11 @@ def conduct(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
     tries = min(traces.tries - throttle.spent_tries, estimate(traces.ten_minutes, TEN_MINUTES, now))
     most = try_limit(visitor, criteria)
     if tries > most:
-        reasons += (f"{tries:.0f} credentials refused within ten minutes (limit {most:g})",)
+        reasons += (f"{ceil(tries)} credentials refused within ten minutes (limit {most:g})",)
     items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
     few = criteria.items / 3.0 if throttle.level else criteria.items
     if items > few and traces.items >= ITEM_SHARE * traces.calls:
-        reasons += (f"{items:.0f} different items of data within five minutes (limit {few:g})",)
+        reasons += (f"{ceil(items)} different items of data within five minutes (limit {few:g})",)
     return reasons
 
 

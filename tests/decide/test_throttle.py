@@ -152,3 +152,9 @@ def test_a_level_from_before_this_machine_started_is_adopted() -> None:
     visitor = Actor([])
     throttle.adopt(visitor, BLOCKED, -200.0, ())
     assert visitor.throttle.level == BLOCKED
+
+
+def test_a_reason_never_tells_a_value_that_looks_allowed() -> None:
+    """Of thirty loads of the minute before, weighed by the time, and twenty of this one, 30.3 count."""
+    visitor = Actor([], Throttle(), Behaviour(hurried=60, minute=Window(END, 20, 31)))
+    assert throttle.new_evidence(visitor, CRITERIA, END - 20.0) == ("31 page loads in the last minute (limit 30)",)
