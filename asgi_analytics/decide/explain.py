@@ -61,7 +61,10 @@ def inputs_of_admission(visitor: Actor, network: Actor, decision: Decision, poli
 
 
 def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
-    """Return what a rise of the level rests on; to be called before `throttle.escalate`, which spends the evidence."""
+    """Return what a rise of the level rests on; to be called before `throttle.escalate`, which spends the evidence.
+
+    Of a pool: without the visitor's own score, which is added as "own_score".
+    """
     state, facts = visitor.throttle, visitor.behaviour
     return {
         "level": int(state.level),
@@ -119,7 +122,8 @@ def reproduce(detail: Mapping[str, Any]) -> Verdict:
     if "ban" in inputs:
         return Verdict(inputs["ban"]["rest"] > 0.0, level, score, ("ban",))
     if "bot_score" in inputs:
-        return Verdict(False, min(level + bool(_criteria(inputs, score)), int(BLOCKED)), score, ())
+        raised = min(level + bool(_criteria(inputs, score)), int(BLOCKED))
+        return Verdict(False, raised, inputs.get("own_score", score), ())
     if level == BLOCKED:
         return Verdict(True, level, score, ("throttle",))
     used_up = [quota["name"] for quota in (*inputs["quotas"], *inputs["network_quotas"]) if _is_used_up(quota)]

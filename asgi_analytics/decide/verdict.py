@@ -142,13 +142,21 @@ def _escalate(
     decision: Decision,
     now: float,
 ) -> None:
-    """Raise the level of who was judged: the visitor, or a pool that it is in."""
+    """Raise the level of who was judged: the visitor, or a pool that it is in, which matters to it once higher."""
+    before = visitor.throttle.level
     signals.refresh(judged, rules, site, policy.site_pages, now)
+    inputs = inputs_of_rise(judged, policy, now)
+    texts = dict.fromkeys((*reasons, *(finding.text for finding in judged.signals)))  # some say the same
+    throttle.escalate(judged, tuple(texts), now)
+    if judged.throttle.level <= before:
+        return
     if decision.previous_level is None:
-        decision.previous_level = visitor.throttle.level
-    decision.inputs, decision.findings = inputs_of_rise(judged, policy, now), judged.signals
-    throttle.escalate(judged, (*reasons, *(finding.text for finding in judged.signals)), now)
-    decision.reasons += judged.throttle.reasons
+        decision.previous_level = before
+    if judged is not visitor:
+        inputs["own_score"] = visitor.score
+    decision.inputs, decision.findings = inputs, judged.signals
+    known = decision.reasons
+    decision.reasons += tuple(reason for reason in judged.throttle.reasons if reason not in known)
 
 
 def _apply_level(visitor: Actor, policy: Policy, decision: Decision, now: float) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
 import pytest
 
 from asgi_analytics import Signal
-from asgi_analytics.decide import probes
+from asgi_analytics.decide import explain, probes
 from asgi_analytics.decide.actor import begin_session, join, new_actor, program_of
 from asgi_analytics.decide.behaviour import Route, Site
 from asgi_analytics.decide.conduct import CRAWLER, TOOL
@@ -508,6 +509,26 @@ def test_an_office_whose_proxy_strips_headers_browses_and_is_no_rotation() -> No
     _, network, last = rotated(agents=20, networks=1, loads=150, inner=True)
     assert "agent_rotation" not in {finding.signal for finding in network.signals}
     assert last.visitor.score < 50
+
+
+def test_a_rise_that_a_pool_caused_is_told_once_and_reproduced() -> None:
+    """Eighty names from one network, each asking for what does not exist: two pools and the visitor see the same."""
+    site, policy, rises = experienced(), policy_of(), []
+    network = Visit(policy, site).network
+    for number in range(80):
+        visit = Visit(policy, site, START + number)
+        visit.network = network
+        claims = FORGED._replace(agent=number % 40)
+        join(visit.visitor, network, claims, site, policy, visit.now)
+        decision = send(visit, f"/{number}/.env", 404, claims)
+        if decision.previous_level is not None:
+            rises.append(decision)
+    assert rises
+    for decision in rises:
+        assert len(set(decision.reasons)) == len(decision.reasons)
+        stored = explain.detail(decision, decision.findings, decision.inputs, "policy")
+        told = explain.reproduce(json.loads(json.dumps(stored)))
+        assert told == explain.Verdict(False, int(decision.level), decision.score, ())
 
 
 # Bounds
