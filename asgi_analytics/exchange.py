@@ -16,8 +16,8 @@ from .engine import Engine
 from .identify.consistency import read_claims
 from .identify.credentials import tried
 from .identify.referral import clean_query, read_referral
-from .identify.request import is_data, is_inner, is_linked, is_page, is_shared, route_template
-from .inputs import DATA, FORGIVEN
+from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, route_template
+from .inputs import AHEAD, DATA, FORGIVEN
 from .model import Analytics, Claims, Decision, Hit, Referral, Standing, Visitor
 from .protocols import ClaimStatus, Ruling, Told
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
@@ -262,9 +262,10 @@ class Exchange(Hit):
                 network=visitor.network,
             )  # fmt: skip
         elif (data := is_data(names)) or self.method == "POST":
+            ahead = data and is_ahead(headers)
             if data:
-                self.inputs |= DATA
-            accept(actor, self.method != "POST", self.path, site, policy, decision, now)
+                self.inputs |= DATA | AHEAD if ahead else DATA
+            accept(actor, self.method != "POST", self.path, site, policy, decision, now, ahead)
         elif not decision.refused:
             actor.behaviour.requests += 1
         if decision.previous_level is not before:

@@ -140,6 +140,7 @@ class Traces:
     items_bitmap: int = 0
     five_minutes: Window = field(default_factory=Window)  # of items
     in_bursts: Window = field(default_factory=Window)  # of those that were fetched at once and not counted
+    ahead: Window = field(default_factory=Window)  # likewise, that were fetched before they were needed
     item_at: float = -inf
     burst_at: float = -inf
     agents: int = 0  # of a pool: distinct user agents

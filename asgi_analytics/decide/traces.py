@@ -7,7 +7,7 @@ as one, so that neither changing the name nor changing the address begins anew.
 from __future__ import annotations
 
 from ..inputs import BY_LENGTH, path_number
-from ..model import Actor, Behaviour, Claims, Throttle, Traces
+from ..model import Actor, Behaviour, Claims, Throttle, Traces, Window
 from . import window
 from .behaviour import (
     FIVE_MINUTES,
@@ -19,6 +19,7 @@ from .behaviour import (
 )
 from .probes import HIDDEN, is_odd, probe_kind
 
+HOUR = 3600.0  # seconds
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
 MOST_MARKED = 128  # bits of items, of which so few are taken for one another
 MAX_POOLS = 512
@@ -31,6 +32,7 @@ TRIES_PER_SUCCESS, MOST_SUCCESSES = 3, 50  # people who also get it right mistyp
 BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
 MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
+MOST_AHEAD = 1000  # items excused in an hour that were fetched before they were needed
 
 
 def traces_of(facts: Behaviour) -> Traces:
@@ -113,13 +115,15 @@ def accept_try(visitor: Actor, path: str, site: Site, now: float) -> None:
             window.charge(route.passed, TEN_MINUTES, now)
 
 
-def take_data(facts: Behaviour, path: str, now: float) -> bool:
+def take_data(facts: Behaviour, path: str, now: float, ahead: bool = False) -> bool:
     """Count an answer with data, such as JSON. Returns False for a path that was asked before.
 
-    What is fetched at once, as a list and its items are, counts as one: a program that never pauses makes no bursts,
-    and one that fetches in batches soon has had its MOST_IN_BURSTS.
+    What is fetched at once, as a list and its items are, counts as one, and what is fetched `ahead` as none: a program
+    that never pauses makes no bursts, one that fetches in batches soon has had MOST_IN_BURSTS, or MOST_AHEAD.
     """
     traces = traces_of(facts)
+    if ahead and _charged(traces.ahead, HOUR, MOST_AHEAD, now):
+        return False
     bit = 1 << path_number(path[:MAX_PATH]) % ITEM_BITS
     since, traces.item_at = now - traces.item_at, now
     if not 0.0 <= since < BURST_PAUSE:
@@ -138,11 +142,13 @@ def take_data(facts: Behaviour, path: str, now: float) -> bool:
 
 def _is_excused(traces: Traces, now: float) -> bool:
     """Tell whether an item belongs to a view that fetches many at once; it is charged then."""
-    if not 0.0 <= now - traces.burst_at < BURST:
+    return 0.0 <= now - traces.burst_at < BURST and _charged(traces.in_bursts, FIVE_MINUTES, MOST_IN_BURSTS, now)
+
+
+def _charged(counter: Window, size: float, most: int, now: float) -> bool:
+    if window.estimate(counter, size, now) >= most:
         return False
-    if window.estimate(traces.in_bursts, FIVE_MINUTES, now) >= MOST_IN_BURSTS:
-        return False
-    window.charge(traces.in_bursts, FIVE_MINUTES, now)
+    window.charge(counter, size, now)
     return True
 
 

@@ -63,8 +63,20 @@ def judge(
         facts.quiet_until = -1
 
 
-def accept(visitor: Actor, data: bool, path: str, site: Site, policy: Policy, decision: Decision, now: float) -> None:
-    """Take in an answer that is neither a page nor an error: `data` tells JSON and its like from what was sent."""
+def accept(
+    visitor: Actor,
+    data: bool,
+    path: str,
+    site: Site,
+    policy: Policy,
+    decision: Decision,
+    now: float,
+    ahead: bool = False,
+) -> None:
+    """Take in an answer that is neither a page nor an error: `data` tells JSON and its like from what was sent.
+
+    `ahead`: it was asked for before it was needed, as a browser or a script says that prefetches.
+    """
     if decision.refused:
         return
     facts = visitor.behaviour
@@ -73,7 +85,7 @@ def accept(visitor: Actor, data: bool, path: str, site: Site, policy: Policy, de
         return
     if not data:
         accept_try(visitor, path, site, now)
-    elif take_data(facts, path, now):
+    elif take_data(facts, path, now, ahead):
         traces = facts.traces
         # The fifth part of what would tell: most who ask for data never come this far.
         if traces is not None and traces.items - visitor.throttle.spent_items > policy.criteria.items / 5.0:

@@ -38,6 +38,7 @@ _DATA = (
     b"text/csv",
     b"text/xml",
 )
+_PURPOSES = (b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 _KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate")
 _NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # private="field" is about that field only
 _FOR_CACHES = frozenset((b"expires", b"cdn-cache-control", b"surrogate-control"))
@@ -114,6 +115,11 @@ def is_page(headers: Headers, status: object, names: Headers) -> bool:
     if not content_type.startswith(b"text/html") and not _HTML.match(content_type):
         return False
     return isinstance(status, int) and 200 <= status < 300 and _shows(headers)
+
+
+def is_ahead(headers: Headers) -> bool:
+    """Tell whether something is asked for before it is needed: a link that came into view, or under the pointer."""
+    return any(b"prefetch" in headers.get(name, b"") for name in _PURPOSES)
 
 
 def is_data(names: Headers) -> bool:

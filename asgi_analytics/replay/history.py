@@ -23,7 +23,7 @@ from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
-from ..inputs import DATA, FORGIVEN, attempt_of, claims_of
+from ..inputs import AHEAD, DATA, FORGIVEN, attempt_of, claims_of
 from ..model import Agent, Claims, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
@@ -104,7 +104,7 @@ class History:
             if page or status >= 400 or attempt is not None:
                 pipeline.answer(visitor, decision, status, page, path, hit.from_inside, at, hit.method, claims, attempt)
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
-                pipeline.take_data(visitor, decision, path, at, hit.method != "POST")
+                pipeline.take_data(visitor, decision, path, at, hit.method != "POST", bool(inputs & AHEAD))
             else:
                 pipeline.pass_by(visitor, decision)
             yield _verdict(hit, decision)

@@ -164,10 +164,12 @@ class Pipeline:
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 
-    def take_data(self, visitor: Visitor, decision: Decision, path: str, now: float, data: bool = True) -> None:
+    def take_data(
+        self, visitor: Visitor, decision: Decision, path: str, now: float, data: bool = True, ahead: bool = False
+    ) -> None:
         """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
         before = decision.previous_level
-        accept(visitor.actor, data, path, self.site, self.policy, decision, now)
+        accept(visitor.actor, data, path, self.site, self.policy, decision, now, ahead)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 

@@ -280,7 +280,7 @@ def test_a_token_that_ran_out_is_one_fault_wherever_it_is_sent() -> None:
 # Data
 
 
-def ask(visit: Visit, path: str, after: float) -> None:
+def ask(visit: Visit, path: str, after: float, ahead: bool = False) -> None:
     visit.now += after
     accept(
         visit.visitor,
@@ -290,6 +290,7 @@ def ask(visit: Visit, path: str, after: float) -> None:
         visit.policy,
         Decision(visit.visitor.throttle.level, 0, (0, 1, 0, 1)),
         visit.now,
+        ahead,
     )
 
 
@@ -327,6 +328,15 @@ def test_a_burst_that_does_not_end_is_none() -> None:
     for number in range(600):
         ask(visit, f"/api/items/{number}", 0.05)
     assert visit.level == ThrottleLevel.BLOCKED
+
+
+@pytest.mark.parametrize(("items", "level"), [(600, ThrottleLevel.NORMAL), (1600, ThrottleLevel.BLOCKED)])
+def test_links_that_come_into_view_are_fetched_ahead_but_not_for_ever(items: int, level: ThrottleLevel) -> None:
+    """A page of Next.js fetches the data of each link that a person scrolls past."""
+    visit = Visit()
+    for number in range(items):
+        ask(visit, f"/_next/data/products/{number}.json", 0.4, ahead=True)
+    assert visit.level == level
 
 
 @pytest.mark.parametrize("batches", [40, 10])

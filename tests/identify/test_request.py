@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_analytics.identify.request import clean_path, is_data, is_inner, is_linked, is_page
+from asgi_analytics.identify.request import clean_path, is_ahead, is_data, is_inner, is_linked, is_page
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
 TURBO = b"text/html, application/xhtml+xml"
@@ -99,3 +99,18 @@ def test_long_tokens_and_e_mail_addresses_in_paths_are_not_stored(path: str, sto
 def test_an_app_beside_its_api_links_it_but_is_another_site(site: bytes, inner: bool, linked: bool) -> None:
     headers = {b"sec-fetch-site": site, b"referer": b"https://app.example.com/", b"host": b"api.example.com"}
     assert (is_inner(headers), is_linked(headers)) == (inner, linked)
+
+
+@pytest.mark.parametrize(
+    ("headers", "ahead"),
+    [
+        ({b"purpose": b"prefetch"}, True),
+        ({b"x-sec-purpose": b"prefetch"}, True),
+        ({b"sec-purpose": b"prefetch;prerender"}, True),
+        ({b"x-moz": b"prefetch"}, True),
+        ({b"purpose": b"preview"}, False),
+        ({}, False),
+    ],
+)
+def test_what_is_asked_for_ahead_says_so(headers: dict[bytes, bytes], ahead: bool) -> None:
+    assert is_ahead(headers) is ahead

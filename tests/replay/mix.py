@@ -170,7 +170,10 @@ class Mix:
         """Ask for one item of data after the other."""
         for _ in range(self.draw.randrange(10, 60)):
             name = self.next() if self.draw.random() < 0.8 else sha256(str(self.next()).encode()).hexdigest()
-            await self.ask(app, "198.51.100.71", f"/api/items/{name}", {"user-agent": "python-requests/2.32"})
+            headers = {"user-agent": "python-requests/2.32"}
+            if self.draw.random() < 0.1:
+                headers["purpose"] = "prefetch"
+            await self.ask(app, "198.51.100.71", f"/api/items/{name}", headers)
             self.clock.advance(0.4)
 
     async def crawl(self, app: ASGIApp) -> None:
