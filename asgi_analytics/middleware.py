@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import cycle, repeat
@@ -30,6 +30,7 @@ class _Span:
 
     engine: Engine
     ends: bool = False  # the server has asked for it, or the app has said so
+    ended: bool = False  # the app has said so: nothing of ours may follow, for granian stops the event loop then
 
 
 _around: ContextVar[tuple[_Span, ...]] = ContextVar("asgi_analytics_around", default=())
@@ -139,16 +140,20 @@ class AnalyticsMiddleware:
             if message["type"] == "lifespan.startup.complete":
                 await self._aside("start", self._engine.wait, STARTUP_PATIENCE)
             elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                span.ends = True
+                span.ends = span.ended = True
                 await self._stop(spans)
             await send(message)
 
         try:
             await self.app(scope, receive_noted, send_when_done)
         except Exception:
-            await self._stop(spans)
+            await self._stop_unsaid(spans)
             raise
-        await self._stop(spans)
+        await self._stop_unsaid(spans)
+
+    async def _stop_unsaid(self, spans: Sequence[_Span]) -> None:
+        if not spans[-1].ended:
+            await self._stop(spans)
 
     async def _stop(self, spans: Iterable[_Span]) -> None:
         """Stop the engine of each lifespan that ends: those further out stop with us, not after us."""
