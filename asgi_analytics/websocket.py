@@ -31,7 +31,7 @@ class WebSocketExchange(Exchange):
         """Pass a message of the app on, untouched."""
         kind = message["type"]
         if kind == "websocket.send":
-            self.bytes_sent += len(message.get("text") or message.get("bytes") or "")
+            self.bytes_sent += _size(message.get("text") or message.get("bytes") or b"")
         elif kind == "websocket.accept":
             self.status, self.first_byte_us = 101, self._elapsed_us()
         elif kind == "websocket.http.response.start":
@@ -50,3 +50,8 @@ class WebSocketExchange(Exchange):
     def _send_last(self, message: Message) -> Awaitable[None]:
         self.end("complete")
         return self._send_synced(message) if self._engine.syncs else self._send(message)
+
+
+def _size(data: str | bytes) -> int:
+    """Return the bytes of a message on the wire, where text is UTF-8."""
+    return len(data.encode("utf-8", "surrogatepass")) if isinstance(data, str) and not data.isascii() else len(data)

@@ -283,6 +283,23 @@ def test_a_websocket_that_the_app_denies_is_complete_before_its_last_byte(dsn: s
     assert (row["outcome"], row["status"], row["bytes_sent"], row["close_code"]) == ("complete", 401, 6, None)
 
 
+def test_what_a_websocket_sends_is_counted_in_bytes(dsn: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        for sent in ({"text": "hé€"}, {"text": "abc", "bytes": None}, {"bytes": bytearray(2)}):
+            await send({"type": "websocket.send", **sent})
+        await send({"type": "websocket.close"})
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None: ...
+
+    with wrapped(app, dsn) as wrap:
+        asyncio.run(wrap(socket_scope(), receive, send))
+    assert [row["bytes_sent"] for row in rows(dsn)] == [6 + 3 + 2]
+
+
 def test_an_unhandled_error_is_a_row_with_status_500(dsn: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("no")
