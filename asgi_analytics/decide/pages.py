@@ -126,7 +126,7 @@ def _quiet_coverage(visitor: Actor, site: Site, site_pages: int, now: float, thr
     facts = visitor.behaviour
     pages = site_pages or max(len(site.pages), MIN_SITE_PAGES)
     steps = _steps_beyond(facts, threshold / 100.0 * pages * facts.people)
-    return max(steps, _steps_to_share(facts, NEW_SHARE))
+    return steps if steps >= 1.0 else max(steps, _steps_to_share(facts, NEW_SHARE))
 
 
 def _steps_beyond(facts: Behaviour, pages: float) -> float:
