@@ -57,7 +57,7 @@ def _refuses(headers: Headers, status: object, path: str, names: Headers) -> boo
         is_form = headers.get(b"sec-fetch-dest", b"document") == b"document"
         by_script = b"x-requested-with" in headers or b"hx-request" in headers
         return is_form and not by_script and names.get(b"content-type", b"").startswith(b"text/html")
-    return status in (302, 303) and _path_of(names.get(b"location", b"")) == path.encode("utf-8", "surrogateescape")
+    return status in (302, 303) and _path_of(names.get(b"location", b"")) == path.encode("utf-8", "surrogatepass")
 
 
 def _path_of(location: bytes) -> bytes:

@@ -78,3 +78,8 @@ def test_what_a_page_saves_and_reports_by_itself_is_one_try_whatever_its_length(
     assert tried("POST", {b"content-length": b"21"}, 403, path) != tried("POST", {b"content-length": b"20"}, 403, path)
     for guessed in ("/login", "/coupons", "/cart/pay"):
         assert tried("POST", longer, 403, guessed) != tried("POST", SCRIPT, 403, guessed)
+
+
+@pytest.mark.parametrize("path", ["/\ud800/login", "/login\0"])
+def test_a_path_that_is_no_text_is_read_too(path: str) -> None:
+    assert tried("POST", {}, 302, path, {b"location": b"/elsewhere"}) is None
