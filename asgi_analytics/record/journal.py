@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..errors import JournalError
 from ..protocols import Batch
-from .segment import Columns, create, path_of, read, read_open
+from .segment import MAGIC, Columns, create, header, path_of, read_body
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DATABASE = "database"  # the file beside a journal's segments that says where they go
@@ -101,6 +101,7 @@ class FileJournal:
         """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError.
 
         Begins one at once where somebody has removed the files: what is in them is read while we live, no longer.
+        Or has cut the open one: then an OSError tells it.
         """
         self._make_room()
         if not self._is_there():
@@ -124,8 +125,10 @@ class FileJournal:
         path_of(self.path, number).unlink(missing_ok=True)
 
     def _is_there(self) -> bool:
+        with self._lock:
+            segment, size = self.segment, self.size
         try:
-            return (self.path / "lock").exists() and path_of(self.path, self.segment).stat().st_size >= 0
+            return (self.path / "lock").exists() and path_of(self.path, segment).stat().st_size >= size
         except FileNotFoundError:
             return False
 
@@ -143,7 +146,19 @@ class FileJournal:
                 self._next = create(self.path, self.id, self.segment + 1, self.columns)
             # Last, for it is what makes others look.
             (self.path / DATABASE).write_text(self._database, "utf-8")
+            saved = self._after_cut()
             self._rotate()
+            if saved is not None:
+                self.append(saved)
+                raise OSError(errno.EIO, "was cut by somebody, hits that were not delivered yet may be lost", self.path)
+
+    def _after_cut(self) -> bytes | None:
+        """Return what was appended since the open segment was cut, as far as that can be told; None: it was not."""
+        size = os.fstat(self._fd).st_size
+        if size >= self.size:
+            return None
+        data = os.pread(self._fd, size, 0)
+        return b"" if data.startswith(MAGIC) else data
 
     def sync(self) -> None:
         """Flush to disk all that was appended before this call. Raises OSError. Never called on an event loop."""
@@ -182,14 +197,20 @@ class FileJournal:
         return None
 
     def _read(self, segment: int, offset: int, most: int, end: int) -> Batch | None:
-        path = path_of(self.path, segment)
         with self._lock:
             known = self._fd if segment == self.segment else self._kept.get(segment, -1)
             opened = os.dup(known) if known >= 0 else None
-        if opened is None:
-            return read(path, offset, most, end) if path.exists() else None
         try:
-            return read_open(opened, path, offset, most, end)
+            if opened is None:
+                opened = os.open(path_of(self.path, segment), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            if os.fstat(opened).st_size < end:  # cut by somebody: its offsets mean nothing any more
+                return None
+            # What it begins with is known, whatever has become of it.
+            body = len(header(self.id, segment, self.columns))
+            return read_body(opened, (self.id, segment, self.columns, body), offset, most, end)
         finally:
             os.close(opened)
 

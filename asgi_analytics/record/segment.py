@@ -29,6 +29,7 @@ FRAME = struct.Struct("!II")
 _COUNT = struct.Struct("!h")
 _KINDS = (HIT, DECISION, REFUSED)
 Columns = Mapping[bytes, tuple[str, ...]]
+Head = tuple[bytes, int, Columns, int]  # journal, segment, columns, where the frames begin
 
 
 def frame(kind: bytes, row: bytes) -> bytes:
@@ -45,16 +46,21 @@ def path_of(folder: Path, number: int) -> Path:
     return folder / f"{number:08d}.journal"
 
 
-def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
-    header = json.dumps(
+def header(journal: bytes, number: int, columns: Columns) -> bytes:
+    """Return what a segment begins with."""
+    text = json.dumps(
         {
             "journal": journal.hex(),
             "segment": number,
             "columns": {kind.decode(): list(names) for kind, names in columns.items()},
         }
     ).encode()
+    return MAGIC + FRAME.pack(len(text), crc32(text)) + text
+
+
+def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-    path, data = path_of(folder, number), MAGIC + FRAME.pack(len(header), crc32(header)) + header
+    path, data = path_of(folder, number), header(journal, number, columns)
     opened = os.open(path, flags, 0o600)
     try:
         if os.write(opened, data) != len(data):
@@ -96,7 +102,12 @@ def read(path: Path, offset: int, most: int, end: int | None) -> Batch | None:
 
 def read_open(opened: int, path: Path, offset: int, most: int, end: int | None) -> Batch | None:
     """Read frames of a segment that is open: its name may be gone, and its offset may be an appender's."""
-    journal, segment, columns, body = read_header(os.pread(opened, 65_536, 0), path)
+    return read_body(opened, read_header(os.pread(opened, 65_536, 0), path), offset, most, end)
+
+
+def read_body(opened: int, head: Head, offset: int, most: int, end: int | None) -> Batch | None:
+    """Read frames of a segment whose header is known."""
+    journal, segment, columns, body = head
     start = max(offset, body)
     # About 300 bytes a row: enough for the batch, bounded whatever the file holds.
     size = min(most * 512 + MOST_FRAME, max(0, end - start) if end is not None else 1 << 62)
@@ -175,7 +186,7 @@ def _next_sound(data: bytes, at: int, at_end: bool, marks: Sequence[bytes]) -> i
     return min(found, default=size if at_end else max(at, size - FRAME.size - 2))
 
 
-def read_header(data: bytes, path: Path) -> tuple[bytes, int, dict[bytes, tuple[str, ...]], int]:
+def read_header(data: bytes, path: Path) -> Head:
     if not data.startswith(MAGIC):
         raise JournalFormatError(f"{path.name} does not begin with this version's mark.")
     try:
@@ -184,9 +195,9 @@ def read_header(data: bytes, path: Path) -> tuple[bytes, int, dict[bytes, tuple[
         text = data[len(MAGIC) + FRAME.size : body]
         if crc32(text) != checksum:
             raise JournalFormatError(f"{path.name} has a damaged header.")
-        header = json.loads(text)
-        columns = {kind.encode(): tuple(map(str, names)) for kind, names in header["columns"].items()}
-        journal, segment = bytes.fromhex(header["journal"]), int(header["segment"])
+        told = json.loads(text)
+        columns = {kind.encode(): tuple(map(str, names)) for kind, names in told["columns"].items()}
+        journal, segment = bytes.fromhex(told["journal"]), int(told["segment"])
         if (
             len(journal) != 16
             or not 0 <= segment < 1 << 31

@@ -185,9 +185,9 @@ class Writer:
             if (journal := self._recorder.journal) is not None:
                 try:
                     journal.prepare()
-                except OSError as error:  # the open segment goes on growing
+                except OSError as error:  # without a next segment, the open one goes on growing
                     self._recorder.counters.failures["journal"] += 1
-                    self._say("No room for another journal segment", error)
+                    self._say("Trouble with the files of the journal", error)
                 journal.sync()
                 if self._due.is_due("touch", TOUCH_INTERVAL):
                     journal.touch()

@@ -217,6 +217,26 @@ def test_damage_in_the_segment_that_is_written_is_passed_over(journal: FileJourn
     assert rows(read_all(journal)) == [0, 1, 3, 4]
 
 
+def test_a_living_worker_knows_what_its_segments_begin_with(journal: FileJournal) -> None:
+    fill(journal, 3)
+    with open(journal.path / "00000001.journal", "r+b") as file:
+        file.write(b"\xff" * 60)
+    assert rows(read_all(journal)) == [0, 1, 2]
+
+
+def test_a_segment_that_somebody_cuts_is_followed_by_another_with_what_came_since(journal: FileJournal) -> None:
+    fill(journal, 5)
+    os.truncate(journal.path / "00000001.journal", 0)
+    for number in range(5, 12):
+        journal.append(frame(HIT, row(number)))
+    assert rows(read_all(journal)) == []
+    with pytest.raises(OSError, match="cut by somebody"):
+        journal.prepare()
+    journal.append(frame(HIT, row(12)))
+    journal.prepare()
+    assert rows(read_all(journal)) == list(range(5, 13))
+
+
 def test_damage_of_many_megabytes_is_kept_in_pieces(journal: FileJournal) -> None:
     fill(journal, 2)
     spoil(journal.path / "00000001.journal", lambda data: data.extend(os.urandom(3 << 20) + frame(HIT, row(2))))
