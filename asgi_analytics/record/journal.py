@@ -128,7 +128,8 @@ class FileJournal:
         with self._lock:
             segment, size = self.segment, self.size
         try:
-            return (self.path / "lock").exists() and path_of(self.path, segment).stat().st_size >= size
+            named = all((self.path / name).exists() for name in ("lock", DATABASE))
+            return named and path_of(self.path, segment).stat().st_size >= size
         except FileNotFoundError:
             return False
 

@@ -19,7 +19,7 @@ from asgi_analytics.errors import JournalError, JournalFormatError
 from asgi_analytics.protocols import DAMAGED, DECISION, HIT, Frame
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import LeftOver, adopt
-from asgi_analytics.record.journal import RETENTION, FileJournal, left_over_bytes
+from asgi_analytics.record.journal import DATABASE, RETENTION, FileJournal, left_over_bytes
 from asgi_analytics.record.memory import MemoryJournal
 from asgi_analytics.record.segment import MAGIC, MOST_FRAME, frame
 
@@ -235,6 +235,19 @@ def test_a_segment_that_somebody_cuts_is_followed_by_another_with_what_came_sinc
     journal.append(frame(HIT, row(12)))
     journal.prepare()
     assert rows(read_all(journal)) == list(range(5, 13))
+
+
+@pytest.mark.parametrize("name", ["lock", DATABASE])
+def test_what_lets_others_find_a_journal_is_written_again_where_it_was_removed(
+    journal: FileJournal, tmp_path: Path, name: str
+) -> None:
+    fill(journal, 5)
+    (journal.path / name).unlink()
+    journal.prepare()
+    journal.touch()
+    journal.abandon()
+    (found,) = adopt(tmp_path)
+    assert rows(read_all(found)) == list(range(5))
 
 
 def test_damage_of_many_megabytes_is_kept_in_pieces(journal: FileJournal) -> None:
