@@ -35,8 +35,14 @@ class LeftOver:
                 continue
             path = path_of(self.path, number)
             if batch := read(path, offset if number == segment else 0, most, None):
+                self._check(path, batch.journal, batch.segment)
                 return batch
         return None
+
+    def _check(self, path: Path, journal: bytes, segment: int) -> None:
+        # Delivered under another's position, a copy would be read again and again.
+        if (journal, path_of(self.path, segment)) != (self.id, path):
+            raise JournalFormatError(f"{path.name} in {self.path.name} is a copy of another segment.")
 
     def set_aside(self) -> None:
         """Keep the segments that nobody here can read under a name that is not read again."""
@@ -44,7 +50,8 @@ class LeftOver:
             path = path_of(self.path, number)
             with open(path, "rb") as file:
                 try:
-                    read_header(file.read(65_536), path)
+                    journal, segment, *_ = read_header(file.read(65_536), path)
+                    self._check(path, journal, segment)
                 except JournalFormatError:
                     path.rename(self.path.parent / f"{self.path.name}-{path.name}.unreadable")
         self.segments = _segments(self.path)

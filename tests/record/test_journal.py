@@ -6,6 +6,7 @@ import fcntl
 import multiprocessing
 import os
 import resource
+import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -315,6 +316,20 @@ def test_a_segment_with_an_unknown_header_is_refused_and_set_aside(journal: File
     assert found.read(0, 0, 10) is None
     (kept,) = journal.path.parent.glob("*.unreadable")
     assert kept.read_bytes() == head
+
+
+@pytest.mark.parametrize("name", ["00000002.journal", "123456789012.journal"])
+def test_a_copy_of_a_segment_is_set_aside(journal: FileJournal, name: str) -> None:
+    fill(journal, 2)
+    shutil.copy(journal.path / "00000001.journal", journal.path / name)
+    found = dead(journal)
+    batch = found.read(0, 0, 10)
+    assert batch is not None
+    with pytest.raises(JournalFormatError, match="copy"):
+        found.read(1, batch.end, 10)
+    found.set_aside()
+    assert found.read(1, batch.end, 10) is None
+    assert len(list(journal.path.parent.glob("*.unreadable"))) == 1
 
 
 def test_a_living_journal_is_nobodys_to_adopt(journal: FileJournal, tmp_path: Path) -> None:
