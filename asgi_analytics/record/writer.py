@@ -182,20 +182,26 @@ class Writer:
 
     def _keep(self) -> None:
         while not self._stopping.wait(SYNC_INTERVAL):
-            if (journal := self._recorder.journal) is not None:
-                try:
-                    journal.prepare()
-                except OSError as error:  # without a next segment, the open one goes on growing
-                    self._recorder.counters.failures["journal"] += 1
-                    self._say("Trouble with the files of the journal", error)
-                journal.sync()
-                if self._due.is_due("touch", TOUCH_INTERVAL):
-                    journal.touch()
-            elif self._due.is_due("reopen", REOPEN_INTERVAL):
-                self._recorder.open(again=True)
-            self._free_stuck()
-            self._chores()
+            try:
+                self._keep_files()
+            finally:  # a disk that fails holds up nothing else
+                self._free_stuck()
+                self._chores()
             self._keepers_backoff.reset()
+
+    def _keep_files(self) -> None:
+        if (journal := self._recorder.journal) is None:
+            if self._due.is_due("reopen", REOPEN_INTERVAL):
+                self._recorder.open(again=True)
+            return
+        try:
+            journal.prepare()
+        except OSError as error:  # without a next segment, the open one goes on growing
+            self._recorder.counters.failures["journal"] += 1
+            self._say("Trouble with the files of the journal", error)
+        journal.sync()
+        if self._due.is_due("touch", TOUCH_INTERVAL):
+            journal.touch()
 
     def _free_stuck(self) -> None:
         """A server that is frozen keeps the connection alive and answers nothing; the next attempt may find another."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -482,6 +483,24 @@ def test_transfers_grow_again_while_they_are_full_and_quick() -> None:
     few = BatchSize(40)
     few.failed()
     assert few.rows == 40, "never more than was asked for"
+
+
+def test_a_disk_that_cannot_flush_keeps_the_other_chores_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    done = threading.Event()
+    recorder = Recorder(Settings.build(journal_dir=tmp_path), Counters())
+    recorder.open()
+    recorder._append(hit_frame("/"))
+    monkeypatch.setattr(os, "fdatasync", broken)
+    writer = Writer(MemoryStore, recorder, MemoryState(), SystemClock(), rows=50, age=0.02, chores=done.set)
+    writer.start()
+    assert done.wait(WAIT)
+    writer.stop(5.0)
+    assert recorder.counters.failures["writer"] > 0
 
 
 def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:
