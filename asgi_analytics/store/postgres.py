@@ -26,7 +26,7 @@ from .recorded import remember_policy
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
 OPERATOR = ("28", "3D", "3F", "42")
-POISON = ("22", "23")
+POISON = ("22", "23", "P0")  # P0: what a trigger of the operator raises; the probe tells whether for all rows
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)

@@ -134,9 +134,26 @@ def test_a_poison_row_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_p
     assert (rig.counters.written, rig.counters.quarantined) == (40, 1)
 
 
+REFUSING = """
+    CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN IF {} THEN RAISE EXCEPTION 'not here'; END IF; RETURN NEW; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION public.refuse()
+"""
+
+
+def test_a_row_that_a_trigger_refuses_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_path: Path) -> None:
+    fetch(dsn, REFUSING.format("NEW.path = '/e/20'"))
+    with Rig(dsn, tmp_path / "j") as rig:
+        rig.send(0, 40)
+        eventually(rig.delivered)
+    assert stored(dsn) == [number for number in range(40) if number != 20]
+    assert one(dsn, "SELECT sqlstate FROM analytics.quarantine")["sqlstate"] == "P0001"
+
+
 @pytest.mark.parametrize(
     ("harm", "repair"),
     [
+        (REFUSING.format("true"), "DROP TRIGGER refuse ON analytics.hits"),
         ("ALTER TABLE analytics.hits RENAME TO away", "ALTER TABLE analytics.away RENAME TO hits"),
         (
             "ALTER TABLE analytics.sessions RENAME COLUMN hits TO x",
@@ -151,7 +168,7 @@ def test_a_poison_row_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_p
             for table in ("sessions", "fingerprints")
         ),
     ],
-    ids=["table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"],
+    ids=["trigger", "table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"],
 )
 def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, harm: str, repair: str) -> None:
     worker = as_worker(dsn)
