@@ -130,7 +130,7 @@ class PostgresStore(Connected):
             for period in periods:
                 key = offered.get(period) or random_bytes(32)
                 connection.execute(self._queries["offer_salt"], {"period": period, "key": key})
-            connection.execute(self._queries["forget_salts"])
+            connection.execute(self._queries["forget_salts"], {"periods": list(periods)})
             rows = connection.execute(self._queries["read_salts"], {"periods": list(periods)}).fetchall()
             return [Salt(period.isoformat(), bytes(key)) for period, key in rows]
 

@@ -400,6 +400,15 @@ def test_a_rejected_batch_leaves_nothing_behind(store: PostgresStore, dsn: str) 
     assert sessions(dsn) == []
 
 
+def test_workers_whose_clock_is_behind_agree_on_salts_too(store: PostgresStore, dsn: str) -> None:
+    periods = ["2020-01-01", "2020-01-02", "2020-01-03"]
+    first = store.exchange_salts([], periods)
+    assert sorted(salt.period for salt in first) == periods
+    assert {salt.key for salt in store.exchange_salts([], periods)} == {salt.key for salt in first}
+    store.exchange_salts([], ["2100-01-01"])  # who is in time forgets them
+    assert [row["period"].year for row in fetch(dsn, "SELECT period FROM analytics.salts")] == [2100]
+
+
 def test_partitions_are_there_before_their_day(store: PostgresStore, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         rows = connection.execute(
