@@ -11,7 +11,8 @@ from .decide.actor import begin_session, count_session, join
 from .decide.admission import admit, admit_told
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
-from .decide.verdict import accept, judge
+from .decide.traces import Failure
+from .decide.verdict import accept, judge_failure, judge_page
 from .engine import Engine
 from .identify.consistency import read_claims
 from .identify.credentials import tried
@@ -245,22 +246,15 @@ class Exchange(Hit):
             self.page_view = True
             self.from_inside = inner = is_inner(headers)
             facts = actor.behaviour
-            if facts.steps < facts.quiet_until:  # nothing else that could be read here would matter
-                judge(actor, status, True, self.path, inner, site, policy, decision, now)
-            else:
-                claims = self._claimed or self._claims(self.scope)
-                judge(
-                    actor, status, True, self.path, inner, site, policy, decision, now,
-                    claims=claims, network=visitor.network,
-                )  # fmt: skip
+            # Else nothing that could be read of the headers would matter.
+            claims = None if facts.steps < facts.quiet_until else self._claimed or self._claims(self.scope)
+            judge_page(actor, self.path, inner, site, policy, decision, now, claims, visitor.network)
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self.from_inside = inner = is_linked(headers)
-            self.attempt = attempt = tried(self.method, headers, status, self.path, names)
-            judge(
-                actor, status, False, self.path, inner, site, policy, decision, now,
-                method=self.method, attempt=attempt, claims=self._claims(self.scope),
-                network=visitor.network,
-            )  # fmt: skip
+            self.attempt = tried(self.method, headers, status, self.path, names)
+            failure = Failure(status, self.method, self.path, inner, self.attempt)
+            claims = self._claims(self.scope)
+            judge_failure(actor, failure, site, policy, decision, now, claims, visitor.network)
         elif (data := is_data(names)) or self.method == "POST":
             ahead = data and is_ahead(headers)
             if data:

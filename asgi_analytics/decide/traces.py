@@ -6,6 +6,8 @@ as one, so that neither changing the name nor changing the address begins anew.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..inputs import BY_LENGTH, path_number
 from ..model import Actor, Behaviour, Claims, Throttle, Traces, Window
 from . import window
@@ -43,16 +45,25 @@ def traces_of(facts: Behaviour) -> Traces:
     return traces
 
 
-def meet_failure(
-    visitor: Actor, method: str, path: str, inner: bool, attempt: int | None, site: Site, now: float
-) -> bool:
-    """Take in an answer of 4xx. Returns False when it told nothing new.
+class Failure(NamedTuple):
+    """An answer that refused something."""
 
-    `attempt`: a number of the credentials that were refused; None where there were none, 0 for others each time.
-    """
-    facts, new = visitor.behaviour, False
-    if attempt is not None:
-        new = meet_try(visitor, path, attempt, site, now)
+    status: int
+    method: str
+    path: str
+    inner: bool  # a page of this site, or of its domain, asked for it
+    attempt: int | None = (
+        None  # a number of the credentials that were refused; None: there were none, 0: others each time
+    )
+
+
+def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bool:
+    """Take in an answer of 4xx, or credentials that were refused in another way. Returns False for nothing new."""
+    status, method, path, inner, attempt = failure
+    facts = visitor.behaviour
+    new = attempt is not None and meet_try(visitor, path, attempt, site, now)
+    if not 400 <= status < 500 or status == 429:
+        return new
     kind = probe_kind(path)
     if inner and kind < HIDDEN:
         return new
@@ -72,7 +83,7 @@ def meet_failure(
 
 
 def meet_try(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> bool:
-    """Take in credentials that were refused. Returns False when they told nothing new; `attempt` as above."""
+    """Take in credentials that were refused. Returns False when they told nothing new; `attempt` as of Failure."""
     facts = visitor.behaviour
     traces = traces_of(facts)
     since, traces.tried_at = now - traces.tried_at, now

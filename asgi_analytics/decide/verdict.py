@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..model import Actor, Claims, Decision
 from . import signals, throttle, window
 from .actor import IDLE, NOBODY, adopt_pool
@@ -10,57 +12,67 @@ from .behaviour import Site, load_page
 from .explain import inputs_of_rise
 from .policy import Policy
 from .throttle import BLOCKED
-from .traces import accept_try, join_pool, meet_failure, meet_try, pool_of, take_data
+from .traces import Failure, accept_try, join_pool, meet_failure, pool_of, take_data
+
+Meeting = Callable[[Actor], object]  # takes in, for one actor, what was answered
 
 
-def judge(
+def judge_page(
     visitor: Actor,
-    status: int,
-    page: bool,
     path: str,
     inner: bool,
     site: Site,
     policy: Policy,
     decision: Decision,
     now: float,
-    *,
-    method: str = "GET",
-    attempt: int | None = None,
     claims: Claims | None = None,
     network: Actor | None = None,
 ) -> None:
-    """Take in how the app answers, before its headers leave, and bring `decision` up to date with the new level.
+    """Take in a page, before its headers leave, and bring `decision` up to date with the new level.
 
-    `page`: a page was delivered; `inner`: a page of this site linked it; `attempt`: as for traces.meet_failure, where
-    there is one whatever the status, such as for a form that is shown again;
-    `claims` and `network` may be left out where a page load is not due for a full judgement (Behaviour.quiet_until).
+    `inner`: a page of this site linked it; `claims` and `network` may be left out where a page load is not due for a
+    full judgement (Behaviour.quiet_until).
     A refused request teaches nothing, not even in observe mode, so that observing shows what enforcing would do.
     """
     if decision.refused:
         return
     facts = visitor.behaviour
     facts.requests += 1
-    if decision.exempt:
-        return
-    if page:
-        if not load_page(facts, path, inner, site, now):
-            return
-        if facts.steps <= facts.quiet_until:
-            return
-    elif 400 <= status < 500 and status != 429:
-        if not meet_failure(visitor, method, path, inner, attempt, site, now):
-            return
-    elif attempt is None or not meet_try(visitor, path, attempt, site, now):
+    if decision.exempt or not load_page(facts, path, inner, site, now) or facts.steps <= facts.quiet_until:
         return
     if claims is not None:
         visitor.claims = claims
-        if page and facts.hurried == 1:  # the first load, and no reload of it in a rush
+        if facts.hurried == 1:  # the first load, and no reload of it in a rush
             site.witness(claims)
-    _weigh(visitor, site, policy, decision, now)
-    if visitor.claims.faults and network is not None and site.knows_headers():
-        for pool in (network, pool_of(site, visitor.claims)):
-            _judge_together(visitor, pool, page, path, inner, attempt, site, policy, decision, now)
-        facts.quiet_until = -1
+
+    def load(pool: Actor) -> None:
+        loads = site.loads
+        load_page(pool.behaviour, path, inner, site, now)
+        site.loads = loads  # the visitor's own load is counted
+
+    _weigh_all(visitor, network, load, site, policy, decision, now)
+
+
+def judge_failure(
+    visitor: Actor,
+    failure: Failure,
+    site: Site,
+    policy: Policy,
+    decision: Decision,
+    now: float,
+    claims: Claims | None = None,
+    network: Actor | None = None,
+) -> None:
+    """Take in an error, or credentials that were refused in another way; as judge_page otherwise."""
+    if decision.refused:
+        return
+    visitor.behaviour.requests += 1
+    if decision.exempt or not meet_failure(visitor, failure, site, now):
+        return
+    if claims is not None:
+        visitor.claims = claims
+    asked = failure._replace(method="GET")  # how it was asked for is the visitor's own
+    _weigh_all(visitor, network, lambda pool: meet_failure(pool, asked, site, now), site, policy, decision, now)
 
 
 def accept(
@@ -111,30 +123,24 @@ def _weigh(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: 
     )
 
 
-def _judge_together(
-    visitor: Actor,
-    pool: Actor,
-    page: bool,
-    path: str,
-    inner: bool,
-    attempt: int | None,
-    site: Site,
-    policy: Policy,
-    decision: Decision,
-    now: float,
+def _weigh_all(
+    visitor: Actor, network: Actor | None, meet: Meeting, site: Site, policy: Policy, decision: Decision, now: float
 ) -> None:
-    """Judge what all did who came like this visitor, and put the visitor at their level."""
-    join_pool(pool, NOBODY[1], visitor.claims, now, IDLE)
-    facts = pool.behaviour
-    facts.requests += 1
-    if pool.throttle.level:
-        throttle.cool_down(pool, policy.cooldown, now)
-    if page:
-        loads = site.loads
-        load_page(facts, path, inner, site, now)
-        site.loads = loads  # the visitor's own load is counted
-    else:
-        meet_failure(pool, "GET", path, inner, attempt, site, now)
+    """Judge the visitor in full and, where its headers contradict its name, all who came like it."""
+    _weigh(visitor, site, policy, decision, now)
+    if visitor.claims.faults and network is not None and site.knows_headers():
+        for pool in (network, pool_of(site, visitor.claims)):
+            join_pool(pool, NOBODY[1], visitor.claims, now, IDLE)
+            pool.behaviour.requests += 1
+            if pool.throttle.level:
+                throttle.cool_down(pool, policy.cooldown, now)
+            meet(pool)
+            _weigh_together(visitor, pool, site, policy, decision, now)
+        visitor.behaviour.quiet_until = -1
+
+
+def _weigh_together(visitor: Actor, pool: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
+    """Judge what a pool did, and put the visitor at its level."""
     signals.evaluate(pool, policy.rules, site, policy.site_pages, now)
     reasons = throttle.new_evidence(pool, policy.criteria, now)
     if reasons:

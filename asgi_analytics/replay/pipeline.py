@@ -14,7 +14,8 @@ from ..decide.admission import admit
 from ..decide.behaviour import Site
 from ..decide.policy import Policy
 from ..decide.rulings import forgive
-from ..decide.verdict import accept, judge
+from ..decide.traces import Failure
+from ..decide.verdict import accept, judge_failure, judge_page
 from ..identify.credentials import tried
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import begin, goes_on, none_yet
@@ -153,14 +154,15 @@ class Pipeline:
         """
         before, actor, network = decision.previous_level, visitor.actor, visitor.network
         if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
-            judge(actor, status, True, path, inner, self.site, self.policy, decision, now)
+            judge_page(actor, path, inner, self.site, self.policy, decision, now)
+        elif page:
+            known = actor.claims if claims is None else claims
+            judge_page(actor, path, inner, self.site, self.policy, decision, now, known, network)
         else:
             if claims is None:
-                claims, attempt = actor.claims, None if page else tried(method, {}, status, path)
-            judge(
-                actor, status, page, path, inner, self.site, self.policy, decision, now,
-                method=method, attempt=attempt, claims=claims, network=network,
-            )  # fmt: skip
+                claims, attempt = actor.claims, tried(method, {}, status, path)
+            failure = Failure(status, method, path, inner, attempt)
+            judge_failure(actor, failure, self.site, self.policy, decision, now, claims, network)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 

@@ -12,8 +12,8 @@ from asgi_analytics.decide.actor import begin_session, join, new_actor, program_
 from asgi_analytics.decide.behaviour import Route, Site
 from asgi_analytics.decide.conduct import CRAWLER, TOOL
 from asgi_analytics.decide.policy import Policy
-from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, meet_failure, pool_of, take_data
-from asgi_analytics.decide.verdict import accept, judge
+from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, Failure, meet_failure, pool_of, take_data
+from asgi_analytics.decide.verdict import accept, judge_failure, judge_page
 from asgi_analytics.model import Actor, Agent, Behaviour, Claims, Decision, ThrottleLevel
 from asgi_analytics.settings import Settings
 
@@ -37,10 +37,12 @@ def send(
     """Have one answer judged, as the exchange does."""
     visit.now += after
     decision = Decision(visit.visitor.throttle.level, visit.visitor.score, (0, 1, 0, 1))
-    judge(
-        visit.visitor, status, status == 200, path, inner, visit.site, visit.policy, decision, visit.now,
-        method=method, attempt=attempt, claims=claims, network=visit.network,
-    )  # fmt: skip
+    actor, site, policy, now = visit.visitor, visit.site, visit.policy, visit.now
+    if status == 200:
+        judge_page(actor, path, inner, site, policy, decision, now, claims, visit.network)
+    else:
+        failure = Failure(status, method, path, inner, attempt)
+        judge_failure(actor, failure, site, policy, decision, now, claims, visit.network)
     return decision
 
 
@@ -48,10 +50,8 @@ def send_form(visit: Visit, path: str, attempt: int) -> None:
     """Have a form judged that was answered 200, shown again."""
     visit.now += 1.0
     decision = Decision(visit.visitor.throttle.level, visit.visitor.score, (0, 1, 0, 1))
-    judge(
-        visit.visitor, 200, False, path, True, visit.site, visit.policy, decision, visit.now,
-        method="POST", attempt=attempt, claims=TRUE, network=visit.network,
-    )  # fmt: skip
+    failure = Failure(200, "POST", path, True, attempt)
+    judge_failure(visit.visitor, failure, visit.site, visit.policy, decision, visit.now, TRUE, visit.network)
 
 
 # Probing
@@ -548,7 +548,7 @@ def test_pools_routes_and_traces_stay_few_and_small() -> None:
     site, visitor = Site(), Actor([], behaviour=Behaviour())
     for number in range(2 * MAX_POOLS):
         pool_of(site, FORGED._replace(agent=number))
-        meet_failure(visitor, "POST", f"/{number}/.env", False, number, site, START)
+        meet_failure(visitor, Failure(404, "POST", f"/{number}/.env", False, number), site, START)
         take_data(visitor.behaviour, f"/api/{number}", START)
     traces = visitor.behaviour.traces
     assert traces is not None

@@ -8,7 +8,8 @@ from asgi_analytics.decide.actor import begin_session, new_actor, new_network
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.behaviour import Site
 from asgi_analytics.decide.policy import Policy
-from asgi_analytics.decide.verdict import judge
+from asgi_analytics.decide.traces import Failure
+from asgi_analytics.decide.verdict import judge_failure, judge_page
 from asgi_analytics.model import Actor, Decision
 from asgi_analytics.settings import Settings
 
@@ -75,4 +76,8 @@ class Visit:
         """Have the answer to an admitted request judged."""
         status, page, path, inner = answer
         at = self.now if now is None else now
-        judge(self.visitor, status, page, path, inner, self.site, self.policy, decision, at)
+        if page:
+            judge_page(self.visitor, path, inner, self.site, self.policy, decision, at)
+        else:
+            failure = Failure(status, "GET", path, inner)
+            judge_failure(self.visitor, failure, self.site, self.policy, decision, at)
