@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from asgi_analytics.cli import main
+from asgi_analytics.errors import RowRejected, StoreUnavailable
 from asgi_analytics.store.postgres import PostgresStore
 from tests.acceptance.faults.rows import Works
 from tests.record.rows import batch, fetch, hit, one
@@ -101,3 +102,31 @@ def test_a_row_refused_by_a_schema_that_is_changed_back_before_we_look_is_no_poi
         works.wait()
     query = "SELECT (SELECT count(*) FROM analytics.quarantine) AS aside, count(*) AS stored FROM analytics.hits"
     assert one(dsn, query) == {"aside": 0, "stored": 3}
+
+
+@pytest.mark.parametrize("path", ["/bad\x1b[31m", "/bad\x9b31m (x).", "/bad\nCONTEXT: x"])
+def test_what_is_said_of_a_refused_row_has_nothing_of_the_row(dsn: str, path: str) -> None:
+    fetch(dsn, "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (path NOT LIKE '/bad%%') NOT VALID")
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    store.position(b"journal".ljust(16, b"."))
+    with pytest.raises(RowRejected) as caught:
+        store.write(batch([hit(path)]))
+    store.close()
+    assert str(caught.value).endswith('violates check constraint "narrow"')
+
+
+def test_what_a_trigger_says_of_a_row_cannot_act_on_the_terminal_that_shows_the_log(dsn: str) -> None:
+    fetch(
+        dsn,
+        "CREATE FUNCTION analytics.refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'no %%', NEW.path; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION analytics.refuse()",
+    )
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    store.position(b"journal".ljust(16, b"."))
+    with pytest.raises(StoreUnavailable, match=r"no /\\x1b\[31m\\x9b31m") as caught:
+        store.write(batch([hit("/\x1b[31m\x9b31m")]))
+    store.close()
+    assert str(caught.value).isprintable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from ..clock import give_way, random_bytes
+from ..columns import escape
 from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, REFUSED, Batch, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
@@ -27,6 +29,7 @@ from .recorded import remember_policy
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
 OPERATOR = ("28", "3D", "3F", "42")
 POISON = ("22", "23", "P0")  # P0: what a trigger of the operator raises; the probe tells whether for all rows
+_FAILING_ROW = re.compile(r"DETAIL:\s+(?:Partition key of the f|F)ailing row contains \(.*\)\.", re.DOTALL)
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
@@ -348,11 +351,11 @@ def _wrapped() -> Iterator[None]:
     except psycopg.Error as error:
         raise _ours(error) from error
     except (UnicodeError, OverflowError, struct.error) as error:
-        raise RowRejected(str(error)) from error
+        raise RowRejected(_told(error)) from error
 
 
 def _ours(error: psycopg.Error) -> StoreError:
-    state, text = error.sqlstate, " ".join(str(error).split())
+    state, text = error.sqlstate, _told(error)
     if state is None and isinstance(error, psycopg.DataError):
         return RowRejected(text)
     if state is None:
@@ -364,6 +367,11 @@ def _ours(error: psycopg.Error) -> StoreError:
     if state.startswith(OPERATOR):
         return StoreMisconfigured(f"{text} (SQLSTATE {state})")
     return StoreUnavailable(f"{text} (SQLSTATE {state})")
+
+
+def _told(error: Exception) -> str:
+    """Return an error's text in one line, which goes into logs: without the row, and nothing acts on a terminal."""
+    return escape(" ".join(_FAILING_ROW.sub("", str(error)).split()))
 
 
 def _merged(row: Sequence[Any]) -> Merged:
