@@ -304,6 +304,7 @@ class Exchange(Hit):
             query,
             referer.decode("latin-1") if referer else None,
             host.decode("latin-1") if host else None,
+            bool(self.from_inside),
         )
 
     async def _send_synced(self, message: Message) -> None:

@@ -67,16 +67,18 @@ class Origin(NamedTuple):
     source: Source | None  # None: an address, which is not kept
 
 
-def read_referral(query: bytes | str, referer: str | None, host: str | None) -> Referral:
+def read_referral(query: bytes | str, referer: str | None, host: str | None, from_inside: bool = False) -> Referral:
     """Return how a hit came: campaign parameters win over the Referer header.
 
-    `host` is the Host header. Referral(channel="Direct") for neither campaign nor referrer, Referral() for a hit from
-    the same site without a campaign. Texts are at most 200 characters. Never raises.
+    `host` is the Host header; `from_inside`: the browser says that a page of this site led here, whatever Referer and
+    Host say, which a policy keeps back and a proxy rewrites. Referral(channel="Direct") for neither campaign nor
+    referrer, Referral() for a hit from the same site without a campaign. Texts have at most 200
+    characters. Never raises.
     """
-    if not query and not referer:
+    if not query and not referer and not from_inside:
         return DIRECT
     values = _parameters(query) if query else None
-    inner, origin = _from(referer, host) if referer else (False, None)
+    inner, origin = _from(referer, host) if referer and not from_inside else (from_inside, None)
     if inner and values:
         # Links inside a site use words such as "ref" for their own ends.
         values = values if not CAMPAIGN_NAMES.isdisjoint(values) else None

@@ -98,6 +98,12 @@ def test_sites_under_a_shared_domain_are_not_the_same_site() -> None:
     assert came("", "https://one.co.uk/", "two.co.uk") == ("Referral", "one.co.uk")
 
 
+@pytest.mark.parametrize("referer", [None, "https://example.com/list"])
+def test_what_the_browser_says_came_from_inside_did_whatever_referer_and_host_say(referer: str | None) -> None:
+    assert read_referral("page=2&ref=nav", referer, "backend:8000", from_inside=True) == Referral()
+    assert read_referral("utm_source=banner", referer, "backend:8000", from_inside=True).source == "banner"
+
+
 def test_neither_campaign_nor_referrer_is_direct() -> None:
     assert read_referral(b"", None, HOST) == Referral(channel="Direct")
     assert read_referral(b"page=2&q=shoes", None, None) == Referral(channel="Direct")
