@@ -89,6 +89,13 @@ def _member(value: bytes, key: object) -> bytes:
     return (ser_innerlist(member) if isinstance(member[0], list) else ser_item(member)).encode()
 
 
+def is_rewritten(scope: Scope) -> bool:
+    """Tell whether a proxy says that the visitor asked for another host than it passed on."""
+    headers = dict(scope["headers"])
+    asked = headers.get(b"x-forwarded-host")
+    return asked is not None and bytes(asked).lower() != bytes(headers.get(b"host", b"")).lower()
+
+
 def _authority(scope: Scope, scheme: str) -> bytes:
     host = field(scope, b"host").lower()
     return host.removesuffix(b":443" if scheme == "https" else b":80")

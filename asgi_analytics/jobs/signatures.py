@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import DataFileError
 from ..identify.botauth import Flaw, Signed, check_time, is_available, read_signatures, replay_key, verify
-from ..identify.components import Scope
+from ..identify.components import Scope, is_rewritten
 from ..identify.keys import WELL_KNOWN, Key, read_directory
 from ..identify.operators import signer_of
 from ..protocols import ClaimStatus, Clock, Fetched, Verification
@@ -53,7 +53,7 @@ class Signatures:
         """Return what the request's signatures prove, None when it has none of Web Bot Auth."""
         if not is_available():
             return _MISSING
-        found = [self._check(signature, now) for signature in read_signatures(scope)]
+        found = [self._check(scope, signature, now) for signature in read_signatures(scope)]
         return max(found, key=lambda one: _RANK.index(one.status)) if found else None
 
     def abandon(self) -> None:
@@ -67,7 +67,7 @@ class Signatures:
         held = {"directories": len(self._known) + len(self._others), "nonces": len(self._nonces)}
         return {**held, **self.counters}
 
-    def _check(self, signature: Signed | Flaw, now: float) -> Verification:
+    def _check(self, scope: Scope, signature: Signed | Flaw, now: float) -> Verification:
         if isinstance(signature, Flaw):
             return _verdict(_status_of(signature), signature.signer, signature.text)
         signer = signature.signer
@@ -79,6 +79,10 @@ class Signatures:
         if key is None:
             return _verdict(ClaimStatus.UNVERIFIABLE, signer, f"{signer} does not publish the key of the signature")
         if not verify(signature, key):
+            # Who forges gains nothing by seeming rewritten: unsigned requests are as unverifiable.
+            if is_rewritten(scope):
+                text = f"a proxy rewrites the Host that {signer} signed for: let it pass Host on"
+                return _verdict(ClaimStatus.UNVERIFIABLE, signer, text)
             return _verdict(ClaimStatus.FALSE, signer, f"the signature is not one of {signer} for this request")
         if not self._is_new(replay_key(signature)):
             return _verdict(ClaimStatus.FALSE, signer, "the signature's nonce was used before")

@@ -534,3 +534,12 @@ def test_asking_costs_a_few_microseconds(rig: Rig) -> None:
         for _ in range(2_000):
             rig.verifier.status(agent, address, scope, headers, NOW)
         assert (time.process_time() - started) / 2_000 < 50e-6
+
+
+def test_a_signature_for_a_host_that_a_proxy_rewrites_is_no_false_claim(rig: Rig) -> None:
+    signed = change(Signer().sign(), b"host", b"backend:8000")
+    assert brief(rig.settled(BROWSER, EVIL, signed))[0] == "false"
+    rewritten = change(signed, b"x-forwarded-host", b"example.com")
+    found = rig.settled(BROWSER, EVIL, rewritten)
+    assert (found.status, found.signer) == (ClaimStatus.UNVERIFIABLE, "chatgpt.com")
+    assert "let it pass Host on" in found.text
