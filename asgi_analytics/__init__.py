@@ -12,8 +12,9 @@ from .errors import (
     MigrationError,
     StoreError,
 )
+from .facts import Finding, ThrottleLevel
 from .middleware import AnalyticsMiddleware
-from .model import Agent, Analytics, Decision, Finding, Place, ThrottleLevel
+from .model import Agent, Analytics, Decision, Place
 from .settings import Privacy
 
 __version__ = "0.1.0"

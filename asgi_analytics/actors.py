@@ -17,8 +17,8 @@ from .clock import random_bytes
 from .console import as_json, escape, moment, table
 from .decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
 from .errors import AnalyticsError
+from .facts import LEVEL_LABELS
 from .identify.fingerprint import Fingerprinter
-from .model import LEVEL_LABELS
 from .protocols import LOW_REASON, LOW_REPUTATION
 from .settings import Network, as_counted
 from .store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, Target, connect

@@ -12,8 +12,8 @@ from .columns import table as table
 from .decide.explain import reproduce
 from .decide.signals import SIGNALS
 from .doctor import JournalState
+from .facts import LEVEL_LABELS
 from .jobs.data import Held
-from .model import LEVEL_LABELS
 from .store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
 
 HIT_COLUMNS = (

@@ -22,6 +22,7 @@ from .decide.rulings import RulingBook, Rulings, forgive, is_due
 from .embedded import EmbeddedPostgres
 from .ending import Leaving, Owners, end
 from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
+from .facts import Actor, ThrottleLevel
 from .identify.client import network_of
 from .identify.countries import CountryTable
 from .identify.fingerprint import Fingerprinter
@@ -32,7 +33,7 @@ from .identify.visitor import Identifier
 from .jobs.data import default_data_dir
 from .jobs.verification import Verifier
 from .log import log
-from .model import Actor, ThrottleLevel, Visitor
+from .model import Visitor
 from .policy import canonical, version
 from .protocols import ClaimStatus, Clock, Merged, Ruling, Told
 from .record.journal import left_over_bytes

@@ -14,12 +14,13 @@ from .decide.rulings import refusal
 from .decide.traces import Failure
 from .decide.verdict import accept, judge_failure, judge_page
 from .engine import Engine
+from .facts import Claims
 from .identify.consistency import read_claims
 from .identify.credentials import tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, route_template
 from .inputs import AHEAD, DATA, FORGIVEN
-from .model import Analytics, Claims, Decision, Hit, Referral, Standing, Visitor
+from .model import Analytics, Decision, Hit, Referral, Standing, Visitor
 from .protocols import ClaimStatus, Ruling, Told
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 

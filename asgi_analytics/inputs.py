@@ -10,7 +10,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from zlib import crc32
 
-from .model import Claims
+from .facts import Claims
 
 DATA = 1  # answered with data, such as JSON
 FORGIVEN = 2  # a pardon or an allowance reset level and evidence

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, overload
+from typing import Any, NamedTuple, Protocol
 
+from .batch import Batch
 from .model import Agent, Place
 
 
@@ -65,8 +65,13 @@ class Ruling:
 
 
 LOW_REPUTATION = 20.0  # below: a reason of its own for a flag
+
+
 LOW_REASON = "reputation_score_below_threshold"  # follows from incidents that were counted: it costs nothing itself
+
+
 PARDON_GRACE = 5.0  # seconds after a pardon in which a worker may not know of it yet
+
 
 # What an incident takes from a reputation; a signal that is an incident by itself has its own name here.
 INCIDENT_POINTS: Mapping[str, int] = MappingProxyType(
@@ -96,99 +101,6 @@ class ReputationRules:
     ban_incidents: int = 3
     low: float = LOW_REPUTATION
     ban_seconds: float = 86_400.0
-
-
-class Frame(NamedTuple):  # made for every row: a frozen dataclass costs three times as much
-    """One record of a journal: a row in Postgres COPY binary format, or bytes that could not be read."""
-
-    kind: bytes  # HIT, DECISION, REFUSED or DAMAGED
-    row: bytes
-    start: int  # offset in its segment
-    end: int
-
-
-HIT, DECISION, REFUSED, DAMAGED = b"h", b"d", b"r", b"?"
-
-
-class Frames(Sequence[Frame]):
-    """Frames kept by column: objects by the thousand would have the garbage collector walk all of the app's."""
-
-    __slots__ = ("_ends", "_kinds", "_rows", "_starts")
-
-    def __init__(self, frames: Iterable[Frame] = ()) -> None:
-        self._kinds, self._rows = bytearray(), list[bytes]()
-        self._starts, self._ends = list[int](), list[int]()
-        self.extend(frames)
-
-    def extend(self, frames: Iterable[Frame]) -> None:
-        """Add frames behind these."""
-        kinds, rows, starts, ends = self._kinds, self._rows, self._starts, self._ends
-        for kind, row, start, end in frames:
-            kinds += kind
-            rows.append(row)
-            starts.append(start)
-            ends.append(end)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Frame: ...
-    @overload
-    def __getitem__(self, index: slice) -> Frames: ...
-    def __getitem__(self, index: int | slice) -> Frame | Frames:
-        if isinstance(index, slice):
-            part = Frames()
-            part._kinds, part._rows = self._kinds[index], self._rows[index]
-            part._starts, part._ends = self._starts[index], self._ends[index]
-            return part
-        return Frame(bytes((self._kinds[index],)), self._rows[index], self._starts[index], self._ends[index])
-
-    def rows(self, kind: bytes) -> list[bytes]:
-        """Return the rows of one kind, in order."""
-        if self.count_of(kind) == len(self._rows):
-            return self._rows
-        number = kind[0]
-        return [row for row, one in zip(self._rows, self._kinds, strict=True) if one == number]
-
-    def count_of(self, kind: bytes) -> int:
-        """Return how many frames are of one kind."""
-        return self._kinds.count(kind)
-
-    def count_to(self, offset: int) -> int:
-        """Return how many frames end at an offset or before it."""
-        return bisect_right(self._ends, offset)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Consecutive frames of one journal segment: what one transaction moves."""
-
-    journal: bytes  # 16 bytes
-    segment: int
-    columns: Mapping[bytes, tuple[str, ...]]  # of the rows, by kind
-    frames: Frames
-    end: int  # offset behind the last frame
-
-    def upto(self, position: tuple[int, int]) -> Frames:
-        """Return the frames that a committed (segment, offset) has behind it."""
-        return self.frames[: self._count_to(position)]
-
-    def after(self, position: tuple[int, int]) -> Frames:
-        """Return the frames that a committed (segment, offset) has before it."""
-        return self.frames[self._count_to(position) :]
-
-    def _count_to(self, position: tuple[int, int]) -> int:
-        segment, offset = position
-        if segment != self.segment:
-            return len(self.frames) if segment > self.segment else 0
-        return self.frames.count_to(offset)
-
-    def halves(self) -> tuple[Batch, Batch]:
-        """Split in the middle; each half can be moved by itself."""
-        middle = len(self.frames) // 2
-        first, second = self.frames[:middle], self.frames[middle:]
-        return replace(self, frames=first, end=first[-1].end), replace(self, frames=second)
 
 
 class SharedState(Protocol):

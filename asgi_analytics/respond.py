@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from dataclasses import dataclass
 from typing import Any
 
-from .model import Decision, ThrottleLevel
+from .facts import ThrottleLevel
+from .model import Decision
 from .settings import Quota, Refine, Settings
 
 Header = tuple[bytes, bytes]

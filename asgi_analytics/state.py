@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 
-from .model import Actor, Standing, ThrottleLevel, Visitor
+from .facts import Actor, ThrottleLevel
+from .model import Standing, Visitor
 from .protocols import Merged, Salt
 
 MOST_CHANCES = 16

@@ -13,16 +13,17 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from asgi_analytics.batch import DECISION
 from asgi_analytics.clock import SystemClock, random_bytes, uuid7
 from asgi_analytics.decide import explain
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.explain import detail
 from asgi_analytics.decide.rulings import RulingBook, forgive, is_due, refusal
+from asgi_analytics.facts import Finding, ThrottleLevel
 from asgi_analytics.identify.client import network_of
 from asgi_analytics.identify.fingerprint import Fingerprinter
-from asgi_analytics.model import Decision, Finding, ThrottleLevel
+from asgi_analytics.model import Decision
 from asgi_analytics.policy import canonical, version
-from asgi_analytics.protocols import DECISION
 from asgi_analytics.record.encoding import decision_row
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.record.writer import Writer

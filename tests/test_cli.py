@@ -24,8 +24,8 @@ import psycopg
 import pytest
 
 from asgi_analytics import cli, console, traffic
+from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.doctor import journals
-from asgi_analytics.protocols import DECISION, HIT
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.store import queries

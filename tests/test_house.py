@@ -23,7 +23,11 @@ PACKAGE = HOUSE / "asgi_analytics"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 README = (HOUSE / "README.md").read_text()
 
-BASE = {"errors", "log", "folders", "columns", "model", "inputs", "clock", "protocols", "settings", "policy"}
+BASE_ORDER = (
+    *("errors", "log", "folders", "columns", "facts", "model", "batch"),
+    *("inputs", "clock", "protocols", "settings", "policy"),
+)
+BASE = set(BASE_ORDER)
 STAGES = {"identify", "decide", "respond", "record", "store", "state", "embedded"}
 # Each may import what stands above it; within BASE see BASE_ORDER.
 LAYERS: tuple[set[str], ...] = (
@@ -42,7 +46,6 @@ LAYERS: tuple[set[str], ...] = (
     {"cli"},
     {"testing", "__init__", "__main__"},
 )
-BASE_ORDER = ("errors", "log", "folders", "columns", "model", "inputs", "clock", "protocols", "settings", "policy")
 PSYCOPG = {"shared", "store", "report", "jobs", "cli", "embedded", "demo"}
 # They drive other processes, not requests: a supervisor's poll, a wait for an advisory lock, made-up traffic.
 OWN_TIME = {"clock", "embedded.folder", "demo", "traffic", "cli", "store.migrate"}

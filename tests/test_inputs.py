@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide.probes import is_odd, kind_of, probe_kind
+from asgi_analytics.facts import Claims
 from asgi_analytics.identify.consistency import Engine, header_faults
 from asgi_analytics.identify.credentials import tried
 from asgi_analytics.identify.request import clean_path
 from asgi_analytics.inputs import FAULTS, TRIED, Mask, attempt_of, bits_of, claims_of, path_number
-from asgi_analytics.model import Claims
 from asgi_analytics.replay.hidden import stand_in
 
 NETWORK = b"n" * 16

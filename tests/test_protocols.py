@@ -10,28 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgi_analytics.batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
 from asgi_analytics.clock import SystemClock, random_bytes
 from asgi_analytics.errors import ResolverError, StoreError, StoreUnavailable
+from asgi_analytics.facts import Actor, ThrottleLevel
 from asgi_analytics.identify.countries import CountryTable
 from asgi_analytics.identify.geoip import GeoLocator
 from asgi_analytics.jobs.verification import SocketResolver
-from asgi_analytics.model import Actor, Agent, Decision, Hit, Identity, Place, Session, ThrottleLevel, Visitor
-from asgi_analytics.protocols import (
-    DAMAGED,
-    DECISION,
-    HIT,
-    REFUSED,
-    Batch,
-    Clock,
-    Frame,
-    Frames,
-    Locator,
-    Merged,
-    Resolver,
-    Salt,
-    SharedState,
-    Store,
-)
+from asgi_analytics.model import Agent, Decision, Hit, Identity, Place, Session, Visitor
+from asgi_analytics.protocols import Clock, Locator, Merged, Resolver, Salt, SharedState, Store
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.settings import Settings
 from asgi_analytics.state import State

@@ -14,7 +14,8 @@ from asgiref.testing import ApplicationCommunicator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.model import Decision, ThrottleLevel
+from asgi_analytics.facts import ThrottleLevel
+from asgi_analytics.model import Decision
 from asgi_analytics.respond import Header, Refusal, Responder, with_fields
 from asgi_analytics.settings import Settings
 

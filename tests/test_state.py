@@ -5,7 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.model import Actor, Agent, Decision, Identity, Place, Session, Standing, ThrottleLevel, Visitor
+from asgi_analytics.facts import Actor, ThrottleLevel
+from asgi_analytics.model import Agent, Decision, Identity, Place, Session, Standing, Visitor
 from asgi_analytics.protocols import Merged, Salt
 from asgi_analytics.state import MOST_CHANCES, MOST_STANDING, State
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..model import TOOL_CLASSES, Actor, Agent, Behaviour, Claims, Throttle, ThrottleLevel, Window
+from ..facts import Actor, Behaviour, Claims, Throttle, ThrottleLevel, Window
+from ..model import TOOL_CLASSES, Agent
 from . import signals, throttle, window
 from .behaviour import GAP_MEMORY, Site
 from .conduct import CRAWLER, TOOL

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from math import ceil
 
-from ..model import Actor, Decision, ThrottleLevel, Window
+from ..facts import Actor, ThrottleLevel, Window
+from ..model import Decision
 from ..protocols import Told
 from . import throttle, window
 from .policy import Policy

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from math import log
 from typing import NamedTuple
 
+from ..facts import Actor, Behaviour, Claims, Window
 from ..inputs import path_number
-from ..model import Actor, Behaviour, Claims, Window
 from . import window
 
 MINUTE = 60.0  # seconds

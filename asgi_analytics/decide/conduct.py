@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from math import inf
 
-from ..model import Actor
+from ..facts import Actor
 from .behaviour import DISTINCT_PAGES, FIVE_MINUTES, TEN_MINUTES, Site
 from .signal import Signal, with_a_session
 from .window import estimate

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from ..model import LEVEL_LABELS, Actor, Decision, Finding, Window
+from ..facts import LEVEL_LABELS, Actor, Finding, Window
+from ..model import Decision
 from ..protocols import Ruling
 from ..settings import Quota
 from .behaviour import MINUTE

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ..model import Actor, Loan
+from ..facts import Actor, Loan
 from ..protocols import Ask, Exchanged
 from . import window
 from .lending import ANNOUNCE, LIFE, floor, unasked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from math import inf, sqrt
 
-from ..model import Actor, Behaviour
+from ..facts import Actor, Behaviour
 from .behaviour import DISTINCT_PAGES, FIVE_MINUTES, GAP_MEMORY, MIN_SITE_PAGES, Site
 from .signal import MOST_QUIET, Signal, with_a_session
 from .window import estimate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from ..model import ThrottleLevel
+from ..facts import ThrottleLevel
 from ..settings import Quota, Settings
 from . import signals, throttle
 from .lease import Leases, shared_from

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from math import ceil, inf
 
-from ..model import Actor, Behaviour, Decision, ThrottleLevel, Window
+from ..facts import Actor, Behaviour, ThrottleLevel, Window
+from ..model import Decision
 from ..protocols import PARDON_GRACE, Ruling
 from ..settings import Network
 from .throttle import spend

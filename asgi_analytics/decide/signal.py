@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TypeVar
 
-from ..model import Actor
+from ..facts import Actor
 from .behaviour import Site
 
 MOST_QUIET = 64  # steps

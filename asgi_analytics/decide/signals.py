@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..model import Actor, Finding
+from ..facts import Actor, Finding
 from .behaviour import Site, load_page
 from .conduct import CONDUCT_SIGNALS, CRAWLER, TOOL
 from .pages import HOUR, PAGE_SIGNALS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import ceil, inf
 from typing import NamedTuple
 
-from ..model import Actor, Throttle, ThrottleLevel
+from ..facts import Actor, Throttle, ThrottleLevel
 from .behaviour import FIVE_MINUTES, MINUTE, TEN_MINUTES
 from .conduct import CRAWLER, ITEM_SHARE
 from .window import estimate

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
 from ..inputs import BY_LENGTH, path_number
-from ..model import Actor, Behaviour, Claims, Throttle, Traces, Window
 from . import window
 from .behaviour import (
     FIVE_MINUTES,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..model import Actor, Claims, Decision
+from ..facts import Actor, Claims
+from ..model import Decision
 from . import signals, throttle, window
 from .actor import IDLE, NOBODY, adopt_pool
 from .admission import paired, rest

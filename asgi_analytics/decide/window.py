@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from ..model import Window
+from ..facts import Window
 
 
 def turn(window: Window, size: float, now: float) -> float:

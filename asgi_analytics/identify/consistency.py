@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from ..model import Agent, Claims, Place
+from ..facts import Claims
+from ..model import Agent, Place
 from .request import is_navigation
 
 Headers = Mapping[bytes, bytes]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..clock import DAY_NS, random_bytes
-from ..model import Actor, Agent, Identity, Visitor
+from ..facts import Actor
+from ..model import Agent, Identity, Visitor
 from ..protocols import Locator
 from ..settings import Privacy, Settings
 from .client import ClientAddress, network_of, shorten

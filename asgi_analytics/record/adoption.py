@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..batch import Batch
 from ..errors import JournalFormatError
-from ..protocols import Batch
 from .journal import DATABASE
 from .segment import path_of, read, read_header
 

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ..batch import Batch
 from ..errors import JournalError
-from ..protocols import Batch
 from .segment import MAGIC, Columns, create, header, path_of, read_body
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from ..batch import Batch, Frame, Frames
 from ..errors import JournalError
-from ..protocols import Batch, Frame, Frames
 from .segment import FRAME, Columns, split
 
 

@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+from ..batch import DECISION, HIT, REFUSED
 from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
+from ..facts import Claims
 from ..inputs import TRIED, Mask, bits_of
 from ..log import log
-from ..model import Claims, Hit, Visitor
+from ..model import Hit, Visitor
 from ..policy import version
-from ..protocols import DECISION, HIT, REFUSED, ClaimStatus
+from ..protocols import ClaimStatus
 from ..settings import Settings
 from . import encoding, refusals
 from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL

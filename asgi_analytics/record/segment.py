@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
+from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
 from ..clock import give_way
 from ..errors import JournalFormatError
-from ..protocols import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
 
 MAGIC = b"ASGIAJ\x01\n"
 MOST_FRAME = 1 << 20

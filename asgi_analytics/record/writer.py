@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from ..batch import DAMAGED, HIT, REFUSED, Batch, Frames
 from ..clock import Calendar
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..log import log
-from ..protocols import DAMAGED, HIT, REFUSED, Batch, Clock, Frames, Salt, SharedRulings, SharedState, Store
+from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
 from .adoption import LeftOvers
 from .pace import Backoff, BatchSize, Schedule
 from .recorder import Recorder

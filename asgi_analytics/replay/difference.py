@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from ..columns import cut, escape, table
-from ..model import LEVEL_LABELS, TOOL_CLASSES
+from ..facts import LEVEL_LABELS
+from ..model import TOOL_CLASSES
 from .history import Verdict
 from .page import read_target
 from .tally import BEHAVIOURAL, HUMAN, SILENT

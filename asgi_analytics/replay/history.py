@@ -23,8 +23,9 @@ from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
+from ..facts import Claims
 from ..inputs import AHEAD, DATA, FORGIVEN, attempt_of, claims_of
-from ..model import Agent, Claims, Decision, Visitor
+from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
 from .hidden import stand_in

@@ -16,12 +16,13 @@ from ..decide.policy import Policy
 from ..decide.rulings import forgive
 from ..decide.traces import Failure
 from ..decide.verdict import accept, judge_failure, judge_page
+from ..facts import Claims
 from ..identify.credentials import tried
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import begin, goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
 from ..identify.visitor import Identifier
-from ..model import Agent, Claims, Decision, Identity, Place, Visitor
+from ..model import Agent, Decision, Identity, Place, Visitor
 from ..settings import Settings
 from ..state import State
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import policy
 from ..columns import cell, cut, escape, table
-from ..model import LEVEL_LABELS
+from ..facts import LEVEL_LABELS
 from ..settings import Quota, Settings
 from .run import Replay
 from .source import Reading

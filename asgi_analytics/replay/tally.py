@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..model import LEVEL_LABELS, Agent, Decision, Visitor
+from ..facts import LEVEL_LABELS
+from ..model import Agent, Decision, Visitor
 
 MOST_ACTORS = 200_000  # counted one by one; then the harmless ones that were not seen for longest become a sum
 MOST_ROUTES = 10_000

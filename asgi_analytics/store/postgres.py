@@ -18,10 +18,11 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
 from ..clock import give_way, random_bytes
 from ..columns import escape
 from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
-from ..protocols import DAMAGED, DECISION, HIT, PARDON_GRACE, REFUSED, Batch, Merged, ReputationRules, Ruling, Salt
+from ..protocols import PARDON_GRACE, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
 from .connection import Connected, Session, check_encoding, conninfo
 from .recorded import remember_policy

@@ -11,8 +11,8 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
+from ..batch import DECISION, HIT, REFUSED
 from ..errors import RowRejected
-from ..protocols import DECISION, HIT, REFUSED
 from . import queries
 from .connection import connect_command
 from .postgres import KINDS, PostgresStore

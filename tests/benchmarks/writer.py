@@ -24,9 +24,9 @@ import psycopg
 from psycopg import sql
 
 from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.batch import HIT
 from asgi_analytics.clock import SystemClock
-from asgi_analytics.model import Actor
-from asgi_analytics.protocols import HIT
+from asgi_analytics.facts import Actor
 from asgi_analytics.record.encoding import HIT_COLUMNS
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.record.segment import frame

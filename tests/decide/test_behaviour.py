@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics.decide import behaviour
 from asgi_analytics.decide.behaviour import Site, load_page, meet_error, page_facts
-from asgi_analytics.model import Behaviour
+from asgi_analytics.facts import Behaviour
 
 ANY_TEXT = st.text(st.characters(), max_size=600)  # lone surrogates and NUL included
 

@@ -14,7 +14,8 @@ from asgi_analytics.decide.conduct import CRAWLER, TOOL
 from asgi_analytics.decide.policy import Policy
 from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, Failure, meet_failure, pool_of, take_data
 from asgi_analytics.decide.verdict import accept, judge_failure, judge_page
-from asgi_analytics.model import Actor, Agent, Behaviour, Claims, Decision, ThrottleLevel
+from asgi_analytics.facts import Actor, Behaviour, Claims, ThrottleLevel
+from asgi_analytics.model import Agent, Decision
 from asgi_analytics.settings import Settings
 
 from .visits import START, Visit, known_site, policy_of

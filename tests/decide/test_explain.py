@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from asgi_analytics.decide import explain, verdict
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.explain import detail, inputs_of_admission, inputs_of_ban, inputs_of_rise
-from asgi_analytics.model import Decision, Finding
+from asgi_analytics.facts import Finding
+from asgi_analytics.model import Decision
 from tests.decide.test_rulings import WALL, A, blocked_visit, ruling
 
 from .visits import Visit, policy_of

@@ -4,7 +4,7 @@ import pytest
 
 from asgi_analytics.decide import lease
 from asgi_analytics.decide.lease import Leases
-from asgi_analytics.model import Actor, Window
+from asgi_analytics.facts import Actor, Window
 from asgi_analytics.protocols import Exchanged, Grant
 
 from .visits import START

@@ -9,8 +9,8 @@ import pytest
 
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.rulings import RulingBook, Rulings, forgive, is_due, name_network, network_key, refusal
+from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.identify.client import network_of
-from asgi_analytics.model import ThrottleLevel
 from asgi_analytics.protocols import PARDON_GRACE, Ruling
 
 from .visits import START, Visit

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics.decide import signals
 from asgi_analytics.decide.behaviour import Site
-from asgi_analytics.model import Actor, Behaviour, Window
+from asgi_analytics.facts import Actor, Behaviour, Window
 from asgi_analytics.settings import SIGNAL_POINTS, SIGNAL_THRESHOLDS
 
 from .visits import START, Visit, known_site, policy_of

@@ -8,7 +8,7 @@ import pytest
 
 from asgi_analytics.decide import throttle
 from asgi_analytics.decide.rulings import forgive
-from asgi_analytics.model import Actor, Behaviour, Throttle, ThrottleLevel, Window
+from asgi_analytics.facts import Actor, Behaviour, Throttle, ThrottleLevel, Window
 
 from .visits import START
 

@@ -14,7 +14,8 @@ from asgi_analytics.decide import actor, throttle, window
 from asgi_analytics.decide.actor import adopt_level, begin_session, count_session, new_actor
 from asgi_analytics.decide.admission import LENT, admit, charge
 from asgi_analytics.decide.behaviour import Site
-from asgi_analytics.model import Decision, ThrottleLevel
+from asgi_analytics.facts import ThrottleLevel
+from asgi_analytics.model import Decision
 
 from .visits import START, Answer, Visit, known_site, policy_of
 

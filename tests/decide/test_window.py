@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide import window
-from asgi_analytics.model import Window
+from asgi_analytics.facts import Window
 
 LIMITS = st.integers(1, 200)
 SIZES = st.sampled_from([1.0, 60.0, 900.0, 86400.0])

@@ -10,7 +10,8 @@ from asgi_analytics.decide.behaviour import Site
 from asgi_analytics.decide.policy import Policy
 from asgi_analytics.decide.traces import Failure
 from asgi_analytics.decide.verdict import judge_failure, judge_page
-from asgi_analytics.model import Actor, Decision
+from asgi_analytics.facts import Actor
+from asgi_analytics.model import Decision
 from asgi_analytics.settings import Settings
 
 START = 100_000.0

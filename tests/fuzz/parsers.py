@@ -16,6 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from asgi_analytics import actors, quarantine
+from asgi_analytics.batch import DAMAGED
 from asgi_analytics.decide.behaviour import page_facts
 from asgi_analytics.decide.probes import is_odd, probe_kind
 from asgi_analytics.decide.rulings import Rulings, allowance
@@ -35,7 +36,6 @@ from asgi_analytics.identify.useragent import LENGTH, AgentReader
 from asgi_analytics.jobs.data import read_sources
 from asgi_analytics.jobs.fetch import _check, max_age
 from asgi_analytics.model import Decision, Place
-from asgi_analytics.protocols import DAMAGED
 from asgi_analytics.record import encoding, segment
 from asgi_analytics.replay import formats, options, page, source
 from asgi_analytics.replay.json_lines import JsonLines

@@ -13,9 +13,10 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from asgi_analytics.batch import HIT, Batch, Frame, Frames
 from asgi_analytics.clock import uuid7
-from asgi_analytics.model import Actor, Agent, Decision, Hit, Identity, Place, Referral, Session, Visitor
-from asgi_analytics.protocols import HIT, Batch, Frame, Frames
+from asgi_analytics.facts import Actor
+from asgi_analytics.model import Agent, Decision, Hit, Identity, Place, Referral, Session, Visitor
 from asgi_analytics.record import encoding
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.record.segment import frame

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
+from asgi_analytics.batch import DECISION
 from asgi_analytics.decide.explain import detail
-from asgi_analytics.model import Agent, Decision, Finding, Place, Referral, ThrottleLevel
-from asgi_analytics.protocols import DECISION
+from asgi_analytics.facts import Finding, ThrottleLevel
+from asgi_analytics.model import Agent, Decision, Place, Referral
 from asgi_analytics.record import encoding
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.store.postgres import COPY_HEADER, COPY_TRAILER, PostgresStore

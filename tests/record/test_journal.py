@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asgi_analytics.batch import DAMAGED, DECISION, HIT, Frame
 from asgi_analytics.errors import JournalError, JournalFormatError
-from asgi_analytics.protocols import DAMAGED, DECISION, HIT, Frame
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import LeftOver, adopt
 from asgi_analytics.record.journal import DATABASE, RETENTION, FileJournal, left_over_bytes

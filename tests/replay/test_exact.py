@@ -18,8 +18,8 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from asgi_analytics import AnalyticsMiddleware, cli
+from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.inputs import IS_HOSTED
-from asgi_analytics.protocols import DECISION, HIT
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.replay.history import History, Verdict
 from asgi_analytics.settings import Settings

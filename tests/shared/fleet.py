@@ -11,7 +11,8 @@ from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.lease import Leases
 from asgi_analytics.decide.policy import Policy
 from asgi_analytics.errors import SharedUnavailable
-from asgi_analytics.model import Actor, Decision
+from asgi_analytics.facts import Actor
+from asgi_analytics.model import Decision
 from asgi_analytics.protocols import SharedQuotas
 from asgi_analytics.settings import Quota, Settings
 from asgi_analytics.testing import FakeClock, MemoryQuotas

@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from asgi_analytics.batch import DAMAGED, Batch, Frame, Frames
 from asgi_analytics.errors import RowRejected
 from asgi_analytics.model import Referral
-from asgi_analytics.protocols import DAMAGED, Batch, Frame, Frames, Merged
+from asgi_analytics.protocols import Merged
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
 

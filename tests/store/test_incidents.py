@@ -9,10 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from asgi_analytics.batch import DECISION, Batch, Frame, Frames
 from asgi_analytics.clock import uuid7
 from asgi_analytics.decide.explain import detail
-from asgi_analytics.model import Decision, Finding
-from asgi_analytics.protocols import DECISION, Batch, Frame, Frames, ReputationRules
+from asgi_analytics.facts import Finding
+from asgi_analytics.model import Decision
+from asgi_analytics.protocols import ReputationRules
 from asgi_analytics.record import encoding
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one

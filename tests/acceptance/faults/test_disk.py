@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from asgi_analytics.protocols import HIT
+from asgi_analytics.batch import HIT
 from asgi_analytics.record import journal as journals
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.journal import FileJournal

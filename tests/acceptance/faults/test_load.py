@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from asgi_analytics.protocols import HIT
+from asgi_analytics.batch import HIT
 from asgi_analytics.record import journal as journals
 from asgi_analytics.record.segment import frame
 from asgi_analytics.store.postgres import PostgresStore

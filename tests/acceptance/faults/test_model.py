@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from asgi_analytics.batch import DAMAGED, HIT, Batch
 from asgi_analytics.errors import StoreError, StoreUnavailable
-from asgi_analytics.protocols import DAMAGED, HIT, Batch, Merged, Store
+from asgi_analytics.protocols import Merged, Store
 from asgi_analytics.record import journal as journals
 from asgi_analytics.record.segment import frame
 from asgi_analytics.record.writer import Writer

@@ -1,0 +1,189 @@
+"""What is known of who is judged: running facts, each kept in O(1) per request. Data only, as in model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import inf
+from typing import NamedTuple
+
+
+class ThrottleLevel(IntEnum):
+    """How far a visitor is slowed down; each level multiplies every quota."""
+
+    NORMAL = 0
+    WARNING = 1
+    SEVERE = 2
+    BLOCKED = 3
+
+    @property
+    def label(self) -> str:
+        """The lower-case word that headers and tables use."""
+        return LEVEL_LABELS[self]
+
+    @property
+    def multiplier(self) -> float:
+        """1.0, 0.5, 0.25 or 0.0."""
+        return LEVEL_MULTIPLIERS[self]
+
+
+LEVEL_LABELS = ("normal", "warning", "severe", "blocked")
+LEVEL_MULTIPLIERS = (1.0, 0.5, 0.25, 0.0)
+
+
+@dataclass(slots=True)
+class Window:
+    """A sliding window counter: units of this window of the clock and of the one before."""
+
+    ends_at: float = 0.0  # monotonic seconds: where the window of the clock that `count` belongs to ends
+    count: int = 0
+    previous: int = 0
+
+
+class Claims(NamedTuple):
+    """What a request says of who sent it, beyond its user agent: read when a visitor is judged in full."""
+
+    faults: tuple[str, ...] = ()  # what the browser it claims to be would not have sent like this
+    is_browser: bool = False  # claims to be one that is known to send Fetch Metadata
+    tells_origin: bool = False  # sends Sec-Fetch-Site
+    is_hosted: bool = False  # comes from a network of servers
+    false_claim: bool = False  # says that it is an operator's crawler, and is not
+    agent: int = 0  # a number of the user agent and the language
+    network: int = 0  # a number of the client network
+
+
+_NO_CLAIMS = Claims()
+
+
+@dataclass(slots=True)
+class Traces:
+    """Running facts that most visitors have none of: made with the first error or API answer."""
+
+    probes: int = 0  # weights of the distinct sensitive paths asked for in vain
+    probes_bitmap: int = 0
+    odd: int = 0  # requests of a method or a path that no browser sends
+    tries: int = 0  # credentials that were not accepted
+    blind_tries: int = 0  # of those, by somebody who never loaded a page
+    ten_minutes: Window = field(default_factory=Window)  # of tries
+    last_tries: tuple[int, ...] = ()  # numbers of what was tried
+    tried_at: float = -inf
+    rapid_tries: int = 0  # in a row, that may be polls
+    excused: int = 0  # tries of somebody who also gets it right
+    calls: int = 0  # answers with data, such as JSON
+    items: int = 0  # of those, of paths not asked before
+    items_bitmap: int = 0
+    five_minutes: Window = field(default_factory=Window)  # of items
+    in_bursts: Window = field(default_factory=Window)  # of those that were fetched at once and not counted
+    ahead: Window = field(default_factory=Window)  # likewise, that were fetched before they were needed
+    item_at: float = -inf
+    burst_at: float = -inf
+    agents: int = 0  # of a pool: distinct user agents
+    agents_bitmap: int = 0
+    seen_at: float = 0.0  # of a pool: monotonic seconds
+    networks: int = 0  # of a pool: distinct client networks
+    networks_bitmap: int = 0
+
+
+@dataclass(slots=True)
+class Loan:
+    """What this worker may admit of one quota that all workers share: `used` may rise to `allowed`.
+
+    Requests write `used`, the thread that exchanges loans writes nearly all else, so that neither waits for the other.
+    """
+
+    counter: bytes  # names actor and window, alike at all workers
+    size: float  # seconds of the window
+    limit: int  # at the actor's level
+    used: int  # units admitted here since the loan was opened
+    allowed: int
+    left: int  # to all workers together, when `reported` was used
+    used_at: float  # the opening, or the last exchange with something to report; monotonic seconds
+    reported: int = 0  # of `used`, what the others know
+    told: int = 0  # of `used`, what the last exchange told
+    wait: float = 0.0  # seconds until a unit is free, as told at the last exchange
+    asked_at: float = -inf
+    wanted: bool = False  # a request was refused for want of units
+    dry: bool = False  # the last exchange brought nothing: asking at once would not either
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """Running facts of one session, each kept in O(1) per request."""
+
+    requests: int = 0  # answered by the app
+    accepted: int = 0  # of those, sent by POST and not refused
+    page_loads: int = 0  # pages answered; a reload of the page before is not one
+    last_page: str = ""  # the sort key of its path
+    before_last: tuple[str | None, str | None, str | None] = (None, None, None)  # of the three pages before it
+    last_page_at: float = 0.0
+    last_answer_at: float = 0.0  # of any page, a reload too
+    hurried: int = 0  # page loads, and reloads that follow faster than a person reloads
+    pages_bitmap: int = 0
+    distinct_pages: int = 0  # bits set in the bitmap
+    ascending: int = 0  # steps to a page whose path sorts after the page before, but for loops over few pages
+    steps: int = 0
+    gaps: int = 0
+    gap_mean: float = 0.0  # seconds between page loads, recent ones weigh most
+    gap_variance: float = 0.0
+    minute: Window = field(default_factory=Window)
+    five_minutes: Window = field(default_factory=Window)
+    entries: int = 0  # page loads that came from outside, reloads too
+    inner_steps: int = 0  # page loads that came from a page of this site
+    returns: int = 0  # loads of one of the last four pages that came from outside
+    people: int = 1  # who look alike and browse at once, as far as entries, inner steps and what they load again tell
+    errors: int = 0  # distinct paths answered 4xx
+    errors_bitmap: int = 0
+    raised: int = 0  # one bit per signal raised in this session
+    quiet_until: int = -1  # steps: up to there, no page load can raise a signal or the level
+    traces: Traces | None = None
+
+
+@dataclass(slots=True)
+class Throttle:
+    """A visitor's level and the evidence that was already spent on it."""
+
+    level: ThrottleLevel = ThrottleLevel.NORMAL
+    changed_at: float = -inf  # monotonic seconds of the last change; minus infinity: never
+    reasons: tuple[str, ...] = ()  # sentences: what raised the level last
+    was_blocked: bool = False  # since it was last Normal
+    spent_score: int = 0
+    spent_page_loads: int = 0
+    spent_hurried: int = 0
+    spent_requests: int = 0
+    spent_errors: int = 0
+    spent_probes: int = 0
+    spent_tries: int = 0
+    spent_items: int = 0
+
+
+@dataclass(slots=True)
+class Actor:
+    """Who is judged: a visitor, or a client network as the outer bound."""
+
+    windows: list[Window]  # one per quota
+    throttle: Throttle = field(default_factory=Throttle)
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    hour: Window = field(default_factory=Window)  # sessions begun
+    score: int = 0
+    signals: tuple[Finding, ...] = ()
+    outdated: bool = False  # Agent.outdated of this visitor
+    program: int = 0  # 0: claims to be a browser; else decide.conduct.CRAWLER or TOOL
+    claims: Claims = _NO_CLAIMS
+    loaded: bool = False  # a page, in an earlier session
+    starts: int = 0  # sessions begun
+    started_at: float = 0.0  # of the last one
+    start_gap_mean: float = 0.0  # seconds between sessions' beginnings
+    start_gap_variance: float = 0.0
+    key: bytes = b""  # 16 bytes, keyed hash: what other workers call it
+    loans: list[Loan] | None = None  # one per quota once it is shared with other workers; see decide.lease
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One raised signal with its measured value."""
+
+    signal: str
+    points: int
+    value: float
+    threshold: float
+    text: str
