@@ -12,7 +12,7 @@ from ..clock import Calendar
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..log import log
 from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
-from .adoption import LeftOvers
+from .adoption import LeftOver, LeftOvers
 from .pace import Backoff, BatchSize, Schedule
 from .recorder import Recorder
 
@@ -339,6 +339,16 @@ class Writer:
         if found is None:
             return 0
         try:
+            return self._move_left_over(store, found)
+        except (OSError, StoreMisconfigured) as error:
+            # Written by a later version, or on a disk that fails: it waits for the next look and holds up nobody.
+            self._recorder.counters.failures["left_over"] += 1
+            self._say(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
+            self._left_overs.release()
+            return 0
+
+    def _move_left_over(self, store: Store, found: LeftOver) -> int:
+        try:
             batch = found.read(*self._position(store, found.id), min(self._rows, self._size.rows))
             if batch is not None:
                 self._deliver(store, batch)
@@ -348,12 +358,6 @@ class Writer:
             self._say("A journal segment of another version is set aside", error)
             found.set_aside()
             return 1
-        except (OSError, StoreMisconfigured) as error:
-            # Written by a later version, or on a disk that fails: it waits for the next look and holds up nobody.
-            self._recorder.counters.failures["left_over"] += 1
-            self._say(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
-            self._left_overs.release()
-            return 0
         self._left_overs.finish()
         return 1
 

@@ -38,10 +38,11 @@ def database_key(dsn: str) -> str:
             "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL) is not a connection string of Postgres; allowed: "
             '"postgresql://user:password@host/database" or "host=… dbname=…".'
         ) from None
-    open_parts = _defaults()
-    if open_parts.get("port") == DEFAULT_PORT:
-        del open_parts["port"]  # so that a text that names host and database has the key that it always had
-    parts = {**open_parts, **given}
+    parts = {**_defaults(), **given}
+    if parts.get("port") == DEFAULT_PORT:
+        del parts["port"]  # said or not, it is the same database
+    host = str(parts.get("host", ""))
+    parts["host"] = host if host.startswith("/") else host.lower()
     parts["dbname"] = parts.get("dbname") or parts.get("user", "")
     named = ["host", "hostaddr", "port", "dbname"]
     if not {"host", "port", "dbname"} <= given.keys() and "service" in parts:

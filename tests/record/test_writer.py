@@ -249,6 +249,21 @@ def test_a_segment_of_an_unknown_version_does_not_stop_the_others(dsn: str, tmp_
     assert rig.counters.failures["journal_format"] == 1
 
 
+def test_a_segment_that_cannot_be_set_aside_does_not_stop_the_others(dsn: str, tmp_path: Path) -> None:
+    for name in (b"0", b"1"):
+        left = FileJournal(tmp_path / "j", name * 16, COLUMNS, 1 << 20)
+        left.append(hit_frame(f"/e/{int(name)}"))
+        left.abandon()
+    path = tmp_path / "j" / (b"0" * 16).hex() / "00000001.journal"
+    path.write_bytes(b"ASGIAJ\x09\n" + path.read_bytes()[8:])
+    (tmp_path / "j" / f"{path.parent.name}-{path.name}.unreadable").mkdir()  # the rename fails, as on a failing disk
+    with Rig(dsn, tmp_path / "j") as rig:
+        eventually(lambda: rig.counters.adopted == 1)
+        assert rig.writer.state.connected
+    assert stored(dsn) == [1]
+    assert (rig.counters.failures["left_over"], path.exists()) == (1, True)
+
+
 def dead_journal(folder: Path, number: int) -> FileJournal:
     """The journal of a worker that died with one row in it, /e/<number>."""
     left = FileJournal(folder, number.to_bytes(16, "big"), COLUMNS, 1 << 20)

@@ -187,3 +187,10 @@ def test_the_same_database_has_the_same_key_however_it_is_named(monkeypatch: pyt
     assert database_key("dbname=app") == named
     monkeypatch.setenv("PGDATABASE", "app")
     assert database_key("postgresql://") == named
+    assert database_key("postgresql://DB:5433/app") == named
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_the_port_that_goes_without_saying_may_be_said() -> None:
+    """Or a journal that was left over is delivered by nobody once the connection string is written in another way."""
+    assert database_key("postgresql://db:5432/app") == database_key("postgresql://db/app")
