@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asgi_analytics.cli import main
-from asgi_analytics.errors import RowRejected, StoreUnavailable
+from asgi_analytics.errors import RowRejected
 from asgi_analytics.store.postgres import PostgresStore
 from tests.acceptance.faults.rows import Works
 from tests.record.rows import batch, fetch, hit, one
@@ -126,7 +126,7 @@ def test_what_a_trigger_says_of_a_row_cannot_act_on_the_terminal_that_shows_the_
     store = PostgresStore(lambda: dsn)
     store.connect()
     store.position(b"journal".ljust(16, b"."))
-    with pytest.raises(StoreUnavailable, match=r"no /\\x1b\[31m\\x9b31m") as caught:
+    with pytest.raises(RowRejected, match=r"no /\\x1b\[31m\\x9b31m") as caught:
         store.write(batch([hit("/\x1b[31m\x9b31m")]))
     store.close()
     assert str(caught.value).isprintable()

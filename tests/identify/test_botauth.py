@@ -286,7 +286,9 @@ def test_any_directory_is_read_or_refused(content: object) -> None:
 def test_reading_costs_little_even_when_it_is_made_to_be_slow() -> None:
     line = b"sig1=(" + b"1 " * 1000 + b');tag="web-bot-auth"'
     scope = change(SIGNER.sign(), b"signature-input", line)
-    started = time.process_time()
+    spent = []
     for _ in range(20):
+        started = time.thread_time()
         read_signatures(scope)
-    assert time.process_time() - started < 0.2
+        spent.append(time.thread_time() - started)
+    assert min(spent) < 0.05, "going back over what was read would take seconds"
