@@ -52,9 +52,7 @@ class Failure(NamedTuple):
     method: str
     path: str
     inner: bool  # a page of this site, or of its domain, asked for it
-    attempt: int | None = (
-        None  # a number of the credentials that were refused; None: there were none, 0: others each time
-    )
+    attempt: int | None = None  # a number of the credentials that were refused; 0: others each time, None: none
 
 
 def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bool:
