@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,17 +19,13 @@ from psycopg.types.json import Jsonb
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
 from ..clock import give_way, random_bytes
-from ..columns import escape
-from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..protocols import PARDON_GRACE, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
 from .connection import Connected, Session, check_encoding, conninfo
 from .recorded import remember_policy
+from .sqlstates import as_ours
 
-# SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
-OPERATOR = ("28", "3D", "3F", "42")
-POISON = ("22", "23", "P0")  # P0: what a trigger of the operator raises; the probe tells whether for all rows
-_FAILING_ROW = re.compile(r"DETAIL:\s+(?:Partition key of the f|F)ailing row contains \(.*\)\.", re.DOTALL)
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
@@ -101,7 +96,7 @@ class PostgresStore(Connected):
     def connect(self) -> None:
         """Open the connection, bring the schema up to date, make partitions ahead."""
         self.close()
-        with _wrapped():
+        with as_ours():
             connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
             self._connection = connection
             check_encoding(connection)
@@ -123,7 +118,7 @@ class PostgresStore(Connected):
 
     def make_partitions(self) -> None:
         """Make the day partitions from yesterday to a week ahead."""
-        with _wrapped():
+        with as_ours():
             migrate.make_partitions(self._open())
 
     def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]:
@@ -141,7 +136,7 @@ class PostgresStore(Connected):
     def position(self, journal: bytes) -> tuple[int, int]:
         """Return (segment, offset) up to which the journal is committed; registers a new journal."""
         parameters = {"journal": UUID(bytes=journal), "host": socket.gethostname()[:200]}
-        with _wrapped(), self._current().statement() as connection:
+        with as_ours(), self._current().statement() as connection:
             connection.execute(self._queries["register_journal"], parameters)
             row = connection.execute(self._queries["read_position"], parameters).fetchone()
         return (row[0], row[1]) if row else (0, 0)
@@ -204,14 +199,14 @@ class PostgresStore(Connected):
     def probe(self) -> None:
         """Try a row of ours. Raises StoreMisconfigured where it is the schema that takes none: then all can wait."""
         try:
-            with _wrapped(), self._current().transaction(force_rollback=True) as connection:
+            with as_ours(), self._current().transaction(force_rollback=True) as connection:
                 connection.execute(self._queries["probe"])
         except RowRejected as error:
             raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
     def rulings(self, since: int) -> list[Ruling]:
         """Return the rulings that changed after revision `since`, in order; below 0: all that stand, bounded."""
-        with _wrapped(), self._current().statement() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        with as_ours(), self._current().statement() as connection, connection.cursor(row_factory=dict_row) as cursor:
             if since < 0:
                 cursor.execute(self._queries["standing_rulings"], {"most": MOST_RULINGS})
             else:
@@ -220,7 +215,7 @@ class PostgresStore(Connected):
 
     def tidy(self) -> None:
         """Let flags fall after a calm week; delete incidents, networks and rulings that nothing asks for any more."""
-        with _wrapped(), self._current().statement() as connection:
+        with as_ours(), self._current().statement() as connection:
             for query in TIDY:
                 connection.execute(self._queries[query])
             if not self._current().is_pooled:
@@ -239,7 +234,7 @@ class PostgresStore(Connected):
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[psycopg.Connection]:
-        with _wrapped(), self._current().transaction() as connection:
+        with as_ours(), self._current().transaction() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -342,37 +337,6 @@ class PostgresStore(Connected):
 
 def _listed(columns: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, columns))
-
-
-@contextlib.contextmanager
-def _wrapped() -> Iterator[None]:
-    """Turn the driver's errors into ours, by SQLSTATE class rather than by exception class."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise _ours(error) from error
-    except (UnicodeError, OverflowError, struct.error) as error:
-        raise RowRejected(_told(error)) from error
-
-
-def _ours(error: psycopg.Error) -> StoreError:
-    state, text = error.sqlstate, _told(error)
-    if state is None and isinstance(error, psycopg.DataError):
-        return RowRejected(text)
-    if state is None:
-        # The server says these two before it speaks in SQLSTATEs.
-        wrong = "authentication failed" in text or ("database" in text and "does not exist" in text)
-        return StoreMisconfigured(text) if wrong else StoreUnavailable(text)
-    if state.startswith(POISON) or state in ("54000", "54001"):
-        return RowRejected(text, state)
-    if state.startswith(OPERATOR):
-        return StoreMisconfigured(f"{text} (SQLSTATE {state})")
-    return StoreUnavailable(f"{text} (SQLSTATE {state})")
-
-
-def _told(error: Exception) -> str:
-    """Return an error's text in one line, which goes into logs: without the row, and nothing acts on a terminal."""
-    return escape(" ".join(_FAILING_ROW.sub("", str(error)).split()))
 
 
 def _merged(row: Sequence[Any]) -> Merged:

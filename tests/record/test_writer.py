@@ -235,13 +235,19 @@ def test_what_a_dead_worker_had_delivered_is_not_delivered_again(dsn: str, tmp_p
     assert stored(dsn) == list(range(150))
 
 
-def test_a_segment_of_an_unknown_version_does_not_stop_the_others(dsn: str, tmp_path: Path) -> None:
+def of_an_unknown_version(folder: Path) -> Path:
+    """A segment that nobody here can read, in the first of two journals that were left over."""
     for name in (b"0", b"1"):
-        left = FileJournal(tmp_path / "j", name * 16, COLUMNS, 1 << 20)
+        left = FileJournal(folder, name * 16, COLUMNS, 1 << 20)
         left.append(hit_frame(f"/e/{int(name)}"))
         left.abandon()
-    path = tmp_path / "j" / (b"0" * 16).hex() / "00000001.journal"
+    path = folder / (b"0" * 16).hex() / "00000001.journal"
     path.write_bytes(b"ASGIAJ\x09\n" + path.read_bytes()[8:])
+    return path
+
+
+def test_a_segment_of_an_unknown_version_does_not_stop_the_others(dsn: str, tmp_path: Path) -> None:
+    of_an_unknown_version(tmp_path / "j")
     with Rig(dsn, tmp_path / "j") as rig:
         eventually(lambda: rig.counters.adopted == 1)
     assert stored(dsn) == [1]
@@ -250,12 +256,7 @@ def test_a_segment_of_an_unknown_version_does_not_stop_the_others(dsn: str, tmp_
 
 
 def test_a_segment_that_cannot_be_set_aside_does_not_stop_the_others(dsn: str, tmp_path: Path) -> None:
-    for name in (b"0", b"1"):
-        left = FileJournal(tmp_path / "j", name * 16, COLUMNS, 1 << 20)
-        left.append(hit_frame(f"/e/{int(name)}"))
-        left.abandon()
-    path = tmp_path / "j" / (b"0" * 16).hex() / "00000001.journal"
-    path.write_bytes(b"ASGIAJ\x09\n" + path.read_bytes()[8:])
+    path = of_an_unknown_version(tmp_path / "j")
     (tmp_path / "j" / f"{path.parent.name}-{path.name}.unreadable").mkdir()  # the rename fails, as on a failing disk
     with Rig(dsn, tmp_path / "j") as rig:
         eventually(lambda: rig.counters.adopted == 1)

@@ -1,0 +1,49 @@
+"""What an error of Postgres means for a batch: wait, have an operator act, or set rows aside."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+from collections.abc import Iterator
+
+import psycopg
+
+from ..columns import escape
+from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+
+# SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
+OPERATOR = ("28", "3D", "3F", "42")
+POISON = ("22", "23", "P0")  # P0: what a trigger of the operator raises; the probe tells whether for all rows
+_FAILING_ROW = re.compile(r"DETAIL:\s+(?:Partition key of the f|F)ailing row contains \(.*\)\.", re.DOTALL)
+
+
+@contextlib.contextmanager
+def as_ours() -> Iterator[None]:
+    """Turn the driver's errors into ours, by SQLSTATE class rather than by exception class."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _ours(error) from error
+    except (UnicodeError, OverflowError, struct.error) as error:
+        raise RowRejected(_told(error)) from error
+
+
+def _ours(error: psycopg.Error) -> StoreError:
+    state, text = error.sqlstate, _told(error)
+    if state is None and isinstance(error, psycopg.DataError):
+        return RowRejected(text)
+    if state is None:
+        # The server says these two before it speaks in SQLSTATEs.
+        wrong = "authentication failed" in text or ("database" in text and "does not exist" in text)
+        return StoreMisconfigured(text) if wrong else StoreUnavailable(text)
+    if state.startswith(POISON) or state in ("54000", "54001"):
+        return RowRejected(text, state)
+    if state.startswith(OPERATOR):
+        return StoreMisconfigured(f"{text} (SQLSTATE {state})")
+    return StoreUnavailable(f"{text} (SQLSTATE {state})")
+
+
+def _told(error: Exception) -> str:
+    """Return an error's text in one line, which goes into logs: without the row, and nothing acts on a terminal."""
+    return escape(" ".join(_FAILING_ROW.sub("", str(error)).split()))
