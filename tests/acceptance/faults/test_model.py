@@ -165,8 +165,8 @@ class Machine(RuleBasedStateMachine):
 
     def stored(self) -> Counter[int]:
         if not self.dsn:
-            rows = [row for row in self.store.rows(HIT) if b"/e/" in row]
-            return Counter(int(row[row.index(b"/e/") + 3 :][:8]) for row in rows)
+            found = (re.search(rb"/e/(\d{8})", row) for row in self.store.rows(HIT))
+            return Counter(int(one[1]) for one in found if one is not None)
         query = "SELECT substr(path, 4)::int AS n FROM analytics.hits WHERE substr(path, 4)::int >= %s"
         return Counter(row["n"] for row in fetch(self.dsn, query, self.base))
 
