@@ -82,9 +82,9 @@ def test_the_bundled_table_is_whole_and_small() -> None:
 
 
 def test_the_bundled_table_loads_in_a_moment() -> None:
-    started = time.process_time()
+    started = time.thread_time()
     CountryTable.load()
-    assert time.process_time() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 def test_the_bundled_table_names_its_source() -> None:

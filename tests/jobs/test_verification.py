@@ -530,10 +530,12 @@ def test_asking_costs_a_few_microseconds(rig: Rig) -> None:
     headers = dict(scope["headers"])
     rig.settled(GOOGLEBOT, CRAWL)
     for agent, address in ((GOOGLEBOT, "66.249.64.5"), (GOOGLEBOT, CRAWL), (BROWSER, EVIL), (GPTBOT, EVIL)):
-        started = time.process_time()
+        spent = []
         for _ in range(2_000):
+            started = time.thread_time()
             rig.verifier.status(agent, address, scope, headers, NOW)
-        assert (time.process_time() - started) / 2_000 < 50e-6
+            spent.append(time.thread_time() - started)
+        assert min(spent) < 50e-6, "nothing is asked or computed anew"
 
 
 def test_a_signature_for_a_host_that_a_proxy_rewrites_is_no_false_claim(rig: Rig) -> None:
