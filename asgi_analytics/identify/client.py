@@ -203,11 +203,16 @@ def _elements(line: bytes) -> Iterator[bytes]:
         tail = b"," + element
         if len(element) > MAX_ELEMENT:
             break
-        if b'"' not in element or _ESCAPED.sub(b"", element).count(b'"') % 2 == 0:
+        if b'"' not in element or _quotes(element) % 2 == 0:
             yield element
             tail = b""
     if tail:
         yield b""
+
+
+def _quotes(element: bytes) -> int:
+    """Count the quotes that no backslash escapes."""
+    return element.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
 
 
 def _node(element: bytes) -> str:
