@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from zlib import crc32
@@ -113,7 +114,7 @@ def read_body(opened: int, head: Head, offset: int, most: int, end: int | None) 
     size = min(most * 512 + MOST_FRAME, max(0, end - start) if end is not None else 1 << 62)
     data = os.pread(opened, size, start)
     at_end = not os.pread(opened, 1, start + len(data)) if end is None else start + len(data) >= end
-    found, frames = islice(_frames(data, start, at_end, _marks(columns)), most), Frames()
+    found, frames = islice(_frames(data, start, at_end, _heads(columns)), most), Frames()
     before = -1
     while len(frames) > before:
         before = len(frames)
@@ -122,12 +123,13 @@ def read_body(opened: int, head: Head, offset: int, most: int, end: int | None) 
     return Batch(journal, segment, columns, frames, frames[-1].end) if frames else None
 
 
-def _marks(columns: Columns) -> list[bytes]:
-    """Return how the records of a segment begin: kind and number of columns."""
-    return [kind + _COUNT.pack(len(names)) for kind, names in columns.items() if kind in _KINDS]
+def _heads(columns: Columns) -> re.Pattern[bytes]:
+    """Return how the frames of a segment begin: a length up to MOST_FRAME, a checksum, kind and number of columns."""
+    marks = [re.escape(kind + _COUNT.pack(len(names))) for kind, names in columns.items() if kind in _KINDS]
+    return re.compile(rb"\x00[\x00-\x10].{6}(?:%b)" % b"|".join(marks), re.DOTALL)
 
 
-def _frames(data: bytes, base: int, at_end: bool, marks: Sequence[bytes]) -> Iterator[Frame]:
+def _frames(data: bytes, base: int, at_end: bool, heads: re.Pattern[bytes]) -> Iterator[Frame]:
     """Cut frames out of a segment's bytes. What lies between sound frames becomes DAMAGED ones.
 
     Without the segment's end in sight, stops before a frame that reaches beyond the data.
@@ -147,7 +149,7 @@ def _frames(data: bytes, base: int, at_end: bool, marks: Sequence[bytes]) -> Ite
         end = _sound_end(data, at)
         if not at_end and (end is not None or size - at < FRAME.size):
             return
-        gap = _next_sound(data, at + 1, at_end, marks)
+        gap = _next_sound(data, at + 1, at_end, heads)
         for start in range(at, gap, MOST_FRAME):
             upto = min(start + MOST_FRAME, gap)
             yield Frame(DAMAGED, data[start:upto], base + start, base + upto)
@@ -168,22 +170,20 @@ def _sound_end(data: bytes, at: int) -> int | None:
     return stop if crc32(record) == checksum and record[:1] in _KINDS else None
 
 
-def _next_sound(data: bytes, at: int, at_end: bool, marks: Sequence[bytes]) -> int:
+def _next_sound(data: bytes, at: int, at_end: bool, heads: re.Pattern[bytes]) -> int:
     """Return where the next frame begins that is sound, or may be; without one, how far nothing can begin.
 
     No visitor can fake one inside a row: a frame begins with a NUL, and no text has any.
     """
-    size, found = len(data), []
-    for mark in marks:
-        here = data.find(mark, at + FRAME.size)
-        while here >= 0:
-            stop = _sound_end(data, here - FRAME.size)
-            if stop is not None and (stop <= size or not at_end):
-                found.append(here - FRAME.size)
-                break
-            here = data.find(mark, here + 1)
+    size, found = len(data), heads.search(data, at)
+    while found is not None:
+        start = found.start()
+        stop = _sound_end(data, start)
+        if stop is not None and (stop <= size or not at_end):
+            return start
+        found = heads.search(data, start + 1)
     # The last bytes may be the beginning of a frame whose mark is not read yet.
-    return min(found, default=size if at_end else max(at, size - FRAME.size - 2))
+    return size if at_end else max(at, size - FRAME.size - 2)
 
 
 def read_header(data: bytes, path: Path) -> Head:

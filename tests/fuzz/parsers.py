@@ -237,17 +237,17 @@ def segment_header(data: bytes) -> None:
     head = data if whole else segment.MAGIC + segment.FRAME.pack(len(data), crc32(data)) + data
     journal, number, columns, body = segment.read_header(head, Path("1.journal"))
     assert (len(journal), 0 <= number < 1 << 31, body <= len(head)) == (16, True, True)
-    segment._marks(columns)
+    segment._heads(columns)
 
 
-MARKS = [kind + (47).to_bytes(2, "big") for kind in segment._KINDS]
+HEADS = segment._heads(dict.fromkeys(segment._KINDS, ("",) * 47))
 
 
 def segment_frames(data: bytes) -> None:
     """Frames, damaged ones among them: what is cut out is all that was there, in order."""
     for at_end in (True, False):
         at = 0
-        for frame in segment._frames(data, 0, at_end, MARKS):
+        for frame in segment._frames(data, 0, at_end, HEADS):
             assert (frame.start, frame.end > at) == (at, True)
             assert frame.kind == DAMAGED or frame.end - frame.start == len(frame.row) + 9
             at = frame.end
