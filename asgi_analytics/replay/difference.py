@@ -14,7 +14,7 @@ from ..facts import LEVEL_LABELS
 from ..model import TOOL_CLASSES
 from .history import Verdict
 from .page import read_target
-from .tally import BEHAVIOURAL, HUMAN, SILENT
+from .tally import BEHAVIOURAL, HUMAN, SILENT, UNKNOWN
 
 MOST_ACTORS = 500_000  # then those that neither policy refused are forgotten
 MOST_ROUTES = 10_000
@@ -31,6 +31,7 @@ class Actor:
 
     fingerprint: UUID
     bot_class: str | None = None
+    browser: str | None = None
     crawler: str | None = None
     verified: bool = False
     requests: int = 0
@@ -48,12 +49,14 @@ class Actor:
             return VERIFIED if self.verified else TOOLS if self.bot_class in TOOL_CLASSES else DECLARED
         if self.score >= bot_score or self.level_then >= 3:
             return BOTS
+        if self.browser is None:
+            return TOOLS
         return PEOPLE if self.pages else NO_PAGES
 
     def label(self, bot_score: int) -> str:
         """Return the class in the words of `replay`."""
         kind = self.kind(bot_score)
-        return self.bot_class or {PEOPLE: HUMAN, BOTS: BEHAVIOURAL}.get(kind, SILENT)
+        return self.bot_class or {PEOPLE: HUMAN, BOTS: BEHAVIOURAL, TOOLS: UNKNOWN}.get(kind, SILENT)
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +146,7 @@ class Difference:
         hit = verdict.hit
         actor.requests += 1
         actor.pages += hit.page_view
-        actor.bot_class, actor.crawler = hit.bot_class, hit.crawler
+        actor.bot_class, actor.browser, actor.crawler = hit.bot_class, hit.browser, hit.crawler
         actor.verified = actor.verified or hit.verified
         actor.score, actor.level_then = max(actor.score, hit.score), max(actor.level_then, hit.level)
         actor.level_now = max(actor.level_now, verdict.level)

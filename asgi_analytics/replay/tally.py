@@ -13,7 +13,8 @@ MOST_ACTORS = 200_000  # counted one by one; then the harmless ones that were no
 MOST_ROUTES = 10_000
 MOST_LATE = 0.01  # of all lines; so many are late where servers write a line when they have answered
 OTHER_ROUTES = "(other routes)"
-HUMAN, SILENT, BEHAVIOURAL = "human", "no page loads", "behavioural bot"
+HUMAN, SILENT = "human", "no page loads"
+BEHAVIOURAL, UNKNOWN = "behavioural bot", "unknown program"
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +66,8 @@ class Actor:
             return self.agent.bot_class
         if self.score >= bot_score:
             return BEHAVIOURAL
+        if self.agent.browser is None:
+            return UNKNOWN
         return HUMAN if self.pages else SILENT
 
 

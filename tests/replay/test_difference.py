@@ -79,6 +79,7 @@ def test_a_library_is_no_crawler(bot_class: str) -> None:
         ({"score": 49, "level": 2}, PEOPLE),
         ({"score": 50}, BOTS),
         ({"level": 3}, BOTS),
+        ({"browser": None}, TOOLS),
         ({"bot_class": "search"}, DECLARED),
         ({"bot_class": "search", "claim": ClaimStatus.FALSE}, DECLARED),
         ({"bot_class": "search", "claim": ClaimStatus.VERIFIED}, VERIFIED),

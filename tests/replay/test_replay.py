@@ -42,14 +42,15 @@ def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[byte
 def test_a_log_is_judged_as_if_we_had_been_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     people = [combined(n * 20, f"/shop/{n % 7}", "192.0.2.1", referer="https://shop.example/") for n in range(20)]
     bot = [combined(n * 60, "/", "192.0.2.2", agent="Mozilla/5.0 (compatible; Googlebot/2.1)") for n in range(5)]
-    path = write(tmp_path / "access.log", *people, *bot, *scraper(200))
+    program = [combined(n * 60, "/feed", "192.0.2.3", agent="Thingummy/1.0") for n in range(5)]
+    path = write(tmp_path / "access.log", *people, *bot, *program, *scraper(200))
     assert cli.main(["replay", path]) == 0
     report = capsys.readouterr().out
-    assert "225 read (combined), 225 judged" in report
+    assert "230 read (combined), 230 judged" in report
     assert "else shop.example, as most Referers say" in report
     found = replay(capsys, path)
     classes = {name: one["actors"] for name, one in found["classes"].items()}
-    assert classes == {"human": 1, "search-engine": 1, "behavioural bot": 1}
+    assert classes == {"human": 1, "search-engine": 1, "unknown program": 1, "behavioural bot": 1}
     worst = found["actors"][0]
     assert (worst["actor"], worst["level"], worst["class"]) == ("203.0.113.9", "blocked", "behavioural bot")
     assert worst["refused"] > 50

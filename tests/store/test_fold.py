@@ -451,6 +451,7 @@ def test_human_traffic_is_without_bots_and_refusals(store: PostgresStore, dsn: s
     from tests.record.rows import identity
 
     crawler = identity(b"crawler", agent=Agent(bot_class="search-engine", crawler="Examplebot"))
+    nameless = identity(b"nameless", agent=Agent(os="Linux"))
     write(
         store,
         b"A",
@@ -460,6 +461,7 @@ def test_human_traffic_is_without_bots_and_refusals(store: PostgresStore, dsn: s
         hit("/refused", visitor=b"4", session=b"4", status=429, outcome="refused"),
         hit("/crawled", visitor=crawler, session=b"5", page_view=True),
         hit("/api", visitor=b"6", session=b"6"),
+        hit("/program", visitor=nameless, session=b"7", page_view=True),
     )
     hits = fetch(dsn, "SELECT path FROM analytics.human_hits ORDER BY path")
     assert [row["path"] for row in hits] == ["/api", "/person"]

@@ -42,7 +42,11 @@ ORDER BY journal = ANY(%(journals)s::uuid[]) DESC, updated_at DESC, journal LIMI
 WITH visits AS (
     SELECT session_id, min(fingerprint::text) AS fingerprint, max(level) AS level, count(*) AS hits,
         count(*) FILTER (WHERE outcome = 'refused') AS refusals,
-        coalesce(max(bot_class), CASE WHEN max(score) >= 50 THEN 'behavioural bot' ELSE 'no bot' END) AS class
+        coalesce(max(bot_class), CASE
+            WHEN max(score) >= 50 THEN 'behavioural bot'
+            WHEN max(browser) IS NULL THEN 'unknown program'
+            ELSE 'no bot'
+        END) AS class
     FROM analytics.hits WHERE time >= %(since)s::timestamptz AND session_id IS NOT NULL GROUP BY session_id
 )
 SELECT class, count(DISTINCT fingerprint) AS visitors, count(*) AS sessions, sum(hits)::bigint AS hits,
