@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import DataFileError
@@ -12,7 +11,7 @@ from ..identify.botauth import Flaw, Signed, check_time, is_available, read_sign
 from ..identify.components import Scope, is_rewritten
 from ..identify.keys import WELL_KNOWN, Key, read_directory
 from ..identify.operators import signer_of
-from ..protocols import ClaimStatus, Clock, Fetched, Verification
+from ..protocols import ClaimStatus, Clock, Fetch, Verification
 from .background import Background
 
 MOST_DIRECTORIES = 256  # of signers that are not in our table; those that are, are kept
@@ -39,7 +38,7 @@ class Directory:
 class Signatures:
     """Verifies signed requests without waiting: a signer whose keys are not known yet is pending."""
 
-    def __init__(self, fetch: Callable[[str], Fetched], clock: Clock) -> None:
+    def __init__(self, fetch: Fetch, clock: Clock) -> None:
         self.counters: Counter[str] = Counter()
         self.background: Background[str] = Background("keys", self._learn, clock, size=MOST_WAITING, rate=MOST_FETCHES)
         self._fetch = fetch

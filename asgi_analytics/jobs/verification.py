@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ..identify.geoip import is_local
 from ..identify.names import judge_names, names_to_confirm
 from ..identify.operators import CLAIMS, Claim, claim_of
 from ..model import TOOL_CLASSES, Agent
-from ..protocols import ClaimStatus, Clock, Fetched, Resolver, Verification
+from ..protocols import ClaimStatus, Clock, Fetch, Resolver, Verification
 from .background import Background
 from .data import Held, held, stamp
 from .fetch import fetch_directory
@@ -72,7 +72,7 @@ class Verifier:
         clock: Clock,
         data_dir: Path,
         resolver: Resolver | None = None,
-        fetch: Callable[[str], Fetched] = fetch_directory,
+        fetch: Fetch = fetch_directory,
     ) -> None:
         self.errors: dict[str, str] = {}  # damaged files of the folder
         self._clock = clock
