@@ -13,7 +13,7 @@ SCRIPT = {b"content-length": b"20", b"sec-fetch-dest": b"empty"}
 
 @pytest.mark.parametrize(
     ("method", "headers", "status", "is_try"),
-    [("POST", {}, 401, True), ("POST", {}, 400, True), ("POST", {}, 422, False), ("POST", {}, 409, False),
+    [("POST", {}, 401, True), ("POST", {}, 400, True), ("POST", {}, 423, True), ("POST", {}, 422, False), ("POST", {}, 409, False),
      ("POST", {}, 404, False), ("GET", {}, 401, False), ("GET", TOKEN, 401, True), ("GET", TOKEN, 404, False)],
 )  # fmt: skip
 def test_credentials_that_were_refused_are_tries(
@@ -78,6 +78,15 @@ def test_what_a_page_saves_and_reports_by_itself_is_one_try_whatever_its_length(
     assert tried("POST", {b"content-length": b"21"}, 403, path) != tried("POST", {b"content-length": b"20"}, 403, path)
     for guessed in ("/login", "/coupons", "/cart/pay"):
         assert tried("POST", longer, 403, guessed) != tried("POST", SCRIPT, 403, guessed)
+
+
+def test_the_same_token_again_is_the_same_try_and_never_one_that_is_told_by_its_length() -> None:
+    numbers = [tried("GET", {b"authorization": b"Basic %d" % n}, 401, "/login") for n in (1, 1, 2)]
+    assert numbers[0] == numbers[1] != numbers[2]
+    for number in numbers:
+        assert number is not None
+        assert number > 1 << 33 > (tried("POST", SCRIPT, 401, "/login") or 0)
+        assert not number & BY_LENGTH
 
 
 @pytest.mark.parametrize("path", ["/\ud800/login", "/login\0"])
