@@ -48,6 +48,7 @@ from .state import State
 from .steps import Steps
 from .store.connection import database_key
 from .store.postgres import PostgresStore
+from .variants import Variants
 
 LOG_INTERVAL = 20.0  # seconds between two lines of one kind
 
@@ -126,6 +127,7 @@ class Engine:
         )
         self._dsn = dsn
         self._database = database_key(dsn) if dsn else f"embedded {embedded.default_data_dir()}"
+        self.variants = Variants(random_bytes(32))  # children too tell pages apart by these numbers
         self.recorder = self._new_recorder()
         self.started = False
         self.writer: Writer | None = None

@@ -9,20 +9,22 @@ from .aside import run_aside
 from .clock import MINUTE_NS, uuid7
 from .decide.actor import begin_session, count_session, join
 from .decide.admission import admit, admit_told
+from .decide.behaviour import placed
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
 from .decide.traces import Failure
-from .decide.verdict import accept, judge_failure, judge_page
+from .decide.verdict import accept, judge_failure, judge_page, judge_variant
 from .engine import Engine
 from .facts import Claims
 from .identify.consistency import read_claims
 from .identify.credentials import tried
-from .identify.referral import clean_query, read_referral
+from .identify.referral import INNER, clean_query, read_referral
 from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, route_template
 from .inputs import AHEAD, DATA, FORGIVEN
 from .model import Analytics, Decision, Hit, Referral, Standing, Visitor
 from .protocols import ClaimStatus, Ruling, Told
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
+from .variants import Variant
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -54,6 +56,10 @@ class Exchange(Hit):
         self.time_ns = time_ns = engine.time_ns()
         # Now, for the app may rewrite its scope: the row tells what was asked for.
         self.path = scope["path"]
+        try:
+            self._query = scope["query_string"]
+        except KeyError:  # of a websocket
+            self._query = b""
         self.method = scope.get("method", "WEBSOCKET")
         self._headers = headers = dict(scope.get("headers") or ())
         if not engine.started:
@@ -240,7 +246,7 @@ class Exchange(Hit):
 
     def _judge(self, status: Any, names: Mapping[bytes, bytes]) -> None:
         engine, visitor, decision, headers = self._engine, self.visitor, self.decision, self._headers
-        actor, site, policy, now = visitor.actor, engine.site, engine.policy, engine.monotonic()
+        actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.clock) * 1e6)
         before = decision.previous_level
         if self.method == "GET" and is_page(headers, status, names):
@@ -249,22 +255,43 @@ class Exchange(Hit):
             facts = actor.behaviour
             # Else nothing that could be read of the headers would matter.
             claims = None if facts.steps < facts.quiet_until else self._claimed or self._claims(self.scope)
-            judge_page(actor, self.path, inner, site, policy, decision, now, claims, visitor.network)
+            if self._query and (variant := self._page_variant(inner)) is not None:
+                judge_variant(actor, variant, inner, engine.site, engine.policy, decision, now, claims, visitor.network)
+            else:
+                judge_page(actor, self.path, inner, engine.site, engine.policy, decision, now, claims, visitor.network)
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self.from_inside = inner = is_linked(headers)
             self.attempt = tried(self.method, headers, status, self.path, names)
             failure = Failure(status, self.method, self.path, inner, self.attempt)
             claims = self._claims(self.scope)
-            judge_failure(actor, failure, site, policy, decision, now, claims, visitor.network)
+            judge_failure(actor, failure, engine.site, engine.policy, decision, now, claims, visitor.network)
         elif (data := is_data(names)) or self.method == "POST":
             ahead = data and is_ahead(headers)
             if data:
                 self.inputs |= DATA | AHEAD if ahead else DATA
-            accept(actor, self.method != "POST", self.path, site, policy, decision, now, ahead)
+            variant = self._data_variant() if data and self._query else None
+            taken = self.method != "POST"
+            accept(actor, taken, self.path, engine.site, engine.policy, decision, now, ahead, variant)
         elif not decision.refused:
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
             self._tell_level()
+
+    def _page_variant(self, inner: bool) -> Variant | None:
+        variant = self._engine.variants.page(self.path, self._query, inner)
+        return None if variant is None else self._kept(placed(variant, self.visitor.actor.behaviour))
+
+    def _data_variant(self) -> Variant | None:
+        """Return what tells an answer with data from others of its path, for who brings no credentials with each."""
+        if self.method != "GET" or b"authorization" in self._headers:
+            return None
+        variant = self._engine.variants.data(self.path, self._query)
+        return None if variant is None else self._kept(variant)
+
+    def _kept(self, variant: Variant) -> Variant:
+        if self.visitor.identity.tracked:
+            self.variant = variant
+        return variant
 
     def _was_refused(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
         """Tell whether a form was shown again, though its answer is no error."""
@@ -284,11 +311,11 @@ class Exchange(Hit):
         if not engine.started:  # stopped while the app was at it
             engine.start()
         self.duration_us = int((engine.monotonic() - self.clock) * 1e6)
-        query = scope.get("query_string")
+        query = self._query
         if "route" in scope or "path_template" in scope:
             self.route = route_template(scope)
-        if query and engine.keeps_query:
-            self.query = clean_query(query)
+        if query:
+            self._read_query(query)
         # A page that was linked from this site, without a campaign, came from nowhere new.
         if self.page_view and (query or not self.from_inside):
             self.referral = self._referral(query or b"")
@@ -298,6 +325,14 @@ class Exchange(Hit):
         if decision.id is not None and self.counted is None:
             self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
         engine.recorder.hit(self)
+
+    def _read_query(self, query: bytes) -> None:
+        if self._engine.keeps_query:
+            self.query = clean_query(query)
+        if self.outcome == "refused" and self.method == "GET":  # another policy might let it through, to a page
+            self._page_variant(False)
+        if self.variant is not None:
+            self.referral = INNER  # says nothing, but for the recorder: rows of this path and route are not all alike
 
     def _referral(self, query: bytes) -> Referral:
         referer, host = self._headers.get(b"referer"), self._headers.get(b"host")

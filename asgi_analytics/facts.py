@@ -75,6 +75,8 @@ class Traces:
     five_minutes: Window = field(default_factory=Window)  # of items
     in_bursts: Window = field(default_factory=Window)  # of those that were fetched at once and not counted
     ahead: Window = field(default_factory=Window)  # likewise, that were fetched before they were needed
+    turned: Window = field(default_factory=Window)  # answers that were pages of lists, by number
+    followed: Window = field(default_factory=Window)  # likewise, by places in lists or streams
     item_at: float = -inf
     burst_at: float = -inf
     agents: int = 0  # of a pool: distinct user agents

@@ -172,6 +172,7 @@ class Hit:
     inputs = 0  # what verdicts read beside the columns above: DATA and FORGIVEN of inputs.py
     claims: Claims | None = None  # as they were read; None: they were not, or the visitor asked not to be told apart
     attempt: int | None = None  # see identify.consistency.tried
+    variant: Any = None  # variants.Variant: what the query made of the page or the data that was asked for
 
     def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:
         self.visitor = visitor

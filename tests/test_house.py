@@ -25,7 +25,7 @@ README = (HOUSE / "README.md").read_text()
 
 BASE_ORDER = (
     *("errors", "log", "folders", "columns", "facts", "model", "batch"),
-    *("inputs", "clock", "protocols", "settings", "policy"),
+    *("inputs", "variants", "clock", "protocols", "settings", "policy"),
 )
 BASE = set(BASE_ORDER)
 STAGES = {"identify", "decide", "respond", "record", "store", "state", "embedded"}

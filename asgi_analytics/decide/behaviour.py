@@ -4,6 +4,8 @@ What counts decides that no human is flagged:
 
 - A page load is an answer that delivered a page. A reload of one of the last four pages is none, so tabs that refresh
   themselves stay silent; only a rush of reloads, faster than one a second, counts for the pace that raises the level.
+- Pages are told apart by path, and by what of a query makes another page (see variants.py): coming back to one of those
+  is none at all.
 - An error is a path answered 4xx that was not seen failing before, unless a page of this site links it: a broken
   deployment is not its readers' fault. 429 (ours, or a limiter's further in) and 5xx (the app's own fault) are none.
 - People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
@@ -15,13 +17,13 @@ What counts decides that no human is flagged:
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from math import log
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Window
 from ..inputs import path_number
+from ..variants import Variant, sort_key
 from . import window
 
 MINUTE = 60.0  # seconds
@@ -38,13 +40,13 @@ ERROR_BITS = 512
 TEN_MINUTES = 600.0  # seconds
 LOADS_PER_PERSON = 2  # of pages known before
 MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
+MOST_BACK = PAGE_BITS // 4  # pages; where more are known, too many new ones would be taken for them
 MIN_WITNESSES = 20  # sessions that sent Fetch Metadata, until its absence means something
 MOST_PAGES_REMEMBERED = 2048
 
 # Linear counting (Whang and others, 1990): the distinct paths that so many set bits stand for; a full map counts as
 # one with a last free bit.
 DISTINCT_PAGES = tuple(round(-PAGE_BITS * log(max(PAGE_BITS - bits, 1) / PAGE_BITS)) for bits in range(PAGE_BITS + 1))
-_DIGITS = re.compile("[0-9]+")
 
 
 @dataclass(slots=True)
@@ -93,21 +95,23 @@ class Site:
 
 
 class Page(NamedTuple):
-    """What a path is to the running facts, computed once."""
+    """What a page is to the running facts, computed once."""
 
-    number: int  # see inputs.path_number
+    number: int  # see inputs.path_number, or that of its variant
     bit: int  # in Behaviour.pages_bitmap
-    key: str  # what it sorts by: runs of digits compare as numbers, /page/9 before /page/10
+    key: str  # what it sorts by
 
 
-_pages: dict[str, Page] = {}  # by path, as far as they are short
+_pages: dict[str | Page, Page] = {}  # by path, as far as they are short
 
 
-def page_facts(path: str) -> Page:
-    """Return a page's number, bit and sort key, and remember them."""
+def page_facts(path: str | Page) -> Page:
+    """Return a page's number, bit and sort key, and remember them by its path."""
+    if isinstance(path, Page):
+        return path
     cut = path[:MAX_PATH]
     number = path_number(cut)
-    page = Page(number, 1 << number % PAGE_BITS, _DIGITS.sub(_numeral, cut))
+    page = Page(number, 1 << number % PAGE_BITS, sort_key(cut))
     if len(path) <= MAX_PATH:
         if len(_pages) >= MOST_PAGES_REMEMBERED:
             _pages.clear()
@@ -115,7 +119,7 @@ def page_facts(path: str) -> Page:
     return page
 
 
-def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) -> bool:
+def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: float) -> bool:
     """Count a page that was delivered. Returns False for a reload of one of the last four pages.
 
     Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else.
@@ -175,6 +179,32 @@ def load_page(facts: Behaviour, path: str, inner: bool, site: Site, now: float) 
     return True
 
 
+def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float) -> bool:
+    """Count a page that its query tells from others of its path. Returns False for one that was loaded before.
+
+    Before, rather than as one of the last four: what comes back is a view that was left, or a display that goes round.
+    """
+    bit, key, last = 1 << variant.number % PAGE_BITS, variant.key, facts.last_page
+    ascending, steps = facts.ascending, facts.steps
+    if facts.pages_bitmap & bit and facts.distinct_pages <= MOST_BACK:
+        facts.page_loads += 1
+        if key != last:
+            facts.returns += inner and key not in facts.before_last
+            facts.before_last = (last, *facts.before_last[:2])
+            facts.last_page = key
+            facts.steps += 1
+        return _reload(facts, inner, now)
+    counted = load_page(facts, Page(variant.number, bit, key), inner, site, now)
+    facts.ascending = ascending + (facts.steps > steps and variant.onward and not inner)
+    return counted
+
+
+def placed(variant: Variant, facts: Behaviour) -> Variant:
+    """Return a variant that knows whether it leads on from the page before: rows keep that, but not how it sorts."""
+    is_new = not facts.pages_bitmap >> variant.number % PAGE_BITS & 1
+    return variant._replace(onward=True) if is_new and variant.key > facts.last_page else variant
+
+
 def meet_error(facts: Behaviour, path: str) -> bool:
     """Count a path that was answered 4xx. Returns False when it was already counted."""
     bit = 1 << path_number(path[:MAX_PATH]) % ERROR_BITS
@@ -198,8 +228,3 @@ def _reload(facts: Behaviour, inner: bool, now: float) -> bool:
     facts.quiet_until = -1
     window.charge(facts.minute, MINUTE, now)
     return True
-
-
-def _numeral(run: re.Match[str]) -> str:
-    digits = run[0].lstrip("0")
-    return chr(len(digits)) + digits  # of two numbers the longer is the greater

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ..facts import Actor, Claims
 from ..model import Decision
+from ..variants import Variant
 from . import signals, throttle, window
 from .actor import IDLE, NOBODY, adopt_pool
 from .admission import paired, rest
-from .behaviour import Site, load_page
+from .behaviour import Site, load_page, load_variant
 from .explain import inputs_of_rise
 from .policy import Policy
 from .throttle import BLOCKED
@@ -41,14 +43,50 @@ def judge_page(
     facts.requests += 1
     if decision.exempt or not load_page(facts, path, inner, site, now) or facts.steps <= facts.quiet_until:
         return
+    _judge_load(visitor, partial(load_page, path=path), inner, site, policy, decision, now, claims, network)
+
+
+def judge_variant(
+    visitor: Actor,
+    variant: Variant,
+    inner: bool,
+    site: Site,
+    policy: Policy,
+    decision: Decision,
+    now: float,
+    claims: Claims | None = None,
+    network: Actor | None = None,
+) -> None:
+    """As judge_page, for a page that its query tells from others of its path."""
+    if decision.refused:
+        return
+    facts = visitor.behaviour
+    facts.requests += 1
+    if decision.exempt or not load_variant(facts, variant, inner, site, now) or facts.steps <= facts.quiet_until:
+        return
+    _judge_load(visitor, partial(load_variant, variant=variant), inner, site, policy, decision, now, claims, network)
+
+
+def _judge_load(
+    visitor: Actor,
+    take_in: Callable[..., bool],
+    inner: bool,
+    site: Site,
+    policy: Policy,
+    decision: Decision,
+    now: float,
+    claims: Claims | None,
+    network: Actor | None,
+) -> None:
+    """Judge by a page load in full; `take_in` counts it for somebody."""
     if claims is not None:
         visitor.claims = claims
-        if facts.hurried == 1:  # the first load, and no reload of it in a rush
+        if visitor.behaviour.hurried == 1:  # the first load, and no reload of it in a rush
             site.witness(claims)
 
     def load(pool: Actor) -> None:
         loads = site.loads
-        load_page(pool.behaviour, path, inner, site, now)
+        take_in(pool.behaviour, inner=inner, site=site, now=now)
         site.loads = loads  # the visitor's own load is counted
 
     _weigh_all(visitor, network, load, site, policy, decision, now)
@@ -85,10 +123,12 @@ def accept(
     decision: Decision,
     now: float,
     ahead: bool = False,
+    variant: Variant | None = None,
 ) -> None:
     """Take in an answer that is neither a page nor an error: `data` tells JSON and its like from what was sent.
 
-    `ahead`: it was asked for before it was needed, as a browser or a script says that prefetches.
+    `ahead`: it was asked for before it was needed, as a browser or a script says that prefetches; `variant`: what its
+    query makes of it.
     """
     if decision.refused:
         return
@@ -98,7 +138,7 @@ def accept(
         return
     if not data:
         accept_try(visitor, path, site, now)
-    elif take_data(facts, path, now, ahead):
+    elif take_data(facts, path, now, ahead, variant):
         traces = facts.traces
         # The fifth part of what would tell: most who ask for data never come this far.
         if traces is not None and traces.items - visitor.throttle.spent_items > policy.criteria.items / 5.0:

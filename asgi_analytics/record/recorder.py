@@ -11,12 +11,13 @@ from ..batch import DECISION, HIT, REFUSED
 from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
 from ..facts import Claims
-from ..inputs import TRIED, Mask, bits_of
+from ..inputs import PATH_BITS, TRIED, Mask, bits_of, path_number
 from ..log import log
 from ..model import Hit, Visitor
 from ..policy import version
 from ..protocols import ClaimStatus
 from ..settings import Settings
+from ..variants import Variant, packed
 from . import encoding, refusals
 from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL
 from .journal import FileJournal
@@ -127,9 +128,13 @@ class Recorder:
         hit.inputs |= bits_of(claims) if hit.attempt is None else bits_of(claims) | TRIED
         return encoding.big(self._mask.numbers(claims, hit.attempt))
 
-    def _path_inputs(self, path: str, stored: bytes) -> bytes:
-        """Encode the column `path_inputs`: NULL where the stored path is the one that was asked for."""
-        if stored[4:] == path.encode("utf-8", "surrogatepass"):
+    def _path_inputs(self, path: str, stored: bytes, variant: Variant | None) -> bytes:
+        """Encode the column `path_inputs`: NULL where the stored path tells verdicts all."""
+        is_whole = stored[4:] == path.encode("utf-8", "surrogatepass")
+        if variant is not None:
+            place = None if is_whole else path_number(path[:MOST_JUDGED]) & (1 << PATH_BITS) - 1
+            return encoding.big(packed(variant, place))
+        if is_whole:
             return NULL
         return encoding.big(self._kind_of(path) << 32 | self._mask.path(path[:MOST_JUDGED]))
 
@@ -143,7 +148,7 @@ class Recorder:
                 OUTCOMES[hit.outcome],
                 self._texts.get(hit.method) or self._text(hit.method, 16),
                 path,
-                self._path_inputs(hit.path, path),
+                self._path_inputs(hit.path, path, hit.variant),
                 NULL if route is None else self._texts.get(route) or self._text(route, 256),
                 NULL if query is None else encoding.text(query, 1024),
                 NO_REFERRAL if hit.referral is None else encoding.referral(hit.referral),

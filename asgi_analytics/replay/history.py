@@ -12,6 +12,7 @@ Not exact, and therefore told beside the result:
 - with session_cookie, who has yet to return the cookie is judged with those that look alike; here each by itself.
 - a request that was refused by us then and would not be now: what the app would have answered is guessed by the path.
 - paths are stored without parameters and long tokens; how pages that differ in nothing else sort is not known.
+- pages that only their queries tell apart are known again within a process and its children, not by other workers.
 - rows from before `inputs` were recorded: nobody forges headers, and data that programs asked for is not seen.
 """
 
@@ -28,7 +29,7 @@ from ..inputs import AHEAD, DATA, FORGIVEN, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
-from .hidden import stand_in
+from .hidden import asked_for
 from .page import delivers_page, read_target
 from .pipeline import Pipeline
 
@@ -97,15 +98,18 @@ class History:
         while self._waiting and self._waiting[0].answered_at <= until:
             at, _, hit, visitor, decision, claims = heapq.heappop(self._waiting)
             pipeline, inputs, status, page = self._pipeline, hit.inputs or 0, hit.status or 0, hit.page_view
-            path = hit.path if hit.path_inputs is None else stand_in(hit.path, hit.path_inputs)
+            path, variant = (hit.path, None) if hit.path_inputs is None else asked_for(hit.path, hit.path_inputs)
             if hit.outcome == "refused":  # by us, then: the app was not asked
                 page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
                 status = 200
             attempt = attempt_of(inputs, hit.numbers)
             if page or status >= 400 or attempt is not None:
-                pipeline.answer(visitor, decision, status, page, path, hit.from_inside, at, hit.method, claims, attempt)
+                pipeline.answer(
+                    visitor, decision, status, page, path, hit.from_inside, at, hit.method, claims, attempt, variant
+                )
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
-                pipeline.take_data(visitor, decision, path, at, hit.method != "POST", bool(inputs & AHEAD))
+                ahead = bool(inputs & AHEAD)
+                pipeline.take_data(visitor, decision, path, at, hit.method != "POST", ahead, variant)
             else:
                 pipeline.pass_by(visitor, decision)
             yield _verdict(hit, decision)

@@ -44,14 +44,15 @@ class Target(NamedTuple):
     path: str  # as an app gets it: percent-decoded, without query
     page_shaped: bool
     route: str  # ids and numbers as "{}"
+    query: str = ""  # as it was sent
 
 
 def read_target(target: str) -> Target:
     """Return path, shape and route of a request's target. Never raises."""
     raw = _SCHEME.sub("", target, count=1) if not target.startswith("/") else target
-    raw = raw.partition("?")[0].partition("#")[0]
+    raw, _, query = raw.partition("#")[0].partition("?")
     path = (unquote(raw, "utf-8", "surrogateescape") if "%" in raw else raw) or "/"
-    return Target(path, _is_page_shaped(path), _NUMBER_IN_NAME.sub("{}", _VARIABLE.sub("{}", path[:256])))
+    return Target(path, _is_page_shaped(path), _NUMBER_IN_NAME.sub("{}", _VARIABLE.sub("{}", path[:256])), query)
 
 
 def delivers_page(status: int, content_type: str, page_shaped: bool) -> bool:

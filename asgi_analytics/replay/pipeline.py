@@ -11,11 +11,11 @@ from hashlib import blake2b
 
 from ..decide.actor import begin_session, count_session, join, new_actor, new_network, program_of
 from ..decide.admission import admit
-from ..decide.behaviour import Site
+from ..decide.behaviour import Site, placed
 from ..decide.policy import Policy
 from ..decide.rulings import forgive
 from ..decide.traces import Failure
-from ..decide.verdict import accept, judge_failure, judge_page
+from ..decide.verdict import accept, judge_failure, judge_page, judge_variant
 from ..facts import Claims
 from ..identify.credentials import tried
 from ..identify.fingerprint import Fingerprinter
@@ -25,6 +25,7 @@ from ..identify.visitor import Identifier
 from ..model import Agent, Decision, Identity, Place, Visitor
 from ..settings import Settings
 from ..state import State
+from ..variants import Variant, Variants
 
 MOST_PATH = 1024  # characters
 _NOWHERE = Place()
@@ -60,6 +61,7 @@ class Pipeline:
             lambda agent: new_actor(quotas, agent.outdated, program_of(agent)),
         )
         self._quotas = quotas
+        self._variants = Variants(_KEY)
         self._same_networks: dict[bytes, bytes] = {}  # today's name of a network → the one it is kept under
 
     def meet(self, address: str, agent: str, forwarded: str, now: float) -> Visitor:
@@ -147,18 +149,25 @@ class Pipeline:
         method: str = "GET",
         claims: Claims | None = None,
         attempt: int | None = None,
+        variant: Variant | None = None,
     ) -> None:
         """Take in a page or an error that an admitted request was answered; `inner`: asked for from this site.
 
         `claims`: where they are known, and with them `attempt`, which credentials were refused. Where they are not, a
-        refused POST counts as one try, and nobody forges headers.
+        refused POST counts as one try, and nobody forges headers. `variant`: what the query made of a page.
         """
         before, actor, network = decision.previous_level, visitor.actor, visitor.network
         if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
-            judge_page(actor, path, inner, self.site, self.policy, decision, now)
+            if variant is None:
+                judge_page(actor, path, inner, self.site, self.policy, decision, now)
+            else:
+                judge_variant(actor, variant, inner, self.site, self.policy, decision, now)
         elif page:
             known = actor.claims if claims is None else claims
-            judge_page(actor, path, inner, self.site, self.policy, decision, now, known, network)
+            if variant is None:
+                judge_page(actor, path, inner, self.site, self.policy, decision, now, known, network)
+            else:
+                judge_variant(actor, variant, inner, self.site, self.policy, decision, now, known, network)
         else:
             if claims is None:
                 claims, attempt = actor.claims, tried(method, {}, status, path)
@@ -167,12 +176,28 @@ class Pipeline:
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 
+    def page_variant(self, visitor: Visitor, path: str, query: str, inner: bool) -> Variant | None:
+        """Return what a query makes of a page that is answered now; `inner` as above."""
+        variant = self._variants.page(path, query, inner)
+        return None if variant is None else placed(variant, visitor.actor.behaviour)
+
+    def data_variant(self, path: str, query: str) -> Variant | None:
+        """Return what a query makes of an answer with data."""
+        return self._variants.data(path, query)
+
     def take_data(
-        self, visitor: Visitor, decision: Decision, path: str, now: float, data: bool = True, ahead: bool = False
+        self,
+        visitor: Visitor,
+        decision: Decision,
+        path: str,
+        now: float,
+        data: bool = True,
+        ahead: bool = False,
+        variant: Variant | None = None,
     ) -> None:
         """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
         before = decision.previous_level
-        accept(visitor.actor, data, path, self.site, self.policy, decision, now, ahead)
+        accept(visitor.actor, data, path, self.site, self.policy, decision, now, ahead, variant)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 

@@ -53,7 +53,7 @@ class Replay:
         self._period = period
         self._heeds_forwarded = bool(settings.trusted_proxies)
         self._actors: dict[Key, Actor] = {}
-        self._targets: dict[str, tuple[str, bool, Route]] = {}
+        self._targets: dict[str, tuple[str, bool, Route, str]] = {}
         self._inner: dict[tuple[str, str], bool] = {}
         self._now = -inf
 
@@ -88,7 +88,7 @@ class Replay:
                 actor, visitor = self._find((address, agent, forwarded if heeds else ""), now)
             else:
                 visitor.session.last_seen_at = now
-            path, page_shaped, route = targets.get(target) or self._read_target(target)
+            path, page_shaped, route, query = targets.get(target) or self._read_target(target)
             decision = admit(visitor, now)
             actor.last = now
             actor.requests += 1
@@ -103,11 +103,13 @@ class Replay:
                     route.count(page)
                     actor.count(page)
                     inner = bool(referer) and self._is_inner(referer, host)
-                    answer(visitor, decision, status, page, path, inner, now, method)
+                    variant = pipeline.page_variant(visitor, path, query, inner) if query and page else None
+                    answer(visitor, decision, status, page, path, inner, now, method, variant=variant)
                     actor.judged(decision)
                     level = decision.level
                 elif method == "GET" and delivers_data(content_type, path):
-                    take_data(visitor, decision, path, now)
+                    variant = pipeline.data_variant(path, query) if query else None
+                    take_data(visitor, decision, path, now, variant=variant)
                     level = decision.level
                 elif method == "POST":
                     take_data(visitor, decision, path, now, False)
@@ -150,11 +152,11 @@ class Replay:
         self._actors[key] = actor
         return actor
 
-    def _read_target(self, target: str) -> tuple[str, bool, Route]:
+    def _read_target(self, target: str) -> tuple[str, bool, Route, str]:
         found = read_target(target[:MOST_PATH])
         if len(self._targets) >= MOST_KEPT:
             self._targets.clear()
-        facts = self._targets[target] = found.path, found.page_shaped, self.tally.route(found.route)
+        facts = self._targets[target] = found.path, found.page_shaped, self.tally.route(found.route), found.query
         return facts
 
     def _is_inner(self, referer: str, host: str) -> bool:
