@@ -49,6 +49,7 @@ class Mix:
     waiting: list[asyncio.Event] = field(default_factory=list)  # answers that their requests wait for
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     count: int = 0
+    queries: bool = False  # some of what comes is told apart by queries
 
     async def site(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An app with pages, data, a login, and nothing of what scanners hope for."""
@@ -77,13 +78,20 @@ class Mix:
         await send({"type": "http.response.body", "body": b"x"})
 
     async def ask(
-        self, app: ASGIApp, address: str, path: str, headers: dict[str, str], method: str = "GET", inner: bool = False
+        self,
+        app: ASGIApp,
+        address: str,
+        path: str,
+        headers: dict[str, str],
+        method: str = "GET",
+        inner: bool = False,
+        query: str = "",
     ) -> None:
         """Send one request over https; `headers` without a name are a browser's."""
         given = {"host": "shop.example", "user-agent": BROWSER, **headers}
         if inner:
             given["referer"] = "https://shop.example/from"
-        scope = drive.http_scope(path, method, scheme="https", client=(address, 4000))
+        scope = drive.http_scope(path, method, scheme="https", client=(address, 4000), query_string=query.encode())
         scope["headers"] = [(name.encode(), value.encode()) for name, value in given.items()]
         self.statuses.append((await drive.ask(app, scope)).status)
 
@@ -93,6 +101,8 @@ class Mix:
             *(self.read, self.read, self.read, self.arrive, self.forge, self.rotate, self.guess, self.scrape),
             *(self.crawl, self.host, self.scan, self.burst, self.slow, self.hide, self.poll),
         ]
+        if self.queries:
+            acts += [self.leaf, self.leaf, self.walk, self.turn, self.forge_by_query]
         favourites = self.draw.choices(acts, k=4)
         for _ in range(steps):
             await self.draw.choice(self.draw.choice((acts, favourites)))(app)
@@ -107,7 +117,18 @@ class Mix:
 
     async def tour(self, app: ASGIApp, times: int) -> None:
         """Let each do what they do often enough to be noticed."""
-        for act in (self.arrive, self.forge, self.rotate, self.guess, self.scrape, self.crawl, self.host, self.scan):
+        more = (self.leaf, self.walk, self.turn, self.forge_by_query) if self.queries else ()
+        for act in (
+            *more,
+            self.arrive,
+            self.forge,
+            self.rotate,
+            self.guess,
+            self.scrape,
+            self.crawl,
+            self.host,
+            self.scan,
+        ):
             for _ in range(times):
                 await act(app)
                 self.clock.advance(self.draw.uniform(0.1, 0.5))
@@ -217,3 +238,41 @@ class Mix:
     async def poll(self, app: ASGIApp) -> None:
         """Ask for the same again and again."""
         await self.ask(app, "198.51.100.93", self.draw.choice(("/api/poll", "/page/3")), SENT)
+
+    async def leaf(self, app: ASGIApp) -> None:
+        """Leaf through a shop as people do: things, lists, filters, and back."""
+        query = self.draw.choice(
+            (
+                *(f"id={self.draw.randrange(60)}", f"id={self.draw.randrange(9)}&utm_source=x", "sort=price", "q=gar"),
+                *(f"page={self.draw.randrange(9)}", f"topic={self.draw.randrange(30)}&start={self.draw.randrange(90)}"),
+            )
+        )
+        headers = {**SENT, "sec-fetch-site": self.draw.choice(("none", "same-origin", "same-origin"))}
+        path = self.draw.choice(("/page/item", "/page/item;session=12", "/page/list"))
+        await self.ask(app, f"198.51.100.{120 + self.draw.randrange(3)}", path, headers, query=query)
+
+    async def walk(self, app: ASGIApp) -> None:
+        """Walk through the things of a site by number, or by a hand's shuffle, from outside."""
+        for _ in range(self.draw.randrange(5, 30)):
+            name = self.next() if self.draw.random() < 0.7 else self.draw.randrange(10_000)
+            query = f"id={name}" if self.draw.random() < 0.7 else f"page={name % 50}"
+            path = self.draw.choice(("/page/item", f"/page/{sha256(b'x').hexdigest()}"))
+            address = self.draw.choice(("198.51.100.124", "198.51.100.125"))
+            await self.ask(app, address, path, {**SENT, "sec-fetch-site": "none"}, query=query)
+            self.clock.advance(self.draw.uniform(0.2, 1.5))
+
+    async def turn(self, app: ASGIApp) -> None:
+        """Scroll, poll and walk through data."""
+        kind = self.draw.choice(("page={}", "cursor=c{}abc", "id={}", "id={}&page=2", "q=a{}", "since={}"))
+        path = self.draw.choice(("/api/list", f"/api/{sha256(b'y').hexdigest()}"))
+        for _ in range(self.draw.randrange(10, 120)):
+            headers = {**SENT, "sec-fetch-dest": "empty", "sec-fetch-site": "same-origin"}
+            await self.ask(app, "198.51.100.126", path, headers, query=kind.format(self.next()))
+            self.clock.advance(0.15)
+
+    async def forge_by_query(self, app: ASGIApp) -> None:
+        """Scrape things under many names from one network."""
+        for _ in range(self.draw.randrange(1, 12)):
+            agent = NAME.format("Windows NT 10.0", 100 + self.draw.randrange(40))
+            await self.ask(app, "198.51.100.127", "/page/item", {"user-agent": agent}, query=f"id={self.next()}")
+            self.clock.advance(self.draw.uniform(0.1, 1.0))

@@ -96,12 +96,13 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     max_examples=15 if WHOLE else 4, deadline=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
-@example(seed=2460, mode="enforce", steps=400)
-@given(st.integers(0, 1 << 32), st.sampled_from(["enforce", "observe"]), st.sampled_from([100, 400]))
+@example(seed=2460, mode="enforce", steps=400, queries=False)
+@example(seed=2460, mode="observe", steps=400, queries=True)
+@given(st.integers(0, 1 << 32), st.sampled_from(["enforce", "observe"]), st.sampled_from([100, 400]), st.booleans())
 def test_no_mix_of_visitors_is_judged_otherwise_again(
-    known: dict[str, Any], seed: int, mode: Literal["enforce", "observe"], steps: int
+    known: dict[str, Any], seed: int, mode: Literal["enforce", "observe"], steps: int, queries: bool
 ) -> None:
-    mix = Mix(random.Random(seed))
+    mix = Mix(random.Random(seed), queries=queries)
     app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, mode=mode, durability="memory", **known)
     assert app._engine.verifier is not None
     app._engine.verifier.refresh(0.0)
@@ -127,7 +128,7 @@ EXPECTED = {
 def test_what_if_of_the_live_policy_differs_in_nothing(
     dsn: str, known: dict[str, Any], capsys: pytest.CaptureFixture[str], mode: str
 ) -> None:
-    mix = Mix(random.Random(11))
+    mix = Mix(random.Random(11), queries=True)
     with drive.wrapped(mix.site, dsn, clock=mix.clock, mode=mode, **known) as app:
         drive.start(app)
         asyncio.run(mix.tour(app, 12))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from . import attackers, people, places, programs
+from . import attackers, people, places, programs, queries
 from .site import Site
 from .traffic import Actor, Kind
 
@@ -43,23 +43,42 @@ USUAL: tuple[tuple[Lone, Kind, float], ...] = (
     (attackers.lone, attackers.STUFFING, 6),
     (attackers.lone, attackers.STUFFING_WIDE, 4),
 )
+# Likewise, with queries: drawn last, so that the others are who they are without them.
+QUERIED: tuple[tuple[Lone, Kind, float], ...] = (
+    (queries.lone, queries.SHOPPER, 150),
+    (queries.lone, queries.FORUM, 50),
+    (queries.lone, queries.SCROLLER, 60),
+    (queries.lone, queries.WATCHER, 20),
+    (queries.lone, queries.PAGER, 6),
+    (queries.lone, queries.SCROLLING_APP, 25),
+    (queries.lone, queries.WALKER, 14),
+    (queries.lone, queries.CLICKER, 6),
+    (queries.lone, queries.API_WALKER, 8),
+)
 CARRIER_PHONES, VPN_PEOPLE = 120, 25
 
 
 def draw(seed: str, scale: float = 1.0, seconds: float = DAY) -> tuple[Site, list[Actor]]:
     """Return a site and the actors of a day; `scale` multiplies their numbers, each kind comes at least once."""
     dice, site = random.Random(f"{seed}/mix"), Site.build(seed, seconds)
-    found = [
-        lone(kind, site, seconds, dice)
-        for lone, kind, usual in USUAL
-        for _ in range(max(1, round(usual * scale * dice.lognormvariate(0.0, 0.25))))
-    ]
+    found = _drawn(USUAL, site, scale, seconds, dice)
     found += people.office(site, seconds, dice, 200 if scale >= 0.5 else 40)
     found += people.school_class(site, seconds, dice)
     found += people.carriers(site, seconds, dice, max(8, round(CARRIER_PHONES * scale)))
     exit_address = places.hosting(dice)
     found += people.vpn(site, seconds, dice, exit_address, max(4, round(VPN_PEOPLE * scale)))
     found.append(attackers.lone(attackers.FAST, site, seconds, dice, exit_address))
+    found += _drawn(QUERIED, site, scale, seconds, random.Random(f"{seed}/mix of queries"))
     for number, actor in enumerate(found):
         actor.seed = f"{seed}/{number}"
     return site, found
+
+
+def _drawn(
+    usual: tuple[tuple[Lone, Kind, float], ...], site: Site, scale: float, seconds: float, dice: random.Random
+) -> list[Actor]:
+    return [
+        lone(kind, site, seconds, dice)
+        for lone, kind, count in usual
+        for _ in range(max(1, round(count * scale * dice.lognormvariate(0.0, 0.25))))
+    ]

@@ -18,6 +18,9 @@ SECTIONS = ("articles", "blog", "docs", "guides", "help", "news", "products", "r
 LIVE = "/live"  # a page that polls
 SPA = "/app"  # a page that is an app
 FIXED = ("/", LIVE, SPA, "/about", "/contact", "/pricing", "/search", "/login", "/privacy", "/terms", "/feed")
+# Pages that their queries tell apart, beside those of the link graph.
+SHOP, THING, BOARD, TOPIC, CALENDAR = "/shop", "/shop/thing", "/forum", "/forum/topic", "/calendar"
+QUERIED = frozenset((SHOP, THING, BOARD, TOPIC, CALENDAR))
 # Forbidden by the web server's own rules, redirected to the login, or not there at all.
 FORBIDDEN = ("/.git/", "/.ht", "/server-status")
 PRIVATE = ("/admin", "/account", "/dashboard")
@@ -52,6 +55,8 @@ class Site:
     dead: tuple[str, ...] = ()  # linked somewhere, gone
     missing: frozenset[str] = frozenset()  # files that pages ask for and that are not there
     items: int = 0  # /api/items/1 and so on
+    things: int = 0  # /shop/thing?id=1 and so on
+    topics: int = 0  # /forum/topic?t=1 and so on
     outages: tuple[tuple[float, float], ...] = ()  # from and until, seconds
     weights: Sequence[float] = ()
     _known: frozenset[str] = frozenset()
@@ -78,6 +83,8 @@ class Site:
         popularity = [1 / (rank + 3) for rank in range(len(articles))]
         site.weights = tuple(accumulate(popularity))
         site._known = frozenset(site.pages)
+        counts = random.Random(f"{seed}/queries")
+        site.things, site.topics = (int(counts.lognormvariate(7.0, 0.6)) + 100 for _ in range(2))
         return site
 
     def entry(self, dice: random.Random) -> str:
@@ -104,7 +111,7 @@ class Site:
             return Reply(304 if request.conditional else 200, _file_type(path))
         if path.startswith("/api/"):
             return self._api(request)
-        if path in self._known:
+        if path in self._known or path in QUERIED:
             return self._page(request)
         return self._rest(request)
 
@@ -121,7 +128,7 @@ class Site:
 
     def _api(self, request: Request) -> Reply:
         _, _, name, *rest = request.path.split("/")
-        if name in ("status", "search", "items", "suggest", "prices"):
+        if name in ("status", "search", "items", "suggest", "prices", "list", "thing", "events", "find"):
             if name == "items" and rest and not (rest[0].isdigit() and 1 <= int(rest[0]) <= self.items):
                 return Reply(404, JSON)
             return Reply(200, JSON)
