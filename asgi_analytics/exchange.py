@@ -278,7 +278,11 @@ class Exchange(Hit):
             self._tell_level()
 
     def _page_variant(self, inner: bool) -> Variant | None:
-        variant = self._engine.variants.page(self.path, self._query, inner)
+        """Return what tells a page from others of its path; who does not say where it comes from may follow links."""
+        actor = self.visitor.actor
+        says = b"sec-fetch-site" in self._headers or actor.program
+        says = says or (actor.claims.is_browser and self._engine.site.knows_headers())
+        variant = self._engine.variants.page(self.path, self._query, inner or not says)
         return None if variant is None else self._kept(placed(variant, self.visitor.actor.behaviour))
 
     def _data_variant(self) -> Variant | None:

@@ -75,8 +75,7 @@ class Traces:
     five_minutes: Window = field(default_factory=Window)  # of items
     in_bursts: Window = field(default_factory=Window)  # of those that were fetched at once and not counted
     ahead: Window = field(default_factory=Window)  # likewise, that were fetched before they were needed
-    turned: Window = field(default_factory=Window)  # answers that were pages of lists, by number
-    followed: Window = field(default_factory=Window)  # likewise, by places in lists or streams
+    turned: Window = field(default_factory=Window)  # likewise, that were pages of lists
     item_at: float = -inf
     burst_at: float = -inf
     agents: int = 0  # of a pool: distinct user agents
@@ -122,6 +121,7 @@ class Behaviour:
     hurried: int = 0  # page loads, and reloads that follow faster than a person reloads
     pages_bitmap: int = 0
     distinct_pages: int = 0  # bits set in the bitmap
+    variants: int = 0  # page loads that a query told from others of their path
     ascending: int = 0  # steps to a page whose path sorts after the page before, but for loops over few pages
     steps: int = 0
     gaps: int = 0

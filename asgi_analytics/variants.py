@@ -16,12 +16,14 @@ from hashlib import blake2b
 from typing import NamedTuple
 from urllib.parse import unquote
 
-ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list
-MOST_QUERY, MOST_PARAMETERS, MOST_NAME, MOST_PATH = 2048, 32, 48, 256  # what is looked at
+ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list or a stream
+SIZE = 4  # of the pages of a list
+MOST_SHALLOW = 100  # pages of a list of data: so far people scroll, and many do who look alike
+MOST_QUERY, MOST_PARAMETERS, MOST_NAME, MOST_PATH = 2048, 20, 40, 256  # what is looked at
+MOST_KEY = 400  # characters
 MOST_REMEMBERED = 2048
 LONGEST_REMEMBERED = 512  # characters of path and query
-# In hits.path_inputs, above what inputs.py tells: the kind, whether the page comes in order, and the path's own place.
-KIND_AT, ONWARD, HIDDEN, PLACE_AT = 35, 1 << 37, 1 << 38, 40
+KIND_AT, ONWARD = 35, 1 << 37  # in hits.path_inputs, above what inputs.py tells: the kind, and what comes in order
 
 
 def _words(text: str) -> frozenset[str]:
@@ -43,6 +45,7 @@ ITEMS = _words(
     slug song story t team thread ticket title topic u user uuid video
     """
 )
+SIZES = _words("count length limit max maxresults pagelimit pagesize perpage rows size take")
 ENDINGS = ("id", "uuid", "guid", "slug", "isbn", "sku")
 # Before these endings: what is new with each request, session or click,
 FLEETING = _words(
@@ -69,7 +72,7 @@ _ITEM = re.compile(r"(?!0\.\d{6})[\w.~:/+%-]{1,200}", re.ASCII)
 _TURN = re.compile(r"0*(?:[2-9]|[1-9]\d{1,6})", re.ASCII)  # the first page is the list itself
 _NAME = re.compile(r"[A-Za-z][A-Za-z_/.-]{1,80}")  # of a page: ?page=about
 _CURSOR = re.compile(r"0*[1-9]\d{0,8}|(?=[^A-Za-z]*[A-Za-z])(?!\d{4}-\d\d)[\w=+/%.:|-]{6,200}", re.ASCII)
-_SHORT = re.compile(r"\d{1,8}", re.ASCII)  # of names of one letter: longer ones are times
+_COUNT = re.compile(r"\d{1,8}", re.ASCII)  # what names of one letter may have: longer ones are times
 _DIGIT = re.compile(r"\d")
 _DIGITS = re.compile("[0-9]+")
 
@@ -81,6 +84,27 @@ class Variant(NamedTuple):
     key: str  # what it sorts by; in a replay of rows, where it is not known, a text that is the same for the same page
     kind: int  # ITEM, TURN or CURSOR
     onward: bool = False  # sorts after the page that this visitor loaded before, and is new to it
+
+
+class Parameter(NamedTuple):
+    """A parameter that tells pages apart. `depth`: which page of a list, 0 where that is not known."""
+
+    kind: int
+    name: str
+    value: str
+    depth: int = 0
+
+    def in_pages(self, size: int) -> Parameter:
+        """Return what an offset is in pages of a size: whoever follows a stream is not always at a multiple of it."""
+        if self.kind != CURSOR or not _COUNT.fullmatch(self.value) or int(self.value) % size:
+            return self
+        return self._replace(kind=TURN, depth=int(self.value) // size)
+
+    def tells_data(self) -> bool:
+        """Tell whether it tells answers with data apart: a text without a digit may be one that is being typed."""
+        if self.kind == TURN:
+            return (self.depth or int(self.value)) > MOST_SHALLOW
+        return self.kind == ITEM and _DIGIT.search(self.value) is not None
 
 
 class Variants:
@@ -98,7 +122,10 @@ class Variants:
         return self._of(path, query, inner)
 
     def data(self, path: str, query: bytes | str) -> Variant | None:
-        """Return the variant of an answer with data; None where the path tells it."""
+        """Return the variant of an answer with data; None where the path tells it.
+
+        Scripts poll by places in streams, for all who look alike at once, and scroll through the first pages of lists.
+        """
         return self._of(path, query, None)
 
     def _of(self, path: str, query: bytes | str, inner: bool | None) -> Variant | None:
@@ -113,39 +140,46 @@ class Variants:
             self._known[asked] = found
         return found
 
-    def _found(self, path: str, told: list[tuple[int, str, str]], inner: bool | None) -> Variant | None:
-        if inner is None:  # a text without a digit may be one that is being typed
-            told = [one for one in told if one[0] != ITEM or _DIGIT.search(one[2])]
+    def _found(self, path: str, told: list[Parameter], inner: bool | None) -> Variant | None:
+        if inner is None:
+            told = [one for one in told if one.tells_data()]
         elif inner:
-            told = [one for one in told if one[0] == ITEM]
+            told = [one for one in told if one.kind == ITEM]
         if not told:
             return None
-        kinds = {kind for kind, _, _ in told}
-        text = f"{path}?{'&'.join(sorted(f'{name}={value}' for _, name, value in told))}"
+        kinds = {one.kind for one in told}
+        text = f"{path}?{'&'.join(sorted(f'{one.name}={one.value}' for one in told))}"
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4, key=self._key, person=b"q").digest()
         kind = TURN if TURN in kinds else CURSOR if CURSOR in kinds else ITEM
-        return Variant(int.from_bytes(digest, "big"), sort_key(text), kind)
+        key = sort_key(text) if len(text) <= MOST_KEY else f"{sort_key(text[:MOST_KEY])}#{digest.hex()}"
+        return Variant(int.from_bytes(digest, "big"), key, kind)
 
 
-def parameters(query: bytes | str) -> list[tuple[int, str, str]]:
-    """Return kind, name and value of the parameters that tell pages apart, among the first 32 of 2,048 characters."""
+def parameters(query: bytes | str) -> list[Parameter]:
+    """Return the parameters that tell pages apart, among the first 20 of 2,048 characters."""
     text = query[:MOST_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:MOST_QUERY]
-    found = []
+    found, size = [], 0
     for part in text.split("&", MOST_PARAMETERS)[:MOST_PARAMETERS]:
-        name, sign, value = part.partition("=")
-        if not sign or not value or len(name) > MOST_NAME or not (kind := name_kind(name)):
+        name, _, value = part.partition("=")
+        if not value or len(name) > MOST_NAME or not (kind := name_kind(name)):
             continue
-        if kind == TURN and not _TURN.fullmatch(value):
-            kind = ITEM if _NAME.fullmatch(value) else CURSOR if _DIGITS.sub("", value) else 0
-        pattern = _CURSOR if kind == CURSOR else _SHORT if name in "tuTU" else _ITEM
-        if kind and pattern.fullmatch(value):
-            found.append((kind, name.lower(), value))
-    return found
+        if kind == SIZE:
+            size = int(value) if _COUNT.fullmatch(value) else 0
+        elif (one := _read(kind, name, value)) is not None:
+            found.append(one)
+    return [one.in_pages(size) for one in found] if size > 1 else found
+
+
+def _read(kind: int, name: str, value: str) -> Parameter | None:
+    if kind == TURN and not _TURN.fullmatch(value):
+        kind = ITEM if _NAME.fullmatch(value) else CURSOR if _DIGITS.sub("", value) else 0
+    pattern = _CURSOR if kind == CURSOR else _COUNT if name.lower() in ("t", "u") else _ITEM
+    return Parameter(kind, name.lower(), value) if kind and pattern.fullmatch(value) else None
 
 
 @lru_cache(maxsize=4096)
 def name_kind(name: str) -> int:
-    """Return what a parameter's name says of it: ITEM, TURN, CURSOR, or 0; in any case and style of writing."""
+    """Return what a parameter's name says of it: ITEM, TURN, CURSOR, SIZE, or 0; in any case and style of writing."""
     plain = unquote(name) if "%" in name else name
     if plain.endswith("[]"):
         return 0
@@ -153,8 +187,8 @@ def name_kind(name: str) -> int:
     whole = "".join(words)
     if whole in TURNS or whole in CURSORS:
         return TURN if whole in TURNS else CURSOR
-    if whole in ITEMS:
-        return ITEM
+    if whole in ITEMS or whole in SIZES:
+        return ITEM if whole in ITEMS else SIZE
     ending = next((ending for ending in ENDINGS if whole.endswith(ending)), None)
     if ending is None:
         return 0
@@ -174,10 +208,9 @@ def _numeral(run: re.Match[str]) -> str:
     return chr(len(digits)) + digits  # of two numbers the longer is the greater
 
 
-def packed(variant: Variant, place: int | None) -> int:
-    """Return what a row keeps of a variant; `place`: that of its path in bitmaps, where the path is not stored."""
-    found = variant.number | variant.kind << KIND_AT | (ONWARD if variant.onward else 0)
-    return found if place is None else found | HIDDEN | place << PLACE_AT
+def packed(variant: Variant) -> int:
+    """Return what a row keeps of a variant."""
+    return variant.number | variant.kind << KIND_AT | (ONWARD if variant.onward else 0)
 
 
 def unpacked(path: str, inputs: int) -> Variant | None:

@@ -40,7 +40,7 @@ ERROR_BITS = 512
 TEN_MINUTES = 600.0  # seconds
 LOADS_PER_PERSON = 2  # of pages known before
 MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
-MOST_BACK = PAGE_BITS // 4  # pages; where more are known, too many new ones would be taken for them
+MOST_BACK = PAGE_BITS // 8  # pages; where more are known, too many new ones would be taken for them
 MIN_WITNESSES = 20  # sessions that sent Fetch Metadata, until its absence means something
 MOST_PAGES_REMEMBERED = 2048
 
@@ -189,11 +189,14 @@ def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, no
     if facts.pages_bitmap & bit and facts.distinct_pages <= MOST_BACK:
         facts.page_loads += 1
         if key != last:
-            facts.returns += inner and key not in facts.before_last
+            if inner and key not in facts.before_last:
+                facts.returns += 1
+                facts.inner_steps += 1
             facts.before_last = (last, *facts.before_last[:2])
             facts.last_page = key
             facts.steps += 1
         return _reload(facts, inner, now)
+    facts.variants += 1
     counted = load_page(facts, Page(variant.number, bit, key), inner, site, now)
     facts.ascending = ascending + (facts.steps > steps and variant.onward and not inner)
     return counted

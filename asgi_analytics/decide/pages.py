@@ -28,9 +28,15 @@ def request_count(visitor: Actor, site: Site, site_pages: int, now: float) -> fl
 
 def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
     """Return the per cent of the site's pages that a person loaded; None while the site's size is unknown, and for
-    somebody who mostly comes back to pages, as people at work in a tool of few pages do."""
+    somebody who mostly comes back to pages, as people at work in a tool of few pages do.
+
+    Who set the size may have counted /item?id=… as one page: where such were loaded, what was learned has a say.
+    """
     facts = visitor.behaviour
     pages = site_pages or site.size(facts.page_loads)
+    if site_pages and facts.variants:
+        learned = site.size(facts.page_loads)
+        pages = max(site_pages, learned) if learned else 0
     different = DISTINCT_PAGES[facts.distinct_pages]
     if not pages or different < NEW_SHARE * (facts.steps + 1):
         return None

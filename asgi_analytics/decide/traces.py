@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
 from ..inputs import BY_LENGTH, path_number
-from ..variants import ITEM, TURN, Variant
+from ..variants import TURN, Variant
 from . import window
 from .behaviour import (
     FIVE_MINUTES,
@@ -35,7 +35,7 @@ TRIES_PER_SUCCESS, MOST_SUCCESSES = 3, 50  # people who also get it right mistyp
 BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
 MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
-MOST_TURNED = 600  # pages of lists in an hour, and places in streams in five minutes, that are no items
+MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
 MOST_AHEAD = 1000  # items excused in an hour that were fetched before they were needed
 
 
@@ -129,14 +129,15 @@ def accept_try(visitor: Actor, path: str, site: Site, now: float) -> None:
 def take_data(facts: Behaviour, path: str, now: float, ahead: bool = False, variant: Variant | None = None) -> bool:
     """Count an answer with data, such as JSON. Returns False for a path, or a variant of one, that was asked before.
 
-    What is fetched at once, as a list and its items are, counts as one, and what is fetched `ahead` as none: a program
-    that never pauses makes no bursts, one that fetches in batches soon has had MOST_IN_BURSTS, or MOST_AHEAD.
+    What is fetched at once, as a list and its items are, counts as one, and what is fetched `ahead`, or as a further
+    part of a list, as none: a program that never pauses makes no bursts, one that fetches in batches soon has had
+    MOST_IN_BURSTS, or MOST_AHEAD, or MOST_SCROLLED.
     """
     traces = traces_of(facts)
     if ahead and _charged(traces.ahead, HOUR, MOST_AHEAD, now):
         return False
-    if variant is not None and _is_scrolled(traces, variant, now):
-        variant = None
+    if variant is not None and variant.kind == TURN and _charged(traces.turned, HOUR, MOST_SCROLLED, now):
+        return False
     number = path_number(path[:MAX_PATH]) if variant is None else variant.number
     bit = 1 << number % ITEM_BITS
     since, traces.item_at = now - traces.item_at, now
@@ -152,18 +153,6 @@ def take_data(facts: Behaviour, path: str, now: float, ahead: bool = False, vari
     _mark(traces, bit)
     window.charge(traces.five_minutes, FIVE_MINUTES, now)
     return True
-
-
-def _is_scrolled(traces: Traces, variant: Variant, now: float) -> bool:
-    """Tell whether a part of a list is taken for the list: people scroll through hundreds, and scripts poll streams.
-
-    Nobody polls by numbers of pages, so that a walk by them is found at any pace that finds one by items.
-    """
-    if variant.kind == ITEM:
-        return False
-    if variant.kind == TURN:
-        return _charged(traces.turned, HOUR, MOST_TURNED, now)
-    return _charged(traces.followed, FIVE_MINUTES, MOST_TURNED, now)
 
 
 def _is_excused(traces: Traces, now: float) -> bool:

@@ -11,7 +11,7 @@ from ..batch import DECISION, HIT, REFUSED
 from ..clock import random_bytes, uuid7_halves
 from ..errors import JournalError
 from ..facts import Claims
-from ..inputs import PATH_BITS, TRIED, Mask, bits_of, path_number
+from ..inputs import TRIED, Mask, bits_of
 from ..log import log
 from ..model import Hit, Visitor
 from ..policy import version
@@ -130,11 +130,9 @@ class Recorder:
 
     def _path_inputs(self, path: str, stored: bytes, variant: Variant | None) -> bytes:
         """Encode the column `path_inputs`: NULL where the stored path tells verdicts all."""
-        is_whole = stored[4:] == path.encode("utf-8", "surrogatepass")
         if variant is not None:
-            place = None if is_whole else path_number(path[:MOST_JUDGED]) & (1 << PATH_BITS) - 1
-            return encoding.big(packed(variant, place))
-        if is_whole:
+            return encoding.big(packed(variant))
+        if stored[4:] == path.encode("utf-8", "surrogatepass"):
             return NULL
         return encoding.big(self._kind_of(path) << 32 | self._mask.path(path[:MOST_JUDGED]))
 

@@ -7,7 +7,6 @@ from itertools import count
 
 from ..decide.probes import kind_of
 from ..inputs import LOW, PATH_BITS, path_number
-from ..variants import HIDDEN, PLACE_AT, Variant, unpacked
 
 LONGEST = 200  # characters, so that what is put behind counts: verdicts look at the first 256
 PLAIN = ("/hidden", "/wp-admin/hidden", "/cgi-bin/hidden", "/.env/hidden")  # by decide.probes.probe_kind
@@ -33,11 +32,3 @@ def stand_in(path: str, inputs: int) -> str:
         for found in (f"{base}{name}{further}" for further in count())
         if (path_number(found) ^ number) & places == 0
     )
-
-
-def asked_for(path: str, inputs: int) -> tuple[str, Variant | None]:
-    """Return the path that verdicts see as they saw the one that was asked for, and what its query made of it."""
-    variant = unpacked(path, inputs)
-    if variant is None:
-        return stand_in(path, inputs), None
-    return stand_in(path, inputs >> PLACE_AT) if inputs & HIDDEN else path, variant

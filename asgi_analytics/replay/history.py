@@ -29,7 +29,8 @@ from ..inputs import AHEAD, DATA, FORGIVEN, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
-from .hidden import asked_for
+from ..variants import unpacked
+from .hidden import stand_in
 from .page import delivers_page, read_target
 from .pipeline import Pipeline
 
@@ -98,7 +99,10 @@ class History:
         while self._waiting and self._waiting[0].answered_at <= until:
             at, _, hit, visitor, decision, claims = heapq.heappop(self._waiting)
             pipeline, inputs, status, page = self._pipeline, hit.inputs or 0, hit.status or 0, hit.page_view
-            path, variant = (hit.path, None) if hit.path_inputs is None else asked_for(hit.path, hit.path_inputs)
+            path, asked = hit.path, hit.path_inputs
+            variant = None if asked is None else unpacked(path, asked)
+            if asked is not None and variant is None:
+                path = stand_in(path, asked)
             if hit.outcome == "refused":  # by us, then: the app was not asked
                 page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
                 status = 200

@@ -177,7 +177,7 @@ class Pipeline:
             self.state.level_changed(visitor)
 
     def page_variant(self, visitor: Visitor, path: str, query: str, inner: bool) -> Variant | None:
-        """Return what a query makes of a page that is answered now; `inner` as above."""
+        """Return what a query makes of a page that is answered now; `inner`: a page of this site linked it."""
         variant = self._variants.page(path, query, inner)
         return None if variant is None else placed(variant, visitor.actor.behaviour)
 

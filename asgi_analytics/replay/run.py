@@ -50,6 +50,7 @@ class Replay:
         self.tally = Tally(bot_score=settings.bot_score)
         self.hosts = frozenset(host.lower() for host in hosts)
         self.learned_host = ""
+        self._tells_links = False
         self._period = period
         self._heeds_forwarded = bool(settings.trusted_proxies)
         self._actors: dict[Key, Actor] = {}
@@ -61,8 +62,10 @@ class Replay:
         """Take in all batches."""
         batches = iter(batches)
         first = next(batches, ())
+        learned_host = own_host(first)
+        self._tells_links = bool(learned_host)
         if not self.hosts:
-            self.learned_host = own_host(first)
+            self.learned_host = learned_host
         with _without_collector():
             for batch in chain((first,), batches):
                 self._take(batch)
@@ -103,7 +106,9 @@ class Replay:
                     route.count(page)
                     actor.count(page)
                     inner = bool(referer) and self._is_inner(referer, host)
-                    variant = pipeline.page_variant(visitor, path, query, inner) if query and page else None
+                    variant = None
+                    if page and query:  # a log without Referers does not tell who follows links
+                        variant = pipeline.page_variant(visitor, path, query, inner or not self._tells_links)
                     answer(visitor, decision, status, page, path, inner, now, method, variant=variant)
                     actor.judged(decision)
                     level = decision.level

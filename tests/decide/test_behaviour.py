@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import statistics
 from itertools import pairwise
 
@@ -8,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide import behaviour
-from asgi_analytics.decide.behaviour import Site, load_page, meet_error, page_facts
+from asgi_analytics.decide.behaviour import Site, load_page, load_variant, meet_error, page_facts, placed
 from asgi_analytics.facts import Behaviour
+from asgi_analytics.variants import Variant, Variants
 
 ANY_TEXT = st.text(st.characters(), max_size=600)  # lone surrogates and NUL included
 
@@ -156,3 +158,84 @@ def test_a_site_learns_a_bounded_number_of_pages(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(("pages", "loads", "own", "size"), [(19, 1000, 1, 0), (20, 1000, 1, 20), (60, 120, 60, 0)])
 def test_a_site_has_a_size_once_others_made_it_known(pages: int, loads: int, own: int, size: int) -> None:
     assert Site(set(range(pages)), loads).size(own) == size
+
+
+VARIANTS = Variants(b"k")
+
+
+def variant(name: object, path: str = "/item") -> Variant:
+    found = VARIANTS.page(path, f"id={name}", inner=True)
+    assert found is not None
+    return found
+
+
+def seen(facts: Behaviour, *names: object, inner: bool = False, gap: float = 10.0) -> list[bool]:
+    """Load these variants of one path."""
+    start = facts.last_answer_at + gap
+    return [
+        load_variant(facts, placed(variant(name), facts), inner, Site(), start + gap * place)
+        for place, name in enumerate(names)
+    ]
+
+
+def test_pages_that_their_queries_tell_apart_count_as_pages_do() -> None:
+    by_query, by_path = Behaviour(), Behaviour()
+    names = [7919 * n % 200 for n in range(100)]
+    seen(by_query, *names)
+    for place, name in enumerate(names):
+        load_page(by_path, f"/item/{name}", False, Site(), 10.0 + 10.0 * place)
+    assert (by_query.steps, by_query.entries, by_query.variants) == (
+        by_path.steps,
+        by_path.entries,
+        by_query.page_loads,
+    )
+    # A few of so many are taken for others: their bits are the same.
+    assert by_query.page_loads == pytest.approx(by_path.page_loads, rel=0.1)
+    assert behaviour.DISTINCT_PAGES[by_query.distinct_pages] == pytest.approx(100, rel=0.1)
+
+
+def test_coming_back_to_a_page_told_by_its_query_is_a_step_but_no_page_load() -> None:
+    facts = Behaviour()
+    assert seen(facts, *range(8), inner=True) == [True] * 8
+    assert seen(facts, 0, 5, 0, 0, inner=True) == [False] * 4
+    assert (facts.page_loads, facts.distinct_pages, facts.steps) == (8, 8, 10)
+
+
+def test_a_display_that_goes_round_leads_on_no_more_than_once() -> None:
+    facts = Behaviour()
+    seen(facts, *list(range(20)) * 30, gap=30.0)
+    assert (facts.page_loads, facts.distinct_pages, facts.ascending, facts.people) == (20, 20, 19, 1)
+    assert facts.steps == 20 * 30 - 1
+
+
+def test_a_walk_by_number_leads_on_and_a_shuffled_one_does_not() -> None:
+    walk, shuffled = Behaviour(), Behaviour()
+    seen(walk, *range(1, 101))
+    seen(shuffled, *(7919 * n % 200 for n in range(100)))
+    assert walk.ascending > 0.9 * walk.steps
+    assert shuffled.ascending < 0.7 * shuffled.steps
+
+
+def test_a_long_walk_by_query_stays_visible() -> None:
+    facts = Behaviour()
+    loads = seen(facts, *range(3000))
+    assert sum(loads) > 2900
+    assert facts.page_loads == sum(loads)
+
+
+def test_reloads_in_a_rush_of_a_page_told_by_its_query_count_for_the_pace() -> None:
+    facts = Behaviour()
+    seen(facts, *[1] * 6, gap=0.5)
+    assert (facts.page_loads, facts.hurried, facts.minute.count) == (1, 6, 6)
+
+
+@pytest.mark.parametrize("people", [1, 5, 20])
+def test_people_who_look_alike_load_as_much_each_by_queries_as_by_paths(people: int) -> None:
+    """They come in turns, and most of them look at the popular things."""
+    by_query, by_path, dice = Behaviour(), Behaviour(), random.Random(people)
+    for place in range(40 * people):
+        name, linked = min(300, int(dice.expovariate(1 / 40))), place % 10 > 2
+        load_page(by_path, f"/item/{name}", linked, Site(), float(place))
+        load_variant(by_query, placed(variant(name), by_query), linked, Site(), float(place))
+    assert by_query.page_loads / by_query.people <= 1.2 * by_path.page_loads / by_path.people
+    assert by_query.people > people / 2

@@ -53,6 +53,14 @@ def test_a_signal_is_raised_beyond_its_edge(code: str, edge: Mapping[str, Any], 
     assert raised(**beyond) == {code}
 
 
+def test_a_size_that_was_set_for_paths_is_no_measure_of_pages_told_by_queries() -> None:
+    many: dict[str, Any] = {"page_loads": 40, "distinct_pages": 40, "steps": 39}
+    assert raised(site_pages=30, **many) == {"high_page_coverage"}
+    assert raised(site_pages=30, variants=40, **many) == set()
+    assert raised(site_pages=30, variants=40, site=known_site(5000), **many) == set()
+    assert raised(site_pages=30, variants=40, site=known_site(45), **many) == {"high_page_coverage"}
+
+
 @pytest.mark.parametrize(
     ("more", "watches"),
     [

@@ -44,6 +44,7 @@ from asgi_analytics.settings import CHECKS, Quota, Settings
 from asgi_analytics.shared.valkey import in_scheme
 from asgi_analytics.store.connection import conninfo, database_key
 from asgi_analytics.store.postgres import CLIENT
+from asgi_analytics.variants import MOST_PARAMETERS, Variants, parameters
 
 NOW = 1_750_000_000
 SECRETS = ("0123456789abcdef", "fedcba9876543210")
@@ -149,10 +150,14 @@ def referrals(data: bytes) -> None:
 
 
 def query(data: bytes) -> None:
-    """A query, made fit to be stored."""
+    """A query: made fit to be stored, and what it makes of a page."""
     for found in (referral.clean_query(data), referral.clean_query(text_of(data))):
         assert len(found) <= referral.STORED_QUERY_LENGTH
         assert found.isprintable()
+    for asked in (data, text_of(data)):
+        assert len(parameters(asked)) <= MOST_PARAMETERS
+        variant = Variants(b"k").page("/", asked, inner=False)
+        assert variant is None or 0 <= variant.number < 1 << 32
 
 
 def language(data: bytes) -> None:

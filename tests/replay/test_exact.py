@@ -27,7 +27,7 @@ from asgi_analytics.store.recorded import RecordedHit
 from tests import drive
 from tests.acceptance.faults.process import WHOLE
 from tests.replay.live import PERIOD
-from tests.replay.mix import LIMITS, Mix, places
+from tests.replay.mix import LIMITS, SENT, Mix, places
 from tests.replay.test_what_if import remember
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -113,6 +113,36 @@ def test_no_mix_of_visitors_is_judged_otherwise_again(
     hits = hits_of(app)
     assert len(hits) > steps / 2
     assert list(differing(hits)) == []
+
+
+async def walk_deep(mix: Mix, app: AnalyticsMiddleware) -> None:
+    for number in range(60, 1700):
+        await mix.ask(app, "198.51.100.9", "/api/list", {**SENT, "sec-fetch-dest": "empty"}, query=f"page={number}")
+        mix.clock.advance(0.4)
+
+
+def test_a_walk_through_deep_pages_of_data_is_judged_as_it_was(known: dict[str, Any]) -> None:
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, durability="memory", **known)
+    app._engine.started = True
+    asyncio.run(walk_deep(mix, app))
+    hits = hits_of(app)
+    assert {hit.level for hit in hits} == {0, 1, 2, 3}
+    assert list(differing(hits)) == []
+
+
+@pytest.mark.parametrize(("signal", "leaves"), [({}, True), ({"sec-gpc": "1"}, False)])
+def test_what_a_row_keeps_of_a_query_is_a_number_of_who_may_be_told_apart(signal: dict[str, str], leaves: bool) -> None:
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, durability="memory")
+    app._engine.started = True
+    headers = {**SENT, "sec-fetch-site": "none", **signal}
+    asyncio.run(mix.ask(app, "198.51.100.9", "/page/item", headers, query="id=51&q=secret"))
+    batch = app._engine.recorder.memory.read(1, 0, 1 << 20)
+    assert batch is not None
+    (row,) = (fields(one.row, HIT_COLUMNS) for one in batch.frames)
+    assert (row["path"], row["query"], row["path_inputs"] is not None) == (b"/page/item", None, leaves)
+    assert b"secret" not in b"".join(value or b"" for value in row.values())
 
 
 HOSTED = "SELECT count(*) FROM analytics.hits WHERE inputs & %s <> 0 AND score >= 10"

@@ -39,6 +39,10 @@ def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[byte
     return subprocess.run(command, input=given, capture_output=True, timeout=60, check=False)
 
 
+def moment(line: str) -> str:
+    return line.partition("[")[2][:20]
+
+
 def test_a_log_is_judged_as_if_we_had_been_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     people = [combined(n * 20, f"/shop/{n % 7}", "192.0.2.1", referer="https://shop.example/") for n in range(20)]
     bot = [combined(n * 60, "/", "192.0.2.2", agent="Mozilla/5.0 (compatible; Googlebot/2.1)") for n in range(5)]
@@ -59,6 +63,29 @@ def test_a_log_is_judged_as_if_we_had_been_there(tmp_path: Path, capsys: pytest.
         "route": "/catalogue/{}", "requests": 200, "page_loads": 200 - worst["refused"], "errors": 0,
         "refused": worst["refused"],
     }  # fmt: skip
+
+
+def test_a_walk_by_query_in_a_log_is_found_and_a_list_that_is_paged_through_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bot = [combined(n * 3, f"/item.php?id={n}&utm_source=x", "203.0.113.9") for n in range(200)]
+    list_walker = [combined(n * 3, f"/items?page={n}", "203.0.113.10") for n in range(200)]
+    own = "https://shop.example/forum"
+    reader = [combined(n * 3, f"/topic?t=5&start={n * 15}", "192.0.2.1", referer=own) for n in range(200)]
+    filters = [combined(n * 3, f"/shop?brand={n}&sort=price", "192.0.2.2", referer=own) for n in range(200)]
+    found = replay(capsys, write(tmp_path / "access.log", *sorted(bot + list_walker + reader + filters, key=moment)))
+    assert {one["actor"]: one["class"] for one in found["actors"]} == {
+        "203.0.113.9": "behavioural bot", "203.0.113.10": "behavioural bot",
+        "192.0.2.1": "human", "192.0.2.2": "human",
+    }  # fmt: skip
+
+
+def test_a_log_without_referers_does_not_tell_who_follows_links(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [combined(n * 10, f"/topic?t=5&start={n * 15}").rpartition(' "-" ')[0] for n in range(200)]
+    (reader,) = replay(capsys, write(tmp_path / "access.log", *lines))["actors"]
+    assert (reader["level"], reader["score"]) == ("normal", 0)
 
 
 def test_refused_requests_are_no_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

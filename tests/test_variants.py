@@ -1,0 +1,156 @@
+"""Which parameters of a query make another page of a path, and what a row keeps of it."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_analytics import variants
+from asgi_analytics.variants import CURSOR, ITEM, TURN, Variant, Variants, packed, parameters, unpacked
+
+UUID = "6f1c2a34-9d1e-4b7a-8c55-0a1b2c3d4e5f"
+
+
+def kinds(query: str) -> list[int]:
+    return [one.kind for one in parameters(query)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("id=17", "ID=17", "pid=3", "product_id=40", "productId=40", "ProductID=40", "articleid=9", "tabid=57"),
+        *("t=123", "u=12", "topic=5", "showtopic=88", "isbn=9783161484100", "sku=AB-12", "asin_id=B00X4WHP5E"),
+        *(f"uuid={UUID}", f"item={UUID}", "title=Main_Page", "slug=ten-things", "page=about", "p=imprint"),
+        *("item%5Fid=7", "review-id=4", "order.id=12", "id=17&utm_source=x&sort=price"),
+    ],
+)
+def test_what_names_a_thing_makes_a_page_of_its_own(query: str) -> None:
+    assert kinds(query) == [ITEM]
+
+
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [
+        *(("page=2", TURN), ("p=40", TURN), ("pg=3", TURN), ("pageNo=7", TURN), ("page_number=12", TURN)),
+        *(("paged=2", TURN), ("page%5Bnumber%5D=3", TURN), ("seite=4", TURN)),
+        *(("offset=40", CURSOR), ("start=15", CURSOR), ("cursor=eyJpZCI6NX0", CURSOR), ("after=t3_1abcd", CURSOR)),
+        *(("nextPageToken=CAUQAA", CURSOR), ("last_id=99", CURSOR), ("since_id=12", CURSOR), ("lastEventId=4", CURSOR)),
+        ("page=eyJpZCI6NX0", CURSOR),
+    ],
+)
+def test_pages_of_lists_and_places_in_streams_are_known_for_what_they_are(query: str, kind: int) -> None:
+    assert kinds(query) == [kind]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("utm_source=a&utm_id=7", "gclid=Cj0KCQ", "fbclid=IwAR0", "yclid=12", "mc_eid=5", "li_fat_id=1", "igshid=5"),
+        *("sid=8f3a", "PHPSESSID=8f3a", "jsessionid=1A", "session_id=4", "requestId=17", "client_id=9", "rid=3"),
+        *("_=1795564800000", "v=12", "ts=1795564800", "timestamp=1795564800", "cb=99", "rand=0.123456", "nocache=4"),
+        *("t=1795564800", "t=0.8374652", "r=838383", "sort=price", "order=2", "dir=1", "view=grid", "theme=2"),
+        *("lang=3", "q=gar", "s=5", "search=7", "query=12", "keywords=3", "category_id=3", "brand=7", "brand_id=7"),
+        *("colour=5", "size=42", "price_min=10&price_max=90", "year=2026&month=5", "date=2026-05-01", "day=3", "cat=4"),
+        *("lat=52.5200&lng=13.4050&zoom=12", "bbox=1.0,2.0,3.0,4.0", "x=3&y=4&z=12", "w=640&h=480&dpr=2", "limit=50"),
+        *("since=1795564800", "from=1795564800&to=1795568400", "step=15", "start=1795564800", "after=2026-05-01"),
+        *("page=1", "page=0", "offset=0", "id=", "id", "ids=1,2,3", "id=1,2", "id%5B%5D=5", "filter[]=5", "", "=5"),
+    ],
+)  # fmt: skip
+def test_what_shows_one_thing_in_another_way_makes_no_other_page(query: str) -> None:
+    assert kinds(query) == []
+
+
+def test_the_number_of_a_page_is_the_same_whatever_else_the_query_says() -> None:
+    one = Variants(b"k")
+    found = {one.page("/item.php", query, True) for query in (b"id=5&t=3", "t=3&id=5", b"utm_source=x&t=3&id=5&sort=a")}
+    assert len(found) == 1
+    assert found != {one.page("/item.php", b"id=5&t=4", True)} != {one.page("/items.php", b"id=5&t=4", True)}
+
+
+def test_the_number_tells_nothing_to_who_has_another_key() -> None:
+    one, other = (Variants(key).page("/item.php", b"id=5", True) for key in (b"1", b"2"))
+    assert one is not None
+    assert other is not None
+    assert one.number & 1023 != other.number & 1023
+    assert one.number not in (crc32(b"/item.php?id=5"), crc32(b"id=5"), other.number)
+
+
+def test_pages_of_a_list_count_for_those_only_who_come_without_a_link() -> None:
+    one = Variants(b"k")
+    assert one.page("/list", b"page=2", inner=True) is None
+    followed, came = one.page("/topic", b"t=5&start=30", inner=True), one.page("/topic", b"t=5&start=30", inner=False)
+    assert followed == one.page("/topic", b"t=5", inner=True) != came
+    assert one.page("/list", b"page=2", inner=False) != one.page("/list", b"page=3", inner=False) != None  # noqa: E711
+
+
+def test_data_is_told_apart_by_what_is_no_text_that_is_being_typed() -> None:
+    one = Variants(b"k")
+    assert one.data("/api/items", b"title=gar") is None
+    assert one.page("/item", b"title=gar", True) is not None
+    queries = (b"id=17", b"id=17&page=9", b"id=17&page=101", b"page=100", b"cursor=eyJ5In0", b"offset=5000")
+    found = [one.data("/api/items", query) for query in queries]
+    assert [None if variant is None else variant.kind for variant in found] == [ITEM, ITEM, TURN, None, None, None]
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    ("query", "depth"),
+    [("offset=4000&limit=20", 200), ("size=50&from=9&start=100", 2), ("skip=30&take=20", 0), ("start=7&count=1", 0)],
+)
+def test_an_offset_is_a_page_where_it_is_a_multiple_of_the_size(query: str, depth: int) -> None:
+    (found,) = parameters(query)
+    assert (found.kind, found.depth) == (TURN if depth else CURSOR, depth)
+
+
+def test_numbers_sort_as_numbers() -> None:
+    one = Variants(b"k")
+    keys = [variant.key for n in (2, 9, 10, 100) if (variant := one.page("/item", f"id={n}", False)) is not None]
+    assert len(keys) == 4
+    assert keys == sorted(keys)
+
+
+def test_what_is_looked_at_of_a_query_is_bounded() -> None:
+    assert kinds("x=1&" * 19 + "id=5") == [ITEM]
+    assert kinds("x=1&" * 20 + "id=5") == []
+    assert kinds("x=" + "1" * 2100 + "&id=5") == []
+    assert kinds("i" * 60 + "id=5") == []
+
+
+def test_how_a_page_sorts_takes_bounded_room_and_tells_long_queries_apart() -> None:
+    one = Variants(b"k")
+    found = [one.page("/" + "p" * 300, b"&".join([b"id=" + b"a" * 190] * 9) + b"&pid=%d" % n, True) for n in (1, 2)]
+    keys = {variant.key for variant in found if variant is not None}
+    assert len(keys) == 2
+    assert all(len(key) <= variants.MOST_KEY + 20 for key in keys)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    one = Variants(b"k")
+    for number in range(variants.MOST_REMEMBERED + 10):
+        one.page("/item", b"id=%d" % number, True)
+    one.page("/item", b"id=5&x=" + b"1" * 600, True)
+    assert len(one._known) <= variants.MOST_REMEMBERED
+    assert all(len(path) + len(query) <= variants.LONGEST_REMEMBERED for path, query, _ in one._known)
+
+
+@given(st.text(), st.one_of(st.text(), st.binary()), st.booleans())
+def test_no_query_is_too_odd(path: str, query: str | bytes, inner: bool) -> None:
+    one = Variants(b"k")
+    for found in (one.page(path, query, inner), one.data(path, query)):
+        assert found is None or (0 <= found.number < 1 << 32 and found.kind in (ITEM, TURN, CURSOR))
+
+
+@given(st.integers(0, (1 << 32) - 1), st.sampled_from((ITEM, TURN, CURSOR)), st.booleans())
+def test_a_variant_comes_back_from_its_row_but_for_how_it_sorts(number: int, kind: int, onward: bool) -> None:
+    inputs = packed(Variant(number, "key", kind, onward))
+    assert 0 < inputs < 1 << 63
+    again = unpacked("/item", inputs)
+    assert again is not None
+    assert again._replace(key="key") == Variant(number, "key", kind, onward)
+
+
+def test_a_row_without_a_variant_has_none() -> None:
+    assert unpacked("/item", 0xFFFF_FFFF | 7 << 32) is None
