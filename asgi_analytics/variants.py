@@ -39,32 +39,38 @@ CURSORS = _words(
 )
 ITEMS = _words(
     """
-    ad album article articles artikel artist artnr book case doc document ean entry event film game gtin guid id image
+    ad album article articles artikel artist artnr book case doc document ean entry event film game gtin id image
     img invoice isbn issue item job listing match member movie no node nr object offer photo pic picture player post
     prod product producto produit produkt profile property recipe recno record rezept showthread showtopic showuser sku
-    slug song story t team thread ticket title topic u user uuid video
+    slug song story t team thread ticket title topic u user video
     """
 )
 SIZES = _words("count length limit max maxresults pagelimit pagesize perpage rows size take")
-ENDINGS = ("id", "uuid", "guid", "slug", "isbn", "sku")
-# Before these endings: what is new with each request, session or click,
+ENDINGS = ("uuid", "guid", "id", "slug", "isbn", "sku")
+# Before these endings: what is new with each request, session, click, or step of a map,
 FLEETING = _words(
     """
-    ad adgroup aff affiliate browser c campaign cl click client conversation correlation creative device ef execution
-    fat flow frame gtm hs igsh instance jsession mc nonce olyanon olyenc partner phpsess placement poll r ref referral
-    referrer req request s sc seq sess session span ss sub token trace track tracking transaction utm vero view visit
-    visitor wicked window
+    ad adgroup aff affiliate browser build c cache call campaign cell cl click client conversation correlation creative
+    device dsw ef execution fat flow frame grid gtm hit hs igsh instance jfw jsession mc nonce olyanon olyenc partner
+    phpsess placement poll quad r ref referral referrer rel release req request s sc sess session span ss sub tile token
+    trace track tracking transaction tx utm vero view visit visitor wicked window
     """
 )
 # where in a stream somebody is,
-PLACES = _words("after before current end first from last latest max min newest next oldest prev since start top until")
+PLACES = _words(
+    """
+    after before change chunk current end event first from last latest log max message min msg newest next notification
+    oldest part prev revision segment seq since start tick top until update version
+    """
+)
 # and what lists are filtered by.
 FACETS = _words(
     """
-    area attr attribute branch brand cat categories category city class color colour condition country currency
-    department dept district facet feature filter gender genre group lang language layout level locale location make
-    manufacturer material mode model month option parent period price rating region season section shop size sort state
-    status store style subcategory subject tag tags theme type vendor warehouse year zone
+    area attr attribute attributes branch brand cat categoria categorie categories category ciudad city class color
+    colour condition country couleur currency department dept district facet farbe feature filter gender genre group
+    groesse kategorie lang language layout level locale location make manufacturer marca marke marque material mode
+    model month option parent period price rating region rubrik rubrique season section shop size sort stadt state
+    status store style subcategory subject tag tags theme type vendor ville warehouse year zone
     """
 )
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -190,7 +196,7 @@ def name_kind(name: str) -> int:
     if whole in ITEMS or whole in SIZES:
         return ITEM if whole in ITEMS else SIZE
     ending = next((ending for ending in ENDINGS if whole.endswith(ending)), None)
-    if ending is None:
+    if ending is None or whole == ending:  # ?uuid= alone may be of a request, or of who asks
         return 0
     stems = {*words[:-1], words[-1].removesuffix(ending)} | {whole.removesuffix(ending)}
     if stems & FLEETING or stems & FACETS or whole.endswith("clid"):

@@ -23,7 +23,7 @@ def kinds(query: str) -> list[int]:
     [
         *("id=17", "ID=17", "pid=3", "product_id=40", "productId=40", "ProductID=40", "articleid=9", "tabid=57"),
         *("t=123", "u=12", "topic=5", "showtopic=88", "isbn=9783161484100", "sku=AB-12", "asin_id=B00X4WHP5E"),
-        *(f"uuid={UUID}", f"item={UUID}", "title=Main_Page", "slug=ten-things", "page=about", "p=imprint"),
+        *(f"item_uuid={UUID}", f"item={UUID}", "title=Main_Page", "slug=ten-things", "page=about", "p=imprint"),
         *("item%5Fid=7", "review-id=4", "order.id=12", "id=17&utm_source=x&sort=price"),
     ],
 )
@@ -38,6 +38,7 @@ def test_what_names_a_thing_makes_a_page_of_its_own(query: str) -> None:
         *(("paged=2", TURN), ("page%5Bnumber%5D=3", TURN), ("seite=4", TURN)),
         *(("offset=40", CURSOR), ("start=15", CURSOR), ("cursor=eyJpZCI6NX0", CURSOR), ("after=t3_1abcd", CURSOR)),
         *(("nextPageToken=CAUQAA", CURSOR), ("last_id=99", CURSOR), ("since_id=12", CURSOR), ("lastEventId=4", CURSOR)),
+        *(("messageId=d-8F2A", CURSOR), ("event_id=5", CURSOR)),
         ("page=eyJpZCI6NX0", CURSOR),
     ],
 )
@@ -50,9 +51,10 @@ def test_pages_of_lists_and_places_in_streams_are_known_for_what_they_are(query:
     [
         *("utm_source=a&utm_id=7", "gclid=Cj0KCQ", "fbclid=IwAR0", "yclid=12", "mc_eid=5", "li_fat_id=1", "igshid=5"),
         *("sid=8f3a", "PHPSESSID=8f3a", "jsessionid=1A", "session_id=4", "requestId=17", "client_id=9", "rid=3"),
-        *("_=1795564800000", "v=12", "ts=1795564800", "timestamp=1795564800", "cb=99", "rand=0.123456", "nocache=4"),
+        *("filter_tag_id=3", "_=1795564800000", "v=12", "ts=1795564800", "timestamp=1795564800", "cb=99", "nocache=4"),
         *("t=1795564800", "t=0.8374652", "r=838383", "sort=price", "order=2", "dir=1", "view=grid", "theme=2"),
         *("lang=3", "q=gar", "s=5", "search=7", "query=12", "keywords=3", "category_id=3", "brand=7", "brand_id=7"),
+        *(f"uuid={UUID}", "guid=77", "tileId=1203021", "tile_id=12", "dswid=-4560", "kategorie_id=4"),
         *("colour=5", "size=42", "price_min=10&price_max=90", "year=2026&month=5", "date=2026-05-01", "day=3", "cat=4"),
         *("lat=52.5200&lng=13.4050&zoom=12", "bbox=1.0,2.0,3.0,4.0", "x=3&y=4&z=12", "w=640&h=480&dpr=2", "limit=50"),
         *("since=1795564800", "from=1795564800&to=1795568400", "step=15", "start=1795564800", "after=2026-05-01"),

@@ -92,6 +92,8 @@ PEOPLE = {
     "map by box": Shape([f"bbox={n},2.5,{n + 1},3.5" for n in range(900)], 0.3, "/api/map", CALLED, DATA),
     "poll since": Shape([f"since={EPOCH + n}" for n in range(4000)], 1.0, "/api/news", CALLED, DATA),
     "poll after an id": Shape([f"after_id={90000 + n}" for n in range(4000)], 1.0, "/api/chat", CALLED, DATA),
+    "long poll by message": Shape([f"messageId=d-{n:X}&token=x" for n in range(3000)], 0.5, "/poll", CALLED, DATA),
+    "map by tile": Shape([f"tile_id={12030 + n}" for n in range(900)], 0.2, "/api/map", CALLED, DATA),
     "poll by cursor": Shape([f"since=s{n}_9&cursor=s{n}_{n * 3}" for n in range(4000)], 1.0, "/sync", CALLED, DATA),
     "poll by offset": Shape([f"start={n * 1713 + 1}" for n in range(3000)], 1.0, "/log", CALLED, DATA),
     "dashboard": Shape(
