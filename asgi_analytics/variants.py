@@ -42,7 +42,7 @@ ITEMS = _words(
     ad album article articles artikel artist artnr book case doc document ean entry event film game gtin id image
     img invoice isbn issue item job listing match member movie no node nr object offer photo pic picture player post
     prod product producto produit produkt profile property recipe recno record rezept showthread showtopic showuser sku
-    slug song story t team thread ticket title topic u user video
+    slug song story t team thread title topic u video
     """
 )
 SIZES = _words("count length limit max maxresults pagelimit pagesize perpage rows size take")
@@ -51,9 +51,9 @@ ENDINGS = ("uuid", "guid", "id", "slug", "isbn", "sku")
 FLEETING = _words(
     """
     ad adgroup aff affiliate browser build c cache call campaign cell cl click client conversation correlation creative
-    device dsw ef execution fat flow frame grid gtm hit hs igsh instance jfw jsession mc nonce olyanon olyenc partner
-    phpsess placement poll quad r ref referral referrer rel release req request s sc sess session span ss sub tile token
-    trace track tracking transaction tx utm vero view visit visitor wicked window
+    device dsw ef execution fat flow frame gbra grid gtm hit hs igsh instance jfw jsession mc msclk nonce olyanon olyenc
+    partner phpsess placement poll quad r ref referral referrer rel release req request s sc sess session span ss sub
+    tile token trace track tracking transaction tx utm vero view visit visitor wbra wicked window
     """
 )
 # where in a stream somebody is,

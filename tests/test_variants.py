@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics import variants
+from asgi_analytics.identify.referral import CAMPAIGN_NAMES, SECRET_NAMES, SOURCE_NAMES
 from asgi_analytics.variants import CURSOR, ITEM, TURN, Variant, Variants, packed, parameters, unpacked
 
 UUID = "6f1c2a34-9d1e-4b7a-8c55-0a1b2c3d4e5f"
@@ -63,6 +64,11 @@ def test_pages_of_lists_and_places_in_streams_are_known_for_what_they_are(query:
 )  # fmt: skip
 def test_what_shows_one_thing_in_another_way_makes_no_other_page(query: str) -> None:
     assert kinds(query) == []
+
+
+@pytest.mark.parametrize("name", sorted(CAMPAIGN_NAMES | SECRET_NAMES | {*SOURCE_NAMES}))
+def test_nothing_that_campaigns_and_sessions_are_known_by_makes_another_page(name: str) -> None:
+    assert kinds(f"{name}=17") == []
 
 
 def test_the_number_of_a_page_is_the_same_whatever_else_the_query_says() -> None:
