@@ -25,6 +25,7 @@ CLICKED, TYPED = BROWSER.page(f"{ORIGIN}/from"), BROWSER.page(typed=True)
 CALLED, TOOL = BROWSER.call("/app"), headers_of("python-requests/2.32.5")
 TOKEN = headers_of("python-requests/2.32.5", ("authorization", "Bearer 5f3a"))
 NAMELESS = headers_of(BROWSER.agent)  # a browser's name, and none of what it sends
+OLD = headers_of(browsers.safari("iPhone; CPU iPhone OS 15_1 like Mac OS X", 15, 1), ("accept-language", "de"))
 UUID = "{0:08x}-9d1e-4b7a-8c55-0a1b2c3d4e5f"
 
 
@@ -82,6 +83,7 @@ PEOPLE = {
     "calendar": Shape([f"year={2000 + n // 12}&month={n % 12 + 1}" for n in range(300)], 1.2, "/calendar"),
     "next, next": Shape([f"page={n}" for n in range(1, 300)], 3.0, "/list"),
     "forum": Shape([f"t=5&start={n * 15}" for n in range(300)], 4.0, "/viewtopic.php"),
+    "forum, by a browser that tells nothing": Shape([f"t=5&start={n * 15}" for n in range(200)], 9.0, "/topic", OLD),
     "newsletter links": Shape([f"utm_id={n}&gclid=Cj0{n:x}&mc_eid={n}" for n in range(200)], 4.0, "/offer", TYPED),
     "cache busting reload": Shape([f"t={EPOCH + 10 * n}&_={n}" for n in range(600)], 10.0, "/board", TYPED),
     "display that goes round": Shape([f"id={n % 25}" for n in range(1500)], 20.0, "/screen", TYPED),
