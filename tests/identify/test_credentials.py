@@ -13,8 +13,9 @@ SCRIPT = {b"content-length": b"20", b"sec-fetch-dest": b"empty"}
 
 @pytest.mark.parametrize(
     ("method", "headers", "status", "is_try"),
-    [("POST", {}, 401, True), ("POST", {}, 400, True), ("POST", {}, 423, True), ("POST", {}, 422, False), ("POST", {}, 409, False),
-     ("POST", {}, 404, False), ("GET", {}, 401, False), ("GET", TOKEN, 401, True), ("GET", TOKEN, 404, False)],
+    [("POST", {}, 401, True), ("POST", {}, 400, True), ("POST", {}, 423, True), ("POST", {}, 422, False),
+     ("POST", {}, 409, False), ("POST", {}, 404, False), ("GET", {}, 401, False), ("GET", TOKEN, 401, True),
+     ("GET", TOKEN, 404, False)],
 )  # fmt: skip
 def test_credentials_that_were_refused_are_tries(
     method: str, headers: dict[bytes, bytes], status: int, is_try: bool
