@@ -18,7 +18,7 @@ from .engine import Engine
 from .facts import Claims
 from .identify.consistency import read_claims
 from .identify.credentials import tried
-from .identify.referral import INNER, clean_query, read_referral
+from .identify.referral import clean_query, read_referral
 from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, route_template
 from .inputs import AHEAD, DATA, FORGIVEN
 from .model import Analytics, Decision, Hit, Referral, Standing, Visitor
@@ -335,8 +335,6 @@ class Exchange(Hit):
             self.query = clean_query(query)
         if self.outcome == "refused" and self.method == "GET":  # another policy might let it through, to a page
             self._page_variant(False)
-        if self.variant is not None:
-            self.referral = INNER  # says nothing, but for the recorder: rows of this path and route are not all alike
 
     def _referral(self, query: bytes) -> Referral:
         referer, host = self._headers.get(b"referer"), self._headers.get(b"host")

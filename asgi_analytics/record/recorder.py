@@ -113,7 +113,7 @@ class Recorder:
         numbers = NULL if hit.claims is None else self._numbers(hit, hit.claims)
         head = encoding.hit_head(hit, decision, high, low)
         inside = (EXEMPT if decision.exempt else FROM_INSIDE)[hit.from_inside]
-        if decision.id is None and hit.query is None and hit.referral is None:
+        if decision.id is None and hit.query is None and hit.referral is None and hit.variant is None:
             key = (hit.path, hit.route, hit.method, hit.outcome, hit.close_code)
             middle = self._plain.get(key) or self._remembered(key, hit)
             self._append(seal(b"".join((HIT, head, inside, numbers, middle, segment))))
