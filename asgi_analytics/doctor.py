@@ -203,7 +203,7 @@ def _schema_checks(reader: Patient, server: Server) -> Iterator[Check]:
     if days:
         yield Check("partitions", f"none for {', '.join(days)}: the app, or migrate, makes them", note=True)
     else:
-        yield Check("partitions", "made for today and tomorrow")
+        yield Check("partitions", "there for today and tomorrow")
     if quarantined := reader.totals().quarantined:
         yield Check(
             "quarantine", f"{quarantined:,} rows were set aside: see `asgi-analytics quarantine list`", note=True

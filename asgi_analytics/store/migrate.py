@@ -123,11 +123,21 @@ def make_partitions(connection: psycopg.Connection) -> None:
                 connection.execute(queries.load("fold")["make_partitions"], {"ahead": PARTITION_DAYS_AHEAD})
                 return
         except psycopg.errors.LockNotAvailable:
-            if not connection.execute(queries.load("reading")["missing_partitions"]).fetchone():
+            if not _lacks_partition(connection):
                 return
             if attempt == PARTITION_ATTEMPTS - 1:
                 raise
         time.sleep(0.5)
+
+
+def _lacks_partition(connection: psycopg.Connection) -> bool:
+    """Tell whether today or tomorrow is without one; while somebody locks the default partition, that is not known."""
+    try:
+        with connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '500ms'")
+            return connection.execute(queries.load("reading")["missing_partitions"]).fetchone() is not None
+    except psycopg.errors.LockNotAvailable:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

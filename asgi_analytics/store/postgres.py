@@ -31,6 +31,7 @@ COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
 # By name: in a table that an operator has added columns to, those are theirs.
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
+NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 SLICE = 1_000  # rows that are sent at a stretch
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
@@ -146,6 +147,15 @@ class PostgresStore(Connected):
 
         Returns the merged totals of visitors that other workers have seen too.
         """
+        try:
+            return self._write(batch)
+        except RowRejected as error:
+            # Of a day without a partition, where an operator has dropped the default one? Asked of a row by itself.
+            if error.sqlstate != NO_PLACE or len(batch.frames) > 1 or not self._make_partition_of(batch):
+                raise
+            return self._write(batch)
+
+    def _write(self, batch: Batch) -> list[Merged]:
         journal = UUID(bytes=batch.journal)
         with self._transfer():
             batch = self._not_in_yet(batch)
@@ -158,6 +168,13 @@ class PostgresStore(Connected):
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
             self._advance(batch, sum(map(len, rows.values())), len(damaged))
         return merged
+
+    def _make_partition_of(self, batch: Batch) -> bool:
+        """Make the day partitions that the hits of a batch lack; returns whether there was one to make."""
+        with self._transfer() as connection:
+            self._copy(sql.Identifier("staging"), batch.columns[HIT], batch.frames.rows(HIT))
+            row = connection.execute(self._queries["make_partitions_of_staging"]).fetchone()
+        return bool(row and row[0])
 
     def _move(
         self, rows: Mapping[bytes, list[bytes]], columns: Mapping[bytes, Sequence[str]], journal: UUID

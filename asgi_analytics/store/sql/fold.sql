@@ -466,6 +466,10 @@ VALUES (%(journal)s, %(segment)s, %(position)s, %(kind)s, %(columns)s, %(raw)s, 
 SELECT analytics.ensure_partitions(
     (now() AT TIME ZONE 'UTC')::date - 1, (now() AT TIME ZONE 'UTC')::date + %(ahead)s::integer)
 
+-- name: make_partitions_of_staging
+SELECT analytics.ensure_partitions(
+    min(time AT TIME ZONE 'UTC')::date, max(time AT TIME ZONE 'UTC')::date) FROM staging
+
 -- name: lock_salts
 SELECT pg_advisory_xact_lock(hashtext('analytics.salts'))
 

@@ -98,6 +98,5 @@ WHERE known.relname = 'hits' AND known.relnamespace = to_regnamespace('analytics
     AND NOT pg_has_role(known.relowner, 'USAGE')
 
 -- name: missing_partitions
-SELECT day::date FROM generate_series(
-    (now() AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date + 1, interval '1 day') AS day
-WHERE to_regclass('analytics.hits_' || to_char(day, 'YYYYMMDD')) IS NULL ORDER BY day
+SELECT day FROM analytics.lacking_partitions(
+    (now() AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date + 1) AS day ORDER BY day

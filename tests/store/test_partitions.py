@@ -1,0 +1,160 @@
+"""Partitions of hits that are not ours: an operator's, a tool's, a default one that has rows; and days without any."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+import pytest
+
+from asgi_analytics import doctor
+from asgi_analytics.errors import RowRejected, StoreMisconfigured
+from asgi_analytics.store import migrate
+from asgi_analytics.store.postgres import PostgresStore
+from tests.record.rows import NOW_US, batch, fetch, hit
+
+DAY_US = 24 * 3600 * 1_000_000
+DROP_OURS = (
+    "DO $$ DECLARE name text; BEGIN FOR name IN SELECT inhrelid::regclass FROM pg_inherits"
+    " WHERE inhparent = 'analytics.hits'::regclass AND inhrelid <> 'analytics.hits_default'::regclass"
+    " LOOP EXECUTE 'DROP TABLE ' || name; END LOOP; END $$"
+)
+NO_DEFAULT = "DROP TABLE analytics.hits_default"
+OTHER_DEFAULT = (
+    "ALTER TABLE analytics.hits DETACH PARTITION analytics.hits_default",
+    'CREATE TABLE public."their rest" PARTITION OF analytics.hits DEFAULT',
+)
+FORBID = (
+    "CREATE FUNCTION public.forbid() RETURNS event_trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN RAISE EXCEPTION 'no new tables here'; END $$",
+    "CREATE EVENT TRIGGER forbid ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.forbid()",
+)
+
+
+def theirs(first: str, last: str, name: str = "analytics.theirs") -> str:
+    return f"CREATE TABLE {name} PARTITION OF analytics.hits FOR VALUES FROM ({first}) TO ({last})"
+
+
+def quoted(shift: int, time: str = "00:00:00+00") -> str:
+    return f"'{today() + timedelta(days=shift)} {time}'"
+
+
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "month": (DROP_OURS, theirs(quoted(-10), quoted(21))),
+    "month ahead": (theirs(quoted(8), quoted(40)),),
+    "everything": (DROP_OURS, theirs("MINVALUE", "MAXVALUE")),
+    "from tomorrow on": (DROP_OURS, theirs(quoted(1), "MAXVALUE")),
+    "days of another time zone": (
+        DROP_OURS,
+        *(theirs(quoted(day, "00:00:00+09"), quoted(day + 1, "00:00:00+09"), f"p{day + 9}") for day in range(-2, 3)),
+    ),
+    "half a day": (DROP_OURS, theirs(quoted(0, "12:00:00+00"), quoted(1, "06:30:00.5+00"))),
+    "default of another name": (DROP_OURS, *OTHER_DEFAULT),
+    "no default": (NO_DEFAULT,),
+    "no default, months": (DROP_OURS, NO_DEFAULT, theirs(quoted(-10), quoted(21), 'public."their month"')),
+    "partitions of partitions": (
+        DROP_OURS,
+        theirs(quoted(-10), quoted(21)) + " PARTITION BY LIST (site)",
+        "CREATE TABLE analytics.deep PARTITION OF analytics.theirs DEFAULT",
+    ),
+    "no partitions at all": (
+        "CREATE TABLE analytics.plain (LIKE analytics.hits)",
+        "ALTER TABLE analytics.hits RENAME TO parts",
+        "ALTER TABLE analytics.plain RENAME TO hits",
+    ),
+    "new tables forbidden": (DROP_OURS, *FORBID),
+    "names that are taken": (DROP_OURS, f"CREATE VIEW analytics.hits_{today():%Y%m%d} AS SELECT 1 AS one"),
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(dsn: str, request: pytest.FixtureRequest) -> str:
+    """The DSN of a database that has it."""
+    fetch(dsn, "SELECT analytics.ensure_partitions(current_date, current_date)")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in LAYOUTS[request.param]:
+            connection.execute(statement.encode())
+    return dsn
+
+
+def stored(store: PostgresStore, path: str, shift: int = 0) -> None:
+    """Store a hit of so many days from now."""
+    moved = batch([hit(path, time_us=NOW_US + shift * DAY_US)])
+    store.position(moved.journal)
+    store.write(moved)
+
+
+class Plain(PostgresStore):
+    """A store that makes no partitions by itself."""
+
+    def make_partitions(self) -> None:
+        """Leave it."""
+
+
+def places(dsn: str) -> dict[str, str]:
+    """The partition of each hit, by path."""
+    rows = fetch(dsn, "SELECT path, tableoid::regclass::text AS place FROM analytics.hits")
+    return {row["path"]: row["place"] for row in rows}
+
+
+def test_rows_go_into_whatever_covers_their_day(layout: str) -> None:
+    with psycopg.connect(layout, autocommit=True) as connection:
+        connection.execute("SET datestyle = 'German'")
+        migrate.make_partitions(connection)
+        with contextlib.suppress(psycopg.errors.UndefinedObject):
+            connection.execute("ALTER EVENT TRIGGER forbid DISABLE")  # it forbids temporary tables too
+    store = PostgresStore(lambda: layout)
+    store.connect()
+    for shift in (0, -1, 1, 7, -400, 400):
+        stored(store, f"/{shift}", shift)
+        store.make_partitions()
+    store.close()
+    assert sorted(places(layout)) == ["/-1", "/-400", "/0", "/1", "/400", "/7"]
+    told = [check for check in doctor.database_checks(layout, NOW_US / 1e6) if check.subject == "partitions"]
+    assert [check.text for check in told] == ["there for today and tomorrow"]
+
+
+def test_a_day_whose_rows_the_default_partition_has_stays_there(dsn: str) -> None:
+    for kind, path in ((Plain, "/before"), (PostgresStore, "/after")):
+        store = kind(lambda: dsn)
+        store.connect()
+        stored(store, path)
+        store.close()
+    assert places(dsn) == {"/after": "analytics.hits_default", "/before": "analytics.hits_default"}
+
+
+def test_what_we_cannot_make_for_a_reader_keeps_no_rows_of_a_day_that_the_default_partition_has(dsn: str) -> None:
+    store: PostgresStore = Plain(lambda: dsn)
+    store.connect()
+    stored(store, "/today")
+    stored(store, "/tomorrow", 1)
+    store.close()
+    store = PostgresStore(lambda: dsn)
+    with psycopg.connect(dsn) as report:
+        report.execute("SELECT count(*) FROM analytics.hits")
+        store.connect()
+        stored(store, "/more")
+    store.close()
+    assert places(dsn)["/more"] == "analytics.hits_default"
+
+
+def test_rows_that_no_partition_takes_wait_and_none_is_set_aside(dsn: str) -> None:
+    for statement in (NO_DEFAULT, *FORBID):
+        fetch(dsn, statement)
+    fetch(dsn, "ALTER EVENT TRIGGER forbid DISABLE")
+    store: PostgresStore = Plain(lambda: dsn)
+    store.connect()
+    fetch(dsn, "ALTER EVENT TRIGGER forbid ENABLE")
+    with pytest.raises(RowRejected, match="no partition of relation"):
+        stored(store, "/waits")
+    with pytest.raises(StoreMisconfigured, match="no partition of relation"):
+        store.probe()
+    fetch(dsn, "ALTER EVENT TRIGGER forbid DISABLE")
+    stored(store, "/waits")
+    store.close()
+    assert list(places(dsn)) == ["/waits"]
