@@ -9,15 +9,16 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from . import actors, console, doctor, quarantine
+from . import actors, console, doctor, journals, quarantine
 from .actors import UserError
 from .clock import SystemClock
 from .embedded import EmbeddedPostgres, default_data_dir
-from .engine import resolve_dsn
+from .engine import resolve_dsn, target_of
 from .errors import AnalyticsError
 from .identify.operators import SOURCES
 from .jobs import data
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     stats = _add_command(commands.add_parser("stats", help="what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
     _add_data(commands.add_parser("data", help="the address ranges that crawlers are verified by"))
-    for name, text, add in (*actors.COMMANDS, *quarantine.COMMANDS):
+    for name, text, add in (*actors.COMMANDS, *quarantine.COMMANDS, *journals.COMMANDS):
         _add_ruling(commands.add_parser(name, help=text), add)
     replay.add_replay(commands.add_parser("replay", help="judge an access log, as if we had been there"))
     what_if = commands.add_parser("what-if", help="tell what another policy would have done to recorded hits")
@@ -187,10 +188,15 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
     yield from doctor.settings_checks(settings)
     yield from doctor.address_checks(settings, options.client, options.header)
     yield from doctor.geo_checks(settings)
-    yield from doctor.journal_checks(settings.journal_dir)
+    folder = settings.journal_dir
     try:
+        target = target_of(resolve_dsn(options.dsn))
+        yield from doctor.journal_checks(folder, target)
+        stray: list[doctor.JournalState] = []
+        with contextlib.suppress(OSError):  # which was told
+            stray = doctor.strays(folder, target)
         with _database(options.dsn) as dsn:
-            yield from doctor.database_checks(dsn, SystemClock.time_ns() / 1e9)
+            yield from doctor.database_checks(dsn, SystemClock.time_ns() / 1e9, stray=stray)
     except AnalyticsError as error:
         yield doctor.Check("database", str(error), "give a DSN by --dsn or ASGI_ANALYTICS_DSN")
 
@@ -225,14 +231,16 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _stats(options: argparse.Namespace) -> int:
     folder = options.journal_dir or default_journal_dir()
+    target = target_of(resolve_dsn(options.dsn))
     try:
-        journals = doctor.journals(folder)
+        found = doctor.journals(folder)
     except OSError as error:
         raise UserError(f"The journal folder cannot be read: {error}") from None
-    journals_here = [UUID(journal.name) for journal in journals]
+    journals_here = [UUID(journal.name) for journal in found]
     with _database(options.dsn) as dsn, connect(dsn) as reader:
+        target = replace(target, server=reader.identity())
         totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
-    print("\n".join(console.statistics(totals, hour, positions, journals)))
+    print("\n".join(console.statistics(totals, hour, positions, found, target)))
     return 0
 
 

@@ -14,6 +14,7 @@ from .decide.signals import SIGNALS
 from .doctor import JournalState
 from .facts import LEVEL_LABELS
 from .jobs.data import Held
+from .record.target import Target
 from .store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
 
 HIT_COLUMNS = (
@@ -116,9 +117,13 @@ def moment(time: datetime | None) -> str:
 
 
 def statistics(
-    totals: Totals, hour: LastHour, positions: Sequence[Position], journals: Sequence[JournalState]
+    totals: Totals,
+    hour: LastHour,
+    positions: Sequence[Position],
+    journals: Sequence[JournalState],
+    target: Target | None = None,
 ) -> Iterator[str]:
-    """Yield the lines of `stats`."""
+    """Yield the lines of `stats`; `target` is the database that was asked, with which journals are told apart."""
     yield "Database"
     updated = _moment(totals.updated_at) if totals.updated_at else "never"
     yield f"  written         {totals.written:,} rows from {totals.journals:,} journals, last {updated}"
@@ -140,9 +145,24 @@ def statistics(
     yield from table([heading, *rows]) if rows else ()
     yield f"Journals on this machine: {len(journals)}"
     known = {position.journal.hex: position for position in positions}
-    found = [(j.name[:8], f"{j.bytes:,} bytes", _owner(j), _delivered(j, known.get(j.name))) for j in journals]
+    lost = [j for j in journals if not j.alive and target is not None and not j.target.is_same(target)]
+    found = [
+        (j.name[:8], f"{j.bytes:,} bytes", _owner(j), _delivered(j, known.get(j.name)))
+        for j in journals
+        if j not in lost
+    ]
     yield from table(found) if found else ()
+    if lost:
+        yield "Of these left over for a database of another name, see `asgi-analytics adopt`:"
+        yield from table(map(stray, lost))
     yield "Queued, retried, dropped by reason and the overhead of our own steps: middleware.stats() in each process."
+
+
+def stray(journal: JournalState) -> tuple[str, str, str, str]:
+    """Return the cells that tell of a journal for another database."""
+    since = _moment(datetime.fromtimestamp(journal.written, UTC))
+    address = escape(journal.target.address) or "a database that is not named"
+    return (journal.name[:8], f"{journal.bytes:,} bytes", f"since {since}", f"for {address}")
 
 
 def summary(classes: Sequence[ClassSummary]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import maxminddb
@@ -18,6 +19,7 @@ from .identify.client import ClientAddress, network_of
 from .identify.countries import CountryTable
 from .identify.geoip import GeoLocator
 from .record.segment import read_header
+from .record.target import Target, read_target
 from .settings import Settings
 from .store.connection import ENCODINGS, UTF8
 from .store.health import PATIENCE, Patient, advice_on, examine
@@ -28,6 +30,7 @@ FORWARDING = (b"x-forwarded-for", b"forwarded")
 CLOCKS_APART = 30.0  # seconds
 SAMPLES = ("8.8.8.8", "2001:4860:4860::8888")  # looked up: the metadata may be whole where the data is not
 LEAST_ROOM = 64 << 20  # bytes
+ELSEWHERE = "no worker with this DSN delivers them; where it is this database under another name: asgi-analytics adopt"
 _JOURNAL = re.compile(r"[0-9a-f]{32}")
 
 
@@ -84,8 +87,8 @@ def geo_checks(settings: Settings) -> Iterator[Check]:
             yield _geo_file(option, path)
 
 
-def journal_checks(folder: Path) -> Iterator[Check]:
-    """Say whether the journal folder can be used, and what is left in it."""
+def journal_checks(folder: Path, target: Target | None = None) -> Iterator[Check]:
+    """Say whether the journal folder can be used, and what is left in it, for `target` where that is known."""
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -103,7 +106,8 @@ def journal_checks(folder: Path) -> Iterator[Check]:
     except PermissionError as error:
         yield Check("journal", str(error), "choose a folder of your own by journal_dir or ASGI_ANALYTICS_JOURNAL_DIR")
         return
-    alive, dead = [one for one in found if one.alive], [one for one in found if not one.alive]
+    alive = [one for one in found if one.alive]
+    dead = [one for one in found if not one.alive and (target is None or one.target.key == target.key)]
     if alive:
         yield Check("journal", f"{len(alive)} in use, {sum(one.bytes for one in alive):,} bytes")
     if dead:
@@ -131,6 +135,24 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
         yield Check("journal", text, "start the version that wrote them once more: it delivers them")
 
 
+def strays(folder: Path, target: Target) -> list[JournalState]:
+    """Return the journals without a worker that are for a database of another name. Raises PermissionError."""
+    return [one for one in journals(folder) if not one.alive and one.target.key != target.key]
+
+
+def stray_checks(found: Sequence[JournalState], server: str) -> Iterator[Check]:
+    """Name journals that are for a database of another name; `server`: what ours says of itself, "" when unknown."""
+    for key in sorted({one.target.key for one in found}):
+        lying = [one for one in found if one.target.key == key]
+        since = datetime.fromtimestamp(min(one.written for one in lying), UTC)
+        same = server != "" and all(one.target.server == server for one in lying)
+        what = "the same database: delivered by the next start" if same else ELSEWHERE
+        address = lying[-1].target.address or f"a database that is not named (key {key[:8]})"
+        size = sum(one.bytes for one in lying)
+        text = f"{len(lying)} left over for {address}, {size:,} bytes, since {since:%Y-%m-%d %H:%M} UTC: {what}"
+        yield Check("journal", text, note=True)
+
+
 def _is_readable(segment: Path) -> bool:
     with contextlib.suppress(FileNotFoundError, JournalFormatError), segment.open("rb") as file:
         head = file.read(65_536)
@@ -138,14 +160,18 @@ def _is_readable(segment: Path) -> bool:
     return not segment.exists()
 
 
-def database_checks(dsn: str, now: float, patience: float = PATIENCE) -> Iterator[Check]:
+def database_checks(
+    dsn: str, now: float, patience: float = PATIENCE, *, stray: Sequence[JournalState] = ()
+) -> Iterator[Check]:
     """Say whether the database answers, is up to date, and lets us write; `now` in wall seconds.
 
-    Takes `patience` seconds at most, and as long as connecting may take.
+    Takes `patience` seconds at most, and as long as connecting may take. What it is called by itself tells whether
+    `stray` journals are for it.
     """
+    known = ""
     try:
         with examine(dsn, patience) as patient:
-            server = patient.server()
+            server, known = patient.server(), patient.identity()
             yield from _server_checks(server, now)
             held = patient.holders()
             for text in held:
@@ -154,6 +180,7 @@ def database_checks(dsn: str, now: float, patience: float = PATIENCE) -> Iterato
                 yield from _schema_checks(patient, server)
     except AnalyticsError as error:
         yield Check("database", str(error), advice_on(str(error)))
+    yield from stray_checks(stray, known)
 
 
 def _server_checks(server: Server, now: float) -> Iterator[Check]:
@@ -255,6 +282,8 @@ class JournalState:
     newest: int  # number of the newest segment; 0 when there is none
     newest_bytes: int
     alive: bool
+    target: Target
+    written: float  # wall seconds of the last row
 
 
 def journals(root: Path) -> list[JournalState]:
@@ -267,12 +296,15 @@ def journals(root: Path) -> list[JournalState]:
 
 def _journal_state(folder: Path) -> JournalState | None:
     try:
-        sizes = {int(file.stem): file.stat().st_size for file in folder.glob("*.journal") if file.stem.isdecimal()}
+        found = {int(file.stem): file.stat() for file in folder.glob("*.journal") if file.stem.isdecimal()}
+        sizes = {number: file.st_size for number, file in found.items()}
+        written = max((file.st_mtime for file in found.values()), default=folder.stat().st_mtime)
         alive = _is_held(folder / "lock")
     except FileNotFoundError:
         return None  # delivered and removed while we looked
     newest = max(sizes, default=0)
-    return JournalState(folder.name, sum(sizes.values()), newest, sizes.get(newest, 0), alive)
+    target = read_target(folder) or Target("")
+    return JournalState(folder.name, sum(sizes.values()), newest, sizes.get(newest, 0), alive, target, written)
 
 
 def _is_held(lock: Path) -> bool:

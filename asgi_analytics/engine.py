@@ -38,6 +38,7 @@ from .policy import canonical, version
 from .protocols import ClaimStatus, Clock, Merged, Ruling, Told
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
+from .record.target import Target
 from .record.writer import Writer
 from .respond import Responder
 from .settings import Settings
@@ -46,7 +47,7 @@ from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
 from .state import State
 from .steps import Steps
-from .store.connection import database_key
+from .store.connection import database_address, database_key
 from .store.postgres import PostgresStore
 from .variants import Variants
 
@@ -68,6 +69,14 @@ def resolve_dsn(dsn: str | None) -> str | None:
     if not embedded.is_available():
         raise DatabaseNotConfigured
     return None
+
+
+def target_of(dsn: str | None) -> Target:
+    """Return what journals for a database are told apart by; None: the embedded Postgres. Raises ConfigurationError."""
+    if dsn:
+        return Target(database_key(dsn), database_address(dsn))
+    embedded_name = f"embedded {embedded.default_data_dir()}"
+    return Target(embedded_name, embedded_name)
 
 
 # A third of a second to make, and alike for all apps of one process.
@@ -126,7 +135,7 @@ class Engine:
             self.rulings.follow,
         )
         self._dsn = dsn
-        self._database = database_key(dsn) if dsn else f"embedded {embedded.default_data_dir()}"
+        self._target = target_of(dsn)
         self.variants = Variants(random_bytes(32))  # children too tell pages apart by these numbers
         self.recorder = self._new_recorder()
         self.started = False
@@ -337,7 +346,7 @@ class Engine:
             await self.strict.close()
 
     def _new_recorder(self) -> Recorder:
-        return Recorder(self.settings, self.counters, clean_path, self._database, kind_of)
+        return Recorder(self.settings, self.counters, clean_path, self._target.key, kind_of, self._target.address)
 
     def _open_store(self) -> PostgresStore:
         self._store = PostgresStore(

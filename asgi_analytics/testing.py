@@ -76,6 +76,11 @@ class MemoryStore:
         self._connected = True
         self._check()
 
+    def server(self) -> str:
+        """It has no name but that it is given."""
+        self._check()
+        return ""
+
     def make_partitions(self) -> None:
         """Nothing to make."""
         self._check()

@@ -7,13 +7,13 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalFormatError
-from .journal import DATABASE
 from .segment import path_of, read, read_header
+from .target import Target, read_target
 
 
 class LeftOver:
@@ -74,12 +74,13 @@ class LeftOvers:
     def __init__(self, root: Path, database: str) -> None:
         self._root = root
         self._database = database
+        self.server = ""  # what the database says of itself, once it was asked
         self._ahead: Iterator[LeftOver] = iter(())
         self.held: LeftOver | None = None
 
     def look(self) -> None:
         """Begin with the first again: with those that could not be delivered, and those that were left meanwhile."""
-        self._ahead = adopt(self._root, self._database)
+        self._ahead = adopt(self._root, self._database, self.server)
 
     def current(self) -> LeftOver | None:
         """Return the one that is held, else the next of this look; None when there is none."""
@@ -100,16 +101,23 @@ class LeftOvers:
         self.held = None
 
 
-def adopt(root: Path, database: str = "") -> Iterator[LeftOver]:
+def adopt(root: Path, database: str = "", server: str = "") -> Iterator[LeftOver]:
     """Yield the journals for this database whose workers are dead, each locked for us.
 
     What cannot be opened now, such as for want of descriptors, is passed over and keeps none.
     """
+    ours = Target(database, server=server)
     folders: list[Path] = []
     with contextlib.suppress(OSError):
         folders = sorted(root.iterdir())
     for path in folders:
-        if _is_for(path, database) and (held := _try_lock(path)) is not None:
+        target = read_target(path)
+        if target is None or not target.is_same(ours):
+            continue
+        # Two apps with one folder must not swap their rows: who lives under the other name delivers it.
+        if target.key != database and _lives(target.key, folders):
+            continue
+        if (held := _try_lock(path)) is not None:
             try:
                 found = LeftOver(path, held)
             except OSError:
@@ -127,12 +135,28 @@ def _segments(path: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch(r"\d{8,12}", name, re.ASCII))
 
 
-def _is_for(path: Path, database: str) -> bool:
-    """Tell whether a journal was written for the database: two apps with one folder must not swap their rows."""
-    try:
-        return (path / DATABASE).read_text("utf-8") == database
-    except OSError:
+def _lives(key: str, folders: Iterable[Path]) -> bool:
+    """Tell whether a worker lives whose database has this key."""
+    for path in folders:
+        target = read_target(path)
+        if target is not None and target.key == key:
+            held = _try_lock(path)
+            if held is None:
+                return True
+            os.close(held)
+    return False
+
+
+def redirect(path: Path, target: Target) -> bool:
+    """Have a left-over journal delivered to another database; False where its worker lives. Raises OSError."""
+    held = _try_lock(path)
+    if held is None:
         return False
+    try:
+        target.write(path)
+        return True
+    finally:
+        os.close(held)
 
 
 def _try_lock(path: Path) -> int | None:

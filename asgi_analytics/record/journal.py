@@ -14,14 +14,15 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalError
 from .segment import MAGIC, Columns, create, header, path_of, read_body
+from .target import ADDRESS, DATABASE, SERVER, Target
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DATABASE = "database"  # the file beside a journal's segments that says where they go
 SEGMENT_SIZE = 16 << 20
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the tail
 
@@ -43,11 +44,13 @@ _write = _holding_write()
 class FileJournal:
     """This worker's journal. `append` is called on the request path, all else by the writer's thread."""
 
-    def __init__(self, root: Path, journal: bytes, columns: Columns, limit: int, database: str = "") -> None:
+    def __init__(
+        self, root: Path, journal: bytes, columns: Columns, limit: int, database: str = "", address: str = ""
+    ) -> None:
         self.id = journal
         self.columns = columns
         self.path = root / journal.hex()
-        self._database = database
+        self.target = Target(database, address)
         self._limit = limit
         # Re-entrant: a finaliser or a signal handler may send an event while we append one.
         self._lock = threading.RLock()
@@ -111,8 +114,16 @@ class FileJournal:
 
     def touch(self) -> None:
         """Make the files look used to those who clear away old ones. Raises OSError."""
-        for name in ("lock", DATABASE):
-            os.utime(self.path / name)
+        for name in ("lock", DATABASE, ADDRESS, SERVER):
+            if (path := self.path / name).exists():
+                os.utime(path)
+
+    def name_server(self, server: str) -> None:
+        """Say which server the database is on, so that who reaches it by another name delivers this. Raises OSError."""
+        if server != self.target.server:
+            target = replace(self.target, server=server)
+            target.write(self.path)
+            self.target = target
 
     def _make_room(self) -> None:
         """Delete what is kept for a fail-over before it takes the room of what is not delivered."""
@@ -145,8 +156,7 @@ class FileJournal:
                 self._next = None
             if self._next is None:
                 self._next = create(self.path, self.id, self.segment + 1, self.columns)
-            # Last, for it is what makes others look.
-            (self.path / DATABASE).write_text(self._database, "utf-8")
+            self.target.write(self.path)
             saved = self._after_cut()
             self._rotate()
             if saved is not None:
@@ -269,7 +279,7 @@ class FileJournal:
         try:
             opened.append(_lock_new(hidden))
             opened.append(create(hidden, self.id, 1, self.columns))
-            (hidden / DATABASE).write_text(self._database, "utf-8")
+            self.target.write(hidden)
             hidden.rename(self.path)
         except BaseException:
             # It is tried again and again, each time under another name.

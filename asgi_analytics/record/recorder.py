@@ -54,12 +54,14 @@ class Recorder:
         clean_path: Callable[[str], str] = str,
         database: str = "",
         kind_of: Callable[[str], int] = lambda path: 0,
+        address: str = "",
     ) -> None:
         self._settings = settings
         self._policy_version = version(settings)
         self._enforced = settings.mode == "enforce"
         self.counters = counters
         self.database = database
+        self._address = address
         self.root = settings.journal_dir
         self.memory = MemoryJournal(random_bytes(16), COLUMNS, MEMORY_LIMIT)
         self.journal: FileJournal | None = None
@@ -76,9 +78,8 @@ class Recorder:
         if self._settings.durability == "memory" or self.journal is not None:
             return
         try:
-            self.journal = FileJournal(
-                self.root, random_bytes(16), COLUMNS, self._settings.journal_limit, self.database
-            )
+            limit = self._settings.journal_limit
+            self.journal = FileJournal(self.root, random_bytes(16), COLUMNS, limit, self.database, self._address)
         except (OSError, JournalError) as error:
             if again:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -262,6 +263,7 @@ class Writer:
             self._store = self._open_store()
         if not self.state.connected:
             self._store.connect()
+            self._left_overs.server = self._store.server()
             # What the server has is the truth: after a fail-over it may be less than we remember.
             self.state.positions.clear()
             self._due.clear()
@@ -312,6 +314,8 @@ class Writer:
         journal = self._recorder.journal
         if journal is None:
             return 0
+        with contextlib.suppress(OSError):  # tried again with the next round
+            journal.name_server(self._left_overs.server)
         segment, offset = self._position(store, journal.id)
         batch = journal.read(segment, offset, self._size.rows)
         if batch is None:

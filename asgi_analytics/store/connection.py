@@ -13,9 +13,11 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ..columns import escape
 from ..errors import ConfigurationError, StoreMisconfigured
 
 DEFAULT_PORT = "5432"
+MOST_ADDRESS = 1_000  # characters
 # What we send is UTF-8, and what we are sent is taken for it; SQL_ASCII keeps bytes as they come.
 ENCODINGS = ("UTF8", "SQL_ASCII")
 # Our temporary tables come before those of the same name that a search_path such as "public, pg_temp" leads to.
@@ -31,6 +33,16 @@ def database_key(dsn: str) -> str:
     What the text leaves open is looked up as libpq does, in the environment and in the services' file.
     Raises ConfigurationError, which does not repeat the text: it may hold a password.
     """
+    return blake2b("\0".join(_parts(dsn).values()).encode(), digest_size=16).hexdigest()
+
+
+def database_address(dsn: str) -> str:
+    """Return the same in words, to be read by people; raises ConfigurationError."""
+    told = [f"{name}={escape(value)}" for name, value in _parts(dsn).items() if value]
+    return " ".join(told)[:MOST_ADDRESS]
+
+
+def _parts(dsn: str) -> dict[str, str]:
     try:
         given = conninfo_to_dict(dsn)
     except (psycopg.Error, UnicodeError):
@@ -47,8 +59,7 @@ def database_key(dsn: str) -> str:
     named = ["host", "hostaddr", "port", "dbname"]
     if not {"host", "port", "dbname"} <= given.keys() and "service" in parts:
         named.append("service")  # whose file says the rest
-    text = "\0".join(str(parts.get(name, "")) for name in named)
-    return blake2b(text.encode(), digest_size=16).hexdigest()
+    return {name: str(parts.get(name, "")) for name in named}
 
 
 def _defaults() -> dict[str, str]:

@@ -176,6 +176,13 @@ class Reader:
         """Return the facts about the server and what we may do there."""
         return self._rows(Server, "server")[0]
 
+    def identity(self) -> str:
+        """Return what the database is known by whatever host leads to it; "" where it does not tell."""
+        with wrapped(), contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
+            row = self._connection.execute(self._queries["identity"]).fetchone()
+            return str(row[0]) if row else ""
+        return ""
+
     def pending(self) -> list[str]:
         """Return the names of the migrations that are not applied."""
         with wrapped():

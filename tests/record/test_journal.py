@@ -20,9 +20,10 @@ from asgi_analytics.batch import DAMAGED, DECISION, HIT, Frame
 from asgi_analytics.errors import JournalError, JournalFormatError
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import LeftOver, adopt
-from asgi_analytics.record.journal import DATABASE, RETENTION, FileJournal, left_over_bytes
+from asgi_analytics.record.journal import RETENTION, FileJournal, left_over_bytes
 from asgi_analytics.record.memory import MemoryJournal
 from asgi_analytics.record.segment import MAGIC, MOST_FRAME, frame
+from asgi_analytics.record.target import DATABASE
 
 COLUMNS = {HIT: ("a", "b"), DECISION: ("c",)}
 NAME = b"j" * 16

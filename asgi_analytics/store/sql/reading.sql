@@ -57,6 +57,12 @@ FROM visits GROUP BY class ORDER BY sum(hits) DESC, class
 -- name: count_since
 SELECT count(*) FROM analytics.hits WHERE time >= %(since)s::timestamptz
 
+-- name: identity
+-- Of the cluster and of the database in it: another name or address, a socket, a promoted standby make no difference;
+-- what was dumped and restored is another one.
+SELECT system_identifier || ' ' || pg_database.oid
+FROM pg_control_system(), pg_database WHERE datname = current_database()
+
 -- name: server
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::integer AS number,
     current_user::text AS username, current_database()::text AS database,

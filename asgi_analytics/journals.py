@@ -1,0 +1,62 @@
+"""The command `adopt`: journals that were left over for another database, or for this one under another name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from .actors import Run, UserError
+from .console import escape, stray, table
+from .doctor import JournalState, strays
+from .engine import resolve_dsn, target_of
+from .record.adoption import redirect
+from .record.target import Target
+from .settings import default_journal_dir
+from .store.reading import connect
+
+LEAST_NAME = 4  # hex digits that tell journals apart
+
+
+def add_adopt(parser: argparse.ArgumentParser) -> Run:
+    """Add the options of `adopt` and return what runs it."""
+    parser.add_argument("names", nargs="*", metavar="JOURNAL", help="its first digits; none: list them")
+    parser.add_argument("--all", action="store_true", help="all that are listed")
+    parser.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
+    return _adopt
+
+
+COMMANDS: Sequence[tuple[str, str, Callable[[argparse.ArgumentParser], Run]]] = (
+    ("adopt", "have journals that were left over for another database delivered to this one", add_adopt),
+)
+
+
+def _adopt(options: argparse.Namespace, dsn: str) -> Iterator[str]:
+    folder = options.journal_dir or default_journal_dir()
+    target = target_of(resolve_dsn(options.dsn))
+    with connect(dsn) as reader:  # an address that leads nowhere would only move the trouble
+        target = Target(target.key, target.address, reader.identity())
+    try:
+        found = [one for one in strays(folder, target) if not one.target.is_same(target)]
+        if not (options.names or options.all):
+            yield from table(map(stray, found), indent="") or ["nothing is left over for another database"]
+            return
+        yield from _redirect(folder, found if options.all else _named(found, options.names), target)
+    except OSError as error:
+        raise UserError(f"The journals cannot be read or written: {error}") from None
+
+
+def _named(found: Sequence[JournalState], names: Sequence[str]) -> list[JournalState]:
+    chosen = []
+    for name in names:
+        one = [journal for journal in found if len(name) >= LEAST_NAME and journal.name.startswith(name)]
+        if len(one) != 1:
+            raise UserError(f"{escape(name)!r} names {len(one)} of the {len(found)} journals that `adopt` lists.")
+        chosen += one
+    return chosen
+
+
+def _redirect(folder: Path, chosen: Sequence[JournalState], target: Target) -> Iterator[str]:
+    done = [one for one in chosen if redirect(folder / one.name, target)]
+    size = sum(one.bytes for one in done)
+    yield f"{len(done)} journals, {size:,} bytes: the next start, or a living worker within 30 s, delivers them"

@@ -1,0 +1,45 @@
+"""Where a journal goes, as its folder says it beside the segments: what makes others deliver it, or leave it alone."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+DATABASE = "database"  # the digest of host, port and name
+ADDRESS = "address"  # the same in words, for people
+SERVER = "server"  # what the database says of itself; not there before its first answer
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A database by its key, its address without user and password, and its own word for itself; "": not known."""
+
+    key: str
+    address: str = ""
+    server: str = ""
+
+    def is_same(self, other: Target) -> bool:
+        """Tell whether both are one database: so named, or by its own word, whatever host leads to it."""
+        return self.key == other.key or (self.server != "" and self.server == other.server)
+
+    def write(self, folder: Path) -> None:
+        """Write what is known of it into the folder of a journal. Raises OSError, and then what was there stays."""
+        # The key last, for it is what makes others look.
+        for name, text in ((ADDRESS, self.address), (SERVER, self.server), (DATABASE, self.key)):
+            if (text or name == DATABASE) and _text(folder / name) != text:
+                fresh = folder / f".{name}"
+                fresh.write_text(text, "utf-8")
+                fresh.replace(folder / name)
+
+
+def read_target(folder: Path) -> Target | None:
+    """Return where a journal goes, None where that cannot be read."""
+    key = _text(folder / DATABASE)
+    return None if key is None else Target(key, _text(folder / ADDRESS) or "", _text(folder / SERVER) or "")
+
+
+def _text(path: Path) -> str | None:
+    with contextlib.suppress(OSError, UnicodeError):
+        return path.read_text("utf-8")
+    return None
