@@ -297,7 +297,11 @@ class Writer:
             self.attempted.set()
         if self._due.is_due("partitions", PARTITION_INTERVAL):
             store.make_partitions()
-            store.tidy()
+            try:
+                store.tidy()
+            except StoreError as error:  # what cannot be cleared away holds up nothing that comes
+                self._recorder.counters.failures["tidy"] += 1
+                self._say("What is old cannot be cleared away", error)
 
     def _wall(self) -> float:
         return self._calendar.wall(self._clock.monotonic(), self._clock.time_ns()) / 1e9

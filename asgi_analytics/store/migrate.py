@@ -187,7 +187,7 @@ def _holder(connection: psycopg.Connection) -> str:
 
 
 def _begin(connection: psycopg.Connection) -> None:
-    if not _is_begun(connection):
+    if not is_begun(connection):
         connection.execute("CREATE SCHEMA IF NOT EXISTS analytics")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS analytics.migrations (number integer PRIMARY KEY, name text NOT NULL,"
@@ -195,13 +195,14 @@ def _begin(connection: psycopg.Connection) -> None:
         )
 
 
-def _is_begun(connection: psycopg.Connection) -> bool:
+def is_begun(connection: psycopg.Connection) -> bool:
+    """Tell whether our schema is there."""
     table = connection.execute("SELECT to_regclass('analytics.migrations')").fetchone()
     return table is not None and table[0] is not None
 
 
 def _known(connection: psycopg.Connection) -> dict[int, str]:
-    return _read(connection) if _is_begun(connection) else {}
+    return _read(connection) if is_begun(connection) else {}
 
 
 def _read(connection: psycopg.Connection) -> dict[int, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -18,21 +17,21 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
-from ..clock import give_way, random_bytes
+from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..protocols import PARDON_GRACE, Merged, ReputationRules, Ruling, Salt
 from . import migrate, queries
 from .connection import Connected, Session, check_encoding, conninfo
+from .doubt import Doubts, behind
 from .recorded import remember_policy
 from .sqlstates import as_ours
+from .staging import Staging, listed
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
-COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-COPY_TRAILER = struct.pack("!h", -1)
 # By name: in a table that an operator has added columns to, those are theirs.
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
+_INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FROM decided ON CONFLICT DO NOTHING")
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
-SLICE = 1_000  # rows that are sent at a stretch
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
 POINTS = {
@@ -42,7 +41,6 @@ POINTS = {
     "session_count_points": "session_count_exceeded_10",
     "velocity_points": "sustained_velocity_10rpm_1hr",
 }
-TEMPORARY = ("create_staging", "create_named", "create_begun", "create_noticed", "create_refused")
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings")
 # Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
 CLIENT: dict[str, Any] = {
@@ -93,6 +91,10 @@ class PostgresStore(Connected):
         self.migrating = False
         self._queries = queries.load("fold")
         self._session: Session | None = None  # of the open connection
+        self._doubts = Doubts()
+        self._staging = Staging()
+        self._server = ""  # what the database says of itself
+        self._had_schema: str | None = None  # of which database
 
     def connect(self) -> None:
         """Open the connection, bring the schema up to date, make partitions ahead."""
@@ -102,15 +104,23 @@ class PostgresStore(Connected):
             self._connection = connection
             check_encoding(connection)
             self._session = Session(connection, SESSION)
+            self._server = self._ask_server()
             if self._migrate:
                 self._apply_migrations(connection)
+            self._had_schema = self._server
             self.make_partitions()
             if not self._session.is_pooled:
-                self._make_temporary(connection)
+                self._staging.make(connection)
             if self._policy is not None:
                 remember_policy(connection, *self._policy, in_force=True)
 
     def _apply_migrations(self, connection: psycopg.Connection) -> None:
+        if self._had_schema == self._server and not migrate.is_begun(connection):
+            # Made anew, it would keep who has renamed it from naming it back.
+            raise StoreMisconfigured(
+                "The schema analytics is gone: was it renamed or dropped? Name it back, or make it anew by "
+                "`asgi-analytics migrate`."
+            )
         self.migrating = True
         try:
             migrate.apply(connection)
@@ -119,6 +129,10 @@ class PostgresStore(Connected):
 
     def server(self) -> str:
         """Return what the database is known by whatever host leads to it; "" where it does not tell."""
+        self._open()
+        return self._server
+
+    def _ask_server(self) -> str:
         try:
             with as_ours(), self._current().statement() as connection:
                 row = connection.execute(queries.load("reading")["identity"]).fetchone()
@@ -147,9 +161,11 @@ class PostgresStore(Connected):
         """Return (segment, offset) up to which the journal is committed; registers a new journal."""
         parameters = {"journal": UUID(bytes=journal), "host": socket.gethostname()[:200]}
         with as_ours(), self._current().statement() as connection:
-            connection.execute(self._queries["register_journal"], parameters)
+            registered = connection.execute(self._queries["register_journal"], parameters).rowcount == 1
             row = connection.execute(self._queries["read_position"], parameters).fetchone()
-        return (row[0], row[1]) if row else (0, 0)
+        position = (row[0], row[1]) if row else (0, 0)
+        self._doubts.see(journal, position, registered)
+        return position
 
     def write(self, batch: Batch) -> list[Merged]:
         """Move one batch in one transaction; a batch that is already in is left out.
@@ -170,18 +186,30 @@ class PostgresStore(Connected):
             batch = self._not_in_yet(batch)
             if not batch.frames:
                 return []
+            if batch.journal in self._doubts:
+                batch = self._not_stored_yet(batch)
             rows = {kind: batch.frames.rows(kind) for kind in KINDS}
             merged = self._move(rows, batch.columns, journal)
             damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
             self._advance(batch, sum(map(len, rows.values())), len(damaged))
+        self._doubts.reach(batch, hits=bool(rows[HIT]))
         return merged
+
+    def _not_stored_yet(self, batch: Batch) -> Batch:
+        """Return what a batch has behind the last of its hits that are stored already."""
+        if not batch.frames.count_of(HIT):
+            return batch
+        self._stage("staging", batch.columns[HIT], batch.frames.rows(HIT))
+        stored = {row[0].bytes for row in self._open().execute(self._queries["stored_already"])}
+        self._open().execute(self._queries["clear_staging"])
+        return behind(batch, stored) if stored else batch
 
     def _make_partition_of(self, batch: Batch) -> bool:
         """Make the day partitions that the hits of a batch lack; returns whether there was one to make."""
         with self._transfer() as connection:
-            self._copy(sql.Identifier("staging"), batch.columns[HIT], batch.frames.rows(HIT))
+            self._stage("staging", batch.columns[HIT], batch.frames.rows(HIT))
             row = connection.execute(self._queries["make_partitions_of_staging"]).fetchone()
         return bool(row and row[0])
 
@@ -189,10 +217,11 @@ class PostgresStore(Connected):
         self, rows: Mapping[bytes, list[bytes]], columns: Mapping[bytes, Sequence[str]], journal: UUID
     ) -> list[Merged]:
         if decisions := rows[DECISION]:
-            self._copy(sql.Identifier("analytics", "decisions"), columns[DECISION], decisions)
+            self._stage("decided", columns[DECISION], decisions)
+            self._open().execute(_INSERT_DECISIONS.format(listed(columns[DECISION])))
         merged = self._fold(hits, columns[HIT], journal) if (hits := rows[HIT]) else []
         if refused := rows[REFUSED]:
-            self._copy(sql.Identifier("refused"), columns[REFUSED], refused)
+            self._stage("refused", columns[REFUSED], refused)
             self._open().execute(self._queries["fold_refusals"])
         return merged
 
@@ -247,11 +276,7 @@ class PostgresStore(Connected):
             if not self._current().is_pooled:
                 # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
                 connection.execute("DISCARD TEMP")
-                self._make_temporary(connection)
-
-    def _make_temporary(self, connection: psycopg.Connection) -> None:
-        for query in TEMPORARY:
-            connection.execute(self._queries[query])
+                self._staging.make(connection)
 
     def _open(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
@@ -269,10 +294,10 @@ class PostgresStore(Connected):
         with self._transaction() as connection:
             pooled = self._current().is_pooled
             if pooled:
-                self._make_temporary(connection)
+                self._staging.make(connection)
             yield connection
             if pooled:  # the session goes to others, who may have tables of these names
-                connection.execute(self._queries["drop_temporary"])
+                self._staging.drop(connection)
 
     def _current(self) -> Session:
         self._open()
@@ -294,13 +319,13 @@ class PostgresStore(Connected):
 
     def _fold(self, hits: list[bytes], columns: Sequence[str], journal: UUID) -> list[Merged]:
         connection, fold = self._open(), self._queries
-        self._copy(sql.Identifier("staging"), columns, hits)
+        self._stage("staging", columns, hits)
         moved = self._settle(connection)
         connection.execute(fold["fold_sessions"])
         cursor = connection.execute(fold["fold_fingerprints"], {"journal": journal, **self._reputation})
         totals = [_merged(row) for row in cursor.fetchall()]
         self._fold_incidents(connection)
-        connection.execute(_INSERT_HITS.format(_listed(columns)))
+        connection.execute(_INSERT_HITS.format(listed(columns)))
         learnt = {merged.fingerprint for merged in totals}
         return totals + [_settled(row) for row in moved if row[0].bytes not in learnt]
 
@@ -323,14 +348,8 @@ class PostgresStore(Connected):
         if lowered and self._bans:
             connection.execute(fold["ban_repeaters"], {**parameters, "fingerprints": lowered})
 
-    def _copy(self, table: sql.Identifier, columns: Sequence[str], rows: list[bytes]) -> None:
-        query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _listed(columns))
-        with self._open().cursor() as cursor, cursor.copy(query) as copy:
-            copy.write(COPY_HEADER)
-            for at in range(0, len(rows), SLICE):
-                copy.write(b"".join(rows[at : at + SLICE]))
-                give_way()
-            copy.write(COPY_TRAILER)
+    def _stage(self, table: str, columns: Sequence[str], rows: Sequence[bytes]) -> None:
+        self._staging.fill(self._open(), table, columns, rows)
 
     def _set_aside(self, batch: Batch, raw: bytes, position: int, kind: str, error: str, sqlstate: str | None) -> None:
         columns = next((list(batch.columns.get(one, ())) for one, name in KINDS.items() if name == kind), [])
@@ -345,6 +364,7 @@ class PostgresStore(Connected):
                 "raw": raw,
                 "sqlstate": sqlstate,
                 "error": error[:2000].replace("\0", "\ufffd"),
+                "doubtful": batch.journal in self._doubts,
             },
         )
 
@@ -359,10 +379,6 @@ class PostgresStore(Connected):
                 "quarantined": quarantined,
             },
         )
-
-
-def _listed(columns: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 def _merged(row: Sequence[Any]) -> Merged:

@@ -20,7 +20,8 @@ from asgi_analytics.facts import Finding, ThrottleLevel
 from asgi_analytics.model import Agent, Decision, Place, Referral
 from asgi_analytics.record import encoding
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
-from asgi_analytics.store.postgres import COPY_HEADER, COPY_TRAILER, PostgresStore
+from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.store.staging import COPY_HEADER, COPY_TRAILER
 from tests.record.rows import batch, finished, hit, identity, one
 
 TIME_US = 1_750_000_000_123_456

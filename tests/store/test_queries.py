@@ -22,6 +22,7 @@ def connection(dsn: str) -> Iterator[psycopg.Connection]:
     fold = queries.load("fold")
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(fold["create_staging"])
+        connection.execute(fold["create_decided"])
         connection.execute(fold["create_named"])
         connection.execute(fold["create_begun"])
         connection.execute(fold["create_noticed"])

@@ -1,9 +1,38 @@
 -- The transfer of one batch: one transaction, from the journal's rows to hits, sessions and fingerprints.
 
 -- name: create_staging
-CREATE TEMP TABLE IF NOT EXISTS staging ON COMMIT DELETE ROWS
--- Not LIKE, which takes constraints over: a column that an operator has added gets its default in hits only.
-AS SELECT * FROM analytics.hits WITH NO DATA
+CREATE TEMP TABLE IF NOT EXISTS staging (
+    -- The types that rows are encoded in: binary COPY takes no other, and what an operator has made of the columns of
+    -- hits, INSERT … SELECT converts to.
+    id uuid, time timestamptz, page_view boolean, duration_us bigint, bytes_sent bigint, score smallint, level smallint,
+    status smallint, first_byte_us bigint, clock float8, inputs smallint, from_inside boolean, exempt boolean,
+    numbers bigint, close_code integer, level_before smallint, decision_id uuid, outcome text, method text, path text,
+    path_inputs bigint, route text, query text, channel text, source text, utm_source text, utm_medium text,
+    utm_campaign text, utm_term text, utm_content text, click_id text, session_id uuid, fingerprint uuid, network uuid,
+    site text, address text, country text, region text, city text, asn bigint, organisation text, browser text,
+    browser_version text, os text, os_version text, device text, bot_class text, crawler text, language text,
+    provisional boolean, outdated boolean, operator text, purpose text, verified text, policy text
+) ON COMMIT DELETE ROWS
+
+-- name: create_decided
+CREATE TEMP TABLE IF NOT EXISTS decided (
+    id uuid, time timestamptz, refused boolean, enforced boolean, level smallint, score smallint, retry_after integer,
+    site text, hit_id uuid, fingerprint uuid, network uuid, level_before smallint, detail jsonb
+) ON COMMIT DELETE ROWS
+
+-- name: columns_of_later_versions
+-- Of hits or decisions, with their types: what a later version's journal may name, where it has migrated before us.
+SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute
+WHERE attrelid = %(table)s::regclass AND attname = ANY(%(columns)s) AND attnum > 0 AND NOT attisdropped
+    AND attname NOT IN (SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = %(staged)s::regclass)
+
+-- name: stored_already
+SELECT staging.id FROM staging
+-- OFFSET 0 keeps this a look-up by time; staging has no statistics.
+WHERE EXISTS (SELECT FROM analytics.hits AS kept WHERE kept.time = staging.time AND kept.id = staging.id OFFSET 0)
+
+-- name: clear_staging
+DELETE FROM pg_temp.staging
 
 -- name: create_begun
 CREATE TEMP TABLE IF NOT EXISTS begun (fingerprint uuid, sessions bigint) ON COMMIT DELETE ROWS
@@ -20,7 +49,7 @@ CREATE TEMP TABLE IF NOT EXISTS refused (time timestamptz, fingerprint uuid, net
 ON COMMIT DELETE ROWS
 
 -- name: drop_temporary
-DROP TABLE pg_temp.staging, pg_temp.begun, pg_temp.named, pg_temp.noticed, pg_temp.refused
+DROP TABLE pg_temp.staging, pg_temp.decided, pg_temp.begun, pg_temp.named, pg_temp.noticed, pg_temp.refused
 
 -- name: register_journal
 INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT DO NOTHING
@@ -460,7 +489,10 @@ FROM repeat(chr(128512), 1024) AS wide
 
 -- name: quarantine_row
 INSERT INTO analytics.quarantine (journal, segment, position, kind, columns, raw, sqlstate, error)
-VALUES (%(journal)s, %(segment)s, %(position)s, %(kind)s, %(columns)s, %(raw)s, %(sqlstate)s, %(error)s)
+SELECT %(journal)s, %(segment)s, %(position)s, %(kind)s, %(columns)s, %(raw)s, %(sqlstate)s, %(error)s
+WHERE NOT %(doubtful)s::boolean OR NOT EXISTS (
+    SELECT FROM analytics.quarantine AS known WHERE known.journal = %(journal)s::uuid
+        AND known.segment = %(segment)s::integer AND known.position = %(position)s::bigint)
 
 -- name: make_partitions
 SELECT analytics.ensure_partitions(
