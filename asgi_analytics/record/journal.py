@@ -92,13 +92,17 @@ class FileJournal:
 
     def _rotate(self) -> None:
         assert self._next is not None
+        try:
+            size = os.fstat(self._next).st_size
+        except OSError:  # nothing has changed: the row after this one tries again
+            return
         self._retired.append(self.segment)
         self._kept[self.segment] = self._fd
         self._sizes[self.segment] = self.size
         self.backlog += self.size
         self._fd, self._next = self._next, None
         self.segment += 1
-        self.size = os.fstat(self._fd).st_size
+        self.size = size
 
     def prepare(self) -> None:
         """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError.

@@ -88,6 +88,12 @@ class Wire:
             for one in waiting:
                 one.close()
 
+    def lead_to(self, dsn: str) -> None:
+        """Lead to another server from now on, as an address that moves does."""
+        parts = urlsplit(dsn)
+        self._target = (parts.hostname, parts.port)
+        self._end_all()
+
     def arm(self, cut: Cut) -> None:
         """Cut at the next COMMIT of any connection."""
         with self._lock:

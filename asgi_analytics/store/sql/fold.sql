@@ -29,7 +29,8 @@ WHERE attrelid = %(table)s::regclass AND attname = ANY(%(columns)s) AND attnum >
 -- name: stored_already
 SELECT staging.id FROM staging
 -- OFFSET 0 keeps this a look-up by time; staging has no statistics.
-WHERE EXISTS (SELECT FROM analytics.hits AS kept WHERE kept.time = staging.time AND kept.id = staging.id OFFSET 0)
+WHERE EXISTS (
+    SELECT FROM analytics.hits AS kept WHERE kept.time = staging.time AND kept.id::text = staging.id::text OFFSET 0)
 
 -- name: clear_staging
 DELETE FROM pg_temp.staging
