@@ -29,6 +29,7 @@ from asgi_analytics.record.pace import Backoff
 from asgi_analytics.record.recorder import COLUMNS
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE, recover
+from tests.acceptance.faults.process import journals as journals_in
 from tests.acceptance.faults.rows import Works
 from tests.acceptance.faults.test_disk import small_disk
 from tests.acceptance.rig import ROUNDS, wait_until
@@ -194,11 +195,11 @@ def test_kills_while_segments_rotate_and_journals_are_adopted_lose_and_double_no
 def test_a_worker_that_stands_still_is_not_adopted_and_goes_on(dsn: str, tmp_path: Path, account: Account) -> None:
     answered: list[int] = []
     with children(dsn, tmp_path / "j", 0, answered) as (still, _):
+        wait_until(lambda: len(journals_in(tmp_path / "j")) == 2, what="two journals")
         time.sleep(1)
         still.send_signal(signal.SIGSTOP)
-        mine = {path.name for path in (tmp_path / "j").iterdir()}
         time.sleep(12)  # longer than the server lets a transaction stand idle
-        assert len(mine & {path.name for path in (tmp_path / "j").iterdir()}) == 2
+        assert len(journals_in(tmp_path / "j")) == 2
         still.send_signal(signal.SIGCONT)
         time.sleep(1)
         account.round()
