@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,13 +13,12 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
 from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
-from ..protocols import PARDON_GRACE, Merged, ReputationRules, Ruling, Salt
-from . import migrate, queries
+from ..protocols import Merged, ReputationRules, Ruling, Salt
+from . import migrate, queries, values
 from .connection import Connected, Session, check_encoding, conninfo
 from .doubt import Doubts, behind
 from .recorded import remember_policy
@@ -34,13 +32,6 @@ _INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FR
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
-POINTS = {
-    "verdict_points": "behavioural_score",
-    "blocked_points": "blocked",
-    "request_count_points": "request_count_exceeded_100",
-    "session_count_points": "session_count_exceeded_10",
-    "velocity_points": "sustained_velocity_10rpm_1hr",
-}
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings")
 # Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
 CLIENT: dict[str, Any] = {
@@ -83,7 +74,7 @@ class PostgresStore(Connected):
         policy: tuple[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._dsn = dsn
-        self._reputation = _parameters(reputation or ReputationRules(), bot_score)
+        self._reputation = values.parameters(reputation or ReputationRules(), bot_score)
         self._bans = bans
         self._policy = policy  # version and settings
         self._timeout = timedelta(seconds=session_timeout)
@@ -199,12 +190,17 @@ class PostgresStore(Connected):
 
     def _not_stored_yet(self, batch: Batch) -> Batch:
         """Return what a batch has behind the last of its hits that are stored already."""
-        if not batch.frames.count_of(HIT):
+        hits = batch.frames.rows(HIT)
+        # Where the first is not, none is: that is what a journal new to us costs.
+        if not hits or not self._stored(batch.columns[HIT], hits[:1]):
             return batch
-        self._stage("staging", batch.columns[HIT], batch.frames.rows(HIT))
+        return behind(batch, self._stored(batch.columns[HIT], hits))
+
+    def _stored(self, columns: Sequence[str], hits: Sequence[bytes]) -> set[bytes]:
+        self._stage("staging", columns, hits)
         stored = {row[0].bytes for row in self._open().execute(self._queries["stored_already"])}
         self._open().execute(self._queries["clear_staging"])
-        return behind(batch, stored) if stored else batch
+        return stored
 
     def _make_partition_of(self, batch: Batch) -> bool:
         """Make the day partitions that the hits of a batch lack; returns whether there was one to make."""
@@ -250,6 +246,7 @@ class PostgresStore(Connected):
                 kind = KINDS.get(frame.kind, "frame")
                 self._set_aside(batch, frame.row, frame.start, kind, error, sqlstate)
             self._advance(batch, 0, len(batch.frames))
+        self._doubts.reach(batch, hits=False)
 
     def probe(self) -> None:
         """Try a row of ours. Raises StoreMisconfigured where it is the schema that takes none: then all can wait."""
@@ -266,7 +263,7 @@ class PostgresStore(Connected):
                 cursor.execute(self._queries["standing_rulings"], {"most": MOST_RULINGS})
             else:
                 cursor.execute(self._queries["changed_rulings"], {"since": since, "most": MOST_CHANGES})
-            return [_ruling(row) for row in cursor]
+            return [values.ruling(row) for row in cursor]
 
     def tidy(self) -> None:
         """Let flags fall after a calm week; delete incidents, networks and rulings that nothing asks for any more."""
@@ -323,11 +320,11 @@ class PostgresStore(Connected):
         moved = self._settle(connection)
         connection.execute(fold["fold_sessions"])
         cursor = connection.execute(fold["fold_fingerprints"], {"journal": journal, **self._reputation})
-        totals = [_merged(row) for row in cursor.fetchall()]
+        totals = [values.merged(row) for row in cursor.fetchall()]
         self._fold_incidents(connection)
         connection.execute(_INSERT_HITS.format(listed(columns)))
         learnt = {merged.fingerprint for merged in totals}
-        return totals + [_settled(row) for row in moved if row[0].bytes not in learnt]
+        return totals + [values.settled(row) for row in moved if row[0].bytes not in learnt]
 
     def _settle(self, connection: psycopg.Connection) -> list[tuple[Any, ...]]:
         """Give hits that go on with another session its id; return visitors with both ids."""
@@ -379,46 +376,3 @@ class PostgresStore(Connected):
                 "quarantined": quarantined,
             },
         )
-
-
-def _merged(row: Sequence[Any]) -> Merged:
-    fingerprint, session, remote, level, changed = row
-    return Merged(fingerprint.bytes, session.bytes, remote, level, changed or 0)
-
-
-def _settled(row: Sequence[Any]) -> Merged:
-    fingerprint, _, session = row
-    return Merged(fingerprint.bytes, session.bytes, 0, 0, 0)
-
-
-def _ruling(row: dict[str, Any]) -> Ruling:
-    fingerprint, until = row.pop("fingerprint"), row.pop("until")
-    return Ruling(
-        id=row.pop("id").bytes,
-        fingerprint=None if fingerprint is None else fingerprint.bytes,
-        until=math.inf if until is None else until,
-        size=row.pop("size") or 0,
-        prefix=row.pop("prefix") or 0,
-        network=row.pop("network") or b"",
-        key=row.pop("key") or b"",
-        **row,
-    )
-
-
-def _parameters(rules: ReputationRules, bot_score: int) -> dict[str, Any]:
-    points = dict(rules.points)
-    named = {name: points.pop(kind, 0) for name, kind in POINTS.items()}
-    return {
-        **named,
-        "signal_points": Jsonb(points),  # what is left: signals that are incidents by themselves
-        "bot_score": bot_score,
-        "grace": timedelta(seconds=PARDON_GRACE),
-        "network_share": rules.network_share,
-        "page_views_per_hour": rules.page_views_per_hour,
-        "page_views_per_minute": rules.page_views_per_minute,
-        "busy_minutes": rules.busy_minutes,
-        "sessions_per_hour": rules.sessions_per_hour,
-        "ban_incidents": rules.ban_incidents,
-        "ban_length": timedelta(seconds=rules.ban_seconds),
-        "low": rules.low,
-    }

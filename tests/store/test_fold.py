@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from asgi_analytics.batch import DAMAGED, Batch, Frame, Frames
+from asgi_analytics.batch import DAMAGED, HIT, Batch, Frame, Frames
 from asgi_analytics.errors import RowRejected
 from asgi_analytics.model import Referral
 from asgi_analytics.protocols import Merged
@@ -480,3 +482,43 @@ def test_a_writer_that_lives_long_does_not_keep_the_database_from_being_frozen(s
     assert found < 1000
     write_hits(store, b"A", 1)
     assert sessions(dsn) == [(name(b"session"), 2)]
+
+
+def test_what_is_stored_of_a_journal_is_left_out_where_its_position_was_cleared_away(
+    store: PostgresStore, dsn: str
+) -> None:
+    rows = [hit(f"/{number}") for number in range(10)]
+    whole = batch(rows)
+    first = replace(whole, frames=whole.frames[:6], end=whole.frames[5].end)
+    store.position(whole.journal)
+    store.write(first)
+    for cleared in ("DELETE FROM analytics.positions", "UPDATE analytics.positions SET segment = 0, position = 0"):
+        fetch(dsn, cleared)
+        store.position(whole.journal)
+        store.write(first)
+    fetch(dsn, "DELETE FROM analytics.positions")
+    store.position(whole.journal)
+    store.write(whole)
+    assert sorted(row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits")) == [f"/{n}" for n in range(10)]
+    assert sessions(dsn) == [(name(b"session"), 10)]
+    assert store.position(whole.journal) == (whole.segment, whole.end)
+
+
+def test_what_was_set_aside_is_not_set_aside_again(store: PostgresStore, dsn: str) -> None:
+    moved = batch([hit("/poison")])
+    store.position(moved.journal)
+    store.quarantine(moved, "no", "22021")
+    fetch(dsn, "DELETE FROM analytics.positions")
+    store.position(moved.journal)
+    store.quarantine(moved, "no", "22021")
+    assert len(fetch(dsn, "SELECT id FROM analytics.quarantine")) == 1
+
+
+def test_rows_of_a_later_version_are_stored_where_it_has_migrated_the_database(store: PostgresStore, dsn: str) -> None:
+    fetch(dsn, "ALTER TABLE analytics.hits ADD COLUMN of_tomorrow bigint")
+    row = hit("/later")
+    later = (struct.unpack("!h", row[:2])[0] + 1).to_bytes(2, "big") + row[2:] + struct.pack("!iq", 8, 7)
+    moved = replace(batch([later]), columns={**COLUMNS, HIT: (*COLUMNS[HIT], "of_tomorrow")})
+    store.position(moved.journal)
+    store.write(moved)
+    assert [row["of_tomorrow"] for row in fetch(dsn, "SELECT of_tomorrow FROM analytics.hits")] == [7]
