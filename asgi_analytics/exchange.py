@@ -61,10 +61,14 @@ class Exchange(Hit):
         except KeyError:  # of a websocket
             self._query = b""
         self.method = scope.get("method", "WEBSOCKET")
-        self._headers = headers = dict(scope.get("headers") or ())
+        given = scope.get("headers") or ()
+        if given.__class__ is not list and iter(given) is iter(given):  # read once, it is used up: the app reads it too
+            scope["headers"] = given = list(given)
+        self._headers = headers = dict(given)
         if not engine.started:
             engine.start()
-        self.visitor, began = visitor, _ = engine.identifier.visitor(scope, headers, now, time_ns)
+        visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
+        self.visitor = visitor
         if began:
             self._begin_session(scope)
         if visitor.learnt is not None:
@@ -81,19 +85,27 @@ class Exchange(Hit):
         """Admit or refuse, and leave the findings for the app. `told`: in strict mode."""
         self.decision = decision = self._decision(scope, told)
         self.scope = scope
-        findings, state = Analytics(self.visitor, decision), scope.get("state")
-        if state is None:
-            scope["state"] = {KEY: findings}
-        elif KEY not in state or _is_of(state[KEY], self.visitor):
-            state[KEY] = findings
-        else:
-            # A server shares one dict among requests: this one gets a copy, or the others' apps would read of it.
-            scope["state"] = {**state, KEY: findings}
+        findings = Analytics(self.visitor, decision)
+        state = scope.get("state")
+        try:
+            if state is None:
+                scope["state"] = {KEY: findings}
+            elif KEY not in state or _is_of(state[KEY], self.visitor):
+                state[KEY] = findings
+            else:
+                # A server shares one dict among requests: this one gets a copy, or the others' apps would read of it.
+                scope["state"] = {**state, KEY: findings}
+        except Exception as error:  # noqa: BLE001 - one that takes nothing, or that is no mapping at all
+            if isinstance(state, Mapping):
+                scope["state"] = {**state, KEY: findings}
+            else:
+                self._engine.failed("findings", error)
 
     def _decision(self, scope: Scope, told: Told | None) -> Decision:
         """What an operator ruled comes first, then quotas and level."""
         engine, visitor, now = self._engine, self.visitor, self.clock
-        exempt, ruling, rulings = False, None, engine.rulings.current
+        exempt, ruling = False, None
+        rulings = engine.rulings.current
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
             exempt = engine.check_claim(visitor, scope, self._headers, self.time_ns)
         if rulings is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from asgi_analytics.exchange import INSIDE
 from asgi_analytics.middleware import ASGIApp, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
-from .drive import NOWHERE, ask, get, http_scope, page, rows, wrapped
+from .drive import NOWHERE, ask, get, http_scope, look, page, rows, socket_scope, wrapped
 
 
 @pytest.fixture
@@ -193,3 +194,102 @@ def test_calls_at_once_with_one_scope_are_one_request(wrap: AnalyticsMiddleware)
     assert wrap.stats()["queued"] == 1
     get(wrap)
     assert wrap.stats()["queued"] == 2
+
+
+class OneShot:
+    """Headers that are read once, though they are no iterator themselves."""
+
+    def __init__(self, headers: Any) -> None:
+        self._left: Iterator[Any] = iter(headers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._left
+
+
+class View(Mapping[str, Any]):
+    """A scope that nobody can write into."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __getitem__(self, key: str) -> Any:
+        return self._scope[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scope)
+
+    def __len__(self) -> int:
+        return len(self._scope)
+
+
+@pytest.mark.parametrize("frozen", [dict, MappingProxyType], ids=["scope", "frozen scope"])
+@pytest.mark.parametrize("once", [iter, OneShot, lambda headers: (pair for pair in headers), tuple, list])
+def test_headers_that_can_be_read_once_reach_the_app_and_the_row(
+    once: Callable[[Any], Any], frozen: Callable[[Scope], Scope], dsn: str
+) -> None:
+    got: list[Any] = []
+    with wrapped(
+        look(page(), lambda scope: got.extend(scope["headers"])), dsn, session_cookie=True, secret="s" * 16
+    ) as middleware:
+        for scope in (http_scope(), http_scope(headers={"cookie": "a=1"})):
+            sent = list(scope["headers"])
+            scope["headers"] = once(sent)
+            assert asyncio.run(ask(middleware, frozen(scope))).status == 200
+            assert got == sent
+            got.clear()
+        assert middleware.stats()["failures"] == {}
+    assert [row["browser"] for row in rows(dsn)] == ["Chrome", "Chrome"]
+
+
+def test_headers_of_excluded_paths_are_not_read(wrap: AnalyticsMiddleware) -> None:
+    with wrapped(page(), exclude="/health") as middleware:
+        scope = http_scope("/health", headers={"x": "1"})
+        scope["headers"] = given = iter(scope["headers"])
+        asyncio.run(ask(middleware, scope))
+        assert scope["headers"] is given
+        assert len(list(given)) == 4
+
+
+@pytest.mark.parametrize("mode", ["memory", "strict"])
+@pytest.mark.parametrize("frozen", [MappingProxyType, View], ids=["proxy", "mapping"])
+@pytest.mark.parametrize(
+    "kept", [{}, {"state": {"pool": 1}}, {"state": MappingProxyType({"pool": 1})}, {"state": None}]
+)
+def test_a_scope_that_takes_nothing_costs_the_app_nothing(
+    kept: dict[str, Any], frozen: Callable[[Scope], Scope], mode: str
+) -> None:
+    seen: dict[str, Any] = {}
+    more = {"shared": "redis://127.0.0.1:1/0", "shared_mode": "strict"} if mode == "strict" else {}
+    with wrapped(look(page(), lambda scope: seen.update(scope["state"])), limits="2/minute", **more) as middleware:
+        told = [asyncio.run(ask(middleware, frozen(http_scope(**kept)))).status for _ in range(3)]
+        stats = middleware.stats()
+    assert told == [200, 200, 429]
+    assert stats["failures"] == {}
+    assert stats["queued"] == 3
+    assert seen["analytics"].agent.browser == "Chrome"
+    assert seen.get("pool") == (kept.get("state") or {}).get("pool")
+
+
+def test_a_websocket_s_frozen_scope_costs_nothing_either(wrap: AnalyticsMiddleware) -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+        sent.append(scope["state"]["analytics"].level)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    wrap.app = app
+    asyncio.run(wrap(MappingProxyType(socket_scope()), send, send))  # type: ignore[arg-type]
+    assert sent == ["websocket.accept", "websocket.close", 0]
+    assert (wrap.stats()["queued"], wrap.stats()["failures"]) == (1, {})
+
+
+def test_findings_that_a_state_cannot_take_are_left_out(wrap: AnalyticsMiddleware) -> None:
+    state = object()
+    scope = http_scope(state=state)
+    assert asyncio.run(ask(wrap, scope)).header("x-throttle-level") == "normal"
+    assert scope["state"] is state
+    assert (wrap.stats()["queued"], wrap.stats()["failures"]) == (1, {"findings": 1})
