@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from . import actors, console, doctor, journals, quarantine
@@ -31,6 +32,7 @@ POLL = 0.5  # seconds between two looks of `tail --follow`
 OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
 MOST_FOLLOWED = 10_000  # hits in one look
 MOST_SHOWN = 10  # journals in `stats`
+_QUOTAS = 'quotas per visitor, such as "20/second" "600/minute"'
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what shells give to SIGINT and SIGPIPE
 
 
@@ -39,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
-            options = _parser().parse_args(argv)
+            options, unknown = _parser().parse_known_args(argv)
+            if unknown:
+                options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         finally:
             sys.stdout.flush()  # help ends the process from there
         run: Callable[[argparse.Namespace], int] = options.run
@@ -71,28 +75,35 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="asgi-analytics", description="Analytics and bot defence for ASGI apps.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_demo(commands.add_parser("demo", help="run a small wrapped site with its own Postgres"))
-    _add_command(commands.add_parser("migrate", help="bring the database's schema up to date"), _migrate)
-    _add_doctor(commands.add_parser("doctor", help="show what would be used, and what is wrong"))
-    tail = _add_command(commands.add_parser("tail", help="show hits as they come"), _tail)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return _add(commands, name, text)
+
+    _add_demo(add("demo", "run a small wrapped site with its own Postgres"))
+    _add_command(add("migrate", "bring the database's schema up to date"), _migrate)
+    _add_doctor(add("doctor", "show what would be used, and what is wrong"))
+    tail = _add_command(add("tail", "show hits as they come"), _tail)
     tail.add_argument("-n", "--lines", type=_whole(0, MOST_FOLLOWED), default=20, help="hits to begin with (20)")
     tail.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     tail.add_argument("--site", help="only hits of this site")
-    explain = _add_command(
-        commands.add_parser("explain", help="tell why a request was refused or slowed down"), _explain
-    )
+    explain = _add_command(add("explain", "tell why a request was refused or slowed down"), _explain)
     explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or hits.decision_id")
     explain.add_argument("--json", action="store_true", help="all that is stored, as one JSON object")
-    stats = _add_command(commands.add_parser("stats", help="what was written, set aside, and is still to come"), _stats)
+    stats = _add_command(add("stats", "what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
-    _add_data(commands.add_parser("data", help="the address ranges that crawlers are verified by"))
-    for name, text, add in (*actors.COMMANDS, *quarantine.COMMANDS, *journals.COMMANDS):
-        _add_ruling(commands.add_parser(name, help=text), add)
-    replay.add_replay(commands.add_parser("replay", help="judge an access log, as if we had been there"))
-    what_if = commands.add_parser("what-if", help="tell what another policy would have done to recorded hits")
-    replay.add_what_if(what_if, _database)
-    reclassify = commands.add_parser("reclassify", help="write the verdicts of another policy into recorded hits")
-    replay.add_reclassify(reclassify, _database)
+    _add_data(add("data", "the address ranges that crawlers are verified by"))
+    for name, text, add_options in (*actors.COMMANDS, *quarantine.COMMANDS, *journals.COMMANDS):
+        _add_ruling(add(name, text), add_options)
+    replay.add_replay(add("replay", "judge an access log, as if we had been there"))
+    replay.add_what_if(add("what-if", "tell what another policy would have done to recorded hits"), _database)
+    replay.add_reclassify(add("reclassify", "write the verdicts of another policy into recorded hits"), _database)
+    return parser
+
+
+def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """Add a command that says in its own help, too, what it does, and that is named where its usage is wrong."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.set_defaults(parser=parser)
     return parser
 
 
@@ -119,7 +130,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_whole(1, 65_535), default=8000, help="port to listen on (8000)")
     parser.add_argument("--data", type=Path, help="folder of the embedded Postgres and the journal")
     parser.add_argument("--workers", type=_whole(1, 64), default=1, help="server processes (1)")
-    parser.add_argument("--limits", nargs="+", default=["20/second", "600/minute"], metavar="QUOTA")
+    parser.add_argument("--limits", nargs="+", default=["20/second", "600/minute"], metavar="QUOTA", help=_QUOTAS)
     parser.add_argument("--cooldown", type=float, default=15.0, help="seconds until a level cools down (15)")
     parser.add_argument("--traffic", action="store_true", help="send lifelike visitors, crawlers and scrapers")
     parser.add_argument("--traffic-seconds", type=_whole(1, 86_400), default=180, help="how long (180)")
@@ -129,18 +140,22 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     _add_command(parser, _doctor)
     parser.add_argument("--client", metavar="ADDRESS", help="the peer of an example request")
-    parser.add_argument("--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'")
-    parser.add_argument("--trusted-proxies", nargs="+", default=[], metavar="NETWORK")
-    parser.add_argument("--limits", nargs="+", metavar="QUOTA")
-    parser.add_argument("--geoip-city", metavar="FILE")
-    parser.add_argument("--geoip-asn", metavar="FILE")
-    parser.add_argument("--journal-dir", metavar="DIR")
+    parser.add_argument(
+        "--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'", help="one that it sends"
+    )
+    parser.add_argument(
+        "--trusted-proxies", nargs="+", default=[], metavar="NETWORK", help="as the app's option has it"
+    )
+    parser.add_argument("--limits", nargs="+", metavar="QUOTA", help=_QUOTAS)
+    parser.add_argument("--geoip-city", metavar="FILE", help="a MaxMind-format City or Country file")
+    parser.add_argument("--geoip-asn", metavar="FILE", help="a MaxMind-format ASN file")
+    parser.add_argument("--journal-dir", metavar="DIR", help="where the app keeps its journal")
     parser.add_argument("--durability", help='"memory", "journal" or "fsync"')
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
-    update = actions.add_parser("update", help="get the ranges that the operators publish; old files stay on errors")
+    update = _add(actions, "update", "get the ranges that the operators publish; old files stay on errors")
     update.set_defaults(run=_data_update)
     update.add_argument("--dir", type=Path, help="where to keep them; else ASGI_ANALYTICS_CRAWLER_DIR")
     update.add_argument("--from", type=Path, dest="source", metavar="FOLDER", help="take the files from there instead")

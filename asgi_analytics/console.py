@@ -258,7 +258,9 @@ def _passes(decision: DecisionRow) -> Iterator[str]:
 
 
 def _owner(journal: JournalState) -> str:
-    return "owner lives" if journal.alive else "owner is dead: the next start, or a living worker, delivers it"
+    return (
+        "owner lives" if journal.alive else "owner is dead: the next start of its app, or a living worker, delivers it"
+    )
 
 
 def _delivered(journal: JournalState, position: Position | None) -> str:

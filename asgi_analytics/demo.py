@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -161,7 +162,8 @@ def _check_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise AnalyticsError(f"Port {port} on {host} cannot be used ({reason}): choose another by --port.") from None
+        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise AnalyticsError(f"Port {port} on {host} cannot be used ({reason}): choose another by {other}.") from None
 
 
 def _leave(number: int, frame: object) -> NoReturn:

@@ -112,7 +112,8 @@ def journal_checks(folder: Path, target: Target | None = None) -> Iterator[Check
         yield Check("journal", f"{len(alive)} in use, {sum(one.bytes for one in alive):,} bytes")
     if dead:
         size = sum(one.bytes for one in dead)
-        yield Check("journal", f"{len(dead)} left over, {size:,} bytes: delivered by the next start", note=True)
+        text = f"{len(dead)} left over, {size:,} bytes: the next start of an app with their database delivers them"
+        yield Check("journal", text, note=True)
 
 
 def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:

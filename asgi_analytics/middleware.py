@@ -82,6 +82,11 @@ class AnalyticsMiddleware:
         if not exchange.recorded:
             exchange.end()
 
+    @property
+    def routes(self) -> Any:
+        """The app's own routes: Starlette's Mount looks for them, to make the URLs of a mounted app that we wrap."""
+        return getattr(self.app, "routes", [])
+
     def _met(self, scope: Scope) -> Iterator[type[Exchange]] | None:
         """Return what makes exchanges of a scope; None for a type that we pass by.
 

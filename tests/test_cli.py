@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -446,6 +447,31 @@ def test_version_and_usage() -> None:
     assert run("--version").stdout == "asgi-analytics 0.1.0\n"
     assert run("no-such-command").returncode == 2
     assert called("demo", "--port", "99999").returncode == 2
+
+
+@pytest.mark.parametrize("command", [("demo",), ("migrate",), ("quarantine", "list"), ("data", "update")])
+def test_an_unknown_option_is_answered_with_the_usage_of_its_command(command: tuple[str, ...]) -> None:
+    answer = called(*command, "--nope")
+    named = " ".join(command if command[0] == "data" else command[:1])
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith(f"usage: asgi-analytics {named} [-h]")
+    assert answer.stderr.endswith(f"asgi-analytics {named}: error: unrecognized arguments: --nope\n")
+
+
+def test_each_command_says_in_its_own_help_what_it_does() -> None:
+    shown = called("--help").stdout
+    for name, text in re.findall(r"^    ([a-z-]+) +(.+)$", shown, re.MULTILINE):
+        told = called(name, "--help").stdout
+        assert text[1:] in " ".join(told.split()), name
+    assert "MaxMind-format ASN file" in called("doctor", "--help").stdout
+
+
+def test_a_demo_on_an_address_of_another_machine_names_the_option() -> None:
+    answer = called("demo", "--host", "192.0.2.1", "--port", "18999")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert re.fullmatch(
+        r"asgi-analytics: Port 18999 on 192\.0\.2\.1 cannot be used \(.+\): .* by --host\.\n", answer.stderr
+    )
 
 
 # Pure parts

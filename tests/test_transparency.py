@@ -453,6 +453,18 @@ def test_a_mounted_app_that_is_wrapped_too_is_one_hit(wrap: AnalyticsMiddleware,
     assert (get(wrap, "/sub/x").body, counted()) == (b"/sub Chrome", 1)
 
 
+def test_urls_of_a_mounted_app_that_is_wrapped_are_found(wrap: AnalyticsMiddleware) -> None:
+    async def hello(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.url_for("hello", name="ada").path)
+
+    told = []
+    for wrapping in (lambda app: app, lambda app: AnalyticsMiddleware(app, dsn=NOWHERE)):
+        part = wrapping(Starlette(routes=[Route("/{name}", hello, name="hello")]))
+        told.append(get(Starlette(routes=[Mount("/sub", app=part)]), "/sub/you").body)
+    assert told == [b"/sub/ada"] * 2
+    assert AnalyticsMiddleware(page(), dsn=NOWHERE).routes == []
+
+
 def test_starlettes_own_error_page_passes(wrap: AnalyticsMiddleware, counted: Callable[[], int]) -> None:
     async def broken(request: Request) -> PlainTextResponse:
         raise LookupError("broken")
