@@ -12,7 +12,7 @@ class WebSocketExchange(Exchange):
     """A websocket from handshake to close: one row, written when either side closes it."""
 
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(engine, scope, receive, send)
+        super().__init__(engine, scope, receive, _following(send) if engine.syncs else send)
         self.receive = self._receiving(receive)
 
     def _receiving(self, receive: Receive) -> Receive:
@@ -50,6 +50,24 @@ class WebSocketExchange(Exchange):
     def _send_last(self, message: Message) -> Awaitable[None]:
         self.end("complete")
         return self._send_synced(message) if self._engine.syncs else self._send(message)
+
+
+def _following(send: Send) -> Send:
+    """Return what sends a denial's start with its body: uvicorn drops one whose body does not follow at once.
+
+    The row is flushed to disk in between, which takes its time.
+    """
+    held: list[Message] = []
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "websocket.http.response.start":
+            held.append(message)
+            return
+        while held:
+            await send(held.pop())
+        await send(message)
+
+    return sent
 
 
 def _size(data: str | bytes) -> int:

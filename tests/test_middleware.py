@@ -213,6 +213,31 @@ def test_fsync_flushes_before_the_last_byte_of_answers_and_refusals(dsn: str, mo
             assert order.index("flush") < order.index("http.response.body")
 
 
+@pytest.mark.parametrize("refused", [False, True], ids=["by the app", "refused"])
+def test_a_denial_s_body_follows_its_start_without_a_pause_in_which_the_row_is_flushed(refused: bool) -> None:
+    # uvicorn ends the handshake as soon as the loop turns once after the start, and the client gets half an answer.
+    order: list[str] = []
+    scope = socket_scope(extensions={"websocket.http.response": {}})
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        order.append(message["type"].rpartition(".")[2])
+        asyncio.get_running_loop().call_soon(order.append, "turn")
+
+    with wrapped(app, durability="fsync", limits="1/minute") as wrap:
+        for _ in range(3 if refused else 1):  # the last one is told what was said before
+            order.clear()
+            asyncio.run(wrap(dict(scope), receive, send))
+            assert order[:2] == ["start", "body"]
+        assert wrap.stats()["failures"] == {}
+
+
 def test_an_answer_is_flushed_while_the_apps_own_calls_hold_every_thread() -> None:
     held, over = threading.Semaphore(0), threading.Event()
 
