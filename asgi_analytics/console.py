@@ -173,6 +173,14 @@ def summary(classes: Sequence[ClassSummary]) -> Iterator[str]:
     yield from table([heading, *rows, ("all", *map(sum, zip(*counts, strict=True)))] if rows else [heading])
 
 
+def rest(answered: int, stored: int, shown: int) -> Iterator[str]:
+    """Yield what of the demo's answered requests is not in the table's hits, and why."""
+    if stored > shown:
+        yield f"{stored - shown:,} more hits are of visitors who asked not to be told apart (Sec-GPC, DNT)."
+    if answered > stored:
+        yield f"{answered - stored:,} more requests are counts in analytics.refusals: what is refused past a rate."
+
+
 def data_line(name: str, held: Held | None, error: str | None, now: float) -> str:
     """Return the line of one file of `data update`: what the folder has, how old it is, and what went wrong."""
     has = f"{held.prefixes} prefixes, {_span(max(0.0, now - held.fetched_at))} old" if held else "none"

@@ -285,5 +285,6 @@ def _summarise(dsn: str, since: datetime, answered: int) -> None:
     with connect(dsn) as reader:
         while reader.count_since(since) < answered and SystemClock.monotonic() < deadline:
             time.sleep(0.1)
-        lines = list(console.summary(reader.summary(since)))
+        classes, stored = reader.summary(since), reader.count_since(since)
+    lines = [*console.summary(classes), *console.rest(answered, stored, sum(one.hits for one in classes))]
     print("\n".join(["Traffic, as the database has it (levels: sessions that reached it):", *lines, ""]), flush=True)

@@ -540,6 +540,14 @@ def test_the_same_seed_plans_the_same_traffic_of_every_kind_within_its_time() ->
     assert all(visit.starts_at + sum(step.pause for step in visit.steps) <= 60.001 for visit in visits)
 
 
+def test_the_table_of_the_traffic_says_which_requests_are_not_in_it() -> None:
+    assert list(console.rest(889, 884, 876)) == [
+        "8 more hits are of visitors who asked not to be told apart (Sec-GPC, DNT).",
+        "5 more requests are counts in analytics.refusals: what is refused past a rate.",
+    ]
+    assert list(console.rest(100, 101, 101)) == []
+
+
 def test_progress_is_a_line_for_each_tenth_where_there_is_no_terminal() -> None:
     stream = StringIO()
     bar = traffic.Progress(50, stream)
