@@ -162,11 +162,14 @@ def _target(text: str, registry: Registry, kind: str) -> Target:
     if _HEX.fullmatch(digits):
         return _visitor(digits, registry)
     try:
-        network = ipaddress.ip_network(text.strip(), strict=False)
+        one = ipaddress.ip_interface(text.strip())
     except ValueError:
         raise UserError(
             f"{text!r} is no target: 8 to 32 hex digits of a fingerprint, an address, or a network like 203.0.113.0/24."
         ) from None
+    network: Network = one.network
+    if one.ip != network.network_address:  # a slip of the prefix would rule over millions
+        raise UserError(f"{text!r} is an address within a network: name {one.ip}, or {network} for all of it.")
     return _network(_plain(network), registry, kind)
 
 

@@ -331,6 +331,8 @@ def test_bans_are_listed_and_lifted(store: PostgresStore, dsn: str) -> None:
     ("arguments", "status", "text"),
     [
         (("ban", "xyz", "--for", "2h", "--reason", "x"), 1, "is no target"),
+        (("ban", "203.0.113.7/8", "--for", "2h", "--reason", "x"), 1, "name 203.0.113.7, or 203.0.0.0/8 for all of it"),
+        (("allow", "2001:db8::1/48"), 1, "name 2001:db8::1, or 2001:db8::/48 for all of it"),
         (("ban", "0.0.0.0/0", "--for", "2h", "--reason", "x"), 1, "is everybody"),
         (("ban", ADDRESS, "--for", "100d", "--reason", "x"), 1, "90 days at most"),
         (("ban", ADDRESS, "--reason", "x"), 2, "--for"),
