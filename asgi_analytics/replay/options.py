@@ -32,7 +32,7 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
 def add_period(parser: argparse.ArgumentParser, since: str | None = None) -> None:
     """Add --since and --until."""
     shown = f" ({since})" if since else ""
-    parser.add_argument("--since", default=since, metavar="WHEN", help=f"a date, a time, or 7d ago{shown}")
+    parser.add_argument("--since", default=since, metavar="WHEN", help=f"a date, a time, or a span such as 7d{shown}")
     parser.add_argument("--until", metavar="WHEN", help="the end, as --since; by itself not in the period")
 
 
