@@ -104,8 +104,7 @@ class Exchange(Hit):
     def _decision(self, scope: Scope, told: Told | None) -> Decision:
         """What an operator ruled comes first, then quotas and level."""
         engine, visitor, now = self._engine, self.visitor, self.clock
-        exempt, ruling = False, None
-        rulings = engine.rulings.current
+        exempt, ruling, rulings = False, None, engine.rulings.current
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
             exempt = engine.check_claim(visitor, scope, self._headers, self.time_ns)
         if rulings is not None:
@@ -257,7 +256,8 @@ class Exchange(Hit):
         return message
 
     def _judge(self, status: Any, names: Mapping[bytes, bytes]) -> None:
-        engine, visitor, decision, headers = self._engine, self.visitor, self.decision, self._headers
+        engine, visitor = self._engine, self.visitor
+        decision, headers = self.decision, self._headers
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.clock) * 1e6)
         before = decision.previous_level

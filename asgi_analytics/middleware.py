@@ -78,7 +78,10 @@ class AnalyticsMiddleware:
                 exchange.end("aborted" if was_cancelled(error) else "error")
                 raise
         finally:
-            scope.pop(INSIDE, None)
+            try:
+                del scope[INSIDE]
+            except KeyError:  # the app has emptied it, or another of these calls has ended
+                pass
         if not exchange.recorded:
             exchange.end()
 
