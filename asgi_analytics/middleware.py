@@ -57,31 +57,25 @@ class AnalyticsMiddleware:
         kinds = self._kinds.get(scope["type"]) or self._met(scope)
         if kinds is None or INSIDE in scope or (self._filters and self._is_excluded(scope)):
             return await self._pass_by(scope, receive, send)
+        if scope.__class__ is not dict:
+            scope = writable(scope)
+        if self._engine.strict is None:
+            exchange = begin(next(kinds), self._engine, scope, receive, send)
+        else:
+            exchange = await begin_strictly(next(kinds), self._engine, scope, receive, send)
+        if exchange is None:
+            return await self.app(scope, receive, send)
+        if exchange.decision.refused and self._enforce:
+            return await exchange.refuse()
+        # Two calls at once with one scope are one request to us: a scope is of one connection.
+        scope[INSIDE] = True
         try:
-            # Two calls at once with one scope are one request to us: a scope is of one connection.
-            scope[INSIDE] = True
-        except Exception:  # noqa: BLE001 - it takes nothing: what the app writes into a copy is not missed further out
-            return await self({**scope}, receive, send)
-        try:
-            if self._engine.strict is None:
-                exchange = begin(next(kinds), self._engine, scope, receive, send)
-            else:
-                exchange = await begin_strictly(next(kinds), self._engine, scope, receive, send)
-            if exchange is None:
-                del scope[INSIDE]
-                return await self.app(scope, receive, send)
-            if exchange.decision.refused and self._enforce:
-                return await exchange.refuse()
-            try:
-                await self.app(scope, exchange.receive, exchange.send)
-            except BaseException as error:
-                exchange.end("aborted" if was_cancelled(error) else "error")
-                raise
+            await self.app(scope, exchange.receive, exchange.send)
+        except BaseException as error:
+            exchange.end("aborted" if was_cancelled(error) else "error")
+            raise
         finally:
-            try:
-                del scope[INSIDE]
-            except KeyError:  # the app has emptied it, or another of these calls has ended
-                pass
+            scope.pop(INSIDE, None)
         if not exchange.recorded:
             exchange.end()
 
@@ -185,6 +179,16 @@ class AnalyticsMiddleware:
             await run_aside(act, *arguments)
         except Exception as error:  # noqa: BLE001 - as in begin
             self._engine.failed(where, error)
+
+
+def writable(scope: Scope) -> Scope:
+    """Return a scope, or a copy of one that takes nothing: what the app writes there is not missed further out."""
+    try:
+        scope[INSIDE] = True
+        del scope[INSIDE]
+    except Exception:  # noqa: BLE001 - whatever it says
+        return {**scope}
+    return scope
 
 
 def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:

@@ -27,7 +27,8 @@ OTHER_DEFAULT = (
 )
 FORBID = (
     "CREATE FUNCTION public.forbid() RETURNS event_trigger LANGUAGE plpgsql AS"
-    " $$ BEGIN RAISE EXCEPTION 'no new tables here'; END $$",
+    " $$ BEGIN IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE schema_name <> 'pg_temp') THEN"
+    " RAISE EXCEPTION 'no new tables here'; END IF; END $$",
     "CREATE EVENT TRIGGER forbid ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.forbid()",
 )
 
