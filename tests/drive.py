@@ -14,13 +14,17 @@ import psycopg
 from asgiref.testing import ApplicationCommunicator
 from psycopg.rows import dict_row
 
-from asgi_analytics import AnalyticsMiddleware, cli
+from asgi_analytics import Analytics, AnalyticsMiddleware, cli
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
 NOWHERE = "postgresql://127.0.0.1:1/none"  # refuses at once; what is recorded stays in the journal
 Communicator: Any = ApplicationCommunicator  # which has no annotations
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
 OURS = frozenset((b"ratelimit", b"ratelimit-policy", b"x-throttle-level", b"x-rate-multiplier"))
+OLD = {"user-agent": "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/70.0 Safari/537.36"}
+# With an outdated browser each further page raises the level: three pages to Blocked.
+STRICT: dict[str, Any] = {"bot_score": 1, "signal_thresholds": {"high_request_count": 1}}
+COOKIE: dict[str, Any] = {"session_cookie": True, "secret": "correct horse battery staple"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +165,13 @@ def rows(dsn: str, query: str = "SELECT * FROM analytics.hits ORDER BY id") -> l
     """Run a query; each row is a dict."""
     with psycopg.connect(dsn, row_factory=dict_row) as connection:
         return connection.execute(query.encode()).fetchall()
+
+
+def block(app: ASGIApp) -> list[Reply]:
+    """Load three pages, which is what STRICT takes to Blocked."""
+    return [get(app, f"/{path}", OLD) for path in "abc"]
+
+
+def found(app: ASGIApp, into: list[Analytics]) -> ASGIApp:
+    """Collect what the app is told of each request."""
+    return look(app, lambda scope: into.append(scope["state"]["analytics"]) if scope["type"] == "http" else None)

@@ -1,0 +1,73 @@
+"""Requests and answers as nobody should send them: served as they are, stored sanitised."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from asgi_analytics import AnalyticsMiddleware, ConfigurationError, Privacy
+
+from .drive import COOKIE, ask, get, http_scope, page, rows, wrapped
+
+
+@pytest.mark.parametrize(
+    "client", [None, (), ("", 0), ["127.0.0.1", "x"], ("fe80::1%eth0", 1), ("testclient", 50000), 5]
+)
+def test_any_client_is_served_and_stored(dsn: str, client: Any) -> None:
+    with wrapped(page(), dsn) as wrap:
+        assert get(wrap, client=client).header("ratelimit")
+        assert wrap.stats()["failures"] == {}
+    assert len(rows(dsn)) == 1
+
+
+@pytest.mark.parametrize("status", [99, 999, -1, 10**12, "200", None, 200.5])
+def test_an_absurd_status_reaches_the_server_as_it_is_and_the_hit_is_stored(dsn: str, status: Any) -> None:
+    with wrapped(page(status=status), dsn) as wrap:
+        assert get(wrap).status is status
+        get(wrap, "/neighbour")
+    assert len(rows(dsn)) + len(rows(dsn, "SELECT * FROM analytics.quarantine")) == 2
+
+
+@pytest.mark.parametrize("bad", ["\0", "\udcff", "a" * 1_000_000, "é" * 2000, "http://evil/x"])
+def test_junk_in_path_and_method_is_stored_sanitised(dsn: str, bad: str) -> None:
+    scope = http_scope("/" + bad, method=bad[:5000])
+    scope["raw_path"] = b"/x"
+    with wrapped(page(), dsn) as wrap:
+        assert asyncio.run(ask(wrap, scope)).status == 200
+    (row,) = rows(dsn)
+    assert len(row["path"]) <= 1024
+    assert len(row["method"]) <= 16
+
+
+def test_junk_in_every_header_is_stored_sanitised(dsn: str) -> None:
+    junk = b"\xff\xfe\xed\xa0\x80\x00" + b"x" * 60_000
+    names = (b"user-agent", b"referer", b"host", b"cookie", b"accept-language", b"x-forwarded-for", b"forwarded")
+    scope = http_scope(headers=None)
+    scope["headers"] = [(name, junk) for name in names] * 3
+    scope["query_string"] = junk
+    with wrapped(page(), dsn, trusted_proxies="198.51.100.0/24", privacy=Privacy("full", "redacted"), **COOKIE) as wrap:
+        assert asyncio.run(ask(wrap, scope)).status == 200
+        assert wrap.stats()["failures"] == {}
+    assert len(rows(dsn)) == 1
+
+
+def test_a_wrong_connection_string_fails_when_the_app_is_built() -> None:
+    with pytest.raises(ConfigurationError, match="is not a connection string of Postgres") as raised:
+        AnalyticsMiddleware(page(), dsn="host=db nonsense=secret")
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [
+        ("postgresql+asyncpg://user:p@db/app", "postgresql://user:p@db/app"),
+        ("postgres+psycopg2://user:a+b%40@db:5432/app", "postgres://user:a+b%40@db:5432/app"),
+        ("postgresql://user:a#?:b@[::1]:5432,db2:5433/app?sslmode=require", None),
+        ("postgresql:///app?host=/run/postgresql", None),
+        ("host=db password=postgresql+x://y", None),
+    ],
+)
+def test_a_connection_string_is_taken_without_the_driver_of_sqlalchemy(text: str, taken: str | None) -> None:
+    assert AnalyticsMiddleware(page(), dsn=text).settings.dsn == (taken or text)

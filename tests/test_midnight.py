@@ -1,0 +1,78 @@
+"""Days, salts and jumping clocks: no visit is cut and no block lifted."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgi_analytics import Analytics
+from asgi_analytics.middleware import Scope
+from asgi_analytics.testing import FakeClock
+
+from .drive import OLD, STRICT, block, found, get, look, page, rows, start, wrapped
+
+
+def test_midnight_renames_a_visitor_and_cuts_no_visit(dsn: str) -> None:
+    clock = FakeClock()
+    clock.advance(86_399)
+    seen: list[tuple[str | None, str | None]] = []
+    app = look(page(), lambda scope: seen.append(names(scope)) if scope["type"] == "http" else None)
+    with wrapped(app, dsn, clock=clock) as wrap:
+        start(wrap)
+        get(wrap, "/before")
+        clock.advance(2)
+        get(wrap, "/after")
+    assert seen[0][0] != seen[1][0]
+    assert seen[0][1] == seen[1][1]
+    before, after = rows(dsn, "SELECT * FROM analytics.hits ORDER BY time")
+    assert before["session_id"] == after["session_id"]
+    assert before["fingerprint"] != after["fingerprint"]
+    assert before["network"] != after["network"]
+    assert (before["provisional"], after["provisional"]) == (False, False)
+
+
+def test_midnight_lifts_no_block(dsn: str) -> None:
+    clock = FakeClock()
+    clock.advance(86_390)
+    with wrapped(page(), dsn, clock=clock, **STRICT) as wrap:
+        start(wrap)
+        block(wrap)
+        clock.advance(20)
+        assert get(wrap, "/d", OLD).status == 429
+
+
+def test_a_salt_that_comes_late_keeps_the_visitor(dsn: str) -> None:
+    seen: list[Analytics] = []
+    with wrapped(found(page(), seen), dsn, limits="9/minute", clock=FakeClock()) as wrap:
+        get(wrap)
+        wrap._engine.start()
+        wrap._engine.wait(10)
+        left = get(wrap).header("ratelimit")
+    assert left == '"minute";r=7;t=20'
+    assert len({row["session_id"] for row in rows(dsn)}) == 1
+
+
+@pytest.mark.parametrize("jump", [-3600, 3600, -60 * 365 * 86_400, 50 * 365 * 86_400])
+def test_a_jump_of_the_wall_clock_moves_no_quota_and_lifts_no_block(jump: float) -> None:
+    clock = FakeClock()
+    with wrapped(page(), clock=clock, limits="5/minute", **STRICT) as wrap:
+        block(wrap)
+        get(wrap)
+        clock.jump_wall(jump)
+        assert get(wrap, "/d", OLD).status == 429
+        assert get(wrap).header("ratelimit") == '"minute";r=3;t=20'
+
+
+def test_a_session_ends_after_the_gap_and_another_begins(dsn: str) -> None:
+    clock = FakeClock()
+    with wrapped(page(), dsn, clock=clock, session_timeout=60) as wrap:
+        start(wrap)
+        for gap in (0, 60, 61):
+            clock.advance(gap)
+            get(wrap)
+    kept = rows(dsn, "SELECT hits FROM analytics.sessions ORDER BY started_at")
+    assert [row["hits"] for row in kept] == [2, 1]
+
+
+def names(scope: Scope) -> tuple[str | None, str | None]:
+    analytics: Analytics = scope["state"]["analytics"]
+    return analytics.visitor, analytics.session

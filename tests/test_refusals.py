@@ -1,0 +1,81 @@
+"""Requests that are refused: by quota, level and network, and what they are told."""
+
+from __future__ import annotations
+
+import json
+
+from asgi_analytics import Analytics
+from asgi_analytics.middleware import Scope
+from asgi_analytics.testing import FakeClock
+
+from .drive import OLD, STRICT, block, found, get, look, page, rows, wrapped
+
+
+def test_a_used_up_quota_refuses_without_asking_the_app(dsn: str) -> None:
+    asked: list[Scope] = []
+    with wrapped(look(page(), asked.append), dsn, clock=FakeClock(), limits="2/minute") as wrap:
+        statuses = [get(wrap).status for _ in range(3)]
+    assert (statuses, len(asked)) == ([200, 200, 429], 2)
+    assert sorted(row["outcome"] for row in rows(dsn)) == ["complete", "complete", "refused"]
+    (decision,) = rows(dsn, "SELECT * FROM analytics.decisions")
+    assert (decision["refused"], decision["enforced"], decision["detail"]["violated"]) == (True, True, ["minute"])
+
+
+def test_a_refusal_tells_the_id_under_which_its_reasons_are_stored(dsn: str) -> None:
+    with wrapped(page(), dsn, clock=FakeClock(), limits="1/minute") as wrap:
+        get(wrap)
+        reply = get(wrap)
+    problem = json.loads(reply.body)
+    (decision,) = rows(dsn, "SELECT * FROM analytics.decisions")
+    (hit,) = rows(dsn, "SELECT * FROM analytics.hits WHERE outcome = 'refused'")
+    assert problem["decision"] == str(decision["id"]) == str(hit["decision_id"])
+    assert problem["reasons"] == decision["detail"]["reasons"]
+    assert reply.header("content-type") == "application/problem+json"
+    assert (hit["status"], hit["bytes_sent"]) == (429, len(reply.body))
+    assert reply.header("retry-after") == str(decision["retry_after"]) == str(problem["retry-after"])
+
+
+def test_a_blocked_visitor_is_refused_until_it_has_cooled_down() -> None:
+    clock = FakeClock()
+    with wrapped(page(), clock=clock, cooldown=60, **STRICT) as wrap:
+        block(wrap)
+        refused = get(wrap, "/d", OLD)
+        clock.advance(int(refused.header("retry-after") or 0))
+        reply = get(wrap, "/d.txt", {**OLD, "sec-fetch-dest": "image"})
+    assert (refused.status, refused.header("retry-after")) == (429, "61")
+    assert (reply.status, reply.header("x-throttle-level")) == (200, "severe")
+
+
+def test_head_is_refused_with_the_headers_of_get_and_no_body() -> None:
+    with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
+        get(wrap)
+        by_get, by_head = get(wrap), get(wrap, method="HEAD")
+    assert (by_head.status, by_head.body) == (429, b"")
+    assert [name for name, _ in by_head.headers] == [name for name, _ in by_get.headers]
+
+
+def test_a_network_is_bound_whatever_its_visitors_call_themselves() -> None:
+    with wrapped(page(), clock=FakeClock(), network_limits="5/minute") as wrap:
+        statuses = [get(wrap, headers={"user-agent": f"agent {number}"}).status for number in range(7)]
+        elsewhere = get(wrap, client=("198.51.100.8", 1)).status
+    assert (statuses, elsewhere) == ([200] * 5 + [429] * 2, 200)
+
+
+def test_observe_mode_records_what_enforcing_would_do_and_refuses_nobody(dsn: str) -> None:
+    seen: list[Analytics] = []
+    with wrapped(found(page(), seen), dsn, clock=FakeClock(), mode="observe", limits="1/minute") as wrap:
+        statuses = [get(wrap).status for _ in range(3)]
+    assert statuses == [200] * 3
+    assert [analytics.decision.refused for analytics in seen] == [False, True, True]
+    assert {row["outcome"] for row in rows(dsn)} == {"complete"}
+    assert [row["enforced"] for row in rows(dsn, "SELECT * FROM analytics.decisions")] == [False, False]
+
+
+def test_refine_refusal_words_the_body_and_its_own_error_costs_nothing() -> None:
+    with wrapped(page(), limits="1/minute", refine_refusal=lambda problem: {"status": problem["status"]}) as wrap:
+        get(wrap)
+        assert json.loads(get(wrap).body) == {"status": 429}
+    with wrapped(page(), limits="1/minute", refine_refusal=lambda problem: problem["nothing"]) as wrap:
+        get(wrap)
+        assert json.loads(get(wrap).body)["status"] == 429
+        assert wrap.stats()["failures"] == {"refine_refusal": 1}

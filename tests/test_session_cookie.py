@@ -1,0 +1,122 @@
+"""The session cookie: given, read, signed anew, kept out of shared caches."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgi_analytics import Analytics, Privacy
+from asgi_analytics.testing import FakeClock
+
+from .drive import COOKIE, Reply, found, get, page, rows, start, wrapped
+
+
+def cookie_of(reply: Reply) -> dict[str, str]:
+    return {"cookie": reply.cookies[0].split(";")[0]}
+
+
+def test_a_browser_gets_one_cookie_and_is_known_by_it_from_then_on() -> None:
+    seen: list[Analytics] = []
+    with wrapped(found(page(), seen), **COOKIE) as wrap:
+        first = get(wrap)
+        again = [get(wrap, headers=cookie_of(first)) for _ in range(2)]
+    assert first.cookies[0].startswith("aa_v=")
+    assert "HttpOnly; SameSite=Lax" in first.cookies[0]
+    assert [reply.cookies for reply in again] == [[], []]
+    assert len({analytics.visitor for analytics in seen}) == 1
+    assert len({analytics.session for analytics in seen}) == 1
+
+
+def test_over_https_the_cookie_is_bound_to_the_host() -> None:
+    with wrapped(page(), **COOKIE) as wrap:
+        (cookie,) = get(wrap, scheme="https").cookies
+    assert cookie.startswith("__Host-aa_v=")
+    assert cookie.endswith("; Secure")
+    assert "; Path=/;" in cookie
+
+
+def test_two_people_with_the_same_browser_are_two_visitors_with_a_quota_each(dsn: str) -> None:
+    with wrapped(page(), dsn, clock=FakeClock(), limits="9/minute", **COOKIE) as wrap:
+        start(wrap)
+        one, other = cookie_of(get(wrap)), cookie_of(get(wrap))
+        for cookie in (one, other, one, other):
+            get(wrap, headers=cookie)
+        left = [get(wrap, headers=cookie).header("ratelimit") for cookie in (one, other)]
+    assert left[0] == left[1] == '"minute";r=6;t=20'
+    kept = rows(dsn, "SELECT count(*) AS hits FROM analytics.hits GROUP BY fingerprint, session_id")
+    assert [row["hits"] for row in kept] == [4, 4]
+
+
+def test_after_a_rotation_the_old_secret_is_read_and_the_new_one_signs() -> None:
+    seen: list[Analytics] = []
+    old, new = "an old secret of length", "a new secret, also long"
+    with wrapped(page(), session_cookie="sid", secret=old) as before:
+        given = cookie_of(get(before))
+    with wrapped(found(page(), seen), session_cookie="sid", secret=[new, old]) as wrap:
+        rotated = get(wrap, headers=given)
+        settled = get(wrap, headers=cookie_of(rotated))
+    with wrapped(page(), session_cookie="sid", secret=new) as after:
+        assert get(after, headers=cookie_of(rotated)).cookies == []
+        assert len(get(after, headers=given).cookies) == 1
+    assert (len(rotated.cookies), settled.cookies) == (1, [])
+    assert len({analytics.visitor for analytics in seen}) == 1
+
+
+@pytest.mark.parametrize("junk", ["aa_v=", "aa_v=" + "A" * 48, "aa_v=\x00\xff", "aa_v", "x=" + "aa_v=" * 2000])
+def test_a_forged_cookie_is_as_good_as_none(junk: str) -> None:
+    with wrapped(page(), **COOKIE) as wrap:
+        assert len(get(wrap, headers={"cookie": junk}).cookies) == 1
+
+
+def test_who_drops_cookies_gets_five_and_stays_one_visitor_with_one_quota(dsn: str) -> None:
+    with wrapped(page(), dsn, clock=FakeClock(), limits="20/minute", **COOKIE) as wrap:
+        replies = [get(wrap) for _ in range(21)]
+        assert wrap.stats()["memory"]["visitors"] <= 6
+    assert [len(reply.cookies) for reply in replies] == [1] * 5 + [0] * 16
+    assert [reply.status for reply in replies] == [200] * 20 + [429]
+    assert len(rows(dsn, "SELECT * FROM analytics.sessions")) <= 6
+
+
+@pytest.mark.parametrize(
+    ("header", "given"),
+    [
+        ("public, max-age=60", 0),
+        ("Public", 0),
+        ("S-MaxAge=10", 0),
+        ("private, max-age=60", 1),
+        ("no-store", 1),
+    ],
+)
+def test_no_cookie_goes_into_a_shared_cache(header: str, given: int) -> None:
+    with wrapped(page(headers=[(b"Cache-Control", header.encode())]), **COOKIE) as wrap:
+        assert len(get(wrap).cookies) == given
+
+
+@pytest.mark.parametrize("lines", [(b"public", b"max-age=0"), (b"s-maxage=60", b"must-understand")])
+def test_cache_control_in_several_lines_is_one(lines: tuple[bytes, ...]) -> None:
+    for ordered, given in ((lines, 0), (lines[::-1], 0), ((*lines, b"private"), 1)):
+        with wrapped(page(headers=[(b"cache-control", line) for line in ordered]), **COOKIE) as wrap:
+            assert len(get(wrap).cookies) == given
+
+
+def test_no_cookie_goes_with_a_revalidation_or_to_what_is_no_navigation() -> None:
+    with wrapped(page(b"", 304), **COOKIE) as wrap:
+        assert get(wrap, headers={"sec-fetch-dest": "document"}).cookies == []
+    with wrapped(page(), **COOKIE) as wrap:
+        assert get(wrap, headers={"sec-fetch-dest": "image"}).cookies == []
+        assert get(wrap, method="POST").cookies == []
+
+
+def test_the_apps_own_cookies_stay() -> None:
+    with wrapped(page(headers=[(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]), **COOKIE) as wrap:
+        assert [cookie[:5] for cookie in get(wrap).cookies] == ["a=1", "b=2", "aa_v="]
+
+
+def test_a_cookie_visitor_that_moves_is_stored_where_it_is(dsn: str) -> None:
+    with wrapped(page(), dsn, privacy=Privacy(address="full"), **COOKIE) as wrap:
+        cookie = cookie_of(get(wrap, "/home"))
+        get(wrap, "/home", cookie)
+        get(wrap, "/train", cookie, client=("203.0.113.9", 1))
+    home, train = rows(dsn, "SELECT DISTINCT path, fingerprint, network, address FROM analytics.hits ORDER BY path")
+    assert home["fingerprint"] == train["fingerprint"]
+    assert home["network"] != train["network"]
+    assert (home["address"], train["address"]) == ("198.51.100.7", "203.0.113.9")
