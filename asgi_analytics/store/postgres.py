@@ -89,7 +89,7 @@ class PostgresStore(Connected):
         self._had_schema: str | None = None  # of which database
 
     def connect(self) -> None:
-        """Open the connection, bring the schema up to date, make partitions ahead."""
+        """Open the connection and bring the schema up to date; partitions are made apart: the salts come first."""
         self.close()
         with as_ours():
             connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
@@ -100,7 +100,6 @@ class PostgresStore(Connected):
             if self._migrate:
                 self._apply_migrations(connection)
             self._had_schema = self._server
-            self.make_partitions()
             self._is_staged = False
             if self._policy is not None:
                 remember_policy(connection, *self._policy, in_force=True)

@@ -413,6 +413,7 @@ def test_workers_whose_clock_is_behind_agree_on_salts_too(store: PostgresStore, 
 
 
 def test_partitions_are_there_before_their_day(store: PostgresStore, dsn: str) -> None:
+    store.make_partitions()
     with psycopg.connect(dsn) as connection:
         rows = connection.execute(
             "SELECT tablename FROM pg_tables WHERE tablename LIKE 'hits\\_2%' ORDER BY 1"
@@ -424,6 +425,7 @@ def test_partitions_are_there_before_their_day(store: PostgresStore, dsn: str) -
 
 
 def test_hits_outside_all_partitions_are_stored_too(store: PostgresStore, dsn: str) -> None:
+    store.make_partitions()
     write(store, b"A", hit("/old", time_us=0), hit("/now"), hit("/future", time_us=NOW_US + 1000 * 24 * HOUR))
     query = "SELECT path FROM analytics.hits_default ORDER BY path"
     assert [row["path"] for row in fetch(dsn, query)] == ["/future", "/old"]

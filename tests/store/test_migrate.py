@@ -206,12 +206,13 @@ def test_a_migration_takes_what_it_takes(empty_dsn: str, folder: Path) -> None:
 def test_a_partition_that_is_not_needed_yet_waits_for_a_reader_and_nobody_else_does(dsn: str) -> None:
     lack_partition(dsn, 7)
     store = PostgresStore(lambda: dsn)
+    store.connect()
     with holding(dsn, READING), ThreadPoolExecutor(1) as pool:
-        connected = pool.submit(store.connect)
-        while not waiting(dsn) and not connected.done():
+        made = pool.submit(store.make_partitions)
+        while not waiting(dsn) and not made.done():
             pass
         assert_can_be_read(dsn)
-        connected.result(5)
+        made.result(5)
     store.make_partitions()
     store.close()
     with psycopg.connect(dsn) as connection:
@@ -224,9 +225,10 @@ def test_a_partition_that_is_not_needed_yet_waits_for_a_reader_and_nobody_else_d
 def test_a_partition_that_is_needed_is_waited_for_in_bounded_time(dsn: str, ahead: int) -> None:
     lack_partition(dsn, ahead)
     store = PostgresStore(lambda: dsn)
+    store.connect()
     began = time.monotonic()
     with holding(dsn, READING), pytest.raises(StoreUnavailable, match="lock timeout"):
-        store.connect()
+        store.make_partitions()
     assert time.monotonic() - began < 15
     assert len(missing(dsn)) == 1
     reading.migrate_all(dsn)
