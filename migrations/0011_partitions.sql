@@ -53,10 +53,10 @@ DECLARE
     day date;
     made integer := 0;
 BEGIN
+    -- Several workers come here at once, at midnight and when they start. Before the first look: it locks the default
+    -- partition, which who makes another has to himself.
+    PERFORM pg_advisory_xact_lock(hashtext('analytics.ensure_partitions'));
     FOR day IN SELECT analytics.lacking_partitions(first, last) LOOP
-        -- Several workers come here at once, at midnight and when they start.
-        PERFORM pg_advisory_xact_lock(hashtext('analytics.ensure_partitions'));
-        CONTINUE WHEN NOT EXISTS (SELECT FROM analytics.lacking_partitions(day, day));
         BEGIN
             EXECUTE format(
                 'CREATE TABLE analytics.%I PARTITION OF analytics.hits FOR VALUES FROM (%L) TO (%L)',

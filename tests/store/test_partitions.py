@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
@@ -12,6 +13,7 @@ from asgi_analytics import doctor
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.store import migrate
 from asgi_analytics.store.postgres import PostgresStore
+from tests.acceptance.rig import wait_until
 from tests.record.rows import NOW_US, batch, fetch, hit
 
 DAY_US = 24 * 3600 * 1_000_000
@@ -159,3 +161,20 @@ def test_rows_that_no_partition_takes_wait_and_none_is_set_aside(dsn: str) -> No
     stored(store, "/waits")
     store.close()
     assert list(places(dsn)) == ["/waits"]
+
+
+def test_who_waits_to_make_partitions_has_no_lock_that_who_makes_them_needs(dsn: str) -> None:
+    locks = "SELECT relation::regclass::text FROM pg_locks WHERE pid = %s AND relation = ANY(%s::regclass[])"
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(dsn, autocommit=True) as other,
+        psycopg.connect(dsn) as maker,
+    ):
+        maker.execute("SELECT pg_advisory_xact_lock(hashtext('analytics.ensure_partitions'))")
+        made = pool.submit(other.execute, "SELECT analytics.ensure_partitions(current_date, current_date + 7)")
+        waiting = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
+        wait_until(lambda: maker.execute(waiting, [other.info.backend_pid]).fetchone() == (1,), what="a wait")
+        tables = ["analytics.hits", "analytics.hits_default"]
+        assert maker.execute(locks, [other.info.backend_pid, tables]).fetchall() == []
+        maker.rollback()
+        assert made.result(10).fetchone() == (8,)
