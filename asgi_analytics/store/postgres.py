@@ -84,7 +84,6 @@ class PostgresStore(Connected):
         self._session: Session | None = None  # of the open connection
         self._doubts = Doubts()
         self._staging = Staging()
-        self._is_staged = False  # the open connection has the temporary tables
         self._server = ""  # what the database says of itself
         self._had_schema: str | None = None  # of which database
 
@@ -100,7 +99,8 @@ class PostgresStore(Connected):
             if self._migrate:
                 self._apply_migrations(connection)
             self._had_schema = self._server
-            self._is_staged = False
+            if not self._session.is_pooled:
+                self._staging.make(connection)
             if self._policy is not None:
                 remember_policy(connection, *self._policy, in_force=True)
 
@@ -272,7 +272,7 @@ class PostgresStore(Connected):
             if not self._current().is_pooled:
                 # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
                 connection.execute("DISCARD TEMP")
-                self._is_staged = False
+                self._staging.make(connection)
 
     def _open(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
@@ -289,12 +289,11 @@ class PostgresStore(Connected):
         """Run a block in a transaction that has the temporary tables of a fold."""
         with self._transaction() as connection:
             pooled = self._current().is_pooled
-            if not self._is_staged:
+            if pooled:
                 self._staging.make(connection)
             yield connection
             if pooled:  # the session goes to others, who may have tables of these names
                 self._staging.drop(connection)
-        self._is_staged = not pooled
 
     def _current(self) -> Session:
         self._open()
