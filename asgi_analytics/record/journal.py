@@ -57,7 +57,7 @@ class FileJournal:
         self._held, self._fd = self._create(root)
         self._next: int | None = None
         self.segment = 1
-        self.size = os.fstat(self._fd).st_size  # committed bytes of the open segment
+        self.size = len(header(journal, 1, columns))  # committed bytes of the open segment
         self.backlog = 0  # bytes of closed segments that are not delivered yet
         self._dirty = False
         self._retired: list[int] = []  # rotated segments that are not flushed yet

@@ -83,11 +83,8 @@ class Writer:
         self._backoff = Backoff()
         self._keepers_backoff = Backoff()
         self._threads = [
-            threading.Thread(target=self._guarded, args=(run, backoff), name=f"asgi-analytics-{name}", daemon=True)
-            for name, run, backoff in (
-                ("writer", self._write, self._backoff),
-                ("keeper", self._keep, self._keepers_backoff),
-            )
+            threading.Thread(target=run, name=f"asgi-analytics-{name}", daemon=True)
+            for name, run in (("writer", self._run_writer), ("keeper", self._run_keeper))
         ]
 
     def start(self) -> None:
@@ -171,6 +168,15 @@ class Writer:
     def _known_position(self, journal: bytes) -> tuple[int, int]:
         return self.state.positions.get(journal, (1, 0))
 
+    def _run_writer(self) -> None:
+        try:
+            self._guarded(self._write, self._backoff)
+        finally:  # however it ends, others may have what it held
+            self._release()
+
+    def _run_keeper(self) -> None:
+        self._guarded(self._keep, self._keepers_backoff)
+
     def _guarded(self, run: Callable[[], None], backoff: Backoff) -> None:
         # A thread of ours that dies would stop delivery for good: begin again, with a pause.
         while True:
@@ -179,7 +185,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - counted and said; see above
                 self._recorder.counters.failures["writer"] += 1
                 self._say("Unexpected error in a background thread", error)
-                if self._stopping.wait(backoff.next()):
+                if self._stopping.wait(backoff.next()) and self._stopped.wait(LAST_PAUSE):
                     return None
 
     def _keep(self) -> None:
@@ -237,7 +243,6 @@ class Writer:
                 break
             if not moved:
                 self._stopping.wait(self._age)
-        self._release()
 
     def _cycle(self) -> int:
         """One round: connected, salts and partitions in time, one batch of each source. Returns frames moved."""

@@ -522,3 +522,9 @@ def test_a_journal_that_cannot_be_made_leaves_no_descriptor_and_no_folder(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert descriptor() == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_journal_knows_its_size_without_asking(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, b"j" * 16, COLUMNS, 1 << 20)
+    assert journal.size == (journal.path / "00000001.journal").stat().st_size
+    journal.abandon()

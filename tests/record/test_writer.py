@@ -571,3 +571,45 @@ def test_where_no_thread_can_be_started_the_journal_keeps_all(
     with Rig(dsn, tmp_path / "j") as successor:
         eventually(lambda: successor.counters.adopted == 10)
     assert stored(dsn) == list(range(10))
+
+
+def test_an_unexpected_fault_at_the_end_is_tried_again(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Rig(dsn, tmp_path) as rig:
+        journal, stopping = rig.recorder.journal, rig.writer._stopping
+        assert journal is not None
+        read = journal.read
+        faults: list[int] = []
+
+        def failing(segment: int, offset: int, most: int) -> Batch | None:
+            if stopping.is_set() and len(faults) < 3:
+                faults.append(segment)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return read(segment, offset, most)
+
+        monkeypatch.setattr(journal, "read", failing)
+        rig.writer.leave()
+        rig.send(0, 20)
+    assert (len(faults), one(dsn, "SELECT count(*) AS n FROM analytics.hits")["n"]) == (3, 20)
+
+
+def test_a_writer_that_fails_to_the_end_leaves_what_it_has_adopted_to_others(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = FileJournal(tmp_path, b"left".ljust(16, b"."), COLUMNS, 1 << 20)
+    left.append(hit_frame("/left"))
+    left.abandon()
+    rig = Rig(dsn, tmp_path)
+    tried = threading.Event()
+
+    def failing(*_: object) -> None:
+        tried.set()
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(rig.writer, "_deliver", failing)
+    rig.writer.start()
+    assert tried.wait(WAIT)
+    rig.writer.stop(0.2)
+    found = {journal.id for journal in adopt(tmp_path)}
+    assert left.id in found
