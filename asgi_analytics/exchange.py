@@ -13,7 +13,7 @@ from .decide.behaviour import placed
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
 from .decide.traces import Failure
-from .decide.verdict import accept, judge_failure, judge_page, judge_variant
+from .decide.verdict import accept, judge_failure, judge_page
 from .engine import Engine
 from .facts import Claims
 from .identify.consistency import read_claims
@@ -267,10 +267,8 @@ class Exchange(Hit):
             facts = actor.behaviour
             # Else nothing that could be read of the headers would matter.
             claims = None if facts.steps < facts.quiet_until else self._claimed or self._claims(self.scope)
-            if self._query and (variant := self._page_variant(inner)) is not None:
-                judge_variant(actor, variant, inner, engine.site, engine.policy, decision, now, claims, visitor.network)
-            else:
-                judge_page(actor, self.path, inner, engine.site, engine.policy, decision, now, claims, visitor.network)
+            page = (self._query and self._page_variant(inner)) or self.path
+            judge_page(actor, page, inner, engine.site, engine.policy, decision, now, claims, visitor.network)
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self.from_inside = inner = is_linked(headers)
             self.attempt = tried(self.method, headers, status, self.path, names)

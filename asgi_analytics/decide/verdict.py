@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from ..facts import Actor, Claims
 from ..model import Decision
@@ -22,7 +21,7 @@ Meeting = Callable[[Actor], object]  # takes in, for one actor, what was answere
 
 def judge_page(
     visitor: Actor,
-    path: str,
+    page: str | Variant,
     inner: bool,
     site: Site,
     policy: Policy,
@@ -33,63 +32,28 @@ def judge_page(
 ) -> None:
     """Take in a page, before its headers leave, and bring `decision` up to date with the new level.
 
-    `inner`: a page of this site linked it; `claims` and `network` may be left out where a page load is not due for a
-    full judgement (Behaviour.quiet_until).
+    `page`: its path, or what its query makes of it; `inner`: a page of this site linked it; `claims` and `network` may
+    be left out where a page load is not due for a full judgement (Behaviour.quiet_until).
     A refused request teaches nothing, not even in observe mode, so that observing shows what enforcing would do.
     """
     if decision.refused:
         return
     facts = visitor.behaviour
     facts.requests += 1
-    if decision.exempt or not load_page(facts, path, inner, site, now) or facts.steps <= facts.quiet_until:
+    load: Callable[..., bool] = load_page if page.__class__ is str else load_variant
+    if decision.exempt or not load(facts, page, inner, site, now) or facts.steps <= facts.quiet_until:
         return
-    _judge_load(visitor, partial(load_page, path=path), inner, site, policy, decision, now, claims, network)
-
-
-def judge_variant(
-    visitor: Actor,
-    variant: Variant,
-    inner: bool,
-    site: Site,
-    policy: Policy,
-    decision: Decision,
-    now: float,
-    claims: Claims | None = None,
-    network: Actor | None = None,
-) -> None:
-    """As judge_page, for a page that its query tells from others of its path."""
-    if decision.refused:
-        return
-    facts = visitor.behaviour
-    facts.requests += 1
-    if decision.exempt or not load_variant(facts, variant, inner, site, now) or facts.steps <= facts.quiet_until:
-        return
-    _judge_load(visitor, partial(load_variant, variant=variant), inner, site, policy, decision, now, claims, network)
-
-
-def _judge_load(
-    visitor: Actor,
-    take_in: Callable[..., bool],
-    inner: bool,
-    site: Site,
-    policy: Policy,
-    decision: Decision,
-    now: float,
-    claims: Claims | None,
-    network: Actor | None,
-) -> None:
-    """Judge by a page load in full; `take_in` counts it for somebody."""
     if claims is not None:
         visitor.claims = claims
-        if visitor.behaviour.hurried == 1:  # the first load, and no reload of it in a rush
+        if facts.hurried == 1:  # the first load, and no reload of it in a rush
             site.witness(claims)
 
-    def load(pool: Actor) -> None:
+    def load_for(pool: Actor) -> None:
         loads = site.loads
-        take_in(pool.behaviour, inner=inner, site=site, now=now)
+        load(pool.behaviour, page, inner, site, now)
         site.loads = loads  # the visitor's own load is counted
 
-    _weigh_all(visitor, network, load, site, policy, decision, now)
+    _weigh_all(visitor, network, load_for, site, policy, decision, now)
 
 
 def judge_failure(

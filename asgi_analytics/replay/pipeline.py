@@ -15,7 +15,7 @@ from ..decide.behaviour import Site, placed
 from ..decide.policy import Policy
 from ..decide.rulings import forgive
 from ..decide.traces import Failure
-from ..decide.verdict import accept, judge_failure, judge_page, judge_variant
+from ..decide.verdict import accept, judge_failure, judge_page
 from ..facts import Claims
 from ..identify.credentials import tried
 from ..identify.fingerprint import Fingerprinter
@@ -158,16 +158,10 @@ class Pipeline:
         """
         before, actor, network = decision.previous_level, visitor.actor, visitor.network
         if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
-            if variant is None:
-                judge_page(actor, path, inner, self.site, self.policy, decision, now)
-            else:
-                judge_variant(actor, variant, inner, self.site, self.policy, decision, now)
+            judge_page(actor, variant or path, inner, self.site, self.policy, decision, now)
         elif page:
             known = actor.claims if claims is None else claims
-            if variant is None:
-                judge_page(actor, path, inner, self.site, self.policy, decision, now, known, network)
-            else:
-                judge_variant(actor, variant, inner, self.site, self.policy, decision, now, known, network)
+            judge_page(actor, variant or path, inner, self.site, self.policy, decision, now, known, network)
         else:
             if claims is None:
                 claims, attempt = actor.claims, tried(method, {}, status, path)
