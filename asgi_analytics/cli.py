@@ -18,8 +18,8 @@ from uuid import UUID
 from . import actors, console, doctor, journals, quarantine
 from .actors import UserError
 from .clock import SystemClock
+from .database import resolve_dsn, target_of
 from .embedded import EmbeddedPostgres, default_data_dir
-from .engine import resolve_dsn, target_of
 from .errors import AnalyticsError
 from .identify.operators import SOURCES
 from .jobs import data

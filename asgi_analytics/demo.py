@@ -27,8 +27,8 @@ from starlette.routing import Route
 
 from . import console, traffic
 from .clock import SystemClock
+from .database import resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
-from .engine import resolve_dsn
 from .errors import AnalyticsError, ConfigurationError
 from .middleware import AnalyticsMiddleware
 from .settings import Settings, default_journal_dir

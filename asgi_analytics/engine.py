@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from . import embedded
 from .clock import Calendar, SystemClock, random_bytes
+from .database import target_of
 from .decide.actor import adopt_level, new_actor, new_network, program_of
 from .decide.admission import charge
 from .decide.behaviour import Site
@@ -21,7 +21,7 @@ from .decide.probes import kind_of
 from .decide.rulings import RulingBook, Rulings, forgive, is_due
 from .embedded import EmbeddedPostgres
 from .ending import Leaving, Owners, end
-from .errors import DatabaseNotConfigured, EmbeddedPostgresError, StoreUnavailable
+from .errors import EmbeddedPostgresError, StoreUnavailable
 from .facts import Actor, ThrottleLevel
 from .identify.client import network_of
 from .identify.countries import CountryTable
@@ -32,52 +32,21 @@ from .identify.useragent import AgentReader
 from .identify.visitor import Identifier
 from .jobs.data import default_data_dir
 from .jobs.verification import Verifier
-from .log import log
+from .log import LOG_INTERVAL, log
 from .model import Visitor
 from .policy import canonical, version
 from .protocols import ClaimStatus, Clock, Merged, Ruling, Told
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
-from .record.target import Target
 from .record.writer import Writer
 from .respond import Responder
 from .settings import Settings
-from .settings.checks import CHECKS
 from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
 from .state import State
 from .steps import Steps
-from .store.connection import database_address, database_key
 from .store.postgres import PostgresStore
 from .variants import Variants
-
-LOG_INTERVAL = 20.0  # seconds between two lines of one kind
-
-
-def resolve_dsn(dsn: str | None) -> str | None:
-    """The option, else ASGI_ANALYTICS_DSN, else DATABASE_URL, else None for the embedded Postgres.
-
-    A driver of SQLAlchemy's in it is left out. Raises DatabaseNotConfigured where no embedded one is installed either,
-    ConfigurationError for what is no connection string, without repeating it: it may hold a password.
-    """
-    given = {"dsn": dsn, **{name: os.environ.get(name) or None for name in ("ASGI_ANALYTICS_DSN", "DATABASE_URL")}}
-    for name, text in given.items():
-        if text is not None:
-            plain: str = CHECKS["dsn"](name, text)
-            database_key(plain)
-            return plain
-    if not embedded.is_available():
-        raise DatabaseNotConfigured
-    return None
-
-
-def target_of(dsn: str | None) -> Target:
-    """Return what journals for a database are told apart by; None: the embedded Postgres. Raises ConfigurationError."""
-    if dsn:
-        return Target(database_key(dsn), database_address(dsn))
-    embedded_name = f"embedded {embedded.default_data_dir()}"
-    return Target(embedded_name, embedded_name)
-
 
 # A third of a second to make, and alike for all apps of one process.
 _countries = cache(CountryTable.load)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from .actors import Run, UserError
 from .console import escape, stray, table
+from .database import resolve_dsn, target_of
 from .doctor import JournalState, strays
-from .engine import resolve_dsn, target_of
 from .record.adoption import redirect
 from .record.target import Target
 from .settings import default_journal_dir

@@ -21,4 +21,5 @@ class CarefulLogger(Adapter):
             super().log(level, msg, *args, stacklevel=2, **kwargs)
 
 
+LOG_INTERVAL = 20.0  # seconds between two lines of one kind
 log = CarefulLogger(logging.getLogger("asgi_analytics"), {})

@@ -12,7 +12,8 @@ from typing import Any, Unpack
 from anyio import get_cancelled_exc_class
 
 from .aside import run_aside
-from .engine import Engine, resolve_dsn, stop_all
+from .database import resolve_dsn
+from .engine import Engine, stop_all
 from .exchange import INSIDE, Exchange, Message, Receive, Scope, Send, TimedExchange
 from .joining import joined
 from .settings import Options, Settings

@@ -34,7 +34,7 @@ LAYERS: tuple[set[str], ...] = (
     BASE,
     STAGES,
     {"shared"},
-    {"aside", "ending", "steps", "jobs", "report", "replay"},
+    {"aside", "database", "ending", "steps", "jobs", "report", "replay"},
     {"engine"},
     {"exchange", "joining"},
     {"websocket"},

@@ -7,11 +7,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from ..log import log
+from ..log import LOG_INTERVAL, log
 from ..protocols import Clock
 
 Question = TypeVar("Question", bound=Hashable)
-LOG_INTERVAL = 20.0
 
 
 class Background(Generic[Question]):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from ..batch import DAMAGED, HIT, REFUSED, Batch, Frames
 from ..clock import Calendar
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
-from ..log import log
+from ..log import LOG_INTERVAL, log
 from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
 from .adoption import LeftOver, LeftOvers
 from .pace import Backoff, BatchSize, Schedule
@@ -21,7 +21,6 @@ OPERATOR = (StoreMisconfigured, MigrationError)
 SYNC_INTERVAL = 0.5  # seconds a power cut may cost
 ADOPT_INTERVAL = 30.0
 PARTITION_INTERVAL = 3600.0
-LOG_INTERVAL = 20.0
 LAST_PAUSE = 0.1  # between two attempts while stopping
 LAST_WAIT = 0.2  # for a thread whose connection was cut
 REOPEN_INTERVAL = 30.0  # between two attempts to open a journal that could not be opened

@@ -96,7 +96,7 @@ class Options(TypedDict, total=False):
 class Settings:
     """Checked options. Times are seconds, sizes bytes, unless a name says otherwise."""
 
-    dsn: str | None = None  # resolved by store.postgres.resolve_dsn
+    dsn: str | None = None  # see database.resolve_dsn
     site: str = "default"
     mode: Mode = "enforce"
     # A page with hundreds of files over HTTP/2 asks for them within one second: that must pass.

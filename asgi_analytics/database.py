@@ -1,0 +1,36 @@
+"""Which database events go to, and what the journals that are for it are told apart by."""
+
+from __future__ import annotations
+
+import os
+
+from . import embedded
+from .errors import DatabaseNotConfigured
+from .record.target import Target
+from .settings import CHECKS
+from .store.connection import database_address, database_key
+
+
+def resolve_dsn(dsn: str | None) -> str | None:
+    """The option, else ASGI_ANALYTICS_DSN, else DATABASE_URL, else None for the embedded Postgres.
+
+    A driver of SQLAlchemy's in it is left out. Raises DatabaseNotConfigured where no embedded one is installed either,
+    ConfigurationError for what is no connection string, without repeating it: it may hold a password.
+    """
+    given = {"dsn": dsn, **{name: os.environ.get(name) or None for name in ("ASGI_ANALYTICS_DSN", "DATABASE_URL")}}
+    for name, text in given.items():
+        if text is not None:
+            plain: str = CHECKS["dsn"](name, text)
+            database_key(plain)
+            return plain
+    if not embedded.is_available():
+        raise DatabaseNotConfigured
+    return None
+
+
+def target_of(dsn: str | None) -> Target:
+    """Return what journals for a database are told apart by; None: the embedded Postgres. Raises ConfigurationError."""
+    if dsn:
+        return Target(database_key(dsn), database_address(dsn))
+    embedded_name = f"embedded {embedded.default_data_dir()}"
+    return Target(embedded_name, embedded_name)
