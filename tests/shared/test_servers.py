@@ -350,4 +350,5 @@ def test_strict_mode_makes_one_round_trip_for_each_request(server: Server, fleet
                 await ask(app, http_scope("/api", client=who))
 
     asyncio.run(run())
-    assert watch.seen.count("socket.send") == 50
+    # One buffer or several at once, as asyncio writes them from Python 3.12 on.
+    assert sum(watch.seen.count(call) for call in ("socket.send", "socket.sendmsg")) == 50
