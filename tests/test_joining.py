@@ -49,7 +49,7 @@ def by_route(made: list[AnalyticsMiddleware]) -> MAKE:
             made.append(AnalyticsMiddleware(app, **told))
             return made[-1]
 
-        return Starlette(routes=[Route(f"/{p}", hello, middleware=[Middleware(analytics, p)]) for p in paths])
+        return Starlette(routes=[Route(f"/{p}", hello, middleware=[Middleware(analytics, path=p)]) for p in paths])
 
     return make
 

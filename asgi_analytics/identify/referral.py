@@ -92,8 +92,10 @@ def clean_query(query: bytes | str) -> str:
 
     At most 1,024 characters of the first 50 parameters, percent-encoded as they were sent. Never raises.
     """
-    kept = []
+    kept, length = [], 0
     for part in _parts(query):
+        if length >= STORED_QUERY_LENGTH:
+            break
         name, sign, value = part.partition("=")
         plain = unquote(name[:NAME_LENGTH]).strip().lower()
         if plain in CAMPAIGN_NAMES or plain.startswith("utm_"):
@@ -103,6 +105,7 @@ def clean_query(query: bytes | str) -> str:
         if _SECRET_VALUE.search(name):
             name = REDACTED
         kept.append(f"{name}{sign}{value}")
+        length += len(kept[-1])
     return _printable("&".join(kept)[:STORED_QUERY_LENGTH])
 
 
