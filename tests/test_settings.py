@@ -9,6 +9,7 @@ import pytest
 from asgi_analytics import Signal
 from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.settings import Quota, Settings
+from asgi_analytics.testing import FakeClock
 
 
 def own(code: str = "own", sentence: str = "{value:g} of {limit:g}", **more: Any) -> Signal:
@@ -21,6 +22,10 @@ class Shapeless:
     code = "shapeless"
 
     def measure(self) -> None: ...
+
+
+async def refined_later(problem: dict[str, Any]) -> dict[str, Any]:
+    return problem
 
 
 @pytest.mark.parametrize(
@@ -48,7 +53,13 @@ class Shapeless:
         ({"trusted_proxies": 5}, "addresses or CIDR networks"),
         ({"allow": 5}, "addresses or CIDR networks"),
         ({"journal_dir": 5}, "a path or None"),
-        ({"refine_refusal": "text"}, "a function or None"),
+        ({"journal_dir": "a\0b"}, "a path or None"),
+        ({"refine_refusal": "text"}, "a function, not an async one, or None"),
+        ({"refine_refusal": refined_later}, "a function, not an async one, or None"),
+        ({"clock": FakeClock}, "an object with time_ns() and monotonic()"),
+        ({"limits": b"5/minute"}, "Option limits=b'5/minute' is not allowed"),
+        ({"dsn": Path("postgresql://host/db")}, "Option dsn=<class 'pathlib.PosixPath'> is not allowed"),
+        ({"secret": "\udcff" * 16}, "Option secret='…' is not allowed"),
     ],
 )
 def test_what_an_option_cannot_be_is_said_while_the_app_is_built(options: dict[str, Any], text: str) -> None:
@@ -64,6 +75,16 @@ def test_an_error_tells_no_password(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings.build(**options)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_connection_string_may_be_what_a_file_holds() -> None:
+    assert Settings.build(dsn="postgresql://host/db\n").dsn == "postgresql://host/db"
+
+
+def test_an_address_from_the_environment_is_named_as_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGI_ANALYTICS_SHARED", "localhost:6379")
+    with pytest.raises(ConfigurationError, match="ASGI_ANALYTICS_SHARED='…' is not allowed"):
+        Settings.build()
 
 
 def test_quotas_are_kept_from_the_shortest_window_to_the_longest() -> None:

@@ -151,7 +151,7 @@ class Settings:
         checked = {name: CHECKS[name](name, value) for name, value in options.items()}
         checked.setdefault("journal_dir", default_journal_dir())
         checked["shared"] = checked.get("shared") or CHECKS["shared"](
-            "shared", os.environ.get("ASGI_ANALYTICS_SHARED") or None
+            "ASGI_ANALYTICS_SHARED", os.environ.get("ASGI_ANALYTICS_SHARED") or None
         )
         settings = cls(**checked)
         if settings.shared_mode == "strict" and not settings.shared:

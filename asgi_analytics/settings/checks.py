@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,7 +39,7 @@ def default_journal_dir() -> Path:
 def _listed(value: object) -> list[Any]:
     if value is None:
         return []
-    return [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+    return [value] if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) else list(value)
 
 
 def _choice(kind: Any) -> Callable[[str, Any], Any]:
@@ -58,6 +59,11 @@ def _number(kind: type, low: float, high: float, unit: str) -> Callable[[str, An
         return kind(value)
 
     return check
+
+
+def _unsaid(value: object) -> object:
+    """Return what an error says in place of a value that may hold a password: of an object, what it is."""
+    return "…" if isinstance(value, (str, list, tuple)) else type(value)
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -84,20 +90,19 @@ _DRIVER = re.compile(r"\A(postgres(?:ql)?)\+\w+://")  # as SQLAlchemy's URLs hav
 def _dsn(name: str, value: Any) -> str | None:
     if value is None:
         return None
-    text = _DRIVER.sub(r"\1://", value) if isinstance(value, str) else ""
+    # A file that holds it ends with a line break, which would be read as the end of the database's name.
+    text = _DRIVER.sub(r"\1://", value.strip()) if isinstance(value, str) else ""
     if _URL.fullmatch(text) or ("://" not in text.partition("=")[0] and "=" in text):
         return text
-    # It may hold a password.
     allowed = 'None, "postgresql://user:password@host/database" ("@", "/" and ":" of a password as %40, %2F, %3A)'
-    raise wrong(name, "…", f'{allowed} or "host=… dbname=…"')
+    raise wrong(name, _unsaid(value), f'{allowed} or "host=… dbname=…"')
 
 
 def _shared(name: str, value: Any) -> str | None:
     schemes = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
     if value is None or (isinstance(value, str) and value.startswith(schemes)):
         return value
-    # It may hold a password.
-    raise wrong(name, "…", 'None or "redis://user:password@host:6379/0", also rediss:// or unix://')
+    raise wrong(name, _unsaid(value), 'None or "redis://user:password@host:6379/0", also rediss:// or unix://')
 
 
 def _quotas(prefix: str) -> Callable[[str, Any], tuple[Quota, ...]]:
@@ -165,9 +170,14 @@ def _cookie(name: str, value: Any) -> str | None:
 
 def _secrets(name: str, value: Any) -> tuple[str, ...]:
     keys = tuple(_listed(value))
-    if not all(isinstance(key, str) and len(key) >= 16 for key in keys):
-        raise wrong(name, "…", "a text of at least 16 characters, or several: the first signs, all verify")
+    if not all(isinstance(key, str) and len(key) >= 16 and _is_unicode(key) for key in keys):
+        raise wrong(name, _unsaid(value), "a text of at least 16 characters, or several: the first signs, all verify")
     return keys
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text is one, and not bytes of the environment that are no UTF-8."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _proxies(name: str, value: Any) -> tuple[Network | ProxyWord, ...]:
@@ -196,7 +206,7 @@ def _network(value: object) -> Network:
 
 
 def _path(name: str, value: Any) -> Path | None:
-    if value is not None and not isinstance(value, (str, Path)):
+    if value is not None and (not isinstance(value, (str, Path)) or "\0" in str(value)):
         raise wrong(name, value, "a path or None")
     return Path(value) if value else None
 
@@ -219,13 +229,14 @@ def _privacy(name: str, value: Any) -> Privacy:
 
 
 def _callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise wrong(name, value, "a function or None")
+    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+        raise wrong(name, value, "a function, not an async one, or None")
     return value
 
 
 def _clock(name: str, value: Any) -> Any:
-    if value is not None and not (hasattr(value, "time_ns") and hasattr(value, "monotonic")):
+    fit = hasattr(value, "time_ns") and hasattr(value, "monotonic") and not isinstance(value, type)
+    if value is not None and not fit:
         raise wrong(name, value, "an object with time_ns() and monotonic()")
     return value
 

@@ -20,13 +20,18 @@ def open_quotas(settings: Settings, dsn: Callable[[], str]) -> SharedQuotas:
 
 
 def open_strict(settings: Settings, clock: Clock) -> StrictQuotas | None:
-    """Return what each request asks; None but in strict mode. Raises ConfigurationError without the client library."""
+    """Return what each request asks; None but in strict mode.
+
+    Raises ConfigurationError without the client library, and for a URL that it cannot read.
+    """
     if settings.shared is None:
         return None
     try:
         from .strict import ValkeyStrict
+        from .valkey import check_url
     except ImportError:
         raise ConfigurationError(
             "Option shared needs the client library: pip install 'asgi-analytics[redis]'."
         ) from None
+    check_url(settings.shared)
     return ValkeyStrict(settings.shared, settings.shared_timeout, clock) if settings.shared_mode == "strict" else None

@@ -11,7 +11,7 @@ import valkey
 from valkey.exceptions import NoScriptError, ValkeyError
 
 from ..decide.lending import LIFE
-from ..errors import SharedUnavailable
+from ..errors import ConfigurationError, SharedUnavailable
 from ..protocols import Ask, Exchanged, Grant
 from .scripts import ANNOUNCE, BEAT, LEND, RAISED
 
@@ -36,6 +36,18 @@ def in_scheme(url: str) -> str:
         if url.startswith(ours):
             return known + url.removeprefix(ours)
     return url
+
+
+def check_url(url: str) -> None:
+    """Raise ConfigurationError for a URL that the client makes no connection of, without repeating it."""
+    try:
+        client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(1.0))
+        client.connection_pool.make_connection()
+    except (TypeError, ValueError, ValkeyError):  # such as a port or a parameter that is none
+        raise ConfigurationError(
+            "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis; "
+            'allowed: "redis://user:password@host:6379/0", also rediss:// or unix://.'
+        ) from None
 
 
 def sha(script: str) -> str:

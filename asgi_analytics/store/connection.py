@@ -48,7 +48,8 @@ def _parts(dsn: str) -> dict[str, str]:
     except (psycopg.Error, UnicodeError):
         raise ConfigurationError(
             "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL) is not a connection string of Postgres; allowed: "
-            '"postgresql://user:password@host/database" or "host=… dbname=…".'
+            '"postgresql://user:password@host/database" or "host=… dbname=…", with parameters that libpq knows, '
+            "such as sslmode=require."
         ) from None
     parts = {**_defaults(), **given}
     if parts.get("port") == DEFAULT_PORT:
