@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
-from asgi_analytics import Analytics
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount
+
+from asgi_analytics import Analytics, AnalyticsMiddleware
 from asgi_analytics.middleware import Scope
 from asgi_analytics.testing import FakeClock
 
-from .drive import OLD, STRICT, block, found, get, look, page, rows, wrapped
+from .drive import NOWHERE, OLD, STRICT, block, found, get, look, page, rows, wrapped
 
 
 def test_a_used_up_quota_refuses_without_asking_the_app(dsn: str) -> None:
@@ -79,3 +83,23 @@ def test_refine_refusal_words_the_body_and_its_own_error_costs_nothing() -> None
         get(wrap)
         assert json.loads(get(wrap).body)["status"] == 429
         assert wrap.stats()["failures"] == {"refine_refusal": 1}
+
+
+def test_a_script_of_another_origin_reads_a_refusal_where_cors_is_further_out() -> None:
+    site = Starlette(routes=[Mount("/", app=page())])
+    site.add_middleware(AnalyticsMiddleware, dsn=NOWHERE, durability="memory", limits="1/minute")
+    site.add_middleware(CORSMiddleware, allow_origins=["*"], expose_headers=["Retry-After", "RateLimit"])
+    origin = {"origin": "https://app.example"}
+    preflight = get(site, method="OPTIONS", headers={**origin, "access-control-request-method": "GET"})
+    assert [get(site, headers=origin).status for _ in range(2)] == [200, 429]
+    refused = get(site, headers=origin)
+    assert (preflight.status, refused.header("access-control-allow-origin")) == (200, "*")
+    assert refused.header("access-control-expose-headers") == "Retry-After, RateLimit"
+
+
+def test_a_part_that_is_excluded_further_out_has_limits_of_its_own() -> None:
+    with wrapped(page(), limits="1/minute") as part, wrapped(page(), limits="2/minute") as other:
+        site = Starlette(routes=[Mount("/part", app=part), Mount("/", app=other)])
+        with wrapped(site, limits="3/minute", exclude="/part") as wrap:
+            assert [get(wrap, "/part/x").status for _ in range(3)] == [200, 429, 429]
+            assert [get(wrap, "/x").status for _ in range(4)] == [200, 200, 200, 429]
