@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib.util
 import json
+import logging
 import os
 import shlex
 import signal
@@ -186,6 +187,7 @@ def _database(demo: Demo) -> Iterator[tuple[str, Path]]:
 def _serve(demo: Demo) -> None:
     import uvicorn
 
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     uvicorn.run(
         f"{__name__}:app",
         factory=True,
@@ -196,6 +198,12 @@ def _serve(demo: Demo) -> None:
         proxy_headers=False,  # the middleware walks X-Forwarded-For itself
         timeout_graceful_shutdown=3,
     )
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Interrupted twice, uvicorn cancels requests and lifespan, and logs that as errors of the app."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError) and "CancelledError" not in record.getMessage()
 
 
 @contextlib.contextmanager

@@ -213,6 +213,20 @@ def test_a_signal_ends_demo_and_postgres(folder: Path, number: signal.Signals, w
         assert not list((running.data / "demo-journal").glob("*/*.journal"))
 
 
+def test_a_demo_that_is_interrupted_twice_ends_at_once_without_a_traceback(folder: Path) -> None:
+    with demo(folder / "impatient") as running, socket.create_connection(("127.0.0.1", running.port), 10) as waiting:
+        waiting.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        waiting.recv(1)
+        running.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(ConnectionError):
+            while True:  # until it has heard
+                socket.create_connection(("127.0.0.1", running.port), 10).close()
+        running.process.send_signal(signal.SIGINT)
+        _, said = running.process.communicate(timeout=20)
+    assert running.process.returncode == 0
+    assert "Traceback" not in said
+
+
 def test_traffic_ends_with_a_table_from_the_database(folder: Path) -> None:
     with demo(folder / "traffic", "--traffic", "--traffic-seconds", "3") as running:
         assert running.process.stdout is not None
