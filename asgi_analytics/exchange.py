@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -168,8 +169,12 @@ class Exchange(Hit):
                 self.bytes_sent += len(body)
             if message.get("more_body"):
                 return self._send(message)
-        elif kind not in _LAST or message.get("more_body"):
+        elif kind not in _LAST:
             return self._send(message)
+        else:
+            self.bytes_sent += _bytes_of_file(message)
+            if message.get("more_body"):
+                return self._send(message)
         self.end("complete")
         return self._send_synced(message) if self._engine.syncs else self._send(message)
 
@@ -388,6 +393,15 @@ class TimedExchange(Exchange):
 def _is_of(findings: object, visitor: Visitor) -> bool:
     """Tell whether findings are of the same visitor: somebody further out tries once more."""
     return isinstance(findings, Analytics) and findings._visitor is visitor
+
+
+def _bytes_of_file(message: Message) -> int:
+    """Return how much the server is asked to send of a file; 0 where neither message nor file tell."""
+    try:
+        path = message.get("path")
+        return int(message.get("count") or 0) if path is None else os.stat(path).st_size
+    except (OSError, TypeError, ValueError):  # the server's to judge
+        return 0
 
 
 # Messages that can end an answer, beside http.response.body.

@@ -302,6 +302,23 @@ def test_what_a_websocket_sends_is_counted_in_bytes(dsn: str) -> None:
     assert [row["bytes_sent"] for row in rows(dsn)] == [6 + 3 + 2]
 
 
+def test_what_the_server_is_asked_to_send_of_a_file_is_counted(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    asked: list[Message] = [
+        {"type": "http.response.zerocopysend", "file": 7, "count": 3, "more_body": True},
+        {"type": "http.response.pathsend", "path": str(tmp_path / "none"), "more_body": True},
+        {"type": "http.response.pathsend", "path": str(tmp_path / "file")},
+    ]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in ({"type": "http.response.start", "status": 200}, *asked):
+            await send(message)
+
+    with wrapped(app, dsn) as wrap:
+        get(wrap)
+    assert [row["bytes_sent"] for row in rows(dsn)] == [3 + 5]
+
+
 def test_an_unhandled_error_is_a_row_with_status_500(dsn: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("no")

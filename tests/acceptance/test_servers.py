@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 from ..drive import rows
 from ..servers import free_port, server, stop
+from . import frameworks
 from .frameworks import CHUNKS
 
 SERVERS = {
@@ -129,5 +130,6 @@ def stored(dsn: str, requests: list[tuple[str, str]]) -> None:
     by_path = {hit["path"]: hit for hit in hits if hit["method"] != "HEAD"}
     assert (by_path["/fail"]["status"], by_path["/ws"]["status"]) == (500, 101)
     assert by_path["/stream"]["outcome"] == "complete"
+    assert by_path["/file"]["bytes_sent"] == Path(frameworks.__file__).stat().st_size  # granian sends it by itself
     assert by_path["/api/items/7"]["status"] == 200
     assert {hit["outcome"] for hit in hits if hit["path"] == "/events"} <= {"complete", "aborted"}
