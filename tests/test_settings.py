@@ -77,6 +77,13 @@ def test_an_error_tells_no_password(options: dict[str, Any]) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_what_may_hold_a_password_is_not_in_the_repr() -> None:
+    shared = "redis://me:hunter2-of-redis@host"
+    settings = Settings.build(dsn="postgresql://me:hunter2@host/db", secret="hunter2 that is longer", shared=shared)
+    assert "hunter2" not in repr(settings)
+    assert "site='default'" in repr(settings)
+
+
 def test_a_connection_string_may_be_what_a_file_holds() -> None:
     assert Settings.build(dsn="postgresql://host/db\n").dsn == "postgresql://host/db"
 

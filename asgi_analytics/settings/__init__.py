@@ -94,9 +94,12 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Checked options. Times are seconds, sizes bytes, unless a name says otherwise."""
+    """Checked options. Times are seconds, sizes bytes, unless a name says otherwise.
 
-    dsn: str | None = None  # see database.resolve_dsn
+    What may hold a password is not in the repr, which error trackers and debuggers show.
+    """
+
+    dsn: str | None = field(default=None, repr=False)  # see database.resolve_dsn
     site: str = "default"
     mode: Mode = "enforce"
     # A page with hundreds of files over HTTP/2 asks for them within one second: that must pass.
@@ -111,7 +114,7 @@ class Settings:
     site_pages: int = 0  # 0: learned from what all visitors load
     session_timeout: float = 30 * 60.0
     session_cookie: str | None = None  # its name
-    secret: tuple[str, ...] = ()  # the first signs, all verify
+    secret: tuple[str, ...] = field(default=(), repr=False)  # the first signs, all verify
     bans: bool = False
     allow: tuple[Network, ...] = ()
     verify_crawlers: bool = True
@@ -127,7 +130,7 @@ class Settings:
     journal_limit: int = 1 << 30
     batch_rows: int = 5000
     batch_age: float = 0.25
-    shared: str | None = None  # None: ASGI_ANALYTICS_SHARED, else Postgres
+    shared: str | None = field(default=None, repr=False)  # None: ASGI_ANALYTICS_SHARED, else Postgres
     shared_mode: Sharing = "lease"
     shared_timeout: float = 0.25
     shutdown_timeout: float = 4.0
