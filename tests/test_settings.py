@@ -58,7 +58,7 @@ async def refined_later(problem: dict[str, Any]) -> dict[str, Any]:
         ({"refine_refusal": refined_later}, "a function, not an async one, or None"),
         ({"clock": FakeClock}, "an object with time_ns() and monotonic()"),
         ({"limits": b"5/minute"}, "Option limits=b'5/minute' is not allowed"),
-        ({"dsn": Path("postgresql://host/db")}, "Option dsn=<class 'pathlib.PosixPath'> is not allowed"),
+        ({"dsn": b"postgresql://host/db"}, "Option dsn=<class 'bytes'> is not allowed"),
         ({"secret": "\udcff" * 16}, "Option secret='…' is not allowed"),
     ],
 )
