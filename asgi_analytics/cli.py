@@ -201,6 +201,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.Check]:
     yield from doctor.settings_checks(settings)
+    yield from doctor.shared_checks(settings)
     yield from doctor.address_checks(settings, options.client, options.header)
     yield from doctor.geo_checks(settings)
     folder = settings.journal_dir

@@ -21,6 +21,7 @@ from .identify.geoip import GeoLocator
 from .record.segment import read_header
 from .record.target import Target, read_target
 from .settings import Settings
+from .shared import server_of
 from .store.connection import ENCODINGS, UTF8
 from .store.health import PATIENCE, Patient, advice_on, examine
 from .store.reading import Server
@@ -62,6 +63,17 @@ _DURABILITY = {
     "journal": "what was answered survives the death of the process, not a power cut",
     "fsync": "what was answered survives a power cut too",
 }
+
+
+def shared_checks(settings: Settings) -> Iterator[Check]:
+    """Say whether the server answers that quotas are shared through, where that is not Postgres."""
+    if settings.shared is None:
+        return
+    try:
+        yield Check("shared quotas", f"through {server_of(settings.shared, asked=True)}, which answers")
+    except AnalyticsError as error:
+        advice = "mend shared or ASGI_ANALYTICS_SHARED: meanwhile each worker keeps to its part of each quota"
+        yield Check("shared quotas", str(error), advice)
 
 
 def address_checks(settings: Settings, peer: str | None, headers: Sequence[tuple[bytes, bytes]]) -> Iterator[Check]:

@@ -26,12 +26,24 @@ def open_strict(settings: Settings, clock: Clock) -> StrictQuotas | None:
     """
     if settings.shared is None:
         return None
+    server_of(settings.shared)
+    from .strict import ValkeyStrict
+
+    return ValkeyStrict(settings.shared, settings.shared_timeout, clock) if settings.shared_mode == "strict" else None
+
+
+def server_of(url: str, *, asked: bool = False) -> str:
+    """Return the address of a Valkey or Redis, `asked`: once it has answered.
+
+    Raises ConfigurationError without the client library, and for a URL that it cannot read; SharedUnavailable.
+    """
     try:
-        from .strict import ValkeyStrict
-        from .valkey import check_url
+        from . import valkey
     except ImportError:
         raise ConfigurationError(
             "Option shared needs the client library: pip install 'asgi-analytics[redis]'."
         ) from None
-    check_url(settings.shared)
-    return ValkeyStrict(settings.shared, settings.shared_timeout, clock) if settings.shared_mode == "strict" else None
+    address = valkey.where(url)
+    if asked:
+        valkey.ping(url)
+    return address

@@ -17,6 +17,7 @@ from .scripts import ANNOUNCE, BEAT, LEND, RAISED
 
 MOST_SCARCE = 5000  # told at once; the rest comes with the next exchange
 MOST_ASKS = 500  # in one round trip
+PATIENCE = 5.0  # seconds that a command waits
 Call = tuple[str, list[str], list[object]]  # script, keys, arguments
 
 
@@ -38,16 +39,24 @@ def in_scheme(url: str) -> str:
     return url
 
 
-def check_url(url: str) -> None:
-    """Raise ConfigurationError for a URL that the client makes no connection of, without repeating it."""
+def where(url: str) -> str:
+    """Return the address in a URL. Raises ConfigurationError, which does not repeat it, where there is none."""
     try:
         client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(1.0))
-        client.connection_pool.make_connection()
+        connection = client.connection_pool.make_connection()
+        return getattr(connection, "path", "") or f"{connection.host}:{connection.port}"
     except (TypeError, ValueError, ValkeyError):  # such as a port or a parameter that is none
         raise ConfigurationError(
             "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis; "
             'allowed: "redis://user:password@host:6379/0", also rediss:// or unix://.'
         ) from None
+
+
+def ping(url: str) -> None:
+    """Ask a server whether it is there. Raises SharedUnavailable."""
+    client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(PATIENCE))
+    with _wrapped(), contextlib.closing(client):
+        client.ping()
 
 
 def sha(script: str) -> str:

@@ -20,7 +20,9 @@ import trio
 from starlette.testclient import TestClient
 
 from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.doctor import shared_checks
 from asgi_analytics.errors import ConfigurationError
+from asgi_analytics.settings import Settings
 from tests.drive import ask, http_scope, page, start, wrapped
 
 from .valkey import Server, SlowDoor, found_servers
@@ -352,3 +354,16 @@ def test_strict_mode_makes_one_round_trip_for_each_request(server: Server, fleet
     asyncio.run(run())
     # One buffer or several at once, as asyncio writes them from Python 3.12 on.
     assert sum(watch.seen.count(call) for call in ("socket.send", "socket.sendmsg")) == 50
+
+
+@needs_server
+def test_doctor_says_whether_the_server_answers(server: Server) -> None:
+    settings = Settings.build(shared=server.url.replace("127.0.0.1", "me:hunter2@127.0.0.1"))
+    (wrong_password,) = shared_checks(settings)
+    (fine,) = shared_checks(Settings.build(shared=server.url))
+    server.kill()
+    (lost,) = shared_checks(Settings.build(shared=server.url))
+    assert (fine.mark, fine.text) == ("ok", f"through 127.0.0.1:{server.port}, which answers")
+    assert (wrong_password.mark, lost.mark) == ("WRONG", "WRONG")
+    assert "hunter2" not in wrong_password.text
+    assert list(shared_checks(Settings.build())) == []
