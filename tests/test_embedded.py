@@ -397,6 +397,12 @@ def test_a_folder_of_another_user_is_refused(folder: Path) -> None:
             EmbeddedPostgres(inner).start()
 
 
+def test_where_no_folder_can_be_made_the_error_says_how_to_name_another(folder: Path) -> None:
+    (folder / "file").touch()
+    with pytest.raises(EmbeddedPostgresError, match=r"file/pg \(ASGI_ANALYTICS_DATA_DIR names another folder\): .*Not"):
+        EmbeddedPostgres(folder / "file" / "pg").start()
+
+
 @only_root
 def test_under_root_a_folder_that_nobody_cannot_enter_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)

@@ -30,6 +30,7 @@ from .programs import Server, find_servers, is_available
 __all__ = ["EmbeddedPostgres", "Server", "default_data_dir", "find_servers", "is_available"]
 
 NOT_ON_WINDOWS = "The embedded Postgres runs on Linux and macOS, not on Windows: set ASGI_ANALYTICS_DSN."
+NOT_THERE = "The embedded Postgres could not be started in {} (ASGI_ANALYTICS_DATA_DIR names another folder): {}"
 
 
 class EmbeddedPostgres:
@@ -59,7 +60,7 @@ class EmbeddedPostgres:
                 try:
                     self._dsn = self._join_or_own()
                 except (OSError, subprocess.SubprocessError) as error:
-                    raise EmbeddedPostgresError(f"The embedded Postgres could not be started: {error}") from error
+                    raise EmbeddedPostgresError(NOT_THERE.format(self.data_dir, error)) from error
             return self.dsn
 
     def stop(self) -> None:
