@@ -8,7 +8,10 @@ from pathlib import Path
 
 def state_folder() -> Path:
     """Return our folder in this user's place for state; in /var/tmp for a user without a home, as containers run."""
-    place = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    if place.startswith("~"):  # no HOME, and a number that /etc/passwd does not have
+    if place := os.environ.get("XDG_STATE_HOME"):
+        return Path(place) / "asgi-analytics"
+    home = os.path.expanduser("~")  # "/" under Docker, /nonexistent of nobody, "~" of a number that nobody has
+    effective = os.access in os.supports_effective_ids
+    if not os.path.isabs(home) or not os.access(home, os.W_OK, effective_ids=effective):
         return Path(f"/var/tmp/asgi-analytics-{os.geteuid()}")  # noqa: S108 - its folders are private and owner-checked
-    return Path(place) / "asgi-analytics"
+    return Path(home) / ".local/state/asgi-analytics"

@@ -451,15 +451,15 @@ def test_looking_for_the_wheel_does_not_import_it() -> None:
     assert programs.WHEEL not in sys.modules
 
 
-def test_the_default_folder_follows_environment_and_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_follows_environment_and_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_data_dir() == Path("/var/tmp/asgi-analytics/postgres")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_STATE_HOME", "/home/ann/state")
     assert default_data_dir() == Path("/home/ann/state/asgi-analytics/postgres")
     monkeypatch.delenv("XDG_STATE_HOME")
-    monkeypatch.setenv("HOME", "/home/ann")
-    assert default_data_dir() == Path("/home/ann/.local/state/asgi-analytics/postgres")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_data_dir() == tmp_path / ".local/state/asgi-analytics/postgres"
     monkeypatch.setenv("ASGI_ANALYTICS_DATA_DIR", "/srv/pg")
     assert default_data_dir() == Path("/srv/pg")
 
@@ -471,6 +471,21 @@ def test_who_has_no_home_gets_a_folder_of_his_own_not_one_named_tilde(monkeypatc
         monkeypatch.setattr(os, asked, lambda: 1_000_730_000)  # as OpenShift runs containers; no such user is known
     assert default_data_dir() == Path("/var/tmp/asgi-analytics-1000730000/postgres")
     assert default_journal_dir() == Path("/var/tmp/asgi-analytics-1000730000/journal")
+
+
+@only_root
+@pytest.mark.parametrize("home", ["/nonexistent", "/usr/sbin", "/"])
+def test_who_cannot_write_to_his_home_has_none(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nobody, a service account, and under Docker, which says that the home of a number is "/"."""
+    for name in ("XDG_STATE_HOME", "ASGI_ANALYTICS_JOURNAL_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", home)
+    os.seteuid(12_345)
+    try:
+        found = default_data_dir(), default_journal_dir()
+    finally:
+        os.seteuid(0)
+    assert found == (Path("/var/tmp/asgi-analytics-12345/postgres"), Path("/var/tmp/asgi-analytics-12345/journal"))
 
 
 def test_on_windows_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
