@@ -11,7 +11,9 @@ def state_folder() -> Path:
     if place := os.environ.get("XDG_STATE_HOME"):
         return Path(place) / "asgi-analytics"
     home = os.path.expanduser("~")  # "/" under Docker, /nonexistent of nobody, "~" of a number that nobody has
+    folder = Path(home) / ".local/state/asgi-analytics"
+    there = next((place for place in (folder, *folder.parents) if os.path.exists(place)), folder)
     effective = os.access in os.supports_effective_ids
-    if not os.path.isabs(home) or not os.access(home, os.W_OK, effective_ids=effective):
+    if not os.path.isabs(home) or not os.access(there, os.W_OK, effective_ids=effective):
         return Path(f"/var/tmp/asgi-analytics-{os.geteuid()}")  # noqa: S108 - its folders are private and owner-checked
-    return Path(home) / ".local/state/asgi-analytics"
+    return folder

@@ -21,6 +21,7 @@ from asgi_analytics.embedded import cluster as clusters
 from asgi_analytics.embedded.folder import flock
 from asgi_analytics.embedded.process import account_of_server, popen
 from asgi_analytics.errors import EmbeddedPostgresError
+from asgi_analytics.folders import state_folder
 from asgi_analytics.settings import default_journal_dir
 
 from .conftest import data_folder
@@ -486,6 +487,25 @@ def test_who_cannot_write_to_his_home_has_none(home: str, monkeypatch: pytest.Mo
     finally:
         os.seteuid(0)
     assert found == (Path("/var/tmp/asgi-analytics-12345/postgres"), Path("/var/tmp/asgi-analytics-12345/journal"))
+
+
+@only_root
+def test_a_folder_of_ones_own_in_a_home_that_cannot_be_written_is_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a volume that a container mounts there."""
+    ours = folder / ".local/state/asgi-analytics"
+    ours.mkdir(parents=True)
+    for place in (folder, *ours.relative_to(folder).parents):
+        (folder / place).chmod(0o755)
+    os.chown(ours, 12_345, -1)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(folder))
+    os.seteuid(12_345)
+    try:
+        assert state_folder() == ours
+    finally:
+        os.seteuid(0)
 
 
 def test_on_windows_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
