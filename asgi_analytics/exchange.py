@@ -280,13 +280,12 @@ class Exchange(Hit):
             failure = Failure(status, self.method, self.path, inner, self.attempt)
             claims = self._claims(self.scope)
             judge_failure(actor, failure, engine.site, engine.policy, decision, now, claims, visitor.network)
-        elif (data := is_data(names)) or self.method == "POST":
+        elif (data := self.method not in _CHANGING and is_data(names)) or self.method == "POST":
             ahead = data and is_ahead(headers)
             if data:
                 self.inputs |= DATA | AHEAD if ahead else DATA
             variant = self._data_variant() if data and self._query else None
-            taken = self.method != "POST"
-            accept(actor, taken, self.path, engine.site, engine.policy, decision, now, ahead, variant)
+            accept(actor, data, self.path, engine.site, engine.policy, decision, now, ahead, variant)
         elif not decision.refused:
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
@@ -404,5 +403,7 @@ def _bytes_of_file(message: Message) -> int:
         return 0
 
 
+# What is answered to these was sent before: a phone that was offline saves all that changed, one by one.
+_CHANGING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 # Messages that can end an answer, beside http.response.body.
 _LAST = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
