@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# No page links these, nor needs them: a Referer that says so is forged.
+# No page needs these: a Referer that says so is forged, unless somebody else put them into the page.
 _HIDDEN = re.compile(
     r"/\.(?:env|git|svn|hg|aws|ssh|htpasswd|htaccess|ds_store|vscode|npmrc|docker|kube|bash_history)\b", re.IGNORECASE
 )

@@ -53,7 +53,7 @@ class Failure(NamedTuple):
     status: int
     method: str
     path: str
-    inner: bool  # a page of this site, or of its domain, asked for it
+    inner: bool  # a page asked for it by itself, see identify.request.is_linked
     attempt: int | None = None  # a number of the credentials that were refused; 0: others each time, None: none
 
 
@@ -65,7 +65,7 @@ def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bo
     if not 400 <= status < 500 or status == 429:
         return new
     kind = probe_kind(path)
-    if inner and kind < HIDDEN:
+    if inner and (kind < HIDDEN or _shows_pages(visitor)):
         return new
     odd = is_odd(method, path)
     if odd:
@@ -80,6 +80,12 @@ def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bo
     if attempt and not attempt & BY_LENGTH:  # a token that ran out is refused everywhere
         return odd or new
     return meet_error(facts, path) or odd or new
+
+
+def _shows_pages(visitor: Actor) -> bool:
+    """Tell whether a browser that says where it comes from loaded a page: anybody may have put a picture into it."""
+    claims = visitor.claims
+    return visitor.behaviour.page_loads > 0 and claims.is_browser and claims.tells_origin and not claims.faults
 
 
 def meet_try(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> bool:

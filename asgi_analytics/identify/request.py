@@ -167,8 +167,15 @@ def is_inner(headers: Headers) -> bool:
 
 
 def is_linked(headers: Headers) -> bool:
-    """Tell whether a page of this site, or of another host of its domain, asked: such as an app beside its API."""
-    return headers.get(b"sec-fetch-site") == b"same-site" or is_inner(headers)
+    """Tell whether a page asked for it by itself: of this site or its domain, or of another that shows what is here.
+
+    Such as an app beside its API, a map with tiles of another host, a forum with pictures that are gone. Who follows a
+    link of another site asks himself.
+    """
+    site = headers.get(b"sec-fetch-site")
+    if site == b"cross-site":
+        return headers.get(b"sec-fetch-dest", b"document") != b"document"
+    return site == b"same-site" or is_inner(headers)
 
 
 def wants_quiet(headers: Headers) -> bool:

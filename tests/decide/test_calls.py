@@ -16,8 +16,8 @@ from tests.benchmarks.detect.traffic import Headers, Request
 
 BROWSER = browsers.draw(random.Random(1), browsers.DESKTOPS[:1], "de", version=157)
 TYPED, CALLED = BROWSER.page(typed=True), BROWSER.call("/app")
-PHONE = headers_of("okhttp/5.1.0")
-PAGE, DATA = Reply(200), Reply(200, JSON)
+PHONE, TOOL = headers_of("okhttp/5.1.0"), headers_of("python-requests/2.32.5")
+PAGE, DATA, GONE = Reply(200), Reply(200, JSON), Reply(404)
 
 
 @pytest.fixture
@@ -59,3 +59,39 @@ def test_what_is_saved_or_deleted_one_by_one_is_no_data_that_was_asked_for(
     assert touched(send(ours, [f"/api/notes/{number}" for number in range(400)], 0.1, headers, DATA, method)) == []
     walked = send(ours, [f"/api/notes/{number}" for number in range(400)], 0.1, headers, DATA, start=2_000.0)
     assert any(verdict.refused for verdict in walked)
+
+
+SHOWN = {b"sec-fetch-site": b"cross-site", b"referer": b"https://forum.example/t/17"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [BROWSER.file("/a.png", "/from"), BROWSER.call("/app")],
+    ids=["pictures of a forum elsewhere", "avatars in an app elsewhere"],
+)
+def test_what_a_page_of_another_site_shows_and_is_gone_is_not_its_readers_guess(ours: Ours, headers: Headers) -> None:
+    shown = tuple({**dict(headers), **SHOWN}.items())
+    assert touched(send(ours, [f"/avatars/{number}.png" for number in range(90)], 0.05, shown, GONE)) == []
+
+
+def test_who_follows_dead_links_of_another_site_asks_himself(ours: Ours) -> None:
+    followed = BROWSER.page("https://list.example/")
+    assert send(ours, [f"/old/{number}" for number in range(90)], 1.0, followed, GONE)[-1].refused
+
+
+def test_a_comment_full_of_pictures_of_hidden_files_blocks_no_reader(ours: Ours) -> None:
+    """Whoever may post could else have the site refuse all who read it."""
+    files = [f"/{number}/.env" for number in range(40)]
+    pictures = BROWSER.file("/a.png", "/thread")
+    assert touched(send(ours, ["/thread"], 0.0, TYPED, PAGE)) == []
+    assert touched(send(ours, files, 0.05, pictures, GONE, start=11.0)) == []
+    assert send(ours, files, 0.5, TYPED, GONE, start=20.0)[-1].refused
+
+
+@pytest.mark.parametrize("sent", [(), ((b"sec-fetch-site", b"same-origin"),)])
+def test_a_tool_that_says_so_is_believed_nothing_of_hidden_files(
+    ours: Ours, sent: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    headers = (*TOOL, *sent)
+    send(ours, ["/thread"], 0.0, headers, PAGE)
+    assert send(ours, [f"/{number}/.env" for number in range(40)], 0.5, headers, GONE, start=11.0)[-1].refused
