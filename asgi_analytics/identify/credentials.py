@@ -20,7 +20,7 @@ _LOGIN = re.compile(
 )
 # And those that take something else that can be guessed.
 _SECRET = re.compile(
-    r"auth|token|verif|confirm|\bpin\b|codes?\b|coupon|voucher|promo|gift|redeem|card|pay|checkout|member|rpc|graphql",
+    r"auth|token|verif|confirm|\bpin\b|codes?\b|coupon|voucher|promo|gift|redeem|card|pay|checkout|member",
     re.IGNORECASE,
 )
 _PAGE_CALL = BY_LENGTH | 2

@@ -95,3 +95,46 @@ def test_a_tool_that_says_so_is_believed_nothing_of_hidden_files(
     headers = (*TOOL, *sent)
     send(ours, ["/thread"], 0.0, headers, PAGE)
     assert send(ours, [f"/{number}/.env" for number in range(40)], 0.5, headers, GONE, start=11.0)[-1].refused
+
+
+OUT, STALE = Reply(401, JSON), Reply(400, JSON)
+
+
+def called(length: int) -> Headers:
+    return (*CALLED, (b"content-type", b"application/json"), (b"content-length", b"%d" % length))
+
+
+def polled(ours: Ours, path: str, reply: Reply, lengths: list[int]) -> list[Verdict]:
+    """The parts of a dashboard, all at once, every five seconds for ten minutes."""
+    found = []
+    for turn in range(120):
+        for place, length in enumerate(lengths):
+            at = 10.0 + 5.0 * turn + 0.02 * place
+            found.append(ours.judge(Request(at, "84.130.9.9", "POST", path, b"", called(length)), reply))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "reply", "lengths"),
+    [
+        ("/graphql", OUT, [200 + 17 * part for part in range(20)]),
+        ("/graphql", STALE, [200 + 17 * part for part in range(20)]),
+        ("/api/ds/query", OUT, [200 + 17 * part for part in range(20)]),
+        ("/api/auth/refresh", OUT, [2] * 20),
+    ],
+)
+def test_a_dashboard_of_twenty_parts_that_is_logged_out_guesses_nothing(
+    ours: Ours, path: str, reply: Reply, lengths: list[int]
+) -> None:
+    assert touched(polled(ours, path, reply, lengths)) == []
+
+
+@pytest.mark.parametrize(("path", "lengths"), [("/graphql", [180]), ("/api/otp", [24]), ("/graphql", [180, 181, 182])])
+def test_guesses_that_look_like_a_pages_calls_and_never_pause_are_refused(
+    ours: Ours, path: str, lengths: list[int]
+) -> None:
+    requests = [
+        Request(10.0 + 0.2 * turn, "84.130.9.9", "POST", path, b"", called(lengths[turn % len(lengths)]))
+        for turn in range(200)
+    ]
+    assert [ours.judge(request, OUT) for request in requests][-1].refused
