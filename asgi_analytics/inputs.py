@@ -29,7 +29,18 @@ FAULTS = (
 )
 LOW = 0xFFFF_FFFF
 BY_LENGTH = 1  # in the number of credentials: told by the length of what a script sent
+MAX_PATH = 256  # characters of a path that are looked at one by one
 AGENT_BITS, PATH_BITS = 8, 10  # of a number, which places in bitmaps are told by
+
+
+def judged(path: str) -> str:
+    """Return what tells a path from others: its first MAX_PATH characters, with a checksum where it goes on.
+
+    Servers of files read "/./././page" as "/page": the end of a long path may be all that it is about.
+    """
+    if len(path) <= MAX_PATH:
+        return path
+    return f"{path[:MAX_PATH]}#{crc32(path.encode('utf-8', 'surrogatepass')):08x}"
 
 
 def path_number(path: str) -> int:
@@ -93,8 +104,8 @@ class Mask:
         return tried << 32 | agent or None
 
     def path(self, path: str) -> int:
-        """Return the masked number of a path; `path` as far as verdicts look at it."""
-        return self._masked(b"p", path_number(path), PATH_BITS)
+        """Return the masked number of a path."""
+        return self._masked(b"p", path_number(judged(path)), PATH_BITS)
 
     def _masked(self, kind: bytes, number: int, kept: int) -> int:
         digest = blake2b(number.to_bytes(8, "big"), digest_size=4, key=self._key, person=kind).digest()

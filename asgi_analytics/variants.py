@@ -16,10 +16,12 @@ from hashlib import blake2b
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from .inputs import judged
+
 ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list or a stream
 SIZE = 4  # of the pages of a list
 MOST_SHALLOW = 100  # pages of a list of data: so far people scroll, and many do who look alike
-MOST_QUERY, MOST_PARAMETERS, MOST_NAME, MOST_PATH = 2048, 20, 40, 256  # what is looked at
+MOST_QUERY, MOST_PARAMETERS, MOST_NAME = 2048, 20, 40  # what is looked at
 MOST_KEY = 400  # characters
 MOST_REMEMBERED = 2048
 LONGEST_REMEMBERED = 512  # characters of path and query
@@ -139,7 +141,7 @@ class Variants:
         try:
             return self._known[asked]
         except KeyError:
-            found = self._found(path[:MOST_PATH], parameters(query), inner)
+            found = self._found(judged(path), parameters(query), inner)
         if len(path) + len(query) <= LONGEST_REMEMBERED:
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
@@ -222,4 +224,4 @@ def packed(variant: Variant) -> int:
 def unpacked(path: str, inputs: int) -> Variant | None:
     """Return the variant that a row kept, None where it kept none; `path` as it is stored."""
     kind, number = inputs >> KIND_AT & 3, inputs & 0xFFFF_FFFF
-    return Variant(number, f"{sort_key(path[:MOST_PATH])}?{number:08x}", kind, bool(inputs & ONWARD)) if kind else None
+    return Variant(number, f"{sort_key(judged(path))}?{number:08x}", kind, bool(inputs & ONWARD)) if kind else None

@@ -22,14 +22,13 @@ from math import log
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Window
-from ..inputs import path_number
+from ..inputs import MAX_PATH, judged, path_number
 from ..variants import Variant, sort_key
 from . import window
 
 MINUTE = 60.0  # seconds
 FIVE_MINUTES = 300.0  # seconds
 RUSH = 1.0  # seconds between two loads of one page, below
-MAX_PATH = 256  # characters of a path that tell pages apart
 MAX_SITE_PAGES = 65_536
 MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
 MAX_PEOPLE = 50
@@ -109,9 +108,9 @@ def page_facts(path: str | Page) -> Page:
     """Return a page's number, bit and sort key, and remember them by its path."""
     if isinstance(path, Page):
         return path
-    cut = path[:MAX_PATH]
-    number = path_number(cut)
-    page = Page(number, 1 << number % PAGE_BITS, sort_key(cut))
+    told = judged(path)
+    number = path_number(told)
+    page = Page(number, 1 << number % PAGE_BITS, sort_key(told))
     if len(path) <= MAX_PATH:
         if len(_pages) >= MOST_PAGES_REMEMBERED:
             _pages.clear()
@@ -210,7 +209,7 @@ def placed(variant: Variant, facts: Behaviour) -> Variant:
 
 def meet_error(facts: Behaviour, path: str) -> bool:
     """Count a path that was answered 4xx. Returns False when it was already counted."""
-    bit = 1 << path_number(path[:MAX_PATH]) % ERROR_BITS
+    bit = 1 << path_number(judged(path)) % ERROR_BITS
     if facts.errors_bitmap & bit:
         return False
     facts.errors += 1

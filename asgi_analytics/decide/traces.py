@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
-from ..inputs import BY_LENGTH, path_number
+from ..inputs import BY_LENGTH, judged, path_number
 from ..variants import TURN, Variant
 from . import window
 from .behaviour import (
     FIVE_MINUTES,
-    MAX_PATH,
     TEN_MINUTES,
     Route,
     Site,
@@ -72,7 +71,7 @@ def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bo
         traces_of(facts).odd += 1
     if kind:
         traces = traces_of(facts)
-        bit = 1 << path_number(path[:MAX_PATH]) % PROBE_BITS
+        bit = 1 << path_number(judged(path)) % PROBE_BITS
         if not traces.probes_bitmap & bit:
             traces.probes_bitmap |= bit
             traces.probes += min(kind, 2)
@@ -108,7 +107,7 @@ def meet_try(visitor: Actor, path: str, attempt: int, site: Site, now: float) ->
     if facts.page_loads or visitor.loaded:
         return True
     traces.blind_tries += 1
-    number = path_number(path[:MAX_PATH])
+    number = path_number(judged(path))
     route = site.routes.get(number)
     if route is None:
         if len(site.routes) >= MAX_ROUTES:
@@ -125,7 +124,7 @@ def accept_try(visitor: Actor, path: str, site: Site, now: float) -> None:
     """Take in credentials, or whatever else was sent by POST, that were accepted."""
     facts = visitor.behaviour
     facts.accepted += 1
-    route = site.routes.get(path_number(path[:MAX_PATH])) if site.routes else None
+    route = site.routes.get(path_number(judged(path))) if site.routes else None
     if route is not None:
         window.charge(route.accepted, TEN_MINUTES, now)
         if not facts.page_loads and not visitor.loaded:
@@ -144,7 +143,7 @@ def take_data(facts: Behaviour, path: str, now: float, ahead: bool = False, vari
         return False
     if variant is not None and variant.kind == TURN and _charged(traces.turned, HOUR, MOST_SCROLLED, now):
         return False
-    number = path_number(path[:MAX_PATH]) if variant is None else variant.number
+    number = path_number(judged(path)) if variant is None else variant.number
     bit = 1 << number % ITEM_BITS
     since, traces.item_at = now - traces.item_at, now
     if not 0.0 <= since < BURST_PAUSE:

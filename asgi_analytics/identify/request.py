@@ -37,6 +37,7 @@ _DATA = (
     b"application/x-ndjson",
     b"text/csv",
     b"text/xml",
+    b"multipart/byteranges",  # of whatever: a page in two parts is one all the same
 )
 _PURPOSES = (b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 _KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate")

@@ -27,7 +27,6 @@ from .segment import frame, seal
 COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUSED: refusals.COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}
 MEMORY_LIMIT = 32 << 20  # bytes kept where no journal can be written
-MOST_JUDGED = 256  # characters of a path that verdicts tell paths apart by
 _MOST_CACHED = 4096
 
 
@@ -135,7 +134,7 @@ class Recorder:
             return encoding.big(packed(variant))
         if stored[4:] == path.encode("utf-8", "surrogatepass"):
             return NULL
-        return encoding.big(self._kind_of(path) << 32 | self._mask.path(path[:MOST_JUDGED]))
+        return encoding.big(self._kind_of(path) << 32 | self._mask.path(path))
 
     def _middle(self, hit: Hit) -> bytes:
         """Encode the columns `close_code` to `click_id`."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from asgi_analytics.decide import behaviour
 from asgi_analytics.decide.behaviour import Site, load_page, load_variant, meet_error, page_facts, placed
 from asgi_analytics.facts import Behaviour
+from asgi_analytics.inputs import MAX_PATH
 from asgi_analytics.variants import Variant, Variants
 
 ANY_TEXT = st.text(st.characters(), max_size=600)  # lone surrogates and NUL included
@@ -81,7 +82,7 @@ def test_any_path_counts_and_takes_bounded_room(first: str, second: str) -> None
     for path in (first, second, first * 50):
         load_page(facts, path, False, site, 5.0)
         meet_error(facts, path)
-    assert len(facts.last_page) <= 2 * behaviour.MAX_PATH
+    assert len(facts.last_page) <= 2 * MAX_PATH
     assert facts.pages_bitmap < 1 << behaviour.PAGE_BITS
     assert facts.errors_bitmap < 1 << behaviour.ERROR_BITS
 

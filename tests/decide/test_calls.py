@@ -138,3 +138,23 @@ def test_guesses_that_look_like_a_pages_calls_and_never_pause_are_refused(
         for turn in range(200)
     ]
     assert [ours.judge(request, OUT) for request in requests][-1].refused
+
+
+PADDING = "./" * 150  # servers of files look over it
+
+
+@pytest.mark.parametrize("form", ["/site/{0}item{1}", "/site/item{1}/{0}", "/site/{0}item{1}/{0}x"])
+def test_a_walk_over_long_paths_is_seen_wherever_they_differ(ours: Ours, form: str) -> None:
+    pages = [form.format(PADDING, number) for number in range(200)]
+    verdicts = send(ours, pages, 1.1, TOOL, PAGE)
+    assert "many_pages_by_a_tool" in verdicts[-1].signals
+    assert verdicts[-1].refused
+
+
+def test_one_long_path_again_and_again_is_one_page(ours: Ours) -> None:
+    assert touched(send(ours, [f"/site/{PADDING}item"] * 200, 2.0, TOOL, PAGE)) == []
+
+
+def test_a_walk_in_two_ranges_of_each_page_is_seen(ours: Ours) -> None:
+    parts = Reply(206, b"multipart/byteranges; boundary=1f")
+    assert send(ours, [f"/site/item{number}" for number in range(500)], 0.5, TOOL, parts)[-1].refused

@@ -131,6 +131,25 @@ def test_a_walk_through_deep_pages_of_data_is_judged_as_it_was(known: dict[str, 
     assert list(differing(hits)) == []
 
 
+@pytest.mark.parametrize("padding", [300, 2000])
+def test_a_walk_over_long_paths_is_judged_as_it_was(known: dict[str, Any], padding: int) -> None:
+    """Those of more than 1,024 characters are not stored whole."""
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, durability="memory", **known)
+    app._engine.started = True
+
+    async def walk() -> None:
+        for number in range(160):
+            await mix.ask(app, "198.51.100.9", f"/page/{'./' * (padding // 2)}{number}", {"user-agent": "curl/8.16.0"})
+            await mix.ask(app, "198.51.100.8", f"/gone/{'./' * (padding // 2)}{number}", SENT)
+            mix.clock.advance(1.5)
+
+    asyncio.run(walk())
+    hits = hits_of(app)
+    assert {hit.level for hit in hits} == {0, 1, 2, 3}
+    assert list(differing(hits)) == []
+
+
 @pytest.mark.parametrize(("signal", "leaves"), [({}, True), ({"sec-gpc": "1"}, False)])
 def test_what_a_row_keeps_of_a_query_is_a_number_of_who_may_be_told_apart(signal: dict[str, str], leaves: bool) -> None:
     mix = Mix(random.Random(1))
