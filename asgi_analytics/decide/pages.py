@@ -18,6 +18,7 @@ NEW_SHARE = 0.9  # of the steps of somebody who walks a site, ways back included
 DAY = 86_400.0  # seconds
 MIN_STARTS = 5
 SHORTEST_CADENCE = 1800.0  # seconds
+NOW_AND_THEN = 120.0  # seconds from page to page, on average
 
 
 def request_count(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -75,12 +76,15 @@ def outdated_browser(visitor: Actor, site: Site, site_pages: int, now: float) ->
 
 
 def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the pages that somebody loaded who never follows a link; None for browsers that do not tell.
+    """Return the pages that somebody loaded who never follows a link; None for browsers that do not tell, and for who
+    comes for a page now and then all day, from a search engine or a feed reader.
 
     Different ones: a screen that is reloaded all day, tab by tab, follows no link either.
     """
     facts = visitor.behaviour
-    return DISTINCT_PAGES[facts.distinct_pages] if not facts.inner_steps and visitor.claims.tells_origin else None
+    if facts.inner_steps or not visitor.claims.tells_origin or now - visitor.started_at > NOW_AND_THEN * facts.steps:
+        return None
+    return DISTINCT_PAGES[facts.distinct_pages]
 
 
 def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:

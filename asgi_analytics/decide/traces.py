@@ -196,7 +196,7 @@ def join_pool(pool: Actor, nobody: Behaviour, claims: Claims, now: float, idle: 
     seen_at = facts.traces.seen_at if facts.traces is not None else now
     if facts is nobody or not 0.0 <= now - seen_at <= idle:
         facts = pool.behaviour = Behaviour()
-        pool.score, pool.signals = 0, ()
+        pool.score, pool.signals, pool.started_at = 0, (), now
         state = pool.throttle
         pool.throttle = Throttle(state.level, state.changed_at, state.reasons)
     pool.claims = claims

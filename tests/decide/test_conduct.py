@@ -442,6 +442,23 @@ def test_a_screen_that_reloads_its_tabs_in_turn_is_none_of_those_who_follow_no_l
     assert ("links_never_followed" in visit.codes, visit.level > 0) == (found, found)
 
 
+@pytest.mark.parametrize(("gap", "found"), [(240.0, False), (20.0, True)])
+def test_who_comes_from_a_search_engine_now_and_then_all_day_is_a_reader(gap: float, found: bool) -> None:
+    visit, dice = Visit(), random.Random(1)
+    for number in range(100):
+        send(visit, f"/questions/{number * 7919 % 10007}", after=gap * dice.uniform(0.3, 1.7))
+    assert ("links_never_followed" in visit.codes, visit.visitor.score >= 50) == (found, found)
+
+
+def test_a_pool_that_follows_no_link_is_seen_however_late_it_came() -> None:
+    site, network = experienced(), Visit().network
+    for number in range(60):
+        visit = Visit(site=site, now=START * 10)
+        visit.network, visit.now = network, START * 10 + number
+        send(visit, f"/{number * 7919 % 10007}", claims=FORGED._replace(tells_origin=True))
+    assert "links_never_followed" in {finding.signal for finding in network.signals}
+
+
 # Forged headers
 
 
