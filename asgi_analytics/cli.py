@@ -39,6 +39,7 @@ INTERRUPTED, BROKEN_PIPE = 130, 141  # what shells give to SIGINT and SIGPIPE
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for an error (one line on stderr), 2 for wrong usage."""
     try:
+        _open_closed()
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
             options, unknown = _parser().parse_known_args(argv)
@@ -62,6 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _open_closed() -> None:
+    """Services may start us with standard streams closed: a file or socket of ours must not get their numbers."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the process ends
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as above
 
 
 def _give_up_output() -> None:

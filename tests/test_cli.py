@@ -258,6 +258,15 @@ with socket.create_server(("127.0.0.1", 0)) as silent:
     assert "never retrieved" not in done.stderr
 
 
+def test_a_command_that_a_service_starts_with_its_streams_closed_does_its_work(tmp_path: Path) -> None:
+    """Python has None in their place, and the first file that is opened gets the number of standard output."""
+    (tmp_path / "access.log").write_text("")
+    shell = f"{' '.join(COMMAND)} replay {tmp_path}/access.log --export json -o {tmp_path}/found.json <&- >&-"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=30, check=False)
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "found.json").read_text().startswith("{")
+
+
 # Against a database of the tests
 
 

@@ -124,19 +124,20 @@ def _batches(path: str, file: BinaryIO, forced: str | None, reading: Reading, wa
 
 def _read(path: str, file: BinaryIO, forced: str | None, reading: Reading, watch: Watch) -> Iterator[Batch]:
     reader: Format | None = make(forced) if forced else None
-    name = "standard input" if path == "-" else path
+    name, is_sure = "standard input" if path == "-" else path, reader is not None
     for text in _texts(_content(name, file, reading, watch), reading):
-        if reader is None:
+        if reader is None or not is_sure:  # what a pipe holds at first may be a banner
             reader = detect(text)
         found, junk = reader.read(text)
-        if reader.name not in reading.formats:
+        is_sure = is_sure or bool(found)
+        if found and reader.name not in reading.formats:
             reading.formats.append(reader.name)
         _set_aside(reading, junk)
         yield found
 
 
 def _texts(chunks: Iterable[bytes], reading: Reading) -> Iterator[str]:
-    """Yield texts of whole lines. Bytes that are no UTF-8 become lone surrogates, CRLF becomes LF."""
+    """Yield texts of whole lines. Bytes that are no UTF-8 become lone surrogates, CRLF becomes LF, a BOM goes."""
     rest, skips = b"", False
     for chunk in chunks:
         whole, newline, tail = chunk.rpartition(b"\n")
@@ -155,7 +156,7 @@ def _texts(chunks: Iterable[bytes], reading: Reading) -> Iterator[str]:
 
 
 def _text(raw: bytes) -> str:
-    text = raw.decode("utf-8", "surrogateescape")
+    text = raw.decode("utf-8-sig", "surrogateescape")
     return (text.replace("\r\n", "\n").removesuffix("\r")) if "\r" in text else text
 
 

@@ -109,7 +109,7 @@ def test_policy_options_change_what_is_found(tmp_path: Path, capsys: pytest.Capt
 def test_all_kinds_of_input_give_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = scraper(60)
     plain = write(tmp_path / "plain.log", *lines)
-    dos = write(tmp_path / "dos.log", *lines, newline="\r\n")
+    dos = write(tmp_path / "dos.log", f"\ufeff{lines[0]}", *lines[1:], newline="\r\n")
     packed, halves = tmp_path / "log.gz", tmp_path / "two members"
     whole = Path(plain).read_bytes()
     packed.write_bytes(gzip.compress(whole))
@@ -118,6 +118,24 @@ def test_all_kinds_of_input_give_the_same(tmp_path: Path, capsys: pytest.Capture
     assert all(replay(capsys, str(path)) == expected for path in (dos, packed, halves))
     for given in (whole, packed.read_bytes(), whole.removesuffix(b"\n")):
         assert json.loads(run("-", "--export", "json", given=given).stdout) == expected
+
+
+class Pipe(io.BytesIO):
+    """Gives what it holds line by line, as a pipe may."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return self.readline()
+
+
+def test_what_a_pipe_gives_first_decides_no_format_unless_it_has_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server says that it has started; its log of JSON lines follows."""
+    hit = {"time": "2026-03-01T12:00:00Z", "ip": "192.0.2.1", "method": "GET", "path": "/", "status": 200}
+    given = Pipe(b"INFO: started\n" + json.dumps(hit).encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given))
+    assert cli.main(["replay", "-"]) == 0
+    assert "2 read (json), 1 judged, 1 junk" in capsys.readouterr().out
 
 
 def test_a_gzip_file_that_ends_early_is_read_as_far_as_it_goes(
