@@ -11,6 +11,7 @@ from .clock import MINUTE_NS, uuid7
 from .decide.actor import begin_session, count_session, join
 from .decide.admission import admit, admit_told
 from .decide.behaviour import placed
+from .decide.conduct import TOOL
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
 from .decide.traces import Failure
@@ -266,7 +267,9 @@ class Exchange(Hit):
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.clock) * 1e6)
         before = decision.previous_level
-        if self.method == "GET" and is_page(headers, status, names):
+        if self.method == "GET" and (
+            is_page(headers, status, names) or (actor.program == TOOL and is_page(_UNSAID, status, names))
+        ):
             self.page_view = True
             self.from_inside = inner = is_inner(headers)
             facts = actor.behaviour
@@ -403,6 +406,8 @@ def _bytes_of_file(message: Message) -> int:
         return 0
 
 
+# What a library says of how it would show a page is made up: a header would make one page after the other no page.
+_UNSAID: Mapping[bytes, bytes] = {}
 # What is answered to these was sent before: a phone that was offline saves all that changed, one by one.
 _CHANGING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 # Messages that can end an answer, beside http.response.body.

@@ -19,6 +19,7 @@ from .behaviour import (
     Site,
     meet_error,
 )
+from .conduct import TOOL
 from .probes import HIDDEN, is_odd, probe_kind
 
 HOUR = 3600.0  # seconds
@@ -64,7 +65,7 @@ def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bo
     if not 400 <= status < 500 or status == 429:
         return new
     kind = probe_kind(path)
-    if inner and (kind < HIDDEN or _shows_pages(visitor)):
+    if inner and visitor.program != TOOL and (kind < HIDDEN or _shows_pages(visitor)):
         return new
     odd = is_odd(method, path)
     if odd:

@@ -11,7 +11,7 @@ import pytest
 from tests.benchmarks.detect import browsers
 from tests.benchmarks.detect.columns import Ours, Verdict
 from tests.benchmarks.detect.programs import headers_of
-from tests.benchmarks.detect.site import JSON, Reply
+from tests.benchmarks.detect.site import JSON, ORIGIN, Reply
 from tests.benchmarks.detect.traffic import Headers, Request
 
 BROWSER = browsers.draw(random.Random(1), browsers.DESKTOPS[:1], "de", version=157)
@@ -158,3 +158,24 @@ def test_one_long_path_again_and_again_is_one_page(ours: Ours) -> None:
 def test_a_walk_in_two_ranges_of_each_page_is_seen(ours: Ours) -> None:
     parts = Reply(206, b"multipart/byteranges; boundary=1f")
     assert send(ours, [f"/site/item{number}" for number in range(500)], 0.5, TOOL, parts)[-1].refused
+
+
+SAID = [
+    {b"x-requested-with": b"XMLHttpRequest"},
+    {b"hx-request": b"true"},
+    {b"sec-fetch-dest": b"empty"},
+    {b"sec-purpose": b"prefetch"},
+]
+
+
+@pytest.mark.parametrize("said", SAID, ids=[next(iter(said)).decode() for said in SAID])
+def test_a_tool_loads_pages_however_it_says_that_it_would_show_them(ours: Ours, said: dict[bytes, bytes]) -> None:
+    headers = (*TOOL, *said.items())
+    verdicts = send(ours, [f"/things/{number * 7919 % 5000}" for number in range(200)], 2.2, headers, PAGE)
+    assert "many_pages_by_a_tool" in verdicts[-1].signals
+    assert verdicts[-1].refused
+
+
+def test_a_tool_that_says_that_a_page_sent_it_guesses_all_the_same(ours: Ours) -> None:
+    headers = (*TOOL, (b"referer", f"{ORIGIN}/".encode()), (b"sec-fetch-site", b"same-origin"))
+    assert send(ours, [f"/old/{number}.php" for number in range(90)], 1.0, headers, GONE)[-1].refused
