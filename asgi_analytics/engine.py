@@ -18,7 +18,7 @@ from .decide.behaviour import Site
 from .decide.lease import Leases
 from .decide.policy import Policy
 from .decide.probes import kind_of
-from .decide.rulings import RulingBook, Rulings, forgive, is_due
+from .decide.rulings import RulingBook, Rulings, is_due, pardon
 from .embedded import EmbeddedPostgres
 from .ending import Leaving, Owners, end
 from .errors import EmbeddedPostgresError, StoreUnavailable
@@ -233,7 +233,7 @@ class Engine:
         allowed = ruling is not None and ruling.kind == "allow"
         pardoned = is_due(actor, current.pardoned_at(fingerprint, network, wall), now, wall)
         if pardoned or (allowed and actor.throttle.level):
-            forgive(actor, now)
+            pardon(actor, visitor.network, self.site, now)
             self.state.level_changed(visitor)
         return ruling
 

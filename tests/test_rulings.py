@@ -160,3 +160,29 @@ def test_what_if_forgives_whom_an_operator_forgave(dsn: str, ruling: str, capsys
     command(dsn, "what-if", "--since", "1h")
     assert "Nothing differs" in capsys.readouterr().out
     assert {row["inputs"] & FORGIVEN for row in rows(dsn)} == {0, FORGIVEN}
+
+
+SENT = {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+def test_a_pardon_holds_for_who_is_judged_together_with_others(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody whose browser strips headers, behind one address with a scraper that changes its name."""
+    secure: dict[str, Any] = {
+        "scheme": "https",
+        "headers": OLD | {"user-agent": OLD["user-agent"].replace("70", "157")},
+    }
+    with wrapped(page(), dsn) as app:
+        start(app)
+        for number in range(25):
+            get(app, "/", SENT, scheme="https", client=(f"203.0.113.{number}", 4000))
+        for number in range(60):
+            name = {"user-agent": OLD["user-agent"].replace("70", str(100 + number % 20))}
+            get(app, f"/{number}", name, scheme="https")
+        assert get(app, "/", **secure).status == 429
+        command(dsn, "pardon", ADDRESS)
+        wait_until(lambda: get(app, "/", **secure).status == 200, 10, "the pardon")
+        levels = [get(app, f"/read/{number}", **secure).header("x-throttle-level") for number in range(3)]
+    assert levels == ["normal"] * 3
+    capsys.readouterr()
+    command(dsn, "what-if", "--since", "1h")
+    assert "Nothing differs" in capsys.readouterr().out

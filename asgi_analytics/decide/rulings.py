@@ -14,6 +14,7 @@ from ..facts import Actor, Behaviour, ThrottleLevel, Window
 from ..model import Decision
 from ..protocols import PARDON_GRACE, Ruling
 from ..settings import Network
+from .behaviour import Site
 from .throttle import spend
 
 MOST = 100_000  # rulings in memory; what ends soonest goes first, allowances last
@@ -154,6 +155,15 @@ def allowance(network: Network) -> Ruling:
     return Ruling(
         name, 0, "allow", "the option allow", "settings", 0.0, inf, size=len(packed), prefix=prefix, network=packed
     )
+
+
+def pardon(visitor: Actor, network: Actor, site: Site, now: float) -> None:
+    """Forgive a visitor and the pools that it is in: they would put it back at their level with the next page."""
+    if visitor.throttle.level and visitor.claims.faults:
+        for pool in (network, site.pools.get(visitor.claims.agent)):
+            if pool is not None and pool.throttle.level:
+                forgive(pool, now)
+    forgive(visitor, now)
 
 
 def forgive(visitor: Actor, now: float) -> None:

@@ -13,7 +13,7 @@ from ..decide.actor import begin_session, count_session, join, new_actor, new_ne
 from ..decide.admission import admit
 from ..decide.behaviour import Site, placed
 from ..decide.policy import Policy
-from ..decide.rulings import forgive
+from ..decide.rulings import pardon
 from ..decide.traces import Failure
 from ..decide.verdict import accept, judge_failure, judge_page
 from ..facts import Claims
@@ -116,7 +116,7 @@ class Pipeline:
 
     def forgive(self, visitor: Visitor, now: float) -> None:
         """Reset what an operator pardoned."""
-        forgive(visitor.actor, now)
+        pardon(visitor.actor, visitor.network, self.site, now)
         self.state.level_changed(visitor)
 
     def rename(self, older: bytes, fingerprint: bytes, network: bytes) -> None:
