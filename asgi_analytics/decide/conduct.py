@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from math import inf
 
-from ..facts import Actor
+from ..facts import Actor, Traces
 from .behaviour import DISTINCT_PAGES, FIVE_MINUTES, TEN_MINUTES, Site
 from .signal import Signal, with_a_session
 from .window import estimate
@@ -34,11 +34,16 @@ def distributed_stuffing(visitor: Actor, site: Site, site_pages: int, now: float
 
 
 def distinct_items(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the distinct paths answered with data per minute over five minutes; None where most were asked before."""
+    """Return the distinct paths answered with data per minute over five minutes; None where many were asked before."""
     traces = visitor.behaviour.traces
-    if traces is None or traces.items < ITEM_SHARE * traces.calls:
+    if traces is None or not asks_once(visitor, traces):
         return None
     return estimate(traces.five_minutes, FIVE_MINUTES, now) / 5.0
+
+
+def asks_once(visitor: Actor, traces: Traces) -> bool:
+    """Tell whether somebody hardly asks for any data twice, as people's apps do; a library may do so to hide a walk."""
+    return visitor.program == TOOL or traces.items >= ITEM_SHARE * traces.calls
 
 
 def tool_pages(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:

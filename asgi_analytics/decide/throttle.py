@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..facts import Actor, Throttle, ThrottleLevel
 from .behaviour import FIVE_MINUTES, MINUTE, TEN_MINUTES
-from .conduct import CRAWLER, ITEM_SHARE
+from .conduct import CRAWLER, asks_once
 from .window import estimate
 
 PAGE_LOADS_PER_MINUTE = 30.0  # a person's, above
@@ -94,7 +94,7 @@ def conduct(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
         reasons += (f"{ceil(tries)} credentials refused within ten minutes (limit {most:g})",)
     items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
     few = criteria.items / 3.0 if throttle.level else criteria.items
-    if items > few and traces.items >= ITEM_SHARE * traces.calls:
+    if items > few and asks_once(visitor, traces):
         reasons += (f"{ceil(items)} different items of data within five minutes (limit {few:g})",)
     return reasons
 

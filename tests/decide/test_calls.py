@@ -179,3 +179,9 @@ def test_a_tool_loads_pages_however_it_says_that_it_would_show_them(ours: Ours, 
 def test_a_tool_that_says_that_a_page_sent_it_guesses_all_the_same(ours: Ours) -> None:
     headers = (*TOOL, (b"referer", f"{ORIGIN}/".encode()), (b"sec-fetch-site", b"same-origin"))
     assert send(ours, [f"/old/{number}.php" for number in range(90)], 1.0, headers, GONE)[-1].refused
+
+
+def test_a_tool_that_repeats_itself_walks_over_data_all_the_same(ours: Ours) -> None:
+    walked = [path for number in range(400) for path in (f"/api/things/{number}", "/api/me")]
+    assert send(ours, walked, 0.2, TOOL, DATA)[-1].refused
+    assert touched(send(ours, ["/api/me", "/api/orders"] * 400, 0.2, PHONE, DATA, start=2_000.0)) == []
