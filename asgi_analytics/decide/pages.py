@@ -18,7 +18,7 @@ NEW_SHARE = 0.9  # of the steps of somebody who walks a site, ways back included
 DAY = 86_400.0  # seconds
 MIN_STARTS = 5
 SHORTEST_CADENCE = 1800.0  # seconds
-NOW_AND_THEN = 120.0  # seconds from page to page, on average
+NOW_AND_THEN = 60.0  # seconds from page to page, on average: about what reading takes
 
 
 def request_count(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:

@@ -442,7 +442,7 @@ def test_a_screen_that_reloads_its_tabs_in_turn_is_none_of_those_who_follow_no_l
     assert ("links_never_followed" in visit.codes, visit.level > 0) == (found, found)
 
 
-@pytest.mark.parametrize(("gap", "found"), [(240.0, False), (20.0, True)])
+@pytest.mark.parametrize(("gap", "found"), [(70.0, False), (20.0, True)])
 def test_who_comes_from_a_search_engine_now_and_then_all_day_is_a_reader(gap: float, found: bool) -> None:
     visit, dice = Visit(), random.Random(1)
     for number in range(100):
