@@ -39,6 +39,8 @@ _DATA = (
     b"text/xml",
     b"multipart/byteranges",  # of whatever: a page in two parts is one all the same
 )
+_TILE = re.compile(r"/(\d{1,2})/(\d{1,8})/(\d{1,8})(?:@\dx)?(?:\.\w{1,12}){0,2}\Z", re.ASCII)
+_LONGEST_TILE, _DEEPEST = 64, 24  # characters of such an end; zoom
 _PURPOSES = (b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 _KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate")
 _NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # private="field" is about that field only
@@ -121,6 +123,15 @@ def is_page(headers: Headers, status: object, names: Headers) -> bool:
 def is_ahead(headers: Headers) -> bool:
     """Tell whether something is asked for before it is needed: a link that came into view, or under the pointer."""
     return any(b"prefetch" in headers.get(name, b"") for name in _PURPOSES)
+
+
+def is_tile(path: str) -> bool:
+    """Tell whether a path names a tile of a map by zoom, column and row: of zoom z there are 2 ** z of each."""
+    found = _TILE.search(path, max(0, len(path) - _LONGEST_TILE))
+    if found is None:
+        return False
+    zoom, column, row = map(int, found.groups())
+    return zoom <= _DEEPEST and not (column | row) >> zoom
 
 
 def is_data(names: Headers) -> bool:

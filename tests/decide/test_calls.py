@@ -185,3 +185,11 @@ def test_a_tool_that_repeats_itself_walks_over_data_all_the_same(ours: Ours) -> 
     walked = [path for number in range(400) for path in (f"/api/things/{number}", "/api/me")]
     assert send(ours, walked, 0.2, TOOL, DATA)[-1].refused
     assert touched(send(ours, ["/api/me", "/api/orders"] * 400, 0.2, PHONE, DATA, start=2_000.0)) == []
+
+
+def test_a_map_whose_tiles_are_data_is_one_view(ours: Ours) -> None:
+    """Somebody drags it for minutes without a pause; a program that would have all of a layer has not."""
+    tiles = [f"/layer/13/{4000 + number // 12}/{2700 + number % 12}.json" for number in range(900)]
+    assert touched(send(ours, tiles, 0.2, CALLED, DATA)) == []
+    layer = [f"/layer/13/{number // 99}/{number % 99}.json" for number in range(2500)]
+    assert send(ours, layer, 0.2, CALLED, DATA, start=5_000.0)[-1].refused

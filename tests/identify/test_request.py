@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_analytics.identify.request import clean_path, is_ahead, is_data, is_inner, is_linked, is_page
+from asgi_analytics.identify.request import clean_path, is_ahead, is_data, is_inner, is_linked, is_page, is_tile
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
 TURBO = b"text/html, application/xhtml+xml"
@@ -114,3 +114,15 @@ def test_an_app_beside_its_api_links_it_but_is_another_site(site: bytes, inner: 
 )
 def test_what_is_asked_for_ahead_says_so(headers: dict[bytes, bytes], ahead: bool) -> None:
     assert is_ahead(headers) is ahead
+
+
+@pytest.mark.parametrize(
+    ("path", "tile"),
+    [
+        ("/tiles/13/4400/2687.json", True), ("/0/0/0", True), ("/t/v2/7/66/42@2x.geo.json", True),
+        ("/3d/9/511/511/", False), ("/tiles/9/512/3.json", False), ("/archive/2026/11/28", False),
+        ("/api/users/1/orders/2", False), ("/api/1/2/3", False), ("/tiles/25/1/1", False), ("/", False),
+    ],
+)  # fmt: skip
+def test_tiles_of_a_map_are_told_by_their_path(path: str, tile: bool) -> None:
+    assert is_tile(path) is tile
