@@ -21,7 +21,7 @@ from .facts import Claims
 from .identify.consistency import read_claims
 from .identify.credentials import tried
 from .identify.referral import clean_query, read_referral
-from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, is_tile, route_template
+from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, is_stock, route_template
 from .inputs import AHEAD, DATA, FORGIVEN
 from .model import Analytics, Decision, Hit, Referral, Standing, Visitor
 from .protocols import ClaimStatus, Ruling, Told
@@ -284,7 +284,7 @@ class Exchange(Hit):
             claims = self._claims(self.scope)
             judge_failure(actor, failure, engine.site, engine.policy, decision, now, claims, visitor.network)
         elif (data := self.method not in _CHANGING and is_data(names)) or self.method == "POST":
-            ahead = data and (is_ahead(headers) or is_tile(self.path))
+            ahead = data and (is_ahead(headers) or is_stock(self.path, self._query))
             if data:
                 self.inputs |= DATA | AHEAD if ahead else DATA
             variant = self._data_variant() if data and self._query else None

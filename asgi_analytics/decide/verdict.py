@@ -91,8 +91,8 @@ def accept(
 ) -> None:
     """Take in an answer that is neither a page nor an error: `data` tells JSON and its like from what was sent.
 
-    `ahead`: it was asked for before it was needed, as a browser or a script says that prefetches, or is a tile of a
-    map; `variant`: what its query makes of it.
+    `ahead`: it was asked for before it was needed, as a browser or a script says that prefetches, or as a part
+    of a whole; `variant`: what its query makes of it.
     """
     if decision.refused:
         return

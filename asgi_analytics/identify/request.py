@@ -41,6 +41,9 @@ _DATA = (
 )
 _TILE = re.compile(r"/(\d{1,2})/(\d{1,8})/(\d{1,8})(?:@\dx)?(?:\.\w{1,12}){0,2}\Z", re.ASCII)
 _LONGEST_TILE, _DEEPEST = 64, 24  # characters of such an end; zoom
+# What Workbox and Angular add while a service worker fetches all that an app needs without a network.
+_PRECACHED = re.compile(r"(?:^|&)(?:__WB_REVISION__|ngsw-cache-bust)=")
+_MOST_QUERY = 512  # characters
 _PURPOSES = (b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose", b"x-moz")
 _KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate")
 _NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # private="field" is about that field only
@@ -123,6 +126,15 @@ def is_page(headers: Headers, status: object, names: Headers) -> bool:
 def is_ahead(headers: Headers) -> bool:
     """Tell whether something is asked for before it is needed: a link that came into view, or under the pointer."""
     return any(b"prefetch" in headers.get(name, b"") for name in _PURPOSES)
+
+
+def is_stock(path: str, query: bytes | str) -> bool:
+    """Tell by its URL whether something is asked for as a part of a whole: a tile of a map, a page kept for offline."""
+    if query:
+        text = query[:_MOST_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:_MOST_QUERY]
+        if _PRECACHED.search(text):
+            return True
+    return is_tile(path)
 
 
 def is_tile(path: str) -> bool:

@@ -19,7 +19,7 @@ from ..decide.verdict import accept, judge_failure, judge_page
 from ..facts import Claims
 from ..identify.credentials import tried
 from ..identify.fingerprint import Fingerprinter
-from ..identify.request import is_tile
+from ..identify.request import is_stock
 from ..identify.session import begin, goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
 from ..identify.visitor import Identifier
@@ -181,9 +181,9 @@ class Pipeline:
         return self._variants.data(path, query)
 
     @staticmethod
-    def is_ahead(path: str) -> bool:
-        """Tell of an answer with data what the path tells of how it was asked for."""
-        return is_tile(path)
+    def is_ahead(path: str, query: str) -> bool:
+        """Tell of an answer with data what its URL tells of how it was asked for."""
+        return is_stock(path, query)
 
     def take_data(
         self,

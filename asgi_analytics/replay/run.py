@@ -114,7 +114,7 @@ class Replay:
                     level = decision.level
                 elif method == "GET" and delivers_data(content_type, path):
                     variant = pipeline.data_variant(path, query) if query else None
-                    take_data(visitor, decision, path, now, ahead=pipeline.is_ahead(path), variant=variant)
+                    take_data(visitor, decision, path, now, ahead=pipeline.is_ahead(path, query), variant=variant)
                     level = decision.level
                 elif method == "POST":
                     take_data(visitor, decision, path, now, False)

@@ -193,3 +193,11 @@ def test_a_map_whose_tiles_are_data_is_one_view(ours: Ours) -> None:
     assert touched(send(ours, tiles, 0.2, CALLED, DATA)) == []
     layer = [f"/layer/13/{number // 99}/{number % 99}.json" for number in range(2500)]
     assert send(ours, layer, 0.2, CALLED, DATA, start=5_000.0)[-1].refused
+
+
+def test_a_guide_that_is_kept_for_offline_page_by_page_is_no_walk(ours: Ours) -> None:
+    requests = (
+        Request(10.0 + 0.2 * number, "84.130.9.9", "GET", f"/guide/{number}.html", b"__WB_REVISION__=5f3a", CALLED)
+        for number in range(400)
+    )
+    assert touched([ours.judge(request, PAGE) for request in requests]) == []

@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_analytics.identify.request import clean_path, is_ahead, is_data, is_inner, is_linked, is_page, is_tile
+from asgi_analytics.identify.request import (
+    clean_path,
+    is_ahead,
+    is_data,
+    is_inner,
+    is_linked,
+    is_page,
+    is_stock,
+    is_tile,
+)
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
 TURBO = b"text/html, application/xhtml+xml"
@@ -126,3 +135,11 @@ def test_what_is_asked_for_ahead_says_so(headers: dict[bytes, bytes], ahead: boo
 )  # fmt: skip
 def test_tiles_of_a_map_are_told_by_their_path(path: str, tile: bool) -> None:
     assert is_tile(path) is tile
+
+
+@pytest.mark.parametrize(
+    ("query", "stock"),
+    [(b"__WB_REVISION__=5f3a", True), ("v=1&ngsw-cache-bust=0.51", True), (b"q=__WB_REVISION__", False), (b"", False)],
+)
+def test_what_a_service_worker_keeps_for_offline_is_told_by_its_query(query: bytes | str, stock: bool) -> None:
+    assert is_stock("/guide.html", query) is stock
