@@ -29,6 +29,7 @@ FAULTS = (
 )
 LOW = 0xFFFF_FFFF
 BY_LENGTH = 1  # in the number of credentials: told by the length of what a script sent
+BY_PAGE = 1 << 30  # and, beside it: whatever the script of a page sent, to where it sends by itself
 MAX_PATH = 256  # characters of a path that are looked at one by one
 AGENT_BITS, PATH_BITS = 8, 10  # of a number, which places in bitmaps are told by
 
@@ -100,8 +101,11 @@ class Mask:
     def numbers(self, claims: Claims, attempt: int | None) -> int | None:
         """Return both numbers as one; None where neither is needed. The agent's matters with faults only."""
         agent = self._masked(b"a", claims.agent, AGENT_BITS) if claims.faults else 0
-        tried = self._masked(b"t", attempt, BY_LENGTH) & LOW >> 1 or 2 if attempt else 0
+        tried = self._tried(attempt) if attempt else 0
         return tried << 32 | agent or None
+
+    def _tried(self, attempt: int) -> int:
+        return self._masked(b"t", attempt, BY_LENGTH) & LOW >> 2 | attempt & BY_PAGE or 2
 
     def path(self, path: str) -> int:
         """Return the masked number of a path."""

@@ -13,7 +13,7 @@ from asgi_analytics.facts import Claims
 from asgi_analytics.identify.consistency import Engine, header_faults
 from asgi_analytics.identify.credentials import tried
 from asgi_analytics.identify.request import clean_path
-from asgi_analytics.inputs import FAULTS, TRIED, Mask, attempt_of, bits_of, claims_of, path_number
+from asgi_analytics.inputs import BY_LENGTH, BY_PAGE, FAULTS, TRIED, Mask, attempt_of, bits_of, claims_of, path_number
 from asgi_analytics.replay.hidden import stand_in
 
 NETWORK = b"n" * 16
@@ -78,6 +78,15 @@ def test_refused_credentials_leave_a_number_that_another_run_gives_another() -> 
     assert one == same != other
     assert one is not None
     assert one >> 32 not in (crc32(b"Basic YTpi"), crc32(b"Basic YTpi") >> 1)
+
+
+@pytest.mark.parametrize(("path", "kinds"), [("/api/save", BY_LENGTH | BY_PAGE), ("/login", BY_LENGTH)])
+def test_how_credentials_were_told_apart_comes_back(path: str, kinds: int) -> None:
+    for length in (b"1", b"20", b"300", b"4000"):
+        headers = {b"content-length": length, b"sec-fetch-dest": b"empty"}
+        attempt = attempt_of(TRIED, Mask(b"k").numbers(Claims(), tried("POST", headers, 401, path)))
+        assert attempt is not None
+        assert attempt & (BY_LENGTH | BY_PAGE) == kinds
 
 
 @pytest.mark.parametrize("path", HIDDEN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
-from ..inputs import BY_LENGTH, judged, path_number
+from ..inputs import BY_LENGTH, BY_PAGE, judged, path_number
 from ..variants import TURN, Variant
 from . import window
 from .behaviour import (
@@ -94,7 +94,7 @@ def meet_try(visitor: Actor, path: str, attempt: int, site: Site, now: float) ->
     traces = traces_of(facts)
     since, traces.tried_at = now - traces.tried_at, now
     if attempt in traces.last_tries:
-        is_rapid = attempt & BY_LENGTH and 0.0 <= since < POLL_GAP
+        is_rapid = attempt & (BY_LENGTH | BY_PAGE) == BY_LENGTH and 0.0 <= since < POLL_GAP
         traces.rapid_tries = traces.rapid_tries + 1 if is_rapid else 0
         if traces.rapid_tries < RAPID:
             return False

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from zlib import crc32
 
-from ..inputs import BY_LENGTH
+from ..inputs import BY_LENGTH, BY_PAGE
 
 Headers = Mapping[bytes, bytes]
 _SENT = ("POST", "PUT", "PATCH")
@@ -23,7 +23,7 @@ _SECRET = re.compile(
     r"auth|token|verif|confirm|\bpin\b|codes?\b|coupon|voucher|promo|gift|redeem|card|pay|checkout|member",
     re.IGNORECASE,
 )
-_PAGE_CALL = BY_LENGTH | 2
+_PAGE_CALL = BY_LENGTH | BY_PAGE
 
 
 def tried(method: str, headers: Headers, status: object, path: str, names: Headers | None = None) -> int | None:
@@ -46,7 +46,7 @@ def tried(method: str, headers: Headers, status: object, path: str, names: Heade
         return 0
     if destination == b"empty" and not is_login and _SECRET.search(path, 0, 256) is None:
         return _PAGE_CALL
-    return crc32(length) << 1 | BY_LENGTH
+    return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
 
 
 def _refuses(headers: Headers, status: object, path: str, names: Headers) -> bool:
