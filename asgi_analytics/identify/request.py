@@ -199,6 +199,8 @@ def is_linked(headers: Headers) -> bool:
     site = headers.get(b"sec-fetch-site")
     if site == b"cross-site":
         return headers.get(b"sec-fetch-dest", b"document") != b"document"
+    if site is None and headers.get(b"accept", b"").startswith(b"image/"):  # what browsers send for one that is shown
+        return True
     return site == b"same-site" or is_inner(headers)
 
 
