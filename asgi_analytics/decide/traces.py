@@ -77,7 +77,8 @@ def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bo
             traces.probes_bitmap |= bit
             traces.probes += min(kind, 2)
             new = True
-    if attempt and not attempt & BY_LENGTH:  # a token that ran out is refused everywhere
+    # A token that ran out is refused everywhere; many programs send one only where they are asked for it.
+    if (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None):
         return odd or new
     return meet_error(facts, path) or odd or new
 

@@ -146,6 +146,15 @@ def test_codes_that_are_guessed_from_a_page_without_a_pause_are_refused(ours: Ou
     assert [ours.judge(request, OUT) for request in requests][-1].refused
 
 
+def test_a_program_that_sends_its_token_when_it_is_asked_to_fails_nowhere(ours: Ours) -> None:
+    verdicts = []
+    for number in range(60):
+        path, start = f"/repositories/{number}", 10.0 + number
+        verdicts += send(ours, [path], 0.0, TOOL, OUT, start=start)
+        verdicts += send(ours, [path], 0.0, (*TOOL, (b"authorization", b"Basic eA==")), DATA, start=start + 0.1)
+    assert touched(verdicts) == []
+
+
 PADDING = "./" * 150  # servers of files look over it
 
 
