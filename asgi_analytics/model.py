@@ -162,7 +162,7 @@ class Hit:
     first_byte_us: int | None = None
     bytes_sent = 0
     clock = 0.0  # Clock.monotonic() of the start: what decisions went by
-    from_inside: bool | None = None  # asked for by a page of this site; told for pages and errors only
+    from_inside: bool | None = None  # asked for by a page of this site, errors by any; only for these
     route: str | None = None
     query: str | None = None
     referral: Referral | None = None

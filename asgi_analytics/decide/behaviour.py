@@ -6,8 +6,9 @@ What counts decides that no human is flagged:
   themselves stay silent; only a rush of reloads, faster than one a second, counts for the pace that raises the level.
 - Pages are told apart by path, and by what of a query makes another page (see variants.py): coming back to one of those
   is none at all.
-- An error is a path answered 4xx that was not seen failing before, unless a page of this site links it: a broken
-  deployment is not its readers' fault. 429 (ours, or a limiter's further in) and 5xx (the app's own fault) are none.
+- An error is a path answered 4xx that was not seen failing before, unless a page of this site links it, or one of
+  another shows it: a broken deployment is not its readers' fault. 429 (ours, or a limiter's further in) and 5xx (the
+  app's own fault) are none.
 - People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
   comes from outside, then follows links, and among them they load the popular pages again. So a session holds at most
   as many people as it has entries, as it has inner steps, and half of what they load again.
