@@ -22,7 +22,7 @@ from ..errors import JournalError
 from .segment import MAGIC, Columns, create, header, path_of, read_body
 from .target import ADDRESS, DATABASE, SERVER, Target
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SEGMENT_SIZE = 16 << 20
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the tail
 
@@ -59,6 +59,7 @@ class FileJournal:
         self.segment = 1
         self.size = len(header(journal, 1, columns))  # committed bytes of the open segment
         self.backlog = 0  # bytes of closed segments that are not delivered yet
+        self._worn = False  # a segment took no more, though the disk is not full
         self._dirty = False
         self._retired: list[int] = []  # rotated segments that are not flushed yet
         self._kept: dict[int, int] = {}  # descriptors of closed segments until they are delivered: names may vanish
@@ -82,24 +83,45 @@ class FileJournal:
     def _write_again(self, data: bytes) -> None:
         """Take back what was written in part, and see what is wrong. Raises JournalError unless all goes in now."""
         try:
-            os.ftruncate(self._fd, self.size)
-            written = os.write(self._fd, data)
+            self._write_whole(data)
         except OSError as error:
-            raise JournalError("disk_full" if error.errno in _NO_ROOM else "journal_unwritable") from error
-        if written != len(data):
+            if error.errno not in _DISK_FULL:
+                # Another file may take what this one does not: it is too large, or on a bad spot.
+                self._worn = True
+                if self._leave_worn():
+                    return self._write_again(data)
+            full = (*_DISK_FULL, errno.EFBIG)
+            raise JournalError("disk_full" if error.errno in full else "journal_unwritable") from error
+
+    def _write_whole(self, data: bytes) -> None:
+        """Write all or nothing. Raises OSError."""
+        os.ftruncate(self._fd, self.size)
+        try:
+            written = os.write(self._fd, data)
+            # What is left over tells by its error why it was left over.
+            if written != len(data) and os.write(self._fd, data[written:]) != len(data) - written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
             os.ftruncate(self._fd, self.size)
-            raise JournalError("disk_full")
+            raise
+
+    def _leave_worn(self) -> bool:
+        """Go on in the next segment, unless this one has taken nothing: then it is not the file's fault."""
+        if self._next is None or self.size <= len(header(self.id, self.segment, self.columns)):
+            return False
+        self._rotate()
+        return self._next is None
 
     def _rotate(self) -> None:
         assert self._next is not None
         try:
-            size = os.fstat(self._next).st_size
+            size, whole = os.fstat(self._next).st_size, max(self.size, os.fstat(self._fd).st_size)
         except OSError:  # nothing has changed: the row after this one tries again
             return
         self._retired.append(self.segment)
         self._kept[self.segment] = self._fd
-        self._sizes[self.segment] = self.size
-        self.backlog += self.size
+        self._sizes[self.segment] = whole
+        self.backlog += whole
         self._fd, self._next = self._next, None
         self.segment += 1
         self.size = size
@@ -108,12 +130,12 @@ class FileJournal:
         """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError.
 
         Begins one at once where somebody has removed the files: what is in them is read while we live, no longer.
-        Or has cut the open one: then an OSError tells it.
+        Or has written into the open one. Or has cut it: then an OSError tells it.
         """
         self._make_room()
-        if not self._is_there():
+        if not self._is_there() or self._is_longer():
             self._begin_anew()
-        elif self._next is None and self.size > SEGMENT_SIZE // 2:
+        elif self._next is None and (self._worn or self.size > SEGMENT_SIZE // 2):
             self._next = create(self.path, self.id, self.segment + 1, self.columns)
 
     def touch(self) -> None:
@@ -147,6 +169,11 @@ class FileJournal:
             return named and path_of(self.path, segment).stat().st_size >= size
         except FileNotFoundError:
             return False
+
+    def _is_longer(self) -> bool:
+        """Tell whether the open segment has bytes that are not ours: what came after them lies elsewhere than told."""
+        with self._lock:
+            return self._fd >= 0 and os.fstat(self._fd).st_size > self.size
 
     def _begin_anew(self) -> None:
         with self._lock:
@@ -199,7 +226,9 @@ class FileJournal:
             return retired, descriptors
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
-        """Return up to `most` frames from a position on, or None when there is nothing yet."""
+        """Return up to `most` frames from a position on, or None when there is nothing yet. Raises OSError."""
+        if self._is_longer():  # the segment after it tells where this one ends
+            raise OSError(errno.EIO, "was written into by somebody, another is begun", str(self.path))
         with self._lock:  # a segment and a size that belong together, while requests rotate
             current, size, sizes = self.segment, self.size, dict(self._sizes)
         while segment <= current:

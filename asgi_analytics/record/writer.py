@@ -250,7 +250,12 @@ class Writer:
             store = self._connected()
             self._daily(store)
             self._learn_rulings(store)
-            moved = self._deliver_journal(store) + self._deliver_memory(store) + self._deliver_left_over(store)
+            try:
+                moved = self._deliver_journal(store)
+            except OSError:  # a disk that fails holds up nothing else
+                self._deliver_others(store)
+                raise
+            moved += self._deliver_others(store)
         finally:
             self._busy_since = None
         # Not when connected: most faults come after that, and each attempt would be taken for the first.
@@ -331,6 +336,9 @@ class Writer:
         self._deliver(store, batch)
         journal.acknowledge(batch.segment, self._clock.monotonic())
         return len(batch.frames)
+
+    def _deliver_others(self, store: Store) -> int:
+        return self._deliver_memory(store) + self._deliver_left_over(store)
 
     def _deliver_memory(self, store: Store) -> int:
         memory = self._recorder.memory

@@ -239,6 +239,21 @@ def test_a_segment_that_somebody_cuts_is_followed_by_another_with_what_came_sinc
     assert rows(read_all(journal)) == list(range(5, 13))
 
 
+def test_a_segment_that_somebody_writes_into_is_followed_by_another_and_no_row_is_lost(journal: FileJournal) -> None:
+    fill(journal, 5)
+    with open(journal.path / "00000001.journal", "ab") as file:
+        file.write(b"warning: something\n")
+    for number in range(5, 10):
+        journal.append(frame(HIT, row(number)))
+    with pytest.raises(OSError, match="written into by somebody"):
+        journal.read(1, 0, 10)
+    assert journal.has_more(1, journal.size)
+    fill(journal, 3, first=10)
+    found = read_all(journal)
+    assert rows(found) == list(range(13))
+    assert [one.row for one in found if one.kind == DAMAGED] == [b"warning: something\n"]
+
+
 @pytest.mark.parametrize("name", ["lock", DATABASE])
 def test_what_lets_others_find_a_journal_is_written_again_where_it_was_removed(
     journal: FileJournal, tmp_path: Path, name: str
@@ -399,6 +414,48 @@ def test_a_full_disk_leaves_no_torn_frame(tmp_path: Path) -> None:
     assert (taken > 10, reason) == (True, "disk_full")
     (found,) = adopt(tmp_path)
     assert rows(read_all(found)) == list(range(taken))
+
+
+def _fill_files(root: Path, most: int, answers: multiprocessing.Queue[tuple[int, int]]) -> None:
+    journal = FileJournal(root, NAME, COLUMNS, 1 << 30)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    refused = 0
+    for number in range(100):
+        try:
+            journal.append(frame(HIT, row(number)))
+        except JournalError:
+            refused += 1
+            journal.prepare()
+            journal.append(frame(HIT, row(number)))
+        journal.prepare()
+    answers.put((refused, journal.segment))
+
+
+def test_where_no_file_may_grow_further_another_is_begun(tmp_path: Path) -> None:
+    answers = fork.Queue()
+    child = fork.Process(target=_fill_files, args=(tmp_path, 1003, answers))
+    child.start()
+    refused, segments = answers.get(timeout=20)
+    child.join(20)
+    assert (refused, segments > 3) == (1, True), "from the first time on the next file is there"
+    (found,) = adopt(tmp_path)
+    assert rows(read_all(found)) == list(range(100))
+
+
+def test_a_disk_that_takes_nothing_gets_no_files_without_end(
+    journal: FileJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(journal, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write", lambda *_: -1)
+        patch.setattr(os, "ftruncate", lambda *_: os.close(-1))
+        for _ in range(5):
+            with pytest.raises(JournalError, match="journal_unwritable"):
+                journal.append(frame(HIT, row(3)))
+            journal.prepare()
+    assert journal.segment == 2
+    fill(journal, 3, first=3)
+    assert rows(read_all(journal)) == list(range(6))
 
 
 def test_a_segment_whose_header_has_no_room_is_not_begun(
