@@ -74,6 +74,11 @@ def apply(connection: psycopg.Connection) -> list[str]:
     return applied
 
 
+def is_behind(connection: psycopg.Connection) -> bool:
+    """Tell whether `apply` has something to apply. Raises MigrationError, psycopg.Error."""
+    return bool(_missing(_known(connection)))
+
+
 def _patiently(connection: psycopg.Connection, name: str) -> list[str]:
     """Apply the next migration and return its name, none where another process did."""
     until = time.monotonic() + PATIENCE

@@ -32,6 +32,7 @@ _INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FR
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
+FEW = 20  # hits of a batch that are looked for
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings")
 # Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
 CLIENT: dict[str, Any] = {
@@ -111,7 +112,9 @@ class PostgresStore(Connected):
                 "The schema analytics is gone: was it renamed or dropped? Name it back, or make it anew by "
                 "`asgi-analytics migrate`."
             )
-        self.migrating = True
+        if not migrate.is_behind(connection):
+            return
+        self.migrating = True  # from now on silence is no sign of a frozen server
         try:
             migrate.apply(connection)
         finally:
@@ -190,8 +193,9 @@ class PostgresStore(Connected):
     def _not_stored_yet(self, batch: Batch) -> Batch:
         """Return what a batch has behind the last of its hits that are stored already."""
         hits = batch.frames.rows(HIT)
-        # Where the first is not, none is: that is what a journal new to us costs.
-        if not hits or not self._stored(batch.columns[HIT], hits[:1]):
+        # Where none of a few is, none is: that is what a journal new to us costs. The first alone tells nothing, for it
+        # may have been deleted, or gone with its partition.
+        if not hits or not self._stored(batch.columns[HIT], hits[:: len(hits) // FEW + 1]):
             return batch
         return behind(batch, self._stored(batch.columns[HIT], hits))
 

@@ -506,6 +506,17 @@ def test_what_is_stored_of_a_journal_is_left_out_where_its_position_was_cleared_
     assert store.position(whole.journal) == (whole.segment, whole.end)
 
 
+def test_what_is_stored_is_known_by_a_few_of_its_hits_though_the_first_are_gone(store: PostgresStore, dsn: str) -> None:
+    whole = batch([hit(f"/{number}") for number in range(100)])
+    store.position(whole.journal)
+    store.write(whole)
+    fetch(dsn, "DELETE FROM analytics.hits WHERE length(path) = 2")  # as retention does
+    fetch(dsn, "DELETE FROM analytics.positions")
+    store.position(whole.journal)
+    store.write(whole)
+    assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 90
+
+
 def test_what_was_set_aside_is_not_set_aside_again(store: PostgresStore, dsn: str) -> None:
     moved = batch([hit("/poison")])
     store.position(moved.journal)
