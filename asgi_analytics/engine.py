@@ -341,6 +341,8 @@ class Engine:
 
     def _chores(self) -> None:
         self.owners.look()
+        if (sharer := self.sharer) is not None:
+            sharer.free_stuck()
         self.locator.refresh(self.clock.monotonic())
         if self.verifier is not None:
             self.verifier.refresh(self.clock.monotonic())

@@ -156,6 +156,10 @@ class SharedQuotas(Protocol):
 
     def close(self) -> None: ...
 
+    def interrupt(self) -> None:
+        """Free the thread that waits for an answer; callable from another thread."""
+        ...
+
     def abandon(self) -> None:
         """Forget in a forked child what belongs to the parent, without a word to the server."""
         ...

@@ -199,6 +199,9 @@ class MemoryQuotas:
     def close(self) -> None:
         """Nothing to close."""
 
+    def interrupt(self) -> None:
+        """Nothing to wait for."""
+
     def abandon(self) -> None:
         """Nothing to forget."""
 

@@ -9,11 +9,12 @@ from ..clock import jitter, random_bytes
 from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import log
-from ..protocols import Clock, SharedQuotas
+from ..protocols import Clock, Exchanged, SharedQuotas
 
 LONGEST_INTERVAL = 0.5  # seconds between two exchanges
 SHORTEST = 0.015  # between two when somebody hurries: what a burst waits, and what the server is spared
 PAUSE = 1.0  # seconds after an exchange that failed, with jitter
+STUCK = 3.0  # seconds of one exchange, after which its connection is cut: no statement of it may take as long
 SOON = 0.1  # the same while the writer of some worker makes the tables
 NOT_YET = ("3F000", "42P01", "42883")  # there is no such schema, table, function
 MIGRATION = 60.0  # seconds from the first exchange on in which that is no failure
@@ -46,6 +47,7 @@ class Sharer:
         self._met_at: float | None = None
         self._schema_by: float | None = None  # monotonic seconds, until the first exchange that succeeds
         self._waits = False
+        self._busy_since: float | None = None
         self._changed = changed
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -92,7 +94,7 @@ class Sharer:
             self._schema_by = now + MIGRATION
         self._waits = False
         try:
-            answer = self.quotas.exchange(self.worker, self._leases.revision, self._leases.asks(now))
+            answer = self._exchange(now)
             self._leases.take_in(answer, now, self._clock.monotonic())
         except Exception as error:  # noqa: BLE001 - whatever it is, the limits must hold and the thread must live
             self._fail(error, now)
@@ -108,6 +110,20 @@ class Sharer:
         if self._leases.connected:
             return min(self._interval, self._leases.interval())
         return SOON if self._waits else PAUSE * (0.5 + jitter())
+
+    def _exchange(self, now: float) -> Exchanged:
+        self._busy_since = now
+        try:
+            return self.quotas.exchange(self.worker, self._leases.revision, self._leases.asks(now))
+        finally:
+            self._busy_since = None
+
+    def free_stuck(self) -> None:
+        """Cut the connection to a server that is frozen: who waits for it is lent nothing. Called now and then."""
+        since = self._busy_since
+        if since is not None and self._clock.monotonic() - since > STUCK:
+            self._busy_since = None
+            self.quotas.interrupt()
 
     def _is_known(self, now: float) -> bool:
         """Tell whether others had the time to hear of this worker and then to tell what they used."""

@@ -105,6 +105,9 @@ class ValkeyQuotas:
         with contextlib.suppress(ValkeyError, OSError):
             self._client.close()
 
+    def interrupt(self) -> None:
+        """Nothing to do: the client waits no longer than the time-out."""
+
     def abandon(self) -> None:
         """Nothing to do: the client notices by itself that it is in a child."""
 

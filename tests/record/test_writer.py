@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from asgi_analytics.batch import HIT, Batch
@@ -358,22 +359,32 @@ def test_stopping_ends_in_time_while_postgres_hangs_and_loses_nothing(
 
 
 class Freezing(PostgresStore):
-    """A store whose first backend stops answering while we connect."""
+    """A store whose first backend stops answering as soon as we are at a step of connecting."""
 
     frozen = 0
+    step = ""
 
-    def make_partitions(self) -> None:
-        if not self.frozen:
+    def _freeze(self, step: str) -> None:
+        if step == self.step and not self.frozen:
             self.frozen = self._open().info.backend_pid
             os.kill(self.frozen, signal.SIGSTOP)
+
+    def _apply_migrations(self, connection: psycopg.Connection) -> None:
+        self._freeze("migrations")
+        super()._apply_migrations(connection)
+
+    def make_partitions(self) -> None:
+        self._freeze("partitions")
         super().make_partitions()
 
 
+@pytest.mark.parametrize("step", ["migrations", "partitions"])
 def test_a_server_that_freezes_while_we_connect_is_left_for_another(
-    own_postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     monkeypatch.setattr(writer_module, "STUCK", 1.0)
     rig, store = Rig(own_postgres.dsn, tmp_path / "j"), Freezing(lambda: own_postgres.dsn)
+    store.step = step
     rig.writer._open_store = lambda: store
     rig.send(0, 10)
     with rig:
@@ -535,6 +546,27 @@ def test_a_disk_that_cannot_flush_keeps_the_other_chores_from_nothing(
     assert done.wait(WAIT)
     writer.stop(5.0)
     assert recorder.counters.failures["writer"] > 0
+
+
+def test_a_journal_that_cannot_be_read_holds_up_neither_memory_nor_the_journals_of_others(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = FileJournal(tmp_path / "j", b"l" * 16, COLUMNS, 1 << 20)
+    left.append(hit_frame("/e/0"))
+    left.abandon()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    rig = Rig(dsn, tmp_path / "j")
+    monkeypatch.setattr(rig.recorder.journal, "read", fail)
+    rig.send(1, 5)
+    rig.recorder.memory.append(hit_frame("/e/6"))
+    with rig:
+        eventually(lambda: stored(dsn) == [0, 6])
+        monkeypatch.undo()
+        eventually(rig.delivered)
+    assert stored(dsn) == list(range(7))
 
 
 def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:

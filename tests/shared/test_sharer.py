@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from asgi_analytics.shared.sharer import Sharer
 from asgi_analytics.store.reading import migrate_all
 from asgi_analytics.testing import FakeClock, MemoryQuotas
 from tests.drive import page, start
+from tests.record.rows import one
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -90,3 +93,23 @@ def test_a_schema_that_never_comes_is_told(
         assert eventually(lambda: shared.failures > 0)
     (told,) = [one.message for one in caplog.records if one.levelno >= logging.WARNING]
     assert told.startswith("Quotas hold per worker until they can be shared again: ")
+
+
+def test_who_waits_for_a_frozen_server_is_cut_off_from_it_and_shares_again(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharer, "STUCK", 0.2)
+    app = AnalyticsMiddleware(page(), dsn=dsn, journal_dir=tmp_path)
+    frozen = None
+    try:
+        start(app)
+        assert eventually(lambda: app.stats()["shared"]["connected"])
+        backends = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ 'quotas'"
+        frozen = one(dsn, backends)["pid"]
+        os.kill(frozen, signal.SIGSTOP)
+        assert eventually(lambda: app.stats()["shared"]["outages"] == 1)
+        assert eventually(lambda: app.stats()["shared"]["connected"])
+    finally:
+        if frozen:
+            os.kill(frozen, signal.SIGCONT)
+        app.close()
