@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import encodings.idna  # noqa: F401 - else a thread that looks a name up imports it: a fork would inherit its lock
 import os
 import threading
 import weakref
