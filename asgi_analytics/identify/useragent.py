@@ -6,9 +6,13 @@ crawler-user-agents; both are compiled when a reader is built, never in a reques
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import ua_parser_rs
 from ua_parser.loaders import load_lazy_builtins
@@ -298,9 +302,7 @@ def _crawler(text: str, bot_class: str, name: str | None) -> Agent:
 
 def _crawler_rows() -> Iterable[tuple[str, str]]:
     """Yield (class, pattern): names before the libraries and headless browsers they are built on, longest first."""
-    from crawleruseragents import CRAWLER_USER_AGENTS_DATA
-
-    listed = [(_classify(entry.get("tags") or ()), entry["pattern"]) for entry in CRAWLER_USER_AGENTS_DATA]
+    listed = [(_classify(entry.get("tags") or ()), entry["pattern"]) for entry in _known_crawlers()]
     listed += [(bot_class, rf"{name}\b") for bot_class, names in CRAWLERS.items() for name in names.split()]
 
     def rank(row: tuple[str, str]) -> tuple[bool, bool, int]:
@@ -312,6 +314,15 @@ def _crawler_rows() -> Iterable[tuple[str, str]]:
     for bot_class, names in PROGRAMS.items():
         yield bot_class, rf"^(?:{'|'.join(names.split())})(?:[/ ;(]|$)"
     yield "http-library", "(?:Windows)?PowerShell/"
+
+
+def _known_crawlers() -> list[dict[str, Any]]:
+    # Not imported: the package reads its file in whatever encoding the locale has.
+    spec = find_spec("crawleruseragents")
+    assert spec is not None
+    assert spec.origin is not None
+    known: list[dict[str, Any]] = json.loads(Path(spec.origin).with_name("crawler-user-agents.json").read_text("utf-8"))
+    return known
 
 
 def _classify(tags: Iterable[str]) -> str:

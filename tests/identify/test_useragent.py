@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -394,3 +397,10 @@ def test_who_is_like_another_is_not_the_other(text: str) -> None:
 def test_small_browsers_are_peoples(text: str, browser: str | None) -> None:
     found = READER.read(text)
     assert (found.browser, found.bot_class) == (browser, None)
+
+
+def test_the_list_of_crawlers_is_read_whatever_encoding_the_locale_has() -> None:
+    locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    program = "from asgi_analytics.identify.useragent import AgentReader; AgentReader()"
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **locale}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
