@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from asgi_analytics.record import adoption
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.target import DATABASE, Target, read_target
@@ -78,6 +80,24 @@ def test_a_journal_is_left_to_a_worker_that_lives_under_its_name(tmp_path: Path)
     found.release()
     for server in ("", "7 16385"):
         assert list(adopt(tmp_path, "ours", server)) == []
+
+
+def test_who_lives_under_another_name_is_asked_once_however_many_journals_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        left_over(tmp_path, ELSEWHERE, "7 16384", b"%016d" % number)
+    living = FileJournal(tmp_path, b"m" * 16, COLUMNS, 64 << 20, database_key(ELSEWHERE))
+    asked = Counter[Path]()
+
+    def counted(path: Path) -> Target | None:
+        asked[path] += 1
+        return read_target(path)
+
+    monkeypatch.setattr(adoption, "read_target", counted)
+    assert list(adopt(tmp_path, "ours", "7 16384")) == []
+    assert max(asked.values()) <= 2
+    living.close(1, living.size)
 
 
 def test_journals_whose_server_nobody_knows_are_not_taken_for_ours(tmp_path: Path) -> None:

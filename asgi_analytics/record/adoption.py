@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from ..batch import Batch
@@ -110,12 +111,13 @@ def adopt(root: Path, database: str = "", server: str = "") -> Iterator[LeftOver
     folders: list[Path] = []
     with contextlib.suppress(OSError):
         folders = sorted(root.iterdir())
+    lives = cache(lambda key: _lives(key, folders))  # there may be thousands, each of which would ask for itself
     for path in folders:
         target = read_target(path)
         if target is None or not target.is_same(ours):
             continue
         # Two apps with one folder must not swap their rows: who lives under the other name delivers it.
-        if target.key != database and _lives(target.key, folders):
+        if target.key != database and lives(target.key):
             continue
         if (held := _try_lock(path)) is not None:
             try:

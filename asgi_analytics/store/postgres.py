@@ -152,7 +152,8 @@ class PostgresStore(Connected):
 
     def position(self, journal: bytes) -> tuple[int, int]:
         """Return (segment, offset) up to which the journal is committed; registers a new journal."""
-        parameters = {"journal": UUID(bytes=journal), "host": socket.gethostname()[:200]}
+        host = socket.gethostname().encode("utf-8", "replace").decode()[:200]  # any bytes may be one
+        parameters = {"journal": UUID(bytes=journal), "host": host}
         with as_ours(), self._current().statement() as connection:
             registered = connection.execute(self._queries["register_journal"], parameters).rowcount == 1
             row = connection.execute(self._queries["read_position"], parameters).fetchone()

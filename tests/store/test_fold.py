@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -515,6 +517,14 @@ def test_what_is_stored_is_known_by_a_few_of_its_hits_though_the_first_are_gone(
     store.position(whole.journal)
     store.write(whole)
     assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 90
+
+
+def test_a_host_whose_name_is_no_text_delivers_too(
+    store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: os.fsdecode(b"h\xff"))
+    write_hits(store, b"A", 1)
+    assert one(dsn, "SELECT host FROM analytics.positions")["host"] == "h?"
 
 
 def test_what_was_set_aside_is_not_set_aside_again(store: PostgresStore, dsn: str) -> None:
