@@ -26,7 +26,8 @@ PATIENCE = 30.0  # seconds, for another process that migrates, and for a lock th
 PAUSE = 3.0  # seconds between two attempts to lock a table: time for those who waited behind
 # Of a migration: it takes what it takes, and sees what was committed while it waited.
 LIMITS = (
-    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0"
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0;"
+    " SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"  # since PostgreSQL 17
 )
 PARTITION_DAYS_AHEAD = 7
 PARTITION_ATTEMPTS = 5

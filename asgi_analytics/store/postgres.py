@@ -58,6 +58,7 @@ SESSION: dict[str, str] = {
     "client_connection_check_interval": "5s",
     "jit": "off",
 }
+SINCE_17 = {"transaction_timeout": "0"}  # of the server
 
 
 class PostgresStore(Connected):
@@ -95,7 +96,8 @@ class PostgresStore(Connected):
             connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
             self._connection = connection
             check_encoding(connection)
-            self._session = Session(connection, SESSION)
+            later = SINCE_17 if connection.info.server_version >= 170_000 else {}
+            self._session = Session(connection, {**SESSION, **later})
             self._server = self._ask_server()
             if self._migrate:
                 self._apply_migrations(connection)

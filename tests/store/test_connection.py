@@ -12,9 +12,10 @@ from psycopg.conninfo import make_conninfo
 
 from asgi_analytics import doctor
 from asgi_analytics.errors import StoreMisconfigured
+from asgi_analytics.store import migrate as migrations
 from asgi_analytics.store import reading
 from asgi_analytics.store.connection import database_key
-from asgi_analytics.store.migrate import migrate
+from asgi_analytics.store.migrate import Migration, migrate
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.recorded import Recorded
 from tests.conftest import _address
@@ -99,6 +100,35 @@ def test_commands_read_times_whatever_date_style_others_prefer(dsn: str) -> None
         name = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("ALTER DATABASE {} SET datestyle = 'German'").format(name))
     assert len(list(Recorded(dsn, 0.0, 4e9).hits())) == len(PATHS)
+
+
+HURRY = """
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_settings WHERE name = 'transaction_timeout') THEN  -- since PostgreSQL 17
+        EXECUTE format('ALTER DATABASE %I SET transaction_timeout = %L', current_database(), '200ms');
+    END IF;
+END $$
+"""
+SLOW = """
+CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$;
+CREATE TRIGGER slow AFTER INSERT ON analytics.hits FOR EACH STATEMENT EXECUTE FUNCTION public.slow()
+"""
+
+
+def test_a_transfer_may_take_its_time_whatever_limit_others_prefer(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(SLOW)
+        connection.execute(HURRY)
+    store_paths(dsn)
+
+
+def test_a_migration_may_take_its_time_whatever_limit_others_prefer(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute(HURRY)
+    monkeypatch.setattr(migrations, "migrations", lambda: [Migration(1, "slow", "SELECT pg_sleep(0.3)", "sum")])
+    assert migrate(empty_dsn) == ["slow"]
 
 
 def test_a_database_that_cannot_hold_all_text_is_refused_and_doctor_names_it(postgres: str) -> None:
