@@ -136,7 +136,16 @@ class FileJournal:
         if not self._is_there() or self._is_longer():
             self._begin_anew()
         elif self._next is None and (self._worn or self.size > SEGMENT_SIZE // 2):
-            self._next = create(self.path, self.id, self.segment + 1, self.columns)
+            self._next = self._create_next()
+
+    def _create_next(self) -> int:
+        number = self.segment + 1
+        try:
+            return create(self.path, self.id, number, self.columns)
+        except FileExistsError:  # what somebody put there is kept, under a name that nobody reads
+            path = path_of(self.path, number)
+            path.rename(path.with_suffix(".strange"))
+            return create(self.path, self.id, number, self.columns)
 
     def touch(self) -> None:
         """Make the files look used to those who clear away old ones. Raises OSError."""
@@ -186,7 +195,7 @@ class FileJournal:
                 os.close(self._next)
                 self._next = None
             if self._next is None:
-                self._next = create(self.path, self.id, self.segment + 1, self.columns)
+                self._next = self._create_next()
             self.target.write(self.path)
             saved = self._after_cut()
             self._rotate()

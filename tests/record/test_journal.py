@@ -254,6 +254,16 @@ def test_a_segment_that_somebody_writes_into_is_followed_by_another_and_no_row_i
     assert [one.row for one in found if one.kind == DAMAGED] == [b"warning: something\n"]
 
 
+def test_a_file_of_others_where_the_next_segment_goes_keeps_none_from_being_begun(
+    journal: FileJournal, small_segments: None
+) -> None:
+    shutil.copy(journal.path / "00000001.journal", journal.path / "00000002.journal")
+    fill(journal, 20)
+    assert journal.segment > 1
+    assert rows(read_all(dead(journal))) == list(range(20))
+    assert (journal.path / "00000002.strange").exists()
+
+
 @pytest.mark.parametrize("name", ["lock", DATABASE])
 def test_what_lets_others_find_a_journal_is_written_again_where_it_was_removed(
     journal: FileJournal, tmp_path: Path, name: str
