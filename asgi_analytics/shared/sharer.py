@@ -10,11 +10,12 @@ from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import log
 from ..protocols import Clock, Exchanged, SharedQuotas
+from .postgres import MOST_ASKS
 
 LONGEST_INTERVAL = 0.5  # seconds between two exchanges
 SHORTEST = 0.015  # between two when somebody hurries: what a burst waits, and what the server is spared
 PAUSE = 1.0  # seconds after an exchange that failed, with jitter
-STUCK = 3.0  # seconds of one exchange, after which its connection is cut: no statement of it may take as long
+STUCK = 3.0  # seconds of a round trip, after which its connection is cut: no statement of ours may take as long
 SOON = 0.1  # the same while the writer of some worker makes the tables
 NOT_YET = ("3F000", "42P01", "42883")  # there is no such schema, table, function
 MIGRATION = 60.0  # seconds from the first exchange on in which that is no failure
@@ -47,7 +48,7 @@ class Sharer:
         self._met_at: float | None = None
         self._schema_by: float | None = None  # monotonic seconds, until the first exchange that succeeds
         self._waits = False
-        self._busy_since: float | None = None
+        self._late_at: float | None = None  # monotonic seconds, of the exchange that is on its way
         self._changed = changed
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -112,17 +113,18 @@ class Sharer:
         return SOON if self._waits else PAUSE * (0.5 + jitter())
 
     def _exchange(self, now: float) -> Exchanged:
-        self._busy_since = now
+        asks = self._leases.asks(now)
+        self._late_at = now + STUCK * (1 + len(asks) // MOST_ASKS)
         try:
-            return self.quotas.exchange(self.worker, self._leases.revision, self._leases.asks(now))
+            return self.quotas.exchange(self.worker, self._leases.revision, asks)
         finally:
-            self._busy_since = None
+            self._late_at = None
 
     def free_stuck(self) -> None:
         """Cut the connection to a server that is frozen: who waits for it is lent nothing. Called now and then."""
-        since = self._busy_since
-        if since is not None and self._clock.monotonic() - since > STUCK:
-            self._busy_since = None
+        late_at = self._late_at
+        if late_at is not None and self._clock.monotonic() > late_at:
+            self._late_at = None
             self.quotas.interrupt()
 
     def _is_known(self, now: float) -> bool:
