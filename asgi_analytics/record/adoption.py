@@ -16,6 +16,8 @@ from ..errors import JournalFormatError
 from .segment import path_of, read, read_header
 from .target import Target, read_target
 
+_SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
+
 
 class LeftOver:
     """The journal of a dead worker, adopted: the lock says that nobody else delivers it."""
@@ -133,8 +135,11 @@ def _segments(path: Path) -> list[int]:
 
     Not by glob(), some versions of which tell a folder that cannot be read from an empty one by nothing.
     """
-    names = (name.removesuffix(".journal") for name in os.listdir(path) if name.endswith(".journal"))
-    return sorted(int(name) for name in names if re.fullmatch(r"\d{8,12}", name, re.ASCII))
+    with os.scandir(path) as found:  # to open a pipe would take for ever
+        names = [
+            entry.name.removesuffix(".journal") for entry in found if _SEGMENT.fullmatch(entry.name) and entry.is_file()
+        ]
+    return sorted(map(int, names))
 
 
 def _lives(key: str, folders: Iterable[Path]) -> bool:

@@ -37,7 +37,7 @@ from tests.drive import NOWHERE
 from tests.record.rows import hit_frame
 
 STEPS = 90  # messages of a client while it connects and moves a batch or two
-CALLS = ("open", "dup", "mkdir", "rename", "replace", "fdatasync", "fsync", "pread", "unlink", "listdir", "fstat",
+CALLS = ("open", "dup", "mkdir", "rename", "replace", "fdatasync", "fsync", "pread", "unlink", "scandir", "fstat",
          "stat", "write", "ftruncate", "utime")  # fmt: skip
 
 

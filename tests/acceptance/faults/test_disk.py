@@ -23,7 +23,7 @@ from asgi_analytics.record.segment import frame
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE
 from tests.acceptance.faults.rows import Works
-from tests.acceptance.rig import ROUNDS
+from tests.acceptance.rig import ROUNDS, wait_until
 from tests.drive import NOWHERE
 from tests.record.rows import fetch, hit, hit_frame
 
@@ -131,12 +131,15 @@ def test_strange_files_in_the_folder_stop_no_delivery(dsn: str, tmp_path: Path, 
     dead.abandon()
     for name in ("notes.journal", "00000002.journal.bak", "x.journal", "00000009.journal"):
         (tmp_path / "j" / dead.path.name / name).write_bytes(b"junk")
+    os.mkfifo(tmp_path / "j" / dead.path.name / "00000003.journal")
+    (tmp_path / "j" / dead.path.name / "00000004.journal").mkdir()
     (tmp_path / "j" / "README").write_text("mine")
     (tmp_path / "j" / ("a" * 32)).mkdir()
     with Works(dsn, tmp_path / "j") as works:
         works.send(2, 1)
         account.round()
         account.settle(dsn, [1, 2], 15)
+        wait_until(lambda: not dead.path.exists(), what="the end of that journal")
 
 
 def test_a_journal_of_a_later_version_holds_up_nobody(
