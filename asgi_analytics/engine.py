@@ -151,11 +151,12 @@ class Engine:
             rulings=self.rulings,
             calendar=self.calendar,
         )
+        self.leases.cut_off()
+        self.sharer = self._new_sharer()
+        # All is made by now: what failed would leave threads at work, and more of them with each request.
         if self.verifier is not None:
             self.verifier.start()
         self.writer.start()
-        self.leases.cut_off()
-        self.sharer = self._new_sharer()
         self.sharer.start()
         self.started = True
 

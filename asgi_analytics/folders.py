@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 
+def named(text: str | Path) -> Path:
+    """Return the folder or file that an option or the environment names; "~" is a home."""
+    return Path(os.path.expanduser(text))
+
+
 def state_folder() -> Path:
     """Return our folder in this user's place for state; in /var/tmp for a user without a home, as containers run."""
     if place := os.environ.get("XDG_STATE_HOME"):

@@ -121,3 +121,10 @@ def test_the_journals_folder_is_the_one_that_is_named_then_the_environments(
 def test_a_network_that_stands_for_ipv4_is_ipv4(network: str) -> None:
     settings = Settings.build(allow=network, trusted_proxies=network)
     assert settings.allow == settings.trusted_proxies == (ip_network("203.0.113.0/24"),)
+
+
+def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ASGI_ANALYTICS_JOURNAL_DIR", "~/journal")
+    settings = Settings.build(geoip_city="~/city.mmdb")
+    assert (settings.journal_dir, settings.geoip_city) == (tmp_path / "journal", tmp_path / "city.mmdb")

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import DataFileError
-from ..folders import state_folder
+from ..folders import named, state_folder
 from ..identify.operators import SOURCES
 from ..identify.ranges import MOST_BYTES, RangeFile, Ranges, read_ranges
 from .fetch import download
@@ -44,7 +44,7 @@ class Update:
 def default_data_dir() -> Path:
     """ASGI_ANALYTICS_CRAWLER_DIR, else a folder of this user's own in the system's place for state."""
     if chosen := os.environ.get("ASGI_ANALYTICS_CRAWLER_DIR"):
-        return Path(chosen)
+        return named(chosen)
     if os.geteuid() == 0:
         return Path("/var/lib/asgi-analytics/crawlers")
     return state_folder() / "crawlers"

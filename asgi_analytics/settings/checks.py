@@ -10,7 +10,7 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, get_args
 
-from ..folders import state_folder
+from ..folders import named, state_folder
 from .values import (
     SIGNAL_POINTS,
     SIGNAL_THRESHOLDS,
@@ -30,7 +30,7 @@ from .values import (
 def default_journal_dir() -> Path:
     """ASGI_ANALYTICS_JOURNAL_DIR, else a folder of this user's own in the system's place for state."""
     if chosen := os.environ.get("ASGI_ANALYTICS_JOURNAL_DIR"):
-        return Path(chosen)
+        return named(chosen)
     if os.geteuid() == 0:
         return Path("/var/tmp/asgi-analytics/journal")  # noqa: S108 - made 0700 and owner-checked by the journal
     return state_folder() / "journal"
@@ -208,7 +208,7 @@ def _network(value: object) -> Network:
 def _path(name: str, value: Any) -> Path | None:
     if value is not None and (not isinstance(value, (str, Path)) or "\0" in str(value)):
         raise wrong(name, value, "a path or None")
-    return Path(value) if value else None
+    return named(value) if value else None
 
 
 def _journal(name: str, value: Any) -> Path:
