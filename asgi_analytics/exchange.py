@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -47,6 +46,7 @@ class Exchange(Hit):
     _claimed: Claims | None = None
     _ruling: Ruling | None = None  # the ban that refuses
     _standing: Standing | None = None  # the refusal that is given again
+    _length: Any = None  # of the answer, as its headers announce it
     scope: Scope  # the server's own, which the app gets: what it writes there is seen further out
 
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,11 +173,21 @@ class Exchange(Hit):
         elif kind not in _LAST:
             return self._send(message)
         else:
-            self.bytes_sent += _bytes_of_file(message)
+            self._count_file(message)
             if message.get("more_body"):
                 return self._send(message)
         self.end("complete")
         return self._send_synced(message) if self._engine.syncs else self._send(message)
+
+    def _count_file(self, message: Message) -> None:
+        """Count what the server is asked to send by itself, as far as it is said: to ask the disk may take time."""
+        try:
+            if message["type"] == "http.response.pathsend":
+                self.bytes_sent = int(self._length or 0)
+            else:
+                self.bytes_sent += int(message.get("count") or 0)
+        except (TypeError, ValueError):  # the server's to judge
+            pass
 
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
@@ -245,6 +255,7 @@ class Exchange(Hit):
                     names = {name.lower(): value for name, value in headers}
             except TypeError:  # names that are no bytes are the server's to judge
                 pass
+            self._length = names.get(b"content-length")
             self._judge(status, names)
             fields = engine.responder.fields(self.decision)
             if self.visitor.cookie is not None and status != 304 and not is_shared(headers):
@@ -395,15 +406,6 @@ class TimedExchange(Exchange):
 def _is_of(findings: object, visitor: Visitor) -> bool:
     """Tell whether findings are of the same visitor: somebody further out tries once more."""
     return isinstance(findings, Analytics) and findings._visitor is visitor
-
-
-def _bytes_of_file(message: Message) -> int:
-    """Return how much the server is asked to send of a file; 0 where neither message nor file tell."""
-    try:
-        path = message.get("path")
-        return int(message.get("count") or 0) if path is None else os.stat(path).st_size
-    except (OSError, TypeError, ValueError):  # the server's to judge
-        return 0
 
 
 # What a library says of how it would show a page is made up: a header would make one page after the other no page.

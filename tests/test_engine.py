@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,20 @@ def test_only_the_operator_that_is_claimed_exempts(
     monkeypatch.setattr(engine.verifier, "status", lambda *_: found)
     visitor, _ = comes(engine, scope)
     assert engine.check_claim(visitor, scope, dict(scope["headers"]), engine.time_ns()) is exempt
+
+
+def test_an_engine_that_cannot_be_made_whole_leaves_no_threads_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often requests try again."""
+
+    def fail(engine: Engine) -> Any:
+        raise RuntimeError("no")
+
+    before = set(threading.enumerate())
+    with wrapped(page(), NOWHERE) as middleware:
+        monkeypatch.setattr(Engine, "_new_sharer", fail)
+        assert [get(middleware).status for _ in range(3)] == [200] * 3
+        assert middleware.stats()["failures"] == {"identify and decide": 3}
+        assert set(threading.enumerate()) <= before
+        monkeypatch.undo()
+        assert get(middleware).status == 200
+        assert middleware.stats()["failures"] == {"identify and decide": 3}

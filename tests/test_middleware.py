@@ -302,21 +302,34 @@ def test_what_a_websocket_sends_is_counted_in_bytes(dsn: str) -> None:
     assert [row["bytes_sent"] for row in rows(dsn)] == [6 + 3 + 2]
 
 
-def test_what_the_server_is_asked_to_send_of_a_file_is_counted(dsn: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"12345")
-    asked: list[Message] = [
-        {"type": "http.response.zerocopysend", "file": 7, "count": 3, "more_body": True},
-        {"type": "http.response.pathsend", "path": str(tmp_path / "none"), "more_body": True},
-        {"type": "http.response.pathsend", "path": str(tmp_path / "file")},
-    ]
+@pytest.mark.parametrize(
+    ("length", "asked", "counted"),
+    [
+        ("5", [{"type": "http.response.pathsend", "path": "/data/file"}], 5),
+        ("much", [{"type": "http.response.pathsend", "path": "/data/file"}], 0),
+        (None, [{"type": "http.response.pathsend", "path": "/data/file"}], 0),
+        (
+            None,
+            [
+                {"type": "http.response.zerocopysend", "file": 7, "count": 3, "more_body": True},
+                {"type": "http.response.zerocopysend", "file": 7, "count": 4},
+            ],
+            7,
+        ),
+    ],
+)
+def test_what_the_server_is_asked_to_send_of_a_file_is_counted_as_it_is_announced(
+    dsn: str, length: str | None, asked: list[Message], counted: int
+) -> None:
+    headers = [] if length is None else [(b"content-length", length.encode())]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in ({"type": "http.response.start", "status": 200}, *asked):
+        for message in ({"type": "http.response.start", "status": 200, "headers": headers}, *asked):
             await send(message)
 
     with wrapped(app, dsn) as wrap:
         get(wrap)
-    assert [row["bytes_sent"] for row in rows(dsn)] == [3 + 5]
+    assert [row["bytes_sent"] for row in rows(dsn)] == [counted]
 
 
 def test_an_unhandled_error_is_a_row_with_status_500(dsn: str) -> None:

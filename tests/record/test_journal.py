@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -403,6 +404,16 @@ def test_a_forked_child_lets_go_without_freeing_its_parents_journal(journal: Fil
     assert rows(read_all(journal)) == [0]
 
 
+def in_child(act: Callable[..., None], *arguments: object) -> Any:
+    """Return what a process of its own, whose limits are its own, puts into the queue that it is given last."""
+    answers = fork.Queue()
+    child = fork.Process(target=act, args=(*arguments, answers))
+    child.start()
+    answer = answers.get(timeout=20)
+    child.join(20)
+    return answer
+
+
 def _fill_the_disk(root: Path, most: int, answers: multiprocessing.Queue[tuple[int, str]]) -> None:
     journal = FileJournal(root, NAME, COLUMNS, 1 << 30)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -416,11 +427,7 @@ def _fill_the_disk(root: Path, most: int, answers: multiprocessing.Queue[tuple[i
 
 
 def test_a_full_disk_leaves_no_torn_frame(tmp_path: Path) -> None:
-    answers = fork.Queue()
-    child = fork.Process(target=_fill_the_disk, args=(tmp_path, 1003, answers))
-    child.start()
-    taken, reason = answers.get(timeout=20)
-    child.join(20)
+    taken, reason = in_child(_fill_the_disk, tmp_path, 1003)
     assert (taken > 10, reason) == (True, "disk_full")
     (found,) = adopt(tmp_path)
     assert rows(read_all(found)) == list(range(taken))
@@ -442,11 +449,7 @@ def _fill_files(root: Path, most: int, answers: multiprocessing.Queue[tuple[int,
 
 
 def test_where_no_file_may_grow_further_another_is_begun(tmp_path: Path) -> None:
-    answers = fork.Queue()
-    child = fork.Process(target=_fill_files, args=(tmp_path, 1003, answers))
-    child.start()
-    refused, segments = answers.get(timeout=20)
-    child.join(20)
+    refused, segments = in_child(_fill_files, tmp_path, 1003)
     assert (refused, segments > 3) == (1, True), "from the first time on the next file is there"
     (found,) = adopt(tmp_path)
     assert rows(read_all(found)) == list(range(100))
