@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import unquote, unquote_plus
 
 from ..model import Referral
 from .channels import BY_BRAND, BY_KEY, CLICK_IDS, SECOND_LEVELS, SHARED_DOMAINS, SPAM, Source
@@ -52,6 +51,7 @@ _SECRET_PARTS = re.compile(
 _SECRET_VALUE = re.compile(r"@|%40|eyJ[\w-]{8,}\.|[\w-]{40}", re.IGNORECASE | re.ASCII)
 _ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?|\[?[\da-f]*:[\da-f:.]*\]?", re.ASCII)
 _NESTED = re.compile(r"[?&;#]")
+_ESCAPES = re.compile(r"(?:%[\da-f]{2})+", re.IGNORECASE | re.ASCII)
 _PAID = re.compile(r".*cp.*|ppc|retargeting|paid.*", re.DOTALL)
 _SHOP = re.compile(r"(?:^|[^a-z])shop(?:ping)?(?:$|[^a-z])")
 _EMAIL = re.compile(r"e[-_ ]?mail|newsletter")
@@ -97,7 +97,7 @@ def clean_query(query: bytes | str) -> str:
         if length >= STORED_QUERY_LENGTH:
             break
         name, sign, value = part.partition("=")
-        plain = unquote(name[:NAME_LENGTH]).strip().lower()
+        plain = _unescaped(name[:NAME_LENGTH]).strip().lower()
         if plain in CAMPAIGN_NAMES or plain.startswith("utm_"):
             continue
         if sign and (len(name) > NAME_LENGTH or _is_secret(plain) or _holds_secret(value)):
@@ -115,8 +115,10 @@ def _is_secret(name: str) -> bool:
 
 def _holds_secret(value: str) -> bool:
     """Tell whether a value is a secret by itself, or an address that has one: /login?next=%2Freset%3Ftoken%3D…"""
-    plain = unquote(unquote(value))
-    if _SECRET_VALUE.search(value) or hide_secrets(plain) != plain:
+    if _SECRET_VALUE.search(value):
+        return True
+    plain = _unescaped(_unescaped(value))
+    if hide_secrets(plain) != plain:
         return True
     named = (part.partition("=") for part in _NESTED.split(plain, MOST_NESTED)[:MOST_NESTED])
     return any(sign and _is_secret(name.strip().lower()) for name, sign, _ in named)
@@ -286,7 +288,7 @@ def _parameters(query: bytes | str) -> dict[str, str]:
         name, _, value = part.partition("=")
         if len(name) > NAME_LENGTH:
             continue
-        name = (unquote(name) if "%" in name else name).lower()
+        name = _unescaped(name).lower()
         if name in KNOWN_NAMES and name not in values and (text := _decoded(value)):
             values[name] = text
     return values
@@ -299,9 +301,18 @@ def _parts(query: bytes | str) -> Iterable[str]:
     return text.split("&", MOST_PARAMETERS)[:MOST_PARAMETERS]
 
 
+def _unescaped(text: str) -> str:
+    """As urllib.parse.unquote, which takes 3 ms for 4,096 characters where "%" and others than ASCII take turns."""
+    return _ESCAPES.sub(_decoded_run, text) if "%" in text else text
+
+
+def _decoded_run(run: re.Match[str]) -> str:
+    return bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "replace")
+
+
 def _decoded(value: str) -> str:
     # Four bytes of UTF-8 take twelve characters of a query.
-    text = unquote_plus(value[: 12 * VALUE_LENGTH], errors="replace")
+    text = _unescaped(value[: 12 * VALUE_LENGTH].replace("+", " "))
     return _printable(text).strip()[:VALUE_LENGTH].rstrip()
 
 

@@ -149,15 +149,19 @@ def referrals(data: bytes) -> None:
     referral.read_referral(text_of(query), text_of(referer), text_of(host))
 
 
-def query(data: bytes) -> None:
+def query(asked: bytes | str) -> None:
     """A query: made fit to be stored, and what it makes of a page."""
-    for found in (referral.clean_query(data), referral.clean_query(text_of(data))):
-        assert len(found) <= referral.STORED_QUERY_LENGTH
-        assert found.isprintable()
-    for asked in (data, text_of(data)):
-        assert len(parameters(asked)) <= MOST_PARAMETERS
-        variant = Variants(b"k").page("/", asked, inner=False)
-        assert variant is None or 0 <= variant.number < 1 << 32
+    found = referral.clean_query(asked)
+    assert len(found) <= referral.STORED_QUERY_LENGTH
+    assert found.isprintable()
+    assert len(parameters(asked)) <= MOST_PARAMETERS
+    variant = Variants(b"k").page("/", asked, inner=False)
+    assert variant is None or 0 <= variant.number < 1 << 32
+
+
+def query_text(data: bytes) -> None:
+    """A query as logs and rows have it."""
+    query(text_of(data))
 
 
 def language(data: bytes) -> None:

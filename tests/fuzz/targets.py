@@ -92,6 +92,7 @@ TARGETS = _table(
         Target("path", parsers.path),
         Target("peer", parsers.peer),
         Target("query", parsers.query),
+        Target("query_text", parsers.query_text),
         Target("points", parsers.points, (ReplayError,)),
         Target("quota", parsers.quota, (ValueError,)),
         Target("ranges", parsers.ranges, (DataFileError,)),
