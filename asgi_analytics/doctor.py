@@ -132,8 +132,12 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
     """Say what ails the disk, and what lies in the folder that nobody will deliver."""
     disk = os.statvfs(nearest)
     if (room := disk.f_bavail * disk.f_frsize) < LEAST_ROOM or (disk.f_files and not disk.f_favail):
-        text = f"the disk of {nearest} is full: {room:,} bytes, {disk.f_favail:,} files are left"
-        yield Check("journal", text, "free space, or choose another disk by journal_dir: hits are in memory meanwhile")
+        text = f"the disk of {nearest} is full, or nearly: {room:,} bytes, {disk.f_favail:,} files are left"
+        yield Check(
+            "journal",
+            text,
+            "free space, or choose another disk by journal_dir: hits that it has no room for wait in memory",
+        )
     databases = {path.read_text("utf-8") for path in folder.glob("*/database")} if nearest == folder else set()
     if len(databases) > 1:
         yield Check("journal", f"shared by apps of {len(databases)} databases: each delivers its own", note=True)

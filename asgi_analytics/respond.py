@@ -22,7 +22,7 @@ _DENIAL = "websocket.http.response"
 _TYPES = "https://iana.org/assignments/http-problem-types#"
 _QUOTA = (_TYPES + "quota-exceeded", "Quota Exceeded")
 _ABNORMAL = (_TYPES + "abnormal-usage-detected", "Abnormal Usage Detected")
-_BANNED = ("about:blank", "You are banned.")
+_BANNED = ("about:blank", "Too Many Requests")  # RFC 9457 section 4.2.1: such a type has the status' own title
 _BAN, _THROTTLE = "ban", "throttle"  # what is violated where it is no quota
 # Fields that only make sense together; an app that sends one of them itself speaks for the whole family.
 _FAMILY = {
@@ -186,7 +186,7 @@ def _problem(decision: Decision, seconds: int) -> dict[str, Any]:
 def _detail(decision: Decision, seconds: int) -> str:
     wait = f"Try again in {seconds} second{'s' if seconds != 1 else ''}."
     if _BAN in decision.violated:
-        return f"Requests of this visitor or network are refused until the ban ends. {wait}"
+        return f"This visitor or network is banned: requests are refused until the ban ends. {wait}"
     if _THROTTLE in decision.violated:
         return f"The pattern of requests looks automated, so no more are answered for now. {wait}"
     return f"No requests are left in: {', '.join(decision.violated)}. {wait}"

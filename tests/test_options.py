@@ -30,6 +30,10 @@ from .drive import get, page, rows
         ({"clock": 5}, "an object with time_ns() and monotonic()"),
         ({"dsn": "secret-password"}, "Option dsn='…' is not allowed"),
         ({"legacy_headers": 1}, "True or False"),
+        (
+            {"shared": "redis://host:6379/cache"},
+            "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis",
+        ),
         ({"shared": "redis://host:port"}, "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis"),
         ({"shared": "unix:///redis?wait=1"}, "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis"),
         ({"dsn": "postgresql://host/db?ssl=require"}, "parameters that libpq knows, such as sslmode=require"),

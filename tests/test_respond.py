@@ -206,9 +206,9 @@ def test_a_blocked_visitor_gets_an_abnormal_usage_problem() -> None:
 def test_a_ban_is_a_problem_of_its_own_and_no_quota() -> None:
     banned = Decision(refused=True, level=ThrottleLevel.BLOCKED, retry_after=60, violated=("ban",), reasons=("x",))
     told = problem(banned)
-    assert (told["type"], told["title"]) == ("about:blank", "You are banned.")
+    assert (told["type"], told["title"]) == ("about:blank", "Too Many Requests")
     assert told["detail"] == (
-        "Requests of this visitor or network are refused until the ban ends. Try again in 60 seconds."
+        "This visitor or network is banned: requests are refused until the ban ends. Try again in 60 seconds."
     )
 
 

@@ -51,9 +51,8 @@ def test_a_ban_refuses_with_its_reason_until_it_is_lifted(dsn: str) -> None:
         assert get(app, "/").status == 200
         command(dsn, "ban", ADDRESS, "--for", "2h", "--reason", "scraping", "--by", "alice")
         refused = until(app, lambda reply: reply.status == 429)
-        assert problem(refused)["violated-policies"] == ["ban"]
         assert problem(refused)["reasons"] == ["banned: scraping"]
-        assert problem(refused)["title"] == "You are banned."
+        assert problem(refused)["violated-policies"] == ["ban"]
         assert b"alice" not in refused.body
         assert 7100 < int(refused.header("retry-after") or 0) <= 7200
         command(dsn, "pardon", ADDRESS)

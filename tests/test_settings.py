@@ -28,6 +28,11 @@ async def refined_later(problem: dict[str, Any]) -> dict[str, Any]:
     return problem
 
 
+class RefinedLater:
+    async def __call__(self, problem: dict[str, Any]) -> dict[str, Any]:
+        return problem
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -56,6 +61,7 @@ async def refined_later(problem: dict[str, Any]) -> dict[str, Any]:
         ({"journal_dir": "a\0b"}, "a path or None"),
         ({"refine_refusal": "text"}, "a function, not an async one, or None"),
         ({"refine_refusal": refined_later}, "a function, not an async one, or None"),
+        ({"refine_refusal": RefinedLater()}, "a function, not an async one, or None"),
         ({"clock": FakeClock}, "an object with time_ns() and monotonic()"),
         ({"limits": b"5/minute"}, "Option limits=b'5/minute' is not allowed"),
         ({"dsn": b"postgresql://host/db"}, "Option dsn=<class 'bytes'> is not allowed"),

@@ -229,7 +229,7 @@ def _privacy(name: str, value: Any) -> Privacy:
 
 
 def _callable(name: str, value: Any) -> Any:
-    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+    if value is not None and (not callable(value) or any(map(iscoroutinefunction, (value, type(value).__call__)))):
         raise wrong(name, value, "a function, not an async one, or None")
     return value
 

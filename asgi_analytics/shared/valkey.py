@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b, sha1
 from typing import Any
+from urllib.parse import urlsplit
 
 import valkey
 from valkey.exceptions import NoScriptError, ValkeyError
@@ -42,6 +43,8 @@ def in_scheme(url: str) -> str:
 def where(url: str) -> str:
     """Return the address in a URL. Raises ConfigurationError, which does not repeat it, where there is none."""
     try:
+        if not url.startswith("unix://") and (database := urlsplit(url).path.strip("/")):
+            int(database)  # the client takes a name that is no number for database 0
         client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(1.0))
         connection = client.connection_pool.make_connection()
         return getattr(connection, "path", "") or f"{connection.host}:{connection.port}"
