@@ -35,8 +35,16 @@ _DATA = (
     b"application/ld+json",
     b"application/xml",
     b"application/x-ndjson",
+    b"application/protobuf",
+    b"application/x-protobuf",
     b"text/csv",
     b"text/xml",
+    b"text/vnd.turbo-stream.html",
+    b"application/pdf",
+    b"application/epub+zip",
+    b"application/msword",
+    b"application/vnd.oasis.",
+    b"application/vnd.openxmlformats-",
     b"multipart/byteranges",  # of whatever: a page in two parts is one all the same
 )
 _TILE = re.compile(r"/(\d{1,2})/(\d{1,8})/(\d{1,8})(?:@\dx)?(?:\.\w{1,12}){0,2}\Z", re.ASCII)
@@ -147,9 +155,9 @@ def is_tile(path: str) -> bool:
 
 
 def is_data(names: Headers) -> bool:
-    """Tell whether an answer that is no page is data for a program or a script: JSON, XML, CSV, parts of pages.
+    """Tell whether an answer that is no page holds what the site has to say: data, parts of pages, documents.
 
-    `names`: the response headers by name.
+    `names`: the response headers by name. Feeds are none: a service reads thousands of one site for its subscribers.
     """
     content_type = names.get(b"content-type")
     if content_type is None:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from ..identify.request import is_data
 from .entry import Entry
 
 PAGES = frozenset(
@@ -29,7 +30,6 @@ MACHINE_NAMES = frozenset(
 ).union(("admin-ajax.php", "wp-cron.php", "wp-login.php", "favicon.ico", "beacon", "collect", "graphql", "sse"))
 EXTENSION = re.compile(r"\.([A-Za-z][A-Za-z0-9]{0,6})$", re.ASCII)
 _HTML = ("text/html", "application/xhtml+xml")
-_DATA = ("application/json", "application/xml", "application/x-ndjson", "text/csv", "text/xml")
 _VARIABLE = re.compile(
     r"(?<=/)(?:\d+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|(?=[a-f]*\d)[0-9a-f]{12,}|[^/]{64,})(?=/|$|\.)"
 )
@@ -63,8 +63,10 @@ def delivers_page(status: int, content_type: str, page_shaped: bool) -> bool:
 
 
 def delivers_data(content_type: str, path: str) -> bool:
-    """Tell whether the answer to a GET is data: JSON, XML, CSV; without a Content-Type, what is below "api"."""
-    return content_type.lower().startswith(_DATA) if content_type else "/api/" in path
+    """Tell whether the answer to a GET that is no page is data; without a Content-Type, what is below "api"."""
+    if not content_type:
+        return "/api/" in path
+    return is_data({b"content-type": content_type.lower().encode("latin-1", "replace")})
 
 
 def referer_host(referer: str) -> str:

@@ -50,6 +50,9 @@ def test_html_is_a_page_where_it_is_shown_as_one(headers: dict[bytes, bytes], sh
         (b"application/problem+json; charset=utf-8", True),
         (b"text/csv", True),
         (b"text/html; charset=utf-8", True),  # a part of a page, as all that is asked here is no page
+        (b"application/pdf", True),
+        (b"application/vnd.openxmlformats-officedocument.wordprocessingml.document", True),
+        (b"application/x-protobuf", True),
         (b"image/svg+xml", False),
         (b"application/rss+xml", False),
         (b"text/css", False),

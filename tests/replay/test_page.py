@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.replay.page import delivers_page, own_host, read_target, referer_host
+from asgi_analytics.replay.page import delivers_data, delivers_page, own_host, read_target, referer_host
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,22 @@ def test_files_and_what_machines_ask_for_are_no_pages(target: str) -> None:
 )
 def test_a_page_was_delivered_where_the_rule_says_so(status: int, content_type: str, shaped: bool, page: bool) -> None:
     assert delivers_page(status, content_type, shaped) is page
+
+
+@pytest.mark.parametrize(
+    ("content_type", "path", "data"),
+    [
+        ("application/json", "/articles", True),
+        ("application/vnd.api+json", "/articles", True),
+        ("Application/PDF", "/reports/7", True),
+        ("application/rss+xml", "/feeds/7", False),
+        ("image/png", "/api/7.png", False),
+        ("", "/api/articles", True),
+        ("", "/articles", False),
+    ],
+)
+def test_data_is_told_as_a_living_app_tells_it(content_type: str, path: str, data: bool) -> None:
+    assert delivers_data(content_type, path) is data
 
 
 @pytest.mark.parametrize(
