@@ -52,7 +52,7 @@ _LONGEST_TILE, _DEEPEST = 64, 24  # characters of such an end; zoom
 # What Workbox and Angular add while a service worker fetches all that an app needs without a network.
 _PRECACHED = re.compile(r"(?:^|&)(?:__WB_REVISION__|ngsw-cache-bust)=")
 _MOST_QUERY = 512  # characters
-_PURPOSES = (b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose", b"x-moz")
+_PURPOSES = frozenset((b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose", b"x-moz"))
 _KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate")
 _NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # private="field" is about that field only
 _FOR_CACHES = frozenset((b"expires", b"cdn-cache-control", b"surrogate-control"))
@@ -133,7 +133,7 @@ def is_page(headers: Headers, status: object, names: Headers) -> bool:
 
 def is_ahead(headers: Headers) -> bool:
     """Tell whether something is asked for before it is needed: a link that came into view, or under the pointer."""
-    return any(b"prefetch" in headers.get(name, b"") for name in _PURPOSES)
+    return not _PURPOSES.isdisjoint(headers) and any(b"prefetch" in headers.get(name, b"") for name in _PURPOSES)
 
 
 def is_stock(path: str, query: bytes | str) -> bool:
