@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from . import actors, console, doctor, journals, quarantine
+from . import actors, console, doctor, journals, purge, quarantine
 from .actors import UserError
 from .clock import SystemClock
 from .database import resolve_dsn, target_of
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     stats = _add_command(add("stats", "what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
     _add_data(add("data", "the address ranges that crawlers are verified by"))
-    for name, text, add_options in (*actors.COMMANDS, *quarantine.COMMANDS, *journals.COMMANDS):
+    for name, text, add_options in (*actors.COMMANDS, *quarantine.COMMANDS, *purge.COMMANDS, *journals.COMMANDS):
         _add_ruling(add(name, text), add_options)
     replay.add_replay(add("replay", "judge an access log, as if we had been there"))
     replay.add_what_if(add("what-if", "tell what another policy would have done to recorded hits"), _database)

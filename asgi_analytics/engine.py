@@ -327,6 +327,7 @@ class Engine:
             migrate=self.settings.migrate,
             bans=self.settings.bans,
             policy=(self.policy_version, canonical(self.settings)),
+            retention_days=self.settings.retention_days,
         )
         return self._store
 

@@ -42,7 +42,7 @@ LAYERS: tuple[set[str], ...] = (
     {"web", "doctor", "traffic"},
     {"console"},
     {"actors", "demo"},
-    {"quarantine", "journals"},
+    {"purge", "quarantine", "journals"},
     {"cli"},
     {"testing", "__init__", "__main__"},
 )

@@ -77,6 +77,7 @@ class Options(TypedDict, total=False):
     durability: Durability
     journal_dir: str | Path | None
     journal_limit: int
+    retention_days: int | None
     batch_rows: int
     batch_age: float
     shared: str | None
@@ -128,6 +129,7 @@ class Settings:
     durability: Durability = "journal"
     journal_dir: Path = Path()
     journal_limit: int = 1 << 30
+    retention_days: int | None = None  # None: what is stored stays
     batch_rows: int = 5000
     batch_age: float = 0.25
     shared: str | None = field(default=None, repr=False)  # None: ASGI_ANALYTICS_SHARED, else Postgres

@@ -61,6 +61,10 @@ def _number(kind: type, low: float, high: float, unit: str) -> Callable[[str, An
     return check
 
 
+def _days(name: str, value: Any) -> int | None:
+    return None if value is None else int(_number(int, 1, 36_500, "days")(name, value))
+
+
 def _unsaid(value: object) -> object:
     """Return what an error says in place of a value that may hold a password: of an object, what it is."""
     return "…" if isinstance(value, (str, list, tuple)) else type(value)
@@ -269,6 +273,7 @@ CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     "durability": _choice(Durability),
     "journal_dir": _journal,
     "journal_limit": _number(int, 1 << 20, 1 << 40, "bytes"),
+    "retention_days": _days,
     "batch_rows": _number(int, 1, 50_000, "rows"),
     "batch_age": _number(float, 0.01, 60, "seconds"),
     "shared": _shared,

@@ -18,7 +18,7 @@ from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
 from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..protocols import Merged, ReputationRules, Ruling, Salt
-from . import migrate, queries, values
+from . import migrate, queries, retention, values
 from .connection import Connected, Session, check_encoding, conninfo
 from .doubt import Doubts, behind
 from .recorded import remember_policy
@@ -74,12 +74,14 @@ class PostgresStore(Connected):
         bans: bool = False,
         reputation: ReputationRules | None = None,
         policy: tuple[str, Mapping[str, Any]] | None = None,
+        retention_days: int | None = None,
     ) -> None:
         self._dsn = dsn
         self._reputation = values.parameters(reputation or ReputationRules(), bot_score)
         self._bans = bans
         self._policy = policy  # version and settings
         self._timeout = timedelta(seconds=session_timeout)
+        self._retention_days = retention_days
         self._migrate = migrate
         self.migrating = False
         self._queries = queries.load("fold")
@@ -272,7 +274,10 @@ class PostgresStore(Connected):
             return [values.ruling(row) for row in cursor]
 
     def tidy(self) -> None:
-        """Let flags fall after a calm week; delete incidents, networks and rulings that nothing asks for any more."""
+        """Let flags fall after a calm week; delete incidents, networks and rulings that nothing asks for any more.
+
+        And what is older than the retention, where there is one.
+        """
         with as_ours(), self._current().statement() as connection:
             for query in TIDY:
                 connection.execute(self._queries[query])
@@ -280,6 +285,13 @@ class PostgresStore(Connected):
                 # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
                 connection.execute("DISCARD TEMP")
                 self._staging.make(connection)
+        if self._retention_days is not None:
+            self.forget(timedelta(days=self._retention_days))
+
+    def forget(self, kept: timedelta) -> Mapping[str, int]:
+        """Delete what is older than `kept`, a part of it where it is much: see retention.forget."""
+        with as_ours():
+            return retention.forget(self._current(), kept)
 
     def _open(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:

@@ -1,0 +1,52 @@
+"""Retention: what is older than it is to be kept is deleted, whole partitions of hits at once, rows in batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+import psycopg
+from psycopg import sql
+
+from . import queries
+from .connection import Session
+
+TABLES = ("hits", "sessions", "fingerprints", "decisions", "refusals", "quarantine")
+PARTITIONS = "partitions"
+MOST_ROWS = 10_000  # of a table in one transaction
+MOST_BATCHES = 20  # of a table in one go: the writer has hits to deliver, too
+
+
+def forget(session: Session, kept: timedelta) -> Mapping[str, int]:
+    """Delete what is older than `kept`, at most MOST_BATCHES of each table.
+
+    Returns how many partitions of hits were dropped, and how many rows of each of TABLES were deleted.
+    Raises psycopg.Error, such as for a partition that somebody reads.
+    """
+    done = {PARTITIONS: _drop_partitions(session, kept), **dict.fromkeys(TABLES, 0)}
+    for table in TABLES:
+        for _ in range(MOST_BATCHES):
+            with _transaction(session) as connection:
+                query = queries.load("retention")[f"forget_{table}"]
+                deleted = connection.execute(query, {"kept": kept, "most": MOST_ROWS}).rowcount
+            done[table] += deleted
+            if deleted < MOST_ROWS:
+                break
+    return done
+
+
+def _drop_partitions(session: Session, kept: timedelta) -> int:
+    with _transaction(session) as connection:
+        outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
+    for name in outdated:  # one in a transaction: each locks the whole table for a moment
+        with _transaction(session) as connection:
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(*name)))
+    return len(outdated)
+
+
+@contextlib.contextmanager
+def _transaction(session: Session) -> Iterator[psycopg.Connection]:
+    with session.transaction() as connection:
+        connection.execute(queries.load("retention")["begin_retention"])
+        yield connection

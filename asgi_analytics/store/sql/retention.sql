@@ -1,0 +1,45 @@
+-- What is older than it is to be kept. By the server's clock: a worker's that leapt must not empty the tables.
+
+-- name: begin_retention
+-- One at a time, of all workers. The bounds of partitions are text, as the first two have it; who reads hits for hours
+-- is neither waited for nor made to wait.
+SELECT set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('lock_timeout', '2s', true),
+    pg_advisory_xact_lock(hashtext('analytics.retention'))
+
+-- name: outdated_partitions
+SELECT nspname, relname FROM pg_inherits
+JOIN pg_class ON pg_class.oid = inhrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace,
+    regexp_match(pg_get_expr(relpartbound, inhrelid), 'TO \(''([^'']+)''\)') AS bound
+WHERE inhparent = 'analytics.hits'::regclass AND bound[1]::timestamptz <= now() - %(kept)s::interval
+ORDER BY bound[1]::timestamptz
+
+-- name: forget_hits
+-- Those of the default partition, and of one that is not outdated as a whole.
+DELETE FROM analytics.hits WHERE time < now() - %(kept)s::interval AND (tableoid, ctid) IN (
+    SELECT tableoid, ctid FROM analytics.hits WHERE time < now() - %(kept)s::interval LIMIT %(most)s)
+
+-- name: forget_sessions
+DELETE FROM analytics.sessions WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM analytics.sessions
+    WHERE started_at < now() - %(kept)s::interval AND last_seen_at < now() - %(kept)s::interval
+    LIMIT %(most)s FOR UPDATE SKIP LOCKED))
+
+-- name: forget_fingerprints
+DELETE FROM analytics.fingerprints WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM analytics.fingerprints WHERE last_seen_at < now() - %(kept)s::interval
+    LIMIT %(most)s FOR UPDATE SKIP LOCKED))
+
+-- name: forget_decisions
+DELETE FROM analytics.decisions WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM analytics.decisions WHERE time < now() - %(kept)s::interval
+    LIMIT %(most)s FOR UPDATE SKIP LOCKED))
+
+-- name: forget_refusals
+DELETE FROM analytics.refusals WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM analytics.refusals WHERE minute < now() - %(kept)s::interval
+    LIMIT %(most)s FOR UPDATE SKIP LOCKED))
+
+-- name: forget_quarantine
+DELETE FROM analytics.quarantine WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM analytics.quarantine WHERE created_at < now() - %(kept)s::interval
+    LIMIT %(most)s FOR UPDATE SKIP LOCKED))

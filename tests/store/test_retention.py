@@ -1,0 +1,157 @@
+"""Retention: what is older than it is to be kept goes, whatever the partitions are, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
+from asgi_analytics.store import retention
+from asgi_analytics.store.postgres import PostgresStore
+from tests.acceptance.rig import wait_until
+from tests.drive import called, page, start, wrapped
+from tests.record.rows import NOW_US, batch, fetch, hit
+
+DAY_US = 24 * 3600 * 1_000_000
+KEPT = timedelta(days=30)
+OTHERS = {
+    "decisions": "INSERT INTO analytics.decisions SELECT gen_random_uuid(), {0}, 'default', gen_random_uuid(),"
+    " NULL, NULL, true, true, 0, NULL, 0, 1, '{{}}'",
+    "refusals": "INSERT INTO analytics.refusals SELECT {0}, 'default', gen_random_uuid(), gen_random_uuid(), 7",
+    "quarantine": "INSERT INTO analytics.quarantine (created_at, journal, segment, position, kind, columns, raw, error)"
+    " SELECT {0}, gen_random_uuid(), 1, 0, 'hit', '{{}}', '', ''",
+}
+
+
+@pytest.fixture
+def store(dsn: str) -> Iterator[PostgresStore]:
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    yield store
+    store.close()
+
+
+def visit(store: PostgresStore, days_ago: float) -> None:
+    """Store a hit of a visitor of its own."""
+    name = f"{days_ago}".encode()
+    moved = batch([hit(f"/{days_ago}", visitor=name, session=name, time_us=NOW_US - round(days_ago * DAY_US))])
+    store.position(moved.journal)
+    store.write(moved)
+
+
+def count(dsn: str, table: str) -> int:
+    return int(fetch(dsn, f"SELECT count(*) AS rows FROM analytics.{table}")[0]["rows"])
+
+
+def paths(dsn: str) -> list[str]:
+    return [row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits ORDER BY time")]
+
+
+def test_hits_sessions_and_visitors_that_are_older_go(store: PostgresStore, dsn: str) -> None:
+    for days_ago in (400, 31, 29, 0):
+        visit(store, days_ago)
+    done = store.forget(KEPT)
+    assert paths(dsn) == ["/29", "/0"]
+    assert {table: count(dsn, table) for table in ("sessions", "fingerprints")} == {"sessions": 2, "fingerprints": 2}
+    assert (done["hits"], done["sessions"], done["fingerprints"]) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("table", OTHERS)
+def test_other_rows_that_are_older_go(store: PostgresStore, dsn: str, table: str) -> None:
+    for days_ago in (31, 29):
+        fetch(dsn, OTHERS[table].format(f"now() - interval '{days_ago} days'"))
+    assert store.forget(KEPT)[table] == 1
+    assert count(dsn, table) == 1
+
+
+def test_partitions_that_are_older_as_a_whole_are_dropped(store: PostgresStore, dsn: str) -> None:
+    fetch(dsn, "SELECT analytics.ensure_partitions(current_date - 40, current_date)")
+    for days_ago in (35, 29):
+        visit(store, days_ago)
+    fetch(
+        dsn, "ALTER DATABASE \"{}\" SET datestyle = 'German'".format(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+    )
+    store.connect()
+    done = store.forget(KEPT)
+    assert (done["partitions"], done["hits"]) == (10, 0)
+    assert paths(dsn) == ["/29"]
+    oldest = f"hits_{datetime.now(UTC) - timedelta(days=30):%Y%m%d}"
+    names = fetch(dsn, "SELECT relname FROM pg_class WHERE relname ~ '^hits_\\d+$' AND relkind = 'r' ORDER BY 1")
+    assert names[0]["relname"] == oldest
+
+
+def test_partitions_of_an_operator_are_dropped_as_a_whole_only(store: PostgresStore, dsn: str) -> None:
+    today = datetime.now(UTC).date()
+    for name, first, last in (("quarter", -120, -40), ("month", -40, -10)):
+        bounds = f"FOR VALUES FROM ('{today + timedelta(days=first)}') TO ('{today + timedelta(days=last)}')"
+        fetch(dsn, f'CREATE TABLE public."their {name}" PARTITION OF analytics.hits {bounds}')
+    for days_ago in (100, 38, 20, 0):
+        visit(store, days_ago)
+    done = store.forget(KEPT)
+    assert (done["partitions"], done["hits"]) == (1, 1)
+    assert paths(dsn) == ["/20", "/0"]
+
+
+def test_hits_without_partitions_go_too(store: PostgresStore, dsn: str) -> None:
+    fetch(dsn, "ALTER TABLE analytics.hits RENAME TO parts")
+    fetch(dsn, "CREATE TABLE analytics.hits (LIKE analytics.parts)")
+    for days_ago in (31, 0):
+        visit(store, days_ago)
+    assert store.forget(KEPT)["hits"] == 1
+    assert paths(dsn) == ["/0"]
+
+
+def test_a_visit_that_goes_on_is_kept_whole(store: PostgresStore, dsn: str) -> None:
+    for days_ago in (31.0, 30.999, 0.0):
+        moved = batch([hit(visitor=b"v", session=b"s", time_us=NOW_US - round(days_ago * DAY_US))])
+        store.position(moved.journal)
+        store.write(moved)
+    fetch(dsn, "UPDATE analytics.sessions SET last_seen_at = now()")
+    assert store.forget(KEPT)["sessions"] == 0
+
+
+def test_much_goes_in_several_goes_and_the_command_waits_for_all(
+    store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "MOST_ROWS", 2)
+    monkeypatch.setattr(retention, "MOST_BATCHES", 2)
+    fetch(dsn, OTHERS["refusals"].format("now() - interval '31 days'") + " FROM generate_series(1, 11)")
+    assert store.forget(KEPT)["refusals"] == 4
+    printed = called("purge", "--older", "30d", "--dsn", dsn)
+    assert printed.stdout.splitlines()[0] == "0 partitions of hits dropped"
+    assert "7 rows of refusals deleted" in printed.stdout
+    assert count(dsn, "refusals") == 0
+
+
+def test_who_reads_for_long_keeps_a_partition_and_makes_nobody_wait(store: PostgresStore, dsn: str) -> None:
+    fetch(dsn, "SELECT analytics.ensure_partitions(current_date - 32, current_date)")
+    with psycopg.connect(dsn) as reader:
+        reader.execute("SELECT count(*) FROM analytics.hits")
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            store.forget(KEPT)
+        visit(store, 0)
+    assert store.forget(KEPT)["partitions"] == 2
+
+
+def test_a_worker_forgets_by_itself(dsn: str, store: PostgresStore) -> None:
+    for days_ago in (31, 0):
+        visit(store, days_ago)
+    with wrapped(page(), dsn, retention_days=30) as app:
+        start(app)
+        wait_until(lambda: paths(dsn) == ["/0"], 10, "the retention")
+
+
+def test_who_does_not_own_the_tables_is_told(dsn: str, store: PostgresStore) -> None:
+    fetch(dsn, "SELECT analytics.ensure_partitions(current_date - 32, current_date)")
+    fetch(dsn, "DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    fetch(dsn, "GRANT USAGE ON SCHEMA analytics TO worker")
+    fetch(dsn, "GRANT ALL ON ALL TABLES IN SCHEMA analytics TO worker")
+    other = PostgresStore(lambda: make_conninfo(dsn, options="-c role=worker"), migrate=False)
+    other.connect()
+    with pytest.raises(StoreMisconfigured, match="must be owner of table hits_"):
+        other.forget(KEPT)
+    other.close()
