@@ -127,6 +127,14 @@ def test_much_goes_in_several_goes_and_the_command_waits_for_all(
     assert count(dsn, "refusals") == 0
 
 
+def test_old_hits_of_one_moment_go_together(store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "MOST_ROWS", 2)
+    for days_ago in (*[33.0] * 5, 32.0, 31.0, 0.0):
+        visit(store, days_ago)
+    assert store.forget(KEPT)["hits"] == 7
+    assert paths(dsn) == ["/0.0"]
+
+
 def test_who_reads_for_long_keeps_a_partition_and_makes_nobody_wait(store: PostgresStore, dsn: str) -> None:
     fetch(dsn, "SELECT analytics.ensure_partitions(current_date - 32, current_date)")
     with psycopg.connect(dsn) as reader:
