@@ -121,6 +121,24 @@ def test_installing_a_wheel_is_unpacking_it(wheels: dict[str, Path]) -> None:
     assert [name for name in listed(wheel) if name.endswith(".pth") or ".data/" in name] == []
 
 
+ZIPPED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import asgi_analytics
+from asgi_analytics.store.migrate import migrate
+assert asgi_analytics.__file__.startswith(sys.argv[1])
+middleware = asgi_analytics.AnalyticsMiddleware(None, dsn=sys.argv[2])
+assert middleware._engine.locator.locate("9.9.9.9").country == "US"
+assert migrate(sys.argv[2])
+"""
+
+
+def test_all_that_ships_is_found_in_an_archive_too(wheels: dict[str, Path], empty_dsn: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ZIPPED, str(wheels["direct"]), empty_dsn]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", USED_DEEPLY)
 def test_what_we_use_deeply_has_an_upper_bound(name: str) -> None:
     project = PROJECT["project"]

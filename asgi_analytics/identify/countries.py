@@ -14,6 +14,8 @@ import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from ipaddress import IPv6Network
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 
 from ..settings import EMBEDDING
 
-BUNDLED = Path(__file__).parent / "data" / "countries.xz"
+BUNDLED = files("asgi_analytics.identify").joinpath("data", "countries.xz")
 MAGIC = "asgi-analytics countries 1"
 WIDTHS = {"I": 4, "Q": 8}
 SAMPLES = 50_000
@@ -39,7 +41,7 @@ class CountryTable:
         self._starts6, self._numbers6 = ranges[6]
 
     @classmethod
-    def load(cls, path: Path = BUNDLED) -> CountryTable:
+    def load(cls, path: Traversable = BUNDLED) -> CountryTable:
         """Read a table. Raises OSError when there is none, ValueError when it is damaged."""
         try:
             head, _, body = lzma.decompress(path.read_bytes()).partition(b"\n")

@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.resources import files
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 import ua_parser_rs
@@ -317,11 +317,12 @@ def _crawler_rows() -> Iterable[tuple[str, str]]:
 
 
 def _known_crawlers() -> list[dict[str, Any]]:
-    # Not imported: the package reads its file in whatever encoding the locale has.
+    # Not executed: the package reads its file in whatever encoding the locale has.
     spec = find_spec("crawleruseragents")
-    assert spec is not None
-    assert spec.origin is not None
-    known: list[dict[str, Any]] = json.loads(Path(spec.origin).with_name("crawler-user-agents.json").read_text("utf-8"))
+    if spec is None:
+        raise ModuleNotFoundError("No module named 'crawleruseragents'", name="crawleruseragents")
+    listed = files(module_from_spec(spec)).joinpath("crawler-user-agents.json")
+    known: list[dict[str, Any]] = json.loads(listed.read_text("utf-8"))
     return known
 
 

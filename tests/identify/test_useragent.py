@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
+from pathlib import Path
 
 import pytest
 import ua_parser_rs
@@ -404,3 +406,12 @@ def test_the_list_of_crawlers_is_read_whatever_encoding_the_locale_has() -> None
     program = "from asgi_analytics.identify.useragent import AgentReader; AgentReader()"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **locale}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_list_of_crawlers_is_found_in_an_archive_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "packages.zip", "w") as archive:
+        archive.writestr("crawleruseragents/__init__.py", "raise ImportError")
+        archive.writestr("crawleruseragents/crawler-user-agents.json", '[{"pattern": "Zipped"}]')
+    monkeypatch.delitem(sys.modules, "crawleruseragents", raising=False)
+    monkeypatch.syspath_prepend(tmp_path / "packages.zip")
+    assert useragent._known_crawlers() == [{"pattern": "Zipped"}]
