@@ -24,7 +24,10 @@ def resolve_dsn(dsn: str | None) -> str | None:
             database_key(plain)
             return plain
     if not embedded.is_available():
-        raise DatabaseNotConfigured
+        # In full, for docstrings are gone under python -OO.
+        raise DatabaseNotConfigured(
+            "No database: pass dsn=…, set ASGI_ANALYTICS_DSN or DATABASE_URL, or install asgi-analytics[demo]."
+        )
     return None
 
 

