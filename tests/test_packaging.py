@@ -122,7 +122,7 @@ def test_installing_a_wheel_is_unpacking_it(wheels: dict[str, Path]) -> None:
 
 
 ZIPPED = """
-import sys
+import sys, zipfile
 sys.path.insert(0, sys.argv[1])
 import asgi_analytics
 from asgi_analytics.store.migrate import migrate
@@ -130,6 +130,9 @@ assert asgi_analytics.__file__.startswith(sys.argv[1])
 middleware = asgi_analytics.AnalyticsMiddleware(None, dsn=sys.argv[2])
 assert middleware._engine.locator.locate("9.9.9.9").country == "US"
 assert migrate(sys.argv[2])
+# Such a path is an open file: processes forked from this one would read by one position.
+ours = [module for name, module in sys.modules.items() if name.startswith("asgi_analytics")]
+assert not [value for module in ours for value in vars(module).values() if isinstance(value, zipfile.Path)]
 """
 
 

@@ -23,12 +23,16 @@ from typing import Any
 
 from ..settings import EMBEDDING
 
-BUNDLED = files("asgi_analytics.identify").joinpath("data", "countries.xz")
 MAGIC = "asgi-analytics countries 1"
 WIDTHS = {"I": 4, "Q": 8}
 SAMPLES = 50_000
 
 Range = tuple[int, str | None]  # first address (IPv6: its upper 64 bits) and country, up to the next range
+
+
+def bundled() -> Traversable:
+    """Return the file that ships with the package."""
+    return files("asgi_analytics.identify").joinpath("data", "countries.xz")
 
 
 class CountryTable:
@@ -41,8 +45,9 @@ class CountryTable:
         self._starts6, self._numbers6 = ranges[6]
 
     @classmethod
-    def load(cls, path: Traversable = BUNDLED) -> CountryTable:
-        """Read a table. Raises OSError when there is none, ValueError when it is damaged."""
+    def load(cls, path: Traversable | None = None) -> CountryTable:
+        """Read a table, None: the bundled one. Raises OSError when there is none, ValueError when it is damaged."""
+        path = path or bundled()
         try:
             head, _, body = lzma.decompress(path.read_bytes()).partition(b"\n")
             header = json.loads(head)

@@ -8,14 +8,15 @@ from importlib.resources import files
 from typing import LiteralString, cast
 
 # Asked for here, as it imports modules: a process forked while a thread does so waits for their locks for ever.
-_FOLDER = files("asgi_analytics.store").joinpath("sql")
+# Not kept: in an archive it is an open file, whose position would be shared by all processes forked from this one.
+files("asgi_analytics.store")
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
 @cache
 def load(file: str) -> dict[str, LiteralString]:
     """Return the queries of `sql/<file>.sql` by name; parameters are written `%(name)s`."""
-    text = _FOLDER.joinpath(f"{file}.sql").read_text("utf-8")
+    text = files("asgi_analytics.store").joinpath("sql", f"{file}.sql").read_text("utf-8")
     _, *parts = _NAME.split(text)
     # Shipped with the package, never built from input: that is what LiteralString stands for.
     return {name: cast("LiteralString", body.strip()) for name, body in zip(parts[::2], parts[1::2], strict=True)}
