@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ..batch import DAMAGED, HIT, REFUSED, Batch, Frames
-from ..clock import Calendar
+from ..clock import Calendar, give_way
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..log import LOG_INTERVAL, log
 from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
@@ -180,12 +180,19 @@ class Writer:
         # A thread of ours that dies would stop delivery for good: begin again, with a pause.
         while True:
             try:
-                return run()
-            except Exception as error:  # noqa: BLE001 - counted and said; see above
-                self._recorder.counters.failures["writer"] += 1
-                self._say("Unexpected error in a background thread", error)
-                if self._stopping.wait(backoff.next()) and self._stopped.wait(LAST_PAUSE):
-                    return None
+                if self._is_done(run, backoff):
+                    return
+            except Exception:  # noqa: BLE001 - where memory is short, to tell and to wait fail too
+                give_way()
+
+    def _is_done(self, run: Callable[[], None], backoff: Backoff) -> bool:
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001 - counted and said; see above
+            self._recorder.counters.failures["writer"] += 1
+            self._say("Unexpected error in a background thread", error)
+            return self._stopping.wait(backoff.next()) and self._stopped.wait(LAST_PAUSE)
+        return True
 
     def _keep(self) -> None:
         while not self._stopping.wait(SYNC_INTERVAL):

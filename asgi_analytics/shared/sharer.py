@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ..clock import jitter, random_bytes
+from ..clock import give_way, jitter, random_bytes
 from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import log
@@ -79,10 +79,13 @@ class Sharer:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            began = self._clock.monotonic()
-            pause = self._turn(began)
-            self._wanted.wait(max(0.0, pause - (self._clock.monotonic() - began)))
-            self._stopping.wait(SHORTEST)
+            try:
+                began = self._clock.monotonic()
+                pause = self._turn(began)
+                self._wanted.wait(max(0.0, pause - (self._clock.monotonic() - began)))
+                self._stopping.wait(SHORTEST)
+            except Exception:  # noqa: BLE001 - where memory is short, to tell and to wait fail; the thread must live
+                give_way()
         if self._leases.connected:
             self._leave()
         self.quotas.close()

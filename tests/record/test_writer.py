@@ -605,6 +605,27 @@ def test_where_no_thread_can_be_started_the_journal_keeps_all(
     assert stored(dsn) == list(range(10))
 
 
+def test_a_thread_lives_on_where_there_is_no_memory_even_to_wait(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = threading.Event()
+
+    def failing(*_: object) -> None:
+        short.set()
+        raise MemoryError
+
+    rig = Rig(dsn, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.writer, "_cycle", failing)
+        patch.setattr(Backoff, "next", failing)
+        rig.writer.start()
+        assert short.wait(WAIT)
+    rig.send(0, 3)
+    eventually(rig.delivered)
+    assert rig.writer.stop(5.0)
+    assert stored(dsn) == [0, 1, 2]
+
+
 def test_an_unexpected_fault_at_the_end_is_tried_again(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,3 +114,23 @@ def test_who_waits_for_a_frozen_server_is_cut_off_from_it_and_shares_again(
         if frozen:
             os.kill(frozen, signal.SIGCONT)
         app.close()
+
+
+def test_quotas_are_shared_on_after_there_was_no_memory_even_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SystemClock()
+    shared, short = Sharer(MemoryQuotas(clock), Leases(), clock, 0.05, lambda: None), threading.Event()
+    wait = shared._wanted.wait
+
+    def failing(seconds: float) -> bool:
+        if not short.is_set():
+            short.set()
+            raise RuntimeError("can't allocate lock")
+        return wait(seconds)
+
+    monkeypatch.setattr(shared._wanted, "wait", failing)
+    shared.start()
+    try:
+        assert short.wait(5)
+        assert eventually(lambda: shared.exchanges > 2)
+    finally:
+        shared.stop(5.0)
