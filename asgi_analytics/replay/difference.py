@@ -16,7 +16,7 @@ from .history import Verdict
 from .page import read_target
 from .tally import BEHAVIOURAL, HUMAN, SILENT, UNKNOWN
 
-MOST_ACTORS = 500_000  # then those that neither policy refused are forgotten
+MOST_ACTORS = 500_000  # then half of them are forgotten, those that neither policy refused first
 MOST_ROUTES = 10_000
 MOST_PATHS = 100_000  # whose route is remembered
 OTHERS = "(other routes)"
@@ -84,6 +84,7 @@ class Difference:
     levels: int = 0
     policies: Counter[str] = field(default_factory=Counter)  # that the hits were judged by
     actors: dict[UUID, Actor] = field(default_factory=dict)
+    forgotten: int = 0  # actors that were refused least
     routes: dict[str, Route] = field(default_factory=dict)
     paths: dict[str, Route] = field(default_factory=dict)  # of hits without a route, as refused ones are
     _route_of: dict[str, str] = field(default_factory=dict)  # path → the route that served it
@@ -159,9 +160,16 @@ class Difference:
         actor = self.actors.get(fingerprint)
         if actor is None:
             if len(self.actors) >= MOST_ACTORS:
-                self.actors = {key: one for key, one in self.actors.items() if one.then or one.now}
+                self._forget()
             actor = self.actors[fingerprint] = Actor(fingerprint)
         return actor
+
+    def _forget(self) -> None:
+        found = sorted(self.actors.values(), key=lambda actor: actor.then + actor.now)
+        # A flood is all refused: were those kept, each further actor would look at all of them in vain.
+        for actor in found[: len(found) - MOST_ACTORS // 2]:
+            del self.actors[actor.fingerprint]
+            self.forgotten += bool(actor.then or actor.now)
 
 
 def _bounded(routes: dict[str, Route], name: str) -> Route:
@@ -185,6 +193,8 @@ def report(difference: Difference, top: int) -> Iterator[str]:
     yield f"Refused     {d.then:,} requests then, {d.now:,} now: {d.newly:,} newly refused, {d.freed:,} freed"
     yield f"Saved       {d.now - d.then:,} requests that would not have reached the app"
     yield f"Otherwise   {d.levels:,} hits at another level, {d.scores:,} with another score"
+    if d.forgotten:
+        yield f"            {d.forgotten:,} actors that were refused least are not among those below"
     yield from _actors("Actors newly refused", d, d.newly_refused(), top)
     yield from _actors("Actors freed", d, d.freed_actors(), top)
     routes = sorted(
@@ -209,6 +219,7 @@ def as_json(difference: Difference, policy: Mapping[str, Any]) -> str:
         "refused": {"then": d.then, "now": d.now, "newly": d.newly, "freed": d.freed},
         "levels": d.levels,
         "scores": d.scores,
+        "forgotten": d.forgotten,
         "newly_refused": {"kinds": d.kinds(d.newly_refused()), "actors": [_facts(one) for one in d.newly_refused()]},
         "freed": {"kinds": d.kinds(d.freed_actors()), "actors": [_facts(one) for one in d.freed_actors()]},
         "routes": {

@@ -31,15 +31,16 @@ def report(replay: Replay, reading: Reading, top: int) -> Iterator[str]:
     yield from _heading(replay, reading)
     yield "Classes"
     heading = ("class", "actors", "sessions", "requests", "page loads", "refused")
-    sums = [(escape(name), s.actors, s.sessions, s.requests, s.pages, s.refused) for name, s in tally.classes().items()]
-    yield from table([heading, *sums])
+    sums = tally.classes()
+    rows = [(escape(name), s.actors, s.sessions, s.requests, s.pages, s.refused) for name, s in sums.items()]
+    yield from table([heading, *rows])
     yield "Levels"
     yield from table([("level", "actors", "requests"), *tally.levels()])
-    refused = tally.refused()
-    count, requests = sum(1 for actor in refused if actor.refused), sum(actor.refused for actor in refused)
-    yield f"Refused: {requests:,} requests of {count:,} actors would have been; {len(refused) - count:,} slowed down"
-    yield from _actors(refused[:top], tally.bot_score)
-    yield from _more(len(refused), top)
+    requests, count = sum(one.refused for one in sums.values()), sum(one.refused_actors for one in sums.values())
+    stopped = sum(one.stopped_actors for one in sums.values())
+    yield f"Refused: {requests:,} requests of {count:,} actors would have been; {stopped - count:,} slowed down"
+    yield from _actors(tally.refused()[:top], tally.bot_score)
+    yield from _more(stopped, top)
     yield f"Busiest actors, {min(top, len(tally.actors))} of {len(tally.actors):,}"
     yield from _busiest(tally.busiest()[:top], tally.bot_score)
     yield f"Routes, {min(top, len(tally.routes))} of {len(tally.routes):,}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..facts import LEVEL_LABELS
 from ..model import Agent, Decision, Visitor
 
-MOST_ACTORS = 200_000  # counted one by one; then the harmless ones that were not seen for longest become a sum
+MOST_ACTORS = 200_000  # counted one by one; then half of them become sums, harmless ones and the longest unseen first
 MOST_ROUTES = 10_000
 MOST_LATE = 0.01  # of all lines; so many are late where servers write a line when they have answered
 OTHER_ROUTES = "(other routes)"
@@ -37,6 +37,11 @@ class Actor:
     first_refused: int = 0  # which of its requests; 0: none
     violated: Counter[str] = field(default_factory=Counter)
     reasons: tuple[str, ...] = ()  # of the last refusal, else of the last rise of its level
+
+    @property
+    def is_stopped(self) -> bool:
+        """Tell whether it was refused, or slowed down at least."""
+        return bool(self.refused or self.level)
 
     def refuse(self, decision: Decision) -> None:
         """Count a refusal of the request that was counted last."""
@@ -79,11 +84,17 @@ class Sum:
     sessions: int = 0
     requests: int = 0
     pages: int = 0
-    refused: int = 0
+    refused: int = 0  # requests
+    refused_actors: int = 0
+    stopped_actors: int = 0  # refused or slowed down
+    levels: list[int] = field(default_factory=lambda: [0] * len(LEVEL_LABELS))  # actors by their highest level
 
     def add(self, actor: Actor) -> None:
         """Count one actor."""
         self.actors += 1
+        self.refused_actors += bool(actor.refused)
+        self.stopped_actors += actor.is_stopped
+        self.levels[actor.level] += 1
         self.sessions += actor.sessions
         self.requests += actor.requests
         self.pages += actor.pages
@@ -143,35 +154,34 @@ class Tally:
         return found
 
     def make_room(self) -> bool:
-        """Settle harmless actors when there are too many; returns whether some were."""
+        """Settle half of the actors when there are too many; returns whether some were."""
         if len(self.actors) < MOST_ACTORS:
             return False
-        harmless = sorted(
-            (key for key, actor in self.actors.items() if not actor.refused and not actor.level),
-            key=lambda key: self.actors[key].last,
-        )
-        for key in harmless[: MOST_ACTORS // 2]:
-            actor = self.actors.pop(key)
+        found = self.actors
+        # A flood is all refused: were those kept, each further actor would look at all of them in vain.
+        for key in sorted(found, key=lambda key: (found[key].is_stopped, found[key].refused, found[key].last)):
+            if len(found) <= MOST_ACTORS // 2:
+                break
+            actor = found.pop(key)
             self.settled.setdefault(actor.bot_class(self.bot_score), Sum()).add(actor)
-        return bool(harmless)
+        return True
 
     def classes(self) -> dict[str, Sum]:
         """Return the sums of each class, most requests first. An actor that was settled and came back counts twice."""
-        sums = {name: Sum(one.actors, one.sessions, one.requests, one.pages, one.refused)
-                for name, one in self.settled.items()}  # fmt: skip
+        sums = {name: replace(one, levels=list(one.levels)) for name, one in self.settled.items()}
         for actor in self.actors.values():
             sums.setdefault(actor.bot_class(self.bot_score), Sum()).add(actor)
         return dict(sorted(sums.items(), key=lambda item: (-item[1].requests, item[0])))
 
     def levels(self) -> list[tuple[str, int, int]]:
         """Return (level, actors whose highest it was, requests judged at it)."""
-        highest = Counter(actor.level for actor in self.actors.values())
-        highest[0] += sum(one.actors for one in self.settled.values())
-        return [(label, highest[place], self.requests_by_level[place]) for place, label in enumerate(LEVEL_LABELS)]
+        sums = self.classes().values()
+        return [(label, sum(one.levels[place] for one in sums), self.requests_by_level[place])
+                for place, label in enumerate(LEVEL_LABELS)]  # fmt: skip
 
     def refused(self) -> list[Actor]:
         """Return the actors that were refused or slowed down, the most refused first."""
-        found = [actor for actor in self.actors.values() if actor.refused or actor.level]
+        found = [actor for actor in self.actors.values() if actor.is_stopped]
         return sorted(found, key=lambda actor: (-actor.refused, -actor.level, -actor.requests, actor.name))
 
     def busiest(self) -> list[Actor]:

@@ -127,6 +127,16 @@ def test_actors_without_number_cost_bounded_memory_and_those_refused_are_kept(mo
     assert [one.fingerprint.int for one in difference.newly_refused() + difference.freed_actors()] == [50, 0]
 
 
+def test_a_flood_of_actors_that_were_all_refused_costs_bounded_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_ACTORS", 10)
+    busy = [visitor(0, now=True)] * 2
+    difference = taken(*busy, *(visitor(number, now=True) for number in range(1, 100)))
+    assert len(difference.actors) + difference.forgotten == 100
+    assert len(difference.actors) <= 10
+    assert difference.newly_refused()[0].fingerprint.int == 0
+    assert f"{difference.forgotten} actors that were refused least" in "\n".join(report(difference, 10))
+
+
 @pytest.mark.parametrize("routed", [True, False])
 def test_routes_without_number_are_told_as_one(routed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_ROUTES", 10)

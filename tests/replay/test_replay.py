@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from asgi_analytics import cli
-from asgi_analytics.replay import source
+from asgi_analytics.replay import source, tally
 from tests.replay.lines import CHROME, combined, scraper
 
 OLD = CHROME.replace("130", "85")
@@ -94,6 +94,24 @@ def test_refused_requests_are_no_evidence(tmp_path: Path, capsys: pytest.Capture
     (actor,) = found["actors"]
     assert (actor["requests"], actor["errors"], actor["refused"]) == (100, 10, 90)
     assert (actor["level"], actor["first_refused_request"], actor["violated"]) == ("normal", 11, "minute:90")
+
+
+def test_a_flood_under_ever_new_names_is_counted_whole_in_bounded_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [combined(n / 100, "/", "203.0.113.9", agent=f"{CHROME} {n}") for n in range(300)]
+    path = write(tmp_path / "access.log", *lines)
+
+    def counted() -> str:
+        assert cli.main(["replay", path, "--network-limits", "50/minute"]) == 0
+        report = capsys.readouterr().out
+        return report[report.index("Classes") : report.index("\n  actor")]
+
+    whole = counted()
+    assert "Refused: 250 requests of 250 actors" in whole
+    monkeypatch.setattr(tally, "MOST_ACTORS", 40)
+    assert counted() == whole
+    assert len(replay(capsys, path, "--network-limits", "50/minute")["actors"]) <= 40
 
 
 def test_policy_options_change_what_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
