@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
+from .arguments import span, whole
 from .clock import random_bytes
 from .console import as_json, escape, moment, table
 from .decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
@@ -27,8 +28,6 @@ Run = Callable[[argparse.Namespace, str], Iterator[str]]
 MOST = 10_000  # rows in one list
 MOST_NETWORKS = 256  # client networks of a target whose visitors a pardon looks up one by one
 LONGEST = timedelta(days=90)  # of a ban: nobody is banned for good
-_SPAN = re.compile(r"(\d{1,6})\s*(s|m|min|h|d|w)", re.ASCII)
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _HEX = re.compile(r"[0-9a-f]{8,32}", re.ASCII)
 
 
@@ -44,7 +43,9 @@ def add_actors(parser: argparse.ArgumentParser) -> Run:
     what.add_argument("--allowed", action="store_true", help="the allow-list, as far as commands made it")
     what.add_argument("--networks", action="store_true", help="client networks with incidents, by the day's hash")
     what.add_argument("--cases", action="store_true", help="pardoned false positives, with what was known of them")
-    parser.add_argument("--top", type=_count, default=20, metavar="N", help="at most so many, the worst first (20)")
+    parser.add_argument(
+        "--top", type=whole(1, MOST), default=20, metavar="N", help="at most so many, the worst first (20)"
+    )
     parser.add_argument("--json", action="store_true", help="all that is known, as a JSON array")
     return _actors
 
@@ -52,7 +53,7 @@ def add_actors(parser: argparse.ArgumentParser) -> Run:
 def add_ban(parser: argparse.ArgumentParser) -> Run:
     """Add the options of `ban` and return what runs it."""
     _add_target(parser)
-    parser.add_argument("--for", dest="length", type=_span, required=True, metavar="TIME", help="such as 30m, 2h or 7d")
+    parser.add_argument("--for", dest="length", type=span, required=True, metavar="TIME", help="such as 30m, 2h or 7d")
     parser.add_argument("--reason", required=True, help="shown to the banned, and kept")
     return _ban
 
@@ -67,7 +68,7 @@ def add_pardon(parser: argparse.ArgumentParser) -> Run:
 def add_allow(parser: argparse.ArgumentParser) -> Run:
     """Add the options of `allow` and return what runs it."""
     _add_target(parser)
-    parser.add_argument("--for", dest="length", type=_span, metavar="TIME", help="such as 2h or 7d; else no end")
+    parser.add_argument("--for", dest="length", type=span, metavar="TIME", help="such as 2h or 7d; else no end")
     parser.add_argument("--reason", default="allowed by hand", help="kept with the allowance")
     parser.add_argument("--end", action="store_true", help="take it off the list again")
     return _allow
@@ -285,16 +286,3 @@ def _operator(options: argparse.Namespace) -> str:
 
 def _text(text: str) -> str:
     return " ".join(text.replace("\0", " ").split())[:500]
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or not 1 <= int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MOST}")
-    return int(text)
-
-
-def _span(text: str) -> timedelta:
-    match = _SPAN.fullmatch(text.strip().lower())
-    if match is None or int(match[1]) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m, 2h, 7d or 4w")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from uuid import UUID
 
 from . import actors, console, doctor, journals, purge, quarantine
 from .actors import UserError
+from .arguments import split, whole
 from .clock import SystemClock
 from .database import resolve_dsn, target_of
 from .embedded import EmbeddedPostgres, default_data_dir
@@ -32,7 +32,8 @@ POLL = 0.5  # seconds between two looks of `tail --follow`
 OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
 MOST_FOLLOWED = 10_000  # hits in one look
 MOST_SHOWN = 10  # journals in `stats`
-_QUOTAS = 'quotas per visitor, such as "20/second" "600/minute"'
+_DEMO_LIMITS = ("20/second", "600/minute")
+_QUOTAS = f"quotas per visitor, such as {' '.join(_DEMO_LIMITS)}"
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what shells give to SIGINT and SIGPIPE
 
 
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_command(add("migrate", "bring the database's schema up to date"), _migrate)
     _add_doctor(add("doctor", "show what would be used, and what is wrong"))
     tail = _add_command(add("tail", "show hits as they come"), _tail)
-    tail.add_argument("-n", "--lines", type=_whole(0, MOST_FOLLOWED), default=20, help="hits to begin with (20)")
+    tail.add_argument("-n", "--lines", type=whole(0, MOST_FOLLOWED), default=20, help="hits to begin with (20)")
     tail.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     tail.add_argument("--site", help="only hits of this site")
     explain = _add_command(add("explain", "tell why a request was refused or slowed down"), _explain)
@@ -136,13 +137,15 @@ def _add_ruling(parser: argparse.ArgumentParser, add: Callable[[argparse.Argumen
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_demo)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=_whole(1, 65_535), default=8000, help="port to listen on (8000)")
+    parser.add_argument("--port", type=whole(1, 65_535), default=8000, help="port to listen on (8000)")
     parser.add_argument("--data", type=Path, help="folder of the embedded Postgres and the journal")
-    parser.add_argument("--workers", type=_whole(1, 64), default=1, help="server processes (1)")
-    parser.add_argument("--limits", nargs="+", default=["20/second", "600/minute"], metavar="QUOTA", help=_QUOTAS)
+    parser.add_argument("--workers", type=whole(1, 64), default=1, help="server processes (1)")
+    parser.add_argument(
+        "--limits", nargs="+", action="extend", metavar="QUOTA", help=f"{_QUOTAS}, which are the default"
+    )
     parser.add_argument("--cooldown", type=float, default=15.0, help="seconds until a level cools down (15)")
     parser.add_argument("--traffic", action="store_true", help="send lifelike visitors, crawlers and scrapers")
-    parser.add_argument("--traffic-seconds", type=_whole(1, 86_400), default=180, help="how long (180)")
+    parser.add_argument("--traffic-seconds", type=whole(1, 86_400), default=180, help="how long (180)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same traffic")
 
 
@@ -153,9 +156,9 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
         "--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'", help="one that it sends"
     )
     parser.add_argument(
-        "--trusted-proxies", nargs="+", default=[], metavar="NETWORK", help="as the app's option has it"
+        "--trusted-proxies", nargs="+", action="extend", metavar="NETWORK", help="as the app's option has it"
     )
-    parser.add_argument("--limits", nargs="+", metavar="QUOTA", help=_QUOTAS)
+    parser.add_argument("--limits", nargs="+", action="extend", metavar="QUOTA", help=_QUOTAS)
     parser.add_argument("--geoip-city", metavar="FILE", help="a MaxMind-format City or Country file")
     parser.add_argument("--geoip-asn", metavar="FILE", help="a MaxMind-format ASN file")
     parser.add_argument("--journal-dir", metavar="DIR", help="where the app keeps its journal")
@@ -179,7 +182,7 @@ def _demo(options: argparse.Namespace) -> int:
         port=options.port,
         workers=options.workers,
         data=options.data,
-        limits=tuple(options.limits),
+        limits=tuple(split(options.limits or _DEMO_LIMITS)),
         cooldown=options.cooldown,
         traffic_seconds=options.traffic_seconds if options.traffic else None,
         seed=options.seed,
@@ -195,11 +198,9 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    given = {
-        name: getattr(options, name) for name in ("limits", "geoip_city", "geoip_asn", "journal_dir", "durability")
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
-    settings = Settings.build(trusted_proxies=options.trusted_proxies, **chosen)
+    given = {name: getattr(options, name) for name in ("geoip_city", "geoip_asn", "journal_dir", "durability")}
+    given |= {name: split(listed) for name in ("limits", "trusted_proxies") if (listed := getattr(options, name))}
+    settings = Settings.build(**{name: value for name, value in given.items() if value is not None})
     wrong = 0
     for check in _checks(options, settings):
         wrong += check.advice is not None
@@ -314,15 +315,6 @@ def _follow(reader: Reader, site: str | None, shown: dict[UUID, datetime]) -> di
     found = [hit for hit in reader.hits(MOST_FOLLOWED, site, since) if hit.id not in shown]
     kept = {**shown, **_print_hits(found)}
     return {known: at for known, at in kept.items() if at >= since}
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-        return int(text)
-
-    return number
 
 
 def _header(text: str) -> tuple[bytes, bytes]:

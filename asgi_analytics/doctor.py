@@ -53,7 +53,7 @@ class Check:
 def settings_checks(settings: Settings) -> Iterator[Check]:
     """Say which quotas and which durability hold with these settings."""
     quotas = ", ".join(f"{quota.limit}/{quota.name}" for quota in settings.limits) or "none"
-    network = ", ".join(f"{quota.limit}/{quota.name}" for quota in settings.network_limits) or "none"
+    network = ", ".join(f"{one.limit}/{one.name.removeprefix('network-')}" for one in settings.network_limits) or "none"
     yield Check("quota", f"{quotas} per visitor; {network} per client network; mode {settings.mode}")
     yield Check("durability", f'"{settings.durability}": {_DURABILITY[settings.durability]}')
 

@@ -6,14 +6,15 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from .actors import Run, _span
+from .actors import Run
+from .arguments import span
 from .store.postgres import PostgresStore
 from .store.retention import PARTITIONS, TABLES
 
 
 def add_purge(parser: argparse.ArgumentParser) -> Run:
     """Add the options of `purge` and return what runs it."""
-    parser.add_argument("--older", type=_span, required=True, metavar="TIME", help="such as 90d or 52w")
+    parser.add_argument("--older", type=span, required=True, metavar="TIME", help="such as 90d or 52w")
     return _purge
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 
-from .actors import Run, UserError, _count, _span
+from .actors import MOST as MOST_SHOWN
+from .actors import Run, UserError
+from .arguments import span, whole
 from .console import escape, moment, table
 from .store.quarantine import Quarantine, Quarantined, connect
 
@@ -18,8 +20,8 @@ def add_quarantine(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("action", choices=("list", "retry", "purge"), help="see them, store them again, delete them")
     parser.add_argument("ids", nargs="*", type=_id, metavar="ID", help="only these")
     parser.add_argument("--all", action="store_true", help="purge: every row")
-    parser.add_argument("--older", type=_span, metavar="TIME", help="purge: rows older than 7d, 12h, …")
-    parser.add_argument("--top", type=_count, default=50, metavar="N", help="list: at most so many (50)")
+    parser.add_argument("--older", type=span, metavar="TIME", help="purge: rows older than 7d, 12h, …")
+    parser.add_argument("--top", type=whole(1, MOST_SHOWN), default=50, metavar="N", help="list: at most so many (50)")
     return _quarantine
 
 

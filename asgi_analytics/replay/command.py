@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import columns
+from ..arguments import split, whole
 from ..clock import SystemClock
 from ..errors import ReplayError
 from ..policy import canonical, version
@@ -27,6 +28,8 @@ from .run import Period, Replay
 from .source import Reading, entries
 
 EARLIEST, LATEST = 0.0, 253_370_764_800.0  # seconds since 1970 that datetime can tell
+MOST_SHOWN = 1_000_000
+NO_HITS = "No hits of site {!r} are stored in that period."
 Database = Callable[[str | None], AbstractContextManager[str]]  # --dsn → the DSN to use
 
 
@@ -37,7 +40,9 @@ def add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=[*FORMATS], help="else each file's first lines tell")
     parser.add_argument("--host", action="append", default=[], help="the site's own host name, to tell inner links")
     parser.add_argument("--trusted-proxies", action="append", metavar="NETWORK", help="whose X-Forwarded-For counts")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="actors and routes that are shown (10)")
+    parser.add_argument(
+        "--top", type=whole(1, MOST_SHOWN), default=10, metavar="N", help="actors and routes that are shown (10)"
+    )
     parser.add_argument("--export", choices=["csv", "json"], help="csv: a row per actor; json: everything")
     parser.add_argument("-o", "--output", metavar="FILE", help="where --export goes; else in place of the report")
     given.add_period(parser)
@@ -48,11 +53,11 @@ def replay(options: argparse.Namespace) -> int:
     """Replay logs and print what came of it; 1 when no line could be read."""
     if options.output and not options.export:
         raise ReplayError("--output is where --export csv or json goes; without --export there is nothing to write.")
-    more = {"trusted_proxies": options.trusted_proxies} if options.trusted_proxies else {}
+    more: dict[str, Any] = {"trusted_proxies": split(options.trusted_proxies)} if options.trusted_proxies else {}
     settings = given.settings(options, **more)
     reading = Reading()
     progress = Progress(sys.stderr, total_size(options.files))
-    done = Replay(settings, _period(options), options.host)
+    done = Replay(settings, _period(options), split(options.host))
     with _without_collector():
         done.run(entries(options.files, options.format, reading, progress.add))
     progress.close()
@@ -68,7 +73,9 @@ def add_what_if(parser: argparse.ArgumentParser, database: Database) -> None:
     """Set up `what-if`."""
     parser.set_defaults(run=lambda options: what_if(options, database))
     _add_history(parser, "7d")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="actors and routes that are shown (10)")
+    parser.add_argument(
+        "--top", type=whole(1, MOST_SHOWN), default=10, metavar="N", help="actors and routes that are shown (10)"
+    )
     parser.add_argument("--export", choices=["json"], help="everything, in place of the report")
 
 
@@ -83,12 +90,12 @@ def what_if(options: argparse.Namespace, database: Database) -> int:
             if verdict.hit.seconds >= since:
                 found.take(verdict)
     if not found.hits:
-        raise ReplayError(f"No hits of site {options.site!r} are stored in that period.")
+        raise ReplayError(NO_HITS.format(options.site))
     if options.export:
         sys.stdout.write(difference.as_json(found, {"version": version(settings), **canonical(settings)}))
         return 0
     print(f"Policy      {columns.escape(printing.policy_line(settings))}{_says(base, options)}")
-    print("\n".join(difference.report(found, max(1, options.top))))
+    print("\n".join(difference.report(found, options.top)))
     return 0
 
 
@@ -122,6 +129,8 @@ def reclassify(options: argparse.Namespace, database: Database) -> int:
                     counts.sessions_left += looked_at - written
         else:
             deque(rows, maxlen=0)
+    if not counts.hits + counts.kept:
+        raise ReplayError(NO_HITS.format(options.site))
     print(f"Policy      {columns.escape(printing.policy_line(settings))}{_says(base, options)}")
     print("\n".join(rewriting.report(counts, options.yes)))
     return 0
@@ -175,7 +184,7 @@ def _show(done: Replay, reading: Reading, options: argparse.Namespace) -> None:
             sys.stdout.write(text)
             return
         _write(options.output, text)
-    print("\n".join(printing.report(done, reading, max(1, options.top))))
+    print("\n".join(printing.report(done, reading, options.top)))
 
 
 def _write(path: str, text: str) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from ..arguments import read_span, split
 from ..errors import ReplayError
 from ..settings import SIGNAL_POINTS, SIGNAL_THRESHOLDS, Settings
 
-_SPAN = re.compile(r"(\d{1,6})\s*(s|min|h|d|w)", re.ASCII)
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SCALARS = {"bot_score": int, "cooldown": float, "site_pages": int, "session_timeout": float}
 
 
@@ -44,7 +42,7 @@ def settings(options: argparse.Namespace, base: Mapping[str, Any] | None = None,
     chosen: dict[str, Any] = {**(base or {}), **more}
     for name in ("limits", "network_limits"):
         if given := getattr(options, name):
-            chosen[name] = _split(given)
+            chosen[name] = split(given)
     for name in _SCALARS:
         if (value := getattr(options, name)) is not None:
             chosen[name] = value
@@ -70,23 +68,19 @@ def moment(text: str | None, now: float) -> float | None:
     """
     if text is None:
         return None
-    if match := _SPAN.fullmatch(text.strip()):
-        return now - int(match[1]) * _SECONDS[match[2]]
+    if (span := read_span(text)) is not None:
+        return now - span.total_seconds()
     try:
         found = datetime.fromisoformat(text.strip())
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        allowed = "a span before now (30min, 12h, 7d, 2w), a date (2026-11-24) or a time (2026-11-24T13:00)"
+        allowed = "a span before now (30m, 12h, 7d, 2w), a date (2026-11-24) or a time (2026-11-24T13:00)"
         raise ReplayError(f"{text!r} is no moment; allowed: {allowed}.") from None
-
-
-def _split(given: Iterable[str]) -> list[str]:
-    return [part.strip() for text in given for part in text.split(",") if part.strip()]
 
 
 def _pairs(given: Iterable[str], known: Iterable[str], kind: type) -> dict[str, Any]:
     found = {}
-    for text in _split(given):
+    for text in split(given):
         name, sign, value = text.partition("=")
         if not sign or name.strip() not in known:
             raise ReplayError(f"{text!r} is not NAME=NUMBER with a name among {', '.join(known)}.")

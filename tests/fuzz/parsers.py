@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from asgi_analytics import actors, quarantine
+from asgi_analytics import actors, arguments, quarantine
 from asgi_analytics.batch import DAMAGED
 from asgi_analytics.decide.behaviour import page_facts
 from asgi_analytics.decide.probes import is_odd, probe_kind
@@ -400,7 +400,7 @@ def ruling(data: bytes) -> None:
     """What `ban`, `pardon` and `allow` are told: a target, a time, a number, and a row's id."""
     first, second = lines_of(data, 2)
     registry: Any = _Nobody()
-    for read in (actors._span, actors._count, quarantine._id):
+    for read in (arguments.span, arguments.whole(1, actors.MOST), quarantine._id):
         try:
             read(text_of(second))
         except argparse.ArgumentTypeError:

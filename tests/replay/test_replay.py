@@ -281,6 +281,20 @@ def test_addresses_behind_a_trusted_proxy_are_told_apart(tmp_path: Path, capsys:
     assert sorted(one["actor"] for one in found["actors"]) == [f"203.0.113.{n}" for n in range(5)]
 
 
+def test_proxies_and_hosts_may_be_told_with_commas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "access.log", combined())
+    options = ("--trusted-proxies", "10.0.0.0/8,192.0.2.1", "--host", "a.example,b.example")
+    assert cli.main(["replay", path, *options]) == 0
+    assert "Own host    a.example, b.example" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("top", ["0", "-5", "some"])
+def test_as_many_actors_as_nobody_can_show_are_wrong_usage(top: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["replay", "access.log", "--top", top])
+    assert "is not a whole number from 1 to" in capsys.readouterr().err
+
+
 def test_host_names_in_place_of_addresses_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [combined(n, address=name) for n, name in enumerate(("a.example", "b.example", "a.example"))]
     found = replay(capsys, write(tmp_path / "access.log", *lines))

@@ -1,0 +1,41 @@
+"""How commands read numbers, spans of time and lists: alike in all of them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+_SPAN = re.compile(r"(\d{1,6})\s*(s|m|min|h|d|w)", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return what reads a whole number within bounds; it raises ArgumentTypeError."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return number
+
+
+def span(text: str) -> timedelta:
+    """Read a time of at least a second, such as "2h". Raises ArgumentTypeError."""
+    found = read_span(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m, 2h, 7d or 4w")
+    return found
+
+
+def read_span(text: str) -> timedelta | None:
+    """Return a time such as "30m" or "7d"; None for a text of another kind."""
+    match = _SPAN.fullmatch(text.strip().lower())
+    return None if match is None else timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def split(given: Iterable[str]) -> list[str]:
+    """Return the parts of options that may be given several times, or with commas."""
+    return [part.strip() for text in given for part in text.split(",") if part.strip()]
