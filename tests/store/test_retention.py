@@ -145,6 +145,19 @@ def test_who_reads_for_long_keeps_a_partition_and_makes_nobody_wait(store: Postg
     assert store.forget(KEPT)["partitions"] == 2
 
 
+def test_who_publishes_hits_that_cannot_be_deleted_from_keeps_nothing_else(store: PostgresStore, dsn: str) -> None:
+    visit(store, 40)
+    visit(store, 0)
+    fetch(dsn, "CREATE PUBLICATION everything FOR ALL TABLES")
+    with pytest.raises(StoreUnavailable, match="REPLICA IDENTITY"):
+        store.forget(KEPT)
+    assert (count(dsn, "sessions"), count(dsn, "fingerprints")) == (1, 1)
+    partitions = "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'analytics.hits'::regclass"
+    for row in fetch(dsn, partitions):
+        fetch(dsn, f"ALTER TABLE {row['name']} REPLICA IDENTITY FULL")
+    assert store.forget(KEPT)["hits"] == 1
+
+
 def test_a_worker_forgets_by_itself(dsn: str, store: PostgresStore) -> None:
     for days_ago in (31, 0):
         visit(store, days_ago)
