@@ -8,6 +8,7 @@ import errno
 import importlib.util
 import json
 import logging
+import multiprocessing
 import os
 import shlex
 import signal
@@ -18,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,7 +77,15 @@ def run(demo: Demo) -> int:
 def app() -> AnalyticsMiddleware:
     """Build the wrapped site in a server process, with the options that `run` left in the environment."""
     options: dict[str, Any] = json.loads(os.environ[VARIABLE])
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), name="demo-parent", daemon=True).start()
     return AnalyticsMiddleware(site(), **options)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    # Killed outright, uvicorn's supervisor leaves its servers behind: they hold the port, and have no Postgres.
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def site() -> Starlette:

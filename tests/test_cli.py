@@ -31,6 +31,7 @@ from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.store import queries
 from asgi_analytics.store.reading import HitRow, connect
+from tests.acceptance.rig import wait_until
 from tests.drive import called
 
 from .jobs.web import serve
@@ -211,6 +212,20 @@ def test_a_signal_ends_demo_and_postgres(folder: Path, number: signal.Signals, w
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(dsn, connect_timeout=3)
         assert not list((running.data / "demo-journal").glob("*/*.journal"))
+
+
+def test_a_demo_that_is_killed_leaves_no_server_process_behind(
+    running: Running, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASGI_ANALYTICS_DSN", running.dsn)
+    with demo(folder / "killed", "--workers", "2") as killed:
+        killed.process.kill()
+        wait_until(lambda: not is_served(killed.port), 20, "the end of both servers")
+
+
+def is_served(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_demo_that_is_interrupted_twice_ends_at_once_without_a_traceback(folder: Path) -> None:
