@@ -15,6 +15,7 @@ from .store.retention import PARTITIONS, TABLES
 def add_purge(parser: argparse.ArgumentParser) -> Run:
     """Add the options of `purge` and return what runs it."""
     parser.add_argument("--older", type=span, required=True, metavar="TIME", help="such as 90d or 52w")
+    parser.add_argument("--yes", action="store_true", help="delete; without it nothing is")
     return _purge
 
 
@@ -24,12 +25,16 @@ COMMANDS: Sequence[tuple[str, str, Callable[[argparse.ArgumentParser], Run]]] = 
 
 
 def _purge(options: argparse.Namespace, dsn: str) -> Iterator[str]:
-    store, total = PostgresStore(lambda: dsn, migrate=False), Counter[str]()
+    store, found = PostgresStore(lambda: dsn, migrate=False), Counter[str]()
     try:
         store.connect()
-        while any((done := store.forget(options.older)).values()):
-            total.update(done)
+        if not options.yes:
+            found.update(store.outdated(options.older))
+        while options.yes and any((done := store.forget(options.older)).values()):
+            found.update(done)
     finally:
         store.close()
-    yield f"{total[PARTITIONS]:,} partitions of hits dropped"
-    yield from (f"{total[table]:,} rows of {table} deleted" for table in TABLES)
+    yield f"{found[PARTITIONS]:,} partitions of hits {'dropped' if options.yes else 'are older as a whole'}"
+    yield from (f"{found[table]:,} rows of {table} {'deleted' if options.yes else 'are older'}" for table in TABLES)
+    if not options.yes:
+        yield "nothing was deleted: this was a dry run, --yes deletes"

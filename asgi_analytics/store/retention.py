@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from . import queries
 from .connection import Session
@@ -37,6 +38,17 @@ def forget(session: Session, kept: timedelta) -> Mapping[str, int]:
             if deleted < MOST_ROWS:
                 break
     return done
+
+
+def outdated(session: Session, kept: timedelta) -> Mapping[str, int]:
+    """Count what is older than `kept`, as `forget` tells it; hits of whole partitions among the hits.
+
+    Raises psycopg.Error.
+    """
+    with _transaction(session) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        partitions = cursor.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
+        rows = cursor.execute(queries.load("retention")["outdated_rows"], {"kept": kept}).fetchone()
+    return {PARTITIONS: len(partitions), **(rows or {})}
 
 
 def _drop_partitions(session: Session, kept: timedelta) -> int:

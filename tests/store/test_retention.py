@@ -121,7 +121,9 @@ def test_much_goes_in_several_goes_and_the_command_waits_for_all(
     monkeypatch.setattr(retention, "MOST_BATCHES", 2)
     fetch(dsn, OTHERS["refusals"].format("now() - interval '31 days'") + " FROM generate_series(1, 11)")
     assert store.forget(KEPT)["refusals"] == 4
-    printed = called("purge", "--older", "30d", "--dsn", dsn)
+    assert "7 rows of refusals are older" in called("purge", "--older", "30d", "--dsn", dsn).stdout
+    assert count(dsn, "refusals") == 7
+    printed = called("purge", "--older", "30d", "--yes", "--dsn", dsn)
     assert printed.stdout.splitlines()[0] == "0 partitions of hits dropped"
     assert "7 rows of refusals deleted" in printed.stdout
     assert count(dsn, "refusals") == 0

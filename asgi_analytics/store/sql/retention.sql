@@ -13,6 +13,15 @@ JOIN pg_class ON pg_class.oid = inhrelid JOIN pg_namespace ON pg_namespace.oid =
 WHERE inhparent = 'analytics.hits'::regclass AND bound[1]::timestamptz <= now() - %(kept)s::interval
 ORDER BY bound[1]::timestamptz
 
+-- name: outdated_rows
+SELECT (SELECT count(*) FROM analytics.hits WHERE time < now() - %(kept)s::interval) AS hits,
+    (SELECT count(*) FROM analytics.sessions
+        WHERE started_at < now() - %(kept)s::interval AND last_seen_at < now() - %(kept)s::interval) AS sessions,
+    (SELECT count(*) FROM analytics.fingerprints WHERE last_seen_at < now() - %(kept)s::interval) AS fingerprints,
+    (SELECT count(*) FROM analytics.decisions WHERE time < now() - %(kept)s::interval) AS decisions,
+    (SELECT count(*) FROM analytics.refusals WHERE minute < now() - %(kept)s::interval) AS refusals,
+    (SELECT count(*) FROM analytics.quarantine WHERE created_at < now() - %(kept)s::interval) AS quarantine
+
 -- name: forget_hits
 -- The oldest of the default partition, and of one that is not outdated as a whole: by time, which has an index.
 DELETE FROM analytics.hits WHERE time < now() - %(kept)s::interval AND time <= coalesce((
