@@ -118,13 +118,12 @@ class FileJournal:
             size, whole = os.fstat(self._next).st_size, max(self.size, os.fstat(self._fd).st_size)
         except OSError:  # nothing has changed: the row after this one tries again
             return
-        self._retired.append(self.segment)
-        self._kept[self.segment] = self._fd
-        self._sizes[self.segment] = whole
-        self.backlog += whole
-        self._fd, self._next = self._next, None
-        self.segment += 1
-        self.size = size
+        number = self.segment
+        retired, kept = [*self._retired, number], {**self._kept, number: self._fd}
+        sizes, backlog, following = {**self._sizes, number: whole}, self.backlog + whole, number + 1
+        # In one go, without allocations and signals: after half of it, rows would be read from another file.
+        self._fd, self._next, self.segment, self.size = self._next, None, following, size
+        self._retired, self._kept, self._sizes, self.backlog = retired, kept, sizes, backlog
 
     def prepare(self) -> None:
         """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError.

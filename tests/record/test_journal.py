@@ -103,6 +103,33 @@ def test_without_a_prepared_segment_the_open_one_goes_on(journal: FileJournal, s
     assert rows(read_all(journal)) == list(range(50))
 
 
+class Costly(int):
+    """A number that there is no memory to count on from, the first time."""
+
+    refused = False
+
+    def __add__(self, other: int) -> int:
+        if not self.refused:
+            self.refused = True
+            raise MemoryError
+        return int(self) + other
+
+
+def test_a_rotation_that_gets_no_memory_has_changed_nothing(journal: FileJournal, small_segments: None) -> None:
+    fill(journal, 8)
+    journal.segment = Costly(1)
+    refused = 0
+    for number in range(8, 20):
+        try:
+            journal.append(frame(HIT, row(number)))
+        except MemoryError:  # the row is in
+            refused += 1
+    fill(journal, 100, first=20)
+    assert refused == 1
+    assert rows(read_all(journal)) == list(range(120))
+    assert rows(read_all(dead(journal))) == list(range(120))
+
+
 def test_delivered_segments_are_kept_for_a_while(journal: FileJournal, small_segments: None) -> None:
     fill(journal, 100)
     journal.acknowledge(journal.segment, now=1000.0)
