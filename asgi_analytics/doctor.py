@@ -138,7 +138,8 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
             text,
             "free space, or choose another disk by journal_dir: hits that it has no room for wait in memory",
         )
-    databases = {path.read_text("utf-8") for path in folder.glob("*/database")} if nearest == folder else set()
+    targets = [read_target(path) for path in folder.iterdir()] if nearest == folder else []
+    databases = {target.key for target in targets if target is not None}
     if len(databases) > 1:
         yield Check("journal", f"shared by apps of {len(databases)} databases: each delivers its own", note=True)
     aside = sorted(folder.glob("*.unreadable")) if nearest == folder else []
@@ -146,7 +147,7 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
         size = sum(path.stat().st_size for path in aside)
         text = f"{len(aside)} segments of another version are set aside, {size:,} bytes: {aside[0].name}"
         yield Check("journal", text, "deliver them with the version that wrote them (drop .unreadable), or delete them")
-    old = [path for path in folder.glob("*/*.journal") if not _is_readable(path)] if nearest == folder else []
+    old = [one for one in folder.glob("*/*.journal") if one.is_file() and not _is_readable(one)]
     if old:
         text = f"{len(old)} segments have a format that this version does not know: {old[0].parent.name}/{old[0].name}"
         yield Check("journal", text, "start the version that wrote them once more: it delivers them")
@@ -313,7 +314,7 @@ def journals(root: Path) -> list[JournalState]:
 
 def _journal_state(folder: Path) -> JournalState | None:
     try:
-        found = {int(file.stem): file.stat() for file in folder.glob("*.journal") if file.stem.isdecimal()}
+        found = {int(file.stem): file.stat() for file in folder.glob("*.journal") if _is_segment(file)}
         sizes = {number: file.st_size for number, file in found.items()}
         written = max((file.st_mtime for file in found.values()), default=folder.stat().st_mtime)
         alive = _is_held(folder / "lock")
@@ -324,8 +325,12 @@ def _journal_state(folder: Path) -> JournalState | None:
     return JournalState(folder.name, sum(sizes.values()), newest, sizes.get(newest, 0), alive, target, written)
 
 
+def _is_segment(file: Path) -> bool:
+    return file.stem.isdecimal() and file.is_file()
+
+
 def _is_held(lock: Path) -> bool:
-    handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    handle = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
     try:
         # Held for microseconds at most: whoever wants to adopt the journal just then comes back for it.
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 DATABASE = "database"  # the digest of host, port and name
 ADDRESS = "address"  # the same in words, for people
 SERVER = "server"  # what the database says of itself; not there before its first answer
+MOST_BYTES = 65_536  # of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,12 @@ def read_target(folder: Path) -> Target | None:
 
 
 def _text(path: Path) -> str | None:
+    """Return what a file holds, None where it is none: to read a pipe takes for ever, a device all memory."""
     with contextlib.suppress(OSError, UnicodeError):
-        return path.read_text("utf-8")
+        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if stat.S_ISREG(os.fstat(opened).st_mode):
+                return os.read(opened, MOST_BYTES).decode()
+        finally:
+            os.close(opened)
     return None

@@ -134,7 +134,13 @@ def test_strange_files_in_the_folder_stop_no_delivery(dsn: str, tmp_path: Path, 
     os.mkfifo(tmp_path / "j" / dead.path.name / "00000003.journal")
     (tmp_path / "j" / dead.path.name / "00000004.journal").mkdir()
     (tmp_path / "j" / "README").write_text("mine")
-    (tmp_path / "j" / ("a" * 32)).mkdir()
+    for name, what in (("a" * 32, "database"), ("0" * 32, "address"), ("1" * 32, "server")):
+        (tmp_path / "j" / name).mkdir()
+        (tmp_path / "j" / name / "database").write_text("other")
+        (tmp_path / "j" / name / what).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / "j" / name / what)
+    (tmp_path / "j" / ("2" * 32)).mkdir()
+    (tmp_path / "j" / ("2" * 32) / "database").symlink_to("/dev/zero")
     with Works(dsn, tmp_path / "j") as works:
         works.send(2, 1)
         account.round()

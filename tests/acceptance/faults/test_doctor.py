@@ -329,6 +329,21 @@ def test_doctor_names_segments_of_another_version_and_a_folder_that_apps_share(
     account.round()
 
 
+@pytest.mark.parametrize("name", ["database", "address", "server", "lock", "00000001.journal", "00000002.journal"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/nowhere")])
+def test_doctor_is_held_up_by_nothing_that_lies_in_the_folder(
+    tmp_path: Path, make: Callable[[Path], object], name: str
+) -> None:
+    for journal in (b"a" * 16, b"b" * 16):
+        FileJournal(tmp_path, journal, COLUMNS, 64 << 20, "one", "host=one").abandon()
+    strange = tmp_path / (b"a" * 16).hex() / name
+    strange.unlink(missing_ok=True)
+    make(strange)
+    found = told(doctor.journal_checks(tmp_path))
+    assert "WRONG" not in found
+    assert "left over" in found
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "missing"])
 def test_doctor_names_damaged_geo_files(tmp_path: Path, account: Account, damage: str) -> None:
     from tests.identify.test_geoip import CITIES, write
