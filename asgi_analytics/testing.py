@@ -103,7 +103,7 @@ class MemoryStore:
         self.frames.extend(self._advance(batch))
         return []
 
-    def probe(self) -> None:
+    def probe(self, others: Batch | None = None) -> None:
         """It takes rows."""
         self._check()
 

@@ -409,7 +409,7 @@ class Writer:
         if journal != recorder.memory.id and (recorder.journal is None or journal != recorder.journal.id):
             counters.adopted += len(frames)
 
-    def _deliver(self, store: Store, batch: Batch, again: bool = False) -> None:
+    def _deliver(self, store: Store, batch: Batch, whole: Batch | None = None, again: bool = False) -> None:
         """Move a batch; where a row is poison, halve until it stands alone, and set it aside."""
         self._unsure, began = batch, self._clock.monotonic()
         try:
@@ -421,12 +421,12 @@ class Writer:
             self._unsure = None
             if len(batch.frames) > 1:
                 for half in batch.halves():
-                    self._deliver(store, half)
+                    self._deliver(store, half, whole or batch)
                 return
             if not again:
-                store.probe()
+                store.probe(whole)
                 # What refused it may have been a schema that was changed back before we asked.
-                self._deliver(store, batch, again=True)
+                self._deliver(store, batch, whole, again=True)
                 return
             store.quarantine(batch, str(error), error.sqlstate)
             self._recorder.counters.quarantined += 1

@@ -7,14 +7,14 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
+from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame
 from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..protocols import Merged, ReputationRules, Ruling, Salt
@@ -22,17 +22,16 @@ from . import migrate, queries, retention, values
 from .connection import Connected, Session, check_encoding, conninfo
 from .doubt import Doubts, behind
 from .recorded import remember_policy
-from .sqlstates import as_ours
+from .sqlstates import NO_PLACE, as_ours, is_forbidden
 from .staging import Staging, listed
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 # By name: in a table that an operator has added columns to, those are theirs.
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
 _INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FROM decided ON CONFLICT DO NOTHING")
-NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
-FEW = 20  # hits of a batch that are looked for
+FEW = 20  # rows of a batch that are looked for, or tried
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings")
 # Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
 CLIENT: dict[str, Any] = {
@@ -58,6 +57,7 @@ SESSION: dict[str, str] = {
     "client_connection_check_interval": "5s",
     "jit": "off",
 }
+T = TypeVar("T")
 SINCE_17 = {"transaction_timeout": "0"}  # of the server
 
 
@@ -200,7 +200,7 @@ class PostgresStore(Connected):
         hits = batch.frames.rows(HIT)
         # Where none of a few is, none is: that is what a journal new to us costs. The first alone tells nothing, for it
         # may have been deleted, or gone with its partition.
-        if not hits or not self._stored(batch.columns[HIT], hits[:: len(hits) // FEW + 1]):
+        if not hits or not self._stored(batch.columns[HIT], _some(hits)):
             return batch
         return behind(batch, self._stored(batch.columns[HIT], hits))
 
@@ -256,13 +256,30 @@ class PostgresStore(Connected):
             self._advance(batch, 0, len(batch.frames))
         self._doubts.reach(batch, hits=False)
 
-    def probe(self) -> None:
-        """Try a row of ours. Raises StoreMisconfigured where it is the schema that takes none: then all can wait."""
+    def probe(self, others: Batch | None = None) -> None:
+        """Try a row of ours. Raises StoreMisconfigured where it is the schema that takes none: then all can wait.
+
+        What an operator forbids may be just such a row: then some of the `others`, among which one was refused, tell.
+        """
         try:
             with as_ours(), self._current().transaction(force_rollback=True) as connection:
                 connection.execute(self._queries["probe"])
         except RowRejected as error:
-            raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
+            if others is None or not is_forbidden(error) or not self._takes_some(others):
+                raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
+
+    def _takes_some(self, batch: Batch) -> bool:
+        return any(self._takes(frame, batch) for frame in _some(batch.frames))
+
+    def _takes(self, frame: Frame, batch: Batch) -> bool:
+        """Tell whether a row would get in, by itself."""
+        rows = {kind: [frame.row] if frame.kind == kind else [] for kind in KINDS}
+        try:
+            with self._transfer(force_rollback=True):
+                self._move(rows, batch.columns, UUID(int=0))
+        except RowRejected:
+            return False
+        return frame.kind in KINDS
 
     def rulings(self, since: int) -> list[Ruling]:
         """Return the rulings that changed after revision `since`, in order; below 0: all that stand, bounded."""
@@ -304,14 +321,14 @@ class PostgresStore(Connected):
         return self._connection
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[psycopg.Connection]:
-        with as_ours(), self._current().transaction() as connection:
+    def _transaction(self, force_rollback: bool = False) -> Iterator[psycopg.Connection]:
+        with as_ours(), self._current().transaction(force_rollback) as connection:
             yield connection
 
     @contextlib.contextmanager
-    def _transfer(self) -> Iterator[psycopg.Connection]:
+    def _transfer(self, force_rollback: bool = False) -> Iterator[psycopg.Connection]:
         """Run a block in a transaction that has the temporary tables of a fold."""
-        with self._transaction() as connection:
+        with self._transaction(force_rollback) as connection:
             pooled = self._current().is_pooled
             if pooled:
                 self._staging.make(connection)
@@ -399,3 +416,7 @@ class PostgresStore(Connected):
                 "quarantined": quarantined,
             },
         )
+
+
+def _some(rows: Sequence[T]) -> Sequence[T]:
+    return rows[:: len(rows) // FEW + 1]

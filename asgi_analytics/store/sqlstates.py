@@ -14,7 +14,11 @@ from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailab
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
 OPERATOR = ("28", "3D", "3F", "42")
-POISON = ("22", "23", "P0")  # P0: what a trigger of the operator raises; the probe tells whether for all rows
+# What a row may be refused for, by a trigger of the operator too; the probe tells whether all rows are.
+POISON = ("09", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54000", "54001", "P0")
+# Classes that the standard leaves to each program, of which these are the server's: the others are a trigger's own.
+_FREE, _SERVERS = re.compile("[5-9I-Z]|45"), ("53", "54", "55", "57", "58", "72", "XX")
+NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 _FAILING_ROW = re.compile(r"DETAIL:\s+(?:Partition key of the f|F)ailing row contains \(.*\)\.", re.DOTALL)
 
 
@@ -37,7 +41,7 @@ def _ours(error: psycopg.Error) -> StoreError:
         # The server says these two before it speaks in SQLSTATEs.
         wrong = "authentication failed" in text or ("database" in text and "does not exist" in text)
         return StoreMisconfigured(text) if wrong else StoreUnavailable(text)
-    if state.startswith(POISON) or state in ("54000", "54001"):
+    if state.startswith(POISON) or (_FREE.match(state) and not state.startswith(_SERVERS)):
         return RowRejected(text, state)
     if state.startswith(OPERATOR):
         return StoreMisconfigured(f"{text} (SQLSTATE {state})")
@@ -47,3 +51,10 @@ def _ours(error: psycopg.Error) -> StoreError:
 def _told(error: Exception) -> str:
     """Return an error's text in one line, which goes into logs: without the row, and nothing acts on a terminal."""
     return escape(" ".join(_FAILING_ROW.sub("", str(error)).split()))
+
+
+def is_forbidden(error: RowRejected) -> bool:
+    """Tell whether a row was refused by a rule, rather than for want of room in columns or of a partition."""
+    cause = error.__cause__
+    named = isinstance(cause, psycopg.Error) and cause.diag.constraint_name is not None
+    return named if error.sqlstate == NO_PLACE else not (error.sqlstate or "22").startswith("22")

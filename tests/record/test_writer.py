@@ -152,6 +152,31 @@ def test_a_row_that_a_trigger_refuses_is_set_aside_and_its_neighbours_are_stored
     assert one(dsn, "SELECT sqlstate FROM analytics.quarantine")["sqlstate"] == "P0001"
 
 
+RAISING = "NEW.path = '/e/20' THEN RAISE EXCEPTION 'not here' USING ERRCODE = '{}'; END IF; IF false"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(REFUSING.format(RAISING.format(state)) for state in ("45000", "UQ001", "38000")),
+        REFUSING.format("NEW.path = '/e/20' OR length(NEW.path) > 100"),
+        "ALTER TABLE analytics.hits ADD CHECK (path <> '/e/20' AND bytes_sent < 1 << 30)",
+        """
+        CREATE TABLE public.sites (name text PRIMARY KEY); INSERT INTO public.sites VALUES ('default');
+        ALTER TABLE analytics.hits ADD CHECK (path <> '/e/20'), ADD FOREIGN KEY (site) REFERENCES public.sites
+        """,
+    ],
+    ids=["own-code", "own-class", "another-language", "also-the-widest", "also-the-largest", "foreign-key"],
+)
+def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: Path, rule: str) -> None:
+    fetch(dsn, rule)
+    with Rig(dsn, tmp_path / "j") as rig:
+        rig.send(0, 40)
+        eventually(rig.delivered)
+    assert stored(dsn) == [number for number in range(40) if number != 20]
+    assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 1}
+
+
 @pytest.mark.parametrize(
     ("harm", "repair"),
     [

@@ -147,7 +147,7 @@ def test_what_we_cannot_make_for_a_reader_keeps_no_rows_of_a_day_that_the_defaul
 
 
 def test_rows_that_no_partition_takes_wait_and_none_is_set_aside(dsn: str) -> None:
-    for statement in (NO_DEFAULT, *FORBID):
+    for statement in (NO_DEFAULT, theirs(quoted(1), quoted(2)), *FORBID):
         fetch(dsn, statement)
     fetch(dsn, "ALTER EVENT TRIGGER forbid DISABLE")
     store: PostgresStore = Plain(lambda: dsn)
@@ -156,7 +156,7 @@ def test_rows_that_no_partition_takes_wait_and_none_is_set_aside(dsn: str) -> No
     with pytest.raises(RowRejected, match="no partition of relation"):
         stored(store, "/waits")
     with pytest.raises(StoreMisconfigured, match="no partition of relation"):
-        store.probe()
+        store.probe(batch([hit("/waits"), hit("/tomorrow", time_us=NOW_US + DAY_US)]))
     fetch(dsn, "ALTER EVENT TRIGGER forbid DISABLE")
     stored(store, "/waits")
     store.close()
