@@ -20,10 +20,16 @@ DEFAULT_PORT = "5432"
 MOST_ADDRESS = 1_000  # characters
 # What we send is UTF-8, and what we are sent is taken for it; SQL_ASCII keeps bytes as they come.
 ENCODINGS = ("UTF8", "SQL_ASCII")
-# Our temporary tables come before those of the same name that a search_path such as "public, pg_temp" leads to.
-OURS_FIRST = sql.SQL(
-    "set_config('search_path', concat_ws(', ', 'pg_temp', nullif(current_setting('search_path'), '')), {})"
-)
+# The schemas on the search_path, but those where anybody may make functions: concat_ws(text, text, text) would be
+# called for the server's own, which takes any arguments, and do what it likes with our privileges (CVE-2018-1058).
+TRUSTED = """
+SELECT pg_catalog.string_agg(pg_catalog.quote_ident(kept.nspname), ', ' ORDER BY listed.place)
+FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS listed (name, place)
+JOIN pg_catalog.pg_namespace AS kept ON kept.nspname = listed.name
+WHERE NOT pg_catalog.has_schema_privilege('public', kept.oid, 'CREATE')
+    AND NOT pg_catalog.starts_with(kept.nspname, 'pg_')
+"""
+SET = sql.SQL("pg_catalog.set_config({}, {}, {})")
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
 
 
@@ -86,13 +92,11 @@ class Session:
         if self.is_pooled:
             connection.prepare_threshold = None
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        calls = [
-            sql.SQL("set_config({}, {}, {})").format(name, value, self.is_pooled) for name, value in settings.items()
-        ]
+        path = SET.format("search_path", trusted_path(connection), self.is_pooled)
+        self._takes([path])
+        calls = [SET.format(name, value, self.is_pooled) for name, value in settings.items()]
         if not self._takes(calls):  # not every platform knows every setting; none is worth refusing to store
             calls = [call for call in calls if self._takes([call])]
-        path = OURS_FIRST.format(self.is_pooled)
-        self._takes([path])
         self._settings = _select([*calls, path])
 
     def _takes(self, calls: Sequence[sql.Composed]) -> bool:
@@ -124,9 +128,18 @@ def _select(calls: Sequence[sql.Composed]) -> sql.Composed:
     return sql.SQL("SELECT ") + sql.SQL(", ").join(calls)
 
 
+def trusted_path(connection: psycopg.Connection) -> str:
+    """Return the search_path by which nobody else's functions or tables are taken for the server's or ours.
+
+    Our temporary tables come before those of the same name that one such as "public, pg_temp" leads to.
+    """
+    row = connection.execute(TRUSTED).fetchone()
+    return f"pg_temp, {row[0]}" if row and row[0] else "pg_temp"
+
+
 def is_pooled(connection: psycopg.Connection) -> bool:
     """Tell whether a pooler stands between: it hands out a process number of its own."""
-    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     return row is None or row[0] != connection.info.backend_pid
 
 
@@ -179,6 +192,8 @@ def connect_command(dsn: str) -> psycopg.Connection:
     )
     if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
         connection.execute("SET datestyle = 'ISO'")  # the driver reads no other, whatever a role or database prefers
+    if not is_pooled(connection):
+        connection.execute(_select([SET.format("search_path", trusted_path(connection), False)]))
     return connection
 
 

@@ -19,7 +19,7 @@ import psycopg
 
 from ..errors import MigrationError, StoreUnavailable
 from . import queries
-from .connection import check_encoding
+from .connection import check_encoding, trusted_path
 
 LOCK = 0x6173_6769  # "asgi"
 PATIENCE = 30.0  # seconds, for another process that migrates, and for a lock that others do not let go
@@ -97,6 +97,7 @@ def _patiently(connection: psycopg.Connection, name: str) -> list[str]:
 
 def _next(connection: psycopg.Connection) -> list[str]:
     with connection.transaction():
+        connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (trusted_path(connection),))
         connection.execute(LIMITS)
         # Tried, not waited for: a session that waits for such a lock can deadlock with index builds.
         if not _flag(connection, "SELECT pg_try_advisory_xact_lock(%s)"):

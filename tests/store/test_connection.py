@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -12,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from asgi_analytics import doctor
 from asgi_analytics.errors import StoreMisconfigured
+from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.store import migrate as migrations
 from asgi_analytics.store import reading
 from asgi_analytics.store.connection import database_key
@@ -19,6 +21,7 @@ from asgi_analytics.store.migrate import Migration, migrate
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.recorded import Recorded
 from tests.conftest import _address
+from tests.drive import called
 from tests.record.rows import batch, fetch, hit
 
 _numbers = itertools.count(1)
@@ -83,6 +86,59 @@ def test_tables_of_others_are_not_taken_for_ours_whatever_the_search_path(dsn: s
     store_paths(dsn)
     assert len(fetch(dsn, "SELECT path FROM analytics.hits")) == len(PATHS)
     assert fetch(dsn, "SELECT x FROM public.staging") == []
+
+
+def trap(dsn: str) -> None:
+    """Let anybody make functions in public, as before PostgreSQL 15, and make some that fit better than the server's.
+
+    Its own take arguments of any type, or of others than these.
+    """
+    fetch(dsn, "GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE TABLE public.caught (name text)")
+    body = "LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.caught VALUES ('{}'); RETURN NULL; END $$"
+    for name, kind in (("concat_ws", "text"), ("format", "text"), ("jsonb_build_object", "jsonb")):
+        for arguments in ("text, text", "text, integer", "text, text, text"):
+            fetch(dsn, f"CREATE FUNCTION public.{name}({arguments}) RETURNS {kind} {body.format(name)}")
+    for left, right in (("numeric", "integer"), ("integer", "numeric")):
+        fetch(dsn, f"CREATE FUNCTION public.times({left}, {right}) RETURNS numeric {body.format('*')}")
+        fetch(dsn, f"CREATE OPERATOR public.* (FUNCTION = public.times, LEFTARG = {left}, RIGHTARG = {right})")
+
+
+def exchange_quotas(dsn: str) -> None:
+    quotas = PostgresQuotas(lambda: dsn)
+    quotas.exchange(b"w" * 16, 0, [])
+    quotas.close()
+
+
+def ask(dsn: str) -> None:
+    for command in (("doctor",), ("stats",), ("actors",), ("quarantine", "retry"), ("explain", str(UUID(int=0)))):
+        called(*command, "--dsn", dsn)
+
+
+@pytest.mark.parametrize("use", [store_paths, exchange_quotas, ask])
+def test_functions_that_anybody_may_make_are_not_called_for_the_servers(dsn: str, use: Callable[[str], None]) -> None:
+    trap(dsn)
+    fetch(dsn, "SELECT concat_ws('a', 'b', 'c')")
+    assert fetch(dsn, "DELETE FROM public.caught RETURNING name") == [{"name": "concat_ws"}], "the trap works"
+    use(dsn)
+    assert fetch(dsn, "SELECT name FROM public.caught") == []
+
+
+def test_migrations_call_no_functions_that_anybody_may_make(empty_dsn: str) -> None:
+    trap(empty_dsn)
+    migrations.migrate(empty_dsn)
+    assert fetch(empty_dsn, "SELECT name FROM public.caught") == []
+
+
+def test_an_operators_functions_are_found_where_nobody_else_may_make_any(dsn: str) -> None:
+    fetch(dsn, "CREATE TABLE public.audit (path text); REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    fetch(
+        dsn,
+        "CREATE FUNCTION public.audit() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO audit VALUES (NEW.path); RETURN NEW; END $$;"
+        "CREATE TRIGGER audit BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION public.audit()",
+    )
+    store_paths(dsn)
+    assert sorted(row["path"] for row in fetch(dsn, "SELECT path FROM public.audit")) == PATHS
 
 
 def test_commands_read_what_was_stored_whatever_encoding_others_prefer(
