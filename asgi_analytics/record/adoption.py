@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalFormatError
-from .segment import path_of, read, read_header
+from .segment import Columns, path_of, read, read_header
 from .target import Target, read_target
 
 _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
@@ -22,8 +22,9 @@ _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
 class LeftOver:
     """The journal of a dead worker, adopted: the lock says that nobody else delivers it."""
 
-    def __init__(self, path: Path, held: int) -> None:
+    def __init__(self, path: Path, held: int, columns: Columns | None = None) -> None:
         self.path = path
+        self._columns = columns
         self.id = bytes.fromhex(path.name)
         self._held = held
         self.segments = _segments(path)
@@ -37,7 +38,7 @@ class LeftOver:
             if number < segment:
                 continue
             path = path_of(self.path, number)
-            if batch := read(path, offset if number == segment else 0, most, None):
+            if batch := read(path, offset if number == segment else 0, most, None, self._columns):
                 self._check(path, batch.journal, batch.segment)
                 return batch
         return None
@@ -53,7 +54,7 @@ class LeftOver:
             path = path_of(self.path, number)
             with open(path, "rb") as file:
                 try:
-                    journal, segment, *_ = read_header(file.read(65_536), path)
+                    journal, segment, *_ = read_header(file.read(65_536), path, self._columns)
                     self._check(path, journal, segment)
                 except JournalFormatError:
                     path.rename(self.path.parent / f"{self.path.name}-{path.name}.unreadable")
@@ -74,16 +75,17 @@ class LeftOver:
 class LeftOvers:
     """The journals of dead workers that are for this database; one is held at a time, for each is an open file."""
 
-    def __init__(self, root: Path, database: str) -> None:
+    def __init__(self, root: Path, database: str, columns: Columns | None = None) -> None:
         self._root = root
         self._database = database
+        self._columns = columns
         self.server = ""  # what the database says of itself, once it was asked
         self._ahead: Iterator[LeftOver] = iter(())
         self.held: LeftOver | None = None
 
     def look(self) -> None:
         """Begin with the first again: with those that could not be delivered, and those that were left meanwhile."""
-        self._ahead = adopt(self._root, self._database, self.server)
+        self._ahead = adopt(self._root, self._database, self.server, self._columns)
 
     def current(self) -> LeftOver | None:
         """Return the one that is held, else the next of this look; None when there is none."""
@@ -104,9 +106,10 @@ class LeftOvers:
         self.held = None
 
 
-def adopt(root: Path, database: str = "", server: str = "") -> Iterator[LeftOver]:
+def adopt(root: Path, database: str = "", server: str = "", columns: Columns | None = None) -> Iterator[LeftOver]:
     """Yield the journals for this database whose workers are dead, each locked for us.
 
+    A damaged header is known again where it named these `columns`.
     What cannot be opened now, such as for want of descriptors, is passed over and keeps none.
     """
     ours = Target(database, server=server)
@@ -123,7 +126,7 @@ def adopt(root: Path, database: str = "", server: str = "") -> Iterator[LeftOver
             continue
         if (held := _try_lock(path)) is not None:
             try:
-                found = LeftOver(path, held)
+                found = LeftOver(path, held, columns)
             except OSError:
                 os.close(held)
                 continue

@@ -23,6 +23,7 @@ from ..clock import give_way
 from ..errors import JournalFormatError
 
 MAGIC = b"ASGIAJ\x01\n"
+_VERSION = slice(6, 7)  # of MAGIC
 MOST_FRAME = 1 << 20
 SLICE = 256  # frames that are cut at a stretch: half a millisecond
 MOST_COLUMNS = 1600  # of a table, PostgreSQL appendix K
@@ -92,18 +93,23 @@ def split(data: bytes) -> Iterator[bytes]:
         at += FRAME.size + length
 
 
-def read(path: Path, offset: int, most: int, end: int | None) -> Batch | None:
-    """Read frames of one segment; `end` bounds a living one, None reads a dead one to its last byte."""
+def read(path: Path, offset: int, most: int, end: int | None, columns: Columns | None = None) -> Batch | None:
+    """Read frames of one segment; `end` bounds a living one, None reads a dead one to its last byte.
+
+    `columns`: those that it has, if this version wrote it.
+    """
     opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return read_open(opened, path, offset, most, end)
+        return read_open(opened, path, offset, most, end, columns)
     finally:
         os.close(opened)
 
 
-def read_open(opened: int, path: Path, offset: int, most: int, end: int | None) -> Batch | None:
+def read_open(
+    opened: int, path: Path, offset: int, most: int, end: int | None, columns: Columns | None
+) -> Batch | None:
     """Read frames of a segment that is open: its name may be gone, and its offset may be an appender's."""
-    return read_body(opened, read_header(os.pread(opened, 65_536, 0), path), offset, most, end)
+    return read_body(opened, read_header(os.pread(opened, 65_536, 0), path, columns), offset, most, end)
 
 
 def read_body(opened: int, head: Head, offset: int, most: int, end: int | None) -> Batch | None:
@@ -186,7 +192,18 @@ def _next_sound(data: bytes, at: int, at_end: bool, heads: re.Pattern[bytes]) ->
     return size if at_end else max(at, size - FRAME.size - 2)
 
 
-def read_header(data: bytes, path: Path) -> Head:
+def _as_written(data: bytes, path: Path, columns: Columns) -> Head | None:
+    """Return the header that this version writes, where damage has left its text, or else the checksum of it."""
+    journal, number = bytes.fromhex(path.parent.name), int(path.stem)
+    whole, text = header(journal, number, columns), len(MAGIC) + FRAME.size
+    same_text, same_sum = data[text : len(whole)] == whole[text:], data[len(MAGIC) : text] == whole[len(MAGIC) : text]
+    is_ours = data[_VERSION] == whole[_VERSION] and (same_text or same_sum)
+    return (journal, number, columns, len(whole)) if is_ours else None
+
+
+def read_header(data: bytes, path: Path, columns: Columns | None = None) -> Head:
+    if columns is not None and (written := _as_written(data, path, columns)) is not None:
+        return written
     if not data.startswith(MAGIC):
         raise JournalFormatError(f"{path.name} does not begin with this version's mark.")
     try:

@@ -15,7 +15,7 @@ from ..log import LOG_INTERVAL, log
 from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
 from .adoption import LeftOver, LeftOvers
 from .pace import Backoff, BatchSize, Schedule
-from .recorder import Recorder
+from .recorder import COLUMNS, Recorder
 
 OPERATOR = (StoreMisconfigured, MigrationError)
 SYNC_INTERVAL = 0.5  # seconds a power cut may cost
@@ -75,7 +75,7 @@ class Writer:
         self._store: Store | None = None
         self._unsure: Batch | None = None  # was on its way when the connection broke
         self._busy_since: float | None = None
-        self._left_overs = LeftOvers(recorder.root, recorder.database)
+        self._left_overs = LeftOvers(recorder.root, recorder.database, COLUMNS)
         self._salts: list[Salt] = []
         self._due = Schedule(clock)
         self._logged = Schedule(clock)

@@ -354,6 +354,34 @@ def test_a_flipped_bit_in_a_header_is_noticed(journal: FileJournal) -> None:
         dead(journal).read(0, 0, 10)
 
 
+def test_a_damaged_header_of_this_version_costs_no_row(journal: FileJournal) -> None:
+    fill(journal, 3)
+    journal.abandon()
+    path = journal.path / "00000001.journal"
+    whole = path.read_bytes()
+    size = whole.index(b"}}") + 2
+    spoilt = [whole[:at] + bytes((whole[at] ^ 4,)) + whole[at + 1 :] for at in range(size) if at != 6]
+    for content in (*spoilt, whole[:16] + bytes(size - 16) + whole[size:], whole[:8] + bytes(8) + whole[16:]):
+        path.write_bytes(content)
+        (found,) = adopt(path.parents[1], columns=COLUMNS)
+        assert rows(read_all(found)) == [0, 1, 2]
+        found.set_aside()
+        assert found.segments == [1]
+        found.release()
+
+
+@pytest.mark.parametrize("columns", [{HIT: ("a", "c"), DECISION: ("c",)}, {HIT: ("a",), DECISION: ("c",)}])
+def test_a_damaged_header_of_another_version_is_set_aside_whatever_ours_has(
+    journal: FileJournal, columns: dict[bytes, tuple[str, ...]]
+) -> None:
+    fill(journal, 3)
+    journal.abandon()
+    spoil(journal.path / "00000001.journal", lambda data: data.__setitem__(60, data[60] ^ 2))
+    (found,) = adopt(journal.path.parent, columns=columns)
+    with pytest.raises(JournalFormatError, match="damaged header"):
+        found.read(0, 0, 10)
+
+
 @pytest.mark.parametrize(
     "head",
     [b"", b"ASG", b"ASGIAJ\x02\n" + bytes(50), MAGIC, MAGIC + b"\xff" * 8]
