@@ -278,9 +278,7 @@ class Exchange(Hit):
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.clock) * 1e6)
         before = decision.previous_level
-        if self.method == "GET" and (
-            is_page(headers, status, names) or (actor.program == TOOL and is_page(_UNSAID, status, names))
-        ):
+        if self.method == "GET" and is_page(headers, status, names, actor.program == TOOL):
             self.page_view = True
             self.from_inside = inner = is_inner(headers)
             facts = actor.behaviour
@@ -408,8 +406,6 @@ def _is_of(findings: object, visitor: Visitor) -> bool:
     return isinstance(findings, Analytics) and findings._visitor is visitor
 
 
-# What a library says of how it would show a page is made up: a header would make one page after the other no page.
-_UNSAID: Mapping[bytes, bytes] = {}
 # What is answered to these was sent before: a phone that was offline saves all that changed, one by one.
 _CHANGING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 # Messages that can end an answer, beside http.response.body.

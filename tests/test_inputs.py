@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.decide.probes import is_odd, kind_of, probe_kind
+from asgi_analytics.decide.probes import is_odd, is_picture, kind_of, probe_kind
 from asgi_analytics.facts import Claims
 from asgi_analytics.identify.consistency import Engine, header_faults
 from asgi_analytics.identify.credentials import tried
@@ -26,6 +26,7 @@ HIDDEN = (
         "/.git/config;x",
         "/x\0y",
         "/wp-login.php;jsessionid=1",
+        "/avatars/a.png;v=2",
     ),
     *(f"/reset/{'a1' * 30}", f"/{'x/' * 200}\\{'a1' * 30}", "/c;d/wp-config.php.bak", "/;/..", "/\udcff"),
 )
@@ -96,5 +97,6 @@ def test_a_path_that_is_not_stored_has_a_stand_in_that_verdicts_see_alike(path: 
     stored = clean_path(path).replace("\0", "?").replace("\udcff", "?")
     found = stand_in(stored, inputs)
     assert (probe_kind(found), is_odd("GET", found)) == (probe_kind(path), is_odd("GET", path))
+    assert is_picture(found) == is_picture(path)
     assert path_number(found[:256]) % 1024 == path_number(path[:256]) % 1024
     assert found == stand_in(stored, inputs) != stand_in(stored, kind_of(path) << 32 | mask.path(f"{path[:200]}2"))

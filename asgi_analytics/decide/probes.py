@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ..inputs import judged
+
 # No page needs these: a Referer that says so is forged, unless somebody else put them into the page.
 _HIDDEN = re.compile(
     r"/\.(?:env|git|svn|hg|aws|ssh|htpasswd|htaccess|ds_store|vscode|npmrc|docker|kube|bash_history)\b", re.IGNORECASE
@@ -13,8 +15,9 @@ _SECRETS = re.compile(
     r"/(?:eval-stdin|shell|phpinfo|info|wlwmanifest|adminer|setup-config|c99|r57|alfa|filemanager)\.(?:php|xml)\b"
     r"|/(?:wp-config|config|backup|dump|db|database|site|www)\.(?:php\.\w+|sql|zip|tar|tar\.gz|rar|bak|7z)$"
     r"|/(?:cgi-bin|boaform|hnap1|_ignition|telescope/requests|actuator/(?:env|heapdump)|solr/admin|manager/html)"
-    r"|/(?:wp-content/plugins|wp-includes|vendor/phpunit|etc/passwd|proc/self|jenkins/login|owa/auth|autodiscover)"
-    r"|/(?:credentials|id_rsa|web\.config|appsettings\.json|docker-compose\.ya?ml)\b",
+    r"|/(?:wp-content/plugins|wp-includes|vendor/phpunit|etc/passwd|proc/self|jenkins/login|owa/auth)"
+    r"|^/credentials$|/credentials\.\w+$"
+    r"|/(?:id_rsa|web\.config|appsettings\.json|docker-compose\.ya?ml)\b",
     re.IGNORECASE,
 )
 # People who look after sites type these now and then: two of them are needed.
@@ -23,6 +26,9 @@ _DOORS = re.compile(
     r"|console\b|graphql\b|swagger|api-docs|remote/login|actuator|config\.json|test\.php)",
     re.IGNORECASE,
 )
+# Apps that learn of a missing picture by asking for it ask for hundreds; nobody looks for holes there.
+_PICTURE = re.compile(r"\.(?:png|jpe?g|gif|webp|avif|svg|ico|pbf|mvt|terrain)(?:;[^/]*)?$", re.IGNORECASE)
+_STORED = 1024  # characters of a path
 HIDDEN = 3
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
 
@@ -37,6 +43,20 @@ def probe_kind(path: str) -> int:
     if _SECRETS.search(cut):
         return 2
     return 1 if _DOORS.match(cut) else 0
+
+
+def probed(path: str, kind: int) -> str:
+    """Return what tells a sensitive path from others: of all that is asked for behind one door, the door.
+
+    A site may have its own /console or /graphql, with things in it that are gone.
+    """
+    door = _DOORS.match(path[:256]) if kind == 1 else None
+    return judged(path) if door is None else door[0].lower()
+
+
+def is_picture(path: str) -> bool:
+    """Tell whether a path names a picture, or a tile of a map."""
+    return _PICTURE.search(path, 0, _STORED) is not None
 
 
 def kind_of(path: str) -> int:

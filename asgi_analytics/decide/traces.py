@@ -20,7 +20,7 @@ from .behaviour import (
     meet_error,
 )
 from .conduct import TOOL
-from .probes import HIDDEN, is_odd, probe_kind
+from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
 
 HOUR = 3600.0  # seconds
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
@@ -36,6 +36,7 @@ BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
 MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
+MOST_LINKED = 200  # errors excused in an hour and person, as what a page asked for: anybody can say so
 MOST_AHEAD = 1000  # items excused in an hour that were fetched before they were needed
 
 
@@ -62,23 +63,25 @@ def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bo
     status, method, path, inner, attempt = failure
     facts = visitor.behaviour
     new = attempt is not None and meet_try(visitor, path, attempt, site, now)
-    if not 400 <= status < 500 or status == 429:
+    if not 400 <= status < 500 or status in (402, 429):
         return new
     kind = probe_kind(path)
-    if inner and visitor.program != TOOL and (kind < HIDDEN or _shows_pages(visitor)):
+    picture = is_picture(path)
+    linked = inner and visitor.program != TOOL and (kind < HIDDEN or _shows_pages(visitor))
+    if linked and (picture or _charged(traces_of(facts).linked, HOUR, MOST_LINKED * facts.people, now)):
         return new
     odd = is_odd(method, path)
     if odd:
         traces_of(facts).odd += 1
     if kind:
         traces = traces_of(facts)
-        bit = 1 << path_number(judged(path)) % PROBE_BITS
+        bit = 1 << path_number(probed(path, kind)) % PROBE_BITS
         if not traces.probes_bitmap & bit:
             traces.probes_bitmap |= bit
             traces.probes += min(kind, 2)
             new = True
     # A token that ran out is refused everywhere; many programs send one only where they are asked for it.
-    if (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None):
+    if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None):
         return odd or new
     return meet_error(facts, path) or odd or new
 

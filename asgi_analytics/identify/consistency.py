@@ -21,7 +21,8 @@ Headers = Mapping[bytes, bytes]
 # The first releases that send Fetch Metadata with every request over https (caniuse, "Sec-Fetch-Site"), with a margin.
 SENDING = {"Chrome": 89, "Firefox": 91, "Safari": 17}
 _ENGINE = re.compile(r"\bChrome/(\d{1,5})\.", re.ASCII)
-_FIREFOX = re.compile(r"\bGecko/\d{8} Firefox/(\d{1,5})\.", re.ASCII)
+# Nothing behind: SeaMonkey and its like name a release whose habits they do not have.
+_FIREFOX = re.compile(r"\bGecko/\d{8} Firefox/(\d{1,5})\.[\d.]*\Z", re.ASCII)
 _SAFARI = re.compile(r"\bVersion/(\d{1,5})\.[\d.]* (?:Mobile/\w+ )?Safari/", re.ASCII)
 _BRAND = re.compile(rb'"Chromium"; ?v="(\d{1,5})"')
 _HOSTING = re.compile(

@@ -20,9 +20,12 @@ _LOGIN = re.compile(
 )
 # And those that take something else that can be guessed.
 _SECRET = re.compile(
-    r"auth|token|verif|confirm|\bpin\b|codes?\b|coupon|voucher|promo|gift|redeem|card|pay|checkout|member",
-    re.IGNORECASE,
+    r"auth(?!ors?\b)|token|verif|confirm|\bpin\b|codes?\b|coupon|voucher|promo|gift|redeem", re.IGNORECASE
 )
+# Guessed where they are sent, edited where they are saved: the cards of a board, the members of a team.
+_GUESSED = re.compile(r"card|pay|checkout|member", re.IGNORECASE)
+# Where other servers report: what they send carries a signature, which all is refused for once the key has changed.
+_HOOK = re.compile(r"web-?hooks?\b|/hooks?\b|/ipn\b", re.IGNORECASE)
 _PAGE_CALL = BY_LENGTH | BY_PAGE
 
 
@@ -31,7 +34,8 @@ def tried(method: str, headers: Headers, status: object, path: str, names: Heade
 
     What a script sends again and again, of the same length or with the same token, may be a poll of somebody who was
     logged out, not a try: it has the same number. So has, whatever its length, what the script of a page sends to a
-    route that takes no secret: what a page saves or reports by itself. `names`: the response headers by name.
+    route that takes no secret: what a page saves or reports by itself; and what other servers report. `names`: the
+    response headers by name.
     """
     token = headers.get(b"authorization")
     if token is not None:
@@ -44,9 +48,18 @@ def tried(method: str, headers: Headers, status: object, path: str, names: Heade
     length, destination = headers.get(b"content-length"), headers.get(b"sec-fetch-dest")
     if length is None or destination == b"document":
         return 0
-    if destination == b"empty" and not is_login and _SECRET.search(path, 0, 256) is None:
+    if not is_login and _sends_by_itself(method, destination, path):
         return _PAGE_CALL
     return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
+
+
+def _sends_by_itself(method: str, destination: bytes | None, path: str) -> bool:
+    """Tell whether a page's script, or another server, sends to a route that takes nothing that is guessed."""
+    if destination != b"empty":
+        return destination is None and _HOOK.search(path, 0, 256) is not None
+    if _SECRET.search(path, 0, 256) is not None:
+        return False
+    return method != "POST" or _GUESSED.search(path, 0, 256) is None
 
 
 def _refuses(headers: Headers, status: object, path: str, names: Headers) -> bool:

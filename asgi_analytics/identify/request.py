@@ -56,6 +56,7 @@ _PURPOSES = frozenset((b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose
 _KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate")
 _NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # private="field" is about that field only
 _FOR_CACHES = frozenset((b"expires", b"cdn-cache-control", b"surrogate-control"))
+_PARTS = frozenset((b"x-requested-with", b"hx-request", b"turbo-frame"))  # say that a script asks for a part
 _AFTER_HOST = (b"/", b"", b"?", b"#")
 _PARAMETER = re.compile(r";[^/]*")
 
@@ -103,7 +104,7 @@ def _shows(headers: Headers) -> bool:
         return b"prefetch" not in headers.get(b"sec-purpose", headers.get(b"x-sec-purpose", b""))
     if b"hx-boosted" in headers:
         return True
-    return b"x-requested-with" not in headers and b"hx-request" not in headers
+    return _PARTS.isdisjoint(headers)
 
 
 def _shows_by_script(headers: Headers) -> bool:
@@ -113,22 +114,23 @@ def _shows_by_script(headers: Headers) -> bool:
     return headers.get(b"accept", b"").startswith(b"text/html, application/xhtml+xml") and b"turbo-frame" not in headers
 
 
-def is_page(headers: Headers, status: object, names: Headers) -> bool:
+def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = False) -> bool:
     """Tell whether the answer to a GET delivered a page: HTML that was asked for as a page, or its revalidation.
 
-    `names`: the response headers by name.
+    `names`: the response headers by name. `by_tool`: to an HTTP library, for which HTML is a page however it was asked
+    for (what it says of that is made up), and so is the Markdown that a page was made from.
     """
     content_type = names.get(b"content-type")
     if status == 200 and content_type is not None and content_type.startswith(b"text/html"):
-        return _shows(headers)
+        return by_tool or _shows(headers)
     if status == 304:
         asked = headers.get(b"sec-fetch-dest") == b"document" or b"text/html" in headers.get(b"accept", b"")
         return asked and _shows(headers)
     if content_type is None:
         content_type = _content_type(names)
-    if not content_type.startswith(b"text/html") and not _HTML.match(content_type):
+    if not _HTML.match(content_type) and not (by_tool and content_type.startswith(b"text/markdown")):
         return False
-    return isinstance(status, int) and 200 <= status < 300 and _shows(headers)
+    return isinstance(status, int) and 200 <= status < 300 and (by_tool or _shows(headers))
 
 
 def is_ahead(headers: Headers) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import count
 
-from ..decide.probes import kind_of
+from ..decide.probes import is_picture, kind_of
 from ..inputs import LOW, PATH_BITS, path_number
 
 LONGEST = 200  # characters, so that what is put behind counts: verdicts look at the first 256
@@ -18,17 +18,18 @@ BACKSLASH = "\\"  # makes a path odd
 def stand_in(path: str, inputs: int) -> str:
     """Return a path that verdicts see as they saw the one that was asked for.
 
-    `path` as it is stored; `inputs` as in hits.path_inputs. It weighs as much, is as odd, has the same place in bitmaps
-    and is told apart from others. How it sorts among others of the same stored path is not known.
+    `path` as it is stored; `inputs` as in hits.path_inputs. It weighs as much, is as odd, is a picture or none, has the
+    same place in bitmaps and is told apart from others. How it sorts among others of the same stored path is not known.
     """
     number, kind = inputs & LOW, inputs >> 32
     name = f"#{number:08x}{BACKSLASH if kind & ODD else ''}-"
     base = path[:LONGEST]
     if kind_of(f"{base}{name}") != kind:
         base = PLAIN[kind % ODD]
+    ending = f".{path.rpartition('.')[2]}" if is_picture(path) else ""
     places = (1 << PATH_BITS) - 1
     return next(
         found
-        for found in (f"{base}{name}{further}" for further in count())
+        for found in (f"{base}{name}{further}{ending}" for further in count())
         if (path_number(found) ^ number) & places == 0
     )

@@ -16,12 +16,13 @@ WEB_VIEW = (
     "Mozilla/5.0 (Linux; Android 14; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/158.0.0.0 Mobile "
     "Safari/537.36"
 )
+SEAMONKEY = "Mozilla/5.0 (X11; Linux x86_64; rv:91.0) Gecko/20100101 Firefox/91.0 SeaMonkey/2.53.18"
 
 
 @pytest.mark.parametrize(
     ("text", "engine"),
     [(CHROME, Engine("Chrome", 158)), (IN_APP, None), (WEB_VIEW, None), ("curl/8.16.0", None), ("", None),
-     (browsers.safari("Macintosh; Intel Mac OS X 10_15_7", 26, 1), Engine("Safari", 26))],
+     (SEAMONKEY, None), (browsers.safari("Macintosh; Intel Mac OS X 10_15_7", 26, 1), Engine("Safari", 26))],
 )  # fmt: skip
 def test_engines_are_told_where_their_habits_are_known(text: str, engine: Engine | None) -> None:
     assert engine_of(text) == engine

@@ -36,6 +36,7 @@ TURBO = b"text/html, application/xhtml+xml"
         ({b"sec-fetch-dest": b"empty", b"accept": TURBO, b"sec-purpose": b"prefetch"}, False),
         ({b"sec-fetch-dest": b"empty", b"accept": b"text/html"}, False),
         ({b"x-requested-with": b"XMLHttpRequest"}, False),
+        ({b"turbo-frame": b"cart"}, False),
     ],
 )
 def test_html_is_a_page_where_it_is_shown_as_one(headers: dict[bytes, bytes], shows: bool) -> None:

@@ -1,0 +1,124 @@
+"""Answers of 4xx through the whole middleware: what apps, boards and other servers meet, and what scanners do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.benchmarks.detect.columns import Ours, Verdict
+from tests.benchmarks.detect.programs import headers_of
+from tests.benchmarks.detect.site import JSON, Reply
+from tests.benchmarks.detect.traffic import Headers, Request
+
+from .test_calls import BROWSER, CALLED, GONE, PAGE, PHONE, TOOL, ours, send, touched
+
+__all__ = ["ours"]  # a fixture
+OUTSIDE = BROWSER.page("https://mail.example/")
+FORBIDDEN, INVALID = Reply(403, JSON), Reply(400, JSON)
+
+
+def save(
+    ours: Ours, paths: Iterable[str], headers: Headers, reply: Reply, method: str, gap: float = 2.0, start: float = 10.0
+) -> list[Verdict]:
+    """Send something of another length each time."""
+    sent = []
+    for number, path in enumerate(paths):
+        length = (b"content-length", b"%d" % (40 + number))
+        sent.append(Request(start + gap * number, "84.130.9.9", method, path, b"", (*headers, length)))
+    return [ours.judge(request, reply) for request in sent]
+
+
+# Sensitive paths
+
+
+def test_what_is_gone_behind_one_door_of_the_site_is_one_thing(ours: Ours) -> None:
+    """Bookmarks of projects in a site's own console; operations of an API that this user may not call."""
+    assert touched(send(ours, [f"/console/projects/{number}" for number in range(4)], 20.0, OUTSIDE, GONE)) == []
+    calls = ["/graphql/Orders", "/graphql/Invoices", "/graphql/Members"]
+    assert touched(send(ours, calls, 2.0, PHONE, FORBIDDEN, "POST", 500.0)) == []
+    tried = send(ours, ["/wp-login.php", "/xmlrpc.php"], 2.0, PHONE, GONE, start=5_000.0)
+    assert tried[-1].signals == ("probing",)
+
+
+def test_a_mail_program_that_looks_for_its_server_is_welcome(ours: Ours) -> None:
+    """Outlook asks the site that the mail addresses are named after, again and again."""
+    outlook = headers_of("Microsoft Office/16.0 (Windows NT 10.0; Microsoft Outlook 16.0.17328; Pro)")
+    paths = ["/autodiscover/autodiscover.xml", "/Autodiscover/Autodiscover.xml", "/autodiscover/autodiscover.json/v1.0"]
+    assert touched(send(ours, paths * 20, 300.0, outlook, GONE, "POST")) == []
+
+
+@pytest.mark.parametrize("path", ["/api/webauthn/credentials", "/api/credentials/17"])
+def test_an_api_of_credentials_is_no_file_of_them(ours: Ours, path: str) -> None:
+    assert touched(send(ours, [path], 1.0, PHONE, Reply(422, JSON), "POST")) == []
+    assert touched(send(ours, ["/credentials.json"], 1.0, PHONE, GONE, start=50.0)) == [0]
+
+
+# Errors
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "pbf", "JPG"])
+def test_pictures_that_are_missing_are_nobodys_fault(ours: Ours, ending: str) -> None:
+    """An app learns by asking who has an avatar, and a map which tiles there are."""
+    paths = [f"/avatars/{number}.{ending}" for number in range(200)]
+    assert touched(send(ours, paths, 0.1, PHONE, GONE)) == []
+    others = [f"/avatars/{number}.zip" for number in range(200)]
+    assert send(ours, others, 0.1, PHONE, GONE, start=5_000.0)[-1].refused
+
+
+def test_articles_that_cost_money_are_no_errors(ours: Ours) -> None:
+    reader = headers_of("FreshRSS/1.27.1 (Linux; https://freshrss.org)")
+    assert touched(send(ours, [f"/articles/{number}" for number in range(200)], 1.5, reader, Reply(402))) == []
+
+
+def test_who_says_that_pages_sent_it_is_believed_as_far_as_pages_send_somebody(ours: Ours) -> None:
+    """A list whose two hundred rows all fail; then a scanner with the headers of a browser's call."""
+    assert touched(send(ours, [f"/api/rows/{number}" for number in range(200)], 0.1, CALLED, GONE)) == []
+    scanned = send(ours, [f"/old/{number}.php" for number in range(1_000)], 0.1, CALLED, GONE, start=9_000.0)
+    assert scanned[600].refused
+    assert scanned[-1].refused
+
+
+# Credentials
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PATCH", "/api/cards/17"), ("PUT", "/api/members/3"), ("POST", "/api/authors/5/draft"), ("PATCH", "/payroll/9")],
+)
+@pytest.mark.parametrize("reply", [FORBIDDEN, INVALID], ids=["403", "400"])
+def test_what_a_board_saves_while_nobody_is_logged_in_is_no_guess(
+    ours: Ours, method: str, path: str, reply: Reply
+) -> None:
+    assert touched(save(ours, [path] * 100, CALLED, reply, method)) == []
+
+
+@pytest.mark.parametrize("path", ["/gift-cards/redeem", "/api/pay", "/api/auth", "/cards"])
+def test_what_is_sent_to_be_accepted_is_guessed(ours: Ours, path: str) -> None:
+    assert save(ours, [path] * 100, CALLED, FORBIDDEN, "POST")[-1].refused
+
+
+@pytest.mark.parametrize("path", ["/webhook", "/stripe/webhooks", "/hooks/deploy"])
+def test_a_server_whose_signature_is_refused_guesses_nothing(ours: Ours, path: str) -> None:
+    sender = headers_of("GitHub-Hookshot/044aadd")
+    assert touched(save(ours, [path] * 200, sender, Reply(401, JSON), "POST", gap=3.0)) == []
+    assert save(ours, ["/api/connect"] * 100, sender, Reply(401, JSON), "POST", gap=3.0, start=9_000.0)[-1].refused
+
+
+# Pages
+
+
+def test_markdown_is_a_page_to_a_library_and_a_part_of_one_to_a_browser(ours: Ours) -> None:
+    pages = [f"/docs/{number * 7919 % 5000}.md" for number in range(300)]
+    markdown = Reply(200, b"text/markdown; charset=utf-8")
+    assert touched(send(ours, pages, 0.1, CALLED, markdown)) == []
+    assert send(ours, pages, 2.2, TOOL, markdown, start=5_000.0)[-1].refused
+    assert touched(send(ours, ["/docs/1.md"] * 90, 2.2, PHONE, markdown, start=9_000.0)) == []
+
+
+def test_frames_of_a_page_are_no_pages_where_the_browser_does_not_say_so(ours: Ours) -> None:
+    """Turbo over plain http, where browsers send no Fetch Metadata."""
+    old = headers_of(BROWSER.agent.replace("157", "88"), ("accept-language", "de"))
+    frames = [f"/orders/{number}/part" for number in range(90)]
+    assert touched(send(ours, frames, 0.8, (*old, (b"turbo-frame", b"part")), PAGE)) == []
+    assert send(ours, frames, 0.8, old, PAGE, start=5_000.0)[-1].flagged
