@@ -21,7 +21,7 @@ from .identify.consistency import read_claims
 from .identify.credentials import tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, is_stock, route_template
-from .inputs import AHEAD, DATA, FORGIVEN
+from .inputs import AHEAD, DATA, FORGIVEN, TRUSTED
 from .model import Analytics, Decision, Hit, Referral, Standing, Visitor
 from .protocols import ClaimStatus, Ruling, Told
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
@@ -289,7 +289,10 @@ class Exchange(Hit):
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self.from_inside = inner = is_linked(headers)
             self.attempt = tried(self.method, headers, status, self.path, names)
-            failure = Failure(status, self.method, self.path, inner, self.attempt)
+            trusted = b"authorization" in headers and self.attempt is None
+            if trusted:
+                self.inputs |= TRUSTED
+            failure = Failure(status, self.method, self.path, inner, self.attempt, trusted)
             claims = self._claims(self.scope)
             judge_failure(actor, failure, engine.site, engine.policy, decision, now, claims, visitor.network)
         elif (data := self.method not in _CHANGING and is_data(names)) or self.method == "POST":

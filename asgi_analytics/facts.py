@@ -76,7 +76,7 @@ class Traces:
     in_bursts: Window = field(default_factory=Window)  # of those that were fetched at once and not counted
     ahead: Window = field(default_factory=Window)  # likewise, that were fetched before they were needed
     turned: Window = field(default_factory=Window)  # likewise, that were pages of lists
-    linked: Window = field(default_factory=Window)  # errors that pages of the site asked for
+    excused_errors: Window = field(default_factory=Window)  # of what a page, or somebody with credentials, asked for
     item_at: float = -inf
     burst_at: float = -inf
     agents: int = 0  # of a pool: distinct user agents

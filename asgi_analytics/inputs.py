@@ -19,6 +19,7 @@ READ = 4  # what the request claims was read, into the bits from IS_BROWSER on
 TRIED = 8  # credentials were refused
 IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
 FAULT = 256  # and the three bits above: one per line of FAULTS
+TRUSTED = 8192  # an error that was answered to somebody with credentials, which it did not refuse
 AHEAD = 4096  # asked for before it was needed, or as a part of a whole, see identify.request.is_stock
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
 FAULTS = (

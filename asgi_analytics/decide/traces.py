@@ -37,6 +37,7 @@ BURST = 2.0  # seconds that a view may take to fetch its items
 MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
 MOST_LINKED = 200  # errors excused in an hour and person, as what a page asked for: anybody can say so
+MOST_TRUSTED = 1000  # and of those that ask with credentials: synchronizing is asking for what may not be there
 MOST_AHEAD = 1000  # items excused in an hour that were fetched before they were needed
 
 
@@ -56,11 +57,12 @@ class Failure(NamedTuple):
     path: str
     inner: bool  # a page asked for it by itself, see identify.request.is_linked
     attempt: int | None = None  # a number of the credentials that were refused; 0: others each time, None: none
+    trusted: bool = False  # asked with credentials that the app did not refuse
 
 
 def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bool:
     """Take in an answer of 4xx, or credentials that were refused in another way. Returns False for nothing new."""
-    status, method, path, inner, attempt = failure
+    status, method, path, inner, attempt, trusted = failure
     facts = visitor.behaviour
     new = attempt is not None and meet_try(visitor, path, attempt, site, now)
     if not 400 <= status < 500 or status in (402, 429):
@@ -68,7 +70,8 @@ def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bo
     kind = probe_kind(path)
     picture = is_picture(path)
     linked = inner and visitor.program != TOOL and (kind < HIDDEN or _shows_pages(visitor))
-    if linked and (picture or _charged(traces_of(facts).linked, HOUR, MOST_LINKED * facts.people, now)):
+    most = MOST_TRUSTED if trusted else MOST_LINKED * facts.people
+    if (linked and picture) or ((linked or trusted) and _charged(traces_of(facts).excused_errors, HOUR, most, now)):
         return new
     odd = is_odd(method, path)
     if odd:

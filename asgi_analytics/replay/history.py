@@ -25,7 +25,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ..facts import Claims
-from ..inputs import AHEAD, DATA, FORGIVEN, attempt_of, claims_of
+from ..inputs import AHEAD, DATA, FORGIVEN, TRUSTED, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
@@ -108,8 +108,9 @@ class History:
                 status = 200
             attempt = attempt_of(inputs, hit.numbers)
             if page or status >= 400 or attempt is not None:
+                trusted, inner = bool(inputs & TRUSTED), hit.from_inside
                 pipeline.answer(
-                    visitor, decision, status, page, path, hit.from_inside, at, hit.method, claims, attempt, variant
+                    visitor, decision, status, page, path, inner, at, hit.method, claims, attempt, variant, trusted
                 )
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
                 ahead = bool(inputs & AHEAD)

@@ -151,11 +151,13 @@ class Pipeline:
         claims: Claims | None = None,
         attempt: int | None = None,
         variant: Variant | None = None,
+        trusted: bool = False,
     ) -> None:
         """Take in a page or an error that an admitted request was answered; `inner`: asked for from this site.
 
         `claims`: where they are known, and with them `attempt`, which credentials were refused. Where they are not, a
         refused POST counts as one try, and nobody forges headers. `variant`: what the query made of a page.
+        `trusted`: asked with credentials that were not refused.
         """
         before, actor, network = decision.previous_level, visitor.actor, visitor.network
         if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
@@ -166,7 +168,7 @@ class Pipeline:
         else:
             if claims is None:
                 claims, attempt = actor.claims, tried(method, {}, status, path)
-            failure = Failure(status, method, path, inner, attempt)
+            failure = Failure(status, method, path, inner, attempt, trusted)
             judge_failure(actor, failure, self.site, self.policy, decision, now, claims, network)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)

@@ -79,6 +79,20 @@ def test_who_says_that_pages_sent_it_is_believed_as_far_as_pages_send_somebody(o
     assert scanned[-1].refused
 
 
+def test_who_is_known_to_the_app_may_ask_for_what_is_not_there(ours: Ours) -> None:
+    """A folder in the Finder, layers that are not in a registry yet; a scanner has no such token."""
+    token = (b"authorization", b"Basic eDp5")
+    finder = (*headers_of("WebDAVFS/3.0.0 (03008000) Darwin/24.5.0 (arm64)"), token)
+    asked = [path for number in range(150) for path in (f"/dav/._{number}", f"/dav/{number}/.DS_Store")]
+    assert touched(send(ours, asked, 0.2, finder, GONE, "PROPFIND")) == []
+    layers = [f"/v2/app/blobs/sha256:{number}" for number in range(300)]
+    docker = headers_of("docker/28.1.1 go/go1.23.8")
+    assert touched(send(ours, layers, 0.1, (*docker, token), GONE, "HEAD", start=9_000.0)) == []
+    assert send(ours, layers, 0.1, docker, GONE, "HEAD", start=18_000.0)[-1].refused
+    made_up = send(ours, [f"/old/{number}.php" for number in range(3_000)], 0.1, (*TOOL, token), GONE, start=27_000.0)
+    assert made_up[-1].refused
+
+
 # Credentials
 
 

@@ -8,6 +8,7 @@ import random
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any, Literal
 from uuid import UUID
 
@@ -196,3 +197,24 @@ def test_what_if_of_the_live_policy_differs_in_nothing(
     assert hosted is not None
     assert hosted[0] > 0
     assert found["kept"] == 0
+
+
+def test_errors_that_are_excused_are_excused_again(known: dict[str, Any]) -> None:
+    """Pictures whose names are hidden, what credentials were sent with, and what a page asked for."""
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, durability="memory", **known)
+    app._engine.started = True
+
+    async def walk() -> None:
+        phone, called = {"user-agent": "okhttp/5.1.0"}, {**SENT, "sec-fetch-dest": "empty"}
+        for number in range(400):
+            name = sha256(str(number).encode()).hexdigest()
+            await mix.ask(app, "198.51.100.9", f"/gone/{name}.png", phone)
+            await mix.ask(app, "198.51.100.8", f"/gone/{name}", {**phone, "authorization": "Basic eDp5"})
+            await mix.ask(app, "198.51.100.7", f"/gone/{name}", called)
+            mix.clock.advance(0.5)
+
+    asyncio.run(walk())
+    hits = hits_of(app)
+    assert {hit.level for hit in hits if hit.browser == "okhttp"} == {0}
+    assert list(differing(hits)) == []
