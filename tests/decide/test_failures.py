@@ -91,6 +91,8 @@ def test_who_is_known_to_the_app_may_ask_for_what_is_not_there(ours: Ours) -> No
     assert send(ours, layers, 0.1, docker, GONE, "HEAD", start=18_000.0)[-1].refused
     made_up = send(ours, [f"/old/{number}.php" for number in range(3_000)], 0.1, (*TOOL, token), GONE, start=27_000.0)
     assert made_up[-1].refused
+    sensitive = ["/.env", "/.git/config", "/backup.sql", "/phpinfo.php", *layers]
+    assert send(ours, sensitive, 0.1, (*TOOL, token), GONE, start=36_000.0)[3].flagged
 
 
 # Credentials
