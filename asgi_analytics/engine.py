@@ -36,7 +36,7 @@ from .jobs.verification import Verifier
 from .log import LOG_INTERVAL, log
 from .model import Visitor
 from .policy import canonical, version
-from .protocols import ClaimStatus, Clock, Merged, Ruling, Told
+from .protocols import ClaimStatus, Clock, Merged, Ruling, StrictAnswer
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
 from .record.writer import Writer
@@ -302,8 +302,8 @@ class Engine:
         else:
             self.own_policy = self._whole_policy.part(self.leases.workers)
 
-    async def told(self, visitor: Visitor) -> Told | None:
-        """Ask the server that counts for all workers, in strict mode. None: it is lost, or need not be asked."""
+    async def ask_strict_quotas(self, visitor: Visitor) -> StrictAnswer | None:
+        """In strict mode, ask the server that counts for all workers; None without an answer or a need to ask."""
         actor, network, policy = visitor.actor, visitor.network, self.policy
         level = actor.throttle.level
         if self.strict is None or not actor.key or level == ThrottleLevel.BLOCKED:

@@ -8,7 +8,7 @@ from typing import Any
 from .aside import run_aside
 from .clock import MINUTE_NS, uuid7
 from .decide.actor import begin_session, count_session, join
-from .decide.admission import admit, admit_told
+from .decide.admission import admit, admit_strictly
 from .decide.behaviour import placed
 from .decide.conduct import TOOL
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
@@ -23,7 +23,7 @@ from .identify.referral import clean_query, read_referral
 from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, is_stock, route_template
 from .inputs import AHEAD, DATA, FORGIVEN, TRUSTED
 from .model import Analytics, Decision, Hit, Referral, Standing, Visitor
-from .protocols import ClaimStatus, Ruling, Told
+from .protocols import ClaimStatus, Ruling, StrictAnswer
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 from .variants import Variant
 
@@ -83,9 +83,9 @@ class Exchange(Hit):
             self._claimed = self._claims(scope)
             join(visitor.actor, visitor.network, self._claimed, engine.site, engine.policy, now)
 
-    def decide(self, scope: Scope, told: Told | None = None) -> None:
-        """Admit or refuse, and leave the findings for the app. `told`: in strict mode."""
-        self.decision = decision = self._decision(scope, told)
+    def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
+        """Admit or refuse, and leave the findings for the app. `strict`: in strict mode, what StrictQuotas answered."""
+        self.decision = decision = self._decision(scope, strict)
         self.scope = scope
         findings = Analytics(self.visitor, decision)
         state = scope.get("state")
@@ -103,7 +103,7 @@ class Exchange(Hit):
             else:
                 self._engine.failed("findings", error)
 
-    def _decision(self, scope: Scope, told: Told | None) -> Decision:
+    def _decision(self, scope: Scope, strict: StrictAnswer | None) -> Decision:
         """What an operator ruled comes first, then quotas and level."""
         engine, visitor, now = self._engine, self.visitor, self.clock
         exempt, ruling, rulings = False, None, engine.rulings.current
@@ -116,15 +116,15 @@ class Exchange(Hit):
                 self.inputs |= FORGIVEN
                 visitor.standing = None
         standing = visitor.standing
-        if standing is not None and told is None and self._stands(standing, ruling):
+        if standing is not None and strict is None and self._stands(standing, ruling):
             self._standing = standing
             return standing.decision
         if ruling is not None:
             if ruling.kind == "ban":
                 return self._banned(ruling)
             exempt = True
-        if told is not None:
-            decision = admit_told(visitor.actor, visitor.network, engine.policy, told, now)
+        if strict is not None:
+            decision = admit_strictly(visitor.actor, visitor.network, engine.policy, strict, now)
         else:
             decision = admit(visitor.actor, visitor.network, engine.own_policy, now)
         if exempt:
@@ -387,9 +387,9 @@ class Exchange(Hit):
 class TimedExchange(Exchange):
     """One in many requests is timed, so that `stats()` can tell what our own steps cost."""
 
-    def decide(self, scope: Scope, told: Told | None = None) -> None:
+    def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
         """As for any request."""
-        super().decide(scope, told)
+        super().decide(scope, strict)
         self._engine.steps.add("identify_and_decide", self._engine.monotonic() - self.clock)
 
     def _answered(self, message: Message) -> Message:

@@ -206,10 +206,10 @@ def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, 
 async def begin_strictly(
     kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send
 ) -> Exchange | None:
-    """As `begin`, by what one server says that counts the requests of all workers: with one round trip to it."""
+    """As `begin`, in strict mode: one round trip to the server that counts the requests of all workers."""
     try:
         exchange = kind(engine, scope, receive, send)
-        exchange.decide(scope, await engine.told(exchange.visitor))
+        exchange.decide(scope, await engine.ask_strict_quotas(exchange.visitor))
     except Exception as error:  # noqa: BLE001 - as above
         engine.failed("identify and decide", error)
         return None

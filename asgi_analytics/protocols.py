@@ -165,20 +165,20 @@ class SharedQuotas(Protocol):
         ...
 
 
-class Told(NamedTuple):
-    """What the server of strict quotas says of one request: the visitor's quotas first, then the network's."""
+class StrictAnswer(NamedTuple):
+    """What StrictQuotas answers to one request: the visitor's quotas first, then the network's."""
 
-    passes: bool  # one unit was taken of each
-    left: Sequence[int]  # before that
+    passes: bool  # one unit of each quota was taken
+    left: Sequence[int]  # units, before that
     waits: Sequence[float]  # seconds until a unit is free
 
 
 class StrictQuotas(Protocol):
-    """Counts each request of all workers in one place, before the app runs. None when it cannot be told in time."""
+    """Counts each request of all workers in one place, before the app runs. None when no answer comes in time."""
 
-    failures: int  # requests that were not told in time
+    failures: int  # requests without an answer in time
 
-    async def take(self, quotas: Sequence[tuple[bytes, Sequence[tuple[float, int]]]]) -> Told | None:
+    async def take(self, quotas: Sequence[tuple[bytes, Sequence[tuple[float, int]]]]) -> StrictAnswer | None:
         """Take one unit of each quota or none: actors by their keys, with seconds and limit of each quota."""
         ...
 

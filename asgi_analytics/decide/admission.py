@@ -8,7 +8,7 @@ from math import ceil
 
 from ..facts import Actor, ThrottleLevel, Window
 from ..model import Decision
-from ..protocols import Told
+from ..protocols import StrictAnswer
 from . import throttle, window
 from .policy import Policy
 from .throttle import BLOCKED
@@ -64,7 +64,7 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
     return decision
 
 
-def admit_told(visitor: Actor, network: Actor, policy: Policy, told: Told, now: float) -> Decision:
+def admit_strictly(visitor: Actor, network: Actor, policy: Policy, answer: StrictAnswer, now: float) -> Decision:
     """As `admit`, by what one server says that counts the requests of all workers; this worker counts along."""
     state, previous = visitor.throttle, None
     level = state.level
@@ -74,13 +74,13 @@ def admit_told(visitor: Actor, network: Actor, policy: Policy, told: Told, now: 
             level, previous = state.level, level
         if level == BLOCKED:
             return _refuse_blocked(visitor, policy, previous, now)
-    if not told.passes:
-        return _refuse(visitor, policy, told.left, told.waits, previous, now)
+    if not answer.passes:
+        return _refuse(visitor, policy, answer.left, answer.waits, previous, now)
     sized = list(_sized(visitor, policy, level))
     for counter, (size, _) in (*sized, *zip(network.windows, policy.network_limits, strict=True)):
         window.charge(counter, size, now)
     resets = [window.reset(counter, size, now) for counter, (size, _) in sized]
-    decision = Decision(level, visitor.score, paired([left - 1 for left in told.left[: len(sized)]], resets))
+    decision = Decision(level, visitor.score, paired([left - 1 for left in answer.left[: len(sized)]], resets))
     if previous is not None:
         _tell_cool_down(decision, previous, policy)
     return decision

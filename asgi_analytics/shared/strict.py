@@ -14,7 +14,7 @@ from typing import Any
 import valkey.asyncio
 from valkey.exceptions import NoScriptError, ValkeyError
 
-from ..protocols import Clock, Told
+from ..protocols import Clock, StrictAnswer
 from .scripts import GIVE_BACK, TAKE
 from .valkey import client_options, counter_key, in_scheme, sha
 
@@ -23,21 +23,21 @@ MOST_ASKED = 256  # requests in one round trip
 PAUSE = 0.5  # seconds after a failure in which nobody asks: requests must not queue for a server that is lost
 
 Actors = Sequence[tuple[bytes, Sequence[tuple[float, int]]]]
-Waiting = tuple[Actors, "asyncio.Future[Told | None]"]
+Waiting = tuple[Actors, "asyncio.Future[StrictAnswer | None]"]
 
 
 class ValkeyStrict:
     """StrictQuotas over one server, asked by each event loop over connections of its own."""
 
     def __init__(self, url: str, timeout: float, clock: Clock) -> None:
-        self.failures = 0  # requests that were not told in time
+        self.failures = 0  # requests without an answer in time
         self._url = in_scheme(url)
         self._timeout = timeout
         self._clock = clock
         self._again_at = 0.0
         self._askers: dict[asyncio.AbstractEventLoop, _Asker] = {}
 
-    async def take(self, quotas: Actors) -> Told | None:
+    async def take(self, quotas: Actors) -> StrictAnswer | None:
         """Take one unit of each quota, or of none. None when the server does not say so in time."""
         if self._clock.monotonic() < self._again_at:
             return None
@@ -48,12 +48,12 @@ class ValkeyStrict:
         asker = self._askers.get(loop) or self._begin(loop)
         try:
             async with asyncio.timeout(self._timeout):
-                told = await asker.ask([(key, limits) for key, limits in quotas if limits])
+                answer = await asker.ask([(key, limits) for key, limits in quotas if limits])
         except TimeoutError:
-            told = None
+            answer = None
             self._pause()
-        self.failures += told is None
-        return told
+        self.failures += answer is None
+        return answer
 
     async def close(self) -> None:
         """Close the connections of this event loop."""
@@ -92,9 +92,9 @@ class _Asker:
         self._waiting: deque[Waiting] = deque()
         self._flights: set[asyncio.Task[None]] = set()
 
-    def ask(self, asked: Actors) -> asyncio.Future[Told | None]:
+    def ask(self, asked: Actors) -> asyncio.Future[StrictAnswer | None]:
         """Have a question asked with the next round trip."""
-        answer: asyncio.Future[Told | None] = self._loop.create_future()
+        answer: asyncio.Future[StrictAnswer | None] = self._loop.create_future()
         self._waiting.append((asked, answer))
         if len(self._flights) < MOST_FLIGHTS:
             flight = self._loop.create_task(self._fly())
@@ -132,7 +132,7 @@ class _Asker:
             if not answer.done():
                 found = [part for _, parts in own for part in parts]
                 answer.set_result(
-                    Told(passes, [int(left) for left in found[::2]], [float(part) for part in found[1::2]])
+                    StrictAnswer(passes, [int(left) for left in found[::2]], [float(part) for part in found[1::2]])
                 )
         if taken:
             await self._run(GIVE_BACK, taken)
