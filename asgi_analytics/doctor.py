@@ -23,7 +23,7 @@ from .record.target import Target, read_target
 from .settings import Settings
 from .shared import server_of
 from .store.connection import ENCODINGS, UTF8
-from .store.health import PATIENCE, Patient, advice_on, examine
+from .store.health import PATIENCE, HealthReader, advice_on, examine
 from .store.reading import Server
 
 OLDEST = 140000  # server_version_num of PostgreSQL 14
@@ -188,14 +188,14 @@ def database_checks(
     """
     known = ""
     try:
-        with examine(dsn, patience) as patient:
-            server, known = patient.server(), patient.identity()
+        with examine(dsn, patience) as reader:
+            server, known = reader.server(), reader.identity()
             yield from _server_checks(server, now)
-            held = patient.holders()
+            held = reader.lock_holders()
             for text in held:
                 yield Check("lock", text, "end that transaction (pg_terminate_backend): hits wait for it")
             if not held:
-                yield from _schema_checks(patient, server)
+                yield from _schema_checks(reader, server)
     except AnalyticsError as error:
         yield Check("database", str(error), advice_on(str(error)))
     yield from stray_checks(stray, known)
@@ -218,22 +218,22 @@ def _server_checks(server: Server, now: float) -> Iterator[Check]:
         yield Check("privileges", "no temporary tables", f"GRANT TEMPORARY ON DATABASE to {server.username}")
 
 
-def _schema_checks(reader: Patient, server: Server) -> Iterator[Check]:
+def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
     if not server.may_use:
         yield Check("privileges", "no USAGE on schema analytics", f"GRANT USAGE, CREATE ON SCHEMA to {server.username}")
         return
-    standing = reader.standing()
-    if standing.newer:
-        newer = f"it is of a later version: {', '.join(standing.newer)}"
+    schema = reader.schema_state()
+    if schema.newer:
+        newer = f"it is of a later version: {', '.join(schema.newer)}"
         yield Check("schema", newer, "upgrade asgi-analytics here: what this version writes may not fit")
-    if standing.changed:
+    if schema.changed:
         advice = "the files of this version were changed, or another's were applied: install one version everywhere"
-        yield Check("schema", f"applied otherwise: {', '.join(standing.changed)}", advice)
-    if pending := standing.pending:
+        yield Check("schema", f"applied otherwise: {', '.join(schema.changed)}", advice)
+    if pending := schema.pending:
         needs = "" if server.may_create else " as a user with CREATE on the database, which this one has not"
         yield Check("schema", f"not applied: {', '.join(pending)}", f"run `asgi-analytics migrate`{needs}")
         return
-    if not standing.newer and not standing.changed:
+    if not schema.newer and not schema.changed:
         yield Check("schema", "up to date")
     if missing := reader.missing_privileges():
         yield Check(
@@ -241,8 +241,8 @@ def _schema_checks(reader: Patient, server: Server) -> Iterator[Check]:
         )
     else:
         yield Check("privileges", "all that a writer needs")
-    if not missing and not server.standby and (ailment := reader.ailment()) is not None:
-        yield Check(ailment.subject, ailment.text, ailment.advice)
+    if not missing and not server.standby and (problem := reader.write_problem()) is not None:
+        yield Check(problem.subject, problem.text, problem.advice)
     yield Check("salts", "kept for two days; leave them out of dumps: pg_dump --exclude-table-data=analytics.salts")
     days = [day.isoformat() for day in reader.missing_partitions()]
     if days:

@@ -191,7 +191,7 @@ class Engine:
 
     def take_in(self, visitor: Visitor, began: bool, now: float, time_ns: int) -> None:
         """Bring a visitor up to date with what other workers saw of it; a session that began since is its own."""
-        learnt, visitor.learnt, visitor.standing = visitor.learnt, None, None
+        learnt, visitor.learnt, visitor.cached_refusal = visitor.learnt, None, None
         if not isinstance(learnt, Merged):
             return
         if not began:

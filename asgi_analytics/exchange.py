@@ -22,7 +22,7 @@ from .identify.credentials import tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, is_stock, route_template
 from .inputs import AHEAD, DATA, FORGIVEN, TRUSTED
-from .model import Analytics, Decision, Hit, Referral, Standing, Visitor
+from .model import Analytics, CachedRefusal, Decision, Hit, Referral, Visitor
 from .protocols import ClaimStatus, Ruling, StrictAnswer
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 from .variants import Variant
@@ -35,7 +35,7 @@ Send = Callable[[Message], Awaitable[None]]
 KEY = "analytics"  # in scope["state"]
 INSIDE = "asgi_analytics"  # in the scope while the app runs: somebody further out has this request already
 
-STANDING = 1.0  # seconds for which the same refusal is given at most: its numbers are of whole seconds
+CACHED_FOR = 1.0  # seconds, at most, that a refusal is sent again unchanged: its numbers are whole seconds
 
 
 class Exchange(Hit):
@@ -45,7 +45,7 @@ class Exchange(Hit):
     recorded = False
     _claimed: Claims | None = None
     _ruling: Ruling | None = None  # the ban that refuses
-    _standing: Standing | None = None  # the refusal that is given again
+    _cached: CachedRefusal | None = None  # the refusal that this request gets again
     _length: Any = None  # of the answer, as its headers announce it
     scope: Scope  # the server's own, which the app gets: what it writes there is seen further out
 
@@ -114,11 +114,11 @@ class Exchange(Hit):
             ruling = engine.ruled(visitor, rulings, scope, self._headers, now, self.time_ns)
             if visitor.actor.behaviour is not facts:
                 self.inputs |= FORGIVEN
-                visitor.standing = None
-        standing = visitor.standing
-        if standing is not None and strict is None and self._stands(standing, ruling):
-            self._standing = standing
-            return standing.decision
+                visitor.cached_refusal = None
+        cached = visitor.cached_refusal
+        if cached is not None and strict is None and self._still_holds(cached, ruling):
+            self._cached = cached
+            return cached.decision
         if ruling is not None:
             if ruling.kind == "ban":
                 return self._banned(ruling)
@@ -136,12 +136,12 @@ class Exchange(Hit):
             engine.state.level_changed(visitor)
         return decision
 
-    def _stands(self, standing: Standing, ruling: Ruling | None) -> bool:
-        """Tell whether a refusal still holds. One of a moment that lies ahead, as a clock went back, does not."""
+    def _still_holds(self, cached: CachedRefusal, ruling: Ruling | None) -> bool:
+        """Tell whether a cached refusal still holds; one from the future, since a clock went back, does not."""
         return (
-            0.0 < standing.until - self.clock <= STANDING
-            and standing.minute == self.time_ns // MINUTE_NS
-            and standing.ruling is ruling
+            0.0 < cached.until - self.clock <= CACHED_FOR
+            and cached.minute == self.time_ns // MINUTE_NS
+            and cached.ruling is ruling
         )
 
     def _banned(self, ruling: Ruling) -> Decision:
@@ -191,8 +191,8 @@ class Exchange(Hit):
 
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
-        if self._standing is not None:
-            return await self._refuse_again(self._standing)
+        if self._cached is not None:
+            return await self._refuse_again(self._cached)
         try:
             self._engine.recorder.refuse(self)
         except Exception as error:  # noqa: BLE001 - as above
@@ -203,20 +203,20 @@ class Exchange(Hit):
             self.end("refused")
         if refusal.error is not None:
             self._engine.failed("refine_refusal", refusal.error)
-        if self.counted is not None and refusal is not CLOSED:
-            until = min(self.decision.holds_until, self.clock + STANDING)
+        if self.count_row is not None and refusal is not CLOSED:
+            until = min(self.decision.holds_until, self.clock + CACHED_FOR)
             minute = self.time_ns // MINUTE_NS
-            standing = Standing(self.decision, refusal, self.counted, until, minute, self._ruling)
-            self._engine.state.stand(self.visitor, standing)
+            cached = CachedRefusal(self.decision, refusal, self.count_row, until, minute, self._ruling)
+            self._engine.state.cache_refusal(self.visitor, cached)
 
-    async def _refuse_again(self, standing: Standing) -> None:
-        """Say what was said before. This one is counted too, before it is answered."""
+    async def _refuse_again(self, cached: CachedRefusal) -> None:
+        """Send the cached answer. The refusal is counted before it is sent, as all are."""
         self.recorded = True
         try:
-            self._engine.recorder.refuse_again(standing.counted, self.time_ns)
+            self._engine.recorder.refuse_again(cached.count_row, self.time_ns)
         except Exception as error:  # noqa: BLE001 - as above
             self._engine.failed("count refusals", error)
-        *first, last = messages(self.scope, standing.answer)
+        *first, last = messages(self.scope, cached.answer)
         for message in first:
             await self._send(message)
         await (self._send_synced(last) if self._engine.syncs else self._send(last))
@@ -355,7 +355,7 @@ class Exchange(Hit):
         if self.status is None and self.outcome == "error":
             self.status = 500
         decision = self.decision
-        if decision.id is not None and self.counted is None:
+        if decision.id is not None and self.count_row is None:
             self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
         engine.recorder.hit(self)
 

@@ -121,12 +121,12 @@ class Decision:
 
 
 @dataclass(slots=True)
-class Standing:
-    """A refusal that is given again, as it was said, to a visitor that hammers on: for a moment of monotonic time."""
+class CachedRefusal:
+    """A refusal that is sent again unchanged for a moment, to a visitor that goes on asking."""
 
     decision: Decision
     answer: Any  # respond.Refusal
-    counted: bytes  # the row of record.refusals that the first one was
+    count_row: bytes  # of the first one, see record.refusals
     until: float  # monotonic seconds
     minute: int  # of the wall clock: the next one has rows of refusals again
     ruling: Any  # protocols.Ruling of a ban; None: refused by quota or level
@@ -143,7 +143,7 @@ class Visitor:
     segment: bytes | None = None  # the encoded columns of session and identity, made by the recorder
     verification: Any = None  # protocols.Verification of a crawler's claim; None: it claims nothing
     learnt: object | None = None  # what other workers saw (protocols.Merged), taken in at the next request
-    standing: Standing | None = None  # of one whose refusals are counted
+    cached_refusal: CachedRefusal | None = None
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     cookie_sent: bool = False  # an answer took it along
     unsent: tuple[bytes, Visitor] | None = None  # who gets the next cookie that an answer can take along, and its name
@@ -168,7 +168,7 @@ class Hit:
     referral: Referral | None = None
     close_code: int | None = None
     detail: dict[str, Any] | None = None  # of the decision, see decide.explain
-    counted: bytes | None = None  # of a refusal past the rate: the row of record.refusals that it is instead of a hit
+    count_row: bytes | None = None  # of a refusal that is only counted: its row, see record.refusals; else None
     inputs = 0  # what verdicts read beside the columns above: DATA and FORGIVEN of inputs.py
     claims: Claims | None = None  # as they were read; None: they were not, or the visitor asked not to be told apart
     attempt: int | None = None  # see identify.consistency.tried

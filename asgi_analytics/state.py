@@ -8,11 +8,11 @@ from contextlib import suppress
 from itertools import chain
 
 from .facts import Actor, ThrottleLevel
-from .model import Standing, Visitor
+from .model import CachedRefusal, Visitor
 from .protocols import Merged, Salt
 
 MOST_CHANCES = 16
-MOST_STANDING = 4096  # refusals, about 2.6 KB each
+MOST_CACHED_REFUSALS = 4096  # refusals, about 2.6 KB each
 
 
 class State:
@@ -43,7 +43,7 @@ class State:
         self._blocked: OrderedDict[bytes, Visitor] = OrderedDict()
         self._networks: OrderedDict[bytes, Actor] = OrderedDict()
         self._shared_networks: OrderedDict[bytes, Actor] = OrderedDict()  # by the keyed hash that all workers know
-        self._standing: deque[tuple[Visitor, Standing]] = deque()
+        self._cached_refusals: deque[tuple[Visitor, CachedRefusal]] = deque()
 
     def get(self, fingerprint: bytes) -> Visitor | None:
         """Return a visitor and mark it as seen; None when it is not in memory."""
@@ -152,15 +152,15 @@ class State:
             self._forget_flagged()
         place[fingerprint] = visitor
 
-    def stand(self, visitor: Visitor, standing: Standing) -> None:
-        """Let a refusal stand for its visitor. When too many do, the oldest is given up and made anew if need be."""
-        if len(self._standing) >= MOST_STANDING:
+    def cache_refusal(self, visitor: Visitor, cached: CachedRefusal) -> None:
+        """Keep a refusal to be sent again to its visitor; of too many the oldest goes."""
+        if len(self._cached_refusals) >= MOST_CACHED_REFUSALS:
             with suppress(IndexError):  # as above
-                other, oldest = self._standing.popleft()
-                if other.standing is oldest:
-                    other.standing = None
-        visitor.standing = standing
-        self._standing.append((visitor, standing))
+                other, oldest = self._cached_refusals.popleft()
+                if other.cached_refusal is oldest:
+                    other.cached_refusal = None
+        visitor.cached_refusal = cached
+        self._cached_refusals.append((visitor, cached))
 
     def _forget_flagged(self) -> None:
         with suppress(KeyError):  # as above

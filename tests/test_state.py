@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.facts import Actor, ThrottleLevel
-from asgi_analytics.model import Agent, Decision, Identity, Place, Session, Standing, Visitor
+from asgi_analytics.model import Agent, CachedRefusal, Decision, Identity, Place, Session, Visitor
 from asgi_analytics.protocols import Merged, Salt
-from asgi_analytics.state import MOST_CHANCES, MOST_STANDING, State
+from asgi_analytics.state import MOST_CACHED_REFUSALS, MOST_CHANCES, State
 
 NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel
 
@@ -145,26 +145,26 @@ def test_networks_that_all_workers_know_are_bounded_too() -> None:
     assert [actor for actor, is_network in kept.actors() if is_network] == [one.network for one in visitors[-4:]]
 
 
-def refusal() -> Standing:
-    return Standing(Decision(NORMAL, 0, (), refused=True), None, b"", 0.0, 0, None)
+def refusal() -> CachedRefusal:
+    return CachedRefusal(Decision(NORMAL, 0, (), refused=True), None, b"", 0.0, 0, None)
 
 
 def test_so_many_refusals_stand_and_no_more() -> None:
-    kept = state(most=2 * MOST_STANDING)
-    visitors = [added(kept, number) for number in range(MOST_STANDING + 10)]
+    kept = state(most=2 * MOST_CACHED_REFUSALS)
+    visitors = [added(kept, number) for number in range(MOST_CACHED_REFUSALS + 10)]
     for one in visitors:
-        kept.stand(one, refusal())
-    assert [one.standing is not None for one in visitors] == [False] * 10 + [True] * MOST_STANDING
+        kept.cache_refusal(one, refusal())
+    assert [one.cached_refusal is not None for one in visitors] == [False] * 10 + [True] * MOST_CACHED_REFUSALS
 
 
 def test_a_refusal_that_is_made_anew_does_not_end_with_the_one_before() -> None:
     kept = state()
     hammering, newest = added(kept, 1), refusal()
-    for standing in (refusal(), newest):
-        kept.stand(hammering, standing)
-    for number in range(2, MOST_STANDING + 1):
-        kept.stand(added(kept, number), refusal())
-    assert hammering.standing is newest
+    for cached in (refusal(), newest):
+        kept.cache_refusal(hammering, cached)
+    for number in range(2, MOST_CACHED_REFUSALS + 1):
+        kept.cache_refusal(added(kept, number), refusal())
+    assert hammering.cached_refusal is newest
 
 
 def test_what_others_saw_is_summed_until_it_is_taken_in() -> None:

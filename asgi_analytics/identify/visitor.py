@@ -205,7 +205,7 @@ class Identifier:
             alike.unreturned = max(0, alike.unreturned - 1)
         if visitor.identity.network != alike.identity.network:  # another place, or another day
             visitor.identity = _with(alike.identity, fingerprint, alike.identity.network, False)
-            visitor.segment = visitor.standing = None
+            visitor.segment = visitor.cached_refusal = None
         visitor.network = alike.network
         visitor.cookie = cookie.issue(ticket.visitor, secure, wall, ticket.issued_s) if ticket.outdated else None
         return visitor

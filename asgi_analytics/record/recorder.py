@@ -92,11 +92,11 @@ class Recorder:
         """Tell a refusal whether it is a hit or a count, before it is answered: a count has another decision id."""
         kept = hit.visitor.identity.tracked or not self._drops_quiet
         if kept and hit.decision.previous_level is None:
-            hit.counted = self._refusals.count(hit)
+            hit.count_row = self._refusals.count(hit)
 
-    def refuse_again(self, counted: bytes, time_ns: int) -> None:
-        """Append a further refusal like the one that `counted` is of."""
-        self._append(frame(REFUSED, refusals.again(counted, time_ns)))
+    def refuse_again(self, count_row: bytes, time_ns: int) -> None:
+        """Append a further refusal like the one that `count_row` is of."""
+        self._append(frame(REFUSED, refusals.again(count_row, time_ns)))
 
     def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
@@ -107,8 +107,8 @@ class Recorder:
                 self.drop("privacy_signal")
                 return None
             segment = visitor.segment = self._segment(visitor)
-        if hit.counted is not None:
-            return self._append(frame(REFUSED, hit.counted))
+        if hit.count_row is not None:
+            return self._append(frame(REFUSED, hit.count_row))
         high, low = uuid7_halves(hit.time_ns)
         numbers = NULL if hit.claims is None else self._numbers(hit, hit.claims)
         head = encoding.hit_head(hit, decision, high, low)

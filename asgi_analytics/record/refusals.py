@@ -19,9 +19,9 @@ _NOBODY = encoding.uuid(bytes(16))
 _HEAD = struct.Struct("!hiq")
 
 
-def again(counted: bytes, time_ns: int) -> bytes:
-    """Return the row of a further refusal like the one that `counted` is of."""
-    return _HEAD.pack(len(COLUMNS), 8, _time_us(time_ns)) + counted[_HEAD.size :]
+def again(count_row: bytes, time_ns: int) -> bytes:
+    """Return the row of a further refusal like the one that `count_row` is of."""
+    return _HEAD.pack(len(COLUMNS), 8, _time_us(time_ns)) + count_row[_HEAD.size :]
 
 
 class Refusals:

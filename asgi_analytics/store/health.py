@@ -48,7 +48,7 @@ STATES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ailment:
+class WriteProblem:
     """What a write of ours came to."""
 
     subject: str
@@ -61,20 +61,20 @@ def advice_on(refusal: str) -> str:
     return next((advice for pattern, advice in REFUSALS if re.search(pattern, refusal)), OTHERWISE)
 
 
-class Patient(Reader):
+class HealthReader(Reader):
     """A Reader that also tells what would hinder a writer."""
 
-    def standing(self) -> migrate.Standing:
+    def schema_state(self) -> migrate.SchemaState:
         """Return how the schema compares with this version's migrations."""
         with wrapped():
-            return migrate.standing(self._connection)
+            return migrate.schema_state(self._connection)
 
-    def holders(self) -> list[str]:
+    def lock_holders(self) -> list[str]:
         """Return who holds a lock on our tables that keeps all others out, in words."""
         with wrapped():
             return [text for (text,) in self._connection.execute(self._queries["lock_holders"], {}).fetchall()]
 
-    def ailment(self) -> Ailment | None:
+    def write_problem(self) -> WriteProblem | None:
         """Write rows as large as ours get, and take them back. None: they fit."""
         try:
             with self._connection.transaction(force_rollback=True):
@@ -85,12 +85,12 @@ class Patient(Reader):
                 ((subject, advice) for start, subject, advice in STATES if state.startswith(start)),
                 ("database", "see the server's log"),
             )
-            return Ailment(subject, f"a row of ours is refused: {text} (SQLSTATE {state or 'none'})", advice)
+            return WriteProblem(subject, f"a row of ours is refused: {text} (SQLSTATE {state or 'none'})", advice)
         return None
 
 
 @contextlib.contextmanager
-def examine(dsn: str, patience: float = PATIENCE) -> Iterator[Patient]:
+def examine(dsn: str, patience: float = PATIENCE) -> Iterator[HealthReader]:
     """Open a connection that is cut after `patience` seconds. Raises StoreUnavailable, StoreMisconfigured."""
     with wrapped():
         connection = psycopg.connect(
@@ -107,7 +107,7 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[Patient]:
     try:
         with wrapped():
             Session(connection, LIMITS)
-        yield Patient(connection)
+        yield HealthReader(connection)
     except StoreUnavailable as error:
         if late.is_set():
             raise StoreUnavailable(f"It was connected, and did not answer within {patience:g} s: timed out") from error

@@ -148,7 +148,7 @@ def _lacks_partition(connection: psycopg.Connection) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SchemaState:
     """How a database compares with the files: what it lacks, what a later version applied, what was changed since."""
 
     pending: list[str]
@@ -156,11 +156,11 @@ class Standing:
     changed: list[str]
 
 
-def standing(connection: psycopg.Connection) -> Standing:
+def schema_state(connection: psycopg.Connection) -> SchemaState:
     """Compare a database with the files; writes nothing."""
     done = _known(connection)
     known = {migration.number: migration for migration in migrations()}
-    return Standing(
+    return SchemaState(
         [one.name for one in known.values() if one.number not in done],
         [f"{number:04}" for number in sorted(done.keys() - known.keys())],
         [one.name for one in known.values() if done.get(one.number, one.checksum) != one.checksum],
@@ -169,7 +169,7 @@ def standing(connection: psycopg.Connection) -> Standing:
 
 def pending(connection: psycopg.Connection) -> list[str]:
     """Return the names that `apply` would apply; writes nothing."""
-    return standing(connection).pending
+    return schema_state(connection).pending
 
 
 def _folder() -> Traversable:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asgi_analytics.exchange import STANDING
+from asgi_analytics.exchange import CACHED_FOR
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.protocols import Ruling
 from asgi_analytics.record import refusals
@@ -32,9 +32,9 @@ def test_its_numbers_are_a_second_old_at_most() -> None:
     with wrapped(page(), clock=clock, limits="1/minute") as wrap:
         get(wrap)
         first = get(wrap)
-        clock.advance(STANDING * 0.9)
+        clock.advance(CACHED_FOR * 0.9)
         again = get(wrap)
-        clock.advance(STANDING * 0.2)
+        clock.advance(CACHED_FOR * 0.2)
         anew = get(wrap)
     assert again == first
     assert int(anew.header("retry-after") or 0) < int(first.header("retry-after") or 0)
@@ -176,7 +176,7 @@ def test_a_pardon_ends_it_at_once() -> None:
     strict: dict[str, Any] = {"bot_score": 1, "signal_thresholds": {"high_request_count": 1}}
     with wrapped(page(), clock=clock, **strict) as wrap:
         statuses = [get(wrap, f"/{number}", old).status for number in range(5)]
-        clock.advance(STANDING * 0.3)
+        clock.advance(CACHED_FOR * 0.3)
         wall = clock.time_ns() / 1e9
         wrap._engine.rulings.learn_rulings([on("198.51.100.7", "pardon", wall, made_at=wall)], wall)
         statuses.append(get(wrap, "/5", old).status)
