@@ -21,7 +21,6 @@ from .decide.policy import Policy
 from .decide.probes import kind_of
 from .decide.rulings import RulingBook, Rulings, is_due, pardon
 from .embedded import EmbeddedPostgres
-from .ending import Leaving, Owners, end
 from .errors import EmbeddedPostgresError, StoreUnavailable
 from .facts import Actor, ThrottleLevel
 from .identify.client import network_of
@@ -44,6 +43,7 @@ from .respond import Responder
 from .settings import Settings
 from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
+from .shutdown import Owners, Stopping, finish
 from .state import State
 from .steps import Steps
 from .store.postgres import PostgresStore
@@ -115,7 +115,7 @@ class Engine:
         self._store: PostgresStore | None = None
         self._starting = threading.RLock()
         self._opening = False
-        self._said: dict[str, float] = {}
+        self._log_again_at: dict[str, float] = {}
         self.owners = Owners(self.stop)
         self.host: int | None = None  # see joining
         ENGINES.add(self)
@@ -172,8 +172,8 @@ class Engine:
         """Deliver what is left within the shutdown time-out; what is not stays in the journal for the next start."""
         return stop_all([self], timeout)
 
-    def leave(self) -> Leaving | None:
-        """Have the background threads deliver what is left; return what is to be waited for, None: nothing."""
+    def begin_stop(self) -> Stopping | None:
+        """Tell the background threads to deliver what is left and end; None when none run."""
         with self._starting:
             writer, self.writer, self.started = self.writer, None, False
             sharer, self.sharer = self.sharer, None
@@ -185,23 +185,23 @@ class Engine:
         if self.verifier is not None:
             self.verifier.stop(0.0)  # holds nothing
         if sharer is not None:
-            sharer.leave()
-        writer.leave()
-        return Leaving(writer, sharer, database, self.settings.shutdown_timeout)
+            sharer.request_stop()
+        writer.request_stop()
+        return Stopping(writer, sharer, database, self.settings.shutdown_timeout)
 
-    def take_in(self, visitor: Visitor, began: bool, now: float, time_ns: int) -> None:
+    def apply_merged(self, visitor: Visitor, began: bool, now: float, time_ns: int) -> None:
         """Bring a visitor up to date with what other workers saw of it; a session that began since is its own."""
-        learnt, visitor.learnt, visitor.cached_refusal = visitor.learnt, None, None
-        if not isinstance(learnt, Merged):
+        merged, visitor.merged, visitor.cached_refusal = visitor.merged, None, None
+        if not isinstance(merged, Merged):
             return
         if not began:
-            visitor.session.id = learnt.session
+            visitor.session.id = merged.session
             visitor.segment = None
-        if learnt.remote > 0 and not self.leases.connected:  # else what others admit is accounted for
-            charge(visitor.actor, learnt.remote, self.policy, now)
-        if learnt.level_changed_us:
-            changed_at = now - (time_ns / 1e9 - learnt.level_changed_us / 1e6)
-            adopt_level(visitor.actor, ThrottleLevel(learnt.level), changed_at)
+        if merged.remote > 0 and not self.leases.connected:  # else what others admit is accounted for
+            charge(visitor.actor, merged.remote, self.policy, now)
+        if merged.level_changed_us:
+            changed_at = now - (time_ns / 1e9 - merged.level_changed_us / 1e6)
+            adopt_level(visitor.actor, ThrottleLevel(merged.level), changed_at)
             self.state.level_changed(visitor)
 
     def check_claim(
@@ -243,8 +243,8 @@ class Engine:
         """Our own bug: count it, say it now and then, and let the app go on."""
         self.counters.failures[where] += 1
         now = self.clock.monotonic()
-        if now >= self._said.get(where, 0.0):
-            self._said[where] = now + LOG_INTERVAL
+        if now >= self._log_again_at.get(where, 0.0):
+            self._log_again_at[where] = now + LOG_INTERVAL
             log.error("Error in asgi-analytics (%s); the request is served without it.", where, exc_info=error)
 
     def stats(self) -> dict[str, Any]:
@@ -294,9 +294,9 @@ class Engine:
 
     def _new_sharer(self) -> Sharer:
         quotas = open_quotas(self.settings, self._find_database)
-        return Sharer(quotas, self.leases, self.clock, self.settings.batch_age, self._among)
+        return Sharer(quotas, self.leases, self.clock, self.settings.batch_age, self._apply_worker_count)
 
-    def _among(self) -> None:
+    def _apply_worker_count(self) -> None:
         if self.strict is None:
             self.policy = self.own_policy = self._whole_policy.among(self.leases)
         else:
@@ -343,7 +343,7 @@ class Engine:
             raise StoreUnavailable(str(error)) from error
 
     def _chores(self) -> None:
-        self.owners.look()
+        self.owners.stop_if_none_left()
         if (sharer := self.sharer) is not None:
             sharer.free_stuck()
         self.locator.refresh(self.clock.monotonic())
@@ -375,7 +375,7 @@ class Engine:
 def stop_all(engines: Iterable[Engine], timeout: float | None = None) -> bool:
     """Stop engines at once: what hangs in one costs the others no time. Return whether all was delivered."""
     began = SystemClock.monotonic()
-    return end([one for engine in list(engines) if (one := engine.leave()) is not None], began, timeout)
+    return finish([one for engine in list(engines) if (one := engine.begin_stop()) is not None], began, timeout)
 
 
 ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from .aside import run_aside
 from .clock import MINUTE_NS, uuid7
 from .decide.actor import begin_session, count_session, join
 from .decide.admission import admit, admit_strictly
@@ -25,6 +24,7 @@ from .inputs import AHEAD, DATA, FORGIVEN, TRUSTED
 from .model import Analytics, CachedRefusal, Decision, Hit, Referral, Visitor
 from .protocols import ClaimStatus, Ruling, StrictAnswer
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
+from .threads import run_in_thread
 from .variants import Variant
 
 Scope = MutableMapping[str, Any]
@@ -73,8 +73,8 @@ class Exchange(Hit):
         self.visitor = visitor
         if began:
             self._begin_session(scope)
-        if visitor.learnt is not None:
-            engine.take_in(visitor, began, now, time_ns)
+        if visitor.merged is not None:
+            engine.apply_merged(visitor, began, now, time_ns)
 
     def _begin_session(self, scope: Scope) -> None:
         visitor, engine, now = self.visitor, self._engine, self.clock
@@ -378,7 +378,7 @@ class Exchange(Hit):
         journal = self._engine.recorder.journal
         if journal is not None:
             try:
-                await run_aside(journal.sync)
+                await run_in_thread(journal.sync)
             except OSError as error:  # a disk that fails must not cost the visitor the answer
                 self._engine.failed("sync", error)
         await self._send(message)

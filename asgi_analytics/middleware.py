@@ -11,13 +11,13 @@ from typing import Any, Unpack
 
 from anyio import get_cancelled_exc_class
 
-from .aside import run_aside
 from .database import resolve_dsn
 from .engine import Engine, stop_all
 from .exchange import INSIDE, Exchange, Message, Receive, Scope, Send, TimedExchange
 from .joining import joined
 from .settings import Options, Settings
 from .steps import SAMPLE
+from .threads import run_in_thread
 from .websocket import WebSocketExchange
 
 __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]
@@ -137,7 +137,7 @@ class AnalyticsMiddleware:
         span = _Span(self._engine)
         spans = (*(one for one in _around.get() if not one.ends), span)
         _around.set(spans)
-        await self._aside("start", self._engine.start)
+        await self._run_in_thread("start", self._engine.start)
 
         async def receive_noted() -> Message:
             message = await receive()
@@ -146,7 +146,7 @@ class AnalyticsMiddleware:
 
         async def send_when_done(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                await self._aside("start", self._engine.wait, STARTUP_PATIENCE)
+                await self._run_in_thread("start", self._engine.wait, STARTUP_PATIENCE)
             elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
                 span.ends = span.ended = True
                 await self._stop(spans)
@@ -168,16 +168,16 @@ class AnalyticsMiddleware:
         engines = [span.engine for span in spans if span.ends]
         if not engines:
             return
-        await self._aside("stop", stop_all, engines)
+        await self._run_in_thread("stop", stop_all, engines)
         try:
             for engine in engines:
                 await engine.hang_up()
         except Exception as error:  # noqa: BLE001 - as in begin
             self._engine.failed("stop", error)
 
-    async def _aside(self, where: str, act: Callable[..., object], *arguments: object) -> None:
+    async def _run_in_thread(self, where: str, act: Callable[..., object], *arguments: object) -> None:
         try:
-            await run_aside(act, *arguments)
+            await run_in_thread(act, *arguments)
         except Exception as error:  # noqa: BLE001 - as in begin
             self._engine.failed(where, error)
 

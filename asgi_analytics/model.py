@@ -142,7 +142,7 @@ class Visitor:
     network: Actor  # the outer bound
     segment: bytes | None = None  # the encoded columns of session and identity, made by the recorder
     verification: Any = None  # protocols.Verification of a crawler's claim; None: it claims nothing
-    learnt: object | None = None  # what other workers saw (protocols.Merged), taken in at the next request
+    merged: object | None = None  # what other workers saw (protocols.Merged), applied at the next request
     cached_refusal: CachedRefusal | None = None
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     cookie_sent: bool = False  # an answer took it along

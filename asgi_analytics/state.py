@@ -182,7 +182,7 @@ class State:
             key = merged.fingerprint
             visitor = self._find(key)
             if visitor is not None:
-                visitor.learnt = merged if visitor.learnt is None else _sum(visitor.learnt, merged)
+                visitor.merged = merged if visitor.merged is None else _sum(visitor.merged, merged)
 
     def counts(self) -> dict[str, int]:
         """Return how many visitors, flagged visitors and networks are held."""

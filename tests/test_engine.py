@@ -34,9 +34,9 @@ def comes(engine: Engine, scope: Scope) -> tuple[Visitor, bool]:
 def told(engine: Engine, began: bool, connected: bool = False) -> Visitor:
     """A visitor whose session and 30 requests others told of."""
     visitor, _ = comes(engine, http_scope())
-    visitor.learnt = Merged(visitor.identity.fingerprint, b"o" * 16, 30, 0, 0)
+    visitor.merged = Merged(visitor.identity.fingerprint, b"o" * 16, 30, 0, 0)
     engine.leases.connected = connected
-    engine.take_in(visitor, began, engine.monotonic(), engine.time_ns())
+    engine.apply_merged(visitor, began, engine.monotonic(), engine.time_ns())
     return visitor
 
 

@@ -34,7 +34,7 @@ LAYERS: tuple[set[str], ...] = (
     BASE,
     STAGES,
     {"shared"},
-    {"aside", "database", "ending", "steps", "jobs", "report", "replay"},
+    {"threads", "database", "shutdown", "steps", "jobs", "report", "replay"},
     {"engine"},
     {"exchange", "joining"},
     {"websocket"},

@@ -115,7 +115,7 @@ def test_the_engine_lives_until_the_last_of_them_is_dropped(by_route: MAKE, made
     gc.collect()
     engine = kept._engine
     assert len(engine.owners) == 1
-    engine.owners.look()
+    engine.owners.stop_if_none_left()
     get(kept)
     assert engine.started
     assert kept.stats()["queued"] == 4

@@ -172,15 +172,15 @@ def test_what_others_saw_is_summed_until_it_is_taken_in() -> None:
     one, blocked = added(kept, 1), added(kept, 2, BLOCKED)
     kept.merge([merged(1, 5), merged(2, 1), merged(9, 7)])
     kept.merge([merged(1, 3, session=b"t")])
-    assert one.learnt == merged(1, 8, session=b"t")
-    assert blocked.learnt == merged(2, 1)
+    assert one.merged == merged(1, 8, session=b"t")
+    assert blocked.merged == merged(2, 1)
 
 
 def test_a_later_total_without_a_level_does_not_hide_one() -> None:
     kept = state()
     one = added(kept, 1)
     kept.merge([merged(1, 5, level=2, changed=1000), merged(1, 0)])
-    assert one.learnt == merged(1, 5, level=2, changed=1000)
+    assert one.merged == merged(1, 5, level=2, changed=1000)
 
 
 def test_salts_are_passed_on() -> None:

@@ -100,24 +100,24 @@ class Writer:
 
         In four steps, so that several writers can stop at once: each step of all before the next.
         """
-        self.leave()
+        self.request_stop()
         self.wait(timeout)
         self.cut()
         return self.finish(LAST_WAIT)
 
-    def leave(self) -> None:
-        """Have the threads deliver what is left and end."""
+    def request_stop(self) -> None:
+        """Tell the threads to deliver what is left and end."""
         self._stopping.set()
 
     def wait(self, timeout: float) -> None:
-        """Wait for their end, at most `timeout` seconds."""
+        """Wait for the threads to end, at most `timeout` seconds."""
         deadline = self._clock.monotonic() + timeout
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - self._clock.monotonic()))
 
     def cut(self) -> None:
-        """Wait for nothing any more: cut the connection of a thread that still does."""
+        """The time is over: cut the connection of a thread that still waits for the server."""
         self._stopped.set()
         if self._is_alive() and self._store is not None:
             self._store.interrupt()

@@ -68,11 +68,11 @@ class Sharer:
 
     def stop(self, timeout: float) -> None:
         """Give back what was lent, within `timeout` seconds."""
-        self.leave()
+        self.request_stop()
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
-    def leave(self) -> None:
+    def request_stop(self) -> None:
         """Have the thread give back what was lent and end."""
         self._stopping.set()
         self._wanted.set()
@@ -87,7 +87,7 @@ class Sharer:
             except Exception:  # noqa: BLE001 - where memory is short, to tell and to wait fail; the thread must live
                 give_way()
         if self._leases.connected:
-            self._leave()
+            self._give_back()
         self.quotas.close()
 
     def _turn(self, now: float) -> float:
@@ -152,7 +152,7 @@ class Sharer:
             )
         self._leases.cut_off()
 
-    def _leave(self) -> None:
+    def _give_back(self) -> None:
         try:
             revision, returned = self._leases.revision, self._leases.returns(self._clock.monotonic())
             self.quotas.exchange(self.worker, revision, returned)

@@ -667,7 +667,7 @@ def test_an_unexpected_fault_at_the_end_is_tried_again(
             return read(segment, offset, most)
 
         monkeypatch.setattr(journal, "read", failing)
-        rig.writer.leave()
+        rig.writer.request_stop()
         rig.send(0, 20)
     assert (len(faults), one(dsn, "SELECT count(*) AS n FROM analytics.hits")["n"]) == (3, 20)
 

@@ -1,4 +1,4 @@
-"""The end of engines: what they have left is delivered within one deadline for all of them."""
+"""How engines stop: what they still hold is delivered within one deadline for all of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .embedded import EmbeddedPostgres
 from .record.writer import LAST_WAIT, Writer
 from .shared.sharer import Sharer
 
-RETURN_PATIENCE = 0.5  # seconds that returning what was lent may take at the end
+RETURN_PATIENCE = 0.5  # seconds for giving back the quota units that were lent
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """What of an engine that stops is still at work; `timeout` in seconds."""
+class Stopping:
+    """The parts of an engine that was told to stop and may still be at work; `timeout` in seconds."""
 
     writer: Writer
     sharer: Sharer | None
@@ -25,26 +25,26 @@ class Leaving:
     timeout: float
 
 
-def end(leaving: Sequence[Leaving], began: float, timeout: float | None) -> bool:
+def finish(stopping: Sequence[Stopping], began: float, timeout: float | None) -> bool:
     """Wait for all of them, `timeout` or each its own seconds from `began` on. Return whether all was delivered."""
     clock = SystemClock.monotonic
-    for one in leaving:
+    for one in stopping:
         if one.sharer is not None:
             one.sharer.stop(max(0.0, began + RETURN_PATIENCE - clock()))
-    for one in leaving:
+    for one in stopping:
         patience = one.timeout if timeout is None else timeout
         one.writer.wait(max(0.0, began + patience - clock()))
         one.writer.cut()
     until = clock() + LAST_WAIT
-    delivered = [one.writer.finish(max(0.0, until - clock())) for one in leaving]
-    for one in leaving:
+    delivered = [one.writer.finish(max(0.0, until - clock())) for one in stopping]
+    for one in stopping:
         if one.database is not None:
             one.database.stop()
     return all(delivered)
 
 
 class Owners:
-    """Those that an engine works for. Once all are gone nobody else would stop it: its threads keep it alive."""
+    """The middlewares that an engine works for. Once all are gone, its threads alone would keep it alive."""
 
     def __init__(self, stop: Callable[[], object]) -> None:
         self._stop = stop
@@ -56,12 +56,12 @@ class Owners:
         return len(self._alive)
 
     def add(self, owner: object) -> None:
-        """Work for somebody, who is not kept alive."""
+        """Add a middleware, without keeping it alive."""
         self._alive.add(owner)
         self._known = True
 
-    def look(self) -> None:
-        """Stop, in a thread of its own, when all are gone. Called now and then by a thread that may not wait."""
+    def stop_if_none_left(self) -> None:
+        """Stop the engine, in a thread of its own, once all are gone. A thread that may not wait calls this."""
         # Not by a finaliser: the garbage collector calls those in the middle of anything, with any lock held.
         if not self._known or self._alive or (self._thread is not None and self._thread.is_alive()):
             return
@@ -73,6 +73,6 @@ class Owners:
         self._thread = thread
 
     def wait(self) -> None:
-        """Wait for the thread that stops, if there is one: for no longer than the engine's own time-out."""
+        """Wait for that thread, if there is one; it ends within the engine's own time-out."""
         if self._thread is not None:
             self._thread.join()

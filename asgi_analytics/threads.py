@@ -12,10 +12,10 @@ MOST_THREADS = 40  # of one event loop, as many as anyio gives an app
 _limiter: RunVar[CapacityLimiter] = RunVar("asgi_analytics_threads")
 
 
-async def run_aside(act: Callable[..., object], *arguments: object) -> None:
-    """Call in a thread, beside those that anyio gives the app: its own calls may hold them all, and wait for us.
+async def run_in_thread(act: Callable[..., object], *arguments: object) -> None:
+    """Call a function in a thread of ours: the app's own calls may hold all that anyio gives it, and wait for us.
 
-    Where the system gives no thread it is called here, rather than not at all.
+    Where the system starts no thread, the function is called here.
     """
     began = False
 
