@@ -14,7 +14,7 @@ from .errors import (
 )
 from .facts import Finding, ThrottleLevel
 from .middleware import AnalyticsMiddleware
-from .model import Agent, Analytics, Decision, Place
+from .model import Agent, Analytics, ClaimStatus, Decision, Place, Verification
 from .settings import Privacy
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "Analytics",
     "AnalyticsError",
     "AnalyticsMiddleware",
+    "ClaimStatus",
     "ConfigurationError",
     "DatabaseNotConfigured",
     "Decision",
@@ -36,4 +37,5 @@ __all__ = [
     "Signal",
     "StoreError",
     "ThrottleLevel",
+    "Verification",
 ]

@@ -33,9 +33,9 @@ from .identify.visitor import Identifier
 from .jobs.data import default_data_dir
 from .jobs.verification import Verifier
 from .log import LOG_INTERVAL, log
-from .model import Visitor
+from .model import ClaimStatus, Ruling, Visitor
 from .policy import canonical, version
-from .protocols import ClaimStatus, Clock, Merged, Ruling, StrictAnswer
+from .protocols import Clock, StrictAnswer
 from .record.journal import left_over_bytes
 from .record.recorder import Counters, Recorder
 from .record.writer import Writer
@@ -192,7 +192,7 @@ class Engine:
     def apply_merged(self, visitor: Visitor, began: bool, now: float, time_ns: int) -> None:
         """Bring a visitor up to date with what other workers saw of it; a session that began since is its own."""
         merged, visitor.merged, visitor.cached_refusal = visitor.merged, None, None
-        if not isinstance(merged, Merged):
+        if merged is None:
             return
         if not began:
             visitor.session.id = merged.session

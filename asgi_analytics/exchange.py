@@ -21,11 +21,10 @@ from .identify.credentials import tried
 from .identify.referral import clean_query, read_referral
 from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, is_stock, route_template
 from .inputs import AHEAD, DATA, FORGIVEN, TRUSTED
-from .model import Analytics, CachedRefusal, Decision, Hit, Referral, Visitor
-from .protocols import ClaimStatus, Ruling, StrictAnswer
+from .model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Referral, Ruling, Variant, Visitor
+from .protocols import StrictAnswer
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 from .threads import run_in_thread
-from .variants import Variant
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 from .facts import Actor, Claims, Finding, ThrottleLevel
 
@@ -120,6 +121,66 @@ class Decision:
         return self.quotas[1::2]
 
 
+class ClaimStatus(StrEnum):
+    """What is known of what a crawler claims to be."""
+
+    UNCLAIMED = "unclaimed"  # it claims no operator: a browser, a library
+    UNVERIFIABLE = "unverifiable"  # nothing is published, or nothing is at hand, to check the claim against
+    PENDING = "pending"  # the check runs in the background
+    VERIFIED = "verified"
+    FALSE = "false"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether a crawler is who it claims to be, and by what that is known."""
+
+    status: ClaimStatus
+    method: str | None = None  # "signature", "ranges" or "dns": what decided
+    operator: str | None = None  # who it claims to be, or whose key it signs with, e.g. "Google"
+    signer: str | None = None  # the host whose key signed; who that is, is known only where `operator` says so
+    text: str = ""  # a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What all workers together know of a visitor, as the store has it after a batch."""
+
+    fingerprint: bytes
+    session: bytes  # the id that the store settled on for the visitor's newest session
+    remote: int  # units that other workers charged since this worker's last batch with this visitor
+    level: int
+    level_changed_us: int  # wall time in microseconds; 0 for never
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """An operator's word on an actor, or one of the option `bans`. Times in wall seconds."""
+
+    id: bytes  # 16 bytes
+    revision: int  # grows with each change of any ruling
+    kind: str  # "ban", "pardon" or "allow"
+    reason: str
+    made_by: str
+    made_at: float
+    until: float  # infinity: no end
+    fingerprint: bytes | None = None  # else a network:
+    size: int = 0  # bytes of its family's client network: 4 for IPv4, 8 for IPv6
+    prefix: int = 0  # bits
+    network: bytes = b""  # `size` bytes in clear, or their digest: see `key`
+    key: bytes = b""  # of the digest; empty: in clear
+    lifted: bool = False
+
+
+class Variant(NamedTuple):
+    """A page that its query tells from others of its path."""
+
+    number: int  # 32 bits
+    key: str  # what it sorts by; in a replay of rows, where it is not known, a text that is the same for the same page
+    kind: int  # ITEM, TURN or CURSOR of variants.py
+    onward: bool = False  # sorts after the page that this visitor loaded before, and is new to it
+
+
 @dataclass(slots=True)
 class CachedRefusal:
     """A refusal that is sent again unchanged for a moment, to a visitor that goes on asking."""
@@ -129,7 +190,7 @@ class CachedRefusal:
     count_row: bytes  # of the first one, see record.refusals
     until: float  # monotonic seconds
     minute: int  # of the wall clock: the next one has rows of refusals again
-    ruling: Any  # protocols.Ruling of a ban; None: refused by quota or level
+    ruling: Ruling | None  # the ban; None: refused by quota or level
 
 
 @dataclass(slots=True, eq=False)
@@ -141,8 +202,8 @@ class Visitor:
     actor: Actor
     network: Actor  # the outer bound
     segment: bytes | None = None  # the encoded columns of session and identity, made by the recorder
-    verification: Any = None  # protocols.Verification of a crawler's claim; None: it claims nothing
-    merged: object | None = None  # what other workers saw (protocols.Merged), applied at the next request
+    verification: Verification | None = None  # of a crawler's claim; None: it claims nothing
+    merged: Merged | None = None  # what other workers saw, applied at the next request
     cached_refusal: CachedRefusal | None = None
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     cookie_sent: bool = False  # an answer took it along
@@ -172,7 +233,7 @@ class Hit:
     inputs = 0  # what verdicts read beside the columns above: DATA and FORGIVEN of inputs.py
     claims: Claims | None = None  # as they were read; None: they were not, or the visitor asked not to be told apart
     attempt: int | None = None  # see identify.consistency.tried
-    variant: Any = None  # variants.Variant: what the query made of the page or the data that was asked for
+    variant: Variant | None = None  # what the query made of the page or the data that was asked for
 
     def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:
         self.visitor = visitor
@@ -218,8 +279,8 @@ class Analytics:
         return self._visitor.identity.language
 
     @property
-    def verification(self) -> Any:
-        """What is known of a crawler's claim to be an operator's (status, method, operator, text); None: no claim."""
+    def verification(self) -> Verification | None:
+        """Whether a crawler is who it claims to be; None when nothing is claimed."""
         return self._visitor.verification
 
     @property

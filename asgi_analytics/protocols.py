@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from .batch import Batch
-from .model import Agent, Place
+from .model import Agent, Merged, Place, Ruling, Verification
 
 
 class Clock(Protocol):
@@ -32,36 +31,6 @@ class Salt:
 
     period: str  # e.g. "2026-11-24"
     key: bytes  # 32 bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """What all workers together know of a visitor, as the store has it after a batch."""
-
-    fingerprint: bytes
-    session: bytes  # the id that the store settled on for the visitor's newest session
-    remote: int  # units that other workers charged since this worker's last batch with this visitor
-    level: int
-    level_changed_us: int  # wall time in microseconds; 0 for never
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """An operator's word on an actor, or one of the option `bans`. Times in wall seconds."""
-
-    id: bytes  # 16 bytes
-    revision: int  # grows with each change of any ruling
-    kind: str  # "ban", "pardon" or "allow"
-    reason: str
-    made_by: str
-    made_at: float
-    until: float  # infinity: no end
-    fingerprint: bytes | None = None  # else a network:
-    size: int = 0  # bytes of its family's client network: 4 for IPv4, 8 for IPv6
-    prefix: int = 0  # bits
-    network: bytes = b""  # `size` bytes in clear, or their digest: see `key`
-    key: bytes = b""  # of the digest; empty: in clear
-    lifted: bool = False
 
 
 LOW_REPUTATION = 20.0  # below: a reason of its own for a flag
@@ -221,27 +190,6 @@ class Store(Protocol):
     def interrupt(self) -> None: ...
 
     def close(self) -> None: ...
-
-
-class ClaimStatus(StrEnum):
-    """What is known of what a crawler claims to be."""
-
-    UNCLAIMED = "unclaimed"  # it claims no operator: a browser, a library
-    UNVERIFIABLE = "unverifiable"  # nothing is published, or nothing is at hand, to check the claim against
-    PENDING = "pending"  # the check runs in the background
-    VERIFIED = "verified"
-    FALSE = "false"
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """Whether a crawler is who it claims to be, and by what that is known."""
-
-    status: ClaimStatus
-    method: str | None = None  # "signature", "ranges" or "dns": what decided
-    operator: str | None = None  # who it claims to be, or whose key it signs with, e.g. "Google"
-    signer: str | None = None  # the host whose key signed; who that is, is known only where `operator` says so
-    text: str = ""  # a sentence
 
 
 class ClaimVerifier(Protocol):

@@ -8,8 +8,8 @@ from contextlib import suppress
 from itertools import chain
 
 from .facts import Actor, ThrottleLevel
-from .model import CachedRefusal, Visitor
-from .protocols import Merged, Salt
+from .model import CachedRefusal, Merged, Visitor
+from .protocols import Salt
 
 MOST_CHANCES = 16
 MOST_CACHED_REFUSALS = 4096  # refusals, about 2.6 KB each
@@ -190,9 +190,7 @@ class State:
         return {"visitors": len(self._visitors), "flagged": flagged, "networks": len(self._networks)}
 
 
-def _sum(earlier: object, later: Merged) -> Merged:
-    if not isinstance(earlier, Merged):
-        return later
+def _sum(earlier: Merged, later: Merged) -> Merged:
     newest = max(earlier, later, key=lambda merged: merged.level_changed_us)
     remote = earlier.remote + later.remote
     return Merged(later.fingerprint, later.session, remote, newest.level, newest.level_changed_us)

@@ -9,8 +9,8 @@ from .batch import Batch, Frame
 from .clock import random_bytes
 from .decide.lending import LIFE, Counter, announce, lend
 from .errors import ResolverError, StoreUnavailable
-from .model import Place
-from .protocols import Ask, Clock, Exchanged, Grant, Merged, Ruling, Salt
+from .model import Merged, Place, Ruling
+from .protocols import Ask, Clock, Exchanged, Grant, Salt
 
 # Midnight, 1 January 2100, UTC. Ahead of every real clock: a store in the present takes no salt of it for outdated.
 START_NS = 4_102_444_800_000_000_000

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from .inputs import judged
+from .model import Variant
 
 ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list or a stream
 SIZE = 4  # of the pages of a list
@@ -83,15 +84,6 @@ _CURSOR = re.compile(r"0*[1-9]\d{0,8}|(?=[^A-Za-z]*[A-Za-z])(?!\d{4}-\d\d)[\w=+/
 _COUNT = re.compile(r"\d{1,8}", re.ASCII)  # what names of one letter may have: longer ones are times
 _DIGIT = re.compile(r"\d")
 _DIGITS = re.compile("[0-9]+")
-
-
-class Variant(NamedTuple):
-    """A page that its query tells from others of its path."""
-
-    number: int  # 32 bits
-    key: str  # what it sorts by; in a replay of rows, where it is not known, a text that is the same for the same page
-    kind: int  # ITEM, TURN or CURSOR
-    onward: bool = False  # sorts after the page that this visitor loaded before, and is new to it
 
 
 class Parameter(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 
 from asgi_analytics.exchange import CACHED_FOR
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
-from asgi_analytics.protocols import Ruling
+from asgi_analytics.model import Ruling
 from asgi_analytics.record import refusals
 from asgi_analytics.testing import FakeClock
 from tests.drive import Communicator, ask, get, http_scope, page, rows, socket_scope, wrapped

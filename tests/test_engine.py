@@ -13,8 +13,7 @@ import pytest
 from asgi_analytics.engine import Engine
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.middleware import Scope
-from asgi_analytics.model import Analytics, Visitor
-from asgi_analytics.protocols import ClaimStatus, Merged, Verification
+from asgi_analytics.model import Analytics, ClaimStatus, Merged, Verification, Visitor
 from asgi_analytics.settings import Settings
 from asgi_analytics.testing import FakeClock
 from tests.drive import NOWHERE, get, http_scope, look, page, wrapped

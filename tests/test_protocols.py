@@ -17,8 +17,8 @@ from asgi_analytics.facts import Actor, ThrottleLevel
 from asgi_analytics.identify.countries import CountryTable
 from asgi_analytics.identify.geoip import GeoLocator
 from asgi_analytics.jobs.verification import SocketResolver
-from asgi_analytics.model import Agent, Decision, Hit, Identity, Place, Session, Visitor
-from asgi_analytics.protocols import Clock, Locator, Merged, Resolver, Salt, SharedState, Store
+from asgi_analytics.model import Agent, Decision, Hit, Identity, Merged, Place, Session, Visitor
+from asgi_analytics.protocols import Clock, Locator, Resolver, Salt, SharedState, Store
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.settings import Settings
 from asgi_analytics.state import State

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.facts import Actor, ThrottleLevel
-from asgi_analytics.model import Agent, CachedRefusal, Decision, Identity, Place, Session, Visitor
-from asgi_analytics.protocols import Merged, Salt
+from asgi_analytics.model import Agent, CachedRefusal, Decision, Identity, Merged, Place, Session, Visitor
+from asgi_analytics.protocols import Salt
 from asgi_analytics.state import MOST_CACHED_REFUSALS, MOST_CHANCES, State
 
 NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from asgi_analytics import variants
 from asgi_analytics.identify.referral import CAMPAIGN_NAMES, SECRET_NAMES, SOURCE_NAMES
-from asgi_analytics.variants import CURSOR, ITEM, TURN, Variant, Variants, packed, parameters, unpacked
+from asgi_analytics.model import Variant
+from asgi_analytics.variants import CURSOR, ITEM, TURN, Variants, packed, parameters, unpacked
 
 UUID = "6f1c2a34-9d1e-4b7a-8c55-0a1b2c3d4e5f"
 

@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Window
 from ..inputs import MAX_PATH, judged, path_number
-from ..variants import Variant, sort_key
+from ..model import Variant
+from ..variants import sort_key
 from . import window
 
 MINUTE = 60.0  # seconds

@@ -12,8 +12,7 @@ from math import isfinite
 from typing import Any
 
 from ..facts import LEVEL_LABELS, Actor, Finding, Window
-from ..model import Decision
-from ..protocols import Ruling
+from ..model import Decision, Ruling
 from ..settings import Quota
 from .behaviour import MINUTE
 from .policy import Policy

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
 from ..inputs import BY_LENGTH, BY_PAGE, judged, path_number
-from ..variants import TURN, Variant
+from ..model import Variant
+from ..variants import TURN
 from . import window
 from .behaviour import (
     FIVE_MINUTES,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..facts import Actor, Claims
-from ..model import Decision
-from ..variants import Variant
+from ..model import Decision, Variant
 from . import signals, throttle, window
 from .actor import IDLE, NOBODY, adopt_pool
 from .admission import paired, rest

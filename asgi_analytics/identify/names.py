@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..protocols import ClaimStatus, Verification
+from ..model import ClaimStatus, Verification
 from .countries import packed_address
 from .operators import Operator, is_below
 

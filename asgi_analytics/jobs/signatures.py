@@ -11,7 +11,8 @@ from ..identify.botauth import Flaw, Signed, check_time, is_available, read_sign
 from ..identify.components import Scope, is_rewritten
 from ..identify.keys import WELL_KNOWN, Key, read_directory
 from ..identify.operators import signer_of
-from ..protocols import ClaimStatus, Clock, Fetch, Verification
+from ..model import ClaimStatus, Verification
+from ..protocols import Clock, Fetch
 from .background import Background
 
 MOST_DIRECTORIES = 256  # of signers that are not in our table; those that are, are kept

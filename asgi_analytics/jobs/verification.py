@@ -16,8 +16,8 @@ from ..identify.countries import packed_address
 from ..identify.geoip import is_local
 from ..identify.names import judge_names, names_to_confirm
 from ..identify.operators import CLAIMS, Claim, claim_of
-from ..model import TOOL_CLASSES, Agent
-from ..protocols import ClaimStatus, Clock, Fetch, Resolver, Verification
+from ..model import TOOL_CLASSES, Agent, ClaimStatus, Verification
+from ..protocols import Clock, Fetch, Resolver
 from .background import Background
 from .data import Held, held, stamp
 from .fetch import fetch_directory

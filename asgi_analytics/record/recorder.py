@@ -13,11 +13,10 @@ from ..errors import JournalError
 from ..facts import Claims
 from ..inputs import TRIED, Mask, bits_of
 from ..log import log
-from ..model import Hit, Visitor
+from ..model import ClaimStatus, Hit, Variant, Visitor
 from ..policy import version
-from ..protocols import ClaimStatus
 from ..settings import Settings
-from ..variants import Variant, packed
+from ..variants import packed
 from . import encoding, refusals
 from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL
 from .journal import FileJournal

@@ -23,13 +23,14 @@ from ..identify.request import is_stock
 from ..identify.session import begin, goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
 from ..identify.visitor import Identifier
-from ..model import Agent, Decision, Identity, Place, Visitor
+from ..model import Agent, ClaimStatus, Decision, Identity, Place, Variant, Verification, Visitor
 from ..settings import Settings
 from ..state import State
-from ..variants import Variant, Variants
+from ..variants import Variants
 
 MOST_PATH = 1024  # characters
 _NOWHERE = Place()
+_VERIFICATIONS = {str(status): Verification(status) for status in ClaimStatus}
 # Visitors of a log are told apart by their addresses, which the log has anyway: a fixed key hides nothing less, and
 # the same log gives the same ids every time.
 _KEY = b"asgi-analytics replay".ljust(32, b"\0")
@@ -109,10 +110,11 @@ class Pipeline:
                 join(visitor.actor, visitor.network, claims, self.site, self.policy, now)
         return visitor
 
-    def verified(self, visitor: Visitor, claim: str | None) -> None:
-        """Take in what was found of a crawler's claim: when that changes, the next page load is judged in full."""
-        if visitor.verification != claim:
-            visitor.verification = claim
+    def verified(self, visitor: Visitor, status: str | None) -> None:
+        """Note what was found of a crawler's claim; when that changes, the next page load is judged in full."""
+        found = _VERIFICATIONS.get(status or "")
+        if visitor.verification != found:
+            visitor.verification = found
             visitor.actor.behaviour.quiet_until = -1
 
     def forgive(self, visitor: Visitor, now: float) -> None:

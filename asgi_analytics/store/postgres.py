@@ -17,7 +17,8 @@ from psycopg.rows import dict_row
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame
 from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
-from ..protocols import Merged, ReputationRules, Ruling, Salt
+from ..model import Merged, Ruling
+from ..protocols import ReputationRules, Salt
 from . import migrate, queries, retention, values
 from .connection import Connected, Session, check_encoding, conninfo
 from .doubt import Doubts, behind

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from ..protocols import ClaimStatus
+from ..model import ClaimStatus
 from . import queries
 from .connection import connect_command
 from .reading import wrapped

@@ -9,7 +9,8 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from ..protocols import PARDON_GRACE, Merged, ReputationRules, Ruling
+from ..model import Merged, Ruling
+from ..protocols import PARDON_GRACE, ReputationRules
 
 POINTS = {
     "verdict_points": "behavioural_score",

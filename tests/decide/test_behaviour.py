@@ -12,7 +12,8 @@ from asgi_analytics.decide import behaviour
 from asgi_analytics.decide.behaviour import Site, load_page, load_variant, meet_error, page_facts, placed
 from asgi_analytics.facts import Behaviour
 from asgi_analytics.inputs import MAX_PATH
-from asgi_analytics.variants import Variant, Variants
+from asgi_analytics.model import Variant
+from asgi_analytics.variants import Variants
 
 ANY_TEXT = st.text(st.characters(), max_size=600)  # lone surrogates and NUL included
 

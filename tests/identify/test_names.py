@@ -6,7 +6,7 @@ import pytest
 
 from asgi_analytics.identify.names import judge_names, names_to_confirm
 from asgi_analytics.identify.operators import OPERATORS
-from asgi_analytics.protocols import ClaimStatus
+from asgi_analytics.model import ClaimStatus
 
 (GOOGLE,) = [operator for operator in OPERATORS if operator.name == "Google"]
 ADDRESS = "66.249.66.1"

@@ -17,8 +17,8 @@ from asgi_analytics.identify import botauth
 from asgi_analytics.identify.useragent import AgentReader
 from asgi_analytics.jobs import signatures, verification
 from asgi_analytics.jobs.verification import FRESH, MOST_LOOKUPS, MOST_WAITING, SocketResolver, Verifier
-from asgi_analytics.model import Agent
-from asgi_analytics.protocols import ClaimStatus, ClaimVerifier, Fetched, Verification
+from asgi_analytics.model import Agent, ClaimStatus, Verification
+from asgi_analytics.protocols import ClaimVerifier, Fetched
 from asgi_analytics.testing import FakeClock, FixedResolver
 
 from ..signing import NOW, Signer, change, make_scope

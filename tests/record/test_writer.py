@@ -18,7 +18,7 @@ from asgi_analytics.batch import HIT, Batch
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
-from asgi_analytics.protocols import Merged
+from asgi_analytics.model import Merged
 from asgi_analytics.record import writer as writer_module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.journal import FileJournal

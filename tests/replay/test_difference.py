@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from asgi_analytics.protocols import ClaimStatus
+from asgi_analytics.model import ClaimStatus
 from asgi_analytics.replay import difference as module
 from asgi_analytics.replay.difference import (
     BOTS,

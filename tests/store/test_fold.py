@@ -15,8 +15,7 @@ import pytest
 
 from asgi_analytics.batch import DAMAGED, HIT, Batch, Frame, Frames
 from asgi_analytics.errors import RowRejected
-from asgi_analytics.model import Referral
-from asgi_analytics.protocols import Merged
+from asgi_analytics.model import Merged, Referral
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
 

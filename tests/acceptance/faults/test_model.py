@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from asgi_analytics.batch import DAMAGED, HIT, Batch
 from asgi_analytics.errors import StoreError, StoreUnavailable
-from asgi_analytics.protocols import Merged, Store
+from asgi_analytics.model import Merged
+from asgi_analytics.protocols import Store
 from asgi_analytics.record import journal as journals
 from asgi_analytics.record.segment import frame
 from asgi_analytics.record.writer import Writer
