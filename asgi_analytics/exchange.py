@@ -8,7 +8,7 @@ from typing import Any
 from .clock import MINUTE_NS, uuid7
 from .decide.actor import begin_session, count_session, join
 from .decide.admission import admit, admit_strictly
-from .decide.behaviour import placed
+from .decide.behaviour import with_order
 from .decide.conduct import TOOL
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
@@ -17,10 +17,19 @@ from .decide.verdict import accept, judge_failure, judge_page
 from .engine import Engine
 from .facts import Claims
 from .identify.consistency import read_claims
-from .identify.credentials import tried
+from .identify.credentials import refused_attempt
 from .identify.referral import clean_query, read_referral
-from .identify.request import is_ahead, is_data, is_inner, is_linked, is_page, is_shared, is_stock, route_template
-from .inputs import AHEAD, DATA, FORGIVEN, TRUSTED
+from .identify.request import (
+    is_data,
+    is_inner,
+    is_linked,
+    is_page,
+    is_precached_or_tile,
+    is_prefetch,
+    is_shared,
+    route_template,
+)
+from .inputs import DATA, FORGIVEN, PREFETCHED, TRUSTED
 from .model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Referral, Ruling, Variant, Visitor
 from .protocols import StrictAnswer
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
@@ -31,8 +40,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-KEY = "analytics"  # in scope["state"]
-INSIDE = "asgi_analytics"  # in the scope while the app runs: somebody further out has this request already
+STATE_KEY = "analytics"  # in scope["state"]
+SCOPE_KEY = "asgi_analytics"  # in the scope while the app runs: a middleware further out has this request already
 
 CACHED_FOR = 1.0  # seconds, at most, that a refusal is sent again unchanged: its numbers are whole seconds
 
@@ -42,7 +51,7 @@ class Exchange(Hit):
 
     # Defaults here rather than in __init__: most requests change few of them.
     recorded = False
-    _claimed: Claims | None = None
+    _session_claims: Claims | None = None
     _ruling: Ruling | None = None  # the ban that refuses
     _cached: CachedRefusal | None = None  # the refusal that this request gets again
     _length: Any = None  # of the answer, as its headers announce it
@@ -53,7 +62,7 @@ class Exchange(Hit):
         self._engine = engine
         self.receive = receive
         self._send = send
-        self.clock = now = engine.monotonic()
+        self.started_at = now = engine.monotonic()
         self.time_ns = time_ns = engine.time_ns()
         # Now, for the app may rewrite its scope: the row tells what was asked for.
         self.path = scope["path"]
@@ -62,10 +71,10 @@ class Exchange(Hit):
         except KeyError:  # of a websocket
             self._query = b""
         self.method = scope.get("method", "WEBSOCKET")
-        given = scope.get("headers") or ()
-        if given.__class__ is not list and iter(given) is iter(given):  # read once, it is used up: the app reads it too
-            scope["headers"] = given = list(given)
-        self._headers = headers = dict(given)
+        lines = scope.get("headers") or ()
+        if lines.__class__ is not list and iter(lines) is iter(lines):  # read once, it is used up: the app reads it too
+            scope["headers"] = lines = list(lines)
+        self._headers = headers = dict(lines)
         if not engine.started:
             engine.start()
         visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
@@ -76,11 +85,11 @@ class Exchange(Hit):
             engine.apply_merged(visitor, began, now, time_ns)
 
     def _begin_session(self, scope: Scope) -> None:
-        visitor, engine, now = self.visitor, self._engine, self.clock
+        visitor, engine, now = self.visitor, self._engine, self.started_at
         begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
         if visitor.identity.agent.bot_class is None:
-            self._claimed = self._claims(scope)
-            join(visitor.actor, visitor.network, self._claimed, engine.site, engine.policy, now)
+            self._session_claims = self._claims(scope)
+            join(visitor.actor, visitor.network, self._session_claims, engine.site, engine.policy, now)
 
     def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
         """Admit or refuse, and leave the findings for the app. `strict`: in strict mode, what StrictQuotas answered."""
@@ -90,21 +99,21 @@ class Exchange(Hit):
         state = scope.get("state")
         try:
             if state is None:
-                scope["state"] = {KEY: findings}
-            elif KEY not in state or _is_of(state[KEY], self.visitor):
-                state[KEY] = findings
+                scope["state"] = {STATE_KEY: findings}
+            elif STATE_KEY not in state or _is_of(state[STATE_KEY], self.visitor):
+                state[STATE_KEY] = findings
             else:
                 # A server shares one dict among requests: this one gets a copy, or the others' apps would read of it.
-                scope["state"] = {**state, KEY: findings}
+                scope["state"] = {**state, STATE_KEY: findings}
         except Exception as error:  # noqa: BLE001 - one that takes nothing, or that is no mapping at all
             if isinstance(state, Mapping):
-                scope["state"] = {**state, KEY: findings}
+                scope["state"] = {**state, STATE_KEY: findings}
             else:
                 self._engine.failed("findings", error)
 
     def _decision(self, scope: Scope, strict: StrictAnswer | None) -> Decision:
         """What an operator ruled comes first, then quotas and level."""
-        engine, visitor, now = self._engine, self.visitor, self.clock
+        engine, visitor, now = self._engine, self.visitor, self.started_at
         exempt, ruling, rulings = False, None, engine.rulings.current
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
             exempt = engine.check_claim(visitor, scope, self._headers, self.time_ns)
@@ -138,7 +147,7 @@ class Exchange(Hit):
     def _still_holds(self, cached: CachedRefusal, ruling: Ruling | None) -> bool:
         """Tell whether a cached refusal still holds; one from the future, since a clock went back, does not."""
         return (
-            0.0 < cached.until - self.clock <= CACHED_FOR
+            0.0 < cached.until - self.started_at <= CACHED_FOR
             and cached.minute == self.time_ns // MINUTE_NS
             and cached.ruling is ruling
         )
@@ -147,7 +156,7 @@ class Exchange(Hit):
         wall = (self.time_ns - self._engine.calendar.leap_ns) / 1e9
         decision = refusal(ruling, len(self._engine.policy.quotas), self.visitor.actor.score, wall)
         decision.id, decision.inputs = uuid7(self.time_ns), inputs_of_ban(ruling, wall)
-        decision.holds_until, self._ruling = self.clock + ruling.until - wall, ruling
+        decision.holds_until, self._ruling = self.started_at + ruling.until - wall, ruling
         return decision
 
     def _claims(self, scope: Scope) -> Claims:
@@ -162,14 +171,14 @@ class Exchange(Hit):
         """Pass a message of the app on; the row is in the journal before the last one is."""
         kind = message["type"]
         if kind == "http.response.start":
-            return self._send(self._answered(message))
+            return self._send(self._respond(message))
         if kind == "http.response.body":
             body = message.get("body")
             if body:
                 self.bytes_sent += len(body)
             if message.get("more_body"):
                 return self._send(message)
-        elif kind not in _LAST:
+        elif kind not in _FILE_MESSAGES:
             return self._send(message)
         else:
             self._count_file(message)
@@ -197,13 +206,13 @@ class Exchange(Hit):
         except Exception as error:  # noqa: BLE001 - as above
             self._engine.failed("count refusals", error)
         try:
-            refusal = await self._engine.responder.refuse(self.scope, self._refused, self.decision)
+            refusal = await self._engine.responder.refuse(self.scope, self._send_refusal, self.decision)
         finally:
             self.end("refused")
         if refusal.error is not None:
             self._engine.failed("refine_refusal", refusal.error)
         if self.count_row is not None and refusal is not CLOSED:
-            until = min(self.decision.holds_until, self.clock + CACHED_FOR)
+            until = min(self.decision.holds_until, self.started_at + CACHED_FOR)
             minute = self.time_ns // MINUTE_NS
             cached = CachedRefusal(self.decision, refusal, self.count_row, until, minute, self._ruling)
             self._engine.state.cache_refusal(self.visitor, cached)
@@ -220,7 +229,7 @@ class Exchange(Hit):
             await self._send(message)
         await (self._send_synced(last) if self._engine.syncs else self._send(last))
 
-    def _refused(self, message: Message) -> Awaitable[None]:
+    def _send_refusal(self, message: Message) -> Awaitable[None]:
         if message["type"] == "websocket.close":
             self.status = CLOSED_STATUS
         self.status = message.get("status", self.status)
@@ -242,8 +251,8 @@ class Exchange(Hit):
         except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
             self._engine.failed("record", error)
 
-    def _answered(self, message: Message) -> Message:
-        """The answer begins: judge by it, and tell the client. Our own failure leaves the message as it was."""
+    def _respond(self, message: Message) -> Message:
+        """Judge the visitor by the answer that begins, and add our headers. A failure of ours adds none."""
         engine, headers = self._engine, None
         try:
             self.status = status = message["status"]
@@ -275,74 +284,83 @@ class Exchange(Hit):
         engine, visitor = self._engine, self.visitor
         decision, headers = self.decision, self._headers
         actor, now = visitor.actor, engine.monotonic()
-        self.first_byte_us = int((now - self.clock) * 1e6)
+        self.first_byte_us = int((now - self.started_at) * 1e6)
         before = decision.previous_level
         if self.method == "GET" and is_page(headers, status, names, actor.program == TOOL):
             self.page_view = True
             self.from_inside = inner = is_inner(headers)
             facts = actor.behaviour
             # Else nothing that could be read of the headers would matter.
-            claims = None if facts.steps < facts.quiet_until else self._claimed or self._claims(self.scope)
+            claims = None if facts.steps < facts.quiet_until else self._session_claims or self._claims(self.scope)
             page = (self._query and self._page_variant(inner)) or self.path
             judge_page(actor, page, inner, engine.site, engine.policy, decision, now, claims, visitor.network)
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
-            self.from_inside = inner = is_linked(headers)
-            self.attempt = tried(self.method, headers, status, self.path, names)
-            trusted = b"authorization" in headers and self.attempt is None
-            if trusted:
-                self.inputs |= TRUSTED
-            failure = Failure(status, self.method, self.path, inner, self.attempt, trusted)
-            claims = self._claims(self.scope)
-            judge_failure(actor, failure, engine.site, engine.policy, decision, now, claims, visitor.network)
-        elif (data := self.method not in _CHANGING and is_data(names)) or self.method == "POST":
-            ahead = data and (is_ahead(headers) or is_stock(self.path, self._query))
-            if data:
-                self.inputs |= DATA | AHEAD if ahead else DATA
-            variant = self._data_variant() if data and self._query else None
-            accept(actor, data, self.path, engine.site, engine.policy, decision, now, ahead, variant)
+            self._judge_failure(status, names, now)
+        elif (data := self.method not in _WRITES and is_data(names)) or self.method == "POST":
+            self._judge_data_or_post(data, now)
         elif not decision.refused:
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
-            self._tell_level()
+            self._level_changed()
+
+    def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
+        engine, visitor = self._engine, self.visitor
+        self.from_inside = inner = is_linked(self._headers)
+        self.attempt = refused_attempt(self.method, self._headers, status, self.path, names)
+        trusted = b"authorization" in self._headers and self.attempt is None
+        if trusted:
+            self.inputs |= TRUSTED
+        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted)
+        claims = self._claims(self.scope)
+        judge_failure(visitor.actor, failure, engine.site, engine.policy, self.decision, now, claims, visitor.network)
+
+    def _judge_data_or_post(self, data: bool, now: float) -> None:
+        engine, actor = self._engine, self.visitor.actor
+        prefetched, variant = False, None
+        if data:
+            prefetched = is_prefetch(self._headers) or is_precached_or_tile(self.path, self._query)
+            self.inputs |= DATA | PREFETCHED if prefetched else DATA
+            variant = self._data_variant() if self._query else None
+        accept(actor, data, self.path, engine.site, engine.policy, self.decision, now, prefetched, variant)
 
     def _page_variant(self, inner: bool) -> Variant | None:
-        """Return what tells a page from others of its path; who does not say where it comes from may follow links."""
+        """Return what the query makes of the page; who does not send where it comes from may have followed a link."""
         actor = self.visitor.actor
         says = b"sec-fetch-site" in self._headers or actor.program
         says = says or (actor.claims.is_browser and self._engine.site.knows_headers())
         variant = self._engine.variants.page(self.path, self._query, inner or not says)
-        return None if variant is None else self._kept(placed(variant, self.visitor.actor.behaviour))
+        return None if variant is None else self._keep_for_row(with_order(variant, self.visitor.actor.behaviour))
 
     def _data_variant(self) -> Variant | None:
-        """Return what tells an answer with data from others of its path, for who brings no credentials with each."""
+        """Return what the query makes of an answer with data; None where credentials came with the request."""
         if self.method != "GET" or b"authorization" in self._headers:
             return None
         variant = self._engine.variants.data(self.path, self._query)
-        return None if variant is None else self._kept(variant)
+        return None if variant is None else self._keep_for_row(variant)
 
-    def _kept(self, variant: Variant) -> Variant:
+    def _keep_for_row(self, variant: Variant) -> Variant:
         if self.visitor.identity.tracked:
             self.variant = variant
         return variant
 
     def _was_refused(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
         """Tell whether a form was shown again, though its answer is no error."""
-        return self.method == "POST" and tried("POST", self._headers, status, self.path, names) is not None
+        return self.method == "POST" and refused_attempt("POST", self._headers, status, self.path, names) is not None
 
-    def _tell_level(self) -> None:
+    def _level_changed(self) -> None:
         decision = self.decision
         if decision.id is None:
             decision.id = uuid7(self.time_ns)
         self._engine.state.level_changed(self.visitor)
 
     def _elapsed_us(self) -> int:
-        return int((self._engine.monotonic() - self.clock) * 1e6)
+        return int((self._engine.monotonic() - self.started_at) * 1e6)
 
     def _record(self) -> None:
         scope, engine = self.scope, self._engine
         if not engine.started:  # stopped while the app was at it
             engine.start()
-        self.duration_us = int((engine.monotonic() - self.clock) * 1e6)
+        self.duration_us = int((engine.monotonic() - self.started_at) * 1e6)
         query = self._query
         if "route" in scope or "path_template" in scope:
             self.route = route_template(scope)
@@ -383,32 +401,12 @@ class Exchange(Hit):
         await self._send(message)
 
 
-class TimedExchange(Exchange):
-    """One in many requests is timed, so that `stats()` can tell what our own steps cost."""
-
-    def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
-        """As for any request."""
-        super().decide(scope, strict)
-        self._engine.steps.add("identify_and_decide", self._engine.monotonic() - self.clock)
-
-    def _answered(self, message: Message) -> Message:
-        began = self._engine.monotonic()
-        message = super()._answered(message)
-        self._engine.steps.add("judge_and_respond", self._engine.monotonic() - began)
-        return message
-
-    def _record(self) -> None:
-        began = self._engine.monotonic()
-        super()._record()
-        self._engine.steps.add("record", self._engine.monotonic() - began)
-
-
 def _is_of(findings: object, visitor: Visitor) -> bool:
     """Tell whether findings are of the same visitor: somebody further out tries once more."""
     return isinstance(findings, Analytics) and findings._visitor is visitor
 
 
-# What is answered to these was sent before: a phone that was offline saves all that changed, one by one.
-_CHANGING = frozenset(("POST", "PUT", "PATCH", "DELETE"))
-# Messages that can end an answer, beside http.response.body.
-_LAST = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
+# Data in the answer to a write is what was sent: a phone that was offline saves all that changed, one by one.
+_WRITES = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+# Beside http.response.body, what can end an answer.
+_FILE_MESSAGES = frozenset(("http.response.pathsend", "http.response.zerocopysend"))

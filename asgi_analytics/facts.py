@@ -74,7 +74,7 @@ class Traces:
     items_bitmap: int = 0
     five_minutes: Window = field(default_factory=Window)  # of items
     in_bursts: Window = field(default_factory=Window)  # of those that were fetched at once and not counted
-    ahead: Window = field(default_factory=Window)  # likewise, that were fetched before they were needed
+    prefetched: Window = field(default_factory=Window)  # likewise, that were prefetched
     turned: Window = field(default_factory=Window)  # likewise, that were pages of lists
     excused_errors: Window = field(default_factory=Window)  # of what a page, or somebody with credentials, asked for
     item_at: float = -inf

@@ -20,7 +20,7 @@ TRIED = 8  # credentials were refused
 IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
 FAULT = 256  # and the three bits above: one per line of FAULTS
 TRUSTED = 8192  # an error that was answered to somebody with credentials, which it did not refuse
-AHEAD = 4096  # asked for before it was needed, or as a part of a whole, see identify.request.is_stock
+PREFETCHED = 4096  # by a browser, a script or a service worker, or as a tile of a map
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
 FAULTS = (
     ("no Sec-Fetch-Site", "no Sec-Fetch-Site"),

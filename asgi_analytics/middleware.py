@@ -13,11 +13,12 @@ from anyio import get_cancelled_exc_class
 
 from .database import resolve_dsn
 from .engine import Engine, stop_all
-from .exchange import INSIDE, Exchange, Message, Receive, Scope, Send, TimedExchange
+from .exchange import SCOPE_KEY, Exchange, Message, Receive, Scope, Send
 from .joining import joined
 from .settings import Options, Settings
 from .steps import SAMPLE
 from .threads import run_in_thread
+from .timed import TimedExchange
 from .websocket import WebSocketExchange
 
 __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]
@@ -56,7 +57,7 @@ class AnalyticsMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The way of a request: identify, decide, then the app or a refusal, respond, record."""
         kinds = self._kinds.get(scope["type"]) or self._met(scope)
-        if kinds is None or INSIDE in scope or (self._filters and self._is_excluded(scope)):
+        if kinds is None or SCOPE_KEY in scope or (self._filters and self._is_excluded(scope)):
             return await self._pass_by(scope, receive, send)
         if scope.__class__ is not dict:
             scope = writable(scope)
@@ -69,14 +70,14 @@ class AnalyticsMiddleware:
         if exchange.decision.refused and self._enforce:
             return await exchange.refuse()
         # Two calls at once with one scope are one request to us: a scope is of one connection.
-        scope[INSIDE] = True
+        scope[SCOPE_KEY] = True
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
             exchange.end("aborted" if was_cancelled(error) else "error")
             raise
         finally:
-            scope.pop(INSIDE, None)
+            scope.pop(SCOPE_KEY, None)
         if not exchange.recorded:
             exchange.end()
 
@@ -185,8 +186,8 @@ class AnalyticsMiddleware:
 def writable(scope: Scope) -> Scope:
     """Return a scope, or a copy of one that takes nothing: what the app writes there is not missed further out."""
     try:
-        scope[INSIDE] = True
-        del scope[INSIDE]
+        scope[SCOPE_KEY] = True
+        del scope[SCOPE_KEY]
     except Exception:  # noqa: BLE001 - whatever it says
         return {**scope}
     return scope

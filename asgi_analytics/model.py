@@ -222,7 +222,7 @@ class Hit:
     duration_us = 0
     first_byte_us: int | None = None
     bytes_sent = 0
-    clock = 0.0  # Clock.monotonic() of the start: what decisions went by
+    started_at = 0.0  # Clock.monotonic(): what decisions went by
     from_inside: bool | None = None  # asked for by a page of this site, errors by any; only for these
     route: str | None = None
     query: str | None = None
@@ -232,7 +232,7 @@ class Hit:
     count_row: bytes | None = None  # of a refusal that is only counted: its row, see record.refusals; else None
     inputs = 0  # what verdicts read beside the columns above: DATA and FORGIVEN of inputs.py
     claims: Claims | None = None  # as they were read; None: they were not, or the visitor asked not to be told apart
-    attempt: int | None = None  # see identify.consistency.tried
+    attempt: int | None = None  # see identify.credentials.refused_attempt
     variant: Variant | None = None  # what the query made of the page or the data that was asked for
 
     def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:

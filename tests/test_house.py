@@ -37,7 +37,7 @@ LAYERS: tuple[set[str], ...] = (
     {"threads", "database", "shutdown", "steps", "jobs", "report", "replay"},
     {"engine"},
     {"exchange", "joining"},
-    {"websocket"},
+    {"timed", "websocket"},
     {"middleware"},
     {"web", "doctor", "traffic"},
     {"console"},

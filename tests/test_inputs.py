@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asgi_analytics.decide.probes import is_odd, is_picture, kind_of, probe_kind
 from asgi_analytics.facts import Claims
 from asgi_analytics.identify.consistency import Engine, header_faults
-from asgi_analytics.identify.credentials import tried
+from asgi_analytics.identify.credentials import refused_attempt
 from asgi_analytics.identify.request import clean_path
 from asgi_analytics.inputs import BY_LENGTH, BY_PAGE, FAULTS, TRIED, Mask, attempt_of, bits_of, claims_of, path_number
 from asgi_analytics.replay.hidden import stand_in
@@ -74,7 +74,7 @@ def test_nothing_was_read_where_nothing_is_recorded() -> None:
 
 
 def test_refused_credentials_leave_a_number_that_another_run_gives_another() -> None:
-    attempt = tried("GET", {b"authorization": b"Basic YTpi"}, 401, "/")
+    attempt = refused_attempt("GET", {b"authorization": b"Basic YTpi"}, 401, "/")
     one, same, other = (Mask(key).numbers(Claims(), attempt) for key in (b"1", b"1", b"2"))
     assert one == same != other
     assert one is not None
@@ -85,7 +85,7 @@ def test_refused_credentials_leave_a_number_that_another_run_gives_another() -> 
 def test_how_credentials_were_told_apart_comes_back(path: str, kinds: int) -> None:
     for length in (b"1", b"20", b"300", b"4000"):
         headers = {b"content-length": length, b"sec-fetch-dest": b"empty"}
-        attempt = attempt_of(TRIED, Mask(b"k").numbers(Claims(), tried("POST", headers, 401, path)))
+        attempt = attempt_of(TRIED, Mask(b"k").numbers(Claims(), refused_attempt("POST", headers, 401, path)))
         assert attempt is not None
         assert attempt & (BY_LENGTH | BY_PAGE) == kinds
 

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from asgi_analytics import AnalyticsMiddleware
-from asgi_analytics.exchange import INSIDE
+from asgi_analytics.exchange import SCOPE_KEY
 from asgi_analytics.middleware import ASGIApp, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
@@ -116,13 +116,13 @@ def test_our_mark_is_in_the_scope_while_the_app_runs_only(app: ASGIApp, wrap: An
     inside: list[bool] = []
 
     async def marked(scope: Scope, receive: Receive, send: Send) -> None:
-        inside.append(INSIDE in scope)
+        inside.append(SCOPE_KEY in scope)
         await app(scope, receive, send)
 
     scope = http_scope()
     wrap.app = marked
     asyncio.run(_quietly(wrap, scope))
-    assert (inside, INSIDE in scope) == ([True], False)
+    assert (inside, SCOPE_KEY in scope) == ([True], False)
     assert wrap.stats()["failures"] == {}
 
 
@@ -140,14 +140,14 @@ def test_a_cancelled_request_leaves_no_mark(wrap: AnalyticsMiddleware) -> None:
     async def run() -> None:
         task = asyncio.create_task(ask(wrap, scope))
         await asyncio.sleep(0)
-        assert INSIDE in scope
+        assert SCOPE_KEY in scope
         task.cancel()
         await asyncio.wait([task])
 
     scope = http_scope()
     wrap.app = app
     asyncio.run(run())
-    assert INSIDE not in scope
+    assert SCOPE_KEY not in scope
 
 
 def test_a_refused_request_shows_its_findings_further_out() -> None:
@@ -155,7 +155,7 @@ def test_a_refused_request_shows_its_findings_further_out() -> None:
         get(wrap)
         scope = http_scope()
         assert asyncio.run(ask(wrap, scope)).status == 429
-    assert INSIDE not in scope
+    assert SCOPE_KEY not in scope
     assert scope["state"]["analytics"].decision.refused is True
 
 
@@ -186,7 +186,7 @@ def test_calls_at_once_with_one_scope_are_one_request(wrap: AnalyticsMiddleware)
     async def run() -> list[int]:
         scope = http_scope()
         replies = await asyncio.gather(*(ask(wrap, scope) for _ in range(3)))
-        assert INSIDE not in scope
+        assert SCOPE_KEY not in scope
         return [reply.status for reply in replies]
 
     wrap.app = app

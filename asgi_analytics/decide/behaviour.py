@@ -203,8 +203,8 @@ def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, no
     return counted
 
 
-def placed(variant: Variant, facts: Behaviour) -> Variant:
-    """Return a variant that knows whether it leads on from the page before: rows keep that, but not how it sorts."""
+def with_order(variant: Variant, facts: Behaviour) -> Variant:
+    """Return the variant with `onward` filled in: rows keep that, but not what it sorts by."""
     is_new = not facts.pages_bitmap >> variant.number % PAGE_BITS & 1
     return variant._replace(onward=True) if is_new and variant.key > facts.last_page else variant
 

@@ -39,7 +39,7 @@ MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
 MOST_LINKED = 200  # errors excused in an hour and person, as what a page asked for: anybody can say so
 MOST_TRUSTED = 1000  # and of those that ask with credentials: synchronizing is asking for what may not be there
-MOST_AHEAD = 1000  # items excused in an hour that were fetched before they were needed
+MOST_PREFETCHED = 1000  # items excused in an hour that were fetched before they were needed
 
 
 def traces_of(facts: Behaviour) -> Traces:
@@ -142,15 +142,17 @@ def accept_try(visitor: Actor, path: str, site: Site, now: float) -> None:
             window.charge(route.passed, TEN_MINUTES, now)
 
 
-def take_data(facts: Behaviour, path: str, now: float, ahead: bool = False, variant: Variant | None = None) -> bool:
+def take_data(
+    facts: Behaviour, path: str, now: float, prefetched: bool = False, variant: Variant | None = None
+) -> bool:
     """Count an answer with data, such as JSON. Returns False for a path, or a variant of one, that was asked before.
 
-    What is fetched at once, as a list and its items are, counts as one, and what is fetched `ahead`, or as a further
-    part of a list, as none: a program that never pauses makes no bursts, one that fetches in batches soon has had
-    MOST_IN_BURSTS, or MOST_AHEAD, or MOST_SCROLLED.
+    What is fetched at once, such as a list and its items, counts as one; what is prefetched, or a further page of a
+    list, is not counted. Programs gain little by this: one that never pauses makes no bursts, and one that fetches in
+    batches soon reaches MOST_IN_BURSTS, MOST_PREFETCHED or MOST_SCROLLED.
     """
     traces = traces_of(facts)
-    if ahead and _charged(traces.ahead, HOUR, MOST_AHEAD, now):
+    if prefetched and _charged(traces.prefetched, HOUR, MOST_PREFETCHED, now):
         return False
     if variant is not None and variant.kind == TURN and _charged(traces.turned, HOUR, MOST_SCROLLED, now):
         return False

@@ -85,13 +85,12 @@ def accept(
     policy: Policy,
     decision: Decision,
     now: float,
-    ahead: bool = False,
+    prefetched: bool = False,
     variant: Variant | None = None,
 ) -> None:
     """Take in an answer that is neither a page nor an error: `data` tells JSON and its like from what was sent.
 
-    `ahead`: it was asked for before it was needed, as a browser or a script says that prefetches, or as a part
-    of a whole; `variant`: what its query makes of it.
+    `prefetched`: as inputs.PREFETCHED; `variant`: what its query makes of it.
     """
     if decision.refused:
         return
@@ -101,7 +100,7 @@ def accept(
         return
     if not data:
         accept_try(visitor, path, site, now)
-    elif take_data(facts, path, now, ahead, variant):
+    elif take_data(facts, path, now, prefetched, variant):
         traces = facts.traces
         # The fifth part of what would tell: most who ask for data never come this far.
         if traces is not None and traces.items - visitor.throttle.spent_items > policy.criteria.items / 5.0:

@@ -29,7 +29,9 @@ _HOOK = re.compile(r"web-?hooks?\b|/hooks?\b|/ipn\b", re.IGNORECASE)
 _PAGE_CALL = BY_LENGTH | BY_PAGE
 
 
-def tried(method: str, headers: Headers, status: object, path: str, names: Headers | None = None) -> int | None:
+def refused_attempt(
+    method: str, headers: Headers, status: object, path: str, names: Headers | None = None
+) -> int | None:
     """Return a number of the credentials that were refused with this status; None where none were tried.
 
     What a script sends again and again, of the same length or with the same token, may be a poll of somebody who was

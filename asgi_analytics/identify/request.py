@@ -117,8 +117,8 @@ def _shows_by_script(headers: Headers) -> bool:
 def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = False) -> bool:
     """Tell whether the answer to a GET delivered a page: HTML that was asked for as a page, or its revalidation.
 
-    `names`: the response headers by name. `by_tool`: to an HTTP library, for which HTML is a page however it was asked
-    for (what it says of that is made up), and so is the Markdown that a page was made from.
+    `headers`: of the request, `names`: the response headers by name. `by_tool`: to an HTTP library, for which HTML is
+    a page however it was asked for (what it says of that is made up), and so is the Markdown that a page was made from.
     """
     content_type = names.get(b"content-type")
     if status == 200 and content_type is not None and content_type.startswith(b"text/html"):
@@ -133,13 +133,13 @@ def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = Fa
     return isinstance(status, int) and 200 <= status < 300 and (by_tool or _shows(headers))
 
 
-def is_ahead(headers: Headers) -> bool:
-    """Tell whether something is asked for before it is needed: a link that came into view, or under the pointer."""
+def is_prefetch(headers: Headers) -> bool:
+    """Tell whether the request says that it is a prefetch: of a link that came into view, or under the pointer."""
     return not _PURPOSES.isdisjoint(headers) and any(b"prefetch" in headers.get(name, b"") for name in _PURPOSES)
 
 
-def is_stock(path: str, query: bytes | str) -> bool:
-    """Tell by its URL whether something is asked for as a part of a whole: a tile of a map, a page kept for offline."""
+def is_precached_or_tile(path: str, query: bytes | str) -> bool:
+    """Tell by its URL whether a service worker fetches it to work offline, or a map as one of its tiles."""
     if query:
         text = query[:_MOST_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:_MOST_QUERY]
         if _PRECACHED.search(text):

@@ -150,7 +150,7 @@ def hit_head(hit: Hit, decision: Decision, high: int, low: int) -> bytes:
         if 100 <= status <= 599 and 0 <= time_us < _LAST_US:
             return _HIT_HEAD.pack(
                 _COLUMNS, 16, high, low, 8, time_us - EPOCH_US, 1, hit.page_view, 8, hit.duration_us, 8, hit.bytes_sent,
-                2, decision.score, 2, decision.level, 2, status, 8, hit.first_byte_us, 8, hit.clock,
+                2, decision.score, 2, decision.level, 2, status, 8, hit.first_byte_us, 8, hit.started_at,
                 2, hit.inputs,
             )  # fmt: skip
     except (struct.error, TypeError):  # out of range or no number: rare enough to pay for only then
@@ -158,7 +158,7 @@ def hit_head(hit: Hit, decision: Decision, high: int, low: int) -> bytes:
     valid = status if isinstance(status, int) and 100 <= status <= 599 else None
     start = struct.pack("!hiQQ", _COLUMNS, 16, high, low) + big(_timestamp(time_us)) + boolean(hit.page_view)
     start += big(hit.duration_us) + big(hit.bytes_sent) + small(decision.score) + small(decision.level) + small(valid)
-    return start + big(hit.first_byte_us) + struct.pack("!idih", 8, hit.clock, 2, hit.inputs)
+    return start + big(hit.first_byte_us) + struct.pack("!idih", 8, hit.started_at, 2, hit.inputs)
 
 
 def _timestamp(time_us: int) -> int:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ..facts import Claims
-from ..inputs import AHEAD, DATA, FORGIVEN, TRUSTED, attempt_of, claims_of
+from ..inputs import DATA, FORGIVEN, PREFETCHED, TRUSTED, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
@@ -113,8 +113,8 @@ class History:
                     visitor, decision, status, page, path, inner, at, hit.method, claims, attempt, variant, trusted
                 )
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
-                ahead = bool(inputs & AHEAD)
-                pipeline.take_data(visitor, decision, path, at, hit.method != "POST", ahead, variant)
+                prefetched = bool(inputs & PREFETCHED)
+                pipeline.take_data(visitor, decision, path, at, hit.method != "POST", prefetched, variant)
             else:
                 pipeline.pass_by(visitor, decision)
             yield _verdict(hit, decision)

@@ -11,15 +11,15 @@ from hashlib import blake2b
 
 from ..decide.actor import begin_session, count_session, join, new_actor, new_network, program_of
 from ..decide.admission import admit
-from ..decide.behaviour import Site, placed
+from ..decide.behaviour import Site, with_order
 from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.traces import Failure
 from ..decide.verdict import accept, judge_failure, judge_page
 from ..facts import Claims
-from ..identify.credentials import tried
+from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
-from ..identify.request import is_stock
+from ..identify.request import is_precached_or_tile
 from ..identify.session import begin, goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
 from ..identify.visitor import Identifier
@@ -169,7 +169,7 @@ class Pipeline:
             judge_page(actor, variant or path, inner, self.site, self.policy, decision, now, known, network)
         else:
             if claims is None:
-                claims, attempt = actor.claims, tried(method, {}, status, path)
+                claims, attempt = actor.claims, refused_attempt(method, {}, status, path)
             failure = Failure(status, method, path, inner, attempt, trusted)
             judge_failure(actor, failure, self.site, self.policy, decision, now, claims, network)
         if decision.previous_level is not before:
@@ -178,16 +178,16 @@ class Pipeline:
     def page_variant(self, visitor: Visitor, path: str, query: str, inner: bool) -> Variant | None:
         """Return what a query makes of a page that is answered now; `inner`: a page of this site linked it."""
         variant = self._variants.page(path, query, inner)
-        return None if variant is None else placed(variant, visitor.actor.behaviour)
+        return None if variant is None else with_order(variant, visitor.actor.behaviour)
 
     def data_variant(self, path: str, query: str) -> Variant | None:
         """Return what a query makes of an answer with data."""
         return self._variants.data(path, query)
 
     @staticmethod
-    def is_ahead(path: str, query: str) -> bool:
+    def is_precached_or_tile(path: str, query: str) -> bool:
         """Tell of an answer with data what its URL tells of how it was asked for."""
-        return is_stock(path, query)
+        return is_precached_or_tile(path, query)
 
     def take_data(
         self,
@@ -196,12 +196,12 @@ class Pipeline:
         path: str,
         now: float,
         data: bool = True,
-        ahead: bool = False,
+        prefetched: bool = False,
         variant: Variant | None = None,
     ) -> None:
         """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
         before = decision.previous_level
-        accept(visitor.actor, data, path, self.site, self.policy, decision, now, ahead, variant)
+        accept(visitor.actor, data, path, self.site, self.policy, decision, now, prefetched, variant)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 

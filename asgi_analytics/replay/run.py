@@ -114,7 +114,8 @@ class Replay:
                     level = decision.level
                 elif method == "GET" and delivers_data(content_type, path):
                     variant = pipeline.data_variant(path, query) if query else None
-                    take_data(visitor, decision, path, now, ahead=pipeline.is_ahead(path, query), variant=variant)
+                    prefetched = pipeline.is_precached_or_tile(path, query)
+                    take_data(visitor, decision, path, now, prefetched=prefetched, variant=variant)
                     level = decision.level
                 elif method == "POST":
                     take_data(visitor, decision, path, now, False)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide import behaviour
-from asgi_analytics.decide.behaviour import Site, load_page, load_variant, meet_error, page_facts, placed
+from asgi_analytics.decide.behaviour import Site, load_page, load_variant, meet_error, page_facts, with_order
 from asgi_analytics.facts import Behaviour
 from asgi_analytics.inputs import MAX_PATH
 from asgi_analytics.model import Variant
@@ -175,7 +175,7 @@ def seen(facts: Behaviour, *names: object, inner: bool = False, gap: float = 10.
     """Load these variants of one path."""
     start = facts.last_answer_at + gap
     return [
-        load_variant(facts, placed(variant(name), facts), inner, Site(), start + gap * place)
+        load_variant(facts, with_order(variant(name), facts), inner, Site(), start + gap * place)
         for place, name in enumerate(names)
     ]
 
@@ -238,6 +238,6 @@ def test_people_who_look_alike_load_as_much_each_by_queries_as_by_paths(people: 
     for place in range(40 * people):
         name, linked = min(300, int(dice.expovariate(1 / 40))), place % 10 > 2
         load_page(by_path, f"/item/{name}", linked, Site(), float(place))
-        load_variant(by_query, placed(variant(name), by_query), linked, Site(), float(place))
+        load_variant(by_query, with_order(variant(name), by_query), linked, Site(), float(place))
     assert by_query.page_loads / by_query.people <= 1.2 * by_path.page_loads / by_path.people
     assert by_query.people > people / 2

@@ -281,7 +281,7 @@ def test_a_token_that_ran_out_is_one_fault_wherever_it_is_sent() -> None:
 # Data
 
 
-def ask(visit: Visit, path: str, after: float, ahead: bool = False) -> None:
+def ask(visit: Visit, path: str, after: float, prefetched: bool = False) -> None:
     visit.now += after
     accept(
         visit.visitor,
@@ -291,7 +291,7 @@ def ask(visit: Visit, path: str, after: float, ahead: bool = False) -> None:
         visit.policy,
         Decision(visit.visitor.throttle.level, 0, (0, 1, 0, 1)),
         visit.now,
-        ahead,
+        prefetched,
     )
 
 
@@ -336,7 +336,7 @@ def test_links_that_come_into_view_are_fetched_ahead_but_not_for_ever(items: int
     """A page of Next.js fetches the data of each link that a person scrolls past."""
     visit = Visit()
     for number in range(items):
-        ask(visit, f"/_next/data/products/{number}.json", 0.4, ahead=True)
+        ask(visit, f"/_next/data/products/{number}.json", 0.4, prefetched=True)
     assert visit.level == level
 
 

@@ -134,7 +134,7 @@ def headers(data: bytes) -> None:
     consistency.read_claims(scope, named, _agents().read(None), Place(), b"net4", False)
     for status in (200, 302, 304, 401):
         request.is_page(named, status, named)
-        credentials.tried("POST", named, status, "/login", named)
+        credentials.refused_attempt("POST", named, status, "/login", named)
     request.is_inner(named), request.is_data(named), request.is_shared(named.items()), request.wants_quiet(named)
 
 

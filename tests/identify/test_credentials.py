@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_analytics.identify.credentials import tried
+from asgi_analytics.identify.credentials import refused_attempt
 from asgi_analytics.inputs import BY_LENGTH
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
@@ -20,7 +20,7 @@ SCRIPT = {b"content-length": b"20", b"sec-fetch-dest": b"empty"}
 def test_credentials_that_were_refused_are_tries(
     method: str, headers: dict[bytes, bytes], status: int, is_try: bool
 ) -> None:
-    assert (tried(method, headers, status, "/enter") is not None) is is_try
+    assert (refused_attempt(method, headers, status, "/enter") is not None) is is_try
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_credentials_that_were_refused_are_tries(
 def test_a_login_that_shows_its_form_again_has_refused(
     headers: dict[bytes, bytes], status: int, answer: dict[bytes, bytes], is_try: bool
 ) -> None:
-    assert (tried("POST", headers, status, "/accounts/login/", answer) is not None) is is_try
-    assert tried("POST", headers, status, "/contact", answer) is None
+    assert (refused_attempt("POST", headers, status, "/accounts/login/", answer) is not None) is is_try
+    assert refused_attempt("POST", headers, status, "/contact", answer) is None
 
 
 @pytest.mark.parametrize(
@@ -59,37 +59,41 @@ def test_a_login_that_shows_its_form_again_has_refused(
     ],
 )  # fmt: skip
 def test_routes_where_people_say_who_they_are_are_known(path: str, is_login: bool) -> None:
-    assert (tried("POST", {}, 422, path) is not None) is is_login
+    assert (refused_attempt("POST", {}, 422, path) is not None) is is_login
 
 
 def test_a_scripts_call_of_the_same_length_is_the_same_try_and_a_form_is_not() -> None:
     call = {b"content-length": b"20"}
-    assert tried("POST", call, 401, "/login") == tried("POST", call, 401, "/login") != 0
-    assert tried("POST", {b"content-length": b"21"}, 401, "/login") != tried("POST", call, 401, "/login")
-    assert tried("POST", FORM, 401, "/login") == 0
+    assert refused_attempt("POST", call, 401, "/login") == refused_attempt("POST", call, 401, "/login") != 0
+    assert refused_attempt("POST", {b"content-length": b"21"}, 401, "/login") != refused_attempt(
+        "POST", call, 401, "/login"
+    )
+    assert refused_attempt("POST", FORM, 401, "/login") == 0
 
 
 @pytest.mark.parametrize("path", ["/api/drafts/17", "/collect"])
 def test_what_a_page_saves_and_reports_by_itself_is_one_try_whatever_its_length(path: str) -> None:
     longer = {**SCRIPT, b"content-length": b"21"}
-    poll = tried("PATCH", SCRIPT, 403, path)
+    poll = refused_attempt("PATCH", SCRIPT, 403, path)
     assert poll is not None
     assert poll & BY_LENGTH
-    assert tried("PATCH", longer, 403, path) == poll
-    assert tried("POST", {b"content-length": b"21"}, 403, path) != tried("POST", {b"content-length": b"20"}, 403, path)
+    assert refused_attempt("PATCH", longer, 403, path) == poll
+    assert refused_attempt("POST", {b"content-length": b"21"}, 403, path) != refused_attempt(
+        "POST", {b"content-length": b"20"}, 403, path
+    )
     for guessed in ("/login", "/coupons", "/cart/pay"):
-        assert tried("POST", longer, 403, guessed) != tried("POST", SCRIPT, 403, guessed)
+        assert refused_attempt("POST", longer, 403, guessed) != refused_attempt("POST", SCRIPT, 403, guessed)
 
 
 def test_the_same_token_again_is_the_same_try_and_never_one_that_is_told_by_its_length() -> None:
-    numbers = [tried("GET", {b"authorization": b"Basic %d" % n}, 401, "/login") for n in (1, 1, 2)]
+    numbers = [refused_attempt("GET", {b"authorization": b"Basic %d" % n}, 401, "/login") for n in (1, 1, 2)]
     assert numbers[0] == numbers[1] != numbers[2]
     for number in numbers:
         assert number is not None
-        assert number > 1 << 33 > (tried("POST", SCRIPT, 401, "/login") or 0)
+        assert number > 1 << 33 > (refused_attempt("POST", SCRIPT, 401, "/login") or 0)
         assert not number & BY_LENGTH
 
 
 @pytest.mark.parametrize("path", ["/\ud800/login", "/login\0"])
 def test_a_path_that_is_no_text_is_read_too(path: str) -> None:
-    assert tried("POST", {}, 302, path, {b"location": b"/elsewhere"}) is None
+    assert refused_attempt("POST", {}, 302, path, {b"location": b"/elsewhere"}) is None

@@ -4,12 +4,12 @@ import pytest
 
 from asgi_analytics.identify.request import (
     clean_path,
-    is_ahead,
     is_data,
     is_inner,
     is_linked,
     is_page,
-    is_stock,
+    is_precached_or_tile,
+    is_prefetch,
     is_tile,
 )
 
@@ -115,7 +115,7 @@ def test_an_app_beside_its_api_links_it_but_is_another_site(site: bytes, inner: 
 
 
 @pytest.mark.parametrize(
-    ("headers", "ahead"),
+    ("headers", "is_it"),
     [
         ({b"purpose": b"prefetch"}, True),
         ({b"x-sec-purpose": b"prefetch"}, True),
@@ -125,8 +125,8 @@ def test_an_app_beside_its_api_links_it_but_is_another_site(site: bytes, inner: 
         ({}, False),
     ],
 )
-def test_what_is_asked_for_ahead_says_so(headers: dict[bytes, bytes], ahead: bool) -> None:
-    assert is_ahead(headers) is ahead
+def test_what_is_prefetched_says_so(headers: dict[bytes, bytes], is_it: bool) -> None:
+    assert is_prefetch(headers) is is_it
 
 
 @pytest.mark.parametrize(
@@ -146,4 +146,4 @@ def test_tiles_of_a_map_are_told_by_their_path(path: str, tile: bool) -> None:
     [(b"__WB_REVISION__=5f3a", True), ("v=1&ngsw-cache-bust=0.51", True), (b"q=__WB_REVISION__", False), (b"", False)],
 )
 def test_what_a_service_worker_keeps_for_offline_is_told_by_its_query(query: bytes | str, stock: bool) -> None:
-    assert is_stock("/guide.html", query) is stock
+    assert is_precached_or_tile("/guide.html", query) is stock

@@ -43,6 +43,7 @@ def finished(who: Identity, score: int, level: int, time_ns: int, **measured: An
     visitor = Visitor(who, Session(b"session".ljust(16, b"."), 0.0, 0.0), Actor([]), Actor([]))
     done = Hit(visitor, Decision(level, score), time_ns, "GET", "/")  # type: ignore[arg-type] # any number is stored
     for name, value in measured.items():
+        assert hasattr(done, name), name
         setattr(done, name, value)
     return done
 
@@ -84,7 +85,7 @@ def hit(
     high, low = struct.unpack("!QQ", hit_id or uuid7(time_us * 1000))
     done = finished(
         who, score, level, time_us * 1000, page_view=page_view, duration_us=duration_us, bytes_sent=bytes_sent,
-        status=status, first_byte_us=first_byte_us, clock=clock, inputs=inputs,
+        status=status, first_byte_us=first_byte_us, started_at=clock, inputs=inputs,
     )  # fmt: skip
     return b"".join(
         (

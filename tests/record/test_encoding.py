@@ -197,7 +197,9 @@ def test_a_text_becomes_one_that_postgres_takes(value: str, stored: str) -> None
 
 @pytest.mark.parametrize("status", [99, 600, 999, -1, 1 << 80, "200", None, 200.0, True, b"200"])
 def test_a_status_that_is_none_becomes_null(status: Any) -> None:
-    done = finished(WHO, 5, 0, TIME_US * 1000, duration_us=3, bytes_sent=4, status=status, first_byte_us=5, clock=1.0)
+    done = finished(
+        WHO, 5, 0, TIME_US * 1000, duration_us=3, bytes_sent=4, status=status, first_byte_us=5, started_at=1.0
+    )
     head = encoding.hit_head(done, done.decision, 1, 2)
     assert encoding.NULL + encoding.big(5) + b"\0\0\0\x08" in head
 
