@@ -6,7 +6,7 @@ import argparse
 import getpass
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from itertools import islice
@@ -15,24 +15,20 @@ from uuid import UUID
 
 from .arguments import span, whole
 from .clock import random_bytes
+from .command import Command, Run
 from .console import as_json, escape, moment, table
 from .decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
-from .errors import AnalyticsError
+from .errors import CommandError
 from .facts import LEVEL_LABELS
 from .identify.fingerprint import Fingerprinter
 from .protocols import LOW_REASON, LOW_REPUTATION
 from .settings import Network, as_counted
 from .store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, Target, connect
 
-Run = Callable[[argparse.Namespace, str], Iterator[str]]
 MOST = 10_000  # rows in one list
 MOST_NETWORKS = 256  # client networks of a target whose visitors a pardon looks up one by one
 LONGEST = timedelta(days=90)  # of a ban: nobody is banned for good
 _HEX = re.compile(r"[0-9a-f]{8,32}", re.ASCII)
-
-
-class UserError(AnalyticsError):
-    """What was asked for cannot be done."""
 
 
 def add_actors(parser: argparse.ArgumentParser) -> Run:
@@ -74,11 +70,11 @@ def add_allow(parser: argparse.ArgumentParser) -> Run:
     return _allow
 
 
-COMMANDS: Sequence[tuple[str, str, Callable[[argparse.ArgumentParser], Run]]] = (
-    ("actors", "list visitors by reputation, bans, allowances, cases", add_actors),
-    ("ban", "refuse a visitor or network for a time", add_ban),
-    ("pardon", "lift bans, forgive incidents, reset the level, keep the case", add_pardon),
-    ("allow", "let a visitor or network pass whatever its level or bans", add_allow),
+COMMANDS = (
+    Command("actors", "list visitors by reputation, bans, allowances, cases", add_actors),
+    Command("ban", "refuse a visitor or network for a time", add_ban),
+    Command("pardon", "lift bans, forgive incidents, reset the level, keep the case", add_pardon),
+    Command("allow", "let a visitor or network pass whatever its level or bans", add_allow),
 )
 
 
@@ -123,9 +119,9 @@ def _listing(options: argparse.Namespace, registry: Registry) -> tuple[Sequence[
 
 def _ban(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     if options.length > LONGEST:
-        raise UserError(f"A ban lasts {LONGEST.days} days at most.")
+        raise CommandError(f"A ban lasts {LONGEST.days} days at most.")
     if not (reason := _text(options.reason)):
-        raise UserError("A ban has a reason, which the banned are told: --reason is empty.")
+        raise CommandError("A ban has a reason, which the banned are told: --reason is empty.")
     with connect(dsn) as registry:
         target = _target(options.target, registry, "ban")
         made = registry.rule("ban", target, options.length, reason, _operator(options))
@@ -150,7 +146,7 @@ def _allow(options: argparse.Namespace, dsn: str) -> Iterator[str]:
         target = _target(options.target, registry, "allow")
         if options.end:
             if not registry.lift(target, "allow"):
-                raise UserError(f"{target.shown} is not on the allow-list that commands made.")
+                raise CommandError(f"{target.shown} is not on the allow-list that commands made.")
             yield f"no longer allowed: {target.shown}"
             return
         made = registry.rule("allow", target, options.length, _text(options.reason), _operator(options))
@@ -165,19 +161,21 @@ def _target(text: str, registry: Registry, kind: str) -> Target:
     try:
         one = ipaddress.ip_interface(text.strip())
     except ValueError:
-        raise UserError(
+        raise CommandError(
             f"{text!r} is no target: 8 to 32 hex digits of a fingerprint, an address, or a network like 203.0.113.0/24."
         ) from None
     network: Network = one.network
     if one.ip != network.network_address:  # a slip of the prefix would rule over millions
-        raise UserError(f"{text!r} is an address within a network: name {one.ip}, or {network} for all of it.")
+        raise CommandError(f"{text!r} is an address within a network: name {one.ip}, or {network} for all of it.")
     return _network(_plain(network), registry, kind)
 
 
 def _visitor(digits: str, registry: Registry) -> Target:
     found = registry.find_visitors(digits)
     if len(found) != 1:
-        raise UserError(f"{'No visitor' if not found else 'More than one visitor'} has a fingerprint like {digits}….")
+        raise CommandError(
+            f"{'No visitor' if not found else 'More than one visitor'} has a fingerprint like {digits}…."
+        )
     return Target(found[0].hex, found[0].hex, fingerprint=found[0])
 
 
@@ -193,7 +191,7 @@ def _network(network: Network, registry: Registry, kind: str) -> Target:
     packed, prefix = network_key(network)
     size = len(packed)
     if prefix == 0:
-        raise UserError(f"{network} is everybody.")
+        raise CommandError(f"{network} is everybody.")
     keys = registry.standing_keys()
     # An address is never stored: a narrow network is written as a digest, whose key lives in the same row.
     hides = prefix > IN_CLEAR[size]

@@ -15,12 +15,12 @@ from typing import Any
 from uuid import UUID
 
 from . import actors, console, doctor, journals, purge, quarantine
-from .actors import UserError
 from .arguments import split, whole
 from .clock import SystemClock
+from .command import Command
 from .database import resolve_dsn, target_of
 from .embedded import EmbeddedPostgres, default_data_dir
-from .errors import AnalyticsError
+from .errors import AnalyticsError, CommandError
 from .identify.operators import SOURCES
 from .jobs import data
 from .replay import command as replay
@@ -102,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     stats = _add_command(add("stats", "what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
     _add_data(add("data", "the address ranges that crawlers are verified by"))
-    for name, text, add_options in (*actors.COMMANDS, *quarantine.COMMANDS, *purge.COMMANDS, *journals.COMMANDS):
-        _add_ruling(add(name, text), add_options)
+    for command in (*actors.COMMANDS, *quarantine.COMMANDS, *purge.COMMANDS, *journals.COMMANDS):
+        _add_connected(add(command.name, command.summary), command)
     replay.add_replay(add("replay", "judge an access log, as if we had been there"))
     replay.add_what_if(add("what-if", "tell what another policy would have done to recorded hits"), _database)
     replay.add_reclassify(add("reclassify", "write the verdicts of another policy into recorded hits"), _database)
@@ -123,8 +123,8 @@ def _add_command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namesp
     return parser
 
 
-def _add_ruling(parser: argparse.ArgumentParser, add: Callable[[argparse.ArgumentParser], actors.Run]) -> None:
-    run = add(parser)
+def _add_connected(parser: argparse.ArgumentParser, command: Command) -> None:
+    run = command.add_options(parser)
 
     def connected(options: argparse.Namespace) -> int:
         with _database(options.dsn) as dsn:
@@ -244,12 +244,14 @@ def _explain(options: argparse.Namespace) -> int:
     try:
         wanted = UUID(options.decision.strip())
     except ValueError:
-        raise UserError(f"{options.decision!r} is no decision id: 32 hex digits, with or without dashes.") from None
+        raise CommandError(f"{options.decision!r} is no decision id: 32 hex digits, with or without dashes.") from None
     deadline = SystemClock.monotonic() + PATIENCE
     with _database(options.dsn) as dsn, connect(dsn) as reader:
         while (decision := reader.decision(wanted)) is None:
             if SystemClock.monotonic() > deadline:
-                raise UserError(f"No decision {wanted} is stored: is it of this database, and is its writer connected?")
+                raise CommandError(
+                    f"No decision {wanted} is stored: is it of this database, and is its writer connected?"
+                )
             time.sleep(0.1)
     print(console.explanation_json(decision) if options.json else "\n".join(console.explanation(decision)))
     return 0
@@ -261,7 +263,7 @@ def _stats(options: argparse.Namespace) -> int:
     try:
         found = doctor.journals(folder)
     except OSError as error:
-        raise UserError(f"The journal folder cannot be read: {error}") from None
+        raise CommandError(f"The journal folder cannot be read: {error}") from None
     journals_here = [UUID(journal.name) for journal in found]
     with _database(options.dsn) as dsn, connect(dsn) as reader:
         target = replace(target, server=reader.identity())

@@ -15,6 +15,7 @@ AnalyticsError
 │   ├── DataFileError           a published file could not be fetched or does not hold what it should
 │   └── ResolverError           transient: ask again later
 ├── EmbeddedPostgresError
+├── CommandError                raised by the command line, which prints it in one line
 └── ReplayError
 """
 
@@ -86,6 +87,10 @@ class ResolverError(CrawlerError):
 
 class EmbeddedPostgresError(AnalyticsError):
     """The embedded Postgres could not be started."""
+
+
+class CommandError(AnalyticsError):
+    """A command cannot do what was asked."""
 
 
 class ReplayError(AnalyticsError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .actors import Run, UserError
+from .command import Command, Run
 from .console import escape, stray, table
 from .database import resolve_dsn, target_of
 from .doctor import JournalState, strays
+from .errors import CommandError
 from .record.adoption import redirect
 from .record.target import Target
 from .settings import default_journal_dir
@@ -26,8 +27,8 @@ def add_adopt(parser: argparse.ArgumentParser) -> Run:
     return _adopt
 
 
-COMMANDS: Sequence[tuple[str, str, Callable[[argparse.ArgumentParser], Run]]] = (
-    ("adopt", "have journals that were left over for another database delivered to this one", add_adopt),
+COMMANDS = (
+    Command("adopt", "have journals that were left over for another database delivered to this one", add_adopt),
 )
 
 
@@ -43,7 +44,7 @@ def _adopt(options: argparse.Namespace, dsn: str) -> Iterator[str]:
             return
         yield from _redirect(folder, found if options.all else _named(found, options.names), target)
     except OSError as error:
-        raise UserError(f"The journals cannot be read or written: {error}") from None
+        raise CommandError(f"The journals cannot be read or written: {error}") from None
 
 
 def _named(found: Sequence[JournalState], names: Sequence[str]) -> list[JournalState]:
@@ -51,7 +52,7 @@ def _named(found: Sequence[JournalState], names: Sequence[str]) -> list[JournalS
     for name in names:
         one = [journal for journal in found if len(name) >= LEAST_NAME and journal.name.startswith(name)]
         if len(one) != 1:
-            raise UserError(f"{escape(name)!r} names {len(one)} of the {len(found)} journals that `adopt` lists.")
+            raise CommandError(f"{escape(name)!r} names {len(one)} of the {len(found)} journals that `adopt` lists.")
         chosen += one
     return chosen
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
-from .actors import Run
 from .arguments import span
+from .command import Command, Run
 from .store.postgres import PostgresStore
 from .store.retention import PARTITIONS, TABLES
 
@@ -19,8 +19,10 @@ def add_purge(parser: argparse.ArgumentParser) -> Run:
     return _purge
 
 
-COMMANDS: Sequence[tuple[str, str, Callable[[argparse.ArgumentParser], Run]]] = (
-    ("purge", "delete hits, sessions, visitors, decisions and quarantined rows that are older than a time", add_purge),
+COMMANDS = (
+    Command(
+        "purge", "delete hits, sessions, visitors, decisions and quarantined rows that are older than a time", add_purge
+    ),
 )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from .actors import MOST as MOST_SHOWN
-from .actors import Run, UserError
 from .arguments import span, whole
+from .command import Command, Run
 from .console import escape, moment, table
+from .errors import CommandError
 from .store.quarantine import Quarantine, Quarantined, connect
 
 MOST = 100_000  # rows of one retry
@@ -25,15 +26,13 @@ def add_quarantine(parser: argparse.ArgumentParser) -> Run:
     return _quarantine
 
 
-COMMANDS: Sequence[tuple[str, str, Callable[[argparse.ArgumentParser], Run]]] = (
-    ("quarantine", "list, retry or purge rows that Postgres refused", add_quarantine),
-)
+COMMANDS = (Command("quarantine", "list, retry or purge rows that Postgres refused", add_quarantine),)
 
 
 def _quarantine(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     ids = options.ids or None
     if options.action == "purge" and not (ids or options.all or options.older):
-        raise UserError("purge deletes for good: name IDs, --older TIME or --all.")
+        raise CommandError("purge deletes for good: name IDs, --older TIME or --all.")
     with connect(dsn) as quarantine:
         if options.action == "list":
             yield from _listing(quarantine.rows(ids, options.top))

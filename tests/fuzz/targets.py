@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import thread_time_ns
 
-from asgi_analytics.actors import UserError
-from asgi_analytics.errors import ConfigurationError, DataFileError, JournalFormatError, ReplayError
+from asgi_analytics.errors import CommandError, ConfigurationError, DataFileError, JournalFormatError, ReplayError
 from asgi_analytics.identify.geoip import READ_ERRORS
 from tests.fuzz import parsers
 
@@ -99,7 +98,7 @@ TARGETS = _table(
         Target("referrals", parsers.referrals),
         Target("reverse_names", parsers.reverse_names),
         Target("row_texts", parsers.row_texts),
-        Target("ruling", parsers.ruling, (UserError,)),
+        Target("ruling", parsers.ruling, (CommandError,)),
         Target("segment_frames", parsers.segment_frames),
         Target("segment_header", parsers.segment_header, (JournalFormatError,)),
         Target("segment_mended", parsers.segment_mended, (), 10, "a frame of 9 bytes costs what one of 300 does"),

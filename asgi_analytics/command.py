@@ -1,0 +1,17 @@
+"""What the command line makes of a command that works on a database."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+Run = Callable[[argparse.Namespace, str], Iterator[str]]  # options and DSN → lines to print
+
+
+class Command(NamedTuple):
+    """A command, what its help says of it, and what adds its options to a parser and returns what runs it."""
+
+    name: str
+    summary: str
+    add_options: Callable[[argparse.ArgumentParser], Run]
