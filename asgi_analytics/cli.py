@@ -23,6 +23,7 @@ from .embedded import EmbeddedPostgres, default_data_dir
 from .errors import AnalyticsError, CommandError
 from .identify.operators import SOURCES
 from .jobs import data
+from .record import listing
 from .replay import command as replay
 from .settings import Settings, default_journal_dir
 from .store.reading import HitRow, Reader, connect, migrate_all
@@ -218,9 +219,9 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
     try:
         target = target_of(resolve_dsn(options.dsn))
         yield from doctor.journal_checks(folder, target)
-        stray: list[doctor.JournalState] = []
+        stray: list[listing.JournalState] = []
         with contextlib.suppress(OSError):  # which was told
-            stray = doctor.strays(folder, target)
+            stray = listing.strays(folder, target)
         with _database(options.dsn) as dsn:
             yield from doctor.database_checks(dsn, SystemClock.time_ns() / 1e9, stray=stray)
     except AnalyticsError as error:
@@ -261,7 +262,7 @@ def _stats(options: argparse.Namespace) -> int:
     folder = options.journal_dir or default_journal_dir()
     target = target_of(resolve_dsn(options.dsn))
     try:
-        found = doctor.journals(folder)
+        found = listing.journals(folder)
     except OSError as error:
         raise CommandError(f"The journal folder cannot be read: {error}") from None
     journals_here = [UUID(journal.name) for journal in found]

@@ -11,9 +11,9 @@ from .columns import escape as escape
 from .columns import table as table
 from .decide.explain import reproduce
 from .decide.signals import SIGNALS
-from .doctor import JournalState
 from .facts import LEVEL_LABELS
 from .jobs.data import Held
+from .record.listing import JournalState
 from .record.target import Target
 from .store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
 

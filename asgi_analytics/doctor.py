@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import ipaddress
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ from .errors import AnalyticsError, JournalFormatError
 from .identify.client import ClientAddress, network_of
 from .identify.countries import CountryTable
 from .identify.geoip import GeoLocator
+from .record.listing import JournalState, journals
 from .record.segment import read_header
 from .record.target import Target, read_target
 from .settings import Settings
@@ -32,7 +31,6 @@ CLOCKS_APART = 30.0  # seconds
 SAMPLES = ("8.8.8.8", "2001:4860:4860::8888")  # looked up: the metadata may be whole where the data is not
 LEAST_ROOM = 64 << 20  # bytes
 ELSEWHERE = "no worker with this DSN delivers them; where it is this database under another name: asgi-analytics adopt"
-_JOURNAL = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +149,6 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
     if old:
         text = f"{len(old)} segments have a format that this version does not know: {old[0].parent.name}/{old[0].name}"
         yield Check("journal", text, "start the version that wrote them once more: it delivers them")
-
-
-def strays(folder: Path, target: Target) -> list[JournalState]:
-    """Return the journals without a worker that are for a database of another name. Raises PermissionError."""
-    return [one for one in journals(folder) if not one.alive and one.target.key != target.key]
 
 
 def stray_checks(found: Sequence[JournalState], server: str) -> Iterator[Check]:
@@ -289,53 +282,3 @@ def _geo_file(option: str, path: Path) -> Check:
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
         return Check(option, f"{path}: {error}", "name a MaxMind-format file, or leave the option out")
     return Check(option, f"{path}: {about.database_type}")
-
-
-@dataclass(frozen=True, slots=True)
-class JournalState:
-    """One journal on disk: its size, and whether the process that writes it lives."""
-
-    name: str  # 32 hex digits
-    bytes: int
-    newest: int  # number of the newest segment; 0 when there is none
-    newest_bytes: int
-    alive: bool
-    target: Target
-    written: float  # wall seconds of the last row
-
-
-def journals(root: Path) -> list[JournalState]:
-    """Return the journals in a folder by name; none where the folder is missing. Raises PermissionError."""
-    with contextlib.suppress(FileNotFoundError):
-        folders = sorted(path for path in root.iterdir() if _JOURNAL.fullmatch(path.name))
-        return [state for folder in folders if (state := _journal_state(folder)) is not None]
-    return []
-
-
-def _journal_state(folder: Path) -> JournalState | None:
-    try:
-        found = {int(file.stem): file.stat() for file in folder.glob("*.journal") if _is_segment(file)}
-        sizes = {number: file.st_size for number, file in found.items()}
-        written = max((file.st_mtime for file in found.values()), default=folder.stat().st_mtime)
-        alive = _is_held(folder / "lock")
-    except FileNotFoundError:
-        return None  # delivered and removed while we looked
-    newest = max(sizes, default=0)
-    target = read_target(folder) or Target("")
-    return JournalState(folder.name, sum(sizes.values()), newest, sizes.get(newest, 0), alive, target, written)
-
-
-def _is_segment(file: Path) -> bool:
-    return file.stem.isdecimal() and file.is_file()
-
-
-def _is_held(lock: Path) -> bool:
-    handle = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
-    try:
-        # Held for microseconds at most: whoever wants to adopt the journal just then comes back for it.
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

@@ -9,9 +9,9 @@ from pathlib import Path
 from .command import Command, Run
 from .console import escape, stray, table
 from .database import resolve_dsn, target_of
-from .doctor import JournalState, strays
 from .errors import CommandError
 from .record.adoption import redirect
+from .record.listing import JournalState, strays
 from .record.target import Target
 from .settings import default_journal_dir
 from .store.reading import connect

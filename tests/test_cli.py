@@ -26,9 +26,9 @@ import pytest
 
 from asgi_analytics import cli, console, traffic
 from asgi_analytics.batch import DECISION, HIT
-from asgi_analytics.doctor import journals
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
+from asgi_analytics.record.listing import journals
 from asgi_analytics.store import queries
 from asgi_analytics.store.reading import HitRow, connect
 from tests.acceptance.rig import wait_until

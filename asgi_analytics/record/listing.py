@@ -1,0 +1,69 @@
+"""The journals in a folder, looked at from outside: what each holds, and whether its worker lives."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .target import Target, read_target
+
+_JOURNAL = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """One journal on disk: its size, and whether the process that writes it lives."""
+
+    name: str  # 32 hex digits
+    bytes: int
+    newest: int  # number of the newest segment; 0 when there is none
+    newest_bytes: int
+    alive: bool
+    target: Target
+    written: float  # wall seconds of the last row
+
+
+def journals(root: Path) -> list[JournalState]:
+    """Return the journals in a folder by name; none where the folder is missing. Raises PermissionError."""
+    with contextlib.suppress(FileNotFoundError):
+        folders = sorted(path for path in root.iterdir() if _JOURNAL.fullmatch(path.name))
+        return [state for folder in folders if (state := _journal_state(folder)) is not None]
+    return []
+
+
+def strays(folder: Path, target: Target) -> list[JournalState]:
+    """Return the journals without a worker that are for a database of another name. Raises PermissionError."""
+    return [one for one in journals(folder) if not one.alive and one.target.key != target.key]
+
+
+def _journal_state(folder: Path) -> JournalState | None:
+    try:
+        found = {int(file.stem): file.stat() for file in folder.glob("*.journal") if _is_segment(file)}
+        sizes = {number: file.st_size for number, file in found.items()}
+        written = max((file.st_mtime for file in found.values()), default=folder.stat().st_mtime)
+        alive = _is_held(folder / "lock")
+    except FileNotFoundError:
+        return None  # delivered and removed while we looked
+    newest = max(sizes, default=0)
+    target = read_target(folder) or Target("")
+    return JournalState(folder.name, sum(sizes.values()), newest, sizes.get(newest, 0), alive, target, written)
+
+
+def _is_segment(file: Path) -> bool:
+    return file.stem.isdecimal() and file.is_file()
+
+
+def _is_held(lock: Path) -> bool:
+    handle = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
+    try:
+        # Held for microseconds at most: whoever wants to adopt the journal just then comes back for it.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
