@@ -16,9 +16,8 @@ from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
 from ..store.connection import Connected, Session, conninfo
+from .bounds import MOST_ASKS, MOST_SCARCE
 
-MOST_SCARCE = 5000  # told at once; the rest comes with the next exchange
-MOST_ASKS = 500  # in one transaction: its rows are locked for its time
 TIDY = 240  # exchanges
 CLIENT: dict[str, Any] = {
     "application_name": "asgi-analytics quotas",

@@ -10,15 +10,15 @@ from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import log
 from ..protocols import Clock, Exchanged, SharedQuotas
-from .postgres import MOST_ASKS
+from .bounds import MOST_ASKS
 
 LONGEST_INTERVAL = 0.5  # seconds between two exchanges
-SHORTEST = 0.015  # between two when somebody hurries: what a burst waits, and what the server is spared
-PAUSE = 1.0  # seconds after an exchange that failed, with jitter
+SHORTEST_INTERVAL = 0.015  # the same when a request needs units: long enough to spare the server in a burst
+RETRY_INTERVAL = 1.0  # seconds after a failed exchange, with jitter
 STUCK = 3.0  # seconds of a round trip, after which its connection is cut: no statement of ours may take as long
-SOON = 0.1  # the same while the writer of some worker makes the tables
-NOT_YET = ("3F000", "42P01", "42883")  # there is no such schema, table, function
-MIGRATION = 60.0  # seconds from the first exchange on in which that is no failure
+SCHEMA_POLL = 0.1  # the same while the writer of some worker makes the tables
+NO_SCHEMA = ("3F000", "42P01", "42883")  # SQLSTATEs: no such schema, table, function
+MIGRATION = 60.0  # seconds from the first exchange on in which a missing schema is no failure
 
 
 class Sharer:
@@ -45,10 +45,10 @@ class Sharer:
         self._leases = leases
         self._clock = clock
         self._interval = min(interval, LONGEST_INTERVAL)
-        self._met_at: float | None = None
-        self._schema_by: float | None = None  # monotonic seconds, until the first exchange that succeeds
-        self._waits = False
-        self._late_at: float | None = None  # monotonic seconds, of the exchange that is on its way
+        self._first_exchange_at: float | None = None
+        self._schema_due_at: float | None = None  # monotonic seconds: a missing schema is a failure from then on
+        self._schema_is_missing = False
+        self._stuck_at: float | None = None  # monotonic seconds: when the exchange on its way counts as stuck
         self._changed = changed
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -63,7 +63,7 @@ class Sharer:
             self.attempted.set()
 
     def wake(self) -> None:
-        """Have the next exchange come soon. Called on the way of a request: it sets a flag."""
+        """Have the next exchange come soon; only sets a flag, for it is called on the way of a request."""
         self._wanted.set()
 
     def stop(self, timeout: float) -> None:
@@ -73,7 +73,7 @@ class Sharer:
             self._thread.join(timeout)
 
     def request_stop(self) -> None:
-        """Have the thread give back what was lent and end."""
+        """Tell the thread to give back what was lent and end."""
         self._stopping.set()
         self._wanted.set()
 
@@ -81,22 +81,22 @@ class Sharer:
         while not self._stopping.is_set():
             try:
                 began = self._clock.monotonic()
-                pause = self._turn(began)
+                pause = self._exchange_once(began)
                 self._wanted.wait(max(0.0, pause - (self._clock.monotonic() - began)))
-                self._stopping.wait(SHORTEST)
+                self._stopping.wait(SHORTEST_INTERVAL)
             except Exception:  # noqa: BLE001 - where memory is short, to tell and to wait fail; the thread must live
                 give_way()
         if self._leases.connected:
             self._give_back()
         self.quotas.close()
 
-    def _turn(self, now: float) -> float:
+    def _exchange_once(self, now: float) -> float:
         """Exchange once and return the seconds to the next time."""
         self._wanted.clear()
         before = (self._leases.workers, self._leases.connected)
-        if self._schema_by is None:
-            self._schema_by = now + MIGRATION
-        self._waits = False
+        if self._schema_due_at is None:
+            self._schema_due_at = now + MIGRATION
+        self._schema_is_missing = False
         try:
             answer = self._exchange(now)
             self._leases.take_in(answer, now, self._clock.monotonic())
@@ -113,32 +113,36 @@ class Sharer:
             self.attempted.set()
         if self._leases.connected:
             return min(self._interval, self._leases.interval())
-        return SOON if self._waits else PAUSE * (0.5 + jitter())
+        return SCHEMA_POLL if self._schema_is_missing else RETRY_INTERVAL * (0.5 + jitter())
 
     def _exchange(self, now: float) -> Exchanged:
         asks = self._leases.asks(now)
-        self._late_at = now + STUCK * (1 + len(asks) // MOST_ASKS)
+        self._stuck_at = now + STUCK * (1 + len(asks) // MOST_ASKS)
         try:
             return self.quotas.exchange(self.worker, self._leases.revision, asks)
         finally:
-            self._late_at = None
+            self._stuck_at = None
 
     def free_stuck(self) -> None:
         """Cut the connection to a server that is frozen: who waits for it is lent nothing. Called now and then."""
-        late_at = self._late_at
-        if late_at is not None and self._clock.monotonic() > late_at:
-            self._late_at = None
+        stuck_at = self._stuck_at
+        if stuck_at is not None and self._clock.monotonic() > stuck_at:
+            self._stuck_at = None
             self.quotas.interrupt()
 
     def _is_known(self, now: float) -> bool:
         """Tell whether others had the time to hear of this worker and then to tell what they used."""
-        if self._met_at is None:
-            self._met_at = now
-        return not self._leases.connected or self._leases.workers < 2 or now - self._met_at >= 2 * self._interval
+        if self._first_exchange_at is None:
+            self._first_exchange_at = now
+        return (
+            not self._leases.connected
+            or self._leases.workers < 2
+            or now - self._first_exchange_at >= 2 * self._interval
+        )
 
     def _fail(self, error: Exception, now: float) -> None:
-        if not self.exchanges and now < (self._schema_by or 0.0) and _is_not_yet(error):
-            self._waits = True
+        if not self.exchanges and now < (self._schema_due_at or 0.0) and _has_no_schema(error):
+            self._schema_is_missing = True
             log.debug("Quotas hold per worker until the schema is there: %s", error)
             self._leases.cut_off()
             return
@@ -161,6 +165,6 @@ class Sharer:
             pass  # it is believed dead soon, and what it was lent used
 
 
-def _is_not_yet(error: Exception) -> bool:
+def _has_no_schema(error: Exception) -> bool:
     """Tell whether Postgres has not got the tables, as on the first start of all."""
-    return isinstance(error, SharedUnavailable) and getattr(error.__cause__, "sqlstate", None) in NOT_YET
+    return isinstance(error, SharedUnavailable) and getattr(error.__cause__, "sqlstate", None) in NO_SCHEMA

@@ -14,10 +14,9 @@ from valkey.exceptions import NoScriptError, ValkeyError
 from ..decide.lending import LIFE
 from ..errors import ConfigurationError, SharedUnavailable
 from ..protocols import Ask, Exchanged, Grant
+from .bounds import MOST_ASKS, MOST_SCARCE
 from .scripts import ANNOUNCE, BEAT, LEND, RAISED
 
-MOST_SCARCE = 5000  # told at once; the rest comes with the next exchange
-MOST_ASKS = 500  # in one round trip
 PATIENCE = 5.0  # seconds that a command waits
 Call = tuple[str, list[str], list[object]]  # script, keys, arguments
 

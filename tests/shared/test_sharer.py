@@ -56,7 +56,7 @@ def test_a_worker_is_ready_when_others_have_heard_of_it_or_cannot(others: int, l
     for _ in range(5):
         passed = clock.monotonic() - began
         quotas.error = SharedUnavailable("lost") if passed >= lost_at else None
-        shared._turn(clock.monotonic())
+        shared._exchange_once(clock.monotonic())
         ready += [passed] if shared.attempted.is_set() else []
         clock.advance(0.125)
     assert ready[0] == ready_at
