@@ -27,15 +27,15 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class _Span:
-    """A lifespan that is under way."""
+class _Lifespan:
+    """The lifespan of an app that runs."""
 
     engine: Engine
-    ends: bool = False  # the server has asked for it, or the app has said so
-    ended: bool = False  # the app has said so: nothing of ours may follow, for granian stops the event loop then
+    is_ending: bool = False  # the server has asked for it, or the app has said so
+    is_over: bool = False  # the app has said so: nothing of ours may follow, for granian stops the event loop then
 
 
-_around: ContextVar[tuple[_Span, ...]] = ContextVar("asgi_analytics_around", default=())
+_lifespans: ContextVar[tuple[_Lifespan, ...]] = ContextVar("asgi_analytics_lifespans", default=())
 STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
 
 
@@ -52,19 +52,19 @@ class AnalyticsMiddleware:
         self._engine.owners.add(self)
         self._filters = bool(self.settings.include or self.settings.exclude)
         self._enforce = self.settings.mode == "enforce"
-        self._kinds: dict[str, Iterator[type[Exchange]]] = {}  # by type of scope; filled by the first request
+        self._exchanges: dict[str, Iterator[type[Exchange]]] = {}  # by type of scope; filled by the first request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The way of a request: identify, decide, then the app or a refusal, respond, record."""
-        kinds = self._kinds.get(scope["type"]) or self._met(scope)
-        if kinds is None or SCOPE_KEY in scope or (self._filters and self._is_excluded(scope)):
+        exchanges = self._exchanges.get(scope["type"]) or self._exchanges_of(scope)
+        if exchanges is None or SCOPE_KEY in scope or (self._filters and self._is_excluded(scope)):
             return await self._pass_by(scope, receive, send)
         if scope.__class__ is not dict:
             scope = writable(scope)
         if self._engine.strict is None:
-            exchange = begin(next(kinds), self._engine, scope, receive, send)
+            exchange = begin(next(exchanges), self._engine, scope, receive, send)
         else:
-            exchange = await begin_strictly(next(kinds), self._engine, scope, receive, send)
+            exchange = await begin_strictly(next(exchanges), self._engine, scope, receive, send)
         if exchange is None:
             return await self.app(scope, receive, send)
         if exchange.decision.refused and self._enforce:
@@ -83,24 +83,24 @@ class AnalyticsMiddleware:
 
     @property
     def routes(self) -> Any:
-        """The app's own routes: Starlette's Mount looks for them, to make the URLs of a mounted app that we wrap."""
+        """The app's own routes, where Starlette's Mount looks for them to make the URLs of a wrapped app."""
         return getattr(self.app, "routes", [])
 
-    def _met(self, scope: Scope) -> Iterator[type[Exchange]] | None:
-        """Return what makes exchanges of a scope; None for a type that we pass by.
+    def _exchanges_of(self, scope: Scope) -> Iterator[type[Exchange]] | None:
+        """Return the classes of the exchanges to come for this type of scope; None for a type that we pass by.
 
-        Where a framework makes a middleware for each route (Litestar, Starlette's Route) they are known as one by the
-        app that they are in: each with quotas and connections of its own would admit as many times as many.
+        Frameworks that make a middleware for each route (Litestar, Starlette's Route) make many for one app, which
+        scope["app"] tells: they share an engine, for with quotas of their own they would admit many times as much.
         """
-        if not self._kinds and scope["type"] in ("http", "websocket"):
+        if not self._exchanges and scope["type"] in ("http", "websocket"):
             host = scope.get("app")
             if host is not None and not self._engine.started:
                 self._join(host)
-            self._kinds = {
+            self._exchanges = {
                 "websocket": repeat(WebSocketExchange),
                 "http": cycle((Exchange,) * (SAMPLE - 1) + (TimedExchange,)),
             }
-        return self._kinds.get(scope["type"])
+        return self._exchanges.get(scope["type"])
 
     def _join(self, host: object) -> None:
         try:
@@ -115,15 +115,18 @@ class AnalyticsMiddleware:
         return await self.app(scope, receive, send)
 
     def stats(self) -> dict[str, Any]:
-        """Return what became of the hits of this process, and what our own steps cost; see README, "Operating it"."""
+        """Return counters of this process and the cost of our own steps; README.md, "Operating it", explains each."""
         return self._engine.stats()
 
     def close(self) -> bool:
-        """Deliver what is left and stop the background threads. Only needed where no lifespan events come."""
+        """Deliver what is left and stop the background threads; returns whether all was delivered.
+
+        Only needed where no lifespan events come.
+        """
         return self._engine.stop()
 
     def _is_excluded(self, scope: Scope) -> bool:
-        """Tell whether a path is passed by: as the app's routes are written, without the root_path it is mounted at."""
+        """Tell whether a path is not analysed. Options name paths as routes do, without the root_path of a mount."""
         settings, path, root = self.settings, scope.get("path", ""), (scope.get("root_path") or "").rstrip("/")
         if root and f"{path}/".startswith(f"{root}/"):  # some servers and proxies take it off themselves
             path = path[len(root) :] or "/"
@@ -132,41 +135,41 @@ class AnalyticsMiddleware:
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start before the app says that it has started, stop before it says that it has stopped.
 
-        An app that knows no lifespan raises; started by then, we have the salts before the first request comes. One
-        that ends without a farewell is stopped as well.
+        We start even where the app then raises, since it knows no lifespan: so the salts are there before the first
+        request. An app that was asked to shut down may return or raise without a word: then we stop there.
         """
-        span = _Span(self._engine)
-        spans = (*(one for one in _around.get() if not one.ends), span)
-        _around.set(spans)
+        lifespan = _Lifespan(self._engine)
+        lifespans = (*(one for one in _lifespans.get() if not one.is_ending), lifespan)
+        _lifespans.set(lifespans)
         await self._run_in_thread("start", self._engine.start)
 
-        async def receive_noted() -> Message:
+        async def receive_and_note() -> Message:
             message = await receive()
-            span.ends = span.ends or message["type"] == "lifespan.shutdown"
+            lifespan.is_ending = lifespan.is_ending or message["type"] == "lifespan.shutdown"
             return message
 
-        async def send_when_done(message: Message) -> None:
+        async def send_when_ready(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 await self._run_in_thread("start", self._engine.wait, STARTUP_PATIENCE)
             elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                span.ends = span.ended = True
-                await self._stop(spans)
+                lifespan.is_ending = lifespan.is_over = True
+                await self._stop(lifespans)
             await send(message)
 
         try:
-            await self.app(scope, receive_noted, send_when_done)
+            await self.app(scope, receive_and_note, send_when_ready)
         except Exception:
-            await self._stop_unsaid(spans)
+            await self._stop_unannounced(lifespans)
             raise
-        await self._stop_unsaid(spans)
+        await self._stop_unannounced(lifespans)
 
-    async def _stop_unsaid(self, spans: Sequence[_Span]) -> None:
-        if not spans[-1].ended:
-            await self._stop(spans)
+    async def _stop_unannounced(self, lifespans: Sequence[_Lifespan]) -> None:
+        if not lifespans[-1].is_over:
+            await self._stop(lifespans)
 
-    async def _stop(self, spans: Iterable[_Span]) -> None:
-        """Stop the engine of each lifespan that ends: those further out stop with us, not after us."""
-        engines = [span.engine for span in spans if span.ends]
+    async def _stop(self, lifespans: Iterable[_Lifespan]) -> None:
+        """Stop the engines of all nested lifespans that are ending at once, so that their time-outs do not add up."""
+        engines = [lifespan.engine for lifespan in lifespans if lifespan.is_ending]
         if not engines:
             return
         await self._run_in_thread("stop", stop_all, engines)
@@ -184,7 +187,7 @@ class AnalyticsMiddleware:
 
 
 def writable(scope: Scope) -> Scope:
-    """Return a scope, or a copy of one that takes nothing: what the app writes there is not missed further out."""
+    """Return the scope itself, so that what the app writes there is seen further out; a copy where it is read-only."""
     try:
         scope[SCOPE_KEY] = True
         del scope[SCOPE_KEY]
@@ -194,7 +197,7 @@ def writable(scope: Scope) -> Scope:
 
 
 def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-    """Identify and decide, without I/O. None when we failed: then the app is served as if we were not there."""
+    """Identify and decide, without I/O; None when that failed: then the app is served as if we were not there."""
     try:
         exchange = kind(engine, scope, receive, send)
         exchange.decide(scope)
