@@ -298,9 +298,9 @@ class Engine:
 
     def _apply_worker_count(self) -> None:
         if self.strict is None:
-            self.policy = self.own_policy = self._whole_policy.among(self.leases)
+            self.policy = self.own_policy = self._whole_policy.with_leases(self.leases)
         else:
-            self.own_policy = self._whole_policy.part(self.leases.workers)
+            self.own_policy = self._whole_policy.share_of(self.leases.workers)
 
     async def ask_strict_quotas(self, visitor: Visitor) -> StrictAnswer | None:
         """In strict mode, ask the server that counts for all workers; None without an answer or a need to ask."""

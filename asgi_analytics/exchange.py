@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from .clock import MINUTE_NS, uuid7
-from .decide.actor import begin_session, count_session, join
+from .decide.actor import begin_session, count_session, start_like_pool
 from .decide.admission import admit, admit_strictly
 from .decide.behaviour import with_order
 from .decide.conduct import TOOL
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
 from .decide.traces import Failure
-from .decide.verdict import accept, judge_failure, judge_page
+from .decide.verdict import judge_data_or_post, judge_failure, judge_page
 from .engine import Engine
 from .facts import Claims
 from .identify.consistency import read_claims
@@ -89,7 +89,7 @@ class Exchange(Hit):
         begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
         if visitor.identity.agent.bot_class is None:
             self._session_claims = self._claims(scope)
-            join(visitor.actor, visitor.network, self._session_claims, engine.site, engine.policy, now)
+            start_like_pool(visitor.actor, visitor.network, self._session_claims, engine.site, engine.policy, now)
 
     def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
         """Admit or refuse, and leave the findings for the app. `strict`: in strict mode, what StrictQuotas answered."""
@@ -321,7 +321,7 @@ class Exchange(Hit):
             prefetched = is_prefetch(self._headers) or is_precached_or_tile(self.path, self._query)
             self.inputs |= DATA | PREFETCHED if prefetched else DATA
             variant = self._data_variant() if self._query else None
-        accept(actor, data, self.path, engine.site, engine.policy, self.decision, now, prefetched, variant)
+        judge_data_or_post(actor, data, self.path, engine.site, engine.policy, self.decision, now, prefetched, variant)
 
     def _page_variant(self, inner: bool) -> Variant | None:
         """Return what the query makes of the page; who does not send where it comes from may have followed a link."""

@@ -101,8 +101,8 @@ class Loan:
     left: int  # to all workers together, when `reported` was used
     used_at: float  # the opening, or the last exchange with something to report; monotonic seconds
     reported: int = 0  # of `used`, what the others know
-    told: int = 0  # of `used`, what the last exchange told
-    wait: float = 0.0  # seconds until a unit is free, as told at the last exchange
+    sent: int = 0  # of `used`, what the last exchange sent
+    wait: float = 0.0  # seconds until a unit is free, by the last exchange
     asked_at: float = -inf
     wanted: bool = False  # a request was refused for want of units
     dry: bool = False  # the last exchange brought nothing: asking at once would not either

@@ -28,15 +28,15 @@ FAULTS = (
     ("Sec-CH-UA of", "Sec-CH-UA of another release"),
     ("no Accept-Language", "no Accept-Language"),
 )
-LOW = 0xFFFF_FFFF
+LOW_32_BITS = 0xFFFF_FFFF
 BY_LENGTH = 1  # in the number of credentials: told by the length of what a script sent
 BY_PAGE = 1 << 30  # and, beside it: whatever the script of a page sent, to where it sends by itself
 MAX_PATH = 256  # characters of a path that are looked at one by one
 AGENT_BITS, PATH_BITS = 8, 10  # of a number, which places in bitmaps are told by
 
 
-def judged(path: str) -> str:
-    """Return what tells a path from others: its first MAX_PATH characters, with a checksum where it goes on.
+def bounded(path: str) -> str:
+    """Return a path as verdicts tell it from others: its first MAX_PATH characters, and a checksum if it is longer.
 
     Servers of files read "/./././page" as "/page": the end of a long path may be all that it is about.
     """
@@ -51,7 +51,7 @@ def path_number(path: str) -> int:
     The low bits of a bare crc32 of paths that count (/users/1/orders, /users/2/orders) are few different ones.
     """
     number = crc32(path.encode("utf-8", "surrogatepass"))
-    number = (number ^ number >> 15) * 0x2C1B_3C6D & LOW
+    number = (number ^ number >> 15) * 0x2C1B_3C6D & LOW_32_BITS
     return number ^ number >> 13
 
 
@@ -81,7 +81,7 @@ def claims_of(inputs: int | None, numbers: int | None, network: bytes) -> Claims
         bool(inputs & TELLS_ORIGIN),
         bool(inputs & IS_HOSTED),
         bool(inputs & FALSE_CLAIM),
-        (numbers or 0) & LOW,
+        (numbers or 0) & LOW_32_BITS,
         crc32(network),
     )
 
@@ -106,11 +106,11 @@ class Mask:
         return tried << 32 | agent or None
 
     def _tried(self, attempt: int) -> int:
-        return self._masked(b"t", attempt, BY_LENGTH) & LOW >> 2 | attempt & BY_PAGE or 2
+        return self._masked(b"t", attempt, BY_LENGTH) & LOW_32_BITS >> 2 | attempt & BY_PAGE or 2
 
     def path(self, path: str) -> int:
         """Return the masked number of a path."""
-        return self._masked(b"p", path_number(judged(path)), PATH_BITS)
+        return self._masked(b"p", path_number(bounded(path)), PATH_BITS)
 
     def _masked(self, kind: bytes, number: int, kept: int) -> int:
         digest = blake2b(number.to_bytes(8, "big"), digest_size=4, key=self._key, person=kind).digest()

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from .inputs import judged
+from .inputs import bounded
 from .model import Variant
 
 ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list or a stream
@@ -133,7 +133,7 @@ class Variants:
         try:
             return self._known[asked]
         except KeyError:
-            found = self._found(judged(path), parameters(query), inner)
+            found = self._found(bounded(path), parameters(query), inner)
         if len(path) + len(query) <= LONGEST_REMEMBERED:
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
@@ -216,4 +216,4 @@ def packed(variant: Variant) -> int:
 def unpacked(path: str, inputs: int) -> Variant | None:
     """Return the variant that a row kept, None where it kept none; `path` as it is stored."""
     kind, number = inputs >> KIND_AT & 3, inputs & 0xFFFF_FFFF
-    return Variant(number, f"{sort_key(judged(path))}?{number:08x}", kind, bool(inputs & ONWARD)) if kind else None
+    return Variant(number, f"{sort_key(bounded(path))}?{number:08x}", kind, bool(inputs & ONWARD)) if kind else None

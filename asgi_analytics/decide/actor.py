@@ -10,7 +10,8 @@ from .conduct import CRAWLER, TOOL
 from .policy import Policy
 
 IDLE = 1800.0  # seconds without a page load after which facts that several sessions share begin anew
-NOBODY = (Throttle(), Behaviour(), Window())
+# One for all client networks that are no pool: they are many, and have no facts of their own.
+NO_THROTTLE, NO_BEHAVIOUR, NO_SESSIONS = Throttle(), Behaviour(), Window()
 
 
 def program_of(agent: Agent) -> int:
@@ -27,7 +28,7 @@ def new_actor(quotas_count: int, outdated: bool = False, program: int = 0) -> Ac
 
 def new_network(quotas_count: int) -> Actor:
     """Return a client network: windows only, until somebody in it sends forged headers (`traces.join_pool`)."""
-    return Actor([Window() for _ in range(quotas_count)], *NOBODY)
+    return Actor([Window() for _ in range(quotas_count)], NO_THROTTLE, NO_BEHAVIOUR, NO_SESSIONS)
 
 
 def begin_session(visitor: Actor, now: float) -> None:
@@ -67,8 +68,8 @@ def count_session(visitor: Actor, now: float) -> None:
         facts.quiet_until = -1
 
 
-def join(visitor: Actor, network: Actor, claims: Claims, site: Site, policy: Policy, now: float) -> None:
-    """Let somebody new with forged headers begin at the level of those who came like that before."""
+def start_like_pool(visitor: Actor, network: Actor, claims: Claims, site: Site, policy: Policy, now: float) -> None:
+    """Begin a session with contradicting headers at the level of the pools that it is in, where that is higher."""
     visitor.claims = claims
     if claims.faults and site.knows_headers():
         for pool in (network, site.pools.get(claims.agent)):

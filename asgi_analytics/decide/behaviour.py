@@ -23,7 +23,7 @@ from math import log
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Window
-from ..inputs import MAX_PATH, judged, path_number
+from ..inputs import MAX_PATH, bounded, path_number
 from ..model import Variant
 from ..variants import sort_key
 from . import window
@@ -110,9 +110,9 @@ def page_facts(path: str | Page) -> Page:
     """Return a page's number, bit and sort key, and remember them by its path."""
     if isinstance(path, Page):
         return path
-    told = judged(path)
-    number = path_number(told)
-    page = Page(number, 1 << number % PAGE_BITS, sort_key(told))
+    text = bounded(path)
+    number = path_number(text)
+    page = Page(number, 1 << number % PAGE_BITS, sort_key(text))
     if len(path) <= MAX_PATH:
         if len(_pages) >= MOST_PAGES_REMEMBERED:
             _pages.clear()
@@ -209,9 +209,9 @@ def with_order(variant: Variant, facts: Behaviour) -> Variant:
     return variant._replace(onward=True) if is_new and variant.key > facts.last_page else variant
 
 
-def meet_error(facts: Behaviour, path: str) -> bool:
+def count_error(facts: Behaviour, path: str) -> bool:
     """Count a path that was answered 4xx. Returns False when it was already counted."""
-    bit = 1 << path_number(judged(path)) % ERROR_BITS
+    bit = 1 << path_number(bounded(path)) % ERROR_BITS
     if facts.errors_bitmap & bit:
         return False
     facts.errors += 1

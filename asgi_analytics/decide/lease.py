@@ -160,13 +160,13 @@ class Leases:
         """Take nothing for lent: another thread, or the parent of this process, accounts for what was used."""
         self.connected, self.revision, self._hurried = False, 0, False
         for _, loan in self._each():
-            loan.reported = loan.allowed = loan.told = loan.used
+            loan.reported = loan.allowed = loan.sent = loan.used
 
     def _ask(self, loan: Loan, now: float) -> Ask:
         share = unasked(loan.limit, self.sharing)
         # As much as a burst may need, as long as all who hold loans can have it.
         least = max(int(loan.left >= self.workers), loan.left // (2 * self.workers))
-        loan.told = used = loan.used
+        loan.sent = used = loan.used
         fresh = used - loan.reported
         keep = min(max(0, loan.allowed - used), max(fresh, least))
         loan.allowed = used + keep
@@ -183,9 +183,9 @@ class Leases:
             loan = loans.get(grant.counter)
             if loan is None:
                 continue
-            allowed = loan.told + grant.units
+            allowed = loan.sent + grant.units
             loan.dry = allowed <= loan.allowed
-            loan.reported, loan.allowed = loan.told, allowed
+            loan.reported, loan.allowed = loan.sent, allowed
             loan.left, loan.wait, loan.asked_at = grant.left, grant.wait, sent_at
         self.workers, self.revision, self.connected = answer.workers, answer.revision, True
         alone, self.sharing = self.sharing < 2, max(answer.workers, min(2, self.sharing))

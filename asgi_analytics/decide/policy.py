@@ -30,8 +30,8 @@ class Policy:
     criteria: throttle.Criteria
     rules: tuple[signals.Rule, ...]
     program_rules: tuple[signals.Rule, ...]  # of those that hold for what says that it is a program
-    first: signals.First  # of `rules`
-    program_first: signals.First  # of `program_rules`
+    first: signals.FirstLoad  # of `rules`
+    program_first: signals.FirstLoad  # of `program_rules`
     site_pages: int  # 0: learned
     counted: tuple[Counted, ...]  # `limits`, each with the units from which on it is shared; see decide.lease
     network_counted: Counted
@@ -54,20 +54,20 @@ class Policy:
             criteria=_criteria(settings),
             rules=rules,
             program_rules=program_rules,
-            first=signals.first_of(rules, settings.site_pages),
-            program_first=signals.first_of(program_rules, settings.site_pages),
+            first=signals.first_load_of(rules, settings.site_pages),
+            program_first=signals.first_load_of(program_rules, settings.site_pages),
             site_pages=settings.site_pages,
             counted=tuple(_counted(_limits(settings.limits, level)) for level in LEVELS),
             network_counted=_counted(_limits(settings.network_limits, ThrottleLevel.NORMAL)),
         )
 
-    def part(self, workers: int) -> Policy:
+    def share_of(self, workers: int) -> Policy:
         """Return the policy of one worker that keeps to its part of every limit, for want of word from the others."""
         limits, network = tuple(_part(one, workers) for one in self.limits), _part(self.network_limits, workers)
         counted = tuple(map(_counted, limits))
         return replace(self, limits=limits, network_limits=network, counted=counted, network_counted=_counted(network))
 
-    def among(self, leases: Leases) -> Policy:
+    def with_leases(self, leases: Leases) -> Policy:
         """Return the policy of one worker among as many as `leases` knows of."""
         workers = leases.sharing
         return replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..inputs import judged
+from ..inputs import bounded
 
 # No page needs these: a Referer that says so is forged, unless somebody else put them into the page.
 _HIDDEN = re.compile(
@@ -51,7 +51,7 @@ def probed(path: str, kind: int) -> str:
     A site may have its own /console or /graphql, with things in it that are gone.
     """
     door = _DOORS.match(path[:256]) if kind == 1 else None
-    return judged(path) if door is None else door[0].lower()
+    return bounded(path) if door is None else door[0].lower()
 
 
 def is_picture(path: str) -> bool:

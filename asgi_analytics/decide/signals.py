@@ -11,7 +11,18 @@ from .conduct import CONDUCT_SIGNALS, CRAWLER, TOOL
 from .pages import HOUR, PAGE_SIGNALS
 from .signal import MOST_QUIET, Rule, Signal, with_a_session
 
-__all__ = ["HOUR", "SIGNALS", "First", "Rule", "Signal", "evaluate", "first_of", "quiet_steps", "refresh", "rules"]
+__all__ = [
+    "HOUR",
+    "SIGNALS",
+    "FirstLoad",
+    "Rule",
+    "Signal",
+    "evaluate",
+    "first_load_of",
+    "quiet_steps",
+    "refresh",
+    "rules",
+]
 
 SIGNALS = (*PAGE_SIGNALS, *CONDUCT_SIGNALS)
 PROGRAMS = (0, CRAWLER, TOOL)  # Actor.program
@@ -30,14 +41,14 @@ def rules(
     )
 
 
-class First(NamedTuple):
+class FirstLoad(NamedTuple):
     """What the first page load of a session is judged by, where nothing but it has happened yet."""
 
     rules: tuple[Rule, ...]  # those that it can raise
     quiet: int  # `quiet_steps` of the others
 
 
-def first_of(active: tuple[Rule, ...], site_pages: int) -> First:
+def first_load_of(active: tuple[Rule, ...], site_pages: int) -> FirstLoad:
     """Return what of `active` the first page load of a session can raise: nearly all visitors have one, many no more.
 
     The bounds of the others hold for any site: the fewer pages it has, the sooner a visitor covers it.
@@ -52,7 +63,7 @@ def first_of(active: tuple[Rule, ...], site_pages: int) -> First:
         if rule.signal.quiet is with_a_session or steps < 1.0:
             due.append(rule)
         quiet = min(quiet, steps)
-    return First(tuple(due), max(0, int(quiet)))
+    return FirstLoad(tuple(due), max(0, int(quiet)))
 
 
 def evaluate(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages: int, now: float) -> None:

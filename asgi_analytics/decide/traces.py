@@ -9,17 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
-from ..inputs import BY_LENGTH, BY_PAGE, judged, path_number
+from ..inputs import BY_LENGTH, BY_PAGE, bounded, path_number
 from ..model import Variant
 from ..variants import TURN
 from . import window
-from .behaviour import (
-    FIVE_MINUTES,
-    TEN_MINUTES,
-    Route,
-    Site,
-    meet_error,
-)
+from .actor import IDLE, NO_BEHAVIOUR
+from .behaviour import FIVE_MINUTES, TEN_MINUTES, Route, Site, count_error
 from .conduct import TOOL
 from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
 
@@ -61,11 +56,11 @@ class Failure(NamedTuple):
     trusted: bool = False  # asked with credentials that the app did not refuse
 
 
-def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bool:
-    """Take in an answer of 4xx, or credentials that were refused in another way. Returns False for nothing new."""
+def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bool:
+    """Count an answer of 4xx, or credentials that were refused in another way. Returns False for nothing new."""
     status, method, path, inner, attempt, trusted = failure
     facts = visitor.behaviour
-    new = attempt is not None and meet_try(visitor, path, attempt, site, now)
+    new = attempt is not None and count_refused_attempt(visitor, path, attempt, site, now)
     if not 400 <= status < 500 or status in (402, 429):
         return new
     kind = probe_kind(path)
@@ -89,7 +84,7 @@ def meet_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bo
     # A token that ran out is refused everywhere; many programs send one only where they are asked for it.
     if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None):
         return odd or new
-    return meet_error(facts, path) or odd or new
+    return count_error(facts, path) or odd or new
 
 
 def _shows_pages(visitor: Actor) -> bool:
@@ -98,8 +93,8 @@ def _shows_pages(visitor: Actor) -> bool:
     return visitor.behaviour.page_loads > 0 and claims.is_browser and claims.tells_origin and not claims.faults
 
 
-def meet_try(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> bool:
-    """Take in credentials that were refused. Returns False when they told nothing new; `attempt` as of Failure."""
+def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> bool:
+    """Count refused credentials. Returns False when they are no evidence; `attempt` as in Failure."""
     facts = visitor.behaviour
     traces = traces_of(facts)
     since, traces.tried_at = now - traces.tried_at, now
@@ -118,7 +113,7 @@ def meet_try(visitor: Actor, path: str, attempt: int, site: Site, now: float) ->
     if facts.page_loads or visitor.loaded:
         return True
     traces.blind_tries += 1
-    number = path_number(judged(path))
+    number = path_number(bounded(path))
     route = site.routes.get(number)
     if route is None:
         if len(site.routes) >= MAX_ROUTES:
@@ -131,18 +126,18 @@ def meet_try(visitor: Actor, path: str, attempt: int, site: Site, now: float) ->
     return True
 
 
-def accept_try(visitor: Actor, path: str, site: Site, now: float) -> None:
-    """Take in credentials, or whatever else was sent by POST, that were accepted."""
+def count_accepted_post(visitor: Actor, path: str, site: Site, now: float) -> None:
+    """Count a POST that was accepted: with credentials or whatever else."""
     facts = visitor.behaviour
     facts.accepted += 1
-    route = site.routes.get(path_number(judged(path))) if site.routes else None
+    route = site.routes.get(path_number(bounded(path))) if site.routes else None
     if route is not None:
         window.charge(route.accepted, TEN_MINUTES, now)
         if not facts.page_loads and not visitor.loaded:
             window.charge(route.passed, TEN_MINUTES, now)
 
 
-def take_data(
+def count_data(
     facts: Behaviour, path: str, now: float, prefetched: bool = False, variant: Variant | None = None
 ) -> bool:
     """Count an answer with data, such as JSON. Returns False for a path, or a variant of one, that was asked before.
@@ -156,7 +151,7 @@ def take_data(
         return False
     if variant is not None and variant.kind == TURN and _charged(traces.turned, HOUR, MOST_SCROLLED, now):
         return False
-    number = path_number(judged(path)) if variant is None else variant.number
+    number = path_number(bounded(path)) if variant is None else variant.number
     bit = 1 << number % ITEM_BITS
     since, traces.item_at = now - traces.item_at, now
     if not 0.0 <= since < BURST_PAUSE:
@@ -186,7 +181,7 @@ def _charged(counter: Window, size: float, most: int, now: float) -> bool:
 
 
 def _mark(traces: Traces, bit: int) -> None:
-    """Remember a path. As in meet_error: starting over costs what is asked again and again one more item."""
+    """Remember a path. As in count_error: starting over costs what is asked again and again one more item."""
     bits = traces.items_bitmap | bit
     traces.items_bitmap = bits if bits.bit_count() <= MOST_MARKED else bit
 
@@ -201,13 +196,13 @@ def pool_of(site: Site, claims: Claims) -> Actor:
     return pool
 
 
-def join_pool(pool: Actor, nobody: Behaviour, claims: Claims, now: float, idle: float) -> Traces:
-    """Count somebody in; a pool that nobody was in for `idle` seconds begins anew, but for its level."""
+def join_pool(pool: Actor, claims: Claims, now: float) -> Traces:
+    """Count a visitor into a pool; one without visitors for IDLE seconds begins anew, but for its level."""
     facts = pool.behaviour
-    if facts is nobody:
+    if facts is NO_BEHAVIOUR:
         pool.throttle = Throttle()
     seen_at = facts.traces.seen_at if facts.traces is not None else now
-    if facts is nobody or not 0.0 <= now - seen_at <= idle:
+    if facts is NO_BEHAVIOUR or not 0.0 <= now - seen_at <= IDLE:
         facts = pool.behaviour = Behaviour()
         pool.score, pool.signals, pool.started_at = 0, (), now
         state = pool.throttle

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from ..facts import Actor, Claims
 from ..model import Decision, Variant
 from . import signals, throttle, window
-from .actor import IDLE, NOBODY, adopt_pool
+from .actor import adopt_pool
 from .admission import paired, rest
 from .behaviour import Site, load_page, load_variant
 from .explain import inputs_of_rise
 from .policy import Policy
 from .throttle import BLOCKED
-from .traces import Failure, accept_try, join_pool, meet_failure, pool_of, take_data
+from .traces import Failure, count_accepted_post, count_data, count_failure, join_pool, pool_of
 
-Meeting = Callable[[Actor], object]  # takes in, for one actor, what was answered
+Count = Callable[[Actor], object]  # counts what was answered among the facts of one actor
 
 
 def judge_page(
@@ -29,7 +29,7 @@ def judge_page(
     claims: Claims | None = None,
     network: Actor | None = None,
 ) -> None:
-    """Take in a page, before its headers leave, and bring `decision` up to date with the new level.
+    """Count a page before its headers leave, judge by it, and bring `decision` up to date with the new level.
 
     `page`: its path, or what its query makes of it; `inner`: a page of this site linked it; `claims` and `network` may
     be left out where a page load is not due for a full judgement (Behaviour.quiet_until).
@@ -52,7 +52,7 @@ def judge_page(
         load(pool.behaviour, page, inner, site, now)
         site.loads = loads  # the visitor's own load is counted
 
-    _weigh_all(visitor, network, load_for, site, policy, decision, now)
+    _judge_with_pools(visitor, network, load_for, site, policy, decision, now)
 
 
 def judge_failure(
@@ -65,19 +65,19 @@ def judge_failure(
     claims: Claims | None = None,
     network: Actor | None = None,
 ) -> None:
-    """Take in an error, or credentials that were refused in another way; as judge_page otherwise."""
+    """As judge_page, for an error, or credentials that were refused in another way."""
     if decision.refused:
         return
     visitor.behaviour.requests += 1
-    if decision.exempt or not meet_failure(visitor, failure, site, now):
+    if decision.exempt or not count_failure(visitor, failure, site, now):
         return
     if claims is not None:
         visitor.claims = claims
     asked = failure._replace(method="GET")  # how it was asked for is the visitor's own
-    _weigh_all(visitor, network, lambda pool: meet_failure(pool, asked, site, now), site, policy, decision, now)
+    _judge_with_pools(visitor, network, lambda pool: count_failure(pool, asked, site, now), site, policy, decision, now)
 
 
-def accept(
+def judge_data_or_post(
     visitor: Actor,
     data: bool,
     path: str,
@@ -88,7 +88,7 @@ def accept(
     prefetched: bool = False,
     variant: Variant | None = None,
 ) -> None:
-    """Take in an answer that is neither a page nor an error: `data` tells JSON and its like from what was sent.
+    """As judge_page, for an answer with data (`data`), or one to a POST that was neither a page nor an error.
 
     `prefetched`: as inputs.PREFETCHED; `variant`: what its query makes of it.
     """
@@ -99,16 +99,16 @@ def accept(
     if decision.exempt:
         return
     if not data:
-        accept_try(visitor, path, site, now)
-    elif take_data(facts, path, now, prefetched, variant):
+        count_accepted_post(visitor, path, site, now)
+    elif count_data(facts, path, now, prefetched, variant):
         traces = facts.traces
         # The fifth part of what would tell: most who ask for data never come this far.
         if traces is not None and traces.items - visitor.throttle.spent_items > policy.criteria.items / 5.0:
-            _weigh(visitor, site, policy, decision, now)
+            _judge_in_full(visitor, site, policy, decision, now)
 
 
-def _weigh(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
-    """Judge in full."""
+def _judge_in_full(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
+    """Evaluate signals and criteria, raise the level where they say so, and note how long nothing can change."""
     facts, rules, first = visitor.behaviour, policy.rules, policy.first
     if visitor.program and not visitor.claims.false_claim:
         rules, first = policy.program_rules, policy.program_first
@@ -126,23 +126,23 @@ def _weigh(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: 
     )
 
 
-def _weigh_all(
-    visitor: Actor, network: Actor | None, meet: Meeting, site: Site, policy: Policy, decision: Decision, now: float
+def _judge_with_pools(
+    visitor: Actor, network: Actor | None, count: Count, site: Site, policy: Policy, decision: Decision, now: float
 ) -> None:
-    """Judge the visitor in full and, where its headers contradict its name, all who came like it."""
-    _weigh(visitor, site, policy, decision, now)
+    """Judge the visitor in full and, where its headers contradict its user agent, the pools that it is in."""
+    _judge_in_full(visitor, site, policy, decision, now)
     if visitor.claims.faults and network is not None and site.knows_headers():
         for pool in (network, pool_of(site, visitor.claims)):
-            join_pool(pool, NOBODY[1], visitor.claims, now, IDLE)
+            join_pool(pool, visitor.claims, now)
             pool.behaviour.requests += 1
             if pool.throttle.level:
                 throttle.cool_down(pool, policy.cooldown, now)
-            meet(pool)
-            _weigh_together(visitor, pool, site, policy, decision, now)
+            count(pool)
+            _judge_pool(visitor, pool, site, policy, decision, now)
         visitor.behaviour.quiet_until = -1
 
 
-def _weigh_together(visitor: Actor, pool: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
+def _judge_pool(visitor: Actor, pool: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
     """Judge what a pool did, and put the visitor at its level."""
     signals.evaluate(pool, policy.rules, site, policy.site_pages, now)
     reasons = throttle.new_evidence(pool, policy.criteria, now)

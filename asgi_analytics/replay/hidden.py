@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import count
 
 from ..decide.probes import is_picture, kind_of
-from ..inputs import LOW, PATH_BITS, path_number
+from ..inputs import LOW_32_BITS, PATH_BITS, path_number
 
 LONGEST = 200  # characters, so that what is put behind counts: verdicts look at the first 256
 PLAIN = ("/hidden", "/wp-admin/hidden", "/cgi-bin/hidden", "/.env/hidden")  # by decide.probes.probe_kind
@@ -21,7 +21,7 @@ def stand_in(path: str, inputs: int) -> str:
     `path` as it is stored; `inputs` as in hits.path_inputs. It weighs as much, is as odd, is a picture or none, has the
     same place in bitmaps and is told apart from others. How it sorts among others of the same stored path is not known.
     """
-    number, kind = inputs & LOW, inputs >> 32
+    number, kind = inputs & LOW_32_BITS, inputs >> 32
     name = f"#{number:08x}{BACKSLASH if kind & ODD else ''}-"
     base = path[:LONGEST]
     if kind_of(f"{base}{name}") != kind:

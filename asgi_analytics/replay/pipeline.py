@@ -9,13 +9,13 @@ from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
 
-from ..decide.actor import begin_session, count_session, join, new_actor, new_network, program_of
+from ..decide.actor import begin_session, count_session, new_actor, new_network, program_of, start_like_pool
 from ..decide.admission import admit
 from ..decide.behaviour import Site, with_order
 from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.traces import Failure
-from ..decide.verdict import accept, judge_failure, judge_page
+from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
 from ..facts import Claims
 from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
@@ -107,7 +107,7 @@ class Pipeline:
             visitor.session = begin(fingerprint, now, now, self._timeout, session.ordinal + 1)
             self._begin(visitor, now)
             if claims is not None and agent.bot_class is None:
-                join(visitor.actor, visitor.network, claims, self.site, self.policy, now)
+                start_like_pool(visitor.actor, visitor.network, claims, self.site, self.policy, now)
         return visitor
 
     def verified(self, visitor: Visitor, status: str | None) -> None:
@@ -201,7 +201,7 @@ class Pipeline:
     ) -> None:
         """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
         before = decision.previous_level
-        accept(visitor.actor, data, path, self.site, self.policy, decision, now, prefetched, variant)
+        judge_data_or_post(visitor.actor, data, path, self.site, self.policy, decision, now, prefetched, variant)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 

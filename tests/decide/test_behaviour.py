@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide import behaviour
-from asgi_analytics.decide.behaviour import Site, load_page, load_variant, meet_error, page_facts, with_order
+from asgi_analytics.decide.behaviour import Site, count_error, load_page, load_variant, page_facts, with_order
 from asgi_analytics.facts import Behaviour
 from asgi_analytics.inputs import MAX_PATH
 from asgi_analytics.model import Variant
@@ -82,7 +82,7 @@ def test_any_path_counts_and_takes_bounded_room(first: str, second: str) -> None
     facts, site = Behaviour(), Site()
     for path in (first, second, first * 50):
         load_page(facts, path, False, site, 5.0)
-        meet_error(facts, path)
+        count_error(facts, path)
     assert len(facts.last_page) <= 2 * MAX_PATH
     assert facts.pages_bitmap < 1 << behaviour.PAGE_BITS
     assert facts.errors_bitmap < 1 << behaviour.ERROR_BITS
@@ -108,17 +108,17 @@ def test_later_gaps_follow_what_the_visitor_does_now() -> None:
 
 def test_a_url_that_keeps_failing_is_one_error() -> None:
     facts = Behaviour()
-    assert [meet_error(facts, "/api/me") for _ in range(3)] == [True, False, False]
+    assert [count_error(facts, "/api/me") for _ in range(3)] == [True, False, False]
     assert facts.errors == 1
 
 
 def test_a_long_scan_stays_visible_and_a_polled_url_stays_few_errors() -> None:
     facts = Behaviour()
-    new = sum(meet_error(facts, f"/probe/{n}") for n in range(5000))
+    new = sum(count_error(facts, f"/probe/{n}") for n in range(5000))
     assert new > 0.8 * 5000
     before = facts.errors
     for _ in range(5000):
-        meet_error(facts, "/api/me")
+        count_error(facts, "/api/me")
     assert facts.errors <= before + 1
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from asgi_analytics import Signal
 from asgi_analytics.decide import explain, probes
-from asgi_analytics.decide.actor import begin_session, join, new_actor, program_of
+from asgi_analytics.decide.actor import begin_session, new_actor, program_of, start_like_pool
 from asgi_analytics.decide.behaviour import Route, Site
 from asgi_analytics.decide.conduct import CRAWLER, TOOL
 from asgi_analytics.decide.policy import Policy
-from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, Failure, meet_failure, pool_of, take_data
-from asgi_analytics.decide.verdict import accept, judge_failure, judge_page
+from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, Failure, count_data, count_failure, pool_of
+from asgi_analytics.decide.verdict import judge_data_or_post, judge_failure, judge_page
 from asgi_analytics.facts import Actor, Behaviour, Claims, ThrottleLevel
 from asgi_analytics.model import Agent, Decision
 from asgi_analytics.settings import Settings
@@ -179,7 +179,7 @@ def test_a_school_behind_one_address_that_also_gets_it_right_mistypes_as_it_may(
     for number in range(200):
         visit.now += 3.0
         if number % 4:
-            accept(visit.visitor, False, "/login", visit.site, visit.policy, Decision(), visit.now)
+            judge_data_or_post(visit.visitor, False, "/login", visit.site, visit.policy, Decision(), visit.now)
         else:
             send(visit, "/login", 401, method="POST", attempt=0, inner=True, after=0.0)
     assert (tries(visit), visit.visitor.score) == (1, 0)  # the first one comes before anybody got it right
@@ -188,7 +188,7 @@ def test_a_school_behind_one_address_that_also_gets_it_right_mistypes_as_it_may(
 def test_successes_excuse_so_many_tries_and_no_more() -> None:
     visit = Visit()
     for _ in range(1000):
-        accept(visit.visitor, False, "/search", visit.site, visit.policy, Decision(), visit.now)
+        judge_data_or_post(visit.visitor, False, "/search", visit.site, visit.policy, Decision(), visit.now)
     for _ in range(170):
         send(visit, "/login", 401, method="POST", attempt=0, after=0.1)
     assert tries(visit) == 20
@@ -214,7 +214,7 @@ def attack(site: Site, visitors: int, status: int = 401, right: int = 1) -> list
             right -= 1
             person = Visit(site=site)
             send(person, "/login")
-            accept(person.visitor, False, "/login", site, person.policy, Decision(), person.now)
+            judge_data_or_post(person.visitor, False, "/login", site, person.policy, Decision(), person.now)
     return found
 
 
@@ -252,7 +252,7 @@ def test_a_busy_app_whose_people_log_in_is_not_attacked() -> None:
     for number in range(400):
         visit = Visit(policy, site)
         if number % 5:
-            accept(visit.visitor, False, "/login", site, policy, Decision(), START + number)
+            judge_data_or_post(visit.visitor, False, "/login", site, policy, Decision(), START + number)
         else:
             visit.now = START + number
             for _ in range(2):
@@ -283,7 +283,7 @@ def test_a_token_that_ran_out_is_one_fault_wherever_it_is_sent() -> None:
 
 def ask(visit: Visit, path: str, after: float, prefetched: bool = False) -> None:
     visit.now += after
-    accept(
+    judge_data_or_post(
         visit.visitor,
         True,
         path,
@@ -526,10 +526,10 @@ def test_somebody_new_with_forged_headers_begins_at_the_level_of_the_others_and_
     site, network, _ = rotated(agents=60, networks=1, loads=150)
     policy, now = policy_of(), START + 230.0
     forger, person = new_actor(2), new_actor(2)
-    join(forger, network, FORGED._replace(agent=999), site, policy, now)
-    join(person, network, TRUE, site, policy, now)
+    start_like_pool(forger, network, FORGED._replace(agent=999), site, policy, now)
+    start_like_pool(person, network, TRUE, site, policy, now)
     assert (forger.throttle.level, person.throttle.level) == (ThrottleLevel.BLOCKED, ThrottleLevel.NORMAL)
-    join(forger := new_actor(2), network, FORGED, site, policy, now + 10 * 600.0)
+    start_like_pool(forger := new_actor(2), network, FORGED, site, policy, now + 10 * 600.0)
     assert forger.throttle.level == ThrottleLevel.NORMAL
 
 
@@ -547,7 +547,7 @@ def test_a_rise_that_a_pool_caused_is_told_once_and_reproduced() -> None:
         visit = Visit(policy, site, START + number)
         visit.network = network
         claims = FORGED._replace(agent=number % 40)
-        join(visit.visitor, network, claims, site, policy, visit.now)
+        start_like_pool(visit.visitor, network, claims, site, policy, visit.now)
         decision = send(visit, f"/{number}/.env", 404, claims)
         if decision.previous_level is not None:
             rises.append(decision)
@@ -566,8 +566,8 @@ def test_pools_routes_and_traces_stay_few_and_small() -> None:
     site, visitor = Site(), Actor([], behaviour=Behaviour())
     for number in range(2 * MAX_POOLS):
         pool_of(site, FORGED._replace(agent=number))
-        meet_failure(visitor, Failure(404, "POST", f"/{number}/.env", False, number), site, START)
-        take_data(visitor.behaviour, f"/api/{number}", START)
+        count_failure(visitor, Failure(404, "POST", f"/{number}/.env", False, number), site, START)
+        count_data(visitor.behaviour, f"/api/{number}", START)
     traces = visitor.behaviour.traces
     assert traces is not None
     assert (len(site.pools), len(site.routes)) == (MAX_POOLS, MAX_ROUTES)

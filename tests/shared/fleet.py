@@ -52,7 +52,7 @@ class Worker:
         except SharedUnavailable:
             self.leases.cut_off()
         self.due = now + min(INTERVAL, self.leases.interval())
-        self.policy = self.whole.among(self.leases)
+        self.policy = self.whole.with_leases(self.leases)
 
     def request(self, key: bytes, now: float) -> Decision:
         actor = self.actors.get(key)
