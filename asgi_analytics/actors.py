@@ -21,7 +21,7 @@ from .decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
 from .errors import CommandError
 from .facts import LEVEL_LABELS
 from .identify.fingerprint import Fingerprinter
-from .protocols import LOW_REASON, LOW_REPUTATION
+from .reputation import LOW_REASON, LOW_REPUTATION
 from .settings import Network, as_counted
 from .store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, Target, connect
 

@@ -77,7 +77,7 @@ class MemoryStore:
         self._check()
 
     def server(self) -> str:
-        """It has no name but that it is given."""
+        """Return "": it has no name."""
         self._check()
         return ""
 
@@ -104,7 +104,7 @@ class MemoryStore:
         return []
 
     def probe(self, others: Batch | None = None) -> None:
-        """It takes rows."""
+        """Do nothing: it takes all rows."""
         self._check()
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
@@ -121,7 +121,7 @@ class MemoryStore:
         self._check()
 
     def rows(self, kind: bytes) -> list[bytes]:
-        """Return the rows of one kind (protocols.HIT, DECISION) in COPY binary format, in order."""
+        """Return the rows of one kind (HIT, DECISION or REFUSED of batch.py) in COPY binary format, in order."""
         return [frame.row for frame in self.frames if frame.kind == kind]
 
     def interrupt(self) -> None:

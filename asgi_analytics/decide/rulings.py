@@ -11,8 +11,7 @@ from hashlib import blake2b
 from math import ceil, inf
 
 from ..facts import Actor, Behaviour, ThrottleLevel, Window
-from ..model import Decision, Ruling
-from ..protocols import PARDON_GRACE
+from ..model import PARDON_GRACE, Decision, Ruling
 from ..settings import Network
 from .behaviour import Site
 from .throttle import spend

@@ -18,7 +18,8 @@ from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame
 from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
-from ..protocols import ReputationRules, Salt
+from ..protocols import Salt
+from ..reputation import ReputationRules
 from . import migrate, queries, retention, values
 from .connection import Connected, Session, check_encoding, conninfo
 from .doubt import Doubts, behind

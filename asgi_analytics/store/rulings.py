@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from ..protocols import ReputationRules
+from ..reputation import ReputationRules
 from . import queries
 from .connection import connect_command
 from .reading import wrapped

@@ -9,8 +9,8 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from ..model import Merged, Ruling
-from ..protocols import PARDON_GRACE, ReputationRules
+from ..model import PARDON_GRACE, Merged, Ruling
+from ..reputation import ReputationRules
 
 POINTS = {
     "verdict_points": "behavioural_score",

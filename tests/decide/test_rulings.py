@@ -11,8 +11,7 @@ from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.rulings import RulingBook, Rulings, forgive, is_due, name_network, network_key, refusal
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.identify.client import network_of
-from asgi_analytics.model import Ruling
-from asgi_analytics.protocols import PARDON_GRACE
+from asgi_analytics.model import PARDON_GRACE, Ruling
 
 from .visits import START, Visit
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import pow  # noqa: A004 - of floats, as in SQL
 
-from asgi_analytics.protocols import LOW_REASON, LOW_REPUTATION
+from asgi_analytics.reputation import LOW_REASON, LOW_REPUTATION
 
 NEUTRAL = 50.0
 HALF_LIFE = 86_400.0  # seconds: after a calm week less than 1 % of a fall is left

@@ -14,8 +14,8 @@ from asgi_analytics.clock import uuid7
 from asgi_analytics.decide.explain import detail
 from asgi_analytics.facts import Finding
 from asgi_analytics.model import Decision
-from asgi_analytics.protocols import ReputationRules
 from asgi_analytics.record import encoding
+from asgi_analytics.reputation import ReputationRules
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_analytics.protocols import LOW_REASON, LOW_REPUTATION, ReputationRules
+from asgi_analytics.reputation import LOW_REASON, LOW_REPUTATION, ReputationRules
 from tests.conftest import _address, _database
 
 from .reputation import CALM, HALF_LIFE, decayed, flag_reasons, lowered
