@@ -14,17 +14,15 @@ from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError
 from ..log import LOG_INTERVAL, log
 from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
 from .adoption import LeftOver, LeftOvers
+from .keeper import Keeper
 from .pace import Backoff, BatchSize, Schedule
 from .recorder import COLUMNS, Recorder
 
 OPERATOR = (StoreMisconfigured, MigrationError)
-SYNC_INTERVAL = 0.5  # seconds a power cut may cost
 ADOPT_INTERVAL = 30.0
 PARTITION_INTERVAL = 3600.0
 LAST_PAUSE = 0.1  # between two attempts while stopping
 LAST_WAIT = 0.2  # for a thread whose connection was cut
-REOPEN_INTERVAL = 30.0  # between two attempts to open a journal that could not be opened
-TOUCH_INTERVAL = 3600.0
 STUCK = 120.0  # seconds of one round, after which the connection is cut: no statement of ours may take as long
 MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
 
@@ -63,7 +61,6 @@ class Writer:
         self._rows = rows
         self._size = BatchSize(rows * MOST_BATCHES_BEHIND)
         self._age = age
-        self._chores = chores
         self._rulings = rulings
         self._calendar = calendar or Calendar()
         self._revision = -1  # of the newest ruling that this worker knows
@@ -71,7 +68,7 @@ class Writer:
         self.attempted = threading.Event()  # Postgres was reached, or refused, once
         self._agreed = False
         self._stopping = threading.Event()
-        self._stopped = threading.Event()  # the time for the last delivery is over
+        self._time_is_up = threading.Event()  # for the last delivery
         self._store: Store | None = None
         self._unsure: Batch | None = None  # was on its way when the connection broke
         self._busy_since: float | None = None
@@ -80,7 +77,12 @@ class Writer:
         self._due = Schedule(clock)
         self._logged = Schedule(clock)
         self._backoff = Backoff()
-        self._keepers_backoff = Backoff()
+
+        def keeper_chores() -> None:
+            self._free_stuck()
+            chores()
+
+        self._keeper = Keeper(recorder, clock, self._warn, keeper_chores)
         self._threads = [
             threading.Thread(target=run, name=f"asgi-analytics-{name}", daemon=True)
             for name, run in (("writer", self._run_writer), ("keeper", self._run_keeper))
@@ -118,7 +120,7 @@ class Writer:
 
     def cut(self) -> None:
         """The time is over: cut the connection of a thread that still waits for the server."""
-        self._stopped.set()
+        self._time_is_up.set()
         if self._is_alive() and self._store is not None:
             self._store.interrupt()
 
@@ -174,7 +176,7 @@ class Writer:
             self._release()
 
     def _run_keeper(self) -> None:
-        self._guarded(self._keep, self._keepers_backoff)
+        self._guarded(lambda: self._keeper.run(self._stopping), self._keeper.backoff)
 
     def _guarded(self, run: Callable[[], None], backoff: Backoff) -> None:
         # A thread of ours that dies would stop delivery for good: begin again, with a pause.
@@ -190,32 +192,9 @@ class Writer:
             run()
         except Exception as error:  # noqa: BLE001 - counted and said; see above
             self._recorder.counters.failures["writer"] += 1
-            self._say("Unexpected error in a background thread", error)
-            return self._stopping.wait(backoff.next()) and self._stopped.wait(LAST_PAUSE)
+            self._warn("Unexpected error in a background thread", error)
+            return self._stopping.wait(backoff.next()) and self._time_is_up.wait(LAST_PAUSE)
         return True
-
-    def _keep(self) -> None:
-        while not self._stopping.wait(SYNC_INTERVAL):
-            try:
-                self._keep_files()
-            finally:  # a disk that fails holds up nothing else
-                self._free_stuck()
-                self._chores()
-            self._keepers_backoff.reset()
-
-    def _keep_files(self) -> None:
-        if (journal := self._recorder.journal) is None:
-            if self._due.is_due("reopen", REOPEN_INTERVAL):
-                self._recorder.open(again=True)
-            return
-        try:
-            journal.prepare()
-        except OSError as error:  # without a next segment, the open one goes on growing
-            self._recorder.counters.failures["journal"] += 1
-            self._say("Trouble with the files of the journal", error)
-        journal.sync()
-        if self._due.is_due("touch", TOUCH_INTERVAL):
-            journal.touch()
 
     def _free_stuck(self) -> None:
         """A server that is frozen keeps the connection alive and answers nothing; the next attempt may find another."""
@@ -242,7 +221,7 @@ class Writer:
                     self._stopping.wait(self._backoff.next())
                     continue
                 # At the end a passing fault is tried again, a Postgres that is not there is not waited for.
-                if not was_connected or self._stopped.wait(LAST_PAUSE):
+                if not was_connected or self._time_is_up.wait(LAST_PAUSE):
                     break
                 continue
             if not moved and stopping:
@@ -294,9 +273,9 @@ class Writer:
             self.state.behind_since = self._clock.monotonic()
         self._recorder.counters.retried += 1
         what = "Postgres refuses: an operator must act" if isinstance(error, OPERATOR) else "No Postgres"
-        self._say(f"{what}; hits wait in the journal", error)
+        self._warn(f"{what}; hits wait in the journal", error)
 
-    def _say(self, what: str, error: Exception) -> None:
+    def _warn(self, what: str, error: Exception) -> None:
         if self._logged.is_due(what, LOG_INTERVAL):
             log.warning("%s: %s", what, " ".join(str(error).split())[:500])
 
@@ -317,7 +296,7 @@ class Writer:
                 store.tidy()
             except StoreError as error:  # what cannot be cleared away holds up nothing that comes
                 self._recorder.counters.failures["tidy"] += 1
-                self._say("What is old cannot be cleared away", error)
+                self._warn("What is old cannot be cleared away", error)
 
     def _wall(self) -> float:
         return self._calendar.wall(self._clock.monotonic(), self._clock.time_ns()) / 1e9
@@ -370,7 +349,7 @@ class Writer:
         except (OSError, StoreMisconfigured) as error:
             # Written by a later version, or on a disk that fails: it waits for the next look and holds up nobody.
             self._recorder.counters.failures["left_over"] += 1
-            self._say(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
+            self._warn(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
             self._left_overs.release()
             return 0
 
@@ -382,7 +361,7 @@ class Writer:
                 return len(batch.frames)
         except JournalFormatError as error:
             self._recorder.counters.failures["journal_format"] += 1
-            self._say("A journal segment of another version is set aside", error)
+            self._warn("A journal segment of another version is set aside", error)
             found.set_aside()
             return 1
         self._left_overs.finish()
@@ -430,7 +409,7 @@ class Writer:
                 return
             store.quarantine(batch, str(error), error.sqlstate)
             self._recorder.counters.quarantined += 1
-            self._say("A row that Postgres does not take is set aside in analytics.quarantine", error)
+            self._warn("A row that Postgres does not take is set aside in analytics.quarantine", error)
         else:
             self._unsure = None
             self._size.moved(len(batch.frames), self._clock.monotonic() - began)

@@ -508,7 +508,7 @@ def test_a_fault_that_comes_after_connecting_is_tried_with_pauses_and_told_now_a
         return writer._stopping.is_set()
 
     monkeypatch.setattr(writer._stopping, "wait", wait)
-    writer._stopped.set()
+    writer._time_is_up.set()
     recorder._append(hit_frame("/e/1"))
     with caplog.at_level(logging.WARNING):
         writer._write()

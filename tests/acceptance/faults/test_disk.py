@@ -80,7 +80,7 @@ def test_on_a_full_disk_parity_is_exact(dsn: str, account: Account) -> None:
 def test_a_read_only_disk_means_memory_until_it_can_be_written(
     dsn: str, account: Account, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_analytics.record.writer.REOPEN_INTERVAL", 0.5)
+    monkeypatch.setattr("asgi_analytics.record.keeper.REOPEN_INTERVAL", 0.5)
     with small_disk("4m", ",ro") as folder, caplog.at_level(logging.WARNING), Works(dsn, folder / "j") as works:
         works.send(0, 100)
         assert works.recorder.journal is None

@@ -1,0 +1,50 @@
+"""The upkeep of the journal's files: they are flushed, made ahead of need, and marked as in use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ..protocols import Clock
+from .pace import Backoff, Schedule
+from .recorder import Recorder
+
+SYNC_INTERVAL = 0.5  # seconds a power cut may cost
+REOPEN_INTERVAL = 30.0  # between two attempts to open a journal that could not be opened
+TOUCH_INTERVAL = 3600.0
+
+
+class Keeper:
+    """Looks after the files in rounds of SYNC_INTERVAL, and calls `chores` in each; `warn` is told of faults."""
+
+    def __init__(
+        self, recorder: Recorder, clock: Clock, warn: Callable[[str, Exception], None], chores: Callable[[], None]
+    ) -> None:
+        self.backoff = Backoff()  # of the thread that runs it, after an error
+        self._recorder = recorder
+        self._warn = warn
+        self._chores = chores
+        self._due = Schedule(clock)
+
+    def run(self, stopping: threading.Event) -> None:
+        """Go on until `stopping` is set. Raises OSError where a disk fails."""
+        while not stopping.wait(SYNC_INTERVAL):
+            try:
+                self._keep_files()
+            finally:  # a disk that fails holds up nothing else
+                self._chores()
+            self.backoff.reset()
+
+    def _keep_files(self) -> None:
+        if (journal := self._recorder.journal) is None:
+            if self._due.is_due("reopen", REOPEN_INTERVAL):
+                self._recorder.open(again=True)
+            return
+        try:
+            journal.prepare()
+        except OSError as error:  # without a next segment, the open one goes on growing
+            self._recorder.counters.failures["journal"] += 1
+            self._warn("Trouble with the files of the journal", error)
+        journal.sync()
+        if self._due.is_due("touch", TOUCH_INTERVAL):
+            journal.touch()
