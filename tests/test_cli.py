@@ -7,12 +7,10 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +32,7 @@ from asgi_analytics.store.reading import HitRow, connect
 from tests.acceptance.rig import wait_until
 from tests.drive import called
 
+from .conftest import data_folder
 from .jobs.web import serve
 
 COMMAND = [sys.executable, "-m", "asgi_analytics"]
@@ -117,20 +116,11 @@ def demo(data: Path, *arguments: str) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """Not in tmp_path, which under root is closed to the user that Postgres runs as."""
-    root = Path(tempfile.mkdtemp(prefix="asgi-analytics-cli-"))
-    root.chmod(0o755)
-    yield root
-    shutil.rmtree(root)
-
-
-@pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[Running]:
-    with pytest.MonkeyPatch.context() as patch:
+def running() -> Iterator[Running]:
+    with pytest.MonkeyPatch.context() as patch, data_folder() as folder:
         for name in ("ASGI_ANALYTICS_DSN", "DATABASE_URL"):
             patch.delenv(name, raising=False)
-        with demo(folder / "demo") as found:
+        with demo(folder) as found:
             yield found
 
 
@@ -203,8 +193,8 @@ def heed_ctrl_c() -> None:
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGTERM, "2")])
-def test_a_signal_ends_demo_and_postgres(folder: Path, number: signal.Signals, workers: str) -> None:
-    with demo(folder / f"ended-{number}-{workers}", "--workers", workers) as running:
+def test_a_signal_ends_demo_and_postgres(cluster_folder: Path, number: signal.Signals, workers: str) -> None:
+    with demo(cluster_folder, "--workers", workers) as running:
         assert running.get("/")[0] == 200
         dsn = running.dsn
         running.process.send_signal(number)
@@ -215,10 +205,10 @@ def test_a_signal_ends_demo_and_postgres(folder: Path, number: signal.Signals, w
 
 
 def test_a_demo_that_is_killed_leaves_no_server_process_behind(
-    running: Running, folder: Path, monkeypatch: pytest.MonkeyPatch
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASGI_ANALYTICS_DSN", running.dsn)
-    with demo(folder / "killed", "--workers", "2") as killed:
+    with demo(tmp_path, "--workers", "2") as killed:
         killed.process.kill()
         wait_until(lambda: not is_served(killed.port), 20, "the end of both servers")
 
@@ -228,8 +218,8 @@ def is_served(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_demo_that_is_interrupted_twice_ends_at_once_without_a_traceback(folder: Path) -> None:
-    with demo(folder / "impatient") as running, socket.create_connection(("127.0.0.1", running.port), 10) as waiting:
+def test_a_demo_that_is_interrupted_twice_ends_at_once_without_a_traceback(cluster_folder: Path) -> None:
+    with demo(cluster_folder) as running, socket.create_connection(("127.0.0.1", running.port), 10) as waiting:
         waiting.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         waiting.recv(1)
         running.process.send_signal(signal.SIGINT)
@@ -242,8 +232,8 @@ def test_a_demo_that_is_interrupted_twice_ends_at_once_without_a_traceback(folde
     assert "Traceback" not in said
 
 
-def test_traffic_ends_with_a_table_from_the_database(folder: Path) -> None:
-    with demo(folder / "traffic", "--traffic", "--traffic-seconds", "3") as running:
+def test_traffic_ends_with_a_table_from_the_database(cluster_folder: Path) -> None:
+    with demo(cluster_folder, "--traffic", "--traffic-seconds", "3") as running:
         assert running.process.stdout is not None
         table = []
         for line in running.process.stdout:
