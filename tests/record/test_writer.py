@@ -19,6 +19,7 @@ from asgi_analytics.clock import SystemClock
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.model import Merged
+from asgi_analytics.record import keeper
 from asgi_analytics.record import writer as writer_module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.journal import FileJournal
@@ -429,7 +430,7 @@ class Migrating(MemoryStore):
 
     def connect(self) -> None:
         self.migrating = True
-        threading.Event().wait(2.0)
+        threading.Event().wait(1.0)
         self.migrating = False
         super().connect()
 
@@ -438,7 +439,8 @@ class Migrating(MemoryStore):
 
 
 def test_a_migration_is_not_taken_for_a_frozen_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "STUCK", 0.9)
+    monkeypatch.setattr(writer_module, "STUCK", 0.5)
+    monkeypatch.setattr(keeper, "SYNC_INTERVAL", 0.05)
     recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters()), Migrating()
     writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)
     writer.start()
@@ -530,10 +532,10 @@ def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_get
     fetch(dsn, f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS {slow}")
     fetch(dsn, "CREATE TRIGGER slow BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION slow()")
     rig = Rig(dsn, tmp_path / "j")
-    rig.send(0, 300)  # at once: 200 rows take two seconds, 100 do not
+    rig.send(0, 200)  # at once: they take two seconds, half of them does not
     with rig:
         eventually(rig.delivered)
-    assert stored(dsn) == list(range(300))
+    assert stored(dsn) == list(range(200))
     assert rig.counters.retried > 0
 
 
