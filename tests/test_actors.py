@@ -33,8 +33,8 @@ from asgi_analytics.store.recorded import remember_policy
 from asgi_analytics.testing import MemoryState
 from tests.decide.visits import Visit, policy_of
 from tests.drive import called
+from tests.record.rig import eventually
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
-from tests.record.test_writer import eventually
 
 ADDRESS = "203.0.113.7"
 FINGERPRINT = b"visitor".ljust(16, b".")

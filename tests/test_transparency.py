@@ -8,7 +8,6 @@ import copy
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,75 +24,16 @@ import asgi_analytics
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
-from .drive import NOWHERE, OURS, Communicator, ask, get, http_scope, page, socket_scope, wrapped
+from .drive import NOWHERE, Communicator, ask, get, http_scope, page, socket_scope, wrapped
+from .transparent import Seen, normal, sending, serve, without_ours
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
+
+
 BODY: Message = {"type": "http.response.body", "body": b"end"}
+
+
 color: contextvars.ContextVar[str] = contextvars.ContextVar("color", default="none")
-
-
-@dataclass
-class Seen:
-    """All that a server can notice of an app."""
-
-    sent: list[Message] = field(default_factory=list)
-    received: list[Message] = field(default_factory=list)
-    raised: BaseException | None = None
-
-
-async def serve(app: ASGIApp, scope: Scope, incoming: list[Message]) -> Seen:
-    """Run an app to its end; `incoming` is what there is to receive."""
-    seen, waiting = Seen(), iter(incoming)
-
-    async def receive() -> Message:
-        seen.received.append(next(waiting))
-        return seen.received[-1]
-
-    async def send(message: Message) -> None:
-        seen.sent.append(message)
-
-    try:
-        await app(scope, receive, send)
-    except BaseException as error:  # noqa: BLE001 - what the app raised is what the tests compare
-        seen.raised = error
-    return seen
-
-
-def without_ours(messages: list[Message]) -> list[Message]:
-    """The messages as a bare app sends them; those that begin an answer must carry all of our headers."""
-    told = []
-    for message in messages:
-        if message["type"] == "http.response.start":
-            headers = [pair for pair in message["headers"] if pair[0] not in OURS]
-            assert {name for name, _ in message["headers"]} >= OURS
-            message = {**message, "headers": headers}
-        told.append(message)
-    return told
-
-
-def normal(messages: list[Message]) -> list[Message]:
-    """Header iterables as lists: what a server makes of them."""
-    return [
-        {**message, "headers": list(message.get("headers") or ())}
-        if message["type"] == "http.response.start"
-        else message
-        for message in messages
-    ]
-
-
-def sending(*messages: Any, error: BaseException | None = None) -> Callable[[], ASGIApp]:
-    """A maker of apps that send messages (or what a function makes), then raise."""
-
-    def make() -> ASGIApp:
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            for message in messages:
-                await send(message() if callable(message) else copy.copy(message))
-            if error is not None:
-                raise error
-
-        return app
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +174,6 @@ shared_wrap: AnalyticsMiddleware
 
 
 # Errors
-
-
 class Boom(BaseException):
     """Not an Exception."""
 
@@ -249,6 +187,8 @@ ERRORS = [
     TimeoutError(),
     Boom(),
 ]
+
+
 BEFORE = {"before the start": (), "after the start": (START,), "after the last body": (START, BODY)}
 
 
@@ -318,8 +258,6 @@ def test_a_cancelled_request_is_one_hit_and_stays_cancelled(
 
 
 # Where the app runs
-
-
 def test_the_app_runs_in_the_servers_task_and_context(wrap: AnalyticsMiddleware) -> None:
     inside: list[Any] = []
 
@@ -390,8 +328,6 @@ def test_two_loops_in_two_threads_share_one_middleware(wrap: AnalyticsMiddleware
 
 
 # The scope
-
-
 @pytest.mark.parametrize("state", [{}, {"state": {}}, {"state": {"pool": [1]}}], ids=["none", "empty", "shared"])
 @pytest.mark.parametrize("make", [http_scope, socket_scope])
 def test_the_scope_stays_as_it_was_but_for_our_key_in_its_state(
@@ -478,8 +414,9 @@ def test_starlettes_own_error_page_passes(wrap: AnalyticsMiddleware, counted: Ca
 
 
 # Websockets
-
 DISCONNECT: Message = {"type": "websocket.disconnect", "code": 1006}
+
+
 CONNECT: Message = {"type": "websocket.connect"}
 
 
@@ -535,83 +472,3 @@ def test_a_websocket_is_untouched_and_one_hit(
     assert wrapped.sent == bare.sent
     assert wrapped.received == bare.received
     assert (type(wrapped.raised), counted()) == (type(bare.raised), 1)
-
-
-# Lifespan
-
-
-async def unsupported(scope: Scope, receive: Receive, send: Send) -> None:
-    raise ValueError("lifespan is not supported")
-
-
-async def failing(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    await send({"type": "lifespan.startup.failed", "message": "no database"})
-
-
-async def crashing_later(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    raise RuntimeError("at shutdown")
-
-
-async def shutdown_failing(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await send({"type": "lifespan.shutdown.failed", "message": "x"})
-
-
-async def returning(scope: Scope, receive: Receive, send: Send) -> None:
-    return
-
-
-LIFESPANS = {
-    "supported": page(),
-    "unsupported": unsupported,
-    "startup failed": failing,
-    "shutdown raises": crashing_later,
-    "shutdown failed": shutdown_failing,
-    "returns at once": returning,
-}
-
-
-@pytest.mark.parametrize("name", LIFESPANS)
-def test_lifespan_is_what_it_is_without_us(name: str) -> None:
-    app = LIFESPANS[name]
-    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
-    incoming: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-    bare = asyncio.run(serve(app, copy.deepcopy(scope), incoming))
-    with wrapped(app) as middleware:
-        seen = asyncio.run(serve(middleware, copy.deepcopy(scope), incoming))
-    assert (seen.sent, seen.received) == (bare.sent, bare.received)
-    assert (type(seen.raised), str(seen.raised)) == (type(bare.raised), str(bare.raised))
-
-
-def test_lifespan_passes_the_scope_itself_and_its_state() -> None:
-    got: list[Scope] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["pool"] = 1
-        got.append(scope)
-
-    scope: Scope = {"type": "lifespan", "state": {}}
-    with wrapped(app) as middleware:
-        asyncio.run(serve(middleware, scope, []))
-    assert got[0] is scope
-    assert scope["state"] == {"pool": 1}
-
-
-def test_an_app_that_never_answers_the_lifespan_is_not_answered_for() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.Event().wait()
-
-    async def run() -> None:
-        with wrapped(app) as middleware:
-            server = Communicator(middleware, {"type": "lifespan"})
-            await server.send_input({"type": "lifespan.startup"})
-            assert await server.receive_nothing(timeout=0.05)
-            server.stop()
-
-    asyncio.run(run())

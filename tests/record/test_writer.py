@@ -3,12 +3,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -17,13 +15,13 @@ import pytest
 from asgi_analytics.batch import HIT, Batch
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.embedded import EmbeddedPostgres
-from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
+from asgi_analytics.errors import StoreUnavailable
 from asgi_analytics.model import Merged
 from asgi_analytics.record import keeper
 from asgi_analytics.record import writer as writer_module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.journal import FileJournal
-from asgi_analytics.record.pace import QUICK, Backoff, BatchSize
+from asgi_analytics.record.pace import Backoff
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.segment import frame
 from asgi_analytics.record.writer import Writer
@@ -32,54 +30,7 @@ from asgi_analytics.store.postgres import SESSION, PostgresStore
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import fetch, hit, hit_frame, one
 
-WAIT = 20.0
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Return as soon as something holds; the writer is a thread, and Postgres another process."""
-    pause, deadline = threading.Event(), time.monotonic() + WAIT
-    while not holds():
-        assert time.monotonic() < deadline, "did not come to hold"
-        pause.wait(0.02)
-
-
-class Rig:
-    """A recorder and its writer at work on a database."""
-
-    def __init__(self, dsn: str, folder: Path, durability: str = "journal") -> None:
-        self.dsn = dsn
-        self.counters = Counters()
-        self.shared = MemoryState()
-        self.recorder = Recorder(Settings.build(journal_dir=folder, durability=durability), self.counters)
-        self.recorder.open()
-        self.writer = Writer(
-            lambda: PostgresStore(lambda: dsn),
-            self.recorder,
-            self.shared,
-            SystemClock(),
-            rows=50,
-            age=0.02,
-            chores=lambda: None,
-        )
-
-    def __enter__(self) -> Rig:
-        self.writer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.writer.stop(5.0)
-
-    def send(self, first: int, count: int) -> None:
-        for number in range(first, first + count):
-            self.recorder._append(hit_frame(f"/e/{number}"))
-
-    def delivered(self) -> bool:
-        return self.writer.pending_bytes() == 0
-
-
-def stored(dsn: str) -> list[int]:
-    """The numbers of all stored hits, in order, doubles included."""
-    return sorted(int(row["path"][3:]) for row in fetch(dsn, "SELECT path FROM analytics.hits"))
+from .rig import WAIT, Rig, eventually, stored
 
 
 @pytest.fixture
@@ -237,130 +188,6 @@ def test_a_terminated_backend_costs_nothing(rig: Rig) -> None:
     assert rig.counters.retried > 0
 
 
-def test_the_journal_of_a_dead_worker_is_delivered_by_the_next(dsn: str, tmp_path: Path) -> None:
-    left = FileJournal(tmp_path / "j", b"dead" * 4, COLUMNS, 1 << 20)
-    for number in range(120):
-        left.append(hit_frame(f"/e/{number}"))
-    left.abandon()
-    with Rig(dsn, tmp_path / "j") as rig:
-        rig.send(120, 5)
-        eventually(lambda: not left.path.exists())
-    assert stored(dsn) == list(range(125))
-    assert rig.counters.adopted == 120
-
-
-def test_what_a_dead_worker_had_delivered_is_not_delivered_again(dsn: str, tmp_path: Path) -> None:
-    dead = Rig(dsn, tmp_path / "j")
-    with dead:
-        dead.send(0, 100)
-        eventually(dead.delivered)
-        dead.send(100, 50)
-        assert dead.recorder.journal is not None
-        dead.recorder.journal.close(0, 0)  # keeps the folder, as a kill would
-    with Rig(dsn, tmp_path / "j"):
-        eventually(lambda: not dead.recorder.journal.path.exists())  # type: ignore[union-attr]
-    assert stored(dsn) == list(range(150))
-
-
-def of_an_unknown_version(folder: Path) -> Path:
-    """A segment that nobody here can read, in the first of two journals that were left over."""
-    for name in (b"0", b"1"):
-        left = FileJournal(folder, name * 16, COLUMNS, 1 << 20)
-        left.append(hit_frame(f"/e/{int(name)}"))
-        left.abandon()
-    path = folder / (b"0" * 16).hex() / "00000001.journal"
-    path.write_bytes(b"ASGIAJ\x09\n" + path.read_bytes()[8:])
-    return path
-
-
-def test_a_segment_of_an_unknown_version_does_not_stop_the_others(dsn: str, tmp_path: Path) -> None:
-    of_an_unknown_version(tmp_path / "j")
-    with Rig(dsn, tmp_path / "j") as rig:
-        eventually(lambda: rig.counters.adopted == 1)
-    assert stored(dsn) == [1]
-    assert len(list((tmp_path / "j").glob("*.unreadable"))) == 1
-    assert rig.counters.failures["journal_format"] == 1
-
-
-def test_a_segment_that_cannot_be_set_aside_does_not_stop_the_others(dsn: str, tmp_path: Path) -> None:
-    path = of_an_unknown_version(tmp_path / "j")
-    (tmp_path / "j" / f"{path.parent.name}-{path.name}.unreadable").mkdir()  # the rename fails, as on a failing disk
-    with Rig(dsn, tmp_path / "j") as rig:
-        eventually(lambda: rig.counters.adopted == 1)
-        assert rig.writer.state.connected
-    assert stored(dsn) == [1]
-    assert (rig.counters.failures["left_over"], path.exists()) == (1, True)
-
-
-def dead_journal(folder: Path, number: int) -> FileJournal:
-    """The journal of a worker that died with one row in it, /e/<number>."""
-    left = FileJournal(folder, number.to_bytes(16, "big"), COLUMNS, 1 << 20)
-    left.append(hit_frame(f"/e/{number}"))
-    left.abandon()
-    return left
-
-
-@contextmanager
-def few_descriptors(more: int) -> Iterator[None]:
-    """Let this process open `more` files than now, and no others."""
-    free = os.dup(0)
-    os.close(free)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_more_journals_are_left_over_than_the_process_may_open_files(dsn: str, tmp_path: Path) -> None:
-    left = [dead_journal(tmp_path / "j", number) for number in range(80)]
-    rig = Rig(dsn, tmp_path / "j")
-    with few_descriptors(30), rig:
-        eventually(lambda: rig.counters.adopted == 80)
-        eventually(lambda: not any(one.path.exists() for one in left))
-    assert stored(dsn) == list(range(80))
-
-
-def test_a_journal_that_cannot_be_looked_into_keeps_no_descriptor_and_no_row_is_lost(tmp_path: Path) -> None:
-    left = [dead_journal(tmp_path, number) for number in range(3)]
-    with few_descriptors(1):  # enough for the lock, not for the look
-        assert list(adopt(tmp_path)) == []
-        os.close(os.dup(0))
-    assert [(found.path, found.segments) for found in adopt(tmp_path)] == [(one.path, [1]) for one in left]
-
-
-def test_stopping_without_a_free_descriptor_raises_nothing_and_leaves_the_rows_to_the_next(tmp_path: Path) -> None:
-    recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters()), MemoryStore()
-    recorder.open()
-    recorder._append(hit_frame("/e/1"))
-    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=0.01, chores=lambda: None)
-    with few_descriptors(0):
-        assert not writer.stop(1.0)
-        assert writer.pending_bytes() > 0
-    (left,) = adopt(tmp_path / "j")
-    assert left.read(1, 0, 10) is not None
-
-
-class Picky(MemoryStore):
-    """A store that does not know some journals' columns."""
-
-    def write(self, batch: Batch) -> list[Merged]:
-        if batch.journal[-1] % 2 == 0:
-            raise StoreMisconfigured("no such column")
-        return super().write(batch)
-
-
-def test_journals_that_cannot_be_delivered_hold_up_no_other(tmp_path: Path) -> None:
-    for number in range(1, 21):
-        dead_journal(tmp_path / "j", number)
-    recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j", durability="memory"), Counters()), Picky()
-    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=0.01, chores=lambda: None)
-    for _ in range(50):
-        writer._cycle()
-    assert (recorder.counters.adopted, recorder.counters.failures["left_over"]) == (10, 10)
-
-
 def test_stopping_ends_in_time_while_postgres_hangs_and_loses_nothing(
     own_postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
@@ -470,15 +297,6 @@ def test_all_workers_agree_on_the_salts(dsn: str, tmp_path: Path) -> None:
     assert len({salt.key for salt in first.shared.salts}) == 3
 
 
-def test_waits_double_up_to_a_quarter_of_a_minute() -> None:
-    backoff = Backoff()
-    waits = [backoff.next() for _ in range(10)]
-    for wait, full in zip(waits, [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15, 15], strict=True):
-        assert full / 2 <= wait <= full
-    backoff.reset()
-    assert backoff.next() <= 0.25
-
-
 class Full(MemoryStore):
     """A store that one can connect to, and that takes nothing."""
 
@@ -537,24 +355,6 @@ def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_get
         eventually(rig.delivered)
     assert stored(dsn) == list(range(200))
     assert rig.counters.retried > 0
-
-
-def test_transfers_grow_again_while_they_are_full_and_quick() -> None:
-    size = BatchSize(1000)
-    told = []
-    for _ in range(5):
-        size.failed()
-        told.append(size.rows)
-    size.moved(99, 0.1)  # there was no more
-    size.moved(100, QUICK)  # twice as many would take too long
-    told.append(size.rows)
-    for _ in range(5):
-        size.moved(size.rows, 0.1)
-        told.append(size.rows)
-    assert told == [500, 250, 125, 100, 100, 100, 200, 400, 800, 1000, 1000]
-    few = BatchSize(40)
-    few.failed()
-    assert few.rows == 40, "never more than was asked for"
 
 
 def test_a_disk_that_cannot_flush_keeps_the_other_chores_from_nothing(

@@ -1,0 +1,65 @@
+"""A recorder and a writer at work on a database of a test."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from asgi_analytics.clock import SystemClock
+from asgi_analytics.record.recorder import Counters, Recorder
+from asgi_analytics.record.writer import Writer
+from asgi_analytics.settings import Settings
+from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.testing import MemoryState
+from tests.record.rows import fetch, hit_frame
+
+WAIT = 20.0
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Return as soon as something holds; the writer is a thread, and Postgres another process."""
+    pause, deadline = threading.Event(), time.monotonic() + WAIT
+    while not holds():
+        assert time.monotonic() < deadline, "did not come to hold"
+        pause.wait(0.02)
+
+
+class Rig:
+    """A recorder and its writer at work on a database."""
+
+    def __init__(self, dsn: str, folder: Path, durability: str = "journal") -> None:
+        self.dsn = dsn
+        self.counters = Counters()
+        self.shared = MemoryState()
+        self.recorder = Recorder(Settings.build(journal_dir=folder, durability=durability), self.counters)
+        self.recorder.open()
+        self.writer = Writer(
+            lambda: PostgresStore(lambda: dsn),
+            self.recorder,
+            self.shared,
+            SystemClock(),
+            rows=50,
+            age=0.02,
+            chores=lambda: None,
+        )
+
+    def __enter__(self) -> Rig:
+        self.writer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.stop(5.0)
+
+    def send(self, first: int, count: int) -> None:
+        for number in range(first, first + count):
+            self.recorder._append(hit_frame(f"/e/{number}"))
+
+    def delivered(self) -> bool:
+        return self.writer.pending_bytes() == 0
+
+
+def stored(dsn: str) -> list[int]:
+    """The numbers of all stored hits, in order, doubles included."""
+    return sorted(int(row["path"][3:]) for row in fetch(dsn, "SELECT path FROM analytics.hits"))

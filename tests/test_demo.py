@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from asgi_analytics import console, traffic
+from tests.acceptance.rig import wait_until
+from tests.drive import called
+
+from .command import COMMAND, free_port, heed_ctrl_c, run
+from .conftest import data_folder
+
+
+@dataclass(frozen=True)
+class Running:
+    """A demo that answers."""
+
+    process: subprocess.Popen[str]
+    port: int
+    data: Path
+
+    @property
+    def dsn(self) -> str:
+        return (self.data / "dsn").read_text("utf-8").strip()
+
+    def get(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers={"User-Agent": "Mozilla/5.0 Firefox/140.0"})
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+    def refusal(self) -> dict[str, object]:
+        for number in range(200):
+            status, headers, body = self.get(f"/articles/{number % 40 + 1}")
+            if status == 429:
+                assert headers["content-type"] == "application/problem+json"
+                assert int(headers["retry-after"]) >= 1
+                found: dict[str, object] = json.loads(body)
+                return found
+        raise AssertionError("200 requests in a row were all answered")
+
+
+@contextlib.contextmanager
+def demo(data: Path, *arguments: str) -> Iterator[Running]:
+    port = free_port()
+    command = [*COMMAND, "demo", "--port", str(port), "--data", str(data), *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "stats --journal-dir" in line:
+                break
+        else:
+            raise AssertionError(process.communicate()[1])
+        yield Running(process, port, data)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with pytest.MonkeyPatch.context() as patch, data_folder() as folder:
+        for name in ("ASGI_ANALYTICS_DSN", "DATABASE_URL"):
+            patch.delenv(name, raising=False)
+        with demo(folder) as found:
+            yield found
+
+
+def test_demo_answers_with_rate_limit_headers(running: Running) -> None:
+    status, headers, body = running.get("/articles/7")
+    assert status == 200
+    assert headers["ratelimit-policy"] == '"second";q=20;w=1, "minute";q=600;w=60'
+    assert headers["ratelimit"].startswith('"second";r=')
+    assert headers["x-throttle-level"] == "normal"
+    assert b"Article 7" in body
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 200),
+        ("/articles", 200),
+        ("/articles/41", 404),
+        ("/static/site.css", 200),
+        ("/api/articles", 200),
+        ("/x", 404),
+    ],
+)
+def test_demo_site_has_pages_assets_an_api_and_404s(running: Running, path: str, status: int) -> None:
+    assert running.get(path)[0] == status
+
+
+def test_explain_tells_about_the_refusal_that_a_loop_of_requests_meets(running: Running) -> None:
+    decision = running.refusal()["decision"]
+    assert isinstance(decision, str)
+    told = run("explain", decision, "--dsn", running.dsn)
+    assert told.returncode == 0, told.stderr
+    for text in (decision, "refused with 429", "GET /articles/", 'quota "second" is used up'):
+        assert text in told.stdout
+    for text in ("What would have made it pass", "the stored inputs give the same verdict"):
+        assert text in told.stdout
+
+
+def test_explain_takes_an_id_without_dashes(running: Running) -> None:
+    decision = UUID(str(running.refusal()["decision"]))
+    assert f"Decision {decision}" in called("explain", decision.hex, "--dsn", running.dsn).stdout
+
+
+def test_tail_shows_the_demo_s_hits(running: Running) -> None:
+    running.get("/about?secret=1")
+    time.sleep(0.6)
+    last = called("tail", "-n", "1", "--dsn", running.dsn).stdout.split()
+    assert last[1:3] == ["GET", "/about"]
+    assert last[-1] in ("complete", "refused")
+
+
+def test_stats_tell_of_the_demo_s_living_journal(running: Running) -> None:
+    shown = called("stats", "--dsn", running.dsn, "--journal-dir", str(running.data / "demo-journal")).stdout
+    assert "quarantined     0 rows" in shown
+    assert "Journals on this machine: 1" in shown
+    assert "owner lives" in shown
+
+
+def test_a_demo_on_a_taken_port_names_it_and_the_option(running: Running) -> None:
+    answer = run("demo", "--port", str(running.port))
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(f"asgi-analytics: Port {running.port} on 127.0.0.1")
+    assert "--port" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_a_signal_ends_demo_and_postgres(cluster_folder: Path, number: signal.Signals, workers: str) -> None:
+    with demo(cluster_folder, "--workers", workers) as running:
+        assert running.get("/")[0] == 200
+        dsn = running.dsn
+        running.process.send_signal(number)
+        assert running.process.wait(20) == 0
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(dsn, connect_timeout=3)
+        assert not list((running.data / "demo-journal").glob("*/*.journal"))
+
+
+def test_a_demo_that_is_killed_leaves_no_server_process_behind(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASGI_ANALYTICS_DSN", running.dsn)
+    with demo(tmp_path, "--workers", "2") as killed:
+        killed.process.kill()
+        wait_until(lambda: not is_served(killed.port), 20, "the end of both servers")
+
+
+def is_served(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_demo_that_is_interrupted_twice_ends_at_once_without_a_traceback(cluster_folder: Path) -> None:
+    with demo(cluster_folder) as running, socket.create_connection(("127.0.0.1", running.port), 10) as waiting:
+        waiting.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        waiting.recv(1)
+        running.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(ConnectionError):
+            while True:  # until it has heard
+                socket.create_connection(("127.0.0.1", running.port), 10).close()
+        running.process.send_signal(signal.SIGINT)
+        _, said = running.process.communicate(timeout=20)
+    assert running.process.returncode == 0
+    assert "Traceback" not in said
+
+
+def test_traffic_ends_with_a_table_from_the_database(cluster_folder: Path) -> None:
+    with demo(cluster_folder, "--traffic", "--traffic-seconds", "3") as running:
+        assert running.process.stdout is not None
+        table = []
+        for line in running.process.stdout:
+            table.append(line.split())
+            if line.startswith("  all "):
+                break
+        classes = {row[0] for row in table if row}
+        assert {"search-engine", "no"} <= classes, table
+        running.process.terminate()
+        _, progress = running.process.communicate(timeout=20)
+    assert "traffic 100 % of" in progress
+
+
+def test_traffic_that_is_interrupted_ends_at_once_without_a_traceback() -> None:
+    code = """
+import socket, threading
+from asgi_analytics import traffic
+
+with socket.create_server(("127.0.0.1", 0)) as silent:
+    stopping = threading.Event()
+    threading.Timer(0.5, stopping.set).start()
+    print(traffic.play(traffic.plan(7, 60, 40), *silent.getsockname(), stopping))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n")
+    assert "Traceback" not in done.stderr
+    assert "never retrieved" not in done.stderr
+
+
+def test_a_demo_on_an_address_of_another_machine_names_the_option() -> None:
+    answer = called("demo", "--host", "192.0.2.1", "--port", "18999")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert re.fullmatch(
+        r"asgi-analytics: Port 18999 on 192\.0\.2\.1 cannot be used \(.+\): .* by --host\.\n", answer.stderr
+    )
+
+
+def test_the_same_seed_plans_the_same_traffic_of_every_kind_within_its_time() -> None:
+    visits = traffic.plan(7, 60, 40)
+    assert visits == traffic.plan(7, 60, 40)
+    assert visits != traffic.plan(8, 60, 40)
+    assert {visit.kind for visit in visits} == {"human", "crawler", "office", "polling tab", "scraper", "scanner"}
+    assert all(visit.starts_at + sum(step.pause for step in visit.steps) <= 60.001 for visit in visits)
+
+
+def test_the_table_of_the_traffic_says_which_requests_are_not_in_it() -> None:
+    assert list(console.rest(889, 884, 876)) == [
+        "8 more hits are of visitors who asked not to be told apart (Sec-GPC, DNT).",
+        "5 more requests are counts in analytics.refusals: what is refused past a rate.",
+    ]
+    assert list(console.rest(100, 101, 101)) == []
