@@ -20,6 +20,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from asgi_analytics.embedded import EmbeddedPostgres
+from asgi_analytics.store.postgres import PostgresStore
 from tests.acceptance.faults.table import pytest_terminal_summary as pytest_terminal_summary
 
 # Read before any test: `environment` hides it.
@@ -96,6 +97,15 @@ def dsn(postgres: str, template: str) -> Iterator[str]:
     """A fresh migrated database."""
     with _database(postgres, template) as name:
         yield _address(postgres, name)
+
+
+@pytest.fixture
+def store(dsn: str) -> Iterator[PostgresStore]:
+    """A connected store on a fresh migrated database."""
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    yield store
+    store.close()
 
 
 @pytest.fixture

@@ -41,14 +41,6 @@ FINGERPRINT = b"visitor".ljust(16, b".")
 NAME = FINGERPRINT.hex()
 
 
-@pytest.fixture
-def store(dsn: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(lambda: dsn)
-    store.connect()
-    yield store
-    store.close()
-
-
 def write(store: PostgresStore, *rows: bytes) -> None:
     moved = batch(rows)
     store.position(moved.journal)

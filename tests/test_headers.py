@@ -1,4 +1,4 @@
-"""Response headers as apps write them: names in any case, iterables of any kind."""
+"""Response headers: ours, and those of apps with names in any case and iterables of any kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import pytest
 from asgi_analytics.middleware import Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
-from .drive import OURS, get, page, rows, wrapped
+from .drive import (
+    OURS,
+    STRICT,
+    block,
+    get,
+    page,
+    rows,
+    wrapped,
+)
 
 
 @pytest.mark.parametrize("name", [b"RateLimit", b"ratelimit", b"RATELIMIT-Policy"])
@@ -62,3 +70,34 @@ def test_our_own_failure_costs_no_header_of_the_apps(
         monkeypatch.setattr(wrap._engine.responder, "fields", lambda decision: 1 / 0)
         assert get(wrap).headers == pairs
         assert wrap.stats()["failures"] == {"judge and respond": 1}
+
+
+# Headers
+def test_every_answer_has_the_documented_fields_behind_the_apps_own() -> None:
+    clock = FakeClock(monotonic=1020.0)
+    with wrapped(page(headers=[(b"x-app", b"1")]), limits=["20/second", "600/minute"], clock=clock) as wrap:
+        reply = get(wrap)
+    assert [name for name, _ in reply.headers[:2]] == [b"content-type", b"x-app"]
+    assert {name for name, _ in reply.headers[2:]} == OURS
+    assert reply.header("ratelimit-policy") == '"second";q=20;w=1, "minute";q=600;w=60'
+    assert reply.header("ratelimit") == '"second";r=19;t=1, "minute";r=599;t=60'
+
+
+def test_what_is_left_falls_with_each_request_and_comes_back() -> None:
+    clock = FakeClock()
+    with wrapped(page(), clock=clock, limits="3/second") as wrap:
+        left = [get(wrap).header("ratelimit") for _ in range(3)]
+        clock.advance(2)
+        left.append(get(wrap).header("ratelimit"))
+    assert left == [f'"second";r={count};t=1' for count in (2, 1, 0, 2)]
+
+
+def test_a_level_change_is_visible_in_the_very_answer_and_in_its_row(dsn: str) -> None:
+    with wrapped(page(), dsn, clock=FakeClock(), **STRICT) as wrap:
+        replies = block(wrap)
+    levels = [reply.header("x-throttle-level") for reply in replies]
+    assert levels == ["warning", "severe", "blocked"]
+    assert [reply.header("x-rate-multiplier") for reply in replies] == ["0.5", "0.25", "0.0"]
+    assert [reply.status for reply in replies] == [200] * 3
+    kept = {row["path"]: (row["level_before"], row["level"]) for row in rows(dsn)}
+    assert kept == {"/a": (0, 1), "/b": (1, 2), "/c": (2, 3)}

@@ -28,11 +28,7 @@ from .drive import NOWHERE, Communicator, ask, get, http_scope, page, socket_sco
 from .transparent import Seen, normal, sending, serve, without_ours
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
-
-
 BODY: Message = {"type": "http.response.body", "body": b"end"}
-
-
 color: contextvars.ContextVar[str] = contextvars.ContextVar("color", default="none")
 
 
@@ -187,8 +183,6 @@ ERRORS = [
     TimeoutError(),
     Boom(),
 ]
-
-
 BEFORE = {"before the start": (), "after the start": (START,), "after the last body": (START, BODY)}
 
 
@@ -415,8 +409,6 @@ def test_starlettes_own_error_page_passes(wrap: AnalyticsMiddleware, counted: Ca
 
 # Websockets
 DISCONNECT: Message = {"type": "websocket.disconnect", "code": 1006}
-
-
 CONNECT: Message = {"type": "websocket.connect"}
 
 

@@ -11,8 +11,6 @@ from asgi_analytics.model import Decision
 from .visits import Visit, known_site
 
 FORGED = Claims(("no Sec-Fetch-Site, which Chrome 158 sends",), True, False, agent=1, network=2)
-
-
 TRUE = Claims((), True, True, agent=1, network=2)
 
 

@@ -321,8 +321,6 @@ ANSWERS = st.builds(
     st.one_of(st.integers(0, 300).map("/page/{}".format), st.text(st.characters(), max_size=20)),
     st.booleans(),
 )
-
-
 STRETCHES = st.tuples(ANSWERS, st.floats(0, 2), st.integers(1, 25), st.sampled_from([0.0, 0.0, 700.0, -50.0]))
 
 

@@ -96,14 +96,6 @@ REFERRAL = Referral("Paid Search", "example.com", "u-source", "u-medium", "u-cam
 FINDING = Finding("regular_timing", 15, 0.05, 0.1, "as regular as a clock")
 
 
-@pytest.fixture
-def store(dsn: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(lambda: dsn)
-    store.connect()
-    yield store
-    store.close()
-
-
 def write(store: PostgresStore, rows: list[bytes], kind: bytes = b"h") -> None:
     pieces = batch(rows, kind=kind)
     store.position(pieces.journal)

@@ -27,14 +27,6 @@ NETWORK = b"network".ljust(16, b".")
 
 
 @pytest.fixture
-def store(dsn: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(lambda: dsn)
-    store.connect()
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def strict(dsn: str) -> Iterator[PostgresStore]:
     """A store with the option `bans`."""
     store = PostgresStore(lambda: dsn, bans=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -39,14 +38,6 @@ FOUND: list[list[dict[str, object]]] = [
         {"bot_class": None, "crawler": None, "hits": 1, "refused": 1, "score": 60},
     ],
 ]
-
-
-@pytest.fixture
-def store(dsn: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(lambda: dsn)
-    store.connect()
-    yield store
-    store.close()
 
 
 def rows() -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -25,14 +24,6 @@ OTHERS = {
     "quarantine": "INSERT INTO analytics.quarantine (created_at, journal, segment, position, kind, columns, raw, error)"
     " SELECT {0}, gen_random_uuid(), 1, 0, 'hit', '{{}}', '', ''",
 }
-
-
-@pytest.fixture
-def store(dsn: str) -> Iterator[PostgresStore]:
-    store = PostgresStore(lambda: dsn)
-    store.connect()
-    yield store
-    store.close()
 
 
 def visit(store: PostgresStore, days_ago: float) -> None:

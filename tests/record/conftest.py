@@ -1,0 +1,25 @@
+"""A journal for each test that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asgi_analytics.record import journal as module
+from asgi_analytics.record.journal import FileJournal
+
+from .journals import COLUMNS, NAME
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[FileJournal]:
+    journal = FileJournal(tmp_path, NAME, COLUMNS, 1 << 30)
+    yield journal
+    journal.abandon()
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEGMENT_SIZE", 400)
