@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
-from .batch import Batch, Frame
+from .batch import HIT, Batch, Frame
 from .clock import random_bytes
 from .decide.lending import LIFE, Counter, announce, lend
 from .errors import ResolverError, StoreUnavailable
@@ -103,7 +103,7 @@ class MemoryStore:
         self.frames.extend(self._advance(batch))
         return []
 
-    def probe(self, others: Batch | None = None) -> None:
+    def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
         """Do nothing: it takes all rows."""
         self._check()
 

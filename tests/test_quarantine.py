@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asgi_analytics.batch import Batch
+from asgi_analytics.batch import HIT, Batch
 from asgi_analytics.cli import main
 from asgi_analytics.errors import RowRejected
 from asgi_analytics.store.postgres import PostgresStore
@@ -93,9 +93,9 @@ def test_a_schema_that_takes_no_rows_sets_none_aside(dsn: str) -> None:
 
 def test_a_row_refused_by_a_schema_that_is_changed_back_before_we_look_is_no_poison(dsn: str, tmp_path: Path) -> None:
     class Widened(PostgresStore):
-        def probe(self, others: Batch | None = None) -> None:
+        def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
             fetch(dsn, "ALTER TABLE analytics.hits DROP CONSTRAINT IF EXISTS narrow")
-            super().probe(others)
+            super().probe(kind, others)
 
     fetch(dsn, "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3)")
     with Works(dsn, tmp_path / "j", lambda: Widened(lambda: dsn)) as works:

@@ -403,7 +403,7 @@ class Writer:
                     self._deliver(store, half, whole or batch)
                 return
             if not again:
-                store.probe(whole)
+                store.probe(batch.frames[0].kind, whole)
                 # What refused it may have been a schema that was changed back before we asked.
                 self._deliver(store, batch, whole, again=True)
                 return

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame
+from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
 from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
@@ -258,30 +258,31 @@ class PostgresStore(Connected):
             self._advance(batch, 0, len(batch.frames))
         self._doubts.reach(batch, hits=False)
 
-    def probe(self, others: Batch | None = None) -> None:
+    def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
         """Try a row of ours. Raises StoreMisconfigured where it is the schema that takes none: then all can wait.
 
-        What an operator forbids may be just such a row: then some of the `others`, among which one was refused, tell.
+        What an operator forbids may be just such a row: then some of the `others` tell that are of the same kind as the
+        one that was refused.
         """
         try:
             with as_ours(), self._current().transaction(force_rollback=True) as connection:
                 connection.execute(self._queries["probe"])
         except RowRejected as error:
-            if others is None or not is_forbidden(error) or not self._takes_some(others):
+            if others is None or not is_forbidden(error) or not self._takes_some(kind, others):
                 raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
-    def _takes_some(self, batch: Batch) -> bool:
-        return any(self._takes(frame, batch) for frame in _some(batch.frames))
+    def _takes_some(self, kind: bytes, batch: Batch) -> bool:
+        return any(self._takes(kind, row, batch.columns) for row in _some(batch.frames.rows(kind)))
 
-    def _takes(self, frame: Frame, batch: Batch) -> bool:
+    def _takes(self, kind: bytes, row: bytes, columns: Mapping[bytes, Sequence[str]]) -> bool:
         """Tell whether a row would get in, by itself."""
-        rows = {kind: [frame.row] if frame.kind == kind else [] for kind in KINDS}
+        rows = {one: [row] if one == kind else [] for one in KINDS}
         try:
             with self._transfer(force_rollback=True):
-                self._move(rows, batch.columns, UUID(int=0))
+                self._move(rows, columns, UUID(int=0))
         except RowRejected:
             return False
-        return frame.kind in KINDS
+        return True
 
     def rulings(self, since: int) -> list[Ruling]:
         """Return the rulings that changed after revision `since`, in order; below 0: all that stand, bounded."""

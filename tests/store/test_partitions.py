@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from asgi_analytics import doctor
+from asgi_analytics.batch import HIT
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.store import migrate
 from asgi_analytics.store.postgres import PostgresStore
@@ -156,7 +157,7 @@ def test_rows_that_no_partition_takes_wait_and_none_is_set_aside(dsn: str) -> No
     with pytest.raises(RowRejected, match="no partition of relation"):
         stored(store, "/waits")
     with pytest.raises(StoreMisconfigured, match="no partition of relation"):
-        store.probe(batch([hit("/waits"), hit("/tomorrow", time_us=NOW_US + DAY_US)]))
+        store.probe(HIT, batch([hit("/waits"), hit("/tomorrow", time_us=NOW_US + DAY_US)]))
     fetch(dsn, "ALTER EVENT TRIGGER forbid DISABLE")
     stored(store, "/waits")
     store.close()
