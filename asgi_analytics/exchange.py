@@ -12,12 +12,12 @@ from .decide.behaviour import with_order
 from .decide.conduct import TOOL
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
 from .decide.rulings import refusal
-from .decide.traces import Failure
-from .decide.verdict import judge_data_or_post, judge_failure, judge_page
+from .decide.traces import Failure, is_led, note_lead
+from .decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_led
 from .engine import Engine
-from .facts import Claims
+from .facts import Claims, Traces
 from .identify.consistency import read_claims
-from .identify.credentials import refused_attempt
+from .identify.credentials import has_credentials, refused_attempt
 from .identify.referral import clean_query, read_referral
 from .identify.request import (
     is_data,
@@ -27,9 +27,11 @@ from .identify.request import (
     is_precached_or_tile,
     is_prefetch,
     is_shared,
+    led_to,
     route_template,
+    target,
 )
-from .inputs import DATA, FORGIVEN, PREFETCHED, TRUSTED
+from .inputs import DATA, FORGIVEN, LED, PREFETCHED, QUERIED, TRUSTED
 from .model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Referral, Ruling, Variant, Visitor
 from .protocols import StrictAnswer
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
@@ -292,22 +294,38 @@ class Exchange(Hit):
             facts = actor.behaviour
             # Else nothing that could be read of the headers would matter.
             claims = None if facts.steps < facts.quiet_until else self._session_claims or self._claims(self.scope)
-            page = (self._query and self._page_variant(inner)) or self.path
-            judge_page(actor, page, inner, engine.site, engine.policy, decision, now, claims, visitor.network)
+            query = self._query
+            page = (query and self._page_variant(inner)) or self.path
+            if query:
+                self.inputs |= QUERIED
+            if facts.traces is not None and facts.traces.led_to and self._was_led(facts.traces, page, now):
+                return
+            judge_page(
+                actor, page, inner, engine.site, engine.policy, decision, now, claims, visitor.network, not query
+            )
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
         elif (data := self.method not in _WRITES and is_data(names)) or self.method == "POST":
             self._judge_data_or_post(data, now)
+            if status in (302, 303) and not decision.refused:
+                note_lead(actor.behaviour, led_to(names), now)
         elif not decision.refused:
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
             self._level_changed()
 
+    def _was_led(self, traces: Traces, page: str | Variant, now: float) -> bool:
+        """Tell whether the app chose this page, by its answer to a form, and take it in as such."""
+        if not is_led(traces, target(self.path, self._query), now):
+            return False
+        self.inputs |= LED
+        return pass_led(self.visitor.actor, page, self.decision, now)
+
     def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
         engine, visitor = self._engine, self.visitor
         self.from_inside = inner = is_linked(self._headers)
         self.attempt = refused_attempt(self.method, self._headers, status, self.path, names)
-        trusted = b"authorization" in self._headers and self.attempt is None
+        trusted = self.attempt is None and has_credentials(self._headers)
         if trusted:
             self.inputs |= TRUSTED
         failure = Failure(status, self.method, self.path, inner, self.attempt, trusted)
@@ -316,12 +334,14 @@ class Exchange(Hit):
 
     def _judge_data_or_post(self, data: bool, now: float) -> None:
         engine, actor = self._engine, self.visitor.actor
-        prefetched, variant = False, None
+        excused, variant = False, None
         if data:
             prefetched = is_prefetch(self._headers) or is_precached_or_tile(self.path, self._query)
-            self.inputs |= DATA | PREFETCHED if prefetched else DATA
+            trusted = has_credentials(self._headers)
+            self.inputs |= DATA | PREFETCHED * prefetched | TRUSTED * trusted
+            excused = prefetched or trusted
             variant = self._data_variant() if self._query else None
-        judge_data_or_post(actor, data, self.path, engine.site, engine.policy, self.decision, now, prefetched, variant)
+        judge_data_or_post(actor, data, self.path, engine.site, engine.policy, self.decision, now, excused, variant)
 
     def _page_variant(self, inner: bool) -> Variant | None:
         """Return what the query makes of the page; who does not send where it comes from may have followed a link."""
@@ -333,7 +353,7 @@ class Exchange(Hit):
 
     def _data_variant(self) -> Variant | None:
         """Return what the query makes of an answer with data; None where credentials came with the request."""
-        if self.method != "GET" or b"authorization" in self._headers:
+        if self.method != "GET" or has_credentials(self._headers):
             return None
         variant = self._engine.variants.data(self.path, self._query)
         return None if variant is None else self._keep_for_row(variant)
@@ -380,6 +400,7 @@ class Exchange(Hit):
         if self._engine.keeps_query:
             self.query = clean_query(query)
         if self.outcome == "refused" and self.method == "GET":  # another policy might let it through, to a page
+            self.inputs |= QUERIED
             self._page_variant(False)
 
     def _referral(self, query: bytes) -> Referral:

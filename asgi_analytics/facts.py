@@ -74,9 +74,13 @@ class Traces:
     items_bitmap: int = 0
     five_minutes: Window = field(default_factory=Window)  # of items
     in_bursts: Window = field(default_factory=Window)  # of those that were fetched at once and not counted
-    prefetched: Window = field(default_factory=Window)  # likewise, that were prefetched
+    in_burst: int = 0  # of those, in the burst that goes on
+    prefetched: Window = field(default_factory=Window)  # likewise, that were prefetched, or asked for with credentials
     turned: Window = field(default_factory=Window)  # likewise, that were pages of lists
     excused_errors: Window = field(default_factory=Window)  # of what a page, or somebody with credentials, asked for
+    led_to: int = 0  # where a form that was sent led to: a number of path and query
+    led_at: float = -inf
+    led: Window = field(default_factory=Window)  # of pages that were not counted for that
     item_at: float = -inf
     burst_at: float = -inf
     agents: int = 0  # of a pool: distinct user agents
@@ -119,6 +123,10 @@ class Behaviour:
     before_last: tuple[str | None, str | None, str | None] = (None, None, None)  # of the three pages before it
     last_page_at: float = 0.0
     last_answer_at: float = 0.0  # of any page, a reload too
+    crowd: int = 0  # reloads in a rush that may be of many people at once
+    crowd_at: float = -inf  # of the last one
+    crowded: int = 0  # of those that were not counted, up to
+    crowded_until: float = -inf  # monotonic seconds
     hurried: int = 0  # page loads, and reloads that follow faster than a person reloads
     pages_bitmap: int = 0
     distinct_pages: int = 0  # bits set in the bitmap

@@ -19,7 +19,9 @@ READ = 4  # what the request claims was read, into the bits from IS_BROWSER on
 TRIED = 8  # credentials were refused
 IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
 FAULT = 256  # and the three bits above: one per line of FAULTS
-TRUSTED = 8192  # an error that was answered to somebody with credentials, which it did not refuse
+TRUSTED = 8192  # an error, or data, that was answered to somebody with credentials, which it did not refuse
+LED = 16384  # a page that the app led to, by its answer to a form
+QUERIED = 4096  # a page that was asked for with a query
 PREFETCHED = 4096  # by a browser, a script or a service worker, or as a tile of a map
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
 FAULTS = (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ..facts import Actor, Behaviour, Claims, Throttle, ThrottleLevel, Window
 from ..model import TOOL_CLASSES, Agent
 from . import signals, throttle, window
-from .behaviour import GAP_MEMORY, Site
+from .behaviour import ERROR_BITS, GAP_MEMORY, Site
 from .conduct import CRAWLER, TOOL
 from .policy import Policy
 
+MOST_ERRORS_KNOWN = ERROR_BITS // 4  # bits, of which so few are taken for one another
 IDLE = 1800.0  # seconds without a page load after which facts that several sessions share begin anew
 # One for all client networks that are no pool: they are many, and have no facts of their own.
 NO_THROTTLE, NO_BEHAVIOUR, NO_SESSIONS = Throttle(), Behaviour(), Window()
@@ -35,7 +36,9 @@ def begin_session(visitor: Actor, now: float) -> None:
     """Start a session: facts, signals, score and what was spent of them are new; level and cool-down stay."""
     if visitor.behaviour.requests or visitor.behaviour.page_loads:
         visitor.loaded = visitor.loaded or visitor.behaviour.page_loads > 0
-        visitor.behaviour = Behaviour()
+        known = visitor.behaviour.errors_bitmap
+        # What failed before is asked again by who looks whether it still does.
+        visitor.behaviour = Behaviour(errors_bitmap=known if known.bit_count() <= MOST_ERRORS_KNOWN else 0)
     visitor.score = 0
     visitor.signals = ()
     throttle.spend(visitor)

@@ -31,6 +31,8 @@ from . import window
 MINUTE = 60.0  # seconds
 FIVE_MINUTES = 300.0  # seconds
 RUSH = 1.0  # seconds between two loads of one page, below
+CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
+HOUR, MOST_CROWDED = 3600.0, 3000  # reloads in a rush that are not counted: who waits a second may make more
 MAX_SITE_PAGES = 65_536
 MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
 MAX_PEOPLE = 50
@@ -57,6 +59,7 @@ class Route:
     failed: Window = field(default_factory=Window)  # of visitors who never loaded a page
     passed: Window = field(default_factory=Window)  # likewise
     accepted: Window = field(default_factory=Window)  # of anybody
+    accepts_nobody: bool = True  # since somebody was refused here
 
     def is_attacked(self, now: float) -> bool:
         """Tell whether hardly any of many are right, where some are: where none is, the app may be at fault."""
@@ -74,12 +77,19 @@ class Site:
     loads: int = 0
     witnesses: int = 0  # sessions of browsers that sent what they are known to send
     faulty: int = 0  # and of those that did not
+    inner_loads: int = 0  # page loads that came from a page of this site
     pools: dict[int, Actor] = field(default_factory=dict)  # by a number of user agent and language
     routes: dict[int, Route] = field(default_factory=dict)  # by a number of the path
 
     def knows_headers(self) -> bool:
         """Tell whether Fetch Metadata reaches this site: a proxy may strip it, then its absence means nothing."""
         return self.witnesses >= MIN_WITNESSES and self.witnesses * 20 > self.faulty
+
+    def tells_links(self) -> bool:
+        """Tell whether it shows here who follows a link: a proxy may strip Referer as well, then nobody seems to."""
+        if self.faulty < MIN_WITNESSES or self.knows_headers():
+            return True
+        return self.inner_loads * 50 > self.loads
 
     def witness(self, claims: Claims) -> None:
         """Take in what the first page load of a session told."""
@@ -120,17 +130,18 @@ def page_facts(path: str | Page) -> Page:
     return page
 
 
-def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: float) -> bool:
+def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: float, bare: bool = False) -> bool:
     """Count a page that was delivered. Returns False for a reload of one of the last four pages.
 
-    Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else.
+    Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else. `bare`: by its path
+    alone, so that a reload shows nothing new; a query may be a search.
     """
     number, bit, key = _pages.get(path) or page_facts(path)
     facts.page_loads = loads = facts.page_loads + 1
     if loads > 1:
         last, before_last = facts.last_page, facts.before_last
         if key == last:
-            return _reload(facts, inner, now)
+            return _reload(facts, inner, now, bare)
         facts.before_last = (last, before_last[0], before_last[1])
         facts.last_page = key
         facts.steps += 1
@@ -138,7 +149,7 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
         if key > last and not inner and (not facts.pages_bitmap & bit or facts.distinct_pages > MOST_IN_LOOP):
             facts.ascending += 1
         if key in before_last:
-            return _reload(facts, inner, now)
+            return _reload(facts, inner, now, bare)
         # The time from the page before: Welford's mean and variance, then exponentially weighted.
         facts.gaps = gaps = facts.gaps + 1
         weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
@@ -166,11 +177,12 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
         window.charge(five_minutes, FIVE_MINUTES, now)
     if inner:
         facts.inner_steps += 1
+        site.inner_loads += 1
     else:
         facts.entries += 1
     people = facts.people
     # One page load makes at most one more.
-    if people < facts.entries and people < facts.inner_steps and people < MAX_PEOPLE:
+    if people < facts.entries and people < MAX_PEOPLE and (people < facts.inner_steps or not site.tells_links()):
         again = facts.returns + loads - DISTINCT_PAGES[facts.distinct_pages]
         if LOADS_PER_PERSON * people <= again - MAP_ERROR * loads:
             facts.people = people + 1
@@ -180,7 +192,7 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
     return True
 
 
-def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float) -> bool:
+def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float, bare: bool = False) -> bool:
     """Count a page that its query tells from others of its path. Returns False for one that was loaded before.
 
     Before, rather than as one of the last four: what comes back is a view that was left, or a display that goes round.
@@ -220,15 +232,31 @@ def count_error(facts: Behaviour, path: str) -> bool:
     return True
 
 
-def _reload(facts: Behaviour, inner: bool, now: float) -> bool:
+def _reload(facts: Behaviour, inner: bool, now: float, bare: bool = False) -> bool:
     facts.page_loads -= 1
     if not inner:  # somebody else's way in, perhaps: a class opens one link
         facts.entries += 1
         facts.returns += 1
     since, facts.last_answer_at = now - facts.last_answer_at, now
-    if not 0.0 <= since < RUSH:
+    if not 0.0 <= since < RUSH or _is_of_crowd(facts, now, bare):
         return False
     facts.hurried += 1
     facts.quiet_until = -1
     window.charge(facts.minute, MINUTE, now)
+    return True
+
+
+def _is_of_crowd(facts: Behaviour, now: float, bare: bool) -> bool:
+    """Tell whether a reload in a rush may be another person's who looks alike.
+
+    A class is led to one page at once; tickets are sold from ten o'clock on.
+    """
+    if now - facts.crowd_at >= CROWD_PAUSE:
+        facts.crowd = 0
+    if now >= facts.crowded_until:
+        facts.crowded, facts.crowded_until = 0, now + HOUR
+    facts.crowd, facts.crowd_at = facts.crowd + 1, now
+    if (facts.crowd > MAX_PEOPLE and not bare) or facts.crowded >= MOST_CROWDED:
+        return False
+    facts.crowded += 1
     return True

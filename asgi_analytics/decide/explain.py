@@ -75,7 +75,7 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
         "people": facts.people,
         "hurried": facts.hurried - state.spent_hurried,
         "pace": round(estimate(facts.minute, MINUTE, now), 6),
-        "pace_limit": pace_limit(visitor),
+        "pace_limit": pace_limit(visitor, now),
         "requests": facts.requests - state.spent_requests,
         "errors": facts.errors - state.spent_errors,
         "error_rate": ERROR_RATE,

@@ -18,6 +18,7 @@ NEW_SHARE = 0.9  # of the steps of somebody who walks a site, ways back included
 DAY = 86_400.0  # seconds
 MIN_STARTS = 5
 SHORTEST_CADENCE = 1800.0  # seconds
+RESTORED = 30.0  # seconds in which a browser that is started opens the tabs of last time
 NOW_AND_THEN = 60.0  # seconds from page to page, on average: about what reading takes
 
 
@@ -82,7 +83,9 @@ def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> flo
     Different ones: a screen that is reloaded all day, tab by tab, follows no link either.
     """
     facts = visitor.behaviour
-    if facts.inner_steps or not visitor.claims.tells_origin or now - visitor.started_at > NOW_AND_THEN * facts.steps:
+    if facts.inner_steps or not visitor.claims.tells_origin:
+        return None
+    if not RESTORED < now - visitor.started_at <= NOW_AND_THEN * facts.steps:
         return None
     return DISTINCT_PAGES[facts.distinct_pages]
 

@@ -27,9 +27,20 @@ _DOORS = re.compile(
     re.IGNORECASE,
 )
 # Apps that learn of a missing picture by asking for it ask for hundreds; nobody looks for holes there.
-_PICTURE = re.compile(r"\.(?:png|jpe?g|gif|webp|avif|svg|ico|pbf|mvt|terrain)(?:;[^/]*)?$", re.IGNORECASE)
+_PICTURE = re.compile(
+    r"\.(?:png|jpe?g|gif|webp|avif|svg|ico|pbf|mvt|terrain)(?:;[^/]*)?$"
+    r"|\.(?:css|m?js)\.map$"  # asked for by who opens the developer tools
+    r"|/(?:avatars?|covers?|photos?|pictures?|posters?|thumb(?:nail)?s?)/[^/.]+(?:/[^/.]+)?$",
+    re.IGNORECASE,
+)
+# The name of what is in it, cut after two digits as Git does, or not.
+_DIGEST = re.compile(
+    r"/(?:[\da-f]{2}/(?=[\da-f]{38}))?(?:sha\d+:)?(?:[\da-f]{32,128}|[\da-z]{32})(?:\.\w{1,12})?\Z", re.ASCII
+)
 _STORED = 1024  # characters of a path
 HIDDEN = 3
+_LONGEST_DIGEST = 160  # characters
+DIGEST = 64  # in kind_of, above what variants.packed puts there
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
 
 
@@ -59,9 +70,15 @@ def is_picture(path: str) -> bool:
     return _PICTURE.search(path, 0, _STORED) is not None
 
 
+def is_digest(path: str) -> bool:
+    """Tell whether a path ends with what nobody can guess: the digest by which a store, a cache or Git names things."""
+    found = _DIGEST.search(path, max(0, len(path) - _LONGEST_DIGEST))
+    return found is not None and any(map(str.isdigit, found[0]))
+
+
 def kind_of(path: str) -> int:
-    """Return `probe_kind` of a path, plus 4 for one that no browser sends."""
-    return probe_kind(path) + 4 * is_odd("GET", path)
+    """Return `probe_kind` of a path, plus 4 for one that no browser sends, plus DIGEST for one that ends with one."""
+    return probe_kind(path) + 4 * is_odd("GET", path) + DIGEST * is_digest(path)
 
 
 def is_odd(method: str, path: str) -> bool:

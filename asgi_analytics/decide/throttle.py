@@ -17,6 +17,9 @@ from .window import estimate
 
 PAGE_LOADS_PER_MINUTE = 30.0  # a person's, above
 CRAWLER_PAGE_LOADS = 60.0  # of a program that says its own name, above
+BURST_OF_TABS = 60.0  # of a browser, the first time in a session, above
+MOST_WITH_TABS = 75.0  # page loads in five minutes: who goes on like this opens no tabs
+REQUESTS_PER_TAB = 1.2  # of a browser, at least: files, calls, reports
 ERROR_RATE = 0.5  # above
 ERROR_REQUESTS = 20  # above
 RELAPSE = 4.0  # who was Blocked and goes on needs that part of the page loads to be Blocked again
@@ -58,7 +61,7 @@ def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, .
     score, loads = visitor.score, (facts.page_loads - throttle.spent_page_loads) / facts.people
     if score >= bot_score and (score > throttle.spent_score or loads >= criteria.further_loads / relapse(visitor)):
         reasons = (f"a score of {score} (limit {bot_score})",)
-    hurried, most = (facts.hurried - throttle.spent_hurried) / facts.people, pace_limit(visitor)
+    hurried, most = (facts.hurried - throttle.spent_hurried) / facts.people, pace_limit(visitor, now)
     if hurried > most:
         pace = min(hurried, estimate(facts.minute, MINUTE, now) / facts.people)
         if pace > most:
@@ -69,9 +72,23 @@ def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, .
     return reasons + conduct(visitor, criteria, now) if facts.traces is not None else reasons
 
 
-def pace_limit(visitor: Actor) -> float:
+def pace_limit(visitor: Actor, now: float) -> float:
     """Return the page loads per minute and person above which the level rises."""
+    return BURST_OF_TABS if _may_open_tabs(visitor, now) else _usual_pace(visitor)
+
+
+def _usual_pace(visitor: Actor) -> float:
     return (CRAWLER_PAGE_LOADS if visitor.program == CRAWLER else PAGE_LOADS_PER_MINUTE) / relapse(visitor)
+
+
+def _may_open_tabs(visitor: Actor, now: float) -> bool:
+    """Tell whether a burst may be a person's: of a browser that fetches more than pages, the first in a session."""
+    claims, state, facts = visitor.claims, visitor.throttle, visitor.behaviour
+    if not claims.tells_origin or claims.faults or state.level or state.spent_hurried or visitor.program:
+        return False
+    if estimate(facts.five_minutes, FIVE_MINUTES, now) > MOST_WITH_TABS * facts.people:
+        return False
+    return facts.requests >= REQUESTS_PER_TAB * facts.hurried
 
 
 def relapse(visitor: Actor) -> float:
@@ -116,7 +133,7 @@ def quiet_steps(visitor: Actor, bot_score: int, now: float) -> int:
         return 0
     facts = visitor.behaviour
     hurried = min(facts.hurried - visitor.throttle.spent_hurried, estimate(facts.minute, MINUTE, now))
-    return max(0, int(pace_limit(visitor) * facts.people - hurried))
+    return max(0, int(_usual_pace(visitor) * facts.people - hurried))
 
 
 def escalate(visitor: Actor, reasons: tuple[str, ...], now: float) -> None:

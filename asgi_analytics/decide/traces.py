@@ -6,6 +6,7 @@ as one, so that neither changing the name nor changing the address begins anew.
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
@@ -14,9 +15,9 @@ from ..model import Variant
 from ..variants import TURN
 from . import window
 from .actor import IDLE, NO_BEHAVIOUR
-from .behaviour import FIVE_MINUTES, TEN_MINUTES, Route, Site, count_error
+from .behaviour import FIVE_MINUTES, TEN_MINUTES, Route, Site, count_error, page_facts
 from .conduct import TOOL
-from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
+from .probes import HIDDEN, is_digest, is_odd, is_picture, probe_kind, probed
 
 HOUR = 3600.0  # seconds
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
@@ -26,14 +27,19 @@ MOST_WITNESSED = 3  # tries of one visitor that tell of an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
 POLL_GAP = 1.0  # seconds between two polls
 RAPID = 30  # tries of one length in a row, more than a page polls at once: guesses that are alike, such as codes
+MOST_AT_FAULT = 100  # tries excused where nobody has got it right yet: the app may be at fault
+REQUESTS_PER_TRY = 2.5  # of a browser, at least: the form, its files, the try
 MOST_REMEMBERED = 4  # credentials that were tried last
 TRIES_PER_SUCCESS, MOST_SUCCESSES = 3, 50  # people who also get it right mistype so often
 BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
+LONG_BURST, MOST_IN_BURST = 60.0, 300  # likewise, one after the other, and how many
 MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
 MOST_LINKED = 200  # errors excused in an hour and person, as what a page asked for: anybody can say so
 MOST_TRUSTED = 1000  # and of those that ask with credentials: synchronizing is asking for what may not be there
+MOST_LED = 600  # pages in an hour that forms lead to: somebody at work needs seven seconds for one
+LED_WITHIN = 10.0  # seconds after the form
 MOST_PREFETCHED = 1000  # items excused in an hour that were fetched before they were needed
 
 
@@ -81,6 +87,8 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
             traces.probes_bitmap |= bit
             traces.probes += min(kind, 2)
             new = True
+    if not kind and status in (404, 410) and is_digest(path):
+        return odd or new
     # A token that ran out is refused everywhere; many programs send one only where they are asked for it.
     if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None):
         return odd or new
@@ -105,7 +113,11 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
             return False
     elif attempt:
         traces.last_tries = (attempt, *traces.last_tries[: MOST_REMEMBERED - 1])
-    if traces.excused < TRIES_PER_SUCCESS * min(facts.accepted, MOST_SUCCESSES):
+    route = _route_of(site, path)
+    most = TRIES_PER_SUCCESS * min(facts.accepted, MOST_SUCCESSES)
+    if route.accepts_nobody and most < MOST_AT_FAULT and _fills_in(visitor, traces):
+        most = MOST_AT_FAULT
+    if traces.excused < most:
         traces.excused += 1
         return False
     traces.tries += 1
@@ -113,17 +125,29 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
     if facts.page_loads or visitor.loaded:
         return True
     traces.blind_tries += 1
+    if traces.tries <= MOST_WITNESSED:
+        window.charge(route.failed, TEN_MINUTES, now)
+    if not route.is_attacked(now):
+        traces.blind_tries = min(traces.blind_tries, 1)
+    return True
+
+
+def _route_of(site: Site, path: str) -> Route:
     number = path_number(bounded(path))
     route = site.routes.get(number)
     if route is None:
         if len(site.routes) >= MAX_ROUTES:
             site.routes.pop(next(iter(site.routes)), None)
         route = site.routes[number] = Route()
-    if traces.tries <= MOST_WITNESSED:
-        window.charge(route.failed, TEN_MINUTES, now)
-    if not route.is_attacked(now):
-        traces.blind_tries = min(traces.blind_tries, 1)
-    return True
+    return route
+
+
+def _fills_in(visitor: Actor, traces: Traces) -> bool:
+    """Tell whether a browser that shows pages with their files tries, as people do: a program tries and no more."""
+    facts, claims = visitor.behaviour, visitor.claims
+    if not facts.page_loads or not claims.is_browser or claims.faults:
+        return False
+    return facts.requests >= REQUESTS_PER_TRY * (traces.tries + traces.excused + 1)
 
 
 def count_accepted_post(visitor: Actor, path: str, site: Site, now: float) -> None:
@@ -132,22 +156,22 @@ def count_accepted_post(visitor: Actor, path: str, site: Site, now: float) -> No
     facts.accepted += 1
     route = site.routes.get(path_number(bounded(path))) if site.routes else None
     if route is not None:
+        route.accepts_nobody = False
         window.charge(route.accepted, TEN_MINUTES, now)
         if not facts.page_loads and not visitor.loaded:
             window.charge(route.passed, TEN_MINUTES, now)
 
 
-def count_data(
-    facts: Behaviour, path: str, now: float, prefetched: bool = False, variant: Variant | None = None
-) -> bool:
+def count_data(visitor: Actor, path: str, now: float, excused: bool = False, variant: Variant | None = None) -> bool:
     """Count an answer with data, such as JSON. Returns False for a path, or a variant of one, that was asked before.
 
     What is fetched at once, such as a list and its items, counts as one; what is prefetched, or a further page of a
     list, is not counted. Programs gain little by this: one that never pauses makes no bursts, and one that fetches in
     batches soon reaches MOST_IN_BURSTS, MOST_PREFETCHED or MOST_SCROLLED.
     """
+    facts = visitor.behaviour
     traces = traces_of(facts)
-    if prefetched and _charged(traces.prefetched, HOUR, MOST_PREFETCHED, now):
+    if excused and _charged(traces.prefetched, HOUR, MOST_PREFETCHED, now):
         return False
     if variant is not None and variant.kind == TURN and _charged(traces.turned, HOUR, MOST_SCROLLED, now):
         return False
@@ -155,8 +179,8 @@ def count_data(
     bit = 1 << number % ITEM_BITS
     since, traces.item_at = now - traces.item_at, now
     if not 0.0 <= since < BURST_PAUSE:
-        traces.burst_at = now
-    elif not traces.items_bitmap & bit and _is_excused(traces, now):
+        traces.burst_at, traces.in_burst = now, 0
+    elif not traces.items_bitmap & bit and _is_excused(visitor, traces, now):
         _mark(traces, bit)
         return False
     traces.calls += 1
@@ -168,9 +192,29 @@ def count_data(
     return True
 
 
-def _is_excused(traces: Traces, now: float) -> bool:
-    """Tell whether an item belongs to a view that fetches many at once; it is charged then."""
-    return 0.0 <= now - traces.burst_at < BURST and _charged(traces.in_bursts, FIVE_MINUTES, MOST_IN_BURSTS, now)
+def _is_excused(visitor: Actor, traces: Traces, now: float) -> bool:
+    """Tell whether an item belongs to a view that fetches many at once; it is charged then.
+
+    A page may fetch the rows of a table one after the other. Where it goes on and on, those were no view's: they count.
+    """
+    since = now - traces.burst_at
+    if 0.0 <= since < BURST:
+        return _in_burst(traces, now)
+    if not 0.0 <= since < LONG_BURST or visitor.program or not visitor.behaviour.page_loads:
+        return False
+    if traces.in_burst < MOST_IN_BURST:
+        return _in_burst(traces, now)
+    traces.items += traces.in_burst
+    window.charge(traces.five_minutes, FIVE_MINUTES, now, traces.in_burst)
+    traces.burst_at = -inf
+    return False
+
+
+def _in_burst(traces: Traces, now: float) -> bool:
+    if not _charged(traces.in_bursts, FIVE_MINUTES, MOST_IN_BURSTS, now):
+        return False
+    traces.in_burst += 1
+    return True
 
 
 def _charged(counter: Window, size: float, most: int, now: float) -> bool:
@@ -184,6 +228,31 @@ def _mark(traces: Traces, bit: int) -> None:
     """Remember a path. As in count_error: starting over costs what is asked again and again one more item."""
     bits = traces.items_bitmap | bit
     traces.items_bitmap = bits if bits.bit_count() <= MOST_MARKED else bit
+
+
+def note_lead(facts: Behaviour, target: int, now: float) -> None:
+    """Remember where the answer to a form leads: to what `target`, a number of path and query, stands for."""
+    traces = traces_of(facts)
+    traces.led_to, traces.led_at = target, now
+
+
+def is_led(traces: Traces, target: int, now: float) -> bool:
+    """Tell whether a page is where the form led to that was sent last; asked once."""
+    if traces.led_to != target or not 0.0 <= now - traces.led_at < LED_WITHIN:
+        return False
+    traces.led_to = 0
+    return True
+
+
+def count_led(facts: Behaviour, page: str | Variant, now: float) -> bool:
+    """Take in a page that the app chose, not the visitor: it is no page load. Returns False where it counts as one."""
+    if not facts.page_loads or not _charged(traces_of(facts).led, HOUR, MOST_LED, now):
+        return False
+    facts.before_last = (facts.last_page, *facts.before_last[:2])
+    facts.steps += 1
+    facts.last_page = page.key if isinstance(page, Variant) else page_facts(page).key
+    facts.last_answer_at = now
+    return True
 
 
 def pool_of(site: Site, claims: Claims) -> Actor:

@@ -13,7 +13,7 @@ from .behaviour import Site, load_page, load_variant
 from .explain import inputs_of_rise
 from .policy import Policy
 from .throttle import BLOCKED
-from .traces import Failure, count_accepted_post, count_data, count_failure, join_pool, pool_of
+from .traces import Failure, count_accepted_post, count_data, count_failure, count_led, join_pool, pool_of
 
 Count = Callable[[Actor], object]  # counts what was answered among the facts of one actor
 
@@ -28,11 +28,13 @@ def judge_page(
     now: float,
     claims: Claims | None = None,
     network: Actor | None = None,
+    bare: bool = False,
 ) -> None:
     """Count a page before its headers leave, judge by it, and bring `decision` up to date with the new level.
 
-    `page`: its path, or what its query makes of it; `inner`: a page of this site linked it; `claims` and `network` may
-    be left out where a page load is not due for a full judgement (Behaviour.quiet_until).
+    `page`: its path, or what its query makes of it; `inner`: a page of this site linked it; `bare`: as load_page, where
+    a browser asks; `claims` and `network` may be left out where a page load is not due for a full judgement
+    (Behaviour.quiet_until).
     A refused request teaches nothing, not even in observe mode, so that observing shows what enforcing would do.
     """
     if decision.refused:
@@ -40,7 +42,11 @@ def judge_page(
     facts = visitor.behaviour
     facts.requests += 1
     load: Callable[..., bool] = load_page if page.__class__ is str else load_variant
-    if decision.exempt or not load(facts, page, inner, site, now) or facts.steps <= facts.quiet_until:
+    if (
+        decision.exempt
+        or not load(facts, page, inner, site, now, bare and not visitor.program)
+        or facts.steps <= facts.quiet_until
+    ):
         return
     if claims is not None:
         visitor.claims = claims
@@ -53,6 +59,16 @@ def judge_page(
         site.loads = loads  # the visitor's own load is counted
 
     _judge_with_pools(visitor, network, load_for, site, policy, decision, now)
+
+
+def pass_led(visitor: Actor, page: str | Variant, decision: Decision, now: float) -> bool:
+    """Take in a page that the app led to, as judge_page does others. Returns False where it is one like others."""
+    if decision.refused:
+        return True
+    if not decision.exempt and not count_led(visitor.behaviour, page, now):
+        return False
+    visitor.behaviour.requests += 1
+    return True
 
 
 def judge_failure(
@@ -85,12 +101,12 @@ def judge_data_or_post(
     policy: Policy,
     decision: Decision,
     now: float,
-    prefetched: bool = False,
+    excused: bool = False,
     variant: Variant | None = None,
 ) -> None:
     """As judge_page, for an answer with data (`data`), or one to a POST that was neither a page nor an error.
 
-    `prefetched`: as inputs.PREFETCHED; `variant`: what its query makes of it.
+    `excused`: as inputs.PREFETCHED, or TRUSTED; `variant`: what its query makes of it.
     """
     if decision.refused:
         return
@@ -100,7 +116,7 @@ def judge_data_or_post(
         return
     if not data:
         count_accepted_post(visitor, path, site, now)
-    elif count_data(facts, path, now, prefetched, variant):
+    elif count_data(visitor, path, now, excused, variant):
         traces = facts.traces
         # The fifth part of what would tell: most who ask for data never come this far.
         if traces is not None and traces.items - visitor.throttle.spent_items > policy.criteria.items / 5.0:

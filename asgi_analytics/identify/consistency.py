@@ -2,7 +2,8 @@
 
 Only what survives proxies is looked at: Fetch Metadata (https only, W3C Fetch Metadata Request Headers, section 2),
 the brand versions of client hints, and Accept-Language. Whether such headers reach this site at all is for
-decide.behaviour.Site to learn. Web views are left out: apps build their own requests.
+decide.behaviour.Site to learn. Web views are left out: apps build their own requests;
+so is who reads by a service that translates pages.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Engine(NamedTuple):
 @lru_cache(maxsize=4096)
 def engine_of(text: str) -> Engine | None:
     """Return the engine whose habits are known; None for web views, other browsers and programs."""
-    if "; wv)" in text or not text.startswith("Mozilla/5.0 ("):
+    if "; wv)" in text or text.endswith(",gzip(gfe)") or not text.startswith("Mozilla/5.0 ("):
         return None
     for name, pattern in (("Chrome", _ENGINE), ("Firefox", _FIREFOX), ("Safari", _SAFARI)):
         if found := pattern.search(text):

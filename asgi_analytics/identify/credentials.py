@@ -25,8 +25,19 @@ _SECRET = re.compile(
 # Guessed where they are sent, edited where they are saved: the cards of a board, the members of a team.
 _GUESSED = re.compile(r"card|pay|checkout|member", re.IGNORECASE)
 # Where other servers report: what they send carries a signature, which all is refused for once the key has changed.
-_HOOK = re.compile(r"web-?hooks?\b|/hooks?\b|/ipn\b", re.IGNORECASE)
+_HOOK = re.compile(r"web-?hooks?\b|/hooks?\b|/ipn\b|/inbox\b", re.IGNORECASE)
 _PAGE_CALL = BY_LENGTH | BY_PAGE
+_TOKENS = (b"authorization", b"x-api-key", b"api-key", b"x-auth-token", b"private-token")
+
+
+def token_of(headers: Headers) -> bytes | None:
+    """Return the token that a request brings in a header; None where it has none."""
+    return next((headers[name] for name in _TOKENS if name in headers), None)
+
+
+def has_credentials(headers: Headers) -> bool:
+    """Tell whether a request brings a token, or a signature, as servers of the Fediverse do."""
+    return token_of(headers) is not None or b"signature" in headers
 
 
 def refused_attempt(
@@ -39,12 +50,13 @@ def refused_attempt(
     route that takes no secret: what a page saves or reports by itself; and what other servers report. `names`: the
     response headers by name.
     """
-    token = headers.get(b"authorization")
-    if token is not None:
+    is_login = method in _SENT and _LOGIN.search(path, 0, 256) is not None
+    token = token_of(headers)
+    # Whoever logs in may send any token beside what is guessed.
+    if token is not None and not is_login:
         return crc32(token) << 1 | 1 << 33 if status in (401, 403) else None
     if method not in _SENT:
         return None
-    is_login = _LOGIN.search(path, 0, 256) is not None
     if status not in _REFUSALS and not (is_login and _refuses(headers, status, path, names or {})):
         return None
     length, destination = headers.get(b"content-length"), headers.get(b"sec-fetch-dest")
@@ -57,7 +69,7 @@ def refused_attempt(
 
 def _sends_by_itself(method: str, destination: bytes | None, path: str) -> bool:
     """Tell whether a page's script, or another server, sends to a route that takes nothing that is guessed."""
-    if destination != b"empty":
+    if destination not in (b"empty", b"report"):
         return destination is None and _HOOK.search(path, 0, 256) is not None
     if _SECRET.search(path, 0, 256) is not None:
         return False

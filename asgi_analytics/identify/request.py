@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from ..inputs import path_number
 
 Headers = Mapping[bytes, bytes]
 
@@ -212,6 +215,21 @@ def is_linked(headers: Headers) -> bool:
     if site is None and headers.get(b"accept", b"").startswith(b"image/"):  # what browsers send for one that is shown
         return True
     return site == b"same-site" or is_inner(headers)
+
+
+def led_to(names: Headers) -> int:
+    """Return `target` of where an answer leads to on this site, by its Location; 0 where it leads nowhere."""
+    location = names.get(b"location", b"")[:_MOST_PATH].partition(b"#")[0]
+    start, scheme, rest = location.partition(b"://")
+    if scheme and b"/" not in start:
+        location = b"/" + rest.partition(b"/")[2]
+    path, _, query = location.partition(b"?")
+    return target(unquote_to_bytes(path).decode("utf-8", "replace"), query) if path[:1] == b"/" else 0
+
+
+def target(path: str, query: bytes) -> int:
+    """Return a number of what is asked for."""
+    return path_number(f"{path}?{query.decode('latin-1')}")
 
 
 def wants_quiet(headers: Headers) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import count
 
-from ..decide.probes import is_picture, kind_of
+from ..decide.probes import DIGEST, is_picture, kind_of
 from ..inputs import LOW_32_BITS, PATH_BITS, path_number
 
 LONGEST = 200  # characters, so that what is put behind counts: verdicts look at the first 256
@@ -18,15 +18,19 @@ BACKSLASH = "\\"  # makes a path odd
 def stand_in(path: str, inputs: int) -> str:
     """Return a path that verdicts see as they saw the one that was asked for.
 
-    `path` as it is stored; `inputs` as in hits.path_inputs. It weighs as much, is as odd, is a picture or none, has the
-    same place in bitmaps and is told apart from others. How it sorts among others of the same stored path is not known.
+    `path` as it is stored; `inputs` as in hits.path_inputs. It weighs as much, is as odd, is a picture, a digest or
+    none, has the same place in bitmaps and is told apart from others. How it sorts among others of the same stored path
+    is not known.
     """
     number, kind = inputs & LOW_32_BITS, inputs >> 32
+    digest, kind = kind & DIGEST, kind & ~DIGEST
     name = f"#{number:08x}{BACKSLASH if kind & ODD else ''}-"
     base = path[:LONGEST]
     if kind_of(f"{base}{name}") != kind:
         base = PLAIN[kind % ODD]
-    ending = f".{path.rpartition('.')[2]}" if is_picture(path) else ""
+    ending = f"/{number:032x}" if digest else ""
+    if is_picture(path) != is_picture(f"{base}{name}"):
+        ending = f".{path.rpartition('.')[2]}"
     places = (1 << PATH_BITS) - 1
     return next(
         found

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ..facts import Claims
-from ..inputs import DATA, FORGIVEN, PREFETCHED, TRUSTED, attempt_of, claims_of
+from ..inputs import DATA, FORGIVEN, LED, PREFETCHED, QUERIED, TRUSTED, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
@@ -107,14 +107,17 @@ class History:
                 page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
                 status = 200
             attempt = attempt_of(inputs, hit.numbers)
-            if page or status >= 400 or attempt is not None:
-                trusted, inner = bool(inputs & TRUSTED), hit.from_inside
+            if page and inputs & LED and pipeline.pass_led(visitor, decision, variant or path, at):
+                pass
+            elif page or status >= 400 or attempt is not None:
+                trusted, bare, inner = bool(inputs & TRUSTED), not inputs & QUERIED, hit.from_inside
                 pipeline.answer(
-                    visitor, decision, status, page, path, inner, at, hit.method, claims, attempt, variant, trusted
+                    *(visitor, decision, status, page, path, inner, at, hit.method),
+                    *(claims, attempt, variant, trusted, bare),
                 )
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
-                prefetched = bool(inputs & PREFETCHED)
-                pipeline.take_data(visitor, decision, path, at, hit.method != "POST", prefetched, variant)
+                excused = bool(inputs & (PREFETCHED | TRUSTED))
+                pipeline.take_data(visitor, decision, path, at, hit.method != "POST", excused, variant)
             else:
                 pipeline.pass_by(visitor, decision)
             yield _verdict(hit, decision)

@@ -15,7 +15,7 @@ from ..decide.behaviour import Site, with_order
 from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.traces import Failure
-from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
+from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_led
 from ..facts import Claims
 from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
@@ -154,19 +154,20 @@ class Pipeline:
         attempt: int | None = None,
         variant: Variant | None = None,
         trusted: bool = False,
+        bare: bool = False,
     ) -> None:
         """Take in a page or an error that an admitted request was answered; `inner`: asked for from this site.
 
         `claims`: where they are known, and with them `attempt`, which credentials were refused. Where they are not, a
         refused POST counts as one try, and nobody forges headers. `variant`: what the query made of a page.
-        `trusted`: asked with credentials that were not refused.
+        `trusted`: asked with credentials that were not refused. `bare`: without a query.
         """
         before, actor, network = decision.previous_level, visitor.actor, visitor.network
         if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
-            judge_page(actor, variant or path, inner, self.site, self.policy, decision, now)
+            judge_page(actor, variant or path, inner, self.site, self.policy, decision, now, bare=bare)
         elif page:
             known = actor.claims if claims is None else claims
-            judge_page(actor, variant or path, inner, self.site, self.policy, decision, now, known, network)
+            judge_page(actor, variant or path, inner, self.site, self.policy, decision, now, known, network, bare)
         else:
             if claims is None:
                 claims, attempt = actor.claims, refused_attempt(method, {}, status, path)
@@ -174,6 +175,11 @@ class Pipeline:
             judge_failure(actor, failure, self.site, self.policy, decision, now, claims, network)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
+
+    @staticmethod
+    def pass_led(visitor: Visitor, decision: Decision, page: str | Variant, now: float) -> bool:
+        """Take in a page that the app led to; False where it counts as others do."""
+        return pass_led(visitor.actor, page, decision, now)
 
     def page_variant(self, visitor: Visitor, path: str, query: str, inner: bool) -> Variant | None:
         """Return what a query makes of a page that is answered now; `inner`: a page of this site linked it."""
@@ -196,12 +202,12 @@ class Pipeline:
         path: str,
         now: float,
         data: bool = True,
-        prefetched: bool = False,
+        excused: bool = False,
         variant: Variant | None = None,
     ) -> None:
         """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
         before = decision.previous_level
-        judge_data_or_post(visitor.actor, data, path, self.site, self.policy, decision, now, prefetched, variant)
+        judge_data_or_post(visitor.actor, data, path, self.site, self.policy, decision, now, excused, variant)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 

@@ -109,13 +109,13 @@ class Replay:
                     variant = None
                     if page and query:  # a log without Referers does not tell who follows links
                         variant = pipeline.page_variant(visitor, path, query, inner or not self._tells_links)
-                    answer(visitor, decision, status, page, path, inner, now, method, variant=variant)
+                    answer(visitor, decision, status, page, path, inner, now, method, variant=variant, bare=not query)
                     actor.judged(decision)
                     level = decision.level
                 elif method == "GET" and delivers_data(content_type, path):
                     variant = pipeline.data_variant(path, query) if query else None
                     prefetched = pipeline.is_precached_or_tile(path, query)
-                    take_data(visitor, decision, path, now, prefetched=prefetched, variant=variant)
+                    take_data(visitor, decision, path, now, excused=prefetched, variant=variant)
                     level = decision.level
                 elif method == "POST":
                     take_data(visitor, decision, path, now, False)

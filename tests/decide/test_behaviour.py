@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide import behaviour
-from asgi_analytics.decide.behaviour import Site, count_error, load_page, load_variant, page_facts, with_order
+from asgi_analytics.decide.behaviour import (
+    MAX_PEOPLE,
+    Site,
+    count_error,
+    load_page,
+    load_variant,
+    page_facts,
+    with_order,
+)
 from asgi_analytics.facts import Behaviour
 from asgi_analytics.inputs import MAX_PATH
 from asgi_analytics.model import Variant
@@ -38,11 +46,13 @@ def test_a_reload_changes_nothing() -> None:
 def test_reloads_in_a_rush_count_for_the_pace_only() -> None:
     facts, once, site = Behaviour(), Behaviour(), Site()
     load_page(once, "/a", False, Site(), 1000.0)
-    for n in range(6):
-        load_page(facts, "/a", False, site, 1000.0 + n / 2)
+    for n in range(MAX_PEOPLE + 6):
+        load_page(facts, "/a", False, site, 1000.0 + n / 10)
     assert (facts.hurried, facts.minute.count) == (6, 6)
     facts.hurried, facts.minute, facts.last_answer_at = once.hurried, once.minute, once.last_answer_at
     facts.entries, facts.returns = once.entries, once.returns
+    for name in ("crowd", "crowd_at", "crowded", "crowded_until"):
+        setattr(facts, name, getattr(once, name))
     assert (facts, site.loads) == (once, 1)
 
 
@@ -227,7 +237,7 @@ def test_a_long_walk_by_query_stays_visible() -> None:
 
 def test_reloads_in_a_rush_of_a_page_told_by_its_query_count_for_the_pace() -> None:
     facts = Behaviour()
-    seen(facts, *[1] * 6, gap=0.5)
+    seen(facts, *[1] * (MAX_PEOPLE + 6), gap=0.5)
     assert (facts.page_loads, facts.hurried, facts.minute.count) == (1, 6, 6)
 
 

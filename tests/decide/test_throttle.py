@@ -115,7 +115,7 @@ def test_less_is_enough_to_be_blocked_again_until_the_level_is_normal() -> None:
     paces = []
     for seconds in (0.0, 600.0, 1200.0, 1800.0):
         throttle.cool_down(visitor, 600.0, START + seconds)
-        paces.append((visitor.throttle.level, throttle.pace_limit(visitor)))
+        paces.append((visitor.throttle.level, throttle.pace_limit(visitor, START + seconds)))
     assert paces == [(BLOCKED, 7.5), (SEVERE, 7.5), (WARNING, 7.5), (NORMAL, 30.0)]
 
 
@@ -130,7 +130,7 @@ def test_less_is_enough_to_be_blocked_again_until_the_level_is_normal() -> None:
 def test_whoever_made_it_normal_all_is_needed_again(end: Callable[[Actor], None]) -> None:
     visitor = Actor([], Throttle(BLOCKED, START, was_blocked=True))
     end(visitor)
-    assert (visitor.throttle.level, throttle.pace_limit(visitor)) == (NORMAL, 30.0)
+    assert (visitor.throttle.level, throttle.pace_limit(visitor, START + 1.0)) == (NORMAL, 30.0)
 
 
 def test_a_clock_set_back_prolongs_no_cool_down() -> None:
