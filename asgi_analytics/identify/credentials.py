@@ -52,8 +52,8 @@ def refused_attempt(
     """
     is_login = method in _SENT and _LOGIN.search(path, 0, 256) is not None
     token = token_of(headers)
-    # Whoever logs in may send any token beside what is guessed.
-    if token is not None and not is_login:
+    # Beside what is guessed, anybody may send any token.
+    if token is not None and not is_login and (method not in _SENT or _SECRET.search(path, 0, 256) is None):
         return crc32(token) << 1 | 1 << 33 if status in (401, 403) else None
     if method not in _SENT:
         return None

@@ -192,6 +192,11 @@ def test_what_servers_and_browsers_report_by_themselves_guesses_nothing(
 @pytest.mark.parametrize("token", [(b"authorization", b"Bearer x"), (b"x-api-key", b"x")])
 def test_a_made_up_token_beside_the_passwords_hides_no_guesses(ours: Ours, token: tuple[bytes, bytes]) -> None:
     assert tried(ours, 30, 0, token)[-1].refused
+    way = Way(ours, 5_000.0)
+    for number in range(90):
+        length = (b"content-length", b"%d" % (20 + number % 40))
+        way.ask("/api/coupons/redeem", (*CALLED, token, length), Reply(403, JSON), "POST", gap=2.0)
+    assert way.found[-1].refused
 
 
 # Somebody at work
