@@ -269,6 +269,27 @@ def test_four_processes_that_race_on_a_fresh_folder_share_one_server(folder: Pat
         assert [pid is not None for _, owner, pid in reports] == [owner for _, owner, _ in reports]
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="names are text there")
+def test_a_folder_whose_name_is_no_text_is_one_like_others(made: Path) -> None:
+    named = Path(os.fsdecode(os.fsencode(made) + b"\xff"))
+    made.rename(named)
+    try:
+        with EmbeddedPostgres(named) as server:
+            assert ask(server.dsn) == 1
+    finally:
+        named.rename(made)
+
+
+def test_a_process_joins_a_server_whose_folder_it_knows_by_another_name(own_postgres: EmbeddedPostgres) -> None:
+    link = own_postgres.data_dir.with_name(f"{own_postgres.data_dir.name} link")
+    link.symlink_to(own_postgres.data_dir)
+    try:
+        with EmbeddedPostgres(link) as joined:
+            assert (joined.dsn, joined.owner) == (own_postgres.dsn, False)
+    finally:
+        link.unlink()
+
+
 def test_another_process_takes_over_when_the_owner_was_killed(made: Path) -> None:
     with worker(made) as first:
         dsn, _, pid = report(first)

@@ -176,11 +176,13 @@ class Cluster:
 def answers(dsn: str, folder: Path) -> bool:
     """Tell whether the server at this address is the one of this folder: a port can have changed hands."""
     try:
-        with psycopg.connect(dsn, connect_timeout=3, autocommit=True) as connection:
+        # SQL_ASCII: the path in bytes, for it need not be text.
+        with psycopg.connect(dsn, connect_timeout=3, autocommit=True, client_encoding="SQL_ASCII") as connection:
             row = connection.execute("SHOW data_directory").fetchone()
-    except psycopg.OperationalError:
+        # Either name may lead over a symbolic link.
+        return row is not None and os.path.samefile(row[0], folder / "cluster")
+    except (psycopg.OperationalError, OSError):
         return False
-    return row == (str(folder / "cluster"),)
 
 
 def free_port(wished: int | None) -> int:
