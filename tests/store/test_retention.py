@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
-from asgi_analytics.store import retention
+from asgi_analytics.store import queries, retention
 from asgi_analytics.store.postgres import PostgresStore
 from tests.acceptance.rig import wait_until
 from tests.drive import called, page, start, wrapped
@@ -169,3 +169,12 @@ def test_who_does_not_own_the_tables_is_told(dsn: str, store: PostgresStore) -> 
     with pytest.raises(StoreMisconfigured, match="must be owner of table hits_"):
         other.forget(KEPT)
     other.close()
+
+
+@pytest.mark.parametrize("table", [table for table in retention.TABLES if table != "quarantine"])
+def test_where_nothing_is_older_no_table_is_read_as_a_whole(dsn: str, table: str) -> None:
+    query = b"EXPLAIN " + queries.load("retention")[f"forget_{table}"].encode()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET enable_seqscan = off")  # which a table without rows is read by all the same
+        plan = connection.execute(query, {"kept": KEPT, "most": 1}).fetchall()
+    assert [line for (line,) in plan if "Seq Scan" in line] == []

@@ -17,7 +17,8 @@ ORDER BY bound[1]::timestamptz
 SELECT (SELECT count(*) FROM analytics.hits WHERE time < now() - %(kept)s::interval) AS hits,
     (SELECT count(*) FROM analytics.sessions
         WHERE started_at < now() - %(kept)s::interval AND last_seen_at < now() - %(kept)s::interval) AS sessions,
-    (SELECT count(*) FROM analytics.fingerprints WHERE last_seen_at < now() - %(kept)s::interval) AS fingerprints,
+    (SELECT count(*) FROM analytics.fingerprints
+        WHERE first_seen_at < now() - %(kept)s::interval AND last_seen_at < now() - %(kept)s::interval) AS fingerprints,
     (SELECT count(*) FROM analytics.decisions WHERE time < now() - %(kept)s::interval) AS decisions,
     (SELECT count(*) FROM analytics.refusals WHERE minute < now() - %(kept)s::interval) AS refusals,
     (SELECT count(*) FROM analytics.quarantine WHERE created_at < now() - %(kept)s::interval) AS quarantine
@@ -36,7 +37,8 @@ DELETE FROM analytics.sessions WHERE ctid = ANY (ARRAY(
 
 -- name: forget_fingerprints
 DELETE FROM analytics.fingerprints WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM analytics.fingerprints WHERE last_seen_at < now() - %(kept)s::interval
+    SELECT ctid FROM analytics.fingerprints
+    WHERE first_seen_at < now() - %(kept)s::interval AND last_seen_at < now() - %(kept)s::interval
     LIMIT %(most)s FOR UPDATE SKIP LOCKED))
 
 -- name: forget_decisions

@@ -121,7 +121,7 @@ LEFT JOIN LATERAL (
     SELECT max(until) AS until FROM analytics.rulings
     WHERE rulings.fingerprint = known.fingerprint AND kind = 'ban' AND lifted_at IS NULL AND until > now()
 ) AS ban ON true
-WHERE known.flagged OR (NOT %(flagged)s::boolean AND today.level > 0)
+WHERE known.flagged OR (NOT %(flagged)s::boolean AND known.level > 0 AND today.level > 0)
 ORDER BY analytics.decayed(known.reputation, known.reputation_at, now()), known.last_seen_at DESC, known.fingerprint
 LIMIT %(most)s::integer
 
