@@ -29,6 +29,9 @@ JOIN pg_catalog.pg_namespace AS kept ON kept.nspname = listed.name
 WHERE NOT pg_catalog.has_schema_privilege('public', kept.oid, 'CREATE')
     AND NOT pg_catalog.starts_with(kept.nspname, 'pg_')
 """
+# What the driver, our queries and what we print go by. Servers tell the first three, and poolers keep those by client.
+TOLD = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on"}
+READ = {**TOLD, "extra_float_digits": "1"}
 SET = sql.SQL("pg_catalog.set_config({}, {}, {})")
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
 
@@ -94,7 +97,7 @@ class Session:
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         path = SET.format("search_path", trusted_path(connection), self.is_pooled)
         self._takes([path])
-        calls = [SET.format(name, value, self.is_pooled) for name, value in settings.items()]
+        calls = [SET.format(name, value, self.is_pooled) for name, value in {**READ, **settings}.items()]
         if not self._takes(calls):  # not every platform knows every setting; none is worth refusing to store
             calls = [call for call in calls if self._takes([call])]
         self._settings = _select([*calls, path])
@@ -190,11 +193,20 @@ def connect_command(dsn: str) -> psycopg.Connection:
         client_encoding="UTF8",
         prepare_threshold=None,  # the next session that a pooler gives knows nothing of what was prepared
     )
-    if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
-        connection.execute("SET datestyle = 'ISO'")  # the driver reads no other, whatever a role or database prefers
-    if not is_pooled(connection):
-        connection.execute(_select([SET.format("search_path", trusted_path(connection), False)]))
+    settle(connection)
     return connection
+
+
+def settle(connection: psycopg.Connection) -> None:
+    """Set what a command's connection reads by, whatever a role, database or environment prefers."""
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    if not is_pooled(connection):
+        calls = [SET.format(name, value, False) for name, value in READ.items()]
+        connection.execute(_select([*calls, SET.format("search_path", trusted_path(connection), False)]))
+        return
+    for name, value in TOLD.items():
+        if not (connection.info.parameter_status(name) or "").startswith(value):
+            connection.execute(sql.SQL("SET {} = {}").format(sql.Identifier(name.lower()), value))
 
 
 def check_encoding(connection: psycopg.Connection) -> None:

@@ -13,7 +13,7 @@ import psycopg
 
 from ..errors import StoreUnavailable
 from . import migrate, queries
-from .connection import Session
+from .connection import Session, settle
 from .reading import Reader, wrapped
 
 PATIENCE = 15.0  # seconds that all questions together may take
@@ -107,6 +107,7 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[HealthReader]:
     try:
         with wrapped():
             Session(connection, LIMITS)
+            settle(connection)
         yield HealthReader(connection)
     except StoreUnavailable as error:
         if late.is_set():

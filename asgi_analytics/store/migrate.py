@@ -26,9 +26,9 @@ PATIENCE = 30.0  # seconds, for another process that migrates, and for a lock th
 PAUSE = 3.0  # seconds between two attempts to lock a table: time for those who waited behind
 # Of a migration: it takes what it takes, and sees what was committed while it waited.
 LIMITS = (
-    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0;"
-    " SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"  # since PostgreSQL 17
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0"
 )
+SINCE_17 = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"  # of the server
 PARTITION_DAYS_AHEAD = 7
 PARTITION_ATTEMPTS = 5
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
@@ -97,8 +97,9 @@ def _patiently(connection: psycopg.Connection, name: str) -> list[str]:
 
 def _next(connection: psycopg.Connection) -> list[str]:
     with connection.transaction():
+        connection.execute(LIMITS)  # before any query: the level of isolation stands from then on
         connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (trusted_path(connection),))
-        connection.execute(LIMITS)
+        connection.execute(SINCE_17)
         # Tried, not waited for: a session that waits for such a lock can deadlock with index builds.
         if not _flag(connection, "SELECT pg_try_advisory_xact_lock(%s)"):
             raise _Busy

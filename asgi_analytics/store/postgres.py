@@ -46,7 +46,6 @@ CLIENT: dict[str, Any] = {
 }
 # A dead client must not hold its locks: the successor waits for the ghost of an unfinished commit.
 SESSION: dict[str, str] = {
-    "timezone": "UTC",
     "default_transaction_isolation": "read committed",  # who waited for another sees what that one wrote
     "synchronous_commit": "on",
     "idle_in_transaction_session_timeout": "10s",

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -20,9 +25,10 @@ from asgi_analytics.store.connection import database_key
 from asgi_analytics.store.migrate import Migration, migrate
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.recorded import Recorded
+from tests.acceptance.pooler import Pooler
 from tests.conftest import _address
 from tests.drive import called
-from tests.record.rows import batch, fetch, hit
+from tests.record.rows import NOW_US, batch, fetch, hit
 
 _numbers = itertools.count(1)
 PATHS = ["/plain", "/zürich", "/日本"]
@@ -150,12 +156,33 @@ def test_commands_read_what_was_stored_whatever_encoding_others_prefer(
         assert sorted(row.path for row in reader.hits(10)) == PATHS
 
 
+def prefer(dsn: str, **settings: str) -> None:
+    """Have all sessions of a database begin with these settings."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        database = sql.Identifier(connection.info.dbname)
+        for name, value in settings.items():
+            connection.execute(sql.SQL("ALTER DATABASE {} SET {} = {}").format(database, sql.Identifier(name), value))
+
+
 def test_commands_read_times_whatever_date_style_others_prefer(dsn: str) -> None:
     store_paths(dsn)
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        name = sql.Identifier(connection.info.dbname)
-        connection.execute(sql.SQL("ALTER DATABASE {} SET datestyle = 'German'").format(name))
+    prefer(dsn, datestyle="German")
     assert len(list(Recorded(dsn, 0.0, 4e9).hits())) == len(PATHS)
+    assert [check.text for check in doctor.database_checks(dsn, time.time()) if check.advice] == []
+
+
+@pytest.mark.parametrize("through", [lambda dsn: contextlib.nullcontext(SimpleNamespace(dsn=dsn)), Pooler])
+def test_commands_tell_times_in_utc_whatever_zone_others_prefer(dsn: str, through: Callable[[str], Any]) -> None:
+    store_paths(dsn)
+    prefer(dsn, timezone="Pacific/Apia")
+    with through(dsn) as way, reading.connect(way.dsn) as reader:
+        assert {row.time.utcoffset() for row in reader.hits(10)} == {timedelta(0)}
+
+
+def test_commands_read_moments_whole_however_short_others_prefer_numbers(dsn: str) -> None:
+    store_paths(dsn)
+    prefer(dsn, extra_float_digits="-6")
+    assert [one.seconds for one in Recorded(dsn, 0.0, 4e9).hits()] == [NOW_US / 1e6] * len(PATHS)
 
 
 HURRY = """

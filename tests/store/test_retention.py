@@ -63,15 +63,14 @@ def test_partitions_that_are_older_as_a_whole_are_dropped(store: PostgresStore, 
     fetch(dsn, "SELECT analytics.ensure_partitions(current_date - 40, current_date)")
     for days_ago in (35, 29):
         visit(store, days_ago)
-    fetch(
-        dsn, "ALTER DATABASE \"{}\" SET datestyle = 'German'".format(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
-    )
+    for setting in ("datestyle = 'German'", "standard_conforming_strings = off"):
+        fetch(dsn, f'ALTER DATABASE "{psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]}" SET {setting}')
     store.connect()
     done = store.forget(KEPT)
     assert (done["partitions"], done["hits"]) == (10, 0)
     assert paths(dsn) == ["/29"]
     oldest = f"hits_{datetime.now(UTC) - timedelta(days=30):%Y%m%d}"
-    names = fetch(dsn, "SELECT relname FROM pg_class WHERE relname ~ '^hits_\\d+$' AND relkind = 'r' ORDER BY 1")
+    names = fetch(dsn, "SELECT relname FROM pg_class WHERE relname ~ '^hits_[0-9]+$' AND relkind = 'r' ORDER BY 1")
     assert names[0]["relname"] == oldest
 
 
