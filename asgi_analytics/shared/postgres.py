@@ -55,7 +55,8 @@ class PostgresQuotas(Connected):
                 answer = Exchanged(more.workers, more.revision, scarce, grants)
             self._exchanges += 1
             if self._exchanges % TIDY == 0:
-                self._execute("forget")
+                with contextlib.suppress(psycopg.Error):  # what was exchanged stands, and is not to be told twice
+                    self._execute("forget")
         return answer
 
     def leave(self, worker: bytes) -> None:

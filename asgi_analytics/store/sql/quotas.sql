@@ -8,7 +8,10 @@ SELECT analytics.exchange_quotas(%(worker)s::uuid, %(site)s::text, %(revision)s:
 DELETE FROM analytics.workers WHERE worker = %(worker)s
 
 -- name: forget
+-- Of many a part, and none that an exchange has in hand: it is over soon, and nobody waits for it.
 WITH gone AS (DELETE FROM analytics.workers WHERE seen_at < now() - interval '1 minute')
--- By then two windows have passed in which nobody used anything.
-DELETE FROM analytics.counters WHERE touched_at < now() - make_interval(secs =>
-    60 + 2 * ('x' || lpad(encode(substr(counter, 17), 'hex'), 16, '0'))::bit(64)::bigint)
+DELETE FROM analytics.counters WHERE ctid = ANY (ARRAY(
+    -- By then two windows have passed in which nobody used anything.
+    SELECT ctid FROM analytics.counters WHERE touched_at < now() - make_interval(secs =>
+        60 + 2 * ('x' || lpad(encode(substr(counter, 17), 'hex'), 16, '0'))::bit(64)::bigint)
+    LIMIT 10000 FOR UPDATE SKIP LOCKED))
