@@ -213,7 +213,14 @@ def _server_checks(server: Server, now: float) -> Iterator[Check]:
 
 def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
     if not server.may_use:
-        yield Check("privileges", "no USAGE on schema analytics", f"GRANT USAGE, CREATE ON SCHEMA to {server.username}")
+        yield Check("privileges", "no USAGE on schema analytics", f"GRANT USAGE ON SCHEMA to {server.username}")
+        return
+    missing = reader.missing_privileges()
+    lacking = Check(
+        "privileges", f"missing: {', '.join(missing)}", f"grant them to {server.username}, or use the owner"
+    )
+    if "SELECT on analytics.migrations" in missing:
+        yield lacking
         return
     schema = reader.schema_state()
     if schema.newer:
@@ -228,12 +235,7 @@ def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
         return
     if not schema.newer and not schema.changed:
         yield Check("schema", "up to date")
-    if missing := reader.missing_privileges():
-        yield Check(
-            "privileges", f"missing: {', '.join(missing)}", f"grant them to {server.username}, or use the owner"
-        )
-    else:
-        yield Check("privileges", "all that a writer needs")
+    yield lacking if missing else Check("privileges", "all that a writer needs")
     if not missing and not server.standby and (problem := reader.write_problem()) is not None:
         yield Check(problem.subject, problem.text, problem.advice)
     yield Check("salts", "kept for two days; leave them out of dumps: pg_dump --exclude-table-data=analytics.salts")
@@ -242,7 +244,7 @@ def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
         yield Check("partitions", f"none for {', '.join(days)}: the app, or migrate, makes them", note=True)
     else:
         yield Check("partitions", "there for today and tomorrow")
-    if quarantined := reader.totals().quarantined:
+    if quarantined := reader.quarantined():
         yield Check(
             "quarantine", f"{quarantined:,} rows were set aside: see `asgi-analytics quarantine list`", note=True
         )

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from asgi_analytics import doctor
+from asgi_analytics.protocols import Ask
+from asgi_analytics.shared import postgres as shared
+from asgi_analytics.store.postgres import PostgresStore
 from tests.drive import called
+from tests.record.rows import batch, fetch, hit
 
 
 def test_doctor_finds_nothing_wrong_with_a_migrated_database(dsn: str) -> None:
@@ -23,18 +32,48 @@ def test_doctor_says_that_the_schema_is_missing(empty_dsn: str) -> None:
     assert "run `asgi-analytics migrate`" in answer.stdout
 
 
-def test_doctor_says_which_privileges_a_user_lacks(dsn: str) -> None:
-    role = f"reader_{os.getpid()}"
+@contextmanager
+def clerk(dsn: str) -> Iterator[tuple[str, psycopg.Connection]]:
+    """The DSN of a user who may do nothing in the schema, and the connection of one who may grant."""
+    role = f"clerk_{os.getpid()}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
         connection.execute(f"GRANT USAGE ON SCHEMA analytics TO {role}")
-        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA analytics TO {role}")
         try:
-            answer = called("doctor", "--dsn", psycopg.conninfo.make_conninfo(dsn, user=role, password="x"))
+            yield psycopg.conninfo.make_conninfo(dsn, user=role, password="x"), connection
         finally:
             connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_doctor_says_which_privileges_a_user_lacks(dsn: str) -> None:
+    with clerk(dsn) as (address, connection):
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA analytics TO clerk_{os.getpid()}")
+        answer = called("doctor", "--dsn", address)
     assert answer.returncode == 1
     assert "INSERT on analytics.hits" in answer.stdout
+
+
+def test_what_doctor_says_a_user_lacks_is_all_that_a_worker_needs(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "TIDY", 1)
+    stored, refused = batch([hit("/granted")]), batch([hit("/refused")])
+    with clerk(dsn) as (address, connection):
+        (lacking,) = [check for check in doctor.database_checks(address, time.time()) if check.advice]
+        for privilege, kind, name in re.findall(r"(\w+) on (sequence )?(analytics\.\w+)", lacking.text):
+            connection.execute(f"GRANT {privilege} ON {kind or 'TABLE'} {name} TO clerk_{os.getpid()}")
+        assert [check.text for check in doctor.database_checks(address, time.time()) if check.advice] == []
+        store = PostgresStore(lambda: address, bans=True, policy=("0123", {}))
+        with closing(store), closing(shared.PostgresQuotas(lambda: address)) as quotas:
+            store.connect()
+            store.make_partitions()
+            store.exchange_salts([], ["2026-01-01"])
+            store.position(stored.journal)
+            store.write(stored)
+            store.position(refused.journal)
+            store.quarantine(refused, "refused", None)
+            store.tidy()
+            assert quotas.exchange(bytes(16), 0, [Ask(bytes(20), 60.0, 10, 5, 1, 1, 1)]).workers == 1
+            quotas.leave(bytes(16))
+    assert fetch(dsn, "SELECT path FROM analytics.hits") == [{"path": "/granted"}]
 
 
 @pytest.mark.parametrize(

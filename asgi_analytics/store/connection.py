@@ -197,11 +197,14 @@ def connect_command(dsn: str) -> psycopg.Connection:
     return connection
 
 
-def settle(connection: psycopg.Connection) -> None:
-    """Set what a command's connection reads by, whatever a role, database or environment prefers."""
+def settle(connection: psycopg.Connection, **settings: str) -> None:
+    """Set what a command's connection reads by, whatever a role, database or environment prefers.
+
+    The other settings too, where no pooler keeps us from it.
+    """
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     if not is_pooled(connection):
-        calls = [SET.format(name, value, False) for name, value in READ.items()]
+        calls = [SET.format(name, value, False) for name, value in {**READ, **settings}.items()]
         connection.execute(_select([*calls, SET.format("search_path", trusted_path(connection), False)]))
         return
     for name, value in TOLD.items():

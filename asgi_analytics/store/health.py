@@ -13,7 +13,7 @@ import psycopg
 
 from ..errors import StoreUnavailable
 from . import migrate, queries
-from .connection import Session, settle
+from .connection import settle
 from .reading import Reader, wrapped
 
 PATIENCE = 15.0  # seconds that all questions together may take
@@ -99,6 +99,7 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[HealthReader]:
             connect_timeout=min(5, int(patience)),
             application_name="asgi-analytics doctor",
             client_encoding="UTF8",
+            prepare_threshold=None,  # see connect_command
         )
     late = threading.Event()
     watch = threading.Timer(patience, _cut, (connection, late))
@@ -106,8 +107,7 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[HealthReader]:
     watch.start()
     try:
         with wrapped():
-            Session(connection, LIMITS)
-            settle(connection)
+            settle(connection, **LIMITS)
         yield HealthReader(connection)
     except StoreUnavailable as error:
         if late.is_set():

@@ -168,9 +168,11 @@ class Reader:
 
     def count_since(self, since: datetime) -> int:
         """Return the number of hits since a moment."""
-        with wrapped():
-            row = self._connection.execute(self._queries["count_since"], {"since": since}).fetchone()
-        return row[0] if row else 0
+        return self._count("count_since", {"since": since})
+
+    def quarantined(self) -> int:
+        """Return the number of rows that were set aside."""
+        return self._count("count_quarantined")
 
     def server(self) -> Server:
         """Return the facts about the server and what we may do there."""
@@ -197,6 +199,11 @@ class Reader:
         """Return which of today and tomorrow have no partition; their hits go to the default one."""
         with wrapped():
             return [day for (day,) in self._connection.execute(self._queries["missing_partitions"]).fetchall()]
+
+    def _count(self, query: str, parameters: Mapping[str, Any] | None = None) -> int:
+        with wrapped():
+            row = self._connection.execute(self._queries[query], parameters).fetchone()
+        return row[0] if row else 0
 
     def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         with wrapped(), self._connection.cursor(row_factory=class_row(kind)) as cursor:

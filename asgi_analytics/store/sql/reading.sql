@@ -26,6 +26,9 @@ SELECT coalesce(sum(rows), 0)::bigint AS written, count(*) AS journals, max(upda
         WHERE started_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') AS human_sessions
 FROM analytics.positions
 
+-- name: count_quarantined
+SELECT count(*) FROM analytics.quarantine
+
 -- name: last_hour
 SELECT count(*) AS hits, count(*) FILTER (WHERE time > now() - interval '1 minute') AS last_minute,
     count(*) FILTER (WHERE outcome = 'refused') AS refused,
@@ -91,17 +94,29 @@ SELECT privilege || ' on analytics.' || wanted.name
 FROM (VALUES ('hits', 'INSERT'), ('hits', 'SELECT'), ('sessions', 'SELECT'), ('sessions', 'INSERT'), ('sessions', 'UPDATE'),
     ('fingerprints', 'SELECT'), ('fingerprints', 'INSERT'), ('fingerprints', 'UPDATE'), ('decisions', 'INSERT'),
     ('salts', 'SELECT'), ('salts', 'INSERT'), ('salts', 'DELETE'), ('positions', 'SELECT'), ('positions', 'INSERT'),
-    ('positions', 'UPDATE'), ('quarantine', 'INSERT'), ('decisions', 'SELECT'), ('incidents', 'SELECT'),
-    ('incidents', 'INSERT'), ('incidents', 'DELETE'), ('networks', 'SELECT'), ('networks', 'INSERT'),
-    ('networks', 'UPDATE'), ('networks', 'DELETE'), ('rulings', 'SELECT'), ('rulings', 'INSERT'),
-    ('rulings', 'DELETE'), ('policies', 'SELECT'), ('policies', 'INSERT'), ('policies', 'UPDATE'),
-    ('refusals', 'INSERT'), ('refusals', 'SELECT'), ('refusals', 'UPDATE')) AS wanted (name, privilege)
+    ('positions', 'UPDATE'), ('quarantine', 'SELECT'), ('quarantine', 'INSERT'), ('decisions', 'SELECT'),
+    ('incidents', 'SELECT'), ('incidents', 'INSERT'), ('incidents', 'DELETE'), ('networks', 'SELECT'),
+    ('networks', 'INSERT'), ('networks', 'UPDATE'), ('networks', 'DELETE'), ('rulings', 'SELECT'),
+    ('rulings', 'INSERT'), ('rulings', 'DELETE'), ('policies', 'SELECT'), ('policies', 'INSERT'), ('policies', 'UPDATE'),
+    ('refusals', 'INSERT'), ('refusals', 'SELECT'), ('refusals', 'UPDATE'), ('migrations', 'SELECT'),
+    ('workers', 'SELECT'), ('workers', 'INSERT'), ('workers', 'UPDATE'), ('workers', 'DELETE'), ('counters', 'SELECT'),
+    ('counters', 'INSERT'), ('counters', 'UPDATE'), ('counters', 'DELETE')) AS wanted (name, privilege)
 JOIN pg_catalog.pg_class AS known ON known.relname = wanted.name AND known.relnamespace = to_regnamespace('analytics')
 WHERE NOT has_table_privilege(known.oid, privilege)
 UNION ALL
-SELECT 'ownership of analytics.hits (for its partitions)' FROM pg_catalog.pg_class AS known
+SELECT 'USAGE on sequence analytics.' || relname FROM pg_catalog.pg_class
+WHERE relname = 'counter_revisions' AND relnamespace = to_regnamespace('analytics')
+    AND NOT has_sequence_privilege(oid, 'USAGE')
+UNION ALL
+SELECT 'EXECUTE on function analytics.' || proname FROM pg_catalog.pg_proc
+WHERE pronamespace = to_regnamespace('analytics') AND NOT has_function_privilege(oid, 'EXECUTE')
+UNION ALL
+-- Partitions are made with the rights of who owns the function.
+SELECT format('ownership of analytics.hits for %%s, the owner of analytics.ensure_partitions', maker.proowner::regrole)
+FROM pg_catalog.pg_class AS known
+JOIN pg_catalog.pg_proc AS maker ON maker.proname = 'ensure_partitions' AND maker.pronamespace = known.relnamespace
 WHERE known.relname = 'hits' AND known.relnamespace = to_regnamespace('analytics')
-    AND NOT pg_has_role(known.relowner, 'USAGE')
+    AND NOT pg_has_role(maker.proowner, known.relowner, 'USAGE')
 
 -- name: missing_partitions
 SELECT day FROM analytics.lacking_partitions(
