@@ -6,6 +6,8 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .room import A_LINE, ensure
+
 if TYPE_CHECKING:
     Adapter = logging.LoggerAdapter[logging.Logger]
 else:
@@ -18,6 +20,7 @@ class CarefulLogger(Adapter):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Write a line, as from where it was asked for."""
         with suppress(Exception):
+            ensure(A_LINE)
             super().log(level, msg, *args, stacklevel=2, **kwargs)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from .clock import SystemClock
 from .embedded import EmbeddedPostgres
 from .record.writer import LAST_WAIT, Writer
+from .room import A_THREAD, ensure
 from .shared.sharer import Sharer
 
 RETURN_PATIENCE = 0.5  # seconds for giving back the quota units that were lent
@@ -67,8 +68,9 @@ class Owners:
             return
         thread = threading.Thread(target=self._stop, name="asgi-analytics-end", daemon=True)
         try:
+            ensure(A_THREAD)
             thread.start()
-        except RuntimeError:  # the system gives no thread: we look again
+        except (RuntimeError, MemoryError):  # the system gives no thread: we look again
             return
         self._thread = thread
 

@@ -24,7 +24,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 README = (HOUSE / "README.md").read_text()
 
 BASE_ORDER = (
-    *("errors", "log", "folders", "columns", "arguments", "command", "facts", "model", "reputation", "batch"),
+    *("errors", "room", "log", "folders", "columns", "arguments", "command", "facts", "model", "reputation", "batch"),
     *("inputs", "variants", "clock", "protocols", "settings", "policy"),
 )
 BASE = set(BASE_ORDER)

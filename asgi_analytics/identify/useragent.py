@@ -19,11 +19,13 @@ from ua_parser.loaders import load_lazy_builtins
 from ua_parser.regex import Resolver
 
 from ..model import Agent
+from ..room import ensure
 from .operators import claim_of
 
 LENGTH = 512  # characters of a User-Agent that are looked at
 NAME_LENGTH = 64
 VERSION_LENGTH = 32
+ROOM, ROOM_TO_BUILD = 8 << 20, 64 << 20  # bytes that reading a header, and compiling all rules, may take
 
 BOT_CLASSES = (
     "search-engine",
@@ -195,6 +197,7 @@ class AgentReader:
 
     def __init__(self, size: int = 10_000, today: float = 0.0) -> None:
         """`today`: seconds since 1970, for what is outdated by its age; 0.0: by the documented versions only."""
+        ensure(ROOM_TO_BUILD)
         self._oldest = oldest(today)
         rules = Resolver(load_lazy_builtins())
         self._browser, self._system, self._device = rules.ua.extract, rules.os.extract, rules.de.extract
@@ -204,10 +207,11 @@ class AgentReader:
         self._cached = lru_cache(maxsize=size)(self._parse)
 
     def read(self, user_agent: str | None) -> Agent:
-        """Return what the header says; Agent() for none. Never raises."""
+        """Return what the header says; Agent() for none. Raises nothing but MemoryError."""
         return self._cached(user_agent[:LENGTH]) if user_agent else NOBODY
 
     def _parse(self, text: str) -> Agent:
+        ensure(ROOM)
         if not text.isprintable():
             text = "".join(sign if sign.isprintable() else " " for sign in text)
         if found := self._crawlers.find(text):

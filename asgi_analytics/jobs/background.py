@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 from ..log import LOG_INTERVAL, log
 from ..protocols import Clock
+from ..room import A_THREAD, SafeEvent, ensure
+
+IDLE = 60.0  # seconds between two looks for questions, however still it is
 
 Question = TypeVar("Question", bound=Hashable)
 
@@ -36,14 +39,14 @@ class Background(Generic[Question]):
 
     def start(self) -> None:
         """Answer from now on; what was asked before is answered as well."""
-        with self._changed:
+        with self._lock:
             self.started = True
             if self._waiting:
                 self._run()
 
     def ask(self, question: Question) -> bool:
         """Queue a question that is not queued yet; returns False when it was dropped. Never waits for an answer."""
-        with self._changed:
+        with self._lock:
             if question in self._waiting or question == self._current:
                 return True
             if not self._has_room():
@@ -54,7 +57,7 @@ class Background(Generic[Question]):
             self._waiting[question] = None
             if self.started:
                 self._run()
-            self._changed.notify()
+        self._changed.set()
         return True
 
     def work_off(self) -> None:
@@ -64,10 +67,10 @@ class Background(Generic[Question]):
 
     def stop(self, timeout: float) -> bool:
         """Drop what waits and let the thread end; returns whether it did within `timeout` seconds."""
-        with self._changed:
+        with self._lock:
             thread, self._thread, self.started = self._thread, None, False
             self._waiting.clear()
-            self._changed.notify()
+        self._changed.set()
         if thread is not None:
             thread.join(timeout)
             return not thread.is_alive()
@@ -75,7 +78,7 @@ class Background(Generic[Question]):
 
     def abandon(self) -> None:
         """In a forked child: threads and locks of the parent are not here. Start anew with start()."""
-        self._changed = threading.Condition()
+        self._lock, self._changed = threading.Lock(), SafeEvent()
         self._waiting: OrderedDict[Question, None] = OrderedDict()
         self._current, self._thread, self.started = None, None, False
         self.counters = Counter()
@@ -91,8 +94,9 @@ class Background(Generic[Question]):
             return
         thread = threading.Thread(target=self._work, name=f"asgi-analytics-{self._name}", daemon=True)
         try:
+            ensure(A_THREAD)
             thread.start()
-        except RuntimeError:  # the system gives no thread: the next question tries again
+        except (RuntimeError, MemoryError):  # the system gives no thread: the next question tries again
             self.counters["failed"] += 1
             return
         self._thread = thread
@@ -100,15 +104,17 @@ class Background(Generic[Question]):
     def _work(self) -> None:
         me = threading.current_thread()
         while True:
-            with self._changed:
-                while not self._waiting and self._thread is me and self.started:
-                    self._changed.wait()
+            self._changed.clear()
+            with self._lock:
                 if not self.started or self._thread is not me:
+                    self._changed.set()  # what was cleared may have been meant for the next
                     return
-                self._current, _ = self._waiting.popitem(last=False)
-                question = self._current
+                question = self._current = self._waiting.popitem(last=False)[0] if self._waiting else None
+            if question is None:
+                self._changed.wait(IDLE)
+                continue
             self._try(question)
-            with self._changed:
+            with self._lock:
                 self._current = None
 
     def _try(self, question: Question) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from ..protocols import Clock
+from ..room import SafeEvent
 from .pace import Backoff, Schedule
 from .recorder import Recorder
 
@@ -26,7 +26,7 @@ class Keeper:
         self._chores = chores
         self._due = Schedule(clock)
 
-    def run(self, stopping: threading.Event) -> None:
+    def run(self, stopping: SafeEvent) -> None:
         """Go on until `stopping` is set. Raises OSError where a disk fails."""
         while not stopping.wait(SYNC_INTERVAL):
             try:

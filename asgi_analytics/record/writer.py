@@ -13,6 +13,7 @@ from ..clock import Calendar, give_way
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..log import LOG_INTERVAL, log
 from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
+from ..room import A_THREAD, SafeEvent, ensure
 from .adoption import LeftOver, LeftOvers
 from .keeper import Keeper
 from .pace import Backoff, BatchSize, Schedule
@@ -65,10 +66,10 @@ class Writer:
         self._calendar = calendar or Calendar()
         self._revision = -1  # of the newest ruling that this worker knows
         self.state = WriterState()
-        self.attempted = threading.Event()  # Postgres was reached, or refused, once
+        self.attempted = SafeEvent()  # Postgres was reached, or refused, once
         self._agreed = False
-        self._stopping = threading.Event()
-        self._time_is_up = threading.Event()  # for the last delivery
+        self._stopping = SafeEvent()
+        self._time_is_up = SafeEvent()  # for the last delivery
         self._store: Store | None = None
         self._unsure: Batch | None = None  # was on its way when the connection broke
         self._busy_since: float | None = None
@@ -92,8 +93,9 @@ class Writer:
         """Start the threads. Where the system refuses one, the journal keeps all for the next start."""
         for thread in self._threads:
             try:
+                ensure(A_THREAD)
                 thread.start()
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 self._recorder.counters.failures["thread"] += 1
                 log.warning("No background thread (%s): hits stay in the journal until the next start.", error)
 

@@ -10,6 +10,7 @@ from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import log
 from ..protocols import Clock, Exchanged, SharedQuotas
+from ..room import A_THREAD, SafeEvent, ensure
 from .bounds import MOST_ASKS
 
 LONGEST_INTERVAL = 0.5  # seconds between two exchanges
@@ -41,7 +42,7 @@ class Sharer:
         self.spent = 0.0  # seconds in exchanges
         self.failures = 0  # exchanges
         self.outages = 0
-        self.attempted = threading.Event()  # quotas are shared and the others know of us, or they cannot be
+        self.attempted = SafeEvent()  # quotas are shared and the others know of us, or they cannot be
         self._leases = leases
         self._clock = clock
         self._interval = min(interval, LONGEST_INTERVAL)
@@ -50,15 +51,16 @@ class Sharer:
         self._schema_is_missing = False
         self._stuck_at: float | None = None  # monotonic seconds: when the exchange on its way counts as stuck
         self._changed = changed
-        self._wanted = threading.Event()
-        self._stopping = threading.Event()
+        self._wanted = SafeEvent()
+        self._stopping = SafeEvent()
         self._thread = threading.Thread(target=self._run, name="asgi-analytics-sharer", daemon=True)
 
     def start(self) -> None:
         """Start the thread; where the system refuses it, quotas hold per worker."""
         try:
+            ensure(A_THREAD)
             self._thread.start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             log.warning("No background thread (%s): quotas hold per worker.", error)
             self.attempted.set()
 

@@ -431,16 +431,20 @@ def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:
     assert len(store.rows(HIT)) == 1
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [(threading.Thread, "start", RuntimeError("can't start new thread")), (writer_module, "ensure", MemoryError())],
+)
 def test_where_no_thread_can_be_started_the_journal_keeps_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dsn: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dsn: str, place: object, name: str, error: Exception
 ) -> None:
     rig = Rig(dsn, tmp_path / "j")
 
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    def refuse(_: object) -> None:
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+        patch.setattr(place, name, refuse)
         rig.writer.start()
     rig.send(0, 10)
     assert rig.writer.stop(0.1) is False

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from asgi_analytics.room import SafeEvent, ensure
+
+
+def test_what_is_there_is_enough_and_what_nobody_has_is_a_memory_error() -> None:
+    ensure(1 << 20)
+    with pytest.raises(MemoryError):
+        ensure(1 << 60)
+
+
+def test_an_event_is_waited_for_until_it_is_set() -> None:
+    event = SafeEvent()
+    assert (event.is_set(), event.wait(0.0), event.wait(-1.0)) == (False, False, False)
+    event.set()
+    event.set()
+    assert (event.is_set(), event.wait(0.0), event.wait(5.0)) == (True, True, True)
+    event.clear()
+    event.clear()
+    assert (event.is_set(), event.wait(0.01)) == (False, False)
+
+
+def test_all_who_wait_are_woken() -> None:
+    event, woken = SafeEvent(), []
+    threads = [threading.Thread(target=lambda: woken.append(event.wait(10.0))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    event.set()
+    for thread in threads:
+        thread.join(10)
+    assert woken == [True] * 8
+    assert time.monotonic() - began < 5
+
+
+def test_who_is_interrupted_while_it_wakes_keeps_nobody_waiting() -> None:
+    event = SafeEvent()
+    event.set()
+    assert event._lock.acquire(blocking=False)  # as by one that never came to give it back
+    assert event.wait(0.0)
+    event.set()
+    event.clear()
+    assert not event.wait(0.0)
