@@ -17,7 +17,7 @@ from .exchange import SCOPE_KEY, Exchange, Message, Receive, Scope, Send
 from .joining import joined
 from .settings import Options, Settings
 from .steps import SAMPLE
-from .threads import run_in_thread
+from .threads import end_threads, run_in_thread
 from .timed import TimedExchange
 from .websocket import WebSocketExchange
 
@@ -161,7 +161,10 @@ class AnalyticsMiddleware:
         except Exception:
             await self._stop_unannounced(lifespans)
             raise
-        await self._stop_unannounced(lifespans)
+        else:
+            await self._stop_unannounced(lifespans)
+        finally:
+            end_threads()
 
     async def _stop_unannounced(self, lifespans: Sequence[_Lifespan]) -> None:
         if not lifespans[-1].is_over:

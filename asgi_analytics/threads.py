@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
+
+from . import room
+from .clock import give_way
 
 MOST_THREADS = 40  # of one event loop, as many as anyio gives an app
 
-_limiter: RunVar[CapacityLimiter] = RunVar("asgi_analytics_threads")
+Call = Callable[[], object]
 
 
 async def run_in_thread(act: Callable[..., object], *arguments: object) -> None:
@@ -17,25 +24,126 @@ async def run_in_thread(act: Callable[..., object], *arguments: object) -> None:
 
     Where the system starts no thread, the function is called here.
     """
+    call = partial(act, *arguments)
+    await (_run_in_pool(call) if _is_asyncio() else _run_in_trio(call))
+
+
+def end_threads() -> None:
+    """Let the threads of this event loop end; they would stay until it is collected. The next call starts another."""
+    if _is_asyncio() and (pool := _pool.get(None)) is not None:
+        pool.end()
+
+
+class _Pool:
+    """Threads of one event loop, which alone uses it.
+
+    anyio's end with the loop's first task: where a loop breaks off, they keep the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._threads = self._busy = 0
+
+    def end(self) -> None:
+        """Have the threads end with what they are at."""
+        for _ in range(self._threads):
+            self._calls.put(None)
+        self._threads = 0
+
+    __del__ = end
+
+    def takes_more(self) -> bool:
+        """Tell whether a call will be made, now or after others; starts a thread where all are busy."""
+        if self._busy >= self._threads < MOST_THREADS:
+            try:
+                room.ensure(room.A_THREAD)
+                threading.Thread(target=_work, args=(self._calls,), name="asgi-analytics-call", daemon=True).start()
+            except (RuntimeError, MemoryError):
+                return self._threads > 0
+            self._threads += 1
+        return True
+
+    def submit(self, call: Call) -> asyncio.Future[None]:
+        """Have a call made; the future is done, or has its error, when it is over."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def run() -> None:
+            error: BaseException | None = None
+            try:
+                call()
+            except BaseException as raised:  # noqa: BLE001 - raised again by who waits for it
+                error = raised
+            _call_in_loop(loop, partial(self._settle, done, error))
+
+        self._busy += 1
+        self._calls.put(run)
+        return done
+
+    def _settle(self, done: asyncio.Future[None], error: BaseException | None) -> None:
+        self._busy -= 1
+        if done.done():  # cancelled
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+
+_pool: RunVar[_Pool] = RunVar("asgi_analytics_pool")
+_limiter: RunVar[CapacityLimiter] = RunVar("asgi_analytics_threads")
+
+
+def _work(calls: SimpleQueue[Call | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()
+        del call  # it holds the pool
+
+
+def _call_in_loop(loop: asyncio.AbstractEventLoop, call: Call) -> None:
+    while not loop.is_closed():
+        try:
+            loop.call_soon_threadsafe(call)
+        except (RuntimeError, MemoryError):  # closed by now; or who waits must not wait for ever
+            give_way()
+        else:
+            return
+
+
+async def _run_in_pool(call: Call) -> None:
+    pool = _pool.get(None)
+    if pool is None:
+        pool = _Pool()
+        _pool.set(pool)
+    if not pool.takes_more():
+        call()
+        return
+    with CancelScope(shield=True):
+        await pool.submit(call)
+
+
+async def _run_in_trio(call: Call) -> None:
     began = False
 
     def run() -> None:
         nonlocal began
         began = True
-        act(*arguments)
+        call()
 
+    limiter = _limiter.get(None)
+    if limiter is None:
+        limiter = CapacityLimiter(MOST_THREADS)
+        _limiter.set(limiter)
     try:
-        await to_thread.run_sync(run, limiter=_threads())
+        await to_thread.run_sync(run, limiter=limiter)
     except RuntimeError:
         if began:
             raise
-        act(*arguments)
+        call()
 
 
-def _threads() -> CapacityLimiter:
+def _is_asyncio() -> bool:
     try:
-        return _limiter.get()
-    except LookupError:
-        limiter = CapacityLimiter(MOST_THREADS)
-        _limiter.set(limiter)
-        return limiter
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False

@@ -193,6 +193,44 @@ def test_an_interpreter_that_ends_in_any_way_ends(tmp_path: Path, account: Accou
     assert time.monotonic() - float(done.stdout or time.monotonic()) < 5
 
 
+def test_a_loop_that_breaks_off_keeps_no_process_from_ending(tmp_path: Path, account: Account) -> None:
+    program = (
+        "import asyncio, sys; from asgi_analytics import AnalyticsMiddleware; from tests.drive import *\n"
+        f"app = AnalyticsMiddleware(page(), dsn=NOWHERE, journal_dir={str(tmp_path / 'j')!r})\n"
+        "loop, told = asyncio.new_event_loop(), asyncio.Queue()\n"
+        "told.put_nowait({'type': 'lifespan.startup'})\n"
+        "async def send(message): loop.call_soon(sys.exit, 3)\n"
+        "loop.run_until_complete(app({'type': 'lifespan', 'asgi': {}}, told.get, send))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=10, check=False)
+    account.round()
+    assert done.returncode == 3, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited by RLIMIT_AS")
+def test_where_the_address_space_runs_out_all_is_answered_and_the_end_is_quick(
+    tmp_path: Path, account: Account
+) -> None:
+    program = (
+        "import asyncio, resource; from asgi_analytics import AnalyticsMiddleware; from tests.drive import *\n"
+        f"app = AnalyticsMiddleware(page(), dsn=NOWHERE, journal_dir={str(tmp_path / 'j')!r})\n"
+        "get(app)\n"
+        "most = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + (2 << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "async def read(n):\n"
+        "    agent = f'Mozilla/5.0 (compatible; reader {n} of feeds; Android {n} search'\n"
+        "    return (await ask(app, http_scope(headers={'user-agent': agent}))).status\n"
+        "async def all(): return [await read(n) for n in range(200)]\n"
+        "answered = asyncio.run(all()).count(200)\n"
+        "app.close(); print(answered, app.stats()['failures'].get('identify and decide', 0) > 0)\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    account.round()
+    assert (done.returncode, done.stdout) == (0, "200 True\n"), done.stderr
+    assert time.monotonic() - began < 15
+
+
 def test_an_error_at_import_after_the_app_was_wrapped_is_told_and_nothing_hangs(account: Account) -> None:
     program = (
         f"from asgi_analytics import *; app = AnalyticsMiddleware(None, dsn={NOWHERE!r}); raise LookupError('mine')"
