@@ -56,6 +56,11 @@ class RowRejected(StoreError):
         super().__init__(message)
         self.sqlstate = sqlstate
 
+    @property
+    def took_too_long(self) -> bool:
+        """Whether it was no value, but the time that something did for it."""
+        return self.sqlstate == "57014"
+
 
 class MigrationError(StoreError):
     """A migration that was applied differs from the file of the same number."""

@@ -16,7 +16,7 @@ from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
 from ..room import A_THREAD, SafeEvent, ensure
 from .adoption import LeftOver, LeftOvers
 from .keeper import Keeper
-from .pace import Backoff, BatchSize, Schedule
+from .pace import LEAST_ROWS, Backoff, BatchSize, Schedule
 from .recorder import COLUMNS, Recorder
 
 OPERATOR = (StoreMisconfigured, MigrationError)
@@ -393,6 +393,7 @@ class Writer:
     def _deliver(self, store: Store, batch: Batch, whole: Batch | None = None, again: bool = False) -> None:
         """Move a batch; where a row is poison, halve until it stands alone, and set it aside."""
         self._unsure, began = batch, self._clock.monotonic()
+        self._busy_since = began  # a half is a transaction of its own
         try:
             self._shared.merge(store.write(batch))
         except StoreUnavailable:
@@ -400,6 +401,9 @@ class Writer:
             raise
         except RowRejected as error:
             self._unsure = None
+            if error.took_too_long and len(batch.frames) > LEAST_ROWS:  # fewer may get through
+                self._size.failed()
+                raise StoreUnavailable(str(error)) from error
             if len(batch.frames) > 1:
                 for half in batch.halves():
                     self._deliver(store, half, whole or batch)

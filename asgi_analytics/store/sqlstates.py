@@ -18,6 +18,9 @@ OPERATOR = ("28", "3D", "3F", "42")
 POISON = ("09", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54000", "54001", "P0")
 # Classes that the standard leaves to each program, of which these are the server's: the others are a trigger's own.
 _FREE, _SERVERS = re.compile("[5-9I-Z]|45"), ("53", "54", "55", "57", "58", "72", "XX")
+# And what only a trigger, or another function of the operator's, refuses some rows with: it raises what it likes, lacks
+# what it looks for, or takes longer than a statement may. Said by our own statements these mean all rows.
+_BY_FUNCTION = (*OPERATOR, "0A", "55000", "57014")
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 _FAILING_ROW = re.compile(r"DETAIL:\s+(?:Partition key of the f|F)ailing row contains \(.*\)\.", re.DOTALL)
 
@@ -42,6 +45,8 @@ def _ours(error: psycopg.Error) -> StoreError:
         wrong = "authentication failed" in text or ("database" in text and "does not exist" in text)
         return StoreMisconfigured(text) if wrong else StoreUnavailable(text)
     if state.startswith(POISON) or (_FREE.match(state) and not state.startswith(_SERVERS)):
+        return RowRejected(text, state)
+    if state.startswith(_BY_FUNCTION) and error.diag.context:
         return RowRejected(text, state)
     if state.startswith(OPERATOR):
         return StoreMisconfigured(f"{text} (SQLSTATE {state})")

@@ -112,7 +112,7 @@ RAISING = "NEW.path = '/e/20' THEN RAISE EXCEPTION 'not here' USING ERRCODE = '{
 @pytest.mark.parametrize(
     "rule",
     [
-        *(REFUSING.format(RAISING.format(state)) for state in ("45000", "UQ001", "38000")),
+        *(REFUSING.format(RAISING.format(state)) for state in ("45000", "UQ001", "38000", "42501", "0A000")),
         REFUSING.format("NEW.path = '/e/20' OR length(NEW.path) > 100"),
         "ALTER TABLE analytics.hits ADD CHECK (path <> '/e/20' AND bytes_sent < 1 << 30)",
         """
@@ -120,7 +120,16 @@ RAISING = "NEW.path = '/e/20' THEN RAISE EXCEPTION 'not here' USING ERRCODE = '{
         ALTER TABLE analytics.hits ADD CHECK (path <> '/e/20'), ADD FOREIGN KEY (site) REFERENCES public.sites
         """,
     ],
-    ids=["own-code", "own-class", "another-language", "also-the-widest", "also-the-largest", "foreign-key"],
+    ids=[
+        "own-code",
+        "own-class",
+        "another-language",
+        "an-operators",
+        "not-supported",
+        "also-the-widest",
+        "also-the-largest",
+        "foreign-key",
+    ],
 )
 def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: Path, rule: str) -> None:
     fetch(dsn, rule)
@@ -372,6 +381,19 @@ def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_get
         eventually(rig.delivered)
     assert stored(dsn) == list(range(300))
     assert rig.counters.retried > 1
+
+
+def test_a_row_that_a_trigger_takes_too_long_for_is_set_aside_and_its_neighbours_are_stored(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SESSION, "statement_timeout", "100ms")
+    fetch(dsn, REFUSING.format("NEW.path = '/e/7' THEN PERFORM pg_sleep(20); END IF; IF false"))
+    rig = Rig(dsn, tmp_path / "j")
+    rig.send(0, 10)
+    with rig:
+        eventually(rig.delivered)
+    assert stored(dsn) == [number for number in range(10) if number != 7]
+    assert one(dsn, "SELECT sqlstate FROM analytics.quarantine")["sqlstate"] == "57014"
 
 
 def test_a_disk_that_cannot_flush_keeps_the_other_chores_from_nothing(
