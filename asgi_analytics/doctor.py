@@ -277,6 +277,8 @@ def _place_check(settings: Settings, address: str) -> Check:
 
 def _geo_file(option: str, path: Path) -> Check:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")  # a pipe would be waited for
         with maxminddb.open_database(path, maxminddb.MODE_FILE) as database:
             about = database.metadata()
             for address in SAMPLES[: 1 if about.ip_version == 4 else None]:

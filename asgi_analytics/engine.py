@@ -47,8 +47,10 @@ from .shutdown import Owners, Stopping, finish
 from .state import State
 from .steps import Steps
 from .store.postgres import PostgresStore
+from .threads import Aside
 from .variants import Variants
 
+GEO_PATIENCE = 2.0  # seconds that building an app waits for geo files; what is read later is used from then on
 # A third of a second to make, and alike for all apps of one process.
 _countries = cache(CountryTable.load)
 
@@ -78,7 +80,7 @@ class Engine:
         self.steps = Steps()
         self.syncs = settings.durability == "fsync"
         self.strict = open_strict(settings, self.clock)
-        self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries())
+        self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries(), Aside(GEO_PATIENCE))
         self.calendar = Calendar()
         self.calendar.wall(self.clock.monotonic(), self.clock.time_ns())
         fingerprinter = Fingerprinter(settings.site, random_bytes(32), self.calendar)

@@ -90,6 +90,28 @@ class _Pool:
             done.set_exception(error)
 
 
+class Aside:
+    """Does one thing at a time in a thread and waits a while for it: what hangs, hangs there."""
+
+    def __init__(self, patience: float) -> None:
+        """`patience` in seconds."""
+        self._patience = patience
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, act: Callable[[], object]) -> None:
+        """Call a function, unless the last one still hangs; where the system starts no thread, the next may do."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        thread = threading.Thread(target=act, name="asgi-analytics-aside", daemon=True)
+        try:
+            room.ensure(room.A_THREAD)
+            thread.start()
+        except (RuntimeError, MemoryError):
+            return
+        self._thread = thread
+        thread.join(self._patience)
+
+
 _pool: RunVar[_Pool] = RunVar("asgi_analytics_pool")
 _limiter: RunVar[CapacityLimiter] = RunVar("asgi_analytics_threads")
 

@@ -12,8 +12,10 @@ import datetime
 import io
 import os
 import socket
+import stat
 import struct
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ REFRESH_SECONDS = 5.0
 NAME_LENGTH = 100
 NOWHERE = Place()
 KEPT_PLACES = 8192
+MARKER, MARKED = b"\xab\xcd\xefMaxMind.com", 128 << 10  # begins the metadata; in these last bytes of a file
 PROBES = tuple(map(socket.inet_aton, ("1.1.1.1", "62.0.0.1", "100.0.0.1", "193.0.6.139", "200.0.0.1")))
 TREE_GAP = 16  # zero bytes between search tree and data (MaxMind DB file format, "Data section separator")
 
@@ -57,12 +60,21 @@ class GeoLocator:
     A missing or damaged file is never fatal: its answers are None, the reason is in `describe()`.
     """
 
-    def __init__(self, city: Path | None, asn: Path | None, table: CountryTable | None) -> None:
+    def __init__(
+        self,
+        city: Path | None,
+        asn: Path | None,
+        table: CountryTable | None,
+        read: Callable[[Callable[[], None]], None] = lambda load: load(),
+    ) -> None:
+        """`read` calls what loads the files, which may take for ever: elsewhere and later, if it likes."""
+        self._read = read
         self._city = GeoFile(city) if city else None
         self._asn = GeoFile(asn) if asn else None
         self._table = table
         self._places = {code: Place(country=code) for code in table.countries} if table else {}
         self._checked_at: float | None = None
+        self._load()
 
     def locate(self, address: str) -> Place:
         """Return the place of an IPv4 or IPv6 address; Place() for anything else and for private ones."""
@@ -78,9 +90,12 @@ class GeoLocator:
         if self._checked_at is not None and now - self._checked_at < REFRESH_SECONDS:
             return
         self._checked_at = now
-        for file in (self._city, self._asn):
-            if file is not None:
-                file.refresh()
+        self._load()
+
+    def _load(self) -> None:
+        files = [file for file in (self._city, self._asn) if file is not None]
+        if files:
+            self._read(partial(_refresh, files))
 
     def describe(self) -> list[str]:
         """Return one sentence per source: file, type, build date, size, last error."""
@@ -113,7 +128,6 @@ class GeoFile:
         self.error: str | None = None
         self._tree: Tree | None = None
         self._signature: Signature | None = None
-        self.refresh()
 
     def refresh(self) -> None:
         """Load the file when modification time, size or inode changed since the last try. Raises nothing."""
@@ -124,7 +138,7 @@ class GeoFile:
                 return
             # Remembered before the try: a damaged file is read once, not every few seconds.
             self._signature = signature
-            tree = Tree(self.path.read_bytes())
+            tree = Tree(_content(self.path))
             for probe in PROBES:
                 tree.find(probe)
         except READ_ERRORS as error:
@@ -157,6 +171,24 @@ class GeoFile:
     def _fail(self, error: BaseException) -> None:
         self.errors += 1
         self.error = f"{type(error).__name__}: {error}"[:300]
+
+
+def _refresh(files: Iterable[GeoFile]) -> None:
+    for file in files:
+        file.refresh()
+
+
+def _content(path: Path) -> bytes:
+    """Return what is in a file that may be a database; others may be pipes, devices, or larger than memory."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        file.seek(max(0, status.st_size - MARKED))
+        if MARKER not in file.read():
+            raise maxminddb.InvalidDatabaseError("it has no metadata: is it a MaxMind DB file?")
+        file.seek(0)
+        return file.read()
 
 
 class Tree:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,30 @@ def test_a_file_broken_from_the_start_is_not_fatal_and_loads_once_it_is_sound(da
     assert "GeoLite2-City, built 20" in locator.describe()[0]
 
 
+@pytest.mark.parametrize("what", ["pipe", "device", "larger than memory"])
+def test_what_is_no_file_is_not_read(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "geo"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "device":
+        path = Path("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    locator = GeoLocator(path, None, TABLE)
+    assert locator.locate("8.8.8.8") == Place(country="US")
+    assert ("it has no metadata" if what.startswith("larger") else "it is no regular file") in locator.describe()[0]
+
+
+def test_files_may_be_read_elsewhere_and_later(city: Path, asn: Path) -> None:
+    loads: list[Callable[[], None]] = []
+    locator = GeoLocator(city, asn, TABLE, loads.append)
+    assert locator.locate("1.0.0.1") == Place(country="AU")
+    (load,) = loads
+    load()
+    assert locator.locate("1.0.0.1") == Place("AU", "NSW", "Sydney", 13335, "Cloudflare, Inc.")
+
+
 def spoil(path: Path, damage: str) -> None:
     content = path.read_bytes()
     path.unlink()
@@ -222,6 +247,7 @@ def test_errors_of_records_are_counted_with_the_last_text(city: Path) -> None:
     content[at : at + 6] = b"\xff" * 6
     city.write_bytes(content)
     file = GeoFile(city)
+    file.refresh()
     packed = packed_address("1.0.0.1")
     assert packed is not None
     assert file.find(packed) == Place()

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from asgi_analytics import engine
+from asgi_analytics.identify import geoip
+from asgi_analytics.threads import Aside
+
+from .drive import NOWHERE, get, page, wrapped
+
+
+def test_what_hangs_is_waited_for_a_while_and_holds_up_nothing_else() -> None:
+    hanging, calls = threading.Event(), []
+
+    def hang() -> None:
+        calls.append("hang")
+        hanging.wait(10)
+
+    aside, began = Aside(0.05), time.monotonic()
+    for _ in range(3):
+        aside(hang)
+    assert time.monotonic() - began < 5
+    assert calls == ["hang"]
+    hanging.set()
+    assert aside._thread is not None
+    aside._thread.join(10)
+    aside(lambda: calls.append("next"))
+    assert calls == ["hang", "next"]
+
+
+def test_a_geo_file_on_a_mount_that_hangs_holds_up_neither_the_start_nor_the_keeper(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hanging = threading.Event()
+    monkeypatch.setattr(geoip, "_refresh", lambda files: hanging.wait(10))
+    monkeypatch.setattr(engine, "GEO_PATIENCE", 0.05)
+    began = time.monotonic()
+    with wrapped(page(), NOWHERE, geoip_city="/mnt/city.mmdb") as app:
+        assert get(app).status == 200
+        app._engine.locator.refresh(1e9)
+        assert time.monotonic() - began < 5
+    hanging.set()
