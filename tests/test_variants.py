@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics import variants
-from asgi_analytics.identify.referral import CAMPAIGN_NAMES, SECRET_NAMES, SOURCE_NAMES
+from asgi_analytics.identify.redaction import SECRET_NAMES
+from asgi_analytics.identify.referral import CAMPAIGN_NAMES, SOURCE_NAMES
 from asgi_analytics.model import Variant
 from asgi_analytics.variants import CURSOR, ITEM, TURN, Variants, packed, parameters, unpacked
 

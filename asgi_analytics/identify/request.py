@@ -8,28 +8,12 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ..inputs import path_number
+from .redaction import hide_in_path
 
 Headers = Mapping[bytes, bytes]
 
 _MOST_PATH = 1024
 _SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
-# A JSON Web Token, or a run of 32 and more letters and digits mixed: ids of pages are shorter or have words (_hidden).
-# Tried where a run begins only: a path made to be slow would be read anew from each of its characters.
-_SECRET = re.compile(
-    r"(?<![\w-])(?:(?=[\w-]*?eyJ[\w-]{8})[\w-]++\.[\w-]+(?:\.[\w-]*)?|(?=[A-Za-z_-]*\d)(?=[\d_-]*[A-Za-z])[\w-]{32,})",
-    re.ASCII,
-)
-# Neither "/@name@host", an account of the Fediverse, nor a file: "/logo@dark.png", "/lodash@4.17.21.min.js".
-_EMAIL = re.compile(
-    r"(?<![\w.+%@-])[\w.+%-]++@(?:[\w-]++\.)+(?!(?:avif|css|gif|html?|jpe?g|json|m?js|map|png|svg|webp)(?![\w.-]))"
-    r"[a-z]{2,}+(?![\w.-])",
-    re.IGNORECASE,
-)
-_SHORTEST_SECRET = 32
-_UUID = re.compile(r"[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}", re.ASCII | re.IGNORECASE)
-_PIECES = re.compile(r"[-_]+")
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d{1,8}", re.ASCII)
-_LONGEST_ID = 27  # characters: an ObjectId has 24, a ULID 26, a KSUID 27
 _HTML = re.compile(rb"text/html|application/xhtml\+xml", re.IGNORECASE)
 _DATA = (
     b"text/html",  # that was not asked for as a page
@@ -71,27 +55,7 @@ def clean_path(path: str) -> str:
         cut = _SCHEME.sub("", cut, count=1) or "/"
     if ";" in cut:
         cut = _PARAMETER.sub("", cut)
-    return hide_secrets(cut)
-
-
-def hide_secrets(text: str) -> str:
-    """Return a text with "…" in place of e-mail addresses and long tokens."""
-    if "@" in text:
-        text = _EMAIL.sub("…", text)
-    return _SECRET.sub(_hidden, text) if len(text) > 20 else text
-
-
-def _hidden(found: re.Match[str]) -> str:
-    """Return what is stored of a run that may be a token: "/2026-09-10-things-to-know" is a title, a UUID an id."""
-    run = found[0]
-    if "." not in run:
-        if len(_UUID.sub("", run)) < _SHORTEST_SECRET:
-            return run
-        pieces = _PIECES.split(run)
-        odd = [len(piece) for piece in pieces if not _WORD.fullmatch(piece)]
-        if 2 * sum(odd) <= len(run) and max(odd, default=0) <= _LONGEST_ID:
-            return run
-    return "…"
+    return hide_in_path(cut)
 
 
 def is_navigation(method: str, headers: Headers) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.identify import referral
+from asgi_analytics.identify import redaction
 from asgi_analytics.identify.channels import BY_KEY, CLICK_IDS, Source
 from asgi_analytics.identify.referral import channel, clean_query, read_origin, read_referral, registrable_domain
 from asgi_analytics.model import Referral
@@ -332,4 +332,4 @@ def test_anything_can_be_read_and_is_bounded(query: bytes | str, referer: str | 
 
 @given(st.lists(st.sampled_from(["%", "%4", "%41", "%C3", "%c3%A9", "%F0%9F", "%00", "%zz", "é", "\ud800", "a", "+"])))
 def test_escapes_are_read_as_the_standard_library_reads_them(parts: list[str]) -> None:
-    assert referral._unescaped("".join(parts)) == unquote("".join(parts))
+    assert redaction.unescaped("".join(parts)) == unquote("".join(parts))

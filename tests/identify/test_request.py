@@ -82,6 +82,22 @@ def test_an_answer_without_a_type_is_no_data() -> None:
         "/npm/react@18.2.0/index.js",
         "/npm/lodash@4.17.21.min.js",
         "/img/logo@2x.png",
+        "/xoxo-gossip-girl-season-2",
+        "/npm_install_fails_with_error_eacces",
+        "/gluten-free-recipes-for-all",
+        "/sk-ant-man-2018-film-online",
+        "/sk_test_environment",
+        "/pypi-packages-of-2026",
+        "/isbn/978-3-16-148410-0",
+        "/imei/352099001761481",
+        "/video/1005001234567890",
+        "/order/4111111111111112",
+        "/status/1790000000000000000",
+        "/2026-09-10-1234-5678-9012",
+        "/shops/state=ca/color=red",
+        "/wiki/C++",
+        "/100%25",
+        "/a%20b%2Fc",
     ],
 )
 def test_titles_and_ids_of_pages_are_stored(path: str) -> None:
@@ -99,9 +115,39 @@ def test_titles_and_ids_of_pages_are_stored(path: str) -> None:
         ("/unsubscribe/alice.b+c@mail.example.com/now", "/unsubscribe/…/now"),
         ("/u/alice@163.com", "/u/…"),
         ("/jwt/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc/x", "/jwt/…/x"),
+        ("/jwt/eyJhbGciOiJIUzI1NiJ9", "/jwt/…"),
+        *(
+            (f"/t/{token}/x", "/t/…/x")
+            for token in (
+                "AKIAIOSFODNN7EXAMPLE",
+                "ghp_16C7e42F292c6912E771",
+                "glpat-ABCdef1234567890abcd",
+                "sk-abcDEF456ghi789jkl",
+                "sk-ant-api03-abc123",
+                "sk_live_4eC39HqLyjWDarjt",
+                "xoxb-123456-abcdef",
+                "ya29.a0AfH6SMBx1234",
+                "SG.abcdefghijk.lmnopqrst",
+                "hf_abcdefghijklmnopqrstuv",
+                "pypi-AgEIcHlwaS5vcmc",
+                "4111111111111111",
+                "4111-1111-1111-1111",
+                "5500 0000 0000 0004",
+                "378282246310005",
+                "+491701234567",
+                "+1-202-555-0143",
+            )
+        ),
+        ("/redirect/https://user:pw@host/x", "/redirect/https://…@host/x"),
+        ("//user:pw@host/x", "//…@host/x"),
+        ("/to/joe%40example.com", "/to/…"),
+        ("/to/joe%2540example.com", "/to/…"),
+        ("/go/https%3A%2F%2Fu%3Ap%40h%2F", "/go/https://…@h/"),
+        ("/reset/token=abc123/x", "/reset/token=…/x"),
+        ("/reset?a=1&access_token=abc", "/reset?a=1&access_token=…"),
     ],
 )
-def test_long_tokens_and_e_mail_addresses_in_paths_are_not_stored(path: str, stored: str) -> None:
+def test_secrets_in_paths_are_not_stored(path: str, stored: str) -> None:
     assert clean_path(path) == stored
 
 
