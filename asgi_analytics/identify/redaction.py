@@ -43,7 +43,7 @@ _EMAIL = re.compile(
     r"[a-z]{2,}+(?![\w.-])",
     re.IGNORECASE,
 )
-_USER = re.compile(r"(?<=//)[^/@\s]*:[^/@\s]*@")  # of an address within another
+_USER = re.compile(r"(?<=//)[^/@:\s]*+:[^/@\s]*+@")  # of an address within another
 _VALUE = re.compile(r"(?<![\w.-])([\w.-]{1,80})=[^/&?#=]+", re.ASCII)
 _SHORTEST_SECRET = 32
 _UUID = re.compile(r"[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}", re.ASCII | re.IGNORECASE)
