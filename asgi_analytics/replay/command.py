@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -58,8 +57,7 @@ def replay(options: argparse.Namespace) -> int:
     reading = Reading()
     progress = Progress(sys.stderr, total_size(options.files))
     done = Replay(settings, _period(options), split(options.host))
-    with _without_collector():
-        done.run(entries(options.files, options.format, reading, progress.add))
+    done.run(entries(options.files, options.format, reading, progress.add))
     progress.close()
     for note in printing.notes(done, reading):
         print(f"asgi-analytics: {columns.escape(note)}", file=sys.stderr)
@@ -122,8 +120,7 @@ def reclassify(options: argparse.Namespace, database: Database) -> int:
         if options.yes:
             with rewriter(dsn, name) as writer:
                 writer.remember(canonical(settings))
-                for _ in counts.write(rows, writer):
-                    pass
+                counts.write(rows, writer)
                 for looked_at, written in writer.sessions(since, until, options.site):
                     counts.sessions += written
                     counts.sessions_left += looked_at - written
@@ -201,15 +198,3 @@ def _period(options: argparse.Namespace) -> Period:
     if period.since >= period.until:
         raise ReplayError("--since has to be before --until.")
     return period
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Nothing here makes cycles in number, and looking for them among millions of values costs a fifth of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()

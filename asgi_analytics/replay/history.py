@@ -24,6 +24,7 @@ from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
+from ..decide.traces import Failure
 from ..facts import Claims
 from ..inputs import DATA, FORGIVEN, LED, PREFETCHED, QUERIED, TRUSTED, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
@@ -109,12 +110,12 @@ class History:
             attempt = attempt_of(inputs, hit.numbers)
             if page and inputs & LED and pipeline.pass_led(visitor, decision, variant or path, at):
                 pass
-            elif page or status >= 400 or attempt is not None:
-                trusted, bare, inner = bool(inputs & TRUSTED), not inputs & QUERIED, hit.from_inside
-                pipeline.answer(
-                    *(visitor, decision, status, page, path, inner, at, hit.method),
-                    *(claims, attempt, variant, trusted, bare),
-                )
+            elif page:
+                bare = not inputs & QUERIED
+                pipeline.take_page(visitor, decision, variant or path, hit.from_inside, at, claims, bare)
+            elif status >= 400 or attempt is not None:
+                failure = Failure(status, hit.method, path, hit.from_inside, attempt, bool(inputs & TRUSTED))
+                pipeline.take_failure(visitor, decision, failure, at, claims)
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
                 excused = bool(inputs & (PREFETCHED | TRUSTED))
                 pipeline.take_data(visitor, decision, path, at, hit.method != "POST", excused, variant)

@@ -1,7 +1,4 @@
-"""The live stages over recorded requests: the only module here that calls identify and decide.
-
-Whoever changes how the live path calls those stages changes this module, and nothing else of replay.
-"""
+"""The live stages over recorded requests: whoever changes how the live path calls them changes this module too."""
 
 from __future__ import annotations
 
@@ -140,39 +137,38 @@ class Pipeline:
             self.state.level_changed(visitor)
         return decision
 
-    def answer(
+    def take_page(
         self,
         visitor: Visitor,
         decision: Decision,
-        status: int,
-        page: bool,
-        path: str,
+        page: str | Variant,
         inner: bool,
         now: float,
-        method: str = "GET",
         claims: Claims | None = None,
-        attempt: int | None = None,
-        variant: Variant | None = None,
-        trusted: bool = False,
         bare: bool = False,
     ) -> None:
-        """Take in a page or an error that an admitted request was answered; `inner`: asked for from this site.
+        """Take in a page; `inner`: a page of this site linked it, `bare`: it was asked for without a query.
 
-        `claims`: where they are known, and with them `attempt`, which credentials were refused. Where they are not, a
-        refused POST counts as one try, and nobody forges headers. `variant`: what the query made of a page.
-        `trusted`: asked with credentials that were not refused. `bare`: without a query.
+        Without `claims`, nobody forges headers.
         """
-        before, actor, network = decision.previous_level, visitor.actor, visitor.network
-        if page and actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
-            judge_page(actor, variant or path, inner, self.site, self.policy, decision, now, bare=bare)
-        elif page:
-            known = actor.claims if claims is None else claims
-            judge_page(actor, variant or path, inner, self.site, self.policy, decision, now, known, network, bare)
+        before, actor = decision.previous_level, visitor.actor
+        if actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
+            judge_page(actor, page, inner, self.site, self.policy, decision, now, bare=bare)
         else:
-            if claims is None:
-                claims, attempt = actor.claims, refused_attempt(method, {}, status, path)
-            failure = Failure(status, method, path, inner, attempt, trusted)
-            judge_failure(actor, failure, self.site, self.policy, decision, now, claims, network)
+            known = actor.claims if claims is None else claims
+            judge_page(actor, page, inner, self.site, self.policy, decision, now, known, visitor.network, bare)
+        if decision.previous_level is not before:
+            self.state.level_changed(visitor)
+
+    def take_failure(
+        self, visitor: Visitor, decision: Decision, failure: Failure, now: float, claims: Claims | None = None
+    ) -> None:
+        """Take in an error. Without `claims`, a refused POST counts as one try, and nobody forges headers."""
+        before, actor = decision.previous_level, visitor.actor
+        if claims is None:
+            claims = actor.claims
+            failure = failure._replace(attempt=refused_attempt(failure.method, {}, failure.status, failure.path))
+        judge_failure(actor, failure, self.site, self.policy, decision, now, claims, visitor.network)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from ..store.recorded import Judged, Rewriter
 from .history import Verdict
@@ -43,21 +44,11 @@ class Rewriting:
             else:
                 yield Judged(hit.id, hit.time, verdict.score, verdict.level, bot_class)
 
-    def write(self, rows: Iterable[Judged], rewriter: Rewriter) -> Iterator[int]:
-        """Write rows in batches, each a transaction of its own; yields what each wrote."""
-        batch: list[Judged] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) >= BATCH:
-                yield self._write(batch, rewriter)
-                batch = []
-        if batch:
-            yield self._write(batch, rewriter)
-
-    def _write(self, batch: list[Judged], rewriter: Rewriter) -> int:
-        written = rewriter.hits(batch)
-        self.written += written
-        return written
+    def write(self, rows: Iterable[Judged], rewriter: Rewriter) -> None:
+        """Write rows in batches, each a transaction of its own."""
+        rows = iter(rows)
+        while batch := list(islice(rows, BATCH)):
+            self.written += rewriter.hits(batch)
 
 
 def report(rewriting: Rewriting, written: bool) -> Iterator[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from math import inf
 
+from ..decide.traces import Failure
 from ..model import Visitor
 from ..settings import Settings
 from .entry import Batch
@@ -32,7 +33,7 @@ class Period:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Nothing here refers to itself, and a look for garbage among millions of living actors takes long."""
+    """Nothing here makes cycles in number, and looking for them among millions of values costs a fifth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -75,7 +76,7 @@ class Replay:
         """The way of each line, written in one piece with its look-ups done before: millions go it."""
         since, until, tally, heeds = self._period.since, self._period.until, self.tally, self._heeds_forwarded
         pipeline, targets, levels = self.pipeline, self._targets, self.tally.requests_by_level
-        admit, answer, take_data, pass_by = pipeline.admit, pipeline.answer, pipeline.take_data, pipeline.pass_by
+        admit, take_data, pass_by = pipeline.admit, pipeline.take_data, pipeline.pass_by
         now, met_at, known = self._now, -inf, ("", "")
         for at, address, method, target, status, _, referer, agent, host, forwarded, content_type in batch:
             if not method or not since <= at < until:
@@ -106,10 +107,12 @@ class Replay:
                     route.count(page)
                     actor.count(page)
                     inner = bool(referer) and self._is_inner(referer, host)
-                    variant = None
-                    if page and query:  # a log without Referers does not tell who follows links
-                        variant = pipeline.page_variant(visitor, path, query, inner or not self._tells_links)
-                    answer(visitor, decision, status, page, path, inner, now, method, variant=variant, bare=not query)
+                    if page:  # a log without Referers does not tell who follows links
+                        follows = inner or not self._tells_links
+                        variant = pipeline.page_variant(visitor, path, query, follows) if query else None
+                        pipeline.take_page(visitor, decision, variant or path, inner, now, bare=not query)
+                    else:
+                        pipeline.take_failure(visitor, decision, Failure(status, method, path, inner), now)
                     actor.judged(decision)
                     level = decision.level
                 elif method == "GET" and delivers_data(content_type, path):

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import thread_time
 
+from asgi_analytics.decide.traces import Failure
 from asgi_analytics.model import Visitor
 from asgi_analytics.replay.entry import Batch
 from asgi_analytics.replay.page import delivers_page, own_host, read_target, referer_host
@@ -90,8 +91,10 @@ def decide(batches: list[Batch]) -> Callable[[], None]:
             decision = pipeline.admit(visitor, now)
             if decision.refused:
                 continue
-            if page or status >= 400:
-                pipeline.answer(visitor, decision, status, page, path, inner, now)
+            if page:
+                pipeline.take_page(visitor, decision, path, inner, now)
+            elif status >= 400:
+                pipeline.take_failure(visitor, decision, Failure(status, "GET", path, inner), now)
             else:
                 pipeline.pass_by(visitor, decision)
 
