@@ -274,7 +274,7 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _data_update(options: argparse.Namespace) -> int:
-    folder = options.dir or data.default_data_dir()
+    folder = options.dir or data.default_crawler_dir()
     sources = data.read_sources(options.sources) if options.sources else SOURCES
     now = SystemClock.time_ns() / 1e9
     get = data.from_folder(options.source) if options.source else data.from_web(sources, now)

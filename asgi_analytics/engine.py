@@ -30,7 +30,7 @@ from .identify.geoip import GeoLocator
 from .identify.request import clean_path
 from .identify.useragent import AgentReader
 from .identify.visitor import Identifier
-from .jobs.data import default_data_dir
+from .jobs.data import default_crawler_dir
 from .jobs.verification import Verifier
 from .log import LOG_INTERVAL, log
 from .model import ClaimStatus, Ruling, Visitor
@@ -70,7 +70,7 @@ class Engine:
         self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
         self.verifier = (
-            Verifier(self.clock, settings.crawler_dir or default_data_dir()) if settings.verify_crawlers else None
+            Verifier(self.clock, settings.crawler_dir or default_crawler_dir()) if settings.verify_crawlers else None
         )
         self.site = Site()
         self.responder = Responder(settings)

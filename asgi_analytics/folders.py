@@ -11,6 +11,13 @@ def named(text: str | Path) -> Path:
     return Path(os.path.expanduser(text))
 
 
+def default_folder(variable: str, name: str, of_root: str = "/var/tmp/asgi-analytics") -> Path:  # noqa: S108 - see below
+    """Return the folder that an environment variable names, else root's, else `name` in this user's state_folder."""
+    if chosen := os.environ.get(variable):
+        return named(chosen)
+    return Path(of_root if os.geteuid() == 0 else state_folder()) / name
+
+
 def state_folder() -> Path:
     """Return our folder in this user's place for state; in /var/tmp for a user without a home, as containers run."""
     if place := os.environ.get("XDG_STATE_HOME"):

@@ -21,7 +21,7 @@ from types import TracebackType
 
 from ..clock import SystemClock
 from ..errors import EmbeddedPostgresError
-from ..folders import named, state_folder
+from ..folders import default_folder
 from .cluster import START_TIMEOUT, Cluster, answers
 from .folder import flock, pause, prepare, read_dsn
 from .process import account_of_server
@@ -127,12 +127,8 @@ class EmbeddedPostgres:
 
 
 def default_data_dir() -> Path:
-    """ASGI_ANALYTICS_DATA_DIR, else a folder of this user's own in the system's place for state."""
-    if chosen := os.environ.get("ASGI_ANALYTICS_DATA_DIR"):
-        return named(chosen)
-    if os.geteuid() == 0:
-        return Path("/var/tmp/asgi-analytics/postgres")  # noqa: S108 - private and owner-checked, see prepare
-    return state_folder() / "postgres"
+    """Return the folder of the embedded Postgres where none is named; `prepare` makes it private."""
+    return default_folder("ASGI_ANALYTICS_DATA_DIR", "postgres")
 
 
 _instances: weakref.WeakSet[EmbeddedPostgres] = weakref.WeakSet()

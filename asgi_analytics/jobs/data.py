@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import DataFileError
-from ..folders import named, state_folder
+from ..folders import default_folder
 from ..identify.operators import SOURCES
 from ..identify.ranges import MOST_BYTES, RangeFile, Ranges, read_ranges
 from .fetch import download
@@ -41,13 +41,9 @@ class Update:
     error: str | None = None
 
 
-def default_data_dir() -> Path:
-    """ASGI_ANALYTICS_CRAWLER_DIR, else a folder of this user's own in the system's place for state."""
-    if chosen := os.environ.get("ASGI_ANALYTICS_CRAWLER_DIR"):
-        return named(chosen)
-    if os.geteuid() == 0:
-        return Path("/var/lib/asgi-analytics/crawlers")
-    return state_folder() / "crawlers"
+def default_crawler_dir() -> Path:
+    """Return the folder of address ranges where no option names one."""
+    return default_folder("ASGI_ANALYTICS_CRAWLER_DIR", "crawlers", of_root="/var/lib/asgi-analytics")
 
 
 def update(folder: Path, names: Mapping[str, object], get: Get) -> list[Update]:

@@ -119,7 +119,7 @@ class Settings:
     bans: bool = False
     allow: tuple[Network, ...] = ()
     verify_crawlers: bool = True
-    crawler_dir: Path | None = None  # None: this user's, see jobs.data.default_data_dir
+    crawler_dir: Path | None = None  # None: this user's, see jobs.data.default_crawler_dir
     trusted_proxies: tuple[Network | ProxyWord, ...] = ()
     geoip_city: Path | None = None
     geoip_asn: Path | None = None

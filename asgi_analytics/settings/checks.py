@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, get_args
 
-from ..folders import named, state_folder
+from ..folders import default_folder, named
 from .values import (
     SIGNAL_POINTS,
     SIGNAL_THRESHOLDS,
@@ -28,12 +27,8 @@ from .values import (
 
 
 def default_journal_dir() -> Path:
-    """ASGI_ANALYTICS_JOURNAL_DIR, else a folder of this user's own in the system's place for state."""
-    if chosen := os.environ.get("ASGI_ANALYTICS_JOURNAL_DIR"):
-        return named(chosen)
-    if os.geteuid() == 0:
-        return Path("/var/tmp/asgi-analytics/journal")  # noqa: S108 - made 0700 and owner-checked by the journal
-    return state_folder() / "journal"
+    """Return the folder of the journals where no option names one; the journal makes it private."""
+    return default_folder("ASGI_ANALYTICS_JOURNAL_DIR", "journal")
 
 
 def _listed(value: object) -> list[Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from asgi_analytics.errors import DataFileError
 from asgi_analytics.identify.operators import SOURCES
-from asgi_analytics.jobs.data import default_data_dir, from_folder, from_web, held, read_sources, stamp, update
+from asgi_analytics.jobs.data import default_crawler_dir, from_folder, from_web, held, read_sources, stamp, update
 
 from .web import serve
 
@@ -101,6 +101,6 @@ def test_the_folder_is_the_users_own_unless_told_otherwise(monkeypatch: pytest.M
     monkeypatch.delenv("ASGI_ANALYTICS_CRAWLER_DIR", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert default_data_dir() == tmp_path / "asgi-analytics" / "crawlers"
+    assert default_crawler_dir() == tmp_path / "asgi-analytics" / "crawlers"
     monkeypatch.setenv("ASGI_ANALYTICS_CRAWLER_DIR", "/data/x")
-    assert default_data_dir() == Path("/data/x")
+    assert default_crawler_dir() == Path("/data/x")
