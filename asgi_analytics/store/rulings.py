@@ -160,13 +160,13 @@ class Registry:
     def rule(self, kind: str, target: Target, length: timedelta | None, reason: str, made_by: str) -> Made:
         """Make a ban or an allowance; one of the same kind that stands on this target is replaced."""
         with wrapped(), self._connection.transaction():
-            self._lift(target, [kind])
+            self._lift(target, kind)
             return Made(*self._make(kind, target, length, reason, made_by))
 
     def lift(self, target: Target, kind: str) -> int:
         """Lift what stands on this target and return how many rulings that were."""
         with wrapped():
-            return len(self._lift(target, [kind]))
+            return len(self._lift(target, kind))
 
     def pardon(self, target: Target, reason: str, made_by: str) -> Pardoned:
         """Lift bans, forgive incidents, reset level and reputation, keep the case. One transaction."""
@@ -179,8 +179,8 @@ class Registry:
             "network_share": ReputationRules().network_share,
         }
         with wrapped(), self._connection.transaction():
-            lifted = self._lift(target, ["ban"])
-            bans = [{"reason": why, "made_by": who, "made_at": f"{at}"} for _, _, why, who, at, _ in lifted]
+            lifted = self._lift(target, "ban")
+            bans = [{"reason": why, "made_by": who, "made_at": f"{at}"} for why, who, at in lifted]
             concerned = [found for (found,) in self._all("concerned", parameters)]
             parameters |= {"concerned": concerned, "bans": Jsonb(bans)}
             case = self._one("keep_case", parameters)[0]
@@ -196,7 +196,7 @@ class Registry:
 
     def standing(self, kind: str, most: int) -> list[RulingRow]:
         """Return the rulings of a kind that stand, the newest first."""
-        return self._rows(RulingRow, "standing", {"kinds": [kind], "most": most})
+        return self._rows(RulingRow, "standing", {"kind": kind, "most": most})
 
     def networks(self, most: int) -> list[NetworkRow]:
         """Return client networks with incidents, the worst reputation first."""
@@ -206,9 +206,9 @@ class Registry:
         """Return labelled cases, the newest first."""
         return self._rows(CaseRow, "cases", {"most": most})
 
-    def _lift(self, target: Target, kinds: list[str]) -> list[tuple[Any, ...]]:
+    def _lift(self, target: Target, kind: str) -> list[tuple[Any, ...]]:
         names = [one for one in (target.network, *target.also) if one is not None]
-        parameters = {"kinds": kinds, "fingerprint": target.fingerprint, "networks": names}
+        parameters = {"kind": kind, "fingerprint": target.fingerprint, "networks": names}
         return self._all("lift_rulings", {**parameters, "size": target.size, "prefix": target.prefix})
 
     def _make(

@@ -29,10 +29,10 @@ RETURNING id, until
 
 -- name: lift_rulings
 UPDATE analytics.rulings SET lifted_at = now()
-WHERE kind = ANY (%(kinds)s::text[]) AND lifted_at IS NULL AND coalesce(until, 'infinity') > now()
+WHERE kind = %(kind)s::text AND lifted_at IS NULL AND coalesce(until, 'infinity') > now()
     AND (fingerprint = %(fingerprint)s::uuid
         OR (size = %(size)s::smallint AND prefix = %(prefix)s::smallint AND network = ANY (%(networks)s::bytea[])))
-RETURNING id, kind, reason, made_by, made_at, until
+RETURNING reason, made_by, made_at
 
 -- name: concerned
 -- The visitors that a pardon is for: one, or all that came from a client network since yesterday.
@@ -128,7 +128,7 @@ LIMIT %(most)s::integer
 -- name: standing
 SELECT id, kind, fingerprint, size, prefix, network, key IS NOT NULL AS hashed, reason, made_by, made_at, until
 FROM analytics.rulings
-WHERE kind = ANY (%(kinds)s::text[]) AND lifted_at IS NULL AND coalesce(until, 'infinity') > now()
+WHERE kind = %(kind)s::text AND lifted_at IS NULL AND coalesce(until, 'infinity') > now()
 ORDER BY made_at DESC LIMIT %(most)s::integer
 
 -- name: networks
