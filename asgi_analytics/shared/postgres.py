@@ -15,7 +15,7 @@ from ..decide.lending import LIFE
 from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
-from ..store.connection import Connected, Session, conninfo
+from ..store.connection import Connected, ServerSession, conninfo
 from .bounds import MOST_ASKS, MOST_SCARCE
 
 TIDY = 240  # exchanges
@@ -43,7 +43,7 @@ class PostgresQuotas(Connected):
         self._site = site
         self._queries = queries.load("quotas")
         self._exchanges = 0
-        self._session: Session | None = None  # of the open connection
+        self._session: ServerSession | None = None  # of the open connection
 
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. Raises SharedUnavailable."""
@@ -83,10 +83,10 @@ class PostgresQuotas(Connected):
         with self._open().statement() as connection:
             return connection.execute(self._queries[name], parameters)
 
-    def _open(self) -> Session:
+    def _open(self) -> ServerSession:
         if self._session is None or self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
-            self._session = Session(self._connection, SESSION)
+            self._session = ServerSession(self._connection, SESSION)
         return self._session
 
     @contextlib.contextmanager

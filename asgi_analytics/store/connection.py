@@ -81,11 +81,11 @@ def _defaults() -> dict[str, str]:
     return {one.keyword.decode(): one.val.decode("utf-8", "replace") for one in found if one.val}
 
 
-class Session:
-    """What a connection is set to: for good, or behind a pooler for each transaction, and nothing else is left there.
+class ServerSession:
+    """A session of the server with our settings: for good, or behind a pooler for one transaction at a time.
 
-    A pooler in transaction mode (PgBouncer, Supavisor, …) may give each transaction another session of the server,
-    which other programs use in between.
+    A pooler in transaction mode (PgBouncer, Supavisor, …) may give each transaction another session, which other
+    programs use in between: nothing of ours is left there.
     """
 
     def __init__(self, connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
@@ -154,11 +154,8 @@ class Connected:
     def interrupt(self) -> None:
         """Free the thread that waits on the connection; callable from another thread."""
         connection = self._connection
-        if connection is None or connection.closed:
-            return
-        # psycopg's cancel asks the server, which may be what hangs; cutting the socket does not.
-        with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
+        if connection is not None and not connection.closed:
+            cut(connection)
 
     def abandon(self) -> None:
         """Forget the connection without a word to the server: it belongs to the parent of this process."""
@@ -175,6 +172,12 @@ class Connected:
             connection.close()
 
 
+def cut(connection: psycopg.Connection) -> None:
+    """Free the thread that waits on a connection. psycopg's cancel asks the server, which may be what hangs."""
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
+
+
 def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
     """Return a connection string with our settings where the DSN has none, and our encoding whatever it has."""
     given = conninfo_to_dict(dsn)
@@ -182,17 +185,11 @@ def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
     return make_conninfo(dsn, **{**added, "client_encoding": "UTF8"})
 
 
-def connect_command(dsn: str) -> psycopg.Connection:
+def connect_command(dsn: str, name: str = "asgi-analytics cli") -> psycopg.Connection:
     """Open what a command works with. Raises psycopg.Error."""
-    name = "asgi-analytics cli"
-    connection = psycopg.connect(
-        dsn,
-        autocommit=True,
-        connect_timeout=5,
-        application_name=name,
-        client_encoding="UTF8",
-        prepare_threshold=None,  # the next session that a pooler gives knows nothing of what was prepared
-    )
+    ours = {"connect_timeout": 5, "application_name": name}
+    # The next session that a pooler gives knows nothing of what was prepared in this one.
+    connection = psycopg.connect(conninfo(dsn, ours), autocommit=True, prepare_threshold=None)
     settle(connection)
     return connection
 

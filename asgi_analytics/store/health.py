@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import psycopg
 
 from ..errors import StoreUnavailable
 from . import migrate, queries
-from .connection import settle
+from .connection import cut, settle
 from .reading import Reader, wrapped
 
 PATIENCE = 15.0  # seconds that all questions together may take
@@ -96,7 +95,7 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[HealthReader]:
         connection = psycopg.connect(
             dsn,
             autocommit=True,
-            connect_timeout=min(5, int(patience)),
+            connect_timeout=min(5, int(patience)),  # whatever the DSN says
             application_name="asgi-analytics doctor",
             client_encoding="UTF8",
             prepare_threshold=None,  # see connect_command
@@ -120,6 +119,4 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[HealthReader]:
 
 def _cut(connection: psycopg.Connection, late: threading.Event) -> None:
     late.set()
-    # A frozen backend heeds no cancel; what waits for it must be freed from this side.
-    with contextlib.suppress(OSError, psycopg.Error), socket.fromfd(connection.fileno(), 0, 0) as wire:
-        wire.shutdown(socket.SHUT_RDWR)
+    cut(connection)

@@ -19,7 +19,7 @@ import psycopg
 
 from ..errors import MigrationError, StoreUnavailable
 from . import queries
-from .connection import check_encoding, trusted_path
+from .connection import check_encoding, connect_command, trusted_path
 
 LOCK = 0x6173_6769  # "asgi"
 PATIENCE = 30.0  # seconds, for another process that migrates, and for a lock that others do not let go
@@ -56,10 +56,7 @@ def migrations() -> list[Migration]:
 
 def migrate(dsn: str) -> list[str]:
     """Bring the database up to date and return the names applied. Raises StoreError, psycopg.Error."""
-    name = "asgi-analytics migrate"
-    with psycopg.connect(
-        dsn, autocommit=True, application_name=name, client_encoding="UTF8", prepare_threshold=None
-    ) as connection:
+    with connect_command(dsn, "asgi-analytics migrate") as connection:
         check_encoding(connection)
         return apply(connection)
 

@@ -21,7 +21,7 @@ from ..model import Merged, Ruling
 from ..protocols import Salt
 from ..reputation import ReputationRules
 from . import migrate, queries, retention, values
-from .connection import Connected, Session, check_encoding, conninfo
+from .connection import Connected, ServerSession, check_encoding, conninfo
 from .doubt import Doubts, behind
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, as_ours, is_forbidden
@@ -86,7 +86,7 @@ class PostgresStore(Connected):
         self._migrate = migrate
         self.migrating = False
         self._queries = queries.load("fold")
-        self._session: Session | None = None  # of the open connection
+        self._session: ServerSession | None = None  # of the open connection
         self._doubts = Doubts()
         self._staging = Staging()
         self._server = ""  # what the database says of itself
@@ -100,7 +100,7 @@ class PostgresStore(Connected):
             self._connection = connection
             check_encoding(connection)
             later = SINCE_17 if connection.info.server_version >= 170_000 else {}
-            self._session = Session(connection, {**SESSION, **later})
+            self._session = ServerSession(connection, {**SESSION, **later})
             self._server = self._ask_server()
             if self._migrate:
                 self._apply_migrations(connection)
@@ -338,7 +338,7 @@ class PostgresStore(Connected):
             if pooled:  # the session goes to others, who may have tables of these names
                 self._staging.drop(connection)
 
-    def _current(self) -> Session:
+    def _current(self) -> ServerSession:
         self._open()
         assert self._session is not None
         return self._session

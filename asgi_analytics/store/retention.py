@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from . import queries
-from .connection import Session
+from .connection import ServerSession
 
 # Hits last: whoever reads them for hours, or publishes them, keeps nothing else.
 TABLES = ("sessions", "fingerprints", "decisions", "refusals", "quarantine", "hits")
@@ -20,7 +20,7 @@ MOST_ROWS = 10_000  # of a table in one transaction
 MOST_BATCHES = 20  # of a table in one go: the writer has hits to deliver, too
 
 
-def forget(session: Session, kept: timedelta) -> Mapping[str, int]:
+def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
     """Delete what is older than `kept`, at most MOST_BATCHES of each table.
 
     Returns how many partitions of hits were dropped, and how many rows of each of TABLES were deleted.
@@ -40,7 +40,7 @@ def forget(session: Session, kept: timedelta) -> Mapping[str, int]:
     return done
 
 
-def outdated(session: Session, kept: timedelta) -> Mapping[str, int]:
+def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
     """Count what is older than `kept`, as `forget` tells it; hits of whole partitions among the hits.
 
     Raises psycopg.Error.
@@ -51,7 +51,7 @@ def outdated(session: Session, kept: timedelta) -> Mapping[str, int]:
     return {PARTITIONS: len(partitions), **(rows or {})}
 
 
-def _drop_partitions(session: Session, kept: timedelta) -> int:
+def _drop_partitions(session: ServerSession, kept: timedelta) -> int:
     with _transaction(session) as connection:
         outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
     for name in outdated:  # one in a transaction: each locks the whole table for a moment
@@ -61,7 +61,7 @@ def _drop_partitions(session: Session, kept: timedelta) -> int:
 
 
 @contextlib.contextmanager
-def _transaction(session: Session) -> Iterator[psycopg.Connection]:
+def _transaction(session: ServerSession) -> Iterator[psycopg.Connection]:
     with session.transaction() as connection:
         connection.execute(queries.load("retention")["begin_retention"])
         yield connection

@@ -21,7 +21,7 @@ from asgi_analytics.errors import StoreMisconfigured
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.store import migrate as migrations
 from asgi_analytics.store import reading
-from asgi_analytics.store.connection import database_key
+from asgi_analytics.store.connection import connect_command, database_key
 from asgi_analytics.store.migrate import Migration, migrate
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.recorded import Recorded
@@ -162,6 +162,13 @@ def prefer(dsn: str, **settings: str) -> None:
         database = sql.Identifier(connection.info.dbname)
         for name, value in settings.items():
             connection.execute(sql.SQL("ALTER DATABASE {} SET {} = {}").format(database, sql.Identifier(name), value))
+
+
+def test_a_command_connects_as_the_dsn_says(dsn: str) -> None:
+    named = make_conninfo(dsn, application_name="backup", connect_timeout=30)
+    with connect_command(named) as connection:
+        assert connection.execute("SHOW application_name").fetchone() == ("backup",)
+        assert connection.info.get_parameters()["connect_timeout"] == "30"
 
 
 def test_commands_read_times_whatever_date_style_others_prefer(dsn: str) -> None:
