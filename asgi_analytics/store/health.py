@@ -77,7 +77,7 @@ class HealthReader(Reader):
         """Write rows as large as ours get, and take them back. None: they fit."""
         try:
             with self._connection.transaction(force_rollback=True):
-                self._connection.execute(queries.load("fold")["probe"])
+                self._connection.execute(queries.load("writer")["probe"])
         except psycopg.Error as error:
             state, text = error.sqlstate or "", " ".join(str(error).split())
             subject, advice = next(

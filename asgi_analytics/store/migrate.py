@@ -1,4 +1,4 @@
-"""Applies the numbered files of `migrations/`: forward only, checksummed, one process at a time; makes partitions.
+"""Applies the numbered files of `migrations/`: forward only, checksummed, one process at a time.
 
 Who waits for an exclusive lock keeps all others out behind it, and a dump or a report may hold the table for hours:
 so no wait here is longer than the others can bear.
@@ -18,7 +18,6 @@ from typing import LiteralString
 import psycopg
 
 from ..errors import MigrationError, StoreUnavailable
-from . import queries
 from .connection import check_encoding, connect_command, trusted_path
 
 LOCK = 0x6173_6769  # "asgi"
@@ -29,8 +28,6 @@ LIMITS = (
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0"
 )
 SINCE_17 = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"  # of the server
-PARTITION_DAYS_AHEAD = 7
-PARTITION_ATTEMPTS = 5
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
@@ -114,35 +111,6 @@ def _next(connection: psycopg.Connection) -> list[str]:
 
 class _Busy(Exception):
     """Another process is at it."""
-
-
-def make_partitions(connection: psycopg.Connection) -> None:
-    """Make the day partitions from yesterday to a week ahead, over an autocommit connection.
-
-    Those that are not needed yet can wait for who holds the table. Raises psycopg.Error.
-    """
-    for attempt in range(PARTITION_ATTEMPTS):
-        try:
-            with connection.transaction():
-                connection.execute("SET LOCAL lock_timeout = '500ms'")
-                connection.execute(queries.load("fold")["make_partitions"], {"ahead": PARTITION_DAYS_AHEAD})
-                return
-        except psycopg.errors.LockNotAvailable:
-            if not _lacks_partition(connection):
-                return
-            if attempt == PARTITION_ATTEMPTS - 1:
-                raise
-        time.sleep(0.5)
-
-
-def _lacks_partition(connection: psycopg.Connection) -> bool:
-    """Tell whether today or tomorrow is without one; while somebody locks the default partition, that is not known."""
-    try:
-        with connection.transaction():
-            connection.execute("SET LOCAL lock_timeout = '500ms'")
-            return connection.execute(queries.load("reading")["missing_partitions"]).fetchone() is not None
-    except psycopg.errors.LockNotAvailable:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

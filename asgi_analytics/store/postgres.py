@@ -11,7 +11,6 @@ from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
 import psycopg
-from psycopg import sql
 from psycopg.rows import dict_row
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
@@ -20,17 +19,15 @@ from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
 from ..protocols import Salt
 from ..reputation import ReputationRules
-from . import migrate, queries, retention, values
+from . import migrate, partitions, queries, retention, values
 from .connection import Connected, ServerSession, check_encoding, conninfo
 from .doubt import Doubts, behind
+from .fold import Fold
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, as_ours, is_forbidden
-from .staging import Staging, listed
+from .staging import Staging
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
-# By name: in a table that an operator has added columns to, those are theirs.
-_INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
-_INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FROM decided ON CONFLICT DO NOTHING")
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
 FEW = 20  # rows of a batch that are looked for, or tried
@@ -78,17 +75,16 @@ class PostgresStore(Connected):
         retention_days: int | None = None,
     ) -> None:
         self._dsn = dsn
-        self._reputation = values.parameters(reputation or ReputationRules(), bot_score)
-        self._bans = bans
         self._policy = policy  # version and settings
-        self._timeout = timedelta(seconds=session_timeout)
         self._retention_days = retention_days
         self._migrate = migrate
         self.migrating = False
-        self._queries = queries.load("fold")
+        self._queries = queries.load("writer")
         self._session: ServerSession | None = None  # of the open connection
         self._doubts = Doubts()
         self._staging = Staging()
+        rules = values.parameters(reputation or ReputationRules(), bot_score)
+        self._fold = Fold(self._staging, rules, timedelta(seconds=session_timeout), bans)
         self._server = ""  # what the database says of itself
         self._had_schema: str | None = None  # of which database
 
@@ -141,7 +137,7 @@ class PostgresStore(Connected):
     def make_partitions(self) -> None:
         """Make the day partitions from yesterday to a week ahead."""
         with as_ours():
-            migrate.make_partitions(self._open())
+            partitions.make_partitions(self._open())
 
     def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]:
         """Offer the salts this worker knows, make those that nobody has, return what all agree on."""
@@ -180,15 +176,14 @@ class PostgresStore(Connected):
             return self._write(batch)
 
     def _write(self, batch: Batch) -> list[Merged]:
-        journal = UUID(bytes=batch.journal)
-        with self._transfer():
+        with self._transfer() as connection:
             batch = self._not_in_yet(batch)
             if not batch.frames:
                 return []
             if batch.journal in self._doubts:
                 batch = self._not_stored_yet(batch)
             rows = {kind: batch.frames.rows(kind) for kind in KINDS}
-            merged = self._move(rows, batch.columns, journal)
+            merged = self._fold.move(connection, rows, batch.columns, UUID(bytes=batch.journal))
             damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
@@ -198,37 +193,18 @@ class PostgresStore(Connected):
 
     def _not_stored_yet(self, batch: Batch) -> Batch:
         """Return what a batch has behind the last of its hits that are stored already."""
-        hits = batch.frames.rows(HIT)
+        connection, columns, hits = self._open(), batch.columns[HIT], batch.frames.rows(HIT)
         # Where none of a few is, none is: that is what a journal new to us costs. The first alone tells nothing, for it
         # may have been deleted, or gone with its partition.
-        if not hits or not self._stored(batch.columns[HIT], _some(hits)):
+        if not hits or not self._staging.stored(connection, columns, _some(hits)):
             return batch
-        return behind(batch, self._stored(batch.columns[HIT], hits))
-
-    def _stored(self, columns: Sequence[str], hits: Sequence[bytes]) -> set[bytes]:
-        self._stage("staging", columns, hits)
-        stored = {row[0].bytes for row in self._open().execute(self._queries["stored_already"])}
-        self._open().execute(self._queries["clear_staging"])
-        return stored
+        return behind(batch, self._staging.stored(connection, columns, hits))
 
     def _make_partition_of(self, batch: Batch) -> bool:
         """Make the day partitions that the hits of a batch lack; returns whether there was one to make."""
         with self._transfer() as connection:
-            self._stage("staging", batch.columns[HIT], batch.frames.rows(HIT))
-            row = connection.execute(self._queries["make_partitions_of_staging"]).fetchone()
-        return bool(row and row[0])
-
-    def _move(
-        self, rows: Mapping[bytes, list[bytes]], columns: Mapping[bytes, Sequence[str]], journal: UUID
-    ) -> list[Merged]:
-        if decisions := rows[DECISION]:
-            self._stage("decided", columns[DECISION], decisions)
-            self._open().execute(_INSERT_DECISIONS.format(listed(columns[DECISION])))
-        merged = self._fold(hits, columns[HIT], journal) if (hits := rows[HIT]) else []
-        if refused := rows[REFUSED]:
-            self._stage("refused", columns[REFUSED], refused)
-            self._open().execute(self._queries["fold_refusals"])
-        return merged
+            self._staging.fill(connection, "staging", batch.columns[HIT], batch.frames.rows(HIT))
+            return partitions.make_partitions_of_staging(connection)
 
     def readmit(
         self,
@@ -242,7 +218,7 @@ class PostgresStore(Connected):
         with self._transfer() as connection:
             taken = connection.execute(take, {"id": row}).fetchone()
             if taken is not None:
-                self._move(rows, columns, journal)
+                self._fold.move(connection, rows, columns, journal)
             return taken is not None
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
@@ -277,8 +253,8 @@ class PostgresStore(Connected):
         """Tell whether a row would get in, by itself."""
         rows = {one: [row] if one == kind else [] for one in KINDS}
         try:
-            with self._transfer(force_rollback=True):
-                self._move(rows, columns, UUID(int=0))
+            with self._transfer(force_rollback=True) as connection:
+                self._fold.move(connection, rows, columns, UUID(int=0))
         except RowRejected:
             return False
         return True
@@ -355,40 +331,6 @@ class PostgresStore(Connected):
         if position <= (batch.segment, batch.frames[0].start):
             return batch
         return replace(batch, frames=batch.after(position))
-
-    def _fold(self, hits: list[bytes], columns: Sequence[str], journal: UUID) -> list[Merged]:
-        connection, fold = self._open(), self._queries
-        self._stage("staging", columns, hits)
-        moved = self._settle(connection)
-        connection.execute(fold["fold_sessions"])
-        cursor = connection.execute(fold["fold_fingerprints"], {"journal": journal, **self._reputation})
-        totals = [values.merged(row) for row in cursor.fetchall()]
-        self._fold_incidents(connection)
-        connection.execute(_INSERT_HITS.format(listed(columns)))
-        learnt = {merged.fingerprint for merged in totals}
-        return totals + [values.settled(row) for row in moved if row[0].bytes not in learnt]
-
-    def _settle(self, connection: psycopg.Connection) -> list[tuple[Any, ...]]:
-        """Give hits that go on with another session its id; return visitors with both ids."""
-        fold, parameters = self._queries, {"timeout": self._timeout}
-        unsettled = connection.execute(fold["name_sessions"], parameters).fetchone()
-        if not unsettled or not unsettled[0]:
-            return []
-        moved = connection.execute(fold["settle_sessions"], parameters).fetchall()
-        if moved:
-            fingerprints, names, ids = map(list, zip(*moved, strict=True))
-            connection.execute(fold["move_hits"], {"fingerprints": fingerprints, "names": names, "ids": ids})
-        return moved
-
-    def _fold_incidents(self, connection: psycopg.Connection) -> None:
-        fold, parameters = self._queries, self._reputation
-        connection.execute(fold["notice_incidents"], parameters)
-        lowered = [row[0] for row in connection.execute(fold["fold_incidents"], parameters).fetchall()]
-        if lowered and self._bans:
-            connection.execute(fold["ban_repeaters"], {**parameters, "fingerprints": lowered})
-
-    def _stage(self, table: str, columns: Sequence[str], rows: Sequence[bytes]) -> None:
-        self._staging.fill(self._open(), table, columns, rows)
 
     def _set_aside(self, batch: Batch, raw: bytes, position: int, kind: str, error: str, sqlstate: str | None) -> None:
         columns = next((list(batch.columns.get(one, ())) for one, name in KINDS.items() if name == kind), [])

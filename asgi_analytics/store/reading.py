@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
-from . import migrate, queries
+from . import migrate, partitions, queries
 from .connection import connect_command
 
 Row = TypeVar("Row")
@@ -198,7 +198,7 @@ class Reader:
     def missing_partitions(self) -> list[date]:
         """Return which of today and tomorrow have no partition; their hits go to the default one."""
         with wrapped():
-            return [day for (day,) in self._connection.execute(self._queries["missing_partitions"]).fetchall()]
+            return partitions.missing_partitions(self._connection)
 
     def _count(self, query: str, parameters: Mapping[str, Any] | None = None) -> int:
         with wrapped():
@@ -224,7 +224,7 @@ def migrate_all(dsn: str) -> list[str]:
     with wrapped():
         applied = migrate.migrate(dsn)
         with connect_command(dsn) as connection:
-            migrate.make_partitions(connection)
+            partitions.make_partitions(connection)
     return applied
 
 

@@ -23,7 +23,7 @@ class Staging:
     """Makes and fills the temporary tables of whatever connection it is given."""
 
     def __init__(self) -> None:
-        self._queries = queries.load("fold")
+        self._queries = queries.load("staging")
         self._known = {table: set(re.findall(r"\w+", self._queries[f"create_{table}"])) for table in BEHIND}
 
     def make(self, connection: psycopg.Connection) -> None:
@@ -47,6 +47,13 @@ class Staging:
                 copy.write(b"".join(rows[at : at + SLICE]))
                 give_way()
             copy.write(COPY_TRAILER)
+
+    def stored(self, connection: psycopg.Connection, columns: Sequence[str], hits: Sequence[bytes]) -> set[bytes]:
+        """Return the ids of the hits that are stored already, and leave staging empty. Raises psycopg.Error."""
+        self.fill(connection, "staging", columns, hits)
+        found = {row[0].bytes for row in connection.execute(self._queries["stored_already"])}
+        connection.execute(self._queries["clear_staging"])
+        return found
 
     def _widen(self, connection: psycopg.Connection, table: str, columns: Sequence[str]) -> None:
         """Add what a later version's journal names, where that version has migrated the database before us."""

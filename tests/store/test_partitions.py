@@ -12,7 +12,7 @@ import pytest
 from asgi_analytics import doctor
 from asgi_analytics.batch import HIT
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
-from asgi_analytics.store import migrate
+from asgi_analytics.store.partitions import make_partitions
 from asgi_analytics.store.postgres import PostgresStore
 from tests.acceptance.rig import wait_until
 from tests.record.rows import NOW_US, batch, fetch, hit
@@ -109,7 +109,7 @@ def places(dsn: str) -> dict[str, str]:
 def test_rows_go_into_whatever_covers_their_day(layout: str) -> None:
     with psycopg.connect(layout, autocommit=True) as connection:
         connection.execute("SET datestyle = 'German'")
-        migrate.make_partitions(connection)
+        make_partitions(connection)
         with contextlib.suppress(psycopg.errors.UndefinedObject):
             connection.execute("ALTER EVENT TRIGGER forbid DISABLE")  # it forbids temporary tables too
     store = PostgresStore(lambda: layout)

@@ -9,6 +9,7 @@ import pytest
 
 import asgi_analytics
 from asgi_analytics.store import queries
+from asgi_analytics.store.staging import Staging
 
 PACKAGE = Path(asgi_analytics.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.sql"))
@@ -19,15 +20,9 @@ QUERIES = [(file, name) for file in FILES if file.parent.name == "sql" for name 
 @pytest.fixture
 def connection(dsn: str) -> Iterator[psycopg.Connection]:
     """A connection as those have it who write: with their temporary tables."""
-    fold = queries.load("fold")
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(fold["create_staging"])
-        connection.execute(fold["create_decided"])
-        connection.execute(fold["create_named"])
-        connection.execute(fold["create_begun"])
-        connection.execute(fold["create_noticed"])
+        Staging().make(connection)
         connection.execute(queries.load("recorded")["create_judged"])
-        connection.execute(fold["create_refused"])
         yield connection
 
 

@@ -117,7 +117,3 @@ FROM pg_catalog.pg_class AS known
 JOIN pg_catalog.pg_proc AS maker ON maker.proname = 'ensure_partitions' AND maker.pronamespace = known.relnamespace
 WHERE known.relname = 'hits' AND known.relnamespace = to_regnamespace('analytics')
     AND NOT pg_has_role(maker.proowner, known.relowner, 'USAGE')
-
--- name: missing_partitions
-SELECT day FROM analytics.lacking_partitions(
-    (now() AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date + 1) AS day ORDER BY day

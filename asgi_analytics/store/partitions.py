@@ -1,0 +1,58 @@
+"""The day partitions of hits, made ahead of need.
+
+Who waits for an exclusive lock keeps all others out behind it, and a dump or a report may hold the table for hours: so
+no wait here is longer than the others can bear.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import date
+
+import psycopg
+
+from . import queries
+
+DAYS_AHEAD = 7
+ATTEMPTS = 5
+LIMIT = "SET LOCAL lock_timeout = '500ms'"
+
+
+def make_partitions(connection: psycopg.Connection) -> None:
+    """Make the day partitions from yesterday to a week ahead, over an autocommit connection.
+
+    Those that are not needed yet can wait for who holds the table. Raises psycopg.Error.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            with connection.transaction():
+                connection.execute(LIMIT)
+                connection.execute(queries.load("partitions")["make_partitions"], {"ahead": DAYS_AHEAD})
+                return
+        except psycopg.errors.LockNotAvailable:
+            if not _lacks_one(connection):
+                return
+            if attempt == ATTEMPTS - 1:
+                raise
+        time.sleep(0.5)
+
+
+def make_partitions_of_staging(connection: psycopg.Connection) -> bool:
+    """Make those that the rows in staging lack; returns whether there was one to make. Raises psycopg.Error."""
+    row = connection.execute(queries.load("partitions")["make_partitions_of_staging"]).fetchone()
+    return bool(row and row[0])
+
+
+def missing_partitions(connection: psycopg.Connection) -> list[date]:
+    """Return which of today and tomorrow have none; their hits go to the default one. Raises psycopg.Error."""
+    return [day for (day,) in connection.execute(queries.load("partitions")["missing_partitions"]).fetchall()]
+
+
+def _lacks_one(connection: psycopg.Connection) -> bool:
+    """Tell whether one is missing; while somebody locks the default partition, that is not known."""
+    try:
+        with connection.transaction():
+            connection.execute(LIMIT)
+            return bool(missing_partitions(connection))
+    except psycopg.errors.LockNotAvailable:
+        return False

@@ -1,0 +1,112 @@
+-- What the writer asks beside the fold: positions, salts, rulings, rows set aside, and what is old.
+
+-- name: register_journal
+INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT DO NOTHING
+
+-- name: read_position
+SELECT segment, position FROM analytics.positions WHERE journal = %(journal)s
+
+-- name: lock_position
+SELECT segment, position FROM analytics.positions WHERE journal = %(journal)s FOR UPDATE
+
+-- name: advance_position
+UPDATE analytics.positions
+SET segment = %(segment)s, position = %(position)s, rows = rows + %(rows)s,
+    quarantined = quarantined + %(quarantined)s, updated_at = now()
+WHERE journal = %(journal)s
+
+-- name: quarantine_row
+INSERT INTO analytics.quarantine (journal, segment, position, kind, columns, raw, sqlstate, error)
+SELECT %(journal)s, %(segment)s, %(position)s, %(kind)s, %(columns)s, %(raw)s, %(sqlstate)s, %(error)s
+WHERE NOT %(doubtful)s::boolean OR NOT EXISTS (
+    SELECT FROM analytics.quarantine AS known WHERE known.journal = %(journal)s::uuid
+        AND known.segment = %(segment)s::integer AND known.position = %(position)s::bigint)
+
+-- name: probe
+-- Rows as large as they get, rolled back: where these are refused, the schema is wrong and not the row at hand.
+WITH hit AS (
+    INSERT INTO analytics.hits (id, time, page_view, duration_us, bytes_sent, score, level, status, first_byte_us,
+        close_code, level_before, decision_id, outcome, method, path, route, query, channel, source, utm_source,
+        utm_medium, utm_campaign, utm_term, utm_content, click_id, session_id, fingerprint, network, site, address,
+        country, region, city, asn, organisation, browser, browser_version, os, os_version, device, bot_class, crawler,
+        language, provisional)
+    SELECT gen_random_uuid(), now(), true, 1::bigint << 62, 1::bigint << 62, 32767, 3, 599, 1::bigint << 62,
+        65535, 3, gen_random_uuid(), 'complete', left(wide, 16), wide, left(wide, 256), wide, left(wide, 32),
+        left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256),
+        left(wide, 32), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), left(wide, 100), left(wide, 64), 'XX',
+        left(wide, 64), left(wide, 128), 4294967295, left(wide, 256), left(wide, 64), left(wide, 32), left(wide, 64),
+        left(wide, 32), left(wide, 16), left(wide, 32), left(wide, 64), left(wide, 35), true
+    FROM repeat(chr(128512), 1024) AS wide
+), session AS (
+    INSERT INTO analytics.sessions (id, site, fingerprint, started_at, last_seen_at, hits, page_views, errors, refusals,
+        bytes_sent, entry_at, entry_path, exit_at, exit_path, score, level, channel, source, utm_source, utm_medium,
+        utm_campaign, utm_term, utm_content, click_id, country, region, city, asn, organisation, browser,
+        browser_version, os, os_version, device, bot_class, crawler, language)
+    SELECT gen_random_uuid(), left(wide, 100), gen_random_uuid(), now(), now(), 2147483647, 2147483647, 2147483647,
+        2147483647, 1::bigint << 62, now(), wide, now(), wide, 32767, 3, left(wide, 32), left(wide, 256),
+        left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 32), 'XX',
+        left(wide, 64), left(wide, 128), 4294967295, left(wide, 256), left(wide, 64), left(wide, 32), left(wide, 64),
+        left(wide, 32), left(wide, 16), left(wide, 32), left(wide, 64), left(wide, 35)
+    FROM repeat(chr(128512), 1024) AS wide
+), visitor AS (
+    INSERT INTO analytics.fingerprints (fingerprint, site, network, first_seen_at, last_seen_at, sessions, hits,
+        page_views, refusals, charges, minute_at, minute_charges, minute_page_views, peak_per_minute, hour_at,
+        hour_page_views, hour_sessions, score, level, level_changed_at, abuse_incidents, last_abuse_at, journal, remote)
+    SELECT gen_random_uuid(), left(wide, 100), gen_random_uuid(), now(), now(), 2147483647, 1::bigint << 62,
+        1::bigint << 62, 1::bigint << 62, 1::bigint << 62, now(), 2147483647, 2147483647, 2147483647, now(), 2147483647,
+        2147483647, 32767, 3, now(), 2147483647, now(), gen_random_uuid(), 2147483647
+    FROM repeat(chr(128512), 1024) AS wide
+), counted AS (
+    INSERT INTO analytics.refusals (minute, site, fingerprint, network, refusals)
+    SELECT now(), left(wide, 100), gen_random_uuid(), gen_random_uuid(), 1::bigint << 62
+    FROM repeat(chr(128512), 1024) AS wide
+)
+INSERT INTO analytics.decisions (id, time, site, hit_id, refused, enforced, level, level_before, score, retry_after,
+    detail)
+SELECT gen_random_uuid(), now(), left(wide, 100), gen_random_uuid(), true, true, 3, 3, 32767, 2147483647,
+    jsonb_build_object('reasons', jsonb_build_array(wide))
+FROM repeat(chr(128512), 1024) AS wide
+
+-- name: lock_salts
+SELECT pg_advisory_xact_lock(hashtext('analytics.salts'))
+
+-- name: offer_salt
+INSERT INTO analytics.salts (period, key) VALUES (%(period)s::date, %(key)s) ON CONFLICT DO NOTHING
+
+-- name: forget_salts
+-- But for those that are asked for: a worker whose clock is behind would never agree with others, and ask each round.
+DELETE FROM analytics.salts
+WHERE period < (now() AT TIME ZONE 'UTC')::date - 1 AND period <> ALL (%(periods)s::date[])
+
+-- name: read_salts
+SELECT period, key FROM analytics.salts WHERE period = ANY (%(periods)s::date[])
+
+-- name: standing_rulings
+SELECT id, revision, kind, fingerprint, size, prefix, network, key, reason, made_by,
+    extract(epoch FROM made_at)::float8 AS made_at, extract(epoch FROM until)::float8 AS until, false AS lifted
+FROM (
+    SELECT * FROM analytics.rulings WHERE lifted_at IS NULL AND coalesce(until, 'infinity') > now()
+    ORDER BY kind <> 'allow', revision DESC LIMIT %(most)s::integer
+) AS standing
+ORDER BY revision
+
+-- name: changed_rulings
+SELECT id, revision, kind, fingerprint, size, prefix, network, key, reason, made_by,
+    extract(epoch FROM made_at)::float8 AS made_at, extract(epoch FROM until)::float8 AS until,
+    lifted_at IS NOT NULL AS lifted
+FROM analytics.rulings WHERE revision > %(since)s::bigint ORDER BY revision LIMIT %(most)s::integer
+
+-- name: expire_flags
+UPDATE analytics.fingerprints SET flagged = false, flag_reason = NULL, flagged_at = NULL
+WHERE flagged AND flagged_at < now() - interval '7 days' AND coalesce(reputation_at, '-infinity') < now() - interval '7 days'
+
+-- name: forget_incidents
+-- A session lasts a day at most: after a month nothing can name the evidence again.
+DELETE FROM analytics.incidents WHERE time < now() - interval '30 days'
+
+-- name: forget_networks
+DELETE FROM analytics.networks WHERE last_incident_at < now() - interval '3 days'
+
+-- name: forget_rulings
+-- Lifted ones stay until their end: a worker that was cut off for long still has to learn that they are.
+DELETE FROM analytics.rulings WHERE coalesce(until, lifted_at + interval '30 days') < now() - interval '1 day'
