@@ -18,7 +18,7 @@ from . import actors, console, doctor, journals, purge, quarantine
 from .arguments import split, whole
 from .clock import SystemClock
 from .command import Command
-from .database import resolve_dsn, target_of
+from .database import destination_of, resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
 from .errors import AnalyticsError, CommandError
 from .identify.operators import SOURCES
@@ -217,11 +217,11 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
     yield from doctor.geo_checks(settings)
     folder = settings.journal_dir
     try:
-        target = target_of(resolve_dsn(options.dsn))
-        yield from doctor.journal_checks(folder, target)
+        destination = destination_of(resolve_dsn(options.dsn))
+        yield from doctor.journal_checks(folder, destination)
         stray: list[listing.JournalState] = []
         with contextlib.suppress(OSError):  # which was told
-            stray = listing.strays(folder, target)
+            stray = listing.strays(folder, destination)
         with _database(options.dsn) as dsn:
             yield from doctor.database_checks(dsn, SystemClock.time_ns() / 1e9, stray=stray)
     except AnalyticsError as error:
@@ -260,16 +260,16 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _stats(options: argparse.Namespace) -> int:
     folder = options.journal_dir or default_journal_dir()
-    target = target_of(resolve_dsn(options.dsn))
+    destination = destination_of(resolve_dsn(options.dsn))
     try:
         found = listing.journals(folder)
     except OSError as error:
         raise CommandError(f"The journal folder cannot be read: {error}") from None
     journals_here = [UUID(journal.name) for journal in found]
     with _database(options.dsn) as dsn, connect(dsn) as reader:
-        target = replace(target, server=reader.identity())
+        destination = replace(destination, server=reader.identity())
         totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
-    print("\n".join(console.statistics(totals, hour, positions, found, target)))
+    print("\n".join(console.statistics(totals, hour, positions, found, destination)))
     return 0
 
 

@@ -13,8 +13,8 @@ from .decide.explain import reproduce
 from .decide.signals import SIGNALS
 from .facts import LEVEL_LABELS
 from .jobs.data import Held
+from .record.destination import Destination
 from .record.listing import JournalState
-from .record.target import Target
 from .store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
 
 HIT_COLUMNS = (
@@ -121,9 +121,9 @@ def statistics(
     hour: LastHour,
     positions: Sequence[Position],
     journals: Sequence[JournalState],
-    target: Target | None = None,
+    destination: Destination | None = None,
 ) -> Iterator[str]:
-    """Yield the lines of `stats`; `target` is the database that was asked, with which journals are told apart."""
+    """Yield the lines of `stats`; `destination` is the database that was asked, with which journals are told apart."""
     yield "Database"
     updated = _moment(totals.updated_at) if totals.updated_at else "never"
     yield f"  written         {totals.written:,} rows from {totals.journals:,} journals, last {updated}"
@@ -145,7 +145,7 @@ def statistics(
     yield from table([heading, *rows]) if rows else ()
     yield f"Journals on this machine: {len(journals)}"
     known = {position.journal.hex: position for position in positions}
-    lost = [j for j in journals if not j.alive and target is not None and not j.target.is_same(target)]
+    lost = [j for j in journals if not j.alive and destination is not None and not j.destination.is_same(destination)]
     found = [
         (j.name[:8], f"{j.bytes:,} bytes", _owner(j), _delivered(j, known.get(j.name)))
         for j in journals
@@ -161,7 +161,7 @@ def statistics(
 def stray(journal: JournalState) -> tuple[str, str, str, str]:
     """Return the cells that tell of a journal for another database."""
     since = _moment(datetime.fromtimestamp(journal.written, UTC))
-    address = escape(journal.target.address) or "a database that is not named"
+    address = escape(journal.destination.address) or "a database that is not named"
     return (journal.name[:8], f"{journal.bytes:,} bytes", f"since {since}", f"for {address}")
 
 

@@ -6,7 +6,7 @@ import os
 
 from . import embedded
 from .errors import DatabaseNotConfigured
-from .record.target import Target
+from .record.destination import Destination
 from .settings import CHECKS
 from .store.connection import database_address, database_key
 
@@ -31,9 +31,9 @@ def resolve_dsn(dsn: str | None) -> str | None:
     return None
 
 
-def target_of(dsn: str | None) -> Target:
+def destination_of(dsn: str | None) -> Destination:
     """Return what journals for a database are told apart by; None: the embedded Postgres. Raises ConfigurationError."""
     if dsn:
-        return Target(database_key(dsn), database_address(dsn))
+        return Destination(database_key(dsn), database_address(dsn))
     embedded_name = f"embedded {embedded.default_data_dir()}"
-    return Target(embedded_name, embedded_name)
+    return Destination(embedded_name, embedded_name)

@@ -16,9 +16,9 @@ from .errors import AnalyticsError, JournalFormatError
 from .identify.client import ClientAddress, network_of
 from .identify.countries import CountryTable
 from .identify.geoip import GeoLocator
+from .record.destination import Destination, read_destination
 from .record.listing import JournalState, journals
 from .record.segment import read_header
-from .record.target import Target, read_target
 from .settings import Settings
 from .shared import server_of
 from .store.connection import ENCODINGS, UTF8
@@ -97,8 +97,8 @@ def geo_checks(settings: Settings) -> Iterator[Check]:
             yield _geo_file(option, path)
 
 
-def journal_checks(folder: Path, target: Target | None = None) -> Iterator[Check]:
-    """Say whether the journal folder can be used, and what is left in it, for `target` where that is known."""
+def journal_checks(folder: Path, destination: Destination | None = None) -> Iterator[Check]:
+    """Say whether the journal folder can be used, and what is left in it, for `destination` where that is known."""
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -117,7 +117,7 @@ def journal_checks(folder: Path, target: Target | None = None) -> Iterator[Check
         yield Check("journal", str(error), "choose a folder of your own by journal_dir or ASGI_ANALYTICS_JOURNAL_DIR")
         return
     alive = [one for one in found if one.alive]
-    dead = [one for one in found if not one.alive and (target is None or one.target.key == target.key)]
+    dead = [one for one in found if not one.alive and (destination is None or one.destination.key == destination.key)]
     if alive:
         yield Check("journal", f"{len(alive)} in use, {sum(one.bytes for one in alive):,} bytes")
     if dead:
@@ -136,8 +136,8 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
             text,
             "free space, or choose another disk by journal_dir: hits that it has no room for wait in memory",
         )
-    targets = [read_target(path) for path in folder.iterdir()] if nearest == folder else []
-    databases = {target.key for target in targets if target is not None}
+    destinations = [read_destination(path) for path in folder.iterdir()] if nearest == folder else []
+    databases = {destination.key for destination in destinations if destination is not None}
     if len(databases) > 1:
         yield Check("journal", f"shared by apps of {len(databases)} databases: each delivers its own", note=True)
     aside = sorted(folder.glob("*.unreadable")) if nearest == folder else []
@@ -153,12 +153,12 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
 
 def stray_checks(found: Sequence[JournalState], server: str) -> Iterator[Check]:
     """Name journals that are for a database of another name; `server`: what ours says of itself, "" when unknown."""
-    for key in sorted({one.target.key for one in found}):
-        lying = [one for one in found if one.target.key == key]
+    for key in sorted({one.destination.key for one in found}):
+        lying = [one for one in found if one.destination.key == key]
         since = datetime.fromtimestamp(min(one.written for one in lying), UTC)
-        same = server != "" and all(one.target.server == server for one in lying)
+        same = server != "" and all(one.destination.server == server for one in lying)
         what = "the same database: delivered by the next start" if same else ELSEWHERE
-        address = lying[-1].target.address or f"a database that is not named (key {key[:8]})"
+        address = lying[-1].destination.address or f"a database that is not named (key {key[:8]})"
         size = sum(one.bytes for one in lying)
         text = f"{len(lying)} left over for {address}, {size:,} bytes, since {since:%Y-%m-%d %H:%M} UTC: {what}"
         yield Check("journal", text, note=True)

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from .clock import Calendar, SystemClock, random_bytes
-from .database import target_of
+from .database import destination_of
 from .decide.actor import adopt_level, new_actor, new_network, program_of
 from .decide.admission import charge
 from .decide.behaviour import Site
@@ -107,7 +107,7 @@ class Engine:
             self.rulings.follow,
         )
         self._dsn = dsn
-        self._target = target_of(dsn)
+        self._destination = destination_of(dsn)
         self.variants = Variants(random_bytes(32))  # children too tell pages apart by these numbers
         self.recorder = self._new_recorder()
         self.started = False
@@ -198,7 +198,7 @@ class Engine:
             return
         if not began:
             visitor.session.id = merged.session
-            visitor.segment = None
+            visitor.row_tail = None
         if merged.remote > 0 and not self.leases.connected:  # else what others admit is accounted for
             charge(visitor.actor, merged.remote, self.policy, now)
         if merged.level_changed_us:
@@ -215,7 +215,7 @@ class Engine:
         agent, address = visitor.identity.agent, self.identifier.address(scope, headers)
         found = self.verifier.status(agent, address, scope, headers, time_ns / 1e9)
         if visitor.verification is None or visitor.verification.status != found.status:
-            visitor.segment = None
+            visitor.row_tail = None
             visitor.actor.behaviour.quiet_until = -1
         visitor.verification = found
         verified = found.status == ClaimStatus.VERIFIED and found.operator == agent.operator
@@ -319,7 +319,7 @@ class Engine:
             await self.strict.close()
 
     def _new_recorder(self) -> Recorder:
-        return Recorder(self.settings, self.counters, clean_path, self._target.key, kind_of, self._target.address)
+        return Recorder(self.settings, self.counters, clean_path, kind_of, self._destination)
 
     def _open_store(self) -> PostgresStore:
         self._store = PostgresStore(

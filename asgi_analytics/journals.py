@@ -8,11 +8,11 @@ from pathlib import Path
 
 from .command import Command, Run
 from .console import escape, stray, table
-from .database import resolve_dsn, target_of
+from .database import destination_of, resolve_dsn
 from .errors import CommandError
 from .record.adoption import redirect
+from .record.destination import Destination
 from .record.listing import JournalState, strays
-from .record.target import Target
 from .settings import default_journal_dir
 from .store.reading import connect
 
@@ -34,15 +34,15 @@ COMMANDS = (
 
 def _adopt(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     folder = options.journal_dir or default_journal_dir()
-    target = target_of(resolve_dsn(options.dsn))
+    destination = destination_of(resolve_dsn(options.dsn))
     with connect(dsn) as reader:  # an address that leads nowhere would only move the trouble
-        target = Target(target.key, target.address, reader.identity())
+        destination = Destination(destination.key, destination.address, reader.identity())
     try:
-        found = [one for one in strays(folder, target) if not one.target.is_same(target)]
+        found = [one for one in strays(folder, destination) if not one.destination.is_same(destination)]
         if not (options.names or options.all):
             yield from table(map(stray, found), indent="") or ["nothing is left over for another database"]
             return
-        yield from _redirect(folder, found if options.all else _named(found, options.names), target)
+        yield from _redirect(folder, found if options.all else _named(found, options.names), destination)
     except OSError as error:
         raise CommandError(f"The journals cannot be read or written: {error}") from None
 
@@ -57,7 +57,7 @@ def _named(found: Sequence[JournalState], names: Sequence[str]) -> list[JournalS
     return chosen
 
 
-def _redirect(folder: Path, chosen: Sequence[JournalState], target: Target) -> Iterator[str]:
-    done = [one for one in chosen if redirect(folder / one.name, target)]
+def _redirect(folder: Path, chosen: Sequence[JournalState], destination: Destination) -> Iterator[str]:
+    done = [one for one in chosen if redirect(folder / one.name, destination)]
     size = sum(one.bytes for one in done)
     yield f"{len(done)} journals, {size:,} bytes: the next start, or a living worker within 30 s, delivers them"

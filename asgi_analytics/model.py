@@ -202,7 +202,7 @@ class Visitor:
     session: Session
     actor: Actor
     network: Actor  # the outer bound
-    segment: bytes | None = None  # the encoded columns of session and identity, made by the recorder
+    row_tail: bytes | None = None  # the encoded columns of session and identity, made by the recorder
     verification: Verification | None = None  # of a crawler's claim; None: it claims nothing
     merged: Merged | None = None  # what other workers saw, applied at the next request
     cached_refusal: CachedRefusal | None = None

@@ -12,8 +12,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from asgi_analytics.record import adoption
 from asgi_analytics.record.adoption import adopt
+from asgi_analytics.record.destination import DATABASE, Destination, read_destination
 from asgi_analytics.record.journal import FileJournal
-from asgi_analytics.record.target import DATABASE, Target, read_target
 from asgi_analytics.store import reading
 from asgi_analytics.store.connection import database_address, database_key
 from tests.acceptance.faults.test_disk import small_disk
@@ -36,7 +36,7 @@ def server_of(dsn: str) -> str:
 
 def left_over(folder: Path, dsn: str, server: str = "", name: bytes = b"l" * 16) -> FileJournal:
     """A dead worker's journal with one hit."""
-    journal = FileJournal(folder, name, COLUMNS, 64 << 20, database_key(dsn), database_address(dsn))
+    journal = FileJournal(folder, name, COLUMNS, 64 << 20, Destination(database_key(dsn), database_address(dsn)))
     journal.name_server(server)
     journal.append(hit_frame("/left"))
     journal.abandon()
@@ -62,9 +62,9 @@ def test_a_journal_for_the_same_database_under_another_name_is_delivered_once(ds
         get(app)
         journal = app._engine.recorder.journal
         assert journal is not None
-        wait_until(lambda: journal.target.server != "", what="the server's word")
-        told = read_target(journal.path)
-    assert told == Target(database_key(alias(dsn)), database_address(alias(dsn)), server_of(dsn))
+        wait_until(lambda: journal.destination.server != "", what="the server's word")
+        told = read_destination(journal.path)
+    assert told == Destination(database_key(alias(dsn)), database_address(alias(dsn)), server_of(dsn))
     left = left_over(tmp_path, alias(dsn), told.server)
     with working(dsn, tmp_path):
         wait_until(lambda: not left.path.exists(), what="its delivery")
@@ -73,7 +73,7 @@ def test_a_journal_for_the_same_database_under_another_name_is_delivered_once(ds
 
 def test_a_journal_is_left_to_a_worker_that_lives_under_its_name(tmp_path: Path) -> None:
     left_over(tmp_path, ELSEWHERE, "7 16384")
-    living = FileJournal(tmp_path, b"m" * 16, COLUMNS, 64 << 20, database_key(ELSEWHERE))
+    living = FileJournal(tmp_path, b"m" * 16, COLUMNS, 64 << 20, Destination(database_key(ELSEWHERE)))
     assert list(adopt(tmp_path, "ours", "7 16384")) == []
     living.close(1, living.size)
     (found,) = adopt(tmp_path, "ours", "7 16384")
@@ -87,14 +87,14 @@ def test_who_lives_under_another_name_is_asked_once_however_many_journals_it_lef
 ) -> None:
     for number in range(10):
         left_over(tmp_path, ELSEWHERE, "7 16384", b"%016d" % number)
-    living = FileJournal(tmp_path, b"m" * 16, COLUMNS, 64 << 20, database_key(ELSEWHERE))
+    living = FileJournal(tmp_path, b"m" * 16, COLUMNS, 64 << 20, Destination(database_key(ELSEWHERE)))
     asked = Counter[Path]()
 
-    def counted(path: Path) -> Target | None:
+    def counted(path: Path) -> Destination | None:
         asked[path] += 1
-        return read_target(path)
+        return read_destination(path)
 
-    monkeypatch.setattr(adoption, "read_target", counted)
+    monkeypatch.setattr(adoption, "read_destination", counted)
     assert list(adopt(tmp_path, "ours", "7 16384")) == []
     assert max(asked.values()) <= 2
     living.close(1, living.size)
@@ -136,17 +136,17 @@ def test_what_lies_for_another_database_is_named_and_can_be_delivered(dsn: str, 
 
 
 def test_a_journal_of_an_earlier_version_is_named_too(dsn: str, tmp_path: Path) -> None:
-    left = FileJournal(tmp_path, b"l" * 16, COLUMNS, 64 << 20, "f" * 32)
+    left = FileJournal(tmp_path, b"l" * 16, COLUMNS, 64 << 20, Destination("f" * 32))
     left.append(hit_frame("/left"))
     left.abandon()
     told = called("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path)).stdout
     assert "1 left over for a database that is not named (key ffffffff)" in told
     assert "1 journals" in called("adopt", "--all", "--dsn", dsn, "--journal-dir", str(tmp_path)).stdout
-    assert read_target(left.path) == Target(database_key(dsn), database_address(dsn), server_of(dsn))
+    assert read_destination(left.path) == Destination(database_key(dsn), database_address(dsn), server_of(dsn))
 
 
 def test_a_living_journal_is_not_taken_away(dsn: str, tmp_path: Path) -> None:
-    living = FileJournal(tmp_path, b"m" * 16, COLUMNS, 64 << 20, "f" * 32)
+    living = FileJournal(tmp_path, b"m" * 16, COLUMNS, 64 << 20, Destination("f" * 32))
     answer = called("adopt", "--all", "--dsn", dsn, "--journal-dir", str(tmp_path))
     assert "0 journals" in answer.stdout
     assert (living.path / DATABASE).read_text() == "f" * 32
@@ -158,21 +158,21 @@ def test_where_no_database_answers_a_journal_is_named_and_left(tmp_path: Path) -
     told = called("doctor", "--dsn", NOWHERE, "--journal-dir", str(tmp_path)).stdout
     assert f"1 left over for {ELSEWHERE}" in told
     assert called("adopt", "--all", "--dsn", NOWHERE, "--journal-dir", str(tmp_path)).returncode == 1
-    assert read_target(tmp_path / (b"l" * 16).hex()) == Target(database_key(ELSEWHERE), ELSEWHERE)
+    assert read_destination(tmp_path / (b"l" * 16).hex()) == Destination(database_key(ELSEWHERE), ELSEWHERE)
 
 
 def test_a_full_disk_takes_no_journal_its_name(tmp_path: Path) -> None:
     with small_disk() as disk:
-        journal = FileJournal(disk / "j", b"j" * 16, COLUMNS, 64 << 20, "key", "address")
+        journal = FileJournal(disk / "j", b"j" * 16, COLUMNS, 64 << 20, Destination("key", "address"))
         with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while True:
                 filler.write(b"x" * 4096)
         with pytest.raises(OSError, match="No space"):
             journal.name_server("7 16384")
-        assert read_target(journal.path) == Target("key", "address")
+        assert read_destination(journal.path) == Destination("key", "address")
         (disk / "filler").unlink()
         journal.name_server("7 16384")
-        assert read_target(journal.path) == Target("key", "address", "7 16384")
+        assert read_destination(journal.path) == Destination("key", "address", "7 16384")
         journal.abandon()
 
 

@@ -92,7 +92,7 @@ class Identifier:
         if now - session.last_seen_at <= self._timeout and now - session.started_at < LONGEST and session.ordinal:
             session.last_seen_at = now
             return visitor, False
-        visitor.segment = None
+        visitor.row_tail = None
         wall = time_ns / 1e9
         visitor.session = begin(visitor.identity.fingerprint, now, wall, self._timeout, session.ordinal + 1)
         return visitor, True
@@ -123,7 +123,7 @@ class Identifier:
             if visitor is not None:
                 network = self._network_key(address, time_ns)
                 visitor.identity = _with(visitor.identity, fingerprint, network, self._fingerprinter.provisional)
-                visitor.segment = None
+                visitor.row_tail = None
                 self._known.rename(older, visitor)
                 self._renamed(older, fingerprint)
                 return
@@ -205,7 +205,7 @@ class Identifier:
             alike.unreturned = max(0, alike.unreturned - 1)
         if visitor.identity.network != alike.identity.network:  # another place, or another day
             visitor.identity = _with(alike.identity, fingerprint, alike.identity.network, False)
-            visitor.segment = visitor.cached_refusal = None
+            visitor.row_tail = visitor.cached_refusal = None
         visitor.network = alike.network
         visitor.cookie = cookie.issue(ticket.visitor, secure, wall, ticket.issued_s) if ticket.outdated else None
         return visitor

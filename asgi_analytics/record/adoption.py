@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalFormatError
+from .destination import Destination, read_destination
 from .segment import Columns, path_of, read, read_header
-from .target import Target, read_target
 
 _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
 
@@ -38,7 +38,7 @@ class LeftOver:
             if number < segment:
                 continue
             path = path_of(self.path, number)
-            if batch := read(path, offset if number == segment else 0, most, None, self._columns):
+            if batch := read(path, offset if number == segment else 0, most, self._columns):
                 self._check(path, batch.journal, batch.segment)
                 return batch
         return None
@@ -112,17 +112,17 @@ def adopt(root: Path, database: str = "", server: str = "", columns: Columns | N
     A damaged header is known again where it named these `columns`.
     What cannot be opened now, such as for want of descriptors, is passed over and keeps none.
     """
-    ours = Target(database, server=server)
+    ours = Destination(database, server=server)
     folders: list[Path] = []
     with contextlib.suppress(OSError):
         folders = sorted(root.iterdir())
     lives = cache(lambda key: _lives(key, folders))  # there may be thousands, each of which would ask for itself
     for path in folders:
-        target = read_target(path)
-        if target is None or not target.is_same(ours):
+        destination = read_destination(path)
+        if destination is None or not destination.is_same(ours):
             continue
         # Two apps with one folder must not swap their rows: who lives under the other name delivers it.
-        if target.key != database and lives(target.key):
+        if destination.key != database and lives(destination.key):
             continue
         if (held := _try_lock(path)) is not None:
             try:
@@ -148,8 +148,8 @@ def _segments(path: Path) -> list[int]:
 def _lives(key: str, folders: Iterable[Path]) -> bool:
     """Tell whether a worker lives whose database has this key."""
     for path in folders:
-        target = read_target(path)
-        if target is not None and target.key == key:
+        destination = read_destination(path)
+        if destination is not None and destination.key == key:
             held = _try_lock(path)
             if held is None:
                 return True
@@ -157,13 +157,13 @@ def _lives(key: str, folders: Iterable[Path]) -> bool:
     return False
 
 
-def redirect(path: Path, target: Target) -> bool:
+def redirect(path: Path, destination: Destination) -> bool:
     """Have a left-over journal delivered to another database; False where its worker lives. Raises OSError."""
     held = _try_lock(path)
     if held is None:
         return False
     try:
-        target.write(path)
+        destination.write(path)
         return True
     finally:
         os.close(held)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalError
+from .destination import ADDRESS, DATABASE, NOWHERE, SERVER, Destination
 from .segment import MAGIC, Columns, create, header, path_of, read_body
-from .target import ADDRESS, DATABASE, SERVER, Target
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SEGMENT_SIZE = 16 << 20
@@ -45,12 +45,12 @@ class FileJournal:
     """This worker's journal. `append` is called on the request path, all else by the writer's thread."""
 
     def __init__(
-        self, root: Path, journal: bytes, columns: Columns, limit: int, database: str = "", address: str = ""
+        self, root: Path, journal: bytes, columns: Columns, limit: int, destination: Destination = NOWHERE
     ) -> None:
         self.id = journal
         self.columns = columns
         self.path = root / journal.hex()
-        self.target = Target(database, address)
+        self.destination = destination
         self._limit = limit
         # Re-entrant: a finaliser or a signal handler may send an event while we append one.
         self._lock = threading.RLock()
@@ -154,10 +154,10 @@ class FileJournal:
 
     def name_server(self, server: str) -> None:
         """Say which server the database is on, so that who reaches it by another name delivers this. Raises OSError."""
-        if server != self.target.server:
-            target = replace(self.target, server=server)
-            target.write(self.path)
-            self.target = target
+        if server != self.destination.server:
+            destination = replace(self.destination, server=server)
+            destination.write(self.path)
+            self.destination = destination
 
     def _make_room(self) -> None:
         """Delete what is kept for a fail-over before it takes the room of what is not delivered."""
@@ -195,7 +195,7 @@ class FileJournal:
                 self._next = None
             if self._next is None:
                 self._next = self._create_next()
-            self.target.write(self.path)
+            self.destination.write(self.path)
             saved = self._after_cut()
             self._rotate()
             if saved is not None:
@@ -320,7 +320,7 @@ class FileJournal:
         try:
             opened.append(_lock_new(hidden))
             opened.append(create(hidden, self.id, 1, self.columns))
-            self.target.write(hidden)
+            self.destination.write(hidden)
             hidden.rename(self.path)
         except BaseException:
             # It is tried again and again, each time under another name.

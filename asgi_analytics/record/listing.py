@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .target import Target, read_target
+from .destination import Destination, read_destination
 
 _JOURNAL = re.compile(r"[0-9a-f]{32}")
 
@@ -23,7 +23,7 @@ class JournalState:
     newest: int  # number of the newest segment; 0 when there is none
     newest_bytes: int
     alive: bool
-    target: Target
+    destination: Destination
     written: float  # wall seconds of the last row
 
 
@@ -35,9 +35,9 @@ def journals(root: Path) -> list[JournalState]:
     return []
 
 
-def strays(folder: Path, target: Target) -> list[JournalState]:
+def strays(folder: Path, destination: Destination) -> list[JournalState]:
     """Return the journals without a worker that are for a database of another name. Raises PermissionError."""
-    return [one for one in journals(folder) if not one.alive and one.target.key != target.key]
+    return [one for one in journals(folder) if not one.alive and one.destination.key != destination.key]
 
 
 def _journal_state(folder: Path) -> JournalState | None:
@@ -49,8 +49,8 @@ def _journal_state(folder: Path) -> JournalState | None:
     except FileNotFoundError:
         return None  # delivered and removed while we looked
     newest = max(sizes, default=0)
-    target = read_target(folder) or Target("")
-    return JournalState(folder.name, sum(sizes.values()), newest, sizes.get(newest, 0), alive, target, written)
+    destination = read_destination(folder) or Destination("")
+    return JournalState(folder.name, sum(sizes.values()), newest, sizes.get(newest, 0), alive, destination, written)
 
 
 def _is_segment(file: Path) -> bool:

@@ -18,6 +18,7 @@ from ..policy import version
 from ..settings import Settings
 from ..variants import packed
 from . import encoding, refusals
+from .destination import NOWHERE, Destination
 from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL
 from .journal import FileJournal
 from .memory import MemoryJournal
@@ -50,16 +51,14 @@ class Recorder:
         settings: Settings,
         counters: Counters,
         clean_path: Callable[[str], str] = str,
-        database: str = "",
         kind_of: Callable[[str], int] = lambda path: 0,
-        address: str = "",
+        destination: Destination = NOWHERE,
     ) -> None:
         self._settings = settings
         self._policy_version = version(settings)
         self._enforced = settings.mode == "enforce"
         self.counters = counters
-        self.database = database
-        self._address = address
+        self.destination = destination
         self.root = settings.journal_dir
         self.memory = MemoryJournal(random_bytes(16), COLUMNS, MEMORY_LIMIT)
         self.journal: FileJournal | None = None
@@ -77,7 +76,7 @@ class Recorder:
             return
         try:
             limit = self._settings.journal_limit
-            self.journal = FileJournal(self.root, random_bytes(16), COLUMNS, limit, self.database, self._address)
+            self.journal = FileJournal(self.root, random_bytes(16), COLUMNS, limit, self.destination)
         except (OSError, JournalError) as error:
             if again:
                 return
@@ -100,12 +99,12 @@ class Recorder:
     def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
         visitor, decision = hit.visitor, hit.decision
-        segment = visitor.segment
-        if segment is None:
+        tail = visitor.row_tail
+        if tail is None:
             if self._drops_quiet and not visitor.identity.tracked:
                 self.drop("privacy_signal")
                 return None
-            segment = visitor.segment = self._segment(visitor)
+            tail = visitor.row_tail = self._tail(visitor)
         if hit.count_row is not None:
             return self._append(frame(REFUSED, hit.count_row))
         high, low = uuid7_halves(hit.time_ns)
@@ -115,9 +114,9 @@ class Recorder:
         if decision.id is None and hit.query is None and hit.referral is None and hit.variant is None:
             key = (hit.path, hit.route, hit.method, hit.outcome, hit.close_code)
             middle = self._plain.get(key) or self._remembered(key, hit)
-            self._append(seal(b"".join((HIT, head, inside, numbers, middle, segment))))
+            self._append(seal(b"".join((HIT, head, inside, numbers, middle, tail))))
             return None
-        data = seal(b"".join((HIT, head, inside, numbers, self._middle(hit), segment)))
+        data = seal(b"".join((HIT, head, inside, numbers, self._middle(hit), tail)))
         if decision.id is not None:
             data += self._decision(hit, struct.pack("!QQ", high, low))
         self._append(data)
@@ -185,7 +184,7 @@ class Recorder:
             self._texts[value] = field
         return field
 
-    def _segment(self, visitor: Visitor) -> bytes:
+    def _tail(self, visitor: Visitor) -> bytes:
         session = visitor.session.id if visitor.identity.tracked else None
         claim = visitor.verification
         verified = None if claim is None or claim.status == ClaimStatus.UNCLAIMED else str(claim.status)

@@ -93,27 +93,20 @@ def split(data: bytes) -> Iterator[bytes]:
         at += FRAME.size + length
 
 
-def read(path: Path, offset: int, most: int, end: int | None, columns: Columns | None = None) -> Batch | None:
-    """Read frames of one segment; `end` bounds a living one, None reads a dead one to its last byte.
-
-    `columns`: those that it has, if this version wrote it.
-    """
+def read(path: Path, offset: int, most: int, columns: Columns | None = None) -> Batch | None:
+    """Read frames of a segment that nobody writes any more. `columns`: those that it has, if this version wrote it."""
     opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return read_open(opened, path, offset, most, end, columns)
+        return read_body(opened, read_header(os.pread(opened, 65_536, 0), path, columns), offset, most, None)
     finally:
         os.close(opened)
 
 
-def read_open(
-    opened: int, path: Path, offset: int, most: int, end: int | None, columns: Columns | None
-) -> Batch | None:
-    """Read frames of a segment that is open: its name may be gone, and its offset may be an appender's."""
-    return read_body(opened, read_header(os.pread(opened, 65_536, 0), path, columns), offset, most, end)
-
-
 def read_body(opened: int, head: Head, offset: int, most: int, end: int | None) -> Batch | None:
-    """Read frames of a segment whose header is known."""
+    """Read frames of an open segment whose header is known; `end` bounds a living one, None reads to the last byte.
+
+    The file's own offset is left alone: it may be an appender's.
+    """
     journal, segment, columns, body = head
     start = max(offset, body)
     # About 300 bytes a row: enough for the batch, bounded whatever the file holds.

@@ -73,7 +73,7 @@ class Writer:
         self._store: Store | None = None
         self._unsure: Batch | None = None  # was on its way when the connection broke
         self._busy_since: float | None = None
-        self._left_overs = LeftOvers(recorder.root, recorder.database, COLUMNS)
+        self._left_overs = LeftOvers(recorder.root, recorder.destination.key, COLUMNS)
         self._salts: list[Salt] = []
         self._due = Schedule(clock)
         self._logged = Schedule(clock)

@@ -17,6 +17,7 @@ from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.errors import JournalError
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import adopt
+from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import RETENTION, FileJournal, left_over_bytes
 from asgi_analytics.record.memory import MemoryJournal
 from asgi_analytics.record.segment import frame
@@ -304,7 +305,7 @@ def test_full_memory_refuses_the_newest() -> None:
 
 
 def test_a_journal_for_another_database_is_left_alone(tmp_path: Path) -> None:
-    FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, "shop").abandon()
+    FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, Destination("shop")).abandon()
     assert list(adopt(tmp_path, "blog")) == []
     (found,) = adopt(tmp_path, "shop")
     assert found.id == NAME
@@ -372,7 +373,7 @@ def test_a_journal_that_cannot_be_made_leaves_no_descriptor_and_no_folder(
         resource.setrlimit(resource.RLIMIT_FSIZE, (0 if fault == "segment" else 4096, limits[1]))
     try:
         with pytest.raises(OSError, match=r"No locks|File too large"):
-            FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, "database" * 1000)
+            FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, Destination("database" * 1000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert descriptor() == before

@@ -22,6 +22,7 @@ import pytest
 from asgi_analytics import cli, doctor
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.embedded import EmbeddedPostgres
+from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.settings import Settings
@@ -315,7 +316,7 @@ def test_doctor_names_segments_of_another_version_and_a_folder_that_apps_share(
     tmp_path: Path, account: Account
 ) -> None:
     for name, database in ((b"a" * 16, "one"), (b"b" * 16, "other")):
-        dead = FileJournal(tmp_path, name, COLUMNS, 64 << 20, database)
+        dead = FileJournal(tmp_path, name, COLUMNS, 64 << 20, Destination(database))
         dead.append(hit_frame("/e/1"))
         dead.abandon()
     assert "WRONG" not in told(doctor.journal_checks(tmp_path))
@@ -335,7 +336,7 @@ def test_doctor_is_held_up_by_nothing_that_lies_in_the_folder(
     tmp_path: Path, make: Callable[[Path], object], name: str
 ) -> None:
     for journal in (b"a" * 16, b"b" * 16):
-        FileJournal(tmp_path, journal, COLUMNS, 64 << 20, "one", "host=one").abandon()
+        FileJournal(tmp_path, journal, COLUMNS, 64 << 20, Destination("one", "host=one")).abandon()
     strange = tmp_path / (b"a" * 16).hex() / name
     strange.unlink(missing_ok=True)
     make(strange)

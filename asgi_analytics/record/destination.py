@@ -15,14 +15,14 @@ MOST_BYTES = 65_536  # of each
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Destination:
     """A database by its key, its address without user and password, and its own word for itself; "": not known."""
 
     key: str
     address: str = ""
     server: str = ""
 
-    def is_same(self, other: Target) -> bool:
+    def is_same(self, other: Destination) -> bool:
         """Tell whether both are one database: so named, or by its own word, whatever host leads to it."""
         return self.key == other.key or (self.server != "" and self.server == other.server)
 
@@ -36,10 +36,13 @@ class Target:
                 fresh.replace(folder / name)
 
 
-def read_target(folder: Path) -> Target | None:
+NOWHERE = Destination("")
+
+
+def read_destination(folder: Path) -> Destination | None:
     """Return where a journal goes, None where that cannot be read."""
     key = _text(folder / DATABASE)
-    return None if key is None else Target(key, _text(folder / ADDRESS) or "", _text(folder / SERVER) or "")
+    return None if key is None else Destination(key, _text(folder / ADDRESS) or "", _text(folder / SERVER) or "")
 
 
 def _text(path: Path) -> str | None:
