@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .decide.behaviour import Site
 from .decide.signal import Signal
 from .errors import (
     AnalyticsError,
@@ -12,14 +13,15 @@ from .errors import (
     MigrationError,
     StoreError,
 )
-from .facts import Finding, ThrottleLevel
+from .facts import Actor, Finding, ThrottleLevel
 from .middleware import AnalyticsMiddleware
 from .model import Agent, Analytics, ClaimStatus, Decision, Place, Verification
-from .settings import Privacy
+from .settings import Options, Privacy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Actor",
     "Agent",
     "Analytics",
     "AnalyticsError",
@@ -32,9 +34,11 @@ __all__ = [
     "Finding",
     "JournalError",
     "MigrationError",
+    "Options",
     "Place",
     "Privacy",
     "Signal",
+    "Site",
     "StoreError",
     "ThrottleLevel",
     "Verification",

@@ -42,7 +42,7 @@ STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all wor
 class AnalyticsMiddleware:
     """Wraps an ASGI app: identifies, judges, answers for and records every request.
 
-    Raises ConfigurationError for an unknown or wrong option. README.md, "Options", explains each.
+    help(asgi_analytics.Options) explains the options. Raises ConfigurationError for an unknown or wrong one.
     """
 
     def __init__(self, app: ASGIApp, **options: Unpack[Options]) -> None:

@@ -138,6 +138,7 @@ def test_public_names_are_sorted_and_there() -> None:
 def test_options_settings_and_checks_name_the_same() -> None:
     names = {one.name for one in fields(Settings)}
     assert set(Options.__annotations__) == names == set(CHECKS)
+    assert re.findall(r"^    (\w+): ", Options.__doc__ or "", re.MULTILINE) == list(Options.__annotations__)
 
 
 # README.md
