@@ -1,13 +1,13 @@
-"""The seams. Each has one implementation at work and one in `asgi_analytics.testing`."""
+"""The seams. Most have an implementation at work and one in `asgi_analytics.testing`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from .batch import Batch
-from .model import Agent, Merged, Place, Ruling, Verification
+from .model import Merged, Place, Ruling
 
 
 class Clock(Protocol):
@@ -150,14 +150,6 @@ class Store(Protocol):
     def interrupt(self) -> None: ...
 
     def close(self) -> None: ...
-
-
-class ClaimVerifier(Protocol):
-    """Checks claims without waiting for anything. `now` is wall time in seconds since 1970."""
-
-    def status(
-        self, agent: Agent, address: str, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], now: float
-    ) -> Verification: ...
 
 
 class Resolver(Protocol):

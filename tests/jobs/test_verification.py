@@ -15,7 +15,6 @@ from asgi_analytics.errors import ResolverError
 from asgi_analytics.jobs import verification
 from asgi_analytics.jobs.verification import FRESH, MOST_LOOKUPS, MOST_WAITING, SocketResolver, Verifier
 from asgi_analytics.model import Agent, ClaimStatus
-from asgi_analytics.protocols import ClaimVerifier
 from asgi_analytics.testing import FakeClock, FixedResolver
 
 from ..signing import NOW, Signer, make_scope
@@ -271,8 +270,7 @@ class Waiting(FixedResolver):
 
 def test_started_it_works_by_itself_and_stops(tmp_path: Path) -> None:
     resolver = Waiting()
-    verifier: ClaimVerifier = Verifier(FakeClock(), tmp_path, resolver, Web())
-    assert isinstance(verifier, Verifier)
+    verifier = Verifier(FakeClock(), tmp_path, resolver, Web())
     verifier.start()
     assert verifier.status(GOOGLEBOT, CRAWL, {}, {}, NOW).status == ClaimStatus.PENDING
     assert resolver.answered.wait(10)
