@@ -36,7 +36,7 @@ from .log import LOG_INTERVAL, log
 from .model import ClaimStatus, Ruling, Visitor
 from .policy import canonical, version
 from .protocols import Clock, StrictAnswer
-from .record.journal import left_over_bytes
+from .record.journal import bytes_in
 from .record.recorder import Counters, Recorder
 from .record.writer import Writer
 from .respond import Responder
@@ -261,7 +261,7 @@ class Engine:
             "dropped": dict(counters.dropped),
             "failures": dict(counters.failures),
             "pending_bytes": writer.pending_bytes() if writer else 0,
-            "journal_bytes": left_over_bytes(self.settings.journal_dir),
+            "journal_bytes": bytes_in(self.settings.journal_dir),
             "lag": writer.lag() if writer else 0.0,
             "connected": bool(writer and writer.state.connected),
             "error": writer.state.error if writer else None,

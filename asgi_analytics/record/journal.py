@@ -331,8 +331,8 @@ class FileJournal:
         return held, first
 
 
-def left_over_bytes(root: Path) -> int:
-    """Return the bytes in all journals below a folder, living ones too."""
+def bytes_in(root: Path) -> int:
+    """Return the bytes in all journals below a folder."""
     with contextlib.suppress(OSError):
         return sum(file.stat().st_size for file in root.glob("*/*.journal"))
     return 0

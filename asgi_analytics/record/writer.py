@@ -6,15 +6,15 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 from ..batch import DAMAGED, HIT, REFUSED, Batch, Frames
 from ..clock import Calendar, give_way
 from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..log import LOG_INTERVAL, log
-from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
+from ..protocols import Clock, SharedRulings, SharedState, Store
 from ..room import A_THREAD, SafeEvent, ensure
 from .adoption import LeftOver, LeftOvers
+from .agreement import Agreement
 from .keeper import Keeper
 from .pace import LEAST_ROWS, Backoff, BatchSize, Schedule
 from .recorder import COLUMNS, Recorder
@@ -34,7 +34,6 @@ class WriterState:
 
     connected: bool = False
     error: str | None = None
-    last_success_at: float | None = None
     behind_since: float | None = None
     positions: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
@@ -62,20 +61,16 @@ class Writer:
         self._rows = rows
         self._size = BatchSize(rows * MOST_BATCHES_BEHIND)
         self._age = age
-        self._rulings = rulings
-        self._calendar = calendar or Calendar()
-        self._revision = -1  # of the newest ruling that this worker knows
         self.state = WriterState()
         self.attempted = SafeEvent()  # Postgres was reached, or refused, once
-        self._agreed = False
         self._stopping = SafeEvent()
         self._time_is_up = SafeEvent()  # for the last delivery
         self._store: Store | None = None
         self._unsure: Batch | None = None  # was on its way when the connection broke
         self._busy_since: float | None = None
         self._left_overs = LeftOvers(recorder.root, recorder.destination.key, COLUMNS)
-        self._salts: list[Salt] = []
         self._due = Schedule(clock)
+        self._agreement = Agreement(shared, rulings, clock, calendar or Calendar(), self._due)
         self._logged = Schedule(clock)
         self._backoff = Backoff()
 
@@ -133,7 +128,7 @@ class Writer:
         if self._is_alive():
             self._give_up_memory()
             return False
-        delivered = self._pending() == 0
+        delivered = self.pending_bytes() == 0
         self._give_up_memory()
         if (journal := self._recorder.journal) is not None:
             delivered = journal.close(*self._known_position(journal.id)) and delivered
@@ -154,13 +149,10 @@ class Writer:
     def lag(self) -> float:
         """Return for how many seconds there has been something that is not delivered; 0.0 when all is."""
         since = self.state.behind_since
-        return 0.0 if since is None or not self._pending() else self._clock.monotonic() - since
+        return 0.0 if since is None or not self.pending_bytes() else self._clock.monotonic() - since
 
     def pending_bytes(self) -> int:
         """Return the bytes that wait for delivery, of this worker."""
-        return self._pending()
-
-    def _pending(self) -> int:
         journal, memory = self._recorder.journal, self._recorder.memory
         waiting = memory.size
         if journal is not None:
@@ -236,8 +228,10 @@ class Writer:
         self._busy_since = self._clock.monotonic()
         try:
             store = self._connected()
-            self._daily(store)
-            self._learn_rulings(store)
+            self._agreement.exchange_salts(store)
+            self.attempted.set()
+            self._upkeep(store)
+            self._agreement.learn_rulings(store, self._age)
             try:
                 moved = self._deliver_journal(store)
             except OSError:  # a disk that fails holds up nothing else
@@ -247,12 +241,12 @@ class Writer:
         finally:
             self._busy_since = None
         # Not when connected: most faults come after that, and each attempt would be taken for the first.
-        self.state.last_success_at, self.state.error = self._clock.monotonic(), None
+        self.state.error = None
         self._backoff.reset()
         if not moved:
             self.state.behind_since = None
         elif self.state.behind_since is None:
-            self.state.behind_since = self.state.last_success_at
+            self.state.behind_since = self._clock.monotonic()
         return moved
 
     def _connected(self) -> Store:
@@ -264,7 +258,7 @@ class Writer:
             # What the server has is the truth: after a fail-over it may be less than we remember.
             self.state.positions.clear()
             self._due.clear()
-            self._agreed = False
+            self._agreement.is_reached = False
             self.state.connected = True
         return self._store
 
@@ -281,17 +275,7 @@ class Writer:
         if self._logged.is_due(what, LOG_INTERVAL):
             log.warning("%s: %s", what, " ".join(str(error).split())[:500])
 
-    def _daily(self, store: Store) -> None:
-        today = datetime.fromtimestamp(self._wall(), UTC).date()
-        periods = [(today + timedelta(days=shift)).isoformat() for shift in (-1, 0, 1)]
-        if [salt.period for salt in self._salts] != periods or not self._agreed or self._due.is_due("salts", 600):
-            known = [salt for salt in self._salts if salt.period in periods]
-            # A server whose clock leapt has forgotten those of today: they stay ours.
-            agreed = {salt.period: salt for salt in (*known, *store.exchange_salts(known, periods))}
-            self._salts = sorted(agreed.values(), key=lambda salt: salt.period)
-            self._shared.learn_salts(self._salts)
-            self._agreed = True
-            self.attempted.set()
+    def _upkeep(self, store: Store) -> None:
         if self._due.is_due("partitions", PARTITION_INTERVAL):
             store.make_partitions()
             try:
@@ -299,17 +283,6 @@ class Writer:
             except StoreError as error:  # what cannot be cleared away holds up nothing that comes
                 self._recorder.counters.failures["tidy"] += 1
                 self._warn("What is old cannot be cleared away", error)
-
-    def _wall(self) -> float:
-        return self._calendar.wall(self._clock.monotonic(), self._clock.time_ns()) / 1e9
-
-    def _learn_rulings(self, store: Store) -> None:
-        if self._rulings is None or not self._due.is_due("rulings", self._age):
-            return
-        changed = store.rulings(self._revision)
-        if changed:
-            self._rulings.learn_rulings(changed, self._wall())
-        self._revision = max(self._revision, 0, *(ruling.revision for ruling in changed))
 
     def _deliver_journal(self, store: Store) -> int:
         journal = self._recorder.journal

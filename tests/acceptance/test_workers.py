@@ -77,7 +77,7 @@ def test_a_quota_holds_over_two_workers(dsn: str, tmp_path: Path) -> None:
 
 
 def test_a_level_reached_at_one_worker_is_known_to_the_other(dsn: str, tmp_path: Path) -> None:
-    with serving(dsn, tmp_path / "j", workers=2, limits="5/minute", batch_age=BATCH_AGE, mode="enforce") as server:
+    with serving(dsn, tmp_path / "j", workers=2, limits="5/hour", batch_age=BATCH_AGE, mode="enforce") as server:
         wait_for_both(server)
         for _ in range(60):
             server.get("/greedy", user_agent="greedy")

@@ -18,7 +18,7 @@ from asgi_analytics.errors import JournalError
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import Destination
-from asgi_analytics.record.journal import RETENTION, FileJournal, left_over_bytes
+from asgi_analytics.record.journal import RETENTION, FileJournal, bytes_in
 from asgi_analytics.record.memory import MemoryJournal
 from asgi_analytics.record.segment import frame
 
@@ -96,7 +96,7 @@ def test_delivered_segments_go_early_where_room_is_short(tmp_path: Path, small_s
     journal = FileJournal(tmp_path, NAME, COLUMNS, 3000)
     fill(journal, 50)
     journal.acknowledge(journal.segment, now=0.0)
-    assert left_over_bytes(tmp_path) < 1500
+    assert bytes_in(tmp_path) < 1500
     fill(journal, 20, first=50)
     assert rows(read_all(journal))[-20:] == list(range(50, 70))
 
@@ -112,7 +112,7 @@ def test_at_the_limit_the_newest_is_refused(tmp_path: Path, small_segments: None
         fill(journal, 1)
     assert 20 < taken < 100
     assert rows(read_all(journal)) == list(range(taken))
-    assert left_over_bytes(tmp_path) <= 2000 + module.SEGMENT_SIZE
+    assert bytes_in(tmp_path) <= 2000 + module.SEGMENT_SIZE
 
 
 def test_a_reader_between_two_segments_cuts_no_frame(journal: FileJournal, monkeypatch: pytest.MonkeyPatch) -> None:

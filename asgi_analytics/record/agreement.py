@@ -1,0 +1,53 @@
+"""What all workers agree on through the store, brought into this one: the salts of these days, and rulings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from ..clock import Calendar
+from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
+from .pace import Schedule
+
+SALTS_INTERVAL = 600.0  # seconds
+
+
+class Agreement:
+    """Asks the store now and then, as `due` says. Raises StoreError."""
+
+    def __init__(
+        self, shared: SharedState, rulings: SharedRulings | None, clock: Clock, calendar: Calendar, due: Schedule
+    ) -> None:
+        self.is_reached = False  # on the salts, over the connection that is open
+        self._shared = shared
+        self._rulings = rulings
+        self._clock = clock
+        self._calendar = calendar
+        self._due = due
+        self._salts: list[Salt] = []
+        self._revision = -1  # of the newest ruling that this worker knows
+
+    def exchange_salts(self, store: Store) -> None:
+        """Offer the salts that this worker knows of yesterday, today and tomorrow, and learn which ones hold."""
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
+        periods = [(today + timedelta(days=shift)).isoformat() for shift in (-1, 0, 1)]
+        same = [salt.period for salt in self._salts] == periods
+        if same and self.is_reached and not self._due.is_due("salts", SALTS_INTERVAL):
+            return
+        known = [salt for salt in self._salts if salt.period in periods]
+        # A server whose clock leapt has forgotten those of today: they stay ours.
+        agreed = {salt.period: salt for salt in (*known, *store.exchange_salts(known, periods))}
+        self._salts = sorted(agreed.values(), key=lambda salt: salt.period)
+        self._shared.learn_salts(self._salts)
+        self.is_reached = True
+
+    def learn_rulings(self, store: Store, interval: float) -> None:
+        """Take in the rulings that changed, every `interval` seconds."""
+        if self._rulings is None or not self._due.is_due("rulings", interval):
+            return
+        changed = store.rulings(self._revision)
+        if changed:
+            self._rulings.learn_rulings(changed, self._wall())
+        self._revision = max(self._revision, 0, *(ruling.revision for ruling in changed))
+
+    def _wall(self) -> float:
+        return self._calendar.wall(self._clock.monotonic(), self._clock.time_ns()) / 1e9
