@@ -115,7 +115,7 @@ class AnalyticsMiddleware:
         return await self.app(scope, receive, send)
 
     def stats(self) -> dict[str, Any]:
-        """Return counters of this process and the cost of our own steps; README.md, "Operating it", explains each."""
+        """Return counters of this process and the cost of our own steps; README.md, "Operating it", names each."""
         return self._engine.stats()
 
     def close(self) -> bool:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -167,6 +168,11 @@ def test_every_signal_and_environment_variable_is_in_the_readme() -> None:
     variables = set(re.findall(r'"(ASGI_ANALYTICS_[A-Z_]+)"', source)) - {demo.VARIABLE}  # that one is between its own
     assert {"ASGI_ANALYTICS_DSN", "ASGI_ANALYTICS_JOURNAL_DIR"} <= variables
     assert [name for name in [*SIGNAL_POINTS, *sorted(variables)] if f"`{name}`" not in README] == []
+
+
+def test_all_that_stats_tells_is_in_the_readme() -> None:
+    told = asgi_analytics.AnalyticsMiddleware(cast("Any", None), dsn="postgresql://127.0.0.1:1/x").stats()
+    assert [name for name in (*told, *told["shared"]) if f"`{name}`" not in README] == []
 
 
 # Importing
