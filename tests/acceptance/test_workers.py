@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,28 @@ def test_a_quota_holds_over_two_workers(dsn: str, tmp_path: Path) -> None:
     print(f"{sent} sent at {rate:.0f}/s, {allowed} of {LIMIT} allowed")
     assert sent > 1.5 * LIMIT
     assert 0.85 * LIMIT <= allowed <= LIMIT + outages * LIMIT // 2
+
+
+def test_a_level_reached_at_one_worker_is_known_to_the_other(dsn: str, tmp_path: Path) -> None:
+    with serving(dsn, tmp_path / "j", workers=2, limits="1000/second", batch_age=BATCH_AGE, mode="enforce") as server:
+        wait_for_both(server)
+        greedy = {"User-Agent": "greedy"}
+        with closing(HTTPConnection("127.0.0.1", server.port)) as to_one:
+            for number in range(200):
+                to_one.request("GET", f"/page/{number}", headers=greedy)
+                answer = to_one.getresponse()
+                answer.read()
+        assert (answer.status, answer.getheader("x-throttle-level")) == (429, "blocked")
+        let_in = 0
+
+        def is_blocked() -> bool:
+            nonlocal let_in
+            answer = server.get("/page", user_agent="greedy")
+            let_in += answer.startswith(b"HTTP/1.1 200")
+            return b"x-throttle-level: blocked" in answer.lower()
+
+        wait_until(lambda: all(is_blocked() for _ in range(20)), what="the level at both")
+    assert let_in < 20, "of one page no level comes: the other worker was told"
 
 
 def test_a_quota_that_is_spent_is_spent_at_each_worker(dsn: str, tmp_path: Path) -> None:
