@@ -21,8 +21,9 @@ IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
 FAULT = 256  # and the three bits above: one per line of FAULTS
 TRUSTED = 8192  # an error, or data, that was answered to somebody with credentials, which it did not refuse
 LED = 16384  # a page that the app led to, by its answer to a form
-QUERIED = 4096  # a page that was asked for with a query
-PREFETCHED = 4096  # by a browser, a script or a service worker, or as a tile of a map
+# One bit, as a row is of a page or of data.
+QUERIED = 4096  # the page was asked for with a query
+PREFETCHED = 4096  # the data was, by a browser, a script or a service worker, or as a tile of a map
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
 FAULTS = (
     ("no Sec-Fetch-Site", "no Sec-Fetch-Site"),

@@ -196,6 +196,7 @@ def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, no
     """Count a page that its query tells from others of its path. Returns False for one that was loaded before.
 
     Before, rather than as one of the last four: what comes back is a view that was left, or a display that goes round.
+    `bare` is for load_page, which is called alike: what has a query never is.
     """
     bit, key, last = 1 << variant.number % PAGE_BITS, variant.key, facts.last_page
     ascending, steps = facts.ascending, facts.steps
