@@ -11,6 +11,7 @@ from .decide.admission import admit, admit_strictly
 from .decide.behaviour import with_order
 from .decide.conduct import TOOL
 from .decide.explain import detail, inputs_of_admission, inputs_of_ban
+from .decide.probes import is_injection
 from .decide.rulings import refusal
 from .decide.traces import Failure, is_led, note_lead
 from .decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_led
@@ -31,7 +32,7 @@ from .identify.request import (
     route_template,
     target,
 )
-from .inputs import DATA, FORGIVEN, LED, PREFETCHED, QUERIED, TRUSTED
+from .inputs import DATA, FORGIVEN, INJECTED, LED, PREFETCHED, QUERIED, TRUSTED
 from .model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Referral, Ruling, Variant, Visitor
 from .protocols import StrictAnswer
 from .respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
@@ -305,7 +306,7 @@ class Exchange(Hit):
             )
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
-        elif (data := self.method not in _WRITES and is_data(names)) or self.method == "POST":
+        elif (data := self.method not in _WRITES and is_data(names, status, self.path)) or self.method == "POST":
             self._judge_data_or_post(data, now)
             if status in (302, 303) and not decision.refused:
                 note_lead(actor.behaviour, led_to(names), now)
@@ -328,7 +329,10 @@ class Exchange(Hit):
         trusted = self.attempt is None and has_credentials(self._headers)
         if trusted:
             self.inputs |= TRUSTED
-        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted)
+        injected = bool(self._query) and is_injection(self._query)
+        if injected:
+            self.inputs |= INJECTED
+        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected)
         claims = self._claims(self.scope)
         judge_failure(visitor.actor, failure, engine.site, engine.policy, self.decision, now, claims, visitor.network)
 

@@ -8,6 +8,7 @@ what `variants.packed` says instead.
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from zlib import crc32
 
@@ -21,7 +22,8 @@ IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
 FAULT = 256  # and the three bits above: one per line of FAULTS
 TRUSTED = 8192  # an error, or data, that was answered to somebody with credentials, which it did not refuse
 LED = 16384  # a page that the app led to, by its answer to a form
-# One bit, as a row is of a page or of data.
+# One bit, as a row is of a page, of data or of an error.
+INJECTED = 4096  # the error was asked for with a query that scanners try
 QUERIED = 4096  # the page was asked for with a query
 PREFETCHED = 4096  # the data was, by a browser, a script or a service worker, or as a tile of a map
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
@@ -36,6 +38,11 @@ BY_LENGTH = 1  # in the number of credentials: told by the length of what a scri
 BY_PAGE = 1 << 30  # and, beside it: whatever the script of a page sent, to where it sends by itself
 MAX_PATH = 256  # characters of a path that are looked at one by one
 AGENT_BITS, PATH_BITS = 8, 10  # of a number, which places in bitmaps are told by
+# The name of what is in it, cut after two digits as Git does, or not.
+_DIGEST = re.compile(
+    r"/(?:[\da-f]{2}/(?=[\da-f]{38}))?(?:sha\d+:)?(?:[\da-f]{32,128}|[\da-z]{32})(?:\.\w{1,12})?\Z", re.ASCII
+)
+_LONGEST_DIGEST = 160  # characters
 
 
 def bounded(path: str) -> str:
@@ -56,6 +63,12 @@ def path_number(path: str) -> int:
     number = crc32(path.encode("utf-8", "surrogatepass"))
     number = (number ^ number >> 15) * 0x2C1B_3C6D & LOW_32_BITS
     return number ^ number >> 13
+
+
+def is_digest(path: str) -> bool:
+    """Tell whether a path ends with what nobody can guess: the digest by which a store, a cache or Git names things."""
+    found = _DIGEST.search(path, max(0, len(path) - _LONGEST_DIGEST))
+    return found is not None and any(map(str.isdigit, found[0]))
 
 
 def bits_of(claims: Claims) -> int:

@@ -10,6 +10,7 @@ from .conduct import CRAWLER, TOOL
 from .policy import Policy
 
 MOST_ERRORS_KNOWN = ERROR_BITS // 4  # bits, of which so few are taken for one another
+GATEWAYS = frozenset(("Amazon CloudFront",))  # put their name in the place of every visitor's
 IDLE = 1800.0  # seconds without a page load after which facts that several sessions share begin anew
 # One for all client networks that are no pool: they are many, and have no facts of their own.
 NO_THROTTLE, NO_BEHAVIOUR, NO_SESSIONS = Throttle(), Behaviour(), Window()
@@ -17,6 +18,8 @@ NO_THROTTLE, NO_BEHAVIOUR, NO_SESSIONS = Throttle(), Behaviour(), Window()
 
 def program_of(agent: Agent) -> int:
     """Return CRAWLER for a program that says its own name, TOOL for a library or an unknown one, 0 for a browser."""
+    if agent.crawler in GATEWAYS:
+        return CRAWLER
     if agent.bot_class is not None:
         return TOOL if agent.bot_class in TOOL_CLASSES else CRAWLER
     return 0 if agent.browser is not None else TOOL

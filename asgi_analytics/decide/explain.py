@@ -79,7 +79,7 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
         "requests": facts.requests - state.spent_requests,
         "errors": facts.errors - state.spent_errors,
         "error_rate": ERROR_RATE,
-        "error_requests": ERROR_REQUESTS,
+        "error_requests": ERROR_REQUESTS / relapse(visitor),
         "conduct": list(conduct(visitor, policy.criteria, now)),
     }
 

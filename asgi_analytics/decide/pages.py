@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
+from itertools import pairwise
 from math import inf, sqrt
 
 from ..facts import Actor, Behaviour
-from .behaviour import DISTINCT_PAGES, FIVE_MINUTES, GAP_MEMORY, MIN_SITE_PAGES, Site
+from .behaviour import DISTINCT_PAGES, FIVE_MINUTES, GAP_MEMORY, MIN_SITE_PAGES, MOST_IN_LOOP, Site
 from .signal import MOST_QUIET, Signal, with_a_session
 from .window import estimate
 
@@ -19,13 +21,24 @@ DAY = 86_400.0  # seconds
 MIN_STARTS = 5
 SHORTEST_CADENCE = 1800.0  # seconds
 RESTORED = 30.0  # seconds in which a browser that is started opens the tabs of last time
+TURNS = 4  # of a loop, at least
+REQUESTS_PER_PAGE = 1.2  # of a browser, at least: files, calls, reports
+# The last number of a sort key; one with a query is of a list, or of a thing looked up.
+_NUMBERED = re.compile(r"([^?]*[^?\d\x01-\x09]|)[\x01-\x09](\d{1,9})([^?\d]*)", re.ASCII)
 NOW_AND_THEN = 60.0  # seconds from page to page, on average: about what reading takes
 
 
 def request_count(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the page loads of this session per person."""
+    """Return the page loads of this session per person; None in a loop over few pages, as a screen on a wall shows."""
     facts = visitor.behaviour
+    if _goes_round(facts):
+        return None
     return facts.page_loads / facts.people
+
+
+def _goes_round(facts: Behaviour) -> bool:
+    """Tell whether few pages come again and again."""
+    return 0 < facts.distinct_pages <= MOST_IN_LOOP and facts.page_loads > TURNS * facts.distinct_pages
 
 
 def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -91,11 +104,28 @@ def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> flo
 
 
 def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the per cent of steps, ways back included, that led to a page not loaded before; None below MIN_LOADS."""
+    """Return the per cent of steps, ways back included, that led to a page not loaded before; None below MIN_LOADS, and
+    for a browser that is led from one to the next, such as through the photos of a gallery.
+    """
     facts = visitor.behaviour
-    if facts.page_loads < MIN_LOADS or facts.people > 1:
+    if facts.page_loads < MIN_LOADS or facts.people > 1 or _is_led_on(facts):
         return None
     return 100.0 * min(1.0, DISTINCT_PAGES[facts.distinct_pages] / (facts.steps + 1))
+
+
+def _is_led_on(facts: Behaviour) -> bool:
+    """Tell whether links lead to pages that show files, too, and of the last four pages one was another's next."""
+    asked = facts.requests - facts.accepted
+    if facts.inner_steps < NEW_SHARE * facts.steps or asked < REQUESTS_PER_PAGE * facts.page_loads:
+        return False
+    numbered = [_NUMBERED.fullmatch(key or "") for key in (facts.last_page, *facts.before_last)]
+    return any(
+        one is not None
+        and other is not None
+        and one.group(1, 3) == other.group(1, 3)
+        and abs(int(one[2]) - int(other[2])) == 1
+        for one, other in pairwise(numbered)
+    )
 
 
 def periodic_cadence(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -132,7 +162,11 @@ def _steps_to_share(facts: Behaviour, share: float) -> float:
 
 def _quiet_count(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
     facts = visitor.behaviour
-    return threshold * facts.people - facts.page_loads
+    steps = threshold * facts.people - facts.page_loads
+    if not _goes_round(facts):
+        return steps
+    further = (facts.page_loads - TURNS * facts.distinct_pages) / TURNS - 1e-9
+    return max(steps, min(further, MOST_IN_LOOP - facts.distinct_pages))
 
 
 def _quiet_coverage(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:

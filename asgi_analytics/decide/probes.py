@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote_plus
 
-from ..inputs import bounded
+from ..inputs import bounded, is_digest
 
 # No page needs these: a Referer that says so is forged, unless somebody else put them into the page.
 _HIDDEN = re.compile(
@@ -33,13 +34,19 @@ _PICTURE = re.compile(
     r"|/(?:avatars?|covers?|photos?|pictures?|posters?|thumb(?:nail)?s?)/[^/.]+(?:/[^/.]+)?$",
     re.IGNORECASE,
 )
-# The name of what is in it, cut after two digits as Git does, or not.
-_DIGEST = re.compile(
-    r"/(?:[\da-f]{2}/(?=[\da-f]{38}))?(?:sha\d+:)?(?:[\da-f]{32,128}|[\da-z]{32})(?:\.\w{1,12})?\Z", re.ASCII
+# What scanners write into parameters: SQL, paths out of the folder, scripts, look-ups. People ask a search for it, too:
+# only an app that fails at it makes it a probe.
+_INJECTION = re.compile(
+    r"\bunion(?:\s|/\*\S{0,20}\*/|\(|\ball|\bdistinct){1,8}select\b"
+    r"|\b(?:or|and)\b[ '\"(]{1,4}\w{1,8}['\")]{0,2} ?= ?['\"(]{0,2}\w"
+    r"|=-?\d+['\"](?=[\s&)#;]|$)"
+    r"|\b(?:sleep|benchmark|extractvalue|updatexml|load_file|xp_cmdshell)\s?\(|\bwaitfor\s+delay\b"
+    r"|\.\.[/\\]\.\.[/\\]|/etc/passwd|<script\b|\bonerror\s?=|\$\{jndi:|[;|`]\s?(?:cat|wget|curl|whoami)\b",
+    re.IGNORECASE,
 )
 _STORED = 1024  # characters of a path
+_QUERY = 1024  # characters of a query
 HIDDEN = 3
-_LONGEST_DIGEST = 160  # characters
 DIGEST = 64  # in kind_of, above what variants.packed puts there
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
 
@@ -70,10 +77,10 @@ def is_picture(path: str) -> bool:
     return _PICTURE.search(path, 0, _STORED) is not None
 
 
-def is_digest(path: str) -> bool:
-    """Tell whether a path ends with what nobody can guess: the digest by which a store, a cache or Git names things."""
-    found = _DIGEST.search(path, max(0, len(path) - _LONGEST_DIGEST))
-    return found is not None and any(map(str.isdigit, found[0]))
+def is_injection(query: bytes | str) -> bool:
+    """Tell whether a query, as it was sent, holds what scanners write into parameters."""
+    text = query[:_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:_QUERY]
+    return bool(text) and _INJECTION.search(unquote_plus(text, "latin-1")) is not None
 
 
 def kind_of(path: str) -> int:

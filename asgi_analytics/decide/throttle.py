@@ -23,6 +23,7 @@ REQUESTS_PER_TAB = 1.2  # of a browser, at least: files, calls, reports
 ERROR_RATE = 0.5  # above
 ERROR_REQUESTS = 20  # above
 RELAPSE = 4.0  # who was Blocked and goes on needs that part of the page loads to be Blocked again
+_FEW_ERRORS = ERROR_RATE * ERROR_REQUESTS / RELAPSE
 PROBES = 5  # weights of sensitive paths, above
 LEVELS = tuple(ThrottleLevel)
 BLOCKED = ThrottleLevel.BLOCKED
@@ -36,7 +37,7 @@ class Criteria(NamedTuple):
     probes: float = PROBES
     tries: float = 20.0  # credentials refused within ten minutes
     shared_tries: float = 0.0  # likewise, by one of many who try a route
-    items: float = 150.0  # different ones within five minutes; a third of it for each further level
+    items: float = 150.0  # different ones within five minutes; see item_limit
 
 
 def effective_limit(limit: int, level: ThrottleLevel) -> int:
@@ -51,7 +52,7 @@ def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, .
     if (
         visitor.score < bot_score
         and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE / RELAPSE
-        and facts.errors - throttle.spent_errors <= ERROR_RATE * ERROR_REQUESTS
+        and facts.errors - throttle.spent_errors <= _FEW_ERRORS
         and facts.traces is None
     ):
         return ()
@@ -67,7 +68,7 @@ def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, .
         if pace > most:
             reasons += (f"{ceil(pace)} page loads in the last minute (limit {most:g})",)
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
-    if requests > ERROR_REQUESTS and errors > ERROR_RATE * requests:
+    if requests > ERROR_REQUESTS / relapse(visitor) and errors > ERROR_RATE * requests:
         reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
     return reasons + conduct(visitor, criteria, now) if facts.traces is not None else reasons
 
@@ -103,17 +104,27 @@ def conduct(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
         return ()
     reasons: tuple[str, ...] = ()
     probes = traces.probes - throttle.spent_probes
-    if probes > criteria.probes:
-        reasons = (f"sensitive paths asked for in vain, weighing {probes} (limit {criteria.probes:g})",)
+    few = criteria.probes / relapse(visitor)
+    if probes > few:
+        reasons = (f"sensitive paths asked for in vain, weighing {probes} (limit {few:g})",)
     tries = min(traces.tries - throttle.spent_tries, estimate(traces.ten_minutes, TEN_MINUTES, now))
     most = try_limit(visitor, criteria)
     if tries > most:
         reasons += (f"{ceil(tries)} credentials refused within ten minutes (limit {most:g})",)
     items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
-    few = criteria.items / 3.0 if throttle.level else criteria.items
+    few = item_limit(visitor, criteria, items, now)
     if items > few and asks_once(visitor, traces):
         reasons += (f"{ceil(items)} different items of data within five minutes (limit {few:g})",)
     return reasons
+
+
+def item_limit(visitor: Actor, criteria: Criteria, items: float, now: float) -> float:
+    """Return the different items of data above which the level rises; fewer where they go on coming by the second."""
+    throttle = visitor.throttle
+    if not throttle.level:
+        return criteria.items
+    goes_on = items > now - throttle.changed_at
+    return criteria.items / (15.0 if goes_on else 3.0) / relapse(visitor)
 
 
 def try_limit(visitor: Actor, criteria: Criteria) -> float:

@@ -10,14 +10,14 @@ from math import inf
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
-from ..inputs import BY_LENGTH, BY_PAGE, bounded, path_number
+from ..inputs import BY_LENGTH, BY_PAGE, bounded, is_digest, path_number
 from ..model import Variant
 from ..variants import TURN
 from . import window
 from .actor import IDLE, NO_BEHAVIOUR
 from .behaviour import FIVE_MINUTES, TEN_MINUTES, Route, Site, count_error, page_facts
 from .conduct import TOOL
-from .probes import HIDDEN, is_digest, is_odd, is_picture, probe_kind, probed
+from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
 
 HOUR = 3600.0  # seconds
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
@@ -33,6 +33,7 @@ MOST_REMEMBERED = 4  # credentials that were tried last
 TRIES_PER_SUCCESS, MOST_SUCCESSES = 3, 50  # people who also get it right mistype so often
 BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
+ENDLESS = 6.0  # seconds after which what never paused was no view's, of who loads no pages
 LONG_BURST, MOST_IN_BURST = 60.0, 300  # likewise, one after the other, and how many
 MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
@@ -60,14 +61,18 @@ class Failure(NamedTuple):
     inner: bool  # a page asked for it by itself, see identify.request.is_linked
     attempt: int | None = None  # a number of the credentials that were refused; 0: others each time, None: none
     trusted: bool = False  # asked with credentials that the app did not refuse
+    injected: bool = False  # with a query that scanners try
 
 
 def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bool:
-    """Count an answer of 4xx, or credentials that were refused in another way. Returns False for nothing new."""
-    status, method, path, inner, attempt, trusted = failure
+    """Count an answer of 4xx, or credentials that were refused in another way. Returns False for nothing new.
+
+    Of 5xx, the app's own fault, only what scanners provoke counts.
+    """
+    status, method, path, inner, attempt, trusted, injected = failure
     facts = visitor.behaviour
     new = attempt is not None and count_refused_attempt(visitor, path, attempt, site, now)
-    if not 400 <= status < 500 or status in (402, 429):
+    if status < 400 or status in (402, 429) or (status >= 500 and not injected):
         return new
     kind = probe_kind(path)
     picture = is_picture(path)
@@ -76,6 +81,11 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     trusted = trusted and (not kind or path.endswith("/.DS_Store"))
     most = MOST_TRUSTED if trusted else MOST_LINKED * facts.people
     if (linked and picture) or ((linked or trusted) and _charged(traces_of(facts).excused_errors, HOUR, most, now)):
+        return new
+    if injected:
+        traces_of(facts).probes += 1
+        new = True
+    if status >= 500:
         return new
     odd = is_odd(method, path)
     if odd:
@@ -200,9 +210,12 @@ def _is_excused(visitor: Actor, traces: Traces, now: float) -> bool:
     since = now - traces.burst_at
     if 0.0 <= since < BURST:
         return _in_burst(traces, now)
-    if not 0.0 <= since < LONG_BURST or visitor.program or not visitor.behaviour.page_loads:
+    if not 0.0 <= since < LONG_BURST:
         return False
-    if traces.in_burst < MOST_IN_BURST:
+    if visitor.program or not visitor.behaviour.page_loads:
+        if since < ENDLESS:
+            return False
+    elif traces.in_burst < MOST_IN_BURST:
         return _in_burst(traces, now)
     traces.items += traces.in_burst
     window.charge(traces.five_minutes, FIVE_MINUTES, now, traces.in_burst)

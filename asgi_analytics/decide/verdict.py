@@ -119,7 +119,8 @@ def judge_data_or_post(
     elif count_data(visitor, path, now, excused, variant):
         traces = facts.traces
         # The fifth part of what would tell: most who ask for data never come this far.
-        if traces is not None and traces.items - visitor.throttle.spent_items > policy.criteria.items / 5.0:
+        few = 0.0 if visitor.throttle.level else policy.criteria.items / 5.0
+        if traces is not None and traces.items - visitor.throttle.spent_items > few:
             _judge_in_full(visitor, site, policy, decision, now)
 
 

@@ -60,10 +60,12 @@ def refused_attempt(
     if status not in _REFUSALS and not (is_login and _refuses(headers, status, path, names or {})):
         return None
     length, destination = headers.get(b"content-length"), headers.get(b"sec-fetch-dest")
-    if length is None or destination == b"document":
+    if destination == b"document":
         return 0
     if not is_login and _sends_by_itself(method, destination, path):
         return _PAGE_CALL
+    if length is None:
+        return 0
     return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from ..inputs import path_number
+from ..inputs import is_digest, path_number
 from .redaction import hide_in_path
 
 Headers = Mapping[bytes, bytes]
@@ -123,15 +123,27 @@ def is_tile(path: str) -> bool:
     return zoom <= _DEEPEST and not (column | row) >> zoom
 
 
-def is_data(names: Headers) -> bool:
-    """Tell whether an answer that is no page holds what the site has to say: data, parts of pages, documents.
+def is_data(names: Headers, status: object, path: str) -> bool:
+    """Tell whether an answer that is no page holds what the site has to say: data, parts of pages, documents, text.
 
     `names`: the response headers by name. Feeds are none: a service reads thousands of one site for its subscribers.
+    Nor are redirects, which some frameworks send as HTML. Apps that say text/plain, or nothing, of files whose kind
+    they do not know say so of pages, too: then the name tells.
     """
+    if not isinstance(status, int) or not 200 <= status < 300:
+        return False
     content_type = names.get(b"content-type")
     if content_type is None:
         content_type = _content_type(names)
-    return content_type.startswith(_DATA) or b"+json" in content_type
+    if content_type.startswith(_DATA) or b"+json" in content_type:
+        return True
+    return status == 200 and (not content_type or content_type.startswith(b"text/plain")) and _is_text(path)
+
+
+def _is_text(path: str) -> bool:
+    """Tell whether a path names no file, or one of text; Git's objects, and what else is named by its digest, are."""
+    name = path[-_MOST_PATH:].rpartition("/")[2]
+    return ("." not in name or name.endswith(".txt")) and not is_digest(path)
 
 
 def _content_type(names: Headers) -> bytes:

@@ -26,7 +26,7 @@ from uuid import UUID
 
 from ..decide.traces import Failure
 from ..facts import Claims
-from ..inputs import DATA, FORGIVEN, LED, PREFETCHED, QUERIED, TRUSTED, attempt_of, claims_of
+from ..inputs import DATA, FORGIVEN, INJECTED, LED, PREFETCHED, QUERIED, TRUSTED, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
@@ -114,7 +114,8 @@ class History:
                 bare = not inputs & QUERIED
                 pipeline.take_page(visitor, decision, variant or path, hit.from_inside, at, claims, bare)
             elif status >= 400 or attempt is not None:
-                failure = Failure(status, hit.method, path, hit.from_inside, attempt, bool(inputs & TRUSTED))
+                trusted, injected = bool(inputs & TRUSTED), bool(inputs & INJECTED)
+                failure = Failure(status, hit.method, path, hit.from_inside, attempt, trusted, injected)
                 pipeline.take_failure(visitor, decision, failure, at, claims)
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
                 excused = bool(inputs & (PREFETCHED | TRUSTED))
@@ -157,7 +158,8 @@ def _kept(hit: RecordedHit) -> Verdict:
 
 
 def _agent(hit: RecordedHit) -> Agent:
-    return Agent(hit.browser, bot_class=hit.bot_class if hit.crawler else None, outdated=hit.outdated)
+    bot_class = hit.bot_class if hit.crawler else None
+    return Agent(hit.browser, bot_class=bot_class, crawler=hit.crawler, outdated=hit.outdated)
 
 
 def _verdict(hit: RecordedHit, decision: Decision) -> Verdict:

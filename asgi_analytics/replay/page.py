@@ -62,11 +62,11 @@ def delivers_page(status: int, content_type: str, page_shaped: bool) -> bool:
     return content_type.lower().startswith(_HTML) if content_type and status == 200 else page_shaped
 
 
-def delivers_data(content_type: str, path: str) -> bool:
+def delivers_data(status: int, content_type: str, path: str) -> bool:
     """Tell whether the answer to a GET that is no page is data; without a Content-Type, what is below "api"."""
     if not content_type:
         return "/api/" in path
-    return is_data({b"content-type": content_type.lower().encode("latin-1", "replace")})
+    return is_data({b"content-type": content_type.lower().encode("latin-1", "replace")}, status, path)
 
 
 def referer_host(referer: str) -> str:

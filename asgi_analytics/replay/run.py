@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from math import inf
 
+from ..decide.probes import is_injection
 from ..decide.traces import Failure
 from ..model import Visitor
 from ..settings import Settings
@@ -112,10 +113,12 @@ class Replay:
                         variant = pipeline.page_variant(visitor, path, query, follows) if query else None
                         pipeline.take_page(visitor, decision, variant or path, inner, now, bare=not query)
                     else:
-                        pipeline.take_failure(visitor, decision, Failure(status, method, path, inner), now)
+                        injected = bool(query) and is_injection(query)
+                        failure = Failure(status, method, path, inner, injected=injected)
+                        pipeline.take_failure(visitor, decision, failure, now)
                     actor.judged(decision)
                     level = decision.level
-                elif method == "GET" and delivers_data(content_type, path):
+                elif method == "GET" and delivers_data(status, content_type, path):
                     variant = pipeline.data_variant(path, query) if query else None
                     prefetched = pipeline.is_precached_or_tile(path, query)
                     take_data(visitor, decision, path, now, excused=prefetched, variant=variant)

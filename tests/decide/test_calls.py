@@ -202,6 +202,28 @@ def test_a_tool_that_repeats_itself_walks_over_data_all_the_same(ours: Ours) -> 
     assert touched(send(ours, ["/api/me", "/api/orders"] * 400, 0.2, PHONE, DATA, start=2_000.0)) == []
 
 
+TEXT, UNTYPED = Reply(200, b"text/plain; charset=utf-8"), Reply(200, b"")
+
+
+@pytest.mark.parametrize("reply", [DATA, TEXT, UNTYPED], ids=["json", "text", "without a type"])
+@pytest.mark.parametrize("headers", [TOOL, TYPED, CALLED], ids=["tool", "as pages", "as data"])
+@pytest.mark.parametrize("gap", [0.04, 0.8])
+def test_a_fast_walk_over_what_is_no_page_is_blocked_before_its_200th_request(
+    ours: Ours, reply: Reply, headers: Headers, gap: float
+) -> None:
+    walked = send(ours, [f"/things/{number}" for number in range(200)], gap, headers, reply)
+    assert walked[-1].refused
+    resumed = send(ours, [f"/things/{200 + number}" for number in range(80)], gap, headers, reply, start=1_200.0)
+    assert [resumed[0].refused, resumed[-1].refused] == [False, True]
+
+
+@pytest.mark.parametrize("reply", [DATA, TEXT])
+def test_a_hundred_things_at_a_stretch_are_no_walk_however_often_they_are_asked_again(ours: Ours, reply: Reply) -> None:
+    for turn in range(5):
+        things = [f"/things/{number}" for number in range(100)]
+        assert touched(send(ours, things, 0.1, PHONE, reply, start=300.0 * turn)) == []
+
+
 def test_a_map_whose_tiles_are_data_is_one_view(ours: Ours) -> None:
     """Somebody drags it for minutes without a pause; a program that would have all of a layer has not."""
     tiles = [f"/layer/13/{4000 + number // 12}/{2700 + number % 12}.json" for number in range(900)]

@@ -78,6 +78,16 @@ def test_a_rise_for_errors_says_how_many_would_have_passed(rises: list[tuple[dic
     assert again(stored) == told(decision)
 
 
+def test_a_rise_of_who_was_blocked_and_goes_on_failing_is_reproduced(
+    rises: list[tuple[dict[str, Any], Decision]],
+) -> None:
+    visit = Visit()
+    for number in range(70):
+        visit.fail(f"/missing/{number}", after=600.0 if number == 63 else 1.0)
+    assert [decision.level for _, decision in rises] == [1, 2, 3, 3]
+    assert again(rises[-1][0]) == told(rises[-1][1])
+
+
 def test_a_block_is_reproduced_and_says_how_long_to_wait() -> None:
     visit = blocked_visit()
     visit.now += 100.0

@@ -138,3 +138,55 @@ def test_frames_of_a_page_are_no_pages_where_the_browser_does_not_say_so(ours: O
     frames = [f"/orders/{number}/part" for number in range(90)]
     assert touched(send(ours, frames, 0.8, (*old, (b"turbo-frame", b"part")), PAGE)) == []
     assert send(ours, frames, 0.8, old, PAGE, start=5_000.0)[-1].flagged
+
+
+# Parameters
+
+
+ATTACKS = (
+    b"id=1%27",
+    b"id=1+UNION+ALL+SELECT+NULL",
+    b"id=1%20AND%201=1",
+    b"file=../../etc/passwd",
+    b"q=%3Cscript%3E",
+    b"id=1;SLEEP(5)",
+)
+
+
+def tried(
+    ours: Ours, queries: Iterable[bytes], headers: Headers, statuses: tuple[int, ...], gap: float = 2.0
+) -> list[Verdict]:
+    """Ask one page with one query after the other."""
+    return [
+        ours.judge(
+            Request(10.0 + gap * number, "84.130.9.9", "GET", "/item", query, headers),
+            Reply(statuses[number % len(statuses)]),
+        )
+        for number, query in enumerate(queries)
+    ]
+
+
+@pytest.mark.parametrize("headers", [TOOL, OUTSIDE], ids=["tool", "browser"])
+def test_who_tries_the_parameters_of_one_page_is_blocked(ours: Ours, headers: Headers) -> None:
+    assert tried(ours, ATTACKS * 7, headers, (200, 500, 400, 403))[-1].refused
+
+
+@pytest.mark.parametrize(
+    ("queries", "headers", "statuses"),
+    [
+        (ATTACKS * 7, BROWSER.page(), (200,)),  # asks the search of a site about programming
+        (ATTACKS * 7, CALLED, (400, 500)),  # a page's script, whatever somebody types into it
+        ([b"q=union+of+two+sets+select+one&page=%d" % page for page in range(40)], OUTSIDE, (500,)),
+        ([b"name=O%27Brien", b"size=5'10", b"range=1..5", b"q=salt+and+pepper"] * 10, OUTSIDE, (404, 500)),
+    ],
+    ids=["answered", "script", "app at fault", "people"],
+)
+def test_who_asks_for_what_looks_alike_is_not(
+    ours: Ours, queries: list[bytes], headers: Headers, statuses: tuple[int, ...]
+) -> None:
+    assert touched(tried(ours, queries, headers, statuses)) == []
+
+
+def test_who_was_blocked_for_errors_and_goes_on_needs_a_quarter_of_them(ours: Ours) -> None:
+    assert send(ours, [f"/a{number}.old" for number in range(70)], 0.5, TOOL, GONE)[-1].refused
+    assert send(ours, [f"/b{number}.old" for number in range(7)], 0.5, TOOL, GONE, start=700.0)[-1].refused

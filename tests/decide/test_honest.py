@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.detect import browsers
 from tests.benchmarks.detect.columns import Ours, Verdict
 from tests.benchmarks.detect.programs import headers_of
 from tests.benchmarks.detect.site import HTML, JSON, ORIGIN, Reply
@@ -189,6 +190,14 @@ def test_what_servers_and_browsers_report_by_themselves_guesses_nothing(
     assert touched(way.found) == []
 
 
+def test_what_a_page_saves_while_nobody_is_logged_in_needs_no_length(ours: Ours) -> None:
+    saved, guessed = Way(ours), Way(ours, address="91.10.3.3")
+    for _ in range(90):
+        saved.ask("/api/documents/5", CALLED, Reply(401, JSON), "POST", gap=2.0)
+        guessed.ask("/api/coupons/redeem", CALLED, Reply(403, JSON), "POST", gap=2.0)
+    assert (touched(saved.found), guessed.found[-1].refused) == ([], True)
+
+
 @pytest.mark.parametrize("token", [(b"authorization", b"Bearer x"), (b"x-api-key", b"x")])
 def test_a_made_up_token_beside_the_passwords_hides_no_guesses(ours: Ours, token: tuple[bytes, bytes]) -> None:
     assert tried(ours, 30, 0, token)[-1].refused
@@ -287,3 +296,51 @@ def test_who_reads_by_a_service_that_translates_forges_nothing(ours: Ours) -> No
         for _ in range(6):
             way.ask(f"/page/{min(300, int(dice.expovariate(1 / 20)))}", headers, gap=dice.expovariate(1 / 5))
     assert touched(way.found) == []
+
+
+# The same few pages, or one after the other
+
+
+def looked_at(ours: Ours, paths: list[str], pictures: int = 1) -> list[Verdict]:
+    """A page every few seconds, each linked by the one before, with so many pictures."""
+    dice, way, last = random.Random(3), Way(ours), "/gallery"
+    way.ask(last, TYPED)
+    for path in paths:
+        way.ask(path, BROWSER.page(f"{ORIGIN}{last}"), gap=max(2.1, dice.lognormvariate(1.6, 0.4)))
+        for number in range(pictures):
+            way.ask(f"/media{path}-{number}.jpg", CALLED, Reply(200, b"image/jpeg"))
+        last = path
+    return way.found
+
+
+def test_who_goes_on_through_the_photos_of_albums_or_the_strips_of_a_comic_walks_nowhere(ours: Ours) -> None:
+    albums = [path for album in range(6) for path in (f"/album/{album}", *photos(40, 100 * album))]
+    assert touched(looked_at(ours, albums)) == []
+
+
+@pytest.mark.parametrize("pictures", [0, 1], ids=["without files", "in no order"])
+def test_pages_without_files_or_in_no_order_are_no_gallery(ours: Ours, pictures: int) -> None:
+    paths = photos(240, 100)
+    if pictures:
+        paths = [f"/photo/{number * 37 % 1009}" for number in range(240)]
+    assert looked_at(ours, paths, pictures)[-1].flagged
+
+
+def photos(count: int, first: int) -> list[str]:
+    return [f"/photo/{first + number}" for number in range(count)]
+
+
+@pytest.mark.parametrize(("pages", "flagged"), [(5, False), (12, False), (40, True)])
+def test_a_screen_on_a_wall_that_shows_few_pages_in_turn_is_let_be(ours: Ours, pages: int, flagged: bool) -> None:
+    way, wall = Way(ours), browsers.draw(random.Random(1), browsers.DESKTOPS[:1], "de", version=88)
+    for number in range(700):
+        way.ask(f"/wall/{number * 7 % pages}", wall.page(typed=True), gap=10.0)
+    assert (touched(way.found) != []) is flagged
+
+
+def test_people_whose_names_a_gateway_strips_are_no_library(ours: Ours) -> None:
+    found = [
+        send(ours, [f"/page/{number}" for number in range(70)], 20.0, headers_of(agent), PAGE, start=start)[-1]
+        for agent, start in (("Amazon CloudFront", 10.0), ("python-requests/2.32.5", 9_000.0))
+    ]
+    assert [verdict.flagged for verdict in found] == [False, True]

@@ -135,7 +135,12 @@ def headers(data: bytes) -> None:
     for status in (200, 302, 304, 401):
         request.is_page(named, status, named)
         credentials.refused_attempt("POST", named, status, "/login", named)
-    request.is_inner(named), request.is_data(named), request.is_shared(named.items()), request.wants_quiet(named)
+    (
+        request.is_inner(named),
+        request.is_data(named, 200, scope["path"]),
+        request.is_shared(named.items()),
+        request.wants_quiet(named),
+    )
 
 
 def referrals(data: bytes) -> None:

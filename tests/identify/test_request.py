@@ -60,12 +60,20 @@ def test_html_is_a_page_where_it_is_shown_as_one(headers: dict[bytes, bytes], sh
     ],
 )
 def test_data_is_told_by_its_type_in_whatever_case_the_name_comes(content_type: bytes, data: bool) -> None:
-    assert is_data({b"content-type": content_type}) is data
-    assert is_data({b"Content-Type": content_type}) is data
+    assert is_data({b"content-type": content_type}, 200, "/items/7.data") is data
+    assert is_data({b"Content-Type": content_type}, 200, "/items/7.data") is data
 
 
-def test_an_answer_without_a_type_is_no_data() -> None:
-    assert not is_data({b"content-length": b"0"})
+@pytest.mark.parametrize("names", [{b"content-type": b"text/plain; charset=utf-8"}, {b"content-length": b"5"}])
+def test_text_and_what_has_no_type_are_data_by_their_names(names: dict[bytes, bytes]) -> None:
+    assert [is_data(names, 200, path) for path in ("/notes/7", "/rfc/rfc1.txt", "/", "/v1.2/notes/7")] == [True] * 4
+    files = ("/app.map", "/lib.jar.sha1", "/repo/objects/ab/" + "0123456789abcdef" * 2 + "012345")
+    assert [is_data(names, 200, path) for path in files] == [False] * 3
+    assert [is_data(names, status, "/notes/7") for status in (204, 206, 304)] == [False] * 3
+
+
+def test_a_redirect_is_no_data_whatever_a_framework_writes_into_it() -> None:
+    assert [is_data(HTML, status, "/n/7") for status in (200, 301, 302, 307)] == [True, False, False, False]
 
 
 @pytest.mark.parametrize(

@@ -235,8 +235,10 @@ async def office(scope: MutableMapping[str, Any], receive: Any, send: Any) -> No
         headers.append((b"location", b"/queue/%d?view=b" % (int(path.rpartition("/")[2]) + 1)))
     elif path.startswith("/notes/"):
         headers = [(b"content-type", b"application/json")]
-    elif path.startswith(("/objects/", "/avatars/", "/gone/")):
-        status = 404
+    elif path.startswith("/text/"):
+        headers = [(b"content-type", b"text/plain")]
+    elif path.startswith(("/objects/", "/avatars/", "/gone/", "/broken")):
+        status = 500 if path == "/broken" else 404
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"x"})
 
@@ -276,4 +278,27 @@ def test_what_honest_people_and_programs_are_let_off_is_judged_as_it_was(
     led = [hit for hit in hits if hit.page_view and (hit.inputs or 0) & LED]
     assert len(led) == 240
     assert {hit.level for hit in hits} >= {0, 1, 2}
+    assert list(differing(hits)) == []
+
+
+async def scan(mix: Mix, app: AnalyticsMiddleware) -> None:
+    for number in range(200):
+        await mix.ask(app, "198.51.100.1", "/gone/item", {"user-agent": "sqlmap/1.9"}, query=f"id={number}%27")
+        await mix.ask(app, "198.51.100.2", "/broken", SENT, query=f"id={number}+union+select+1")
+        await mix.ask(app, "198.51.100.3", "/broken", SENT, query=f"id={number}")
+        await mix.ask(app, "198.51.100.4", f"/text/{number}", {**SENT, "sec-fetch-dest": "empty"})
+        await mix.ask(app, "198.51.100.5", f"/page/{number}", {"user-agent": "Amazon CloudFront"})
+        mix.clock.advance(2.0 if number % 50 else 700.0)
+
+
+def test_parameters_that_scanners_try_text_and_a_gateways_people_are_judged_as_they_were(known: dict[str, Any]) -> None:
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(office, dsn=drive.NOWHERE, clock=mix.clock, durability="memory", **known)
+    app._engine.started = True
+    asyncio.run(scan(mix, app))
+    hits = hits_of(app)
+    levels = {
+        network: max(hit.level for hit in hits if hit.network == network) for network in {h.network for h in hits}
+    }
+    assert sorted(levels.values()) == [0, 0, 0, 3, 3]
     assert list(differing(hits)) == []

@@ -69,6 +69,8 @@ def test_a_page_was_delivered_where_the_rule_says_so(status: int, content_type: 
         ("application/json", "/articles", True),
         ("application/vnd.api+json", "/articles", True),
         ("Application/PDF", "/reports/7", True),
+        ("Text/Plain", "/notes/7", True),
+        ("text/plain", "/lib.jar.sha1", False),
         ("application/rss+xml", "/feeds/7", False),
         ("image/png", "/api/7.png", False),
         ("", "/api/articles", True),
@@ -76,7 +78,7 @@ def test_a_page_was_delivered_where_the_rule_says_so(status: int, content_type: 
     ],
 )
 def test_data_is_told_as_a_living_app_tells_it(content_type: str, path: str, data: bool) -> None:
-    assert delivers_data(content_type, path) is data
+    assert delivers_data(200, content_type, path) is data
 
 
 @pytest.mark.parametrize(
