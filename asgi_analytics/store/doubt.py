@@ -1,6 +1,7 @@
 """Journals of which more may be stored than their position says: somebody has cleared positions away, or rewound them.
 
-What is stored of a journal is always its beginning. So a doubt ends with the first hit that is not there yet.
+What is stored of a journal is one piece of it: its beginning, or what retention has left of that. So a doubt ends with
+the first hit behind that piece, or, where there is none, with one that came after the doubt: no later one is stored.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Set
 from dataclasses import replace
 
 from ..batch import HIT, Batch
+from ..clock import SystemClock, uuid7
 
 _COUNT = struct.calcsize("!h")  # bytes before the first field of a row in COPY binary format
 _LENGTH = struct.Struct("!i")
@@ -20,21 +22,25 @@ class Doubts:
 
     def __init__(self) -> None:
         self._reached: dict[bytes, tuple[int, int]] = {}
-        self._doubtful: set[bytes] = set()
+        self._since: dict[bytes, bytes] = {}  # when a doubt began, as an id of that moment
 
     def __contains__(self, journal: object) -> bool:
-        return journal in self._doubtful
+        return journal in self._since
 
     def see(self, journal: bytes, position: tuple[int, int], registered: bool) -> None:
         """Take in a position as it is read; `registered`: there was none until now."""
         if registered or position < self._reached.get(journal, position):
-            self._doubtful.add(journal)
+            self._since[journal] = uuid7(SystemClock.time_ns())
 
-    def reach(self, batch: Batch, hits: bool) -> None:
-        """Take in that a batch is committed; `hits`: some of it was not stored before."""
+    def is_past(self, batch: Batch, hit: bytes) -> bool:
+        """Tell whether a hit of a batch, a row, came after the doubt began."""
+        return _field(hit, batch.columns[HIT].index("id")) > self._since[batch.journal]
+
+    def reach(self, batch: Batch, settled: bool) -> None:
+        """Take in that a batch is committed; `settled`: nothing behind it is stored."""
         self._reached[batch.journal] = (batch.segment, batch.end)
-        if hits:
-            self._doubtful.discard(batch.journal)
+        if settled:
+            self._since.pop(batch.journal, None)
 
 
 def behind(batch: Batch, stored: Set[bytes]) -> Batch:

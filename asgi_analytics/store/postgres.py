@@ -180,25 +180,29 @@ class PostgresStore(Connected):
             batch = self._not_in_yet(batch)
             if not batch.frames:
                 return []
+            settled = False
             if batch.journal in self._doubts:
-                batch = self._not_stored_yet(batch)
+                batch, settled = self._not_stored_yet(batch)
             rows = {kind: batch.frames.rows(kind) for kind in KINDS}
             merged = self._fold.move(connection, rows, batch.columns, UUID(bytes=batch.journal))
             damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
             self._advance(batch, sum(map(len, rows.values())), len(damaged))
-        self._doubts.reach(batch, hits=bool(rows[HIT]))
+        self._doubts.reach(batch, settled)
         return merged
 
-    def _not_stored_yet(self, batch: Batch) -> Batch:
-        """Return what a batch has behind the last of its hits that are stored already."""
+    def _not_stored_yet(self, batch: Batch) -> tuple[Batch, bool]:
+        """Return what a batch has behind its last hit that is stored already, and whether that settles the doubt."""
         connection, columns, hits = self._open(), batch.columns[HIT], batch.frames.rows(HIT)
+        if not hits:
+            return batch, False
         # Where none of a few is, none is: that is what a journal new to us costs. The first alone tells nothing, for it
         # may have been deleted, or gone with its partition.
-        if not hits or not self._staging.stored(connection, columns, _some(hits)):
-            return batch
-        return behind(batch, self._staging.stored(connection, columns, hits))
+        if not self._staging.stored(connection, columns, [*_some(hits), hits[-1]]):
+            return batch, self._doubts.is_past(batch, hits[-1])
+        left = behind(batch, self._staging.stored(connection, columns, hits))
+        return left, left.frames.count_of(HIT) > 0
 
     def _make_partition_of(self, batch: Batch) -> bool:
         """Make the day partitions that the hits of a batch lack; returns whether there was one to make."""
@@ -231,7 +235,7 @@ class PostgresStore(Connected):
                 kind = KINDS.get(frame.kind, "frame")
                 self._set_aside(batch, frame.row, frame.start, kind, error, sqlstate)
             self._advance(batch, 0, len(batch.frames))
-        self._doubts.reach(batch, hits=False)
+        self._doubts.reach(batch, settled=False)
 
     def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
         """Try a row of ours. Raises StoreMisconfigured where it is the schema that takes none: then all can wait.

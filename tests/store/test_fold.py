@@ -318,6 +318,27 @@ def test_what_is_stored_is_known_by_a_few_of_its_hits_though_the_first_are_gone(
     assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 90
 
 
+def test_what_is_stored_is_left_out_though_batches_before_it_are_gone(store: PostgresStore, dsn: str) -> None:
+    whole = batch([hit(f"/{number}") for number in range(100)])
+    parts = [replace(whole, frames=whole.frames[a : a + 30], end=whole.frames[a + 29].end) for a in (0, 30, 60)]
+    store.position(whole.journal)
+    store.write(replace(whole, frames=whole.frames[:80], end=whole.frames[79].end))
+    fetch(dsn, "DELETE FROM analytics.hits WHERE length(path) = 2 OR path < '/6'")  # as retention does
+    fetch(dsn, "DELETE FROM analytics.positions")
+    store.position(whole.journal)
+    for part in parts:
+        store.write(part)
+    assert one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits") == {"n": 90, "ids": 90}
+    assert whole.journal not in store._doubts
+
+
+def test_a_journal_new_to_us_is_in_doubt_until_it_has_what_came_since(store: PostgresStore) -> None:
+    now_us = int(time.time() * 1e6)
+    for seconds, doubtful in ((-1, True), (1, False)):
+        write(store, b"A", hit(time_us=now_us + seconds * 10**6))
+        assert (name(b"A") in store._doubts) is doubtful
+
+
 def test_a_host_whose_name_is_no_text_delivers_too(
     store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
