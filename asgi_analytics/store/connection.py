@@ -111,11 +111,13 @@ class ServerSession:
 
     @contextlib.contextmanager
     def transaction(self, force_rollback: bool = False) -> Iterator[psycopg.Connection]:
-        """Run a block in a transaction with these settings."""
+        """Run a block in a transaction with these settings; one that is rolled back fails where COMMIT would."""
         with self._connection.transaction(force_rollback=force_rollback):
             if self.is_pooled:
                 self._connection.execute(self._settings)
             yield self._connection
+            if force_rollback:
+                self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     @contextlib.contextmanager
     def statement(self) -> Iterator[psycopg.Connection]:

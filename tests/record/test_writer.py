@@ -95,6 +95,9 @@ REFUSING = """
     BEGIN IF {} THEN RAISE EXCEPTION 'not here'; END IF; RETURN NEW; END $$;
     CREATE TRIGGER refuse BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION public.refuse()
 """
+AT_COMMIT = REFUSING.replace("TRIGGER refuse BEFORE", "CONSTRAINT TRIGGER refuse AFTER").replace(
+    "FOR EACH", "INITIALLY DEFERRED FOR EACH"
+)
 
 
 def test_a_row_that_a_trigger_refuses_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_path: Path) -> None:
@@ -114,6 +117,7 @@ RAISING = "NEW.path = '/e/20' THEN RAISE EXCEPTION 'not here' USING ERRCODE = '{
     [
         *(REFUSING.format(RAISING.format(state)) for state in ("45000", "UQ001", "38000", "42501", "0A000")),
         REFUSING.format("NEW.path = '/e/20' OR length(NEW.path) > 100"),
+        AT_COMMIT.format("NEW.path = '/e/20' OR length(NEW.path) > 100"),
         "ALTER TABLE analytics.hits ADD CHECK (path <> '/e/20' AND bytes_sent < 1 << 30)",
         """
         CREATE TABLE public.sites (name text PRIMARY KEY); INSERT INTO public.sites VALUES ('default');
@@ -127,6 +131,7 @@ RAISING = "NEW.path = '/e/20' THEN RAISE EXCEPTION 'not here' USING ERRCODE = '{
         "an-operators",
         "not-supported",
         "also-the-widest",
+        "at-commit",
         "also-the-largest",
         "foreign-key",
     ],
@@ -144,6 +149,7 @@ def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: 
     ("harm", "repair"),
     [
         (REFUSING.format("true"), "DROP TRIGGER refuse ON analytics.hits"),
+        (AT_COMMIT.format("true"), "DROP TRIGGER refuse ON analytics.hits"),
         ("ALTER TABLE analytics.hits RENAME TO away", "ALTER TABLE analytics.away RENAME TO hits"),
         (
             "ALTER TABLE analytics.sessions RENAME COLUMN hits TO x",
@@ -158,7 +164,7 @@ def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: 
             for table in ("sessions", "fingerprints")
         ),
     ],
-    ids=["trigger", "table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"],
+    ids=["trigger", "at-commit", "table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"],
 )
 def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, harm: str, repair: str) -> None:
     worker = as_worker(dsn)
