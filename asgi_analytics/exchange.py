@@ -175,30 +175,29 @@ class Exchange(Hit):
         kind = message["type"]
         if kind == "http.response.start":
             return self._send(self._respond(message))
-        if kind == "http.response.body":
-            body = message.get("body")
-            if body:
-                self.bytes_sent += len(body)
-            if message.get("more_body"):
-                return self._send(message)
-        elif kind not in _FILE_MESSAGES:
+        is_last = False
+        try:
+            if kind == "http.response.body":
+                is_last = not message.get("more_body")
+                body = message.get("body")
+                if body:
+                    self.bytes_sent += len(body)
+            elif kind in _FILE_MESSAGES:
+                is_last = not message.get("more_body")
+                self._count_file(message)
+        except Exception as error:  # noqa: BLE001 - a body that is none is the server's to judge
+            self._engine.failed("count", error)
+        if not is_last:
             return self._send(message)
-        else:
-            self._count_file(message)
-            if message.get("more_body"):
-                return self._send(message)
         self.end("complete")
         return self._send_synced(message) if self._engine.syncs else self._send(message)
 
     def _count_file(self, message: Message) -> None:
         """Count what the server is asked to send by itself, as far as it is said: to ask the disk may take time."""
-        try:
-            if message["type"] == "http.response.pathsend":
-                self.bytes_sent = int(self._length or 0)
-            else:
-                self.bytes_sent += int(message.get("count") or 0)
-        except (TypeError, ValueError):  # the server's to judge
-            pass
+        if message["type"] == "http.response.pathsend":
+            self.bytes_sent = int(self._length or 0)
+        else:
+            self.bytes_sent += int(message.get("count") or 0)
 
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
@@ -277,7 +276,9 @@ class Exchange(Hit):
                 message = {**message, "headers": headers}
             else:
                 message = with_fields({**message, "headers": headers}, fields)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
+            if headers is None and hasattr(message.get("headers"), "__next__"):
+                raise  # the app's own error: its iterator has nothing left for the server
             engine.failed("judge and respond", error)
             if headers is not None:  # an iterator is used up by now
                 return {**message, "headers": headers}
@@ -421,7 +422,7 @@ class Exchange(Hit):
         if journal is not None:
             try:
                 await run_in_thread(journal.sync)
-            except OSError as error:  # a disk that fails must not cost the visitor the answer
+            except Exception as error:  # noqa: BLE001 - a disk that fails must not cost the visitor the answer
                 self._engine.failed("sync", error)
         await self._send(message)
 

@@ -29,6 +29,15 @@ class WebSocketExchange(Exchange):
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on, untouched."""
+        try:
+            is_last = self._note(message)
+        except Exception as error:  # noqa: BLE001 - what is no message is the server's to judge
+            self._engine.failed("count", error)
+            return self._send(message)
+        return self._send_last(message) if is_last else self._send(message)
+
+    def _note(self, message: Message) -> bool:
+        """Take in what a message says; returns whether it is the last one."""
         kind = message["type"]
         if kind == "websocket.send":
             self.bytes_sent += _size(message.get("text") or message.get("bytes") or b"")
@@ -40,12 +49,11 @@ class WebSocketExchange(Exchange):
             self.close_code = message.get("code", 1000)
             if self.status is None:
                 self.status, self.first_byte_us = 403, self._elapsed_us()
-            return self._send_last(message)
+            return True
         elif kind == "websocket.http.response.body":
             self.bytes_sent += len(message.get("body") or b"")
-            if not message.get("more_body"):
-                return self._send_last(message)
-        return self._send(message)
+            return not message.get("more_body")
+        return False
 
     def _send_last(self, message: Message) -> Awaitable[None]:
         self.end("complete")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -70,6 +70,20 @@ def test_our_own_failure_costs_no_header_of_the_apps(
         monkeypatch.setattr(wrap._engine.responder, "fields", lambda decision: 1 / 0)
         assert get(wrap).headers == pairs
         assert wrap.stats()["failures"] == {"judge and respond": 1}
+
+
+def test_an_error_of_the_apps_own_headers_is_not_swallowed() -> None:
+    def failing() -> Iterator[tuple[bytes, bytes]]:
+        yield (b"content-type", b"text/html")
+        raise LookupError("no header")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(LookupError, match="no header"):
+            await send({"type": "http.response.start", "status": 200, "headers": failing()})
+        await page(status=500)(scope, receive, send)
+
+    with wrapped(app) as wrap:
+        assert (get(wrap).status, wrap.stats()["failures"]) == (500, {})
 
 
 # Headers

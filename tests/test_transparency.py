@@ -109,6 +109,31 @@ def test_every_message_reaches_the_server_as_the_app_sent_it(
     assert (wrapped.raised, counted()) == (None, 1)
 
 
+@pytest.mark.parametrize(
+    ("scope", "first", "kind", "key"),
+    [
+        (http_scope(), START, "http.response.body", "body"),
+        (http_scope(), START, "http.response.zerocopysend", "count"),
+        (socket_scope(), {"type": "websocket.accept"}, "websocket.send", "bytes"),
+        (
+            socket_scope(),
+            {"type": "websocket.http.response.start", "status": 403},
+            "websocket.http.response.body",
+            "body",
+        ),
+    ],
+    ids=["body", "file", "websocket", "denial"],
+)
+@pytest.mark.parametrize("value", [5, object(), float("inf")], ids=["number", "object", "infinity"])
+def test_a_body_that_is_none_is_the_servers_to_judge(
+    scope: Scope, first: Message, kind: str, key: str, value: Any, wrap: AnalyticsMiddleware
+) -> None:
+    message, before = {"type": kind, key: value}, wrap.stats()["queued"]
+    wrap.app = sending(first, lambda: message)()
+    seen = asyncio.run(serve(wrap, scope, []))
+    assert (seen.raised, seen.sent[1], wrap.stats()["queued"]) == (None, message, before + 1)
+
+
 def test_only_the_start_message_is_another_object(both: Callable[..., tuple[Seen, Seen]]) -> None:
     messages = [dict(START), {**BODY, "more_body": True}, dict(BODY)]
     _, wrapped = both(sending(*((lambda m=message: m) for message in messages)))
