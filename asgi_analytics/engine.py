@@ -156,11 +156,16 @@ class Engine:
         self.leases.cut_off()
         self.sharer = self._new_sharer()
         # All is made by now: what failed would leave threads at work, and more of them with each request.
-        if self.verifier is not None:
-            self.verifier.start()
-        self.writer.start()
-        self.sharer.start()
-        self.started = True
+        try:
+            if self.verifier is not None:
+                self.verifier.start()
+            self.writer.start()
+            self.sharer.start()
+            self.started = True
+        except BaseException:  # such as a signal's handler raises
+            self.sharer.request_stop()
+            self.writer.request_stop()
+            raise
 
     def wait(self, patience: float) -> None:
         """Wait until Postgres was reached or refused once since the start, at most `patience` seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -43,6 +44,11 @@ class _Pool:
     def __init__(self) -> None:
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._threads = self._busy = 0
+        self._process = os.getpid()
+
+    def is_ours(self) -> bool:
+        """Tell whether the threads are of this process: a child that runs the loop of its parent has none of them."""
+        return self._process == os.getpid()
 
     def end(self) -> None:
         """Have the threads end with what they are at."""
@@ -134,7 +140,7 @@ def _call_in_loop(loop: asyncio.AbstractEventLoop, call: Call) -> None:
 
 async def _run_in_pool(call: Call) -> None:
     pool = _pool.get(None)
-    if pool is None:
+    if pool is None or not pool.is_ours():
         pool = _Pool()
         _pool.set(pool)
     if not pool.takes_more():

@@ -15,6 +15,7 @@ from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.middleware import Scope
 from asgi_analytics.model import Analytics, ClaimStatus, Merged, Verification, Visitor
 from asgi_analytics.settings import Settings
+from asgi_analytics.shared.sharer import Sharer
 from asgi_analytics.testing import FakeClock
 from tests.drive import NOWHERE, get, http_scope, look, page, wrapped
 
@@ -109,3 +110,21 @@ def test_an_engine_that_cannot_be_made_whole_leaves_no_threads_behind(monkeypatc
         monkeypatch.undo()
         assert get(middleware).status == 200
         assert middleware.stats()["failures"] == {"identify and decide": 3}
+
+
+def test_a_start_that_is_interrupted_leaves_no_threads_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a signal whose handler raises."""
+
+    def interrupt(sharer: Sharer) -> None:
+        raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    with wrapped(page(), NOWHERE) as middleware:
+        monkeypatch.setattr(Sharer, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            middleware._engine.start()
+        monkeypatch.undo()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(10)
+        assert set(threading.enumerate()) <= before
+        assert get(middleware).status == 200

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import threading
 import time
 
@@ -7,7 +10,7 @@ import pytest
 
 from asgi_analytics import engine
 from asgi_analytics.identify import geoip
-from asgi_analytics.threads import Aside
+from asgi_analytics.threads import Aside, run_in_thread
 
 from .drive import NOWHERE, get, page, wrapped
 
@@ -29,6 +32,21 @@ def test_what_hangs_is_waited_for_a_while_and_holds_up_nothing_else() -> None:
     aside._thread.join(10)
     aside(lambda: calls.append("next"))
     assert calls == ["hang", "next"]
+
+
+def test_a_child_that_runs_the_event_loop_of_its_parent_has_threads_of_its_own() -> None:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(run_in_thread(int))
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(10)  # else it might wait for ever
+            loop.run_until_complete(run_in_thread(os._exit, 7))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    loop.close()
 
 
 def test_a_geo_file_on_a_mount_that_hangs_holds_up_neither_the_start_nor_the_keeper(

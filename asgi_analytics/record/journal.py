@@ -362,7 +362,8 @@ def _duplicates(descriptors: Iterable[int]) -> list[int]:
 
 def _close(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # of a network's disk, or closed by somebody: the others are closed too
+            os.close(descriptor)
 
 
 def _flush(descriptor: int) -> None:

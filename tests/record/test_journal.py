@@ -145,6 +145,12 @@ def test_a_closed_journal_takes_nothing(journal: FileJournal) -> None:
         journal.append(frame(HIT, row(1)))
 
 
+def test_a_descriptor_that_somebody_has_closed_keeps_no_other_open(journal: FileJournal, tmp_path: Path) -> None:
+    os.close(journal._fd)
+    journal.abandon()
+    assert [found.id for found in adopt(tmp_path)] == [journal.id]
+
+
 def test_a_living_journal_is_nobodys_to_adopt(journal: FileJournal, tmp_path: Path) -> None:
     assert list(adopt(tmp_path)) == []
 
