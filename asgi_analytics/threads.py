@@ -158,13 +158,13 @@ async def _run_in_trio(call: Call) -> None:
         began = True
         call()
 
-    limiter = _limiter.get(None)
-    if limiter is None:
-        limiter = CapacityLimiter(MOST_THREADS)
-        _limiter.set(limiter)
     try:
+        limiter = _limiter.get(None)
+        if limiter is None:
+            limiter = CapacityLimiter(MOST_THREADS)
+            _limiter.set(limiter)
         await to_thread.run_sync(run, limiter=limiter)
-    except RuntimeError:
+    except RuntimeError:  # no thread, or a forked child in the event loop of its parent, which asyncio disowns there
         if began:
             raise
         call()

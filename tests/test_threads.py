@@ -34,17 +34,32 @@ def test_what_hangs_is_waited_for_a_while_and_holds_up_nothing_else() -> None:
     assert calls == ["hang", "next"]
 
 
-def test_a_child_that_runs_the_event_loop_of_its_parent_has_threads_of_its_own() -> None:
+@pytest.mark.parametrize("when", ["between two runs", "while it runs"])
+def test_a_child_in_the_event_loop_of_its_parent_waits_for_no_thread_of_the_parents(when: str) -> None:
     loop = asyncio.new_event_loop()
-    loop.run_until_complete(run_in_thread(int))
-    child = os.fork()
-    if child == 0:
+
+    async def fork() -> int:
+        await run_in_thread(int)
+        child = os.fork()
+        if child == 0:
+            await leave()
+        return child
+
+    async def leave() -> None:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(10)  # else it might wait for ever
-            loop.run_until_complete(run_in_thread(os._exit, 7))
+            await run_in_thread(os._exit, 7)
         finally:
             os._exit(1)
+
+    if when == "while it runs":
+        child = loop.run_until_complete(fork())
+    else:
+        loop.run_until_complete(run_in_thread(int))
+        child = os.fork()
+        if child == 0:
+            loop.run_until_complete(leave())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     loop.close()
 

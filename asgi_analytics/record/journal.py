@@ -315,9 +315,9 @@ class FileJournal:
         _private(root)
         # Made under a hidden name, locked, then renamed: nobody can adopt it in between.
         hidden = root / f".{self.id.hex()}"
-        hidden.mkdir(mode=0o700)
         opened: list[int] = []
         try:
+            hidden.mkdir(mode=0o700)
             opened.append(_lock_new(hidden))
             opened.append(create(hidden, self.id, 1, self.columns))
             self.destination.write(hidden)
