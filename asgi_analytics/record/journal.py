@@ -171,12 +171,13 @@ class FileJournal:
 
     def _is_there(self) -> bool:
         with self._lock:
-            segment, size = self.segment, self.size
+            segment, size, ours = self.segment, self.size, os.fstat(self._fd)
         try:
             named = all((self.path / name).exists() for name in ("lock", DATABASE))
-            return named and path_of(self.path, segment).stat().st_size >= size
+            found = path_of(self.path, segment).stat()
         except FileNotFoundError:
             return False
+        return named and os.path.samestat(found, ours) and found.st_size >= size
 
     def _is_longer(self) -> bool:
         """Tell whether the open segment has bytes that are not ours: what came after them lies elsewhere than told."""

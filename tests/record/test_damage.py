@@ -108,6 +108,17 @@ def test_a_segment_that_somebody_writes_into_is_followed_by_another_and_no_row_i
     assert [one.row for one in found if one.kind == DAMAGED] == [b"warning: something\n"]
 
 
+def test_a_segment_that_somebody_replaces_is_followed_by_another(journal: FileJournal) -> None:
+    fill(journal, 5)
+    path = journal.path / "00000001.journal"
+    other = path.with_suffix(".other")
+    other.write_bytes(path.read_bytes() + bytes(10_000))
+    other.replace(path)
+    journal.prepare()
+    fill(journal, 5, first=5)
+    assert rows(read_all(dead(journal))) == list(range(10))
+
+
 def test_a_file_of_others_where_the_next_segment_goes_keeps_none_from_being_begun(
     journal: FileJournal, small_segments: None
 ) -> None:
