@@ -31,7 +31,7 @@ KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.q
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
 FEW = 20  # rows of a batch that are looked for, or tried
-TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings")
+TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings", "forget_positions")
 # Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
 CLIENT: dict[str, Any] = {
     "application_name": "asgi-analytics writer",
@@ -273,17 +273,17 @@ class PostgresStore(Connected):
             return [values.ruling(row) for row in cursor]
 
     def tidy(self) -> None:
-        """Let flags fall after a calm week; delete incidents, networks and rulings that nothing asks for any more.
+        """Let flags fall after a calm week; delete incidents, networks, rulings, positions that nobody needs.
 
         And what is older than the retention, where there is one.
         """
         with as_ours(), self._current().statement() as connection:
-            for query in TIDY:
-                connection.execute(self._queries[query])
             if not self._current().is_pooled:
                 # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
                 connection.execute("DISCARD TEMP")
                 self._staging.make(connection)
+            for query in TIDY:
+                connection.execute(self._queries[query])
         if self._retention_days is not None:
             self.forget(timedelta(days=self._retention_days))
 

@@ -4,16 +4,18 @@ import os
 import socket
 import struct
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from asgi_analytics.batch import DAMAGED, HIT, Batch, Frame, Frames
-from asgi_analytics.errors import RowRejected
+from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.model import Merged
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
@@ -273,18 +275,38 @@ def test_human_traffic_is_without_bots_and_refusals(store: PostgresStore, dsn: s
     assert [row["entry_path"] for row in fetch(dsn, "SELECT entry_path FROM analytics.human_sessions")] == ["/person"]
 
 
-def test_a_writer_that_lives_long_does_not_keep_the_database_from_being_frozen(store: PostgresStore, dsn: str) -> None:
+@pytest.mark.parametrize("clears", [True, False])
+def test_a_writer_that_lives_long_does_not_keep_the_database_from_being_frozen(
+    store: PostgresStore, dsn: str, clears: bool
+) -> None:
+    """Nor does one that cannot clear away what is old."""
     write_hits(store, b"A", 1)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
-        store.tidy()
+        fetch(dsn, "SELECT 1" if clears else "ALTER TABLE analytics.networks RENAME TO kept")
+        with nullcontext() if clears else pytest.raises(StoreMisconfigured):
+            store.tidy()
         connection.execute("VACUUM (FREEZE)")
         age = connection.execute("SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()")
         (found,) = age.fetchone() or (None,)
     assert found is not None
     assert found < 1000
+    fetch(dsn, "ALTER TABLE IF EXISTS analytics.kept RENAME TO networks")
     write_hits(store, b"A", 1)
     assert sessions(dsn) == [(name(b"session"), 2)]
+
+
+def test_the_position_of_a_worker_that_ended_long_ago_is_forgotten(store: PostgresStore, dsn: str) -> None:
+    for journal, days in ((b"old", 91), (b"new", 89)):
+        write_hits(store, journal, 1)
+        fetch(
+            dsn,
+            "UPDATE analytics.positions SET updated_at = now() - make_interval(days => %s) WHERE journal = %s",
+            days,
+            UUID(bytes=name(journal)),
+        )
+    store.tidy()
+    assert [row["journal"] for row in fetch(dsn, "SELECT journal FROM analytics.positions")] == [name(b"new")]
 
 
 def test_what_is_stored_of_a_journal_is_left_out_where_its_position_was_cleared_away(

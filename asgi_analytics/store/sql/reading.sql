@@ -94,11 +94,11 @@ SELECT privilege || ' on analytics.' || wanted.name
 FROM (VALUES ('hits', 'INSERT'), ('hits', 'SELECT'), ('sessions', 'SELECT'), ('sessions', 'INSERT'), ('sessions', 'UPDATE'),
     ('fingerprints', 'SELECT'), ('fingerprints', 'INSERT'), ('fingerprints', 'UPDATE'), ('decisions', 'INSERT'),
     ('salts', 'SELECT'), ('salts', 'INSERT'), ('salts', 'DELETE'), ('positions', 'SELECT'), ('positions', 'INSERT'),
-    ('positions', 'UPDATE'), ('quarantine', 'SELECT'), ('quarantine', 'INSERT'), ('decisions', 'SELECT'),
-    ('incidents', 'SELECT'), ('incidents', 'INSERT'), ('incidents', 'DELETE'), ('networks', 'SELECT'),
-    ('networks', 'INSERT'), ('networks', 'UPDATE'), ('networks', 'DELETE'), ('rulings', 'SELECT'),
-    ('rulings', 'INSERT'), ('rulings', 'DELETE'), ('policies', 'SELECT'), ('policies', 'INSERT'), ('policies', 'UPDATE'),
-    ('refusals', 'INSERT'), ('refusals', 'SELECT'), ('refusals', 'UPDATE'), ('migrations', 'SELECT'),
+    ('positions', 'UPDATE'), ('positions', 'DELETE'), ('quarantine', 'SELECT'), ('quarantine', 'INSERT'),
+    ('decisions', 'SELECT'), ('incidents', 'SELECT'), ('incidents', 'INSERT'), ('incidents', 'DELETE'),
+    ('networks', 'SELECT'), ('networks', 'INSERT'), ('networks', 'UPDATE'), ('networks', 'DELETE'),
+    ('rulings', 'SELECT'), ('rulings', 'INSERT'), ('rulings', 'DELETE'), ('policies', 'SELECT'),
+    ('policies', 'INSERT'), ('policies', 'UPDATE'), ('refusals', 'INSERT'), ('refusals', 'SELECT'), ('refusals', 'UPDATE'), ('migrations', 'SELECT'),
     ('workers', 'SELECT'), ('workers', 'INSERT'), ('workers', 'UPDATE'), ('workers', 'DELETE'), ('counters', 'SELECT'),
     ('counters', 'INSERT'), ('counters', 'UPDATE'), ('counters', 'DELETE')) AS wanted (name, privilege)
 JOIN pg_catalog.pg_class AS known ON known.relname = wanted.name AND known.relnamespace = to_regnamespace('analytics')

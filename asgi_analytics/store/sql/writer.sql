@@ -110,3 +110,7 @@ DELETE FROM analytics.networks WHERE last_incident_at < now() - interval '3 days
 -- name: forget_rulings
 -- Lifted ones stay until their end: a worker that was cut off for long still has to learn that they are.
 DELETE FROM analytics.rulings WHERE coalesce(until, lifted_at + interval '30 days') < now() - interval '1 day'
+
+-- name: forget_positions
+-- Of workers that have ended, mostly. What a journal of them still has is looked for by id, as is an idle worker's.
+DELETE FROM analytics.positions WHERE updated_at < now() - interval '90 days'
