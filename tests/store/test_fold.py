@@ -296,6 +296,13 @@ def test_a_writer_that_lives_long_does_not_keep_the_database_from_being_frozen(
     assert sessions(dsn) == [(name(b"session"), 2)]
 
 
+@pytest.mark.parametrize("table", ["positions", "salts"])
+def test_without_its_primary_key_a_table_gets_no_row_twice(store: PostgresStore, dsn: str, table: str) -> None:
+    fetch(dsn, f"ALTER TABLE analytics.{table} DROP CONSTRAINT {table}_pkey")
+    with pytest.raises(StoreMisconfigured):
+        store.position(b"j" * 16) if table == "positions" else store.exchange_salts([], ["2026-01-01"])
+
+
 def test_the_position_of_a_worker_that_ended_long_ago_is_forgotten(store: PostgresStore, dsn: str) -> None:
     for journal, days in ((b"old", 91), (b"new", 89)):
         write_hits(store, journal, 1)

@@ -1,7 +1,7 @@
 -- What the writer asks beside the fold: positions, salts, rulings, rows set aside, and what is old.
 
 -- name: register_journal
-INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT DO NOTHING
+INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT (journal) DO NOTHING
 
 -- name: read_position
 SELECT segment, position FROM analytics.positions WHERE journal = %(journal)s
@@ -71,7 +71,7 @@ FROM repeat(chr(128512), 1024) AS wide
 SELECT pg_advisory_xact_lock(hashtext('analytics.salts'))
 
 -- name: offer_salt
-INSERT INTO analytics.salts (period, key) VALUES (%(period)s::date, %(key)s) ON CONFLICT DO NOTHING
+INSERT INTO analytics.salts (period, key) VALUES (%(period)s::date, %(key)s) ON CONFLICT (period) DO NOTHING
 
 -- name: forget_salts
 -- But for those that are asked for: a worker whose clock is behind would never agree with others, and ask each round.

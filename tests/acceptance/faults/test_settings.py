@@ -160,6 +160,20 @@ FAULTS: dict[str, Striking] = {
     "hidden_hits": hidden("hits"),
     "hidden_positions": hidden("positions"),
     "published_tables": cut_off("CREATE PUBLICATION all_of_it FOR ALL TABLES", "DROP PUBLICATION all_of_it"),
+    "another_role": cut_off(
+        "CREATE ROLE guest; GRANT guest TO clerk; ALTER ROLE clerk SET role = 'guest'",
+        "ALTER ROLE clerk RESET role; DROP ROLE guest",
+    ),
+    "functions_forbidden": cut_off(
+        "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA analytics FROM PUBLIC, clerk",
+        "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA analytics TO PUBLIC, clerk",
+    ),
+    "refused_at_commit": between(
+        "CREATE FUNCTION public.late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'late'; END $$;"
+        " CREATE CONSTRAINT TRIGGER late AFTER INSERT ON analytics.hits INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION public.late()",
+        "DROP FUNCTION public.late() CASCADE",
+    ),
     "renamed_schema": between("ALTER SCHEMA analytics RENAME TO kept", "ALTER SCHEMA kept RENAME TO analytics"),
     "changes_forbidden": cut_off(FORBID, "DROP EVENT TRIGGER forbid; DROP FUNCTION public.forbid()"),
     "no_temporary_tables": cut_off(
@@ -183,6 +197,10 @@ FAULTS: dict[str, Striking] = {
     **{f"locked_{table}": locked(table) for table in LOCKED},
     "cleared_positions": between("DELETE FROM analytics.positions", "SELECT 1"),
     "cleared_positions_seen_anew": cut_off("DELETE FROM analytics.positions", "SELECT 1"),
+    "positions_without_key": cut_off(
+        "ALTER TABLE analytics.positions DROP CONSTRAINT positions_pkey",
+        "ALTER TABLE analytics.positions ADD PRIMARY KEY (journal)",
+    ),
     "rewound_positions": cut_off("UPDATE analytics.positions SET segment = 0, position = 0", "SELECT 1"),
     "wider_columns": between(f"{NO_VIEW}; ALTER TABLE analytics.hits ALTER status TYPE integer", "SELECT 1"),
     "other_columns": cut_off(
