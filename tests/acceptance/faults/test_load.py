@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from asgi_analytics.batch import HIT
+from asgi_analytics.clock import uuid7
 from asgi_analytics.record import journal as journals
 from asgi_analytics.record.segment import frame
 from asgi_analytics.store.postgres import PostgresStore
@@ -22,9 +23,10 @@ from tests.acceptance.faults.rows import Works
 from tests.acceptance.faults.test_model import Faulty
 from tests.acceptance.rig import ROUNDS, wait_until
 from tests.drive import NOWHERE, ask, get, http_scope, page, rows, wrapped
-from tests.record.rows import fetch, hit, hit_frame
+from tests.record.rows import fetch, hit
 
 MIB = 1 << 20
+SOME_ID = b"\xee" * 16
 
 
 def memory() -> int:
@@ -149,14 +151,15 @@ def test_every_request_is_stored_set_aside_or_dropped_for_a_reason(
     monkeypatch.setattr(journals, "SEGMENT_SIZE", 200_000)
     dice, sent = random.Random(7), PARITY
     store, began = Faulty(PostgresStore(lambda: dsn)), time.monotonic()
-    good, bad = hit_frame("/e/1"), frame(HIT, hit("/e/1").replace(b"/e/1", b"/e\xff1"))
+    row = hit("/e/1", hit_id=SOME_ID)
     with Works(NOWHERE, tmp_path / "j", lambda: store, journal_limit=4 * MIB, rows=500) as works:
         for number in range(sent):
             if not number % 97:
                 store.plan = [dice.choice(["none", "before", "after"]) for _ in range(4)]
             if not number % 5_000 and dice.random() < 0.9:  # else it goes on into the full journal
                 wait_until(lambda: works.writer.pending_bytes() < MIB, 60, "the delivery of what waits")
-            works.recorder._append(bad if not dice.randrange(2_000) else good)
+            path = b"/e/1" if dice.randrange(2_000) else b"/e\xff1"
+            works.recorder._append(frame(HIT, row.replace(SOME_ID, uuid7(time.time_ns()), 1).replace(b"/e/1", path)))
         store.plan = []
         works.wait(120)
         took = time.monotonic() - began
