@@ -8,7 +8,7 @@ import pytest
 
 from asgi_analytics.decide import throttle
 from asgi_analytics.decide.rulings import forgive
-from asgi_analytics.facts import Actor, Behaviour, Throttle, ThrottleLevel, Window
+from asgi_analytics.facts import Actor, Behaviour, Throttle, ThrottleLevel, Traces, Window
 
 from .visits import START
 
@@ -70,6 +70,46 @@ def test_a_criterion_is_met_beyond_its_edge(facts: dict[str, Any], criteria: int
 )
 def test_spent_evidence_does_not_count_again(facts: dict[str, Any], criteria: int) -> None:
     assert evidence(WARNING, spent=SPENT, **facts) == criteria
+
+
+LATER = 100_200.0  # the five and the ten minutes that START lies in
+
+
+def tried(tries: int, lately: int) -> Traces:
+    return Traces(tries=tries, ten_minutes=Window(LATER, lately))
+
+
+def fetched(items: int, lately: int, calls: int = 0) -> Traces:
+    return Traces(items=items, five_minutes=Window(LATER, lately), calls=calls)
+
+
+@pytest.mark.parametrize(
+    ("level", "traces", "criteria"),
+    [
+        (NORMAL, Traces(probes=5), 0),
+        (NORMAL, Traces(probes=6), 1),
+        (NORMAL, tried(20, 20), 0),
+        (NORMAL, tried(21, 21), 1),
+        (NORMAL, tried(90, 20), 0),
+        (NORMAL, fetched(150, 150), 0),
+        (NORMAL, fetched(151, 151), 1),
+        (NORMAL, fetched(900, 150), 0),
+        (NORMAL, fetched(151, 151, calls=1000), 0),
+        (WARNING, fetched(10, 10), 0),
+        (WARNING, fetched(11, 11), 1),
+    ],
+)
+def test_what_is_no_page_load_meets_a_criterion_by_itself_whatever_the_score(
+    level: ThrottleLevel, traces: Traces, criteria: int
+) -> None:
+    assert evidence(level, traces=traces) == criteria
+
+
+@pytest.mark.parametrize(("items", "criteria"), [(50, 0), (51, 1)])
+def test_items_that_do_not_come_by_the_second_may_be_more(items: int, criteria: int) -> None:
+    state = Throttle(WARNING, START - 51.0)
+    visitor = Actor([], state, Behaviour(traces=fetched(items, items)))
+    assert len(throttle.new_evidence(visitor, CRITERIA, START)) == criteria
 
 
 def test_a_blocked_visitor_gives_no_evidence() -> None:

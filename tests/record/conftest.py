@@ -1,4 +1,4 @@
-"""A journal for each test that asks."""
+"""A journal, or a writer at work, for each test that asks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from asgi_analytics.record import journal as module
 from asgi_analytics.record.journal import FileJournal
 
 from .journals import COLUMNS, NAME
+from .rig import Rig
 
 
 @pytest.fixture
@@ -23,3 +24,9 @@ def journal(tmp_path: Path) -> Iterator[FileJournal]:
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEGMENT_SIZE", 400)
+
+
+@pytest.fixture
+def rig(dsn: str, tmp_path: Path) -> Iterator[Rig]:
+    with Rig(dsn, tmp_path / "j") as rig:
+        yield rig

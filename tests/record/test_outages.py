@@ -1,0 +1,206 @@
+"""A Postgres that dies, freezes, hangs, or takes nothing: the writer goes on, and nothing is lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from asgi_analytics.batch import Batch
+from asgi_analytics.clock import SystemClock
+from asgi_analytics.embedded import EmbeddedPostgres
+from asgi_analytics.errors import StoreUnavailable
+from asgi_analytics.model import Merged
+from asgi_analytics.record import keeper
+from asgi_analytics.record import writer as writer_module
+from asgi_analytics.record.recorder import Counters, Recorder
+from asgi_analytics.record.writer import Writer
+from asgi_analytics.settings import Settings
+from asgi_analytics.store.postgres import SESSION, PostgresStore
+from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
+from tests.record.rows import fetch, hit_frame
+
+from .rig import WAIT, Rig, eventually, stored
+
+
+def test_a_terminated_backend_costs_nothing(rig: Rig) -> None:
+    kill = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'asgi-analytics writer'"
+    )
+    eventually(lambda: rig.writer.state.connected)
+    for turn in range(6):
+        rig.send(turn * 200, 100)
+        fetch(rig.dsn, kill)
+        rig.send(turn * 200 + 100, 100)
+        eventually(lambda: rig.counters.written > 0)
+    eventually(rig.delivered)
+    assert stored(rig.dsn) == list(range(1200))
+    assert rig.counters.retried > 0
+
+
+def test_stopping_ends_in_time_while_postgres_hangs_and_loses_nothing(
+    own_postgres: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    rig = Rig(own_postgres.dsn, tmp_path / "j")
+    rig.writer.start()
+    rig.send(0, 100)
+    eventually(rig.delivered)
+    (pid,) = fetch(
+        own_postgres.dsn, "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'asgi-analytics w%%'"
+    )
+    os.kill(pid["pid"], signal.SIGSTOP)
+    rig.send(100, 100)
+    began = time.monotonic()
+    assert rig.writer.stop(1.0) is False
+    assert time.monotonic() - began < 2.0
+    os.kill(pid["pid"], signal.SIGCONT)
+    assert rig.recorder.journal is not None
+    rig.recorder.journal.abandon()  # the process ends
+    with Rig(own_postgres.dsn, tmp_path / "j") as successor:
+        eventually(lambda: successor.counters.adopted > 0 or stored(own_postgres.dsn) == list(range(200)))
+    assert stored(own_postgres.dsn) == list(range(200))
+
+
+class Freezing(PostgresStore):
+    """A store whose first backend stops answering as soon as we are at a step of connecting."""
+
+    frozen = 0
+    step = ""
+
+    def _freeze(self, step: str) -> None:
+        if step == self.step and not self.frozen:
+            self.frozen = self._open().info.backend_pid
+            os.kill(self.frozen, signal.SIGSTOP)
+
+    def _apply_migrations(self, connection: psycopg.Connection) -> None:
+        self._freeze("migrations")
+        super()._apply_migrations(connection)
+
+    def make_partitions(self) -> None:
+        self._freeze("partitions")
+        super().make_partitions()
+
+
+@pytest.mark.parametrize("step", ["migrations", "partitions"])
+def test_a_server_that_freezes_while_we_connect_is_left_for_another(
+    own_postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr(writer_module, "STUCK", 1.0)
+    rig, store = Rig(own_postgres.dsn, tmp_path / "j"), Freezing(lambda: own_postgres.dsn)
+    store.step = step
+    rig.writer._open_store = lambda: store
+    rig.send(0, 10)
+    with rig:
+        try:
+            eventually(rig.delivered)
+        finally:
+            os.kill(store.frozen, signal.SIGCONT)
+    assert rig.counters.failures["stuck"] == 1
+    assert stored(own_postgres.dsn) == list(range(10))
+
+
+class Migrating(MemoryStore):
+    """A store whose schema takes long to bring up to date."""
+
+    migrating = False
+    cuts = 0
+
+    def connect(self) -> None:
+        self.migrating = True
+        threading.Event().wait(1.0)
+        self.migrating = False
+        super().connect()
+
+    def interrupt(self) -> None:
+        self.cuts += 1
+
+
+def test_a_migration_is_not_taken_for_a_frozen_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "STUCK", 0.5)
+    monkeypatch.setattr(keeper, "SYNC_INTERVAL", 0.05)
+    recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters()), Migrating()
+    writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)
+    writer.start()
+    assert writer.attempted.wait(WAIT)
+    assert writer.stop(5.0)
+    assert (store.cuts, recorder.counters.failures) == (0, {})
+
+
+def test_postgres_killed_and_started_again_costs_nothing(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    with Rig(own_postgres.dsn, tmp_path / "j") as rig:
+        rig.send(0, 200)
+        eventually(lambda: rig.counters.written > 0)
+        salts = rig.shared.salts
+        own_postgres.kill()
+        rig.send(200, 200)
+        own_postgres.start()
+        eventually(rig.delivered)
+    assert stored(own_postgres.dsn) == list(range(400))
+    assert rig.shared.salts == salts, "the table of salts does not survive a crash, but the workers know them"
+
+
+class Full(MemoryStore):
+    """A store that one can connect to, and that takes nothing."""
+
+    connects = 0
+    full = True
+
+    def connect(self) -> None:
+        self.connects += 1
+        super().connect()
+
+    def write(self, batch: Batch) -> list[Merged]:
+        if self.full:
+            raise StoreUnavailable("no space left on device (SQLSTATE 53100)")
+        return super().write(batch)
+
+
+def test_a_fault_that_comes_after_connecting_is_tried_with_pauses_and_told_now_and_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, recorder = Full(), Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
+    recorder.open()
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=0.01, chores=lambda: None)
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        if len(pauses) == 9:
+            writer._stopping.set()
+        return writer._stopping.is_set()
+
+    monkeypatch.setattr(writer._stopping, "wait", wait)
+    writer._time_is_up.set()
+    recorder._append(hit_frame("/e/1"))
+    with caplog.at_level(logging.WARNING):
+        writer._write()
+    assert store.connects == 10
+    assert all(pause >= full / 2 for pause, full in zip(pauses, [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15], strict=True))
+    assert len([record for record in caplog.records if "53100" in record.message]) == 1
+    told = writer.state.error
+    assert told == "no space left on device (SQLSTATE 53100)", "connecting is no success"
+    store.full = False
+    assert writer._cycle() == 1
+    assert (writer.state.error, writer._backoff.wait) == (None, 0.0)
+
+
+def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_gets_through(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SESSION, "statement_timeout", "1s")
+    slow = "'BEGIN PERFORM pg_sleep(0.008); RETURN NEW; END'"
+    fetch(dsn, f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS {slow}")
+    fetch(dsn, "CREATE TRIGGER slow BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION slow()")
+    rig = Rig(dsn, tmp_path / "j")
+    rig.send(0, 300)  # at once: half of them still takes too long, a quarter does not
+    with rig:
+        eventually(rig.delivered)
+    assert stored(dsn) == list(range(300))
+    assert rig.counters.retried > 1

@@ -1,0 +1,160 @@
+"""Rows that Postgres refuses are set aside, and their neighbours stored; what refuses all rows is waited for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asgi_analytics.batch import DECISION, HIT
+from asgi_analytics.facts import ThrottleLevel
+from asgi_analytics.model import Decision
+from asgi_analytics.record.encoding import decision_row
+from asgi_analytics.record.recorder import COLUMNS
+from asgi_analytics.record.segment import frame
+from asgi_analytics.store.postgres import SESSION
+from tests.record.rows import NOW_US, fetch, hit, hit_frame, identity, one
+
+from .rig import Rig, eventually, stored
+
+
+@pytest.mark.parametrize("broken", [hit("/e/x")[:-3] + b"xxx", hit("/e/x") + b"more", b"\0\x01\0\0"])
+def test_a_poison_row_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_path: Path, broken: bytes) -> None:
+    rig = Rig(dsn, tmp_path / "j")
+    rig.send(0, 20)
+    rig.recorder._append(frame(HIT, broken))
+    rig.send(20, 20)
+    with rig:
+        eventually(rig.delivered)
+    assert stored(dsn) == list(range(40))
+    row = one(dsn, "SELECT kind, raw, sqlstate, columns FROM analytics.quarantine")
+    assert (row["kind"], row["raw"], tuple(row["columns"])) == ("hit", broken, COLUMNS[HIT])
+    assert row["sqlstate"][:2] == "22"
+    assert (rig.counters.written, rig.counters.quarantined) == (40, 1)
+
+
+REFUSING = """
+    CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN IF {} THEN RAISE EXCEPTION 'not here'; END IF; RETURN NEW; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION public.refuse()
+"""
+AT_COMMIT = REFUSING.replace("TRIGGER refuse BEFORE", "CONSTRAINT TRIGGER refuse AFTER").replace(
+    "FOR EACH", "INITIALLY DEFERRED FOR EACH"
+)
+
+
+def test_a_row_that_a_trigger_refuses_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_path: Path) -> None:
+    fetch(dsn, REFUSING.format("NEW.path = '/e/20'"))
+    with Rig(dsn, tmp_path / "j") as rig:
+        rig.send(0, 40)
+        eventually(rig.delivered)
+    assert stored(dsn) == [number for number in range(40) if number != 20]
+    assert one(dsn, "SELECT sqlstate FROM analytics.quarantine")["sqlstate"] == "P0001"
+
+
+RAISING = "NEW.path = '/e/20' THEN RAISE EXCEPTION 'not here' USING ERRCODE = '{}'; END IF; IF false"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(REFUSING.format(RAISING.format(state)) for state in ("45000", "UQ001", "38000", "42501", "0A000")),
+        REFUSING.format("NEW.path = '/e/20' OR length(NEW.path) > 100"),
+        AT_COMMIT.format("NEW.path = '/e/20' OR length(NEW.path) > 100"),
+        "ALTER TABLE analytics.hits ADD CHECK (path <> '/e/20' AND bytes_sent < 1 << 30)",
+        """
+        CREATE TABLE public.sites (name text PRIMARY KEY); INSERT INTO public.sites VALUES ('default');
+        ALTER TABLE analytics.hits ADD CHECK (path <> '/e/20'), ADD FOREIGN KEY (site) REFERENCES public.sites
+        """,
+    ],
+    ids=[
+        "own-code",
+        "own-class",
+        "another-language",
+        "an-operators",
+        "not-supported",
+        "also-the-widest",
+        "at-commit",
+        "also-the-largest",
+        "foreign-key",
+    ],
+)
+def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: Path, rule: str) -> None:
+    fetch(dsn, rule)
+    with Rig(dsn, tmp_path / "j") as rig:
+        rig.send(0, 40)
+        eventually(rig.delivered)
+    assert stored(dsn) == [number for number in range(40) if number != 20]
+    assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("harm", "repair"),
+    [
+        (REFUSING.format("true"), "DROP TRIGGER refuse ON analytics.hits"),
+        (AT_COMMIT.format("true"), "DROP TRIGGER refuse ON analytics.hits"),
+        ("ALTER TABLE analytics.hits RENAME TO away", "ALTER TABLE analytics.away RENAME TO hits"),
+        (
+            "ALTER TABLE analytics.sessions RENAME COLUMN hits TO x",
+            "ALTER TABLE analytics.sessions RENAME COLUMN x TO hits",
+        ),
+        ("REVOKE INSERT ON analytics.hits FROM worker", "GRANT INSERT ON analytics.hits TO worker"),
+        *(
+            (
+                f"ALTER TABLE analytics.{table} ADD CONSTRAINT fewer CHECK (hits < 10) NOT VALID",
+                f"ALTER TABLE analytics.{table} DROP CONSTRAINT fewer",
+            )
+            for table in ("sessions", "fingerprints")
+        ),
+    ],
+    ids=["trigger", "at-commit", "table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"],
+)
+def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, harm: str, repair: str) -> None:
+    worker = as_worker(dsn)
+    with Rig(worker, tmp_path / "j") as rig:
+        rig.send(0, 10)
+        eventually(rig.delivered)
+        fetch(dsn, harm)
+        rig.send(10, 10)
+        eventually(lambda: rig.writer.state.error is not None)
+        assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
+        fetch(dsn, repair)
+        eventually(rig.delivered)
+    assert stored(dsn) == list(range(20))
+
+
+def test_a_rule_that_refuses_all_hits_sets_none_aside_though_decisions_get_in(dsn: str, tmp_path: Path) -> None:
+    fetch(dsn, "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3)")
+    decision = Decision(ThrottleLevel.NORMAL, 0, id=b"d" * 16)
+    row = decision_row(
+        decision, {}, hit_id=b"h" * 16, time_us=NOW_US, enforced=True, site="default", identity=identity()
+    )
+    with Rig(dsn, tmp_path / "j") as rig:
+        rig.recorder._append(frame(DECISION, row) + hit_frame("/e/0"))
+        eventually(lambda: rig.writer.state.error is not None)
+        assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
+        fetch(dsn, "ALTER TABLE analytics.hits DROP CONSTRAINT narrow")
+        eventually(rig.delivered)
+    assert stored(dsn) == [0]
+
+
+def as_worker(dsn: str) -> str:
+    """The same database for a role that owns nothing."""
+    fetch(dsn, "DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    fetch(dsn, "GRANT ALL ON SCHEMA analytics TO worker")
+    fetch(dsn, "GRANT ALL ON ALL TABLES IN SCHEMA analytics TO worker")
+    separator = "&" if "?" in dsn else "?"
+    return f"{dsn}{separator}options=-c%20role%3Dworker"
+
+
+def test_a_row_that_a_trigger_takes_too_long_for_is_set_aside_and_its_neighbours_are_stored(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SESSION, "statement_timeout", "100ms")
+    fetch(dsn, REFUSING.format("NEW.path = '/e/7' THEN PERFORM pg_sleep(20); END IF; IF false"))
+    rig = Rig(dsn, tmp_path / "j")
+    rig.send(0, 10)
+    with rig:
+        eventually(rig.delivered)
+    assert stored(dsn) == [number for number in range(10) if number != 7]
+    assert one(dsn, "SELECT sqlstate FROM analytics.quarantine")["sqlstate"] == "57014"
