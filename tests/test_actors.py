@@ -33,8 +33,9 @@ from asgi_analytics.store.recorded import remember_policy
 from asgi_analytics.testing import MemoryState
 from tests.decide.visits import Visit, policy_of
 from tests.drive import called
-from tests.record.rig import eventually
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
+
+from .waiting import wait_until
 
 ADDRESS = "203.0.113.7"
 FINGERPRINT = b"visitor".ljust(16, b".")
@@ -152,10 +153,10 @@ def test_a_ban_reaches_every_worker_and_ends(two: tuple[Worker, Worker], store: 
     write(store, hit())
     assert asked(two) == [False, False]
     assert "banned" in told("ban", NAME[:10], "--for", "2s", "--reason", "scraping", "--by", "alice", "--dsn", dsn)
-    eventually(lambda: asked(two) == [True, True])
+    wait_until(lambda: asked(two) == [True, True])
     assert two[1].ask().reasons == ("banned: scraping",)
     assert two[1].ask(fingerprint=b"o" * 16).refused is False
-    eventually(lambda: asked(two) == [False, False])
+    wait_until(lambda: asked(two) == [False, False])
 
 
 def test_an_allowance_beats_a_ban_and_a_level_at_once(
@@ -166,19 +167,19 @@ def test_an_allowance_beats_a_ban_and_a_level_at_once(
     told("ban", "203.0.113.0/24", "--for", "2h", "--reason", "x", "--dsn", dsn)
     for worker in two:
         worker.block()
-    eventually(lambda: asked(two) == [True, True])
+    wait_until(lambda: asked(two) == [True, True])
     told("allow", ADDRESS, "--dsn", dsn)
-    eventually(lambda: asked(two) == [False, False])
+    wait_until(lambda: asked(two) == [False, False])
     assert [worker.visit.level for worker in two] == [0, 0]
     told("allow", ADDRESS, "--end", "--dsn", dsn)
-    eventually(lambda: asked(two) == [True, True])
+    wait_until(lambda: asked(two) == [True, True])
 
 
 def test_the_option_allow_wins_over_a_ban_of_the_table(store: PostgresStore, dsn: str, tmp_path: Path) -> None:
     write(store, hit())
     told("ban", NAME, "--for", "2h", "--reason", "x", "--dsn", dsn)
     with Worker(dsn, tmp_path / "one", allow=["203.0.113.0/24"]) as worker:
-        eventually(lambda: worker.ask(address="198.51.100.1").refused)
+        wait_until(lambda: worker.ask(address="198.51.100.1").refused)
         assert not worker.ask().refused
 
 
@@ -191,7 +192,7 @@ def test_a_pardon_resets_the_level_in_every_living_worker(
         worker.block()
     assert asked(two) == [True, True]
     told("pardon", target, "--dsn", dsn)
-    eventually(lambda: asked(two) == [False, False])
+    wait_until(lambda: asked(two) == [False, False])
     for worker in two:
         assert (worker.visit.level, worker.visit.visitor.score) == (0, 0)
         worker.block()
@@ -202,7 +203,7 @@ def test_a_worker_that_starts_later_knows_the_rulings(store: PostgresStore, dsn:
     write(store, hit())
     told("ban", ADDRESS, "--for", "1h", "--reason", "x", "--dsn", dsn)
     with Worker(dsn, tmp_path / "one") as worker:
-        eventually(lambda: worker.ask().refused)
+        wait_until(lambda: worker.ask().refused)
         assert not worker.ask(address="203.0.113.8").refused
 
 

@@ -18,11 +18,11 @@ import psycopg
 import pytest
 
 from asgi_analytics import console, traffic
-from tests.acceptance.rig import wait_until
 from tests.drive import called
 
 from .command import COMMAND, free_port, heed_ctrl_c, run
 from .conftest import data_folder
+from .waiting import wait_until
 
 
 @dataclass(frozen=True)

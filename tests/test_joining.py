@@ -21,7 +21,7 @@ from asgi_analytics.middleware import ASGIApp
 from asgi_analytics.testing import FakeClock
 
 from .drive import NOWHERE, ask, get, http_scope, page, rows, wrapped
-from .servers import eventually
+from .waiting import wait_until
 
 MAKE = Callable[..., Starlette]
 
@@ -123,7 +123,7 @@ def test_the_engine_lives_until_the_last_of_them_is_dropped(by_route: MAKE, made
     del kept
     gc.collect()
     assert gone() is None
-    assert eventually(lambda: not engine.started)
+    wait_until(lambda: not engine.started)
 
 
 def test_first_requests_from_several_threads_at_once_are_of_one_engine(

@@ -17,9 +17,10 @@ from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.store import reading
 from asgi_analytics.store.connection import database_address, database_key
 from tests.acceptance.faults.test_disk import small_disk
-from tests.acceptance.rig import wait_until
 from tests.drive import NOWHERE, called, get, page, rows, wrapped
 from tests.record.rows import COLUMNS, fetch, hit_frame
+
+from .waiting import wait_until
 
 ELSEWHERE = "host=old.example dbname=app"
 

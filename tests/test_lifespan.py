@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
-from asgi_analytics.middleware import Message, Receive, Scope, Send
+from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
-from .drive import Communicator, page, wrapped
+from .drive import Communicator, answer_lifespan, ask, get, http_scope, page, rows, start, wrapped
 from .transparent import serve
 
 
@@ -86,3 +88,90 @@ def test_an_app_that_never_answers_the_lifespan_is_not_answered_for() -> None:
             server.stop()
 
     asyncio.run(run())
+
+
+def test_the_start_waits_for_the_salt_of_all_workers(dsn: str) -> None:
+    with wrapped(page(), dsn) as one, wrapped(page(), dsn) as other:
+        start(one)
+        start(other)
+        get(one)
+        get(other)
+    first, second = rows(dsn)
+    assert (first["provisional"], second["provisional"]) == (False, False)
+    assert first["fingerprint"] == second["fingerprint"]
+    assert first["session_id"] == second["session_id"]
+
+
+def test_without_lifespan_events_the_first_request_starts_the_writer(dsn: str) -> None:
+    with wrapped(page(), dsn) as wrap:
+        get(wrap)
+    (row,) = rows(dsn)
+    assert row["status"] == 200
+
+
+def test_after_close_the_next_request_starts_again(dsn: str) -> None:
+    with wrapped(page(), dsn) as wrap:
+        get(wrap, "/1")
+        assert wrap.close() is True
+        get(wrap, "/2")
+    assert sorted(row["path"] for row in rows(dsn)) == ["/1", "/2"]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("at shutdown")])
+def test_an_app_whose_lifespan_ends_without_a_farewell_delivers_too(dsn: str, error: Exception | None) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            return await page()(scope, receive, send)
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if error is not None:
+            raise error
+
+    async def run() -> None:
+        server = await begun(wrap)
+        await ask(wrap, http_scope())
+        await server.send_input({"type": "lifespan.shutdown"})
+        with suppress(RuntimeError):
+            await server.wait(10)
+
+    with wrapped(app, dsn, durability="memory", batch_age=60) as wrap:
+        asyncio.run(run())
+        assert len(rows(dsn)) == 1
+
+
+def test_a_wrapped_part_whose_lifespan_ends_earlier_stops_nobody_further_out() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        events, answers = asyncio.Queue[Message](), asyncio.Queue[Message]()
+        for kind in ("startup", "shutdown"):
+            await events.put({"type": f"lifespan.{kind}"})
+        await part({"type": "lifespan"}, events.get, answers.put)
+        await answer_lifespan(receive, send)
+
+    async def run() -> None:
+        server = await begun(wrap)
+        assert wrap._engine.started
+        await server.send_input({"type": "lifespan.shutdown"})
+        assert (await server.receive_output(10))["type"] == "lifespan.shutdown.complete"
+        assert not wrap._engine.started
+
+    with wrapped(page(), site="part") as part, wrapped(app) as wrap:
+        asyncio.run(run())
+
+
+async def begun(app: ASGIApp) -> Any:
+    server = Communicator(app, {"type": "lifespan"})
+    await server.send_input({"type": "lifespan.startup"})
+    assert (await server.receive_output(10))["type"] == "lifespan.startup.complete"
+    return server
+
+
+def test_a_failing_start_fails_no_start_up_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("can't start new thread")
+
+    with wrapped(page()) as wrap:
+        monkeypatch.setattr(wrap._engine, "start", broken)
+        start(wrap)
+        assert get(wrap).status == 200
+        assert wrap.stats()["failures"] == {"start": 1, "identify and decide": 1}

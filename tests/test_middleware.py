@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
-from contextlib import suppress
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,25 +11,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from asgi_analytics import Analytics, Place, ThrottleLevel
-from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
+from asgi_analytics.middleware import Message, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
-from .drive import (
-    Communicator,
-    answer_lifespan,
-    ask,
-    found,
-    get,
-    http_scope,
-    page,
-    rows,
-    socket_scope,
-    start,
-    wrapped,
-)
+from .drive import found, get, page, rows, start, wrapped
 
 
-# The row
 def test_a_request_is_one_row_with_what_happened(dsn: str) -> None:
     clock = FakeClock()
 
@@ -77,225 +60,6 @@ def test_findings_are_in_the_state_and_equal_the_row(dsn: str) -> None:
     assert (analytics.score, analytics.level, analytics.language) == (0, ThrottleLevel.NORMAL, row["language"])
     assert isinstance(analytics.place, Place)
     assert analytics.decision.refused is False
-
-
-def test_the_start_waits_for_the_salt_of_all_workers(dsn: str) -> None:
-    with wrapped(page(), dsn) as one, wrapped(page(), dsn) as other:
-        start(one)
-        start(other)
-        get(one)
-        get(other)
-    first, second = rows(dsn)
-    assert (first["provisional"], second["provisional"]) == (False, False)
-    assert first["fingerprint"] == second["fingerprint"]
-    assert first["session_id"] == second["session_id"]
-
-
-def test_without_lifespan_events_the_first_request_starts_the_writer(dsn: str) -> None:
-    with wrapped(page(), dsn) as wrap:
-        get(wrap)
-    (row,) = rows(dsn)
-    assert row["status"] == 200
-
-
-def test_after_close_the_next_request_starts_again(dsn: str) -> None:
-    with wrapped(page(), dsn) as wrap:
-        get(wrap, "/1")
-        assert wrap.close() is True
-        get(wrap, "/2")
-    assert sorted(row["path"] for row in rows(dsn)) == ["/1", "/2"]
-
-
-@pytest.mark.parametrize("error", [None, RuntimeError("at shutdown")])
-def test_an_app_whose_lifespan_ends_without_a_farewell_delivers_too(dsn: str, error: Exception | None) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            return await page()(scope, receive, send)
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        if error is not None:
-            raise error
-
-    async def run() -> None:
-        server = await begun(wrap)
-        await ask(wrap, http_scope())
-        await server.send_input({"type": "lifespan.shutdown"})
-        with suppress(RuntimeError):
-            await server.wait(10)
-
-    with wrapped(app, dsn, durability="memory", batch_age=60) as wrap:
-        asyncio.run(run())
-        assert len(rows(dsn)) == 1
-
-
-def test_a_wrapped_part_whose_lifespan_ends_earlier_stops_nobody_further_out() -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        events, answers = asyncio.Queue[Message](), asyncio.Queue[Message]()
-        for kind in ("startup", "shutdown"):
-            await events.put({"type": f"lifespan.{kind}"})
-        await part({"type": "lifespan"}, events.get, answers.put)
-        await answer_lifespan(receive, send)
-
-    async def run() -> None:
-        server = await begun(wrap)
-        assert wrap._engine.started
-        await server.send_input({"type": "lifespan.shutdown"})
-        assert (await server.receive_output(10))["type"] == "lifespan.shutdown.complete"
-        assert not wrap._engine.started
-
-    with wrapped(page(), site="part") as part, wrapped(app) as wrap:
-        asyncio.run(run())
-
-
-async def begun(app: ASGIApp) -> Any:
-    server = Communicator(app, {"type": "lifespan"})
-    await server.send_input({"type": "lifespan.startup"})
-    assert (await server.receive_output(10))["type"] == "lifespan.startup.complete"
-    return server
-
-
-@pytest.mark.parametrize("durability", ["memory", "journal", "fsync"])
-def test_each_durability_delivers_at_close(dsn: str, durability: str) -> None:
-    with wrapped(page(), dsn, durability=durability) as wrap:
-        assert [get(wrap, f"/{number}").body for number in range(3)] == [b"<h1>hello</h1>"] * 3
-    assert len(rows(dsn)) == 3
-
-
-def test_fsync_flushes_before_the_last_byte_of_answers_and_refusals(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
-    flush = os.fdatasync
-
-    def noted(descriptor: int) -> None:
-        flush(descriptor)
-        order.append("flush")
-
-    monkeypatch.setattr(os, "fdatasync", noted)
-
-    async def receive() -> Message:
-        return {"type": "http.request"}
-
-    async def send(message: Message) -> None:
-        order.append(message["type"])
-
-    with wrapped(page(), dsn, durability="fsync", limits="1/minute") as wrap:
-        for _ in range(2):
-            order.clear()
-            scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
-            asyncio.run(wrap(scope, receive, send))
-            assert order.index("flush") < order.index("http.response.body")
-
-
-@pytest.mark.parametrize("refused", [False, True], ids=["by the app", "refused"])
-def test_a_denial_s_body_follows_its_start_without_a_pause_in_which_the_row_is_flushed(refused: bool) -> None:
-    # uvicorn ends the handshake as soon as the loop turns once after the start, and the client gets half an answer.
-    order: list[str] = []
-    scope = socket_scope(extensions={"websocket.http.response": {}})
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
-        await send({"type": "websocket.http.response.body", "body": b"no"})
-
-    async def receive() -> Message:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Message) -> None:
-        order.append(message["type"].rpartition(".")[2])
-        asyncio.get_running_loop().call_soon(order.append, "turn")
-
-    with wrapped(app, durability="fsync", limits="1/minute") as wrap:
-        for _ in range(3 if refused else 1):  # the last one is told what was said before
-            order.clear()
-            asyncio.run(wrap(dict(scope), receive, send))
-            assert order[:2] == ["start", "body"]
-        assert wrap.stats()["failures"] == {}
-
-
-def test_an_answer_is_flushed_while_the_apps_own_calls_hold_every_thread() -> None:
-    held, over = threading.Semaphore(0), threading.Event()
-
-    def wait(request: Request) -> PlainTextResponse:
-        held.release()
-        over.wait(10)
-        return PlainTextResponse("late")
-
-    async def both(wrap: ASGIApp) -> None:
-        waiting = [asyncio.create_task(ask(wrap, http_scope("/wait"))) for _ in range(40)]
-        try:
-            async with asyncio.timeout(5):
-                for _ in waiting:
-                    while not held.acquire(blocking=False):  # noqa: ASYNC110 - it is threads that tell
-                        await asyncio.sleep(0.01)
-                assert (await ask(wrap, http_scope("/page"))).body == b"<h1>hello</h1>"
-        finally:
-            over.set()
-            await asyncio.gather(*waiting)
-
-    with wrapped(Starlette(routes=[Route("/wait", wait), Mount("/", page())]), durability="fsync") as wrap:
-        asyncio.run(both(wrap))
-
-
-def test_where_the_system_gives_no_thread_an_answer_is_flushed_all_the_same(
-    dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flushed: list[int] = []
-    flush = os.fdatasync
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    def noted(descriptor: int) -> None:
-        flushed.append(descriptor)
-        flush(descriptor)
-
-    with wrapped(page(), dsn, durability="fsync") as wrap:
-        get(wrap, "/before")
-        with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", refuse)
-            patch.setattr(os, "fdatasync", noted)
-            assert get(wrap, "/without").body == b"<h1>hello</h1>"
-            assert flushed != []
-        assert wrap.stats()["failures"] == {}
-    assert len(rows(dsn)) == 2
-
-
-def test_a_websocket_that_the_app_denies_is_complete_before_its_last_byte(dsn: str) -> None:
-    queued: list[int] = []
-
-    async def deny(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "websocket.http.response.start", "status": 401})
-        await send({"type": "websocket.http.response.body", "body": b"no ", "more_body": True})
-        await send({"type": "websocket.http.response.body", "body": b"way"})
-
-    async def receive() -> Message:
-        return {"type": "websocket.connect"}
-
-    with wrapped(deny, dsn) as wrap:
-
-        async def send(message: Message) -> None:
-            queued.append(wrap.stats()["queued"])
-
-        asyncio.run(wrap(socket_scope(), receive, send))
-    (row,) = rows(dsn)
-    assert queued == [0, 0, 1]
-    assert (row["outcome"], row["status"], row["bytes_sent"], row["close_code"]) == ("complete", 401, 6, None)
-
-
-def test_what_a_websocket_sends_is_counted_in_bytes(dsn: str) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "websocket.accept"})
-        for sent in ({"text": "hé€"}, {"text": "abc", "bytes": None}, {"bytes": bytearray(2)}):
-            await send({"type": "websocket.send", **sent})
-        await send({"type": "websocket.close"})
-
-    async def receive() -> Message:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Message) -> None: ...
-
-    with wrapped(app, dsn) as wrap:
-        asyncio.run(wrap(socket_scope(), receive, send))
-    assert [row["bytes_sent"] for row in rows(dsn)] == [6 + 3 + 2]
 
 
 @pytest.mark.parametrize(
@@ -452,22 +216,3 @@ def test_our_own_bug_costs_the_host_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         reply = get(wrap)
         assert wrap.stats()["failures"] == {"identify and decide": 1}
     assert (reply.status, reply.headers, reply.body) == (200, [(b"content-type", b"text/html")], b"<h1>hello</h1>")
-
-
-def test_a_failing_start_fails_no_start_up_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
-        raise RuntimeError("can't start new thread")
-
-    with wrapped(page()) as wrap:
-        monkeypatch.setattr(wrap._engine, "start", broken)
-        start(wrap)
-        assert get(wrap).status == 200
-        assert wrap.stats()["failures"] == {"start": 1, "identify and decide": 1}
-
-
-def test_with_no_journal_folder_hits_are_kept_in_memory(dsn: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with wrapped(page(), dsn, journal_dir=tmp_path / "file") as wrap:
-        get(wrap)
-        assert wrap.stats()["durability"] == "memory"
-    assert len(rows(dsn)) == 1

@@ -14,8 +14,8 @@ from asgi_analytics import AnalyticsMiddleware, cli
 from asgi_analytics.decide.explain import reproduce
 from asgi_analytics.inputs import FORGIVEN
 
-from .acceptance.rig import wait_until
 from .drive import Reply, called, get, page, rows, start, wrapped
+from .waiting import wait_until
 
 ADDRESS = "198.51.100.7"
 OLD = {"user-agent": "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/70.0 Safari/537.36"}

@@ -293,3 +293,15 @@ def test_findings_that_a_state_cannot_take_are_left_out(wrap: AnalyticsMiddlewar
     assert asyncio.run(ask(wrap, scope)).header("x-throttle-level") == "normal"
     assert scope["state"] is state
     assert (wrap.stats()["queued"], wrap.stats()["failures"]) == (1, {"findings": 1})
+
+
+def test_urls_of_a_mounted_app_that_is_wrapped_are_found() -> None:
+    async def hello(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.url_for("hello", name="ada").path)
+
+    told = []
+    for wrapping in (lambda app: app, lambda app: AnalyticsMiddleware(app, dsn=NOWHERE)):
+        part = wrapping(Starlette(routes=[Route("/{name}", hello, name="hello")]))
+        told.append(get(Starlette(routes=[Mount("/sub", app=part)]), "/sub/you").body)
+    assert told == [b"/sub/ada"] * 2
+    assert AnalyticsMiddleware(page(), dsn=NOWHERE).routes == []

@@ -18,8 +18,9 @@ import valkey
 from asgi_analytics import AnalyticsMiddleware
 
 from .drive import ask, get, http_scope, page, rows
-from .servers import HOUSE, eventually
+from .servers import HOUSE
 from .shared.valkey import Server, found_servers
+from .waiting import wait_until
 
 SESSIONS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
@@ -35,8 +36,8 @@ def test_a_dropped_app_delivers_and_leaves_no_thread_and_no_connection(dsn: str,
     begun = threads() - before  # those of another test may end meanwhile
     assert begun
     gc.collect()
-    assert eventually(lambda: begun.isdisjoint(threads()))
-    assert eventually(lambda: not rows(dsn, SESSIONS))
+    wait_until(lambda: begun.isdisjoint(threads()))
+    wait_until(lambda: not rows(dsn, SESSIONS))
     assert sorted(row["path"] for row in rows(dsn)) == [f"/{number}" for number in range(5)]
     assert not [path for path in (tmp_path / "j").rglob("*") if path.is_file()]
 
@@ -51,7 +52,7 @@ def test_a_dropped_engine_is_forgotten(dsn: str) -> None:
         gc.collect()
         return engine() is None
 
-    assert eventually(gone)
+    wait_until(gone)
 
 
 def test_an_app_that_is_held_goes_on(dsn: str) -> None:
@@ -70,9 +71,9 @@ def test_an_engine_that_was_stopped_for_its_dropped_app_records_what_ends_later(
     engine = wrap._engine
     del wrap
     gc.collect()
-    assert eventually(lambda: not engine.started and not rows(dsn, SESSIONS))
+    wait_until(lambda: not engine.started and not rows(dsn, SESSIONS))
     engine.start()  # as the end of a request does
-    assert eventually(lambda: not engine.started and not rows(dsn, SESSIONS))
+    wait_until(lambda: not engine.started and not rows(dsn, SESSIONS))
 
 
 @pytest.mark.skipif(not found_servers(), reason="needs Valkey or Redis")

@@ -408,18 +408,6 @@ def test_a_mounted_app_that_is_wrapped_too_is_one_hit(wrap: AnalyticsMiddleware,
     assert (get(wrap, "/sub/x").body, counted()) == (b"/sub Chrome", 1)
 
 
-def test_urls_of_a_mounted_app_that_is_wrapped_are_found(wrap: AnalyticsMiddleware) -> None:
-    async def hello(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(request.url_for("hello", name="ada").path)
-
-    told = []
-    for wrapping in (lambda app: app, lambda app: AnalyticsMiddleware(app, dsn=NOWHERE)):
-        part = wrapping(Starlette(routes=[Route("/{name}", hello, name="hello")]))
-        told.append(get(Starlette(routes=[Mount("/sub", app=part)]), "/sub/you").body)
-    assert told == [b"/sub/ada"] * 2
-    assert AnalyticsMiddleware(page(), dsn=NOWHERE).routes == []
-
-
 def test_starlettes_own_error_page_passes(wrap: AnalyticsMiddleware, counted: Callable[[], int]) -> None:
     async def broken(request: Request) -> PlainTextResponse:
         raise LookupError("broken")
@@ -430,62 +418,3 @@ def test_starlettes_own_error_page_passes(wrap: AnalyticsMiddleware, counted: Ca
     seen = asyncio.run(serve(wrap, http_scope(), []))
     assert without_ours(seen.sent) == normal(bare.sent)
     assert (type(seen.raised), str(seen.raised), counted()) == (LookupError, "broken", 1)
-
-
-# Websockets
-DISCONNECT: Message = {"type": "websocket.disconnect", "code": 1006}
-CONNECT: Message = {"type": "websocket.connect"}
-
-
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "websocket.connect":
-            await send({"type": "websocket.accept", "subprotocol": "chat", "headers": [(b"a", b"b")]})
-        elif message["type"] == "websocket.receive":
-            await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
-        else:
-            return
-
-
-ENDINGS: dict[str, tuple[Callable[[], ASGIApp], tuple[Message, ...]]] = {
-    "client leaves": (
-        lambda: echo,
-        (
-            CONNECT,
-            {"type": "websocket.receive", "text": "hé", "bytes": None},
-            {"type": "websocket.receive", "bytes": b"\0\1"},
-            DISCONNECT,
-        ),
-    ),
-    "disconnect without code": (lambda: echo, (CONNECT, {"type": "websocket.disconnect"})),
-    "server shuts down": (lambda: echo, (CONNECT, {"type": "websocket.disconnect", "code": 1012, "reason": "bye"})),
-    "app closes": (sending({"type": "websocket.accept"}, {"type": "websocket.close", "code": 4000, "reason": "x"}), ()),
-    "app closes without code": (sending({"type": "websocket.accept"}, {"type": "websocket.close"}), ()),
-    "closed before the accept": (sending({"type": "websocket.close"}), ()),
-    "denial response": (
-        sending(
-            {"type": "websocket.http.response.start", "status": 401, "headers": [(b"a", b"b")]},
-            {"type": "websocket.http.response.body", "body": b"no"},
-        ),
-        (),
-    ),
-    "app returns early": (sending({"type": "websocket.accept"}), ()),
-    "app raises": (sending({"type": "websocket.accept"}, error=RuntimeError("x")), ()),
-    "app raises at once": (sending(error=RuntimeError("x")), ()),
-    "sends after the close": (
-        sending({"type": "websocket.accept"}, {"type": "websocket.close"}, {"type": "websocket.send", "text": "late"}),
-        (),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ENDINGS)
-def test_a_websocket_is_untouched_and_one_hit(
-    name: str, both: Callable[..., tuple[Seen, Seen]], counted: Callable[[], int]
-) -> None:
-    make, incoming = ENDINGS[name]
-    bare, wrapped = both(make, socket_scope(), *incoming)
-    assert wrapped.sent == bare.sent
-    assert wrapped.received == bare.received
-    assert (type(wrapped.raised), counted()) == (type(bare.raised), 1)

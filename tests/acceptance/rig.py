@@ -12,27 +12,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from tests.waiting import wait_until
+
 ROOT = Path(__file__).parents[2]
 ROUNDS = int(os.environ.get("ASGI_ANALYTICS_ROUNDS", "1"))
 # Nobody is refused: what a visitor is refused past a rate has no row of its own.
 OPEN = {"limits": "100000/second", "network_limits": "100000/second", "mode": "observe"}
 _numbers = itertools.count(1)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 30.0, what: str = "it") -> float:
-    """Return after how many seconds something holds; fails when that takes too long."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < seconds, f"{what} did not happen within {seconds} s"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def free_port() -> int:

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from asgi_analytics.embedded import EmbeddedPostgres
-from tests.acceptance.rig import ROUNDS, Load, Server, assert_exactly_once, serving, wait_until
+from tests.acceptance.rig import ROUNDS, Load, Server, assert_exactly_once, serving
 from tests.acceptance.wire import Cut, Wire
+from tests.waiting import wait_until
 
 WRITERS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'asgi-analytics writer'"
 

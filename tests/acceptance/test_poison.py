@@ -13,8 +13,9 @@ from asgiref.testing import ApplicationCommunicator
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.middleware import Message, Receive, Scope, Send
 from tests.acceptance.app import BODY
-from tests.acceptance.rig import Server, serving, wait_until
+from tests.acceptance.rig import Server, serving
 from tests.record.rows import fetch, one
+from tests.waiting import wait_until
 
 AWFUL = {
     "invalid UTF-8 in headers": b"User-Agent: \xff\xfe\xed\xa0\x80\r\nReferer: http://x/\xff\xc3\r\nCookie: \xfe\r\n",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.acceptance.rig import Load, assert_exactly_once, serving, wait_until
+from tests.acceptance.rig import Load, assert_exactly_once, serving
 from tests.acceptance.secured import Authority, SecuredWire
 from tests.drive import called
+from tests.waiting import wait_until
 
 
 def test_a_renewed_certificate_loses_and_doubles_nothing(dsn: str, tmp_path: Path) -> None:

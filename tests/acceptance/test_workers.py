@@ -14,8 +14,9 @@ import psycopg
 
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.store.migrate import migrate
-from tests.acceptance.rig import Load, Server, assert_exactly_once, serving, wait_until
+from tests.acceptance.rig import Load, Server, assert_exactly_once, serving
 from tests.record.rows import fetch, one
+from tests.waiting import wait_until
 
 LIMIT = 60
 BATCH_AGE = 0.1

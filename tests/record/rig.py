@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from asgi_analytics.clock import SystemClock
@@ -16,14 +13,6 @@ from asgi_analytics.testing import MemoryState
 from tests.record.rows import fetch, hit_frame
 
 WAIT = 20.0
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Return as soon as something holds; the writer is a thread, and Postgres another process."""
-    pause, deadline = threading.Event(), time.monotonic() + WAIT
-    while not holds():
-        assert time.monotonic() < deadline, "did not come to hold"
-        pause.wait(0.02)
 
 
 class Rig:

@@ -16,8 +16,9 @@ from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import hit_frame
+from tests.waiting import wait_until
 
-from .rig import Rig, eventually, stored
+from .rig import Rig, stored
 
 
 def test_the_journal_of_a_dead_worker_is_delivered_by_the_next(dsn: str, tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ def test_the_journal_of_a_dead_worker_is_delivered_by_the_next(dsn: str, tmp_pat
     left.abandon()
     with Rig(dsn, tmp_path / "j") as rig:
         rig.send(120, 5)
-        eventually(lambda: not left.path.exists())
+        wait_until(lambda: not left.path.exists())
     assert stored(dsn) == list(range(125))
     assert rig.counters.adopted == 120
 
@@ -36,12 +37,12 @@ def test_what_a_dead_worker_had_delivered_is_not_delivered_again(dsn: str, tmp_p
     dead = Rig(dsn, tmp_path / "j")
     with dead:
         dead.send(0, 100)
-        eventually(dead.delivered)
+        wait_until(dead.delivered)
         dead.send(100, 50)
         assert dead.recorder.journal is not None
         dead.recorder.journal.close(0, 0)  # keeps the folder, as a kill would
     with Rig(dsn, tmp_path / "j"):
-        eventually(lambda: not dead.recorder.journal.path.exists())  # type: ignore[union-attr]
+        wait_until(lambda: not dead.recorder.journal.path.exists())  # type: ignore[union-attr]
     assert stored(dsn) == list(range(150))
 
 
@@ -59,7 +60,7 @@ def of_an_unknown_version(folder: Path) -> Path:
 def test_a_segment_of_an_unknown_version_does_not_stop_the_others(dsn: str, tmp_path: Path) -> None:
     of_an_unknown_version(tmp_path / "j")
     with Rig(dsn, tmp_path / "j") as rig:
-        eventually(lambda: rig.counters.adopted == 1)
+        wait_until(lambda: rig.counters.adopted == 1)
     assert stored(dsn) == [1]
     assert len(list((tmp_path / "j").glob("*.unreadable"))) == 1
     assert rig.counters.failures["journal_format"] == 1
@@ -69,7 +70,7 @@ def test_a_segment_that_cannot_be_set_aside_does_not_stop_the_others(dsn: str, t
     path = of_an_unknown_version(tmp_path / "j")
     (tmp_path / "j" / f"{path.parent.name}-{path.name}.unreadable").mkdir()  # the rename fails, as on a failing disk
     with Rig(dsn, tmp_path / "j") as rig:
-        eventually(lambda: rig.counters.adopted == 1)
+        wait_until(lambda: rig.counters.adopted == 1)
         assert rig.writer.state.connected
     assert stored(dsn) == [1]
     assert (rig.counters.failures["left_over"], path.exists()) == (1, True)
@@ -100,8 +101,8 @@ def test_more_journals_are_left_over_than_the_process_may_open_files(dsn: str, t
     left = [dead_journal(tmp_path / "j", number) for number in range(80)]
     rig = Rig(dsn, tmp_path / "j")
     with few_descriptors(30), rig:
-        eventually(lambda: rig.counters.adopted == 80)
-        eventually(lambda: not any(one.path.exists() for one in left))
+        wait_until(lambda: rig.counters.adopted == 80)
+        wait_until(lambda: not any(one.path.exists() for one in left))
     assert stored(dsn) == list(range(80))
 
 

@@ -25,8 +25,9 @@ from asgi_analytics.settings import Settings
 from asgi_analytics.store.postgres import SESSION, PostgresStore
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import fetch, hit_frame
+from tests.waiting import wait_until
 
-from .rig import WAIT, Rig, eventually, stored
+from .rig import WAIT, Rig, stored
 
 
 def test_a_terminated_backend_costs_nothing(rig: Rig) -> None:
@@ -34,13 +35,13 @@ def test_a_terminated_backend_costs_nothing(rig: Rig) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND application_name = 'asgi-analytics writer'"
     )
-    eventually(lambda: rig.writer.state.connected)
+    wait_until(lambda: rig.writer.state.connected)
     for turn in range(6):
         rig.send(turn * 200, 100)
         fetch(rig.dsn, kill)
         rig.send(turn * 200 + 100, 100)
-        eventually(lambda: rig.counters.written > 0)
-    eventually(rig.delivered)
+        wait_until(lambda: rig.counters.written > 0)
+    wait_until(rig.delivered)
     assert stored(rig.dsn) == list(range(1200))
     assert rig.counters.retried > 0
 
@@ -51,7 +52,7 @@ def test_stopping_ends_in_time_while_postgres_hangs_and_loses_nothing(
     rig = Rig(own_postgres.dsn, tmp_path / "j")
     rig.writer.start()
     rig.send(0, 100)
-    eventually(rig.delivered)
+    wait_until(rig.delivered)
     (pid,) = fetch(
         own_postgres.dsn, "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'asgi-analytics w%%'"
     )
@@ -64,7 +65,7 @@ def test_stopping_ends_in_time_while_postgres_hangs_and_loses_nothing(
     assert rig.recorder.journal is not None
     rig.recorder.journal.abandon()  # the process ends
     with Rig(own_postgres.dsn, tmp_path / "j") as successor:
-        eventually(lambda: successor.counters.adopted > 0 or stored(own_postgres.dsn) == list(range(200)))
+        wait_until(lambda: successor.counters.adopted > 0 or stored(own_postgres.dsn) == list(range(200)))
     assert stored(own_postgres.dsn) == list(range(200))
 
 
@@ -99,7 +100,7 @@ def test_a_server_that_freezes_while_we_connect_is_left_for_another(
     rig.send(0, 10)
     with rig:
         try:
-            eventually(rig.delivered)
+            wait_until(rig.delivered)
         finally:
             os.kill(store.frozen, signal.SIGCONT)
     assert rig.counters.failures["stuck"] == 1
@@ -136,12 +137,12 @@ def test_a_migration_is_not_taken_for_a_frozen_server(tmp_path: Path, monkeypatc
 def test_postgres_killed_and_started_again_costs_nothing(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     with Rig(own_postgres.dsn, tmp_path / "j") as rig:
         rig.send(0, 200)
-        eventually(lambda: rig.counters.written > 0)
+        wait_until(lambda: rig.counters.written > 0)
         salts = rig.shared.salts
         own_postgres.kill()
         rig.send(200, 200)
         own_postgres.start()
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
     assert stored(own_postgres.dsn) == list(range(400))
     assert rig.shared.salts == salts, "the table of salts does not survive a crash, but the workers know them"
 
@@ -201,6 +202,6 @@ def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_get
     rig = Rig(dsn, tmp_path / "j")
     rig.send(0, 300)  # at once: half of them still takes too long, a quarter does not
     with rig:
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
     assert stored(dsn) == list(range(300))
     assert rig.counters.retried > 1

@@ -14,8 +14,9 @@ from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.record.segment import frame
 from asgi_analytics.store.postgres import SESSION
 from tests.record.rows import NOW_US, fetch, hit, hit_frame, identity, one
+from tests.waiting import wait_until
 
-from .rig import Rig, eventually, stored
+from .rig import Rig, stored
 
 
 @pytest.mark.parametrize("broken", [hit("/e/x")[:-3] + b"xxx", hit("/e/x") + b"more", b"\0\x01\0\0"])
@@ -25,7 +26,7 @@ def test_a_poison_row_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_p
     rig.recorder._append(frame(HIT, broken))
     rig.send(20, 20)
     with rig:
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
     assert stored(dsn) == list(range(40))
     row = one(dsn, "SELECT kind, raw, sqlstate, columns FROM analytics.quarantine")
     assert (row["kind"], row["raw"], tuple(row["columns"])) == ("hit", broken, COLUMNS[HIT])
@@ -47,7 +48,7 @@ def test_a_row_that_a_trigger_refuses_is_set_aside_and_its_neighbours_are_stored
     fetch(dsn, REFUSING.format("NEW.path = '/e/20'"))
     with Rig(dsn, tmp_path / "j") as rig:
         rig.send(0, 40)
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
     assert stored(dsn) == [number for number in range(40) if number != 20]
     assert one(dsn, "SELECT sqlstate FROM analytics.quarantine")["sqlstate"] == "P0001"
 
@@ -83,7 +84,7 @@ def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: 
     fetch(dsn, rule)
     with Rig(dsn, tmp_path / "j") as rig:
         rig.send(0, 40)
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
     assert stored(dsn) == [number for number in range(40) if number != 20]
     assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 1}
 
@@ -113,13 +114,13 @@ def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, ha
     worker = as_worker(dsn)
     with Rig(worker, tmp_path / "j") as rig:
         rig.send(0, 10)
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
         fetch(dsn, harm)
         rig.send(10, 10)
-        eventually(lambda: rig.writer.state.error is not None)
+        wait_until(lambda: rig.writer.state.error is not None)
         assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
         fetch(dsn, repair)
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
     assert stored(dsn) == list(range(20))
 
 
@@ -131,10 +132,10 @@ def test_a_rule_that_refuses_all_hits_sets_none_aside_though_decisions_get_in(ds
     )
     with Rig(dsn, tmp_path / "j") as rig:
         rig.recorder._append(frame(DECISION, row) + hit_frame("/e/0"))
-        eventually(lambda: rig.writer.state.error is not None)
+        wait_until(lambda: rig.writer.state.error is not None)
         assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
         fetch(dsn, "ALTER TABLE analytics.hits DROP CONSTRAINT narrow")
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
     assert stored(dsn) == [0]
 
 
@@ -155,6 +156,6 @@ def test_a_row_that_a_trigger_takes_too_long_for_is_set_aside_and_its_neighbours
     rig = Rig(dsn, tmp_path / "j")
     rig.send(0, 10)
     with rig:
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
     assert stored(dsn) == [number for number in range(10) if number != 7]
     assert one(dsn, "SELECT sqlstate FROM analytics.quarantine")["sqlstate"] == "57014"

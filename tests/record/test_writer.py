@@ -20,15 +20,16 @@ from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import hit_frame, one
+from tests.waiting import wait_until
 
-from .rig import WAIT, Rig, eventually, stored
+from .rig import WAIT, Rig, stored
 
 
 def test_all_rows_arrive_once(rig: Rig) -> None:
     rig.send(0, 1000)
-    eventually(rig.delivered)
+    wait_until(rig.delivered)
     rig.send(1000, 10)
-    eventually(rig.delivered)
+    wait_until(rig.delivered)
     assert stored(rig.dsn) == list(range(1010))
     assert (rig.counters.queued, rig.counters.written) == (1010, 1010)
 
@@ -99,9 +100,9 @@ def test_a_journal_that_cannot_be_read_holds_up_neither_memory_nor_the_journals_
     rig.send(1, 5)
     rig.recorder.memory.append(hit_frame("/e/6"))
     with rig:
-        eventually(lambda: stored(dsn) == [0, 6])
+        wait_until(lambda: stored(dsn) == [0, 6])
         monkeypatch.undo()
-        eventually(rig.delivered)
+        wait_until(rig.delivered)
     assert stored(dsn) == list(range(7))
 
 
@@ -117,7 +118,7 @@ def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:
     clock.advance(7.0)
     assert writer.lag() == 7.0
     store.error = None
-    eventually(lambda: writer.pending_bytes() == 0)
+    wait_until(lambda: writer.pending_bytes() == 0)
     assert writer.lag() == 0.0
     assert writer.stop(5.0)
     assert len(store.rows(HIT)) == 1
@@ -141,7 +142,7 @@ def test_where_no_thread_can_be_started_the_journal_keeps_all(
     rig.send(0, 10)
     assert rig.writer.stop(0.1) is False
     with Rig(dsn, tmp_path / "j") as successor:
-        eventually(lambda: successor.counters.adopted == 10)
+        wait_until(lambda: successor.counters.adopted == 10)
     assert stored(dsn) == list(range(10))
 
 
@@ -161,7 +162,7 @@ def test_a_thread_lives_on_where_there_is_no_memory_even_to_wait(
         rig.writer.start()
         assert short.wait(WAIT)
     rig.send(0, 3)
-    eventually(rig.delivered)
+    wait_until(rig.delivered)
     assert rig.writer.stop(5.0)
     assert stored(dsn) == [0, 1, 2]
 

@@ -24,6 +24,7 @@ from asgi_analytics.doctor import shared_checks
 from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.settings import Settings
 from tests.drive import ask, http_scope, page, start, wrapped
+from tests.waiting import wait_until
 
 from .valkey import Server, SlowDoor, found_servers
 
@@ -56,17 +57,10 @@ def fleet(dsn: str, tmp_path: Path) -> Iterator[Callable[..., list[App]]]:
                 start(app)
                 stack.callback(app.close)
                 apps.append(app)
-            wait_for(lambda: all(app.stats()["shared"]["workers"] == count for app in apps))
+            wait_until(lambda: all(app.stats()["shared"]["workers"] == count for app in apps))
             return apps
 
         yield made
-
-
-def wait_for(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    pause, deadline = threading.Event(), time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "did not come to hold"
-        pause.wait(0.02)
 
 
 def somebody() -> tuple[str, int]:
@@ -183,7 +177,7 @@ def test_a_lost_server_costs_no_request_and_limits_hold_per_worker(
     assert asyncio.run(send(apps, 10, somebody())) == 10
     caplog.set_level(logging.WARNING, "asgi_analytics")
     server.kill() if how == signal.SIGKILL else server.signal(how)
-    wait_for(lambda: not any(app.stats()["shared"]["connected"] for app in apps))
+    wait_until(lambda: not any(app.stats()["shared"]["connected"] for app in apps))
     began = time.monotonic()
     assert asyncio.run(send(apps, 400, somebody())) == 100
     assert time.monotonic() - began < 5
@@ -191,8 +185,8 @@ def test_a_lost_server_costs_no_request_and_limits_hold_per_worker(
     assert all(app.stats()["shared"]["outages"] == 1 for app in apps)
     assert all(app.stats()["failures"] == {} for app in apps)
     server.start() if how == signal.SIGKILL else server.signal(signal.SIGCONT)
-    wait_for(lambda: all(app.stats()["shared"]["connected"] for app in apps))
-    wait_for(lambda: all(app.stats()["shared"]["workers"] == 2 for app in apps))
+    wait_until(lambda: all(app.stats()["shared"]["connected"] for app in apps))
+    wait_until(lambda: all(app.stats()["shared"]["workers"] == 2 for app in apps))
     time.sleep(0.6)  # in which strict mode does not ask
     admitted = asyncio.run(send(apps, 400, somebody(), 0.002))
     assert (99 if mode == "strict" else 75) <= admitted <= 101

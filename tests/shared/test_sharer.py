@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,13 +24,7 @@ from asgi_analytics.store.reading import migrate_all
 from asgi_analytics.testing import FakeClock, MemoryQuotas
 from tests.drive import page, start
 from tests.record.rows import one
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return holds()
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -69,7 +63,7 @@ def test_the_first_start_on_a_fresh_database_warns_of_nothing(
     app = AnalyticsMiddleware(page(), dsn=empty_dsn, journal_dir=tmp_path)
     try:
         start(app)
-        assert eventually(lambda: app.stats()["shared"]["connected"])
+        wait_until(lambda: app.stats()["shared"]["connected"])
         assert (app.stats()["shared"]["failures"], app.stats()["shared"]["outages"]) == (0, 0)
     finally:
         app.close()
@@ -81,7 +75,7 @@ def test_quotas_are_shared_as_soon_as_the_tables_are_there(empty_dsn: str, caplo
         assert shared.attempted.wait(5)
         time.sleep(0.3)
         migrate_all(empty_dsn)
-        assert eventually(lambda: shared.exchanges > 0)
+        wait_until(lambda: shared.exchanges > 0)
         assert shared.failures == 0
     assert [one.message for one in caplog.records] == []
 
@@ -91,7 +85,7 @@ def test_a_schema_that_never_comes_is_told(
 ) -> None:
     monkeypatch.setattr(sharer, "MIGRATION", 0.3)
     with sharing(empty_dsn) as shared:
-        assert eventually(lambda: shared.failures > 0)
+        wait_until(lambda: shared.failures > 0)
     (told,) = [one.message for one in caplog.records if one.levelno >= logging.WARNING]
     assert told.startswith("Quotas hold per worker until they can be shared again: ")
 
@@ -104,12 +98,12 @@ def test_who_waits_for_a_frozen_server_is_cut_off_from_it_and_shares_again(
     frozen = None
     try:
         start(app)
-        assert eventually(lambda: app.stats()["shared"]["connected"])
+        wait_until(lambda: app.stats()["shared"]["connected"])
         backends = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ 'quotas'"
         frozen = one(dsn, backends)["pid"]
         os.kill(frozen, signal.SIGSTOP)
-        assert eventually(lambda: app.stats()["shared"]["outages"] == 1)
-        assert eventually(lambda: app.stats()["shared"]["connected"])
+        wait_until(lambda: app.stats()["shared"]["outages"] == 1)
+        wait_until(lambda: app.stats()["shared"]["connected"])
     finally:
         if frozen:
             os.kill(frozen, signal.SIGCONT)
@@ -131,6 +125,6 @@ def test_quotas_are_shared_on_after_there_was_no_memory_even_to_wait(monkeypatch
     shared.start()
     try:
         assert short.wait(5)
-        assert eventually(lambda: shared.exchanges > 2)
+        wait_until(lambda: shared.exchanges > 2)
     finally:
         shared.stop(5.0)

@@ -14,8 +14,8 @@ from asgi_analytics.batch import HIT
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.store.partitions import make_partitions
 from asgi_analytics.store.postgres import PostgresStore
-from tests.acceptance.rig import wait_until
 from tests.record.rows import NOW_US, batch, fetch, hit
+from tests.waiting import wait_until
 
 DAY_US = 24 * 3600 * 1_000_000
 DROP_OURS = (

@@ -11,9 +11,9 @@ from psycopg.conninfo import make_conninfo
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.store import queries, retention
 from asgi_analytics.store.postgres import PostgresStore
-from tests.acceptance.rig import wait_until
 from tests.drive import called, page, start, wrapped
 from tests.record.rows import NOW_US, batch, fetch, hit
+from tests.waiting import wait_until
 
 DAY_US = 24 * 3600 * 1_000_000
 KEPT = timedelta(days=30)

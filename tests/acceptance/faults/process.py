@@ -13,7 +13,8 @@ from pathlib import Path
 
 from asgi_analytics import AnalyticsMiddleware
 from tests.acceptance.faults.app import OPEN, bare
-from tests.acceptance.rig import ROOT, Server, wait_until
+from tests.acceptance.rig import ROOT, Server
+from tests.waiting import wait_until
 
 APP = "tests.acceptance.faults.app:app"
 GUNICORN = ["-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:{port}", "-w", "2"]

@@ -29,8 +29,8 @@ from asgi_analytics.middleware import Message, Receive, Scope, Send
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import UVICORN, running
 from tests.acceptance.faults.test_load import MIB, memory
-from tests.acceptance.rig import wait_until
 from tests.drive import NOWHERE, ask, get, http_scope, page, rows, wrapped
+from tests.waiting import wait_until
 
 OPEN: Any = {"limits": "100000/second", "network_limits": "100000/second", "mode": "observe"}
 

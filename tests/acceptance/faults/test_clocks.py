@@ -11,8 +11,8 @@ from asgi_analytics import cli
 from asgi_analytics.clock import SystemClock, uuid7_halves
 from asgi_analytics.testing import FakeClock
 from tests.acceptance.faults.ledger import Account
-from tests.acceptance.rig import wait_until
 from tests.drive import get, page, rows, start, wrapped
+from tests.waiting import wait_until
 
 DAY = 86_400.0
 YEAR = 365.25 * DAY

@@ -33,9 +33,10 @@ from tests.acceptance.faults.process import WHOLE, recover
 from tests.acceptance.faults.process import journals as journals_in
 from tests.acceptance.faults.rows import Works
 from tests.acceptance.faults.test_disk import small_disk
-from tests.acceptance.rig import ROUNDS, wait_until
+from tests.acceptance.rig import ROUNDS
 from tests.drive import NOWHERE
 from tests.record.rows import hit_frame
+from tests.waiting import wait_until
 
 STEPS = 90  # messages of a client while it connects and moves a batch or two
 CALLS = ("open", "dup", "mkdir", "rename", "replace", "fdatasync", "fsync", "pread", "unlink", "scandir", "fstat",

@@ -23,9 +23,10 @@ from asgi_analytics.record.segment import frame
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE
 from tests.acceptance.faults.rows import Works
-from tests.acceptance.rig import ROUNDS, wait_until
+from tests.acceptance.rig import ROUNDS
 from tests.drive import NOWHERE
 from tests.record.rows import fetch, hit, hit_frame
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 

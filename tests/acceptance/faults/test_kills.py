@@ -15,7 +15,8 @@ import pytest
 from asgi_analytics.embedded import EmbeddedPostgres
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import KILLS
-from tests.acceptance.rig import Load, serving, wait_until
+from tests.acceptance.rig import Load, serving
+from tests.waiting import wait_until
 
 LONGEST = 0.8  # seconds from one kill to the next, at most
 

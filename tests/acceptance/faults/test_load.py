@@ -21,9 +21,10 @@ from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import PARITY, WHOLE
 from tests.acceptance.faults.rows import Works
 from tests.acceptance.faults.test_model import Faulty
-from tests.acceptance.rig import ROUNDS, wait_until
+from tests.acceptance.rig import ROUNDS
 from tests.drive import NOWHERE, ask, get, http_scope, page, rows, wrapped
 from tests.record.rows import fetch, hit
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 SOME_ID = b"\xee" * 16

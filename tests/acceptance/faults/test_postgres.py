@@ -16,7 +16,7 @@ import pytest
 from tests.acceptance.faults.house import House
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE
-from tests.acceptance.rig import wait_until
+from tests.waiting import wait_until
 
 Striking = Callable[[House], contextlib.AbstractContextManager[None]]
 HOLD = 1.0 if WHOLE else 0.5  # seconds that a fault holds at least

@@ -20,9 +20,10 @@ from asgi_analytics.embedded import EmbeddedPostgres
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE
 from tests.acceptance.faults.test_disk import small_disk
-from tests.acceptance.rig import Load, serving, wait_until
+from tests.acceptance.rig import Load, serving
 from tests.acceptance.wire import Wire
 from tests.conftest import data_folder
+from tests.waiting import wait_until
 
 HITS = "SELECT count(*) FROM analytics.hits"
 

@@ -16,7 +16,7 @@ from tests.acceptance.faults.house import House
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import some
 from tests.acceptance.faults.test_postgres import Striking, between, cut_off, holding, terminate
-from tests.acceptance.rig import wait_until
+from tests.waiting import wait_until
 
 CONTRARY = {
     "array_nulls": "off",

@@ -1,0 +1,130 @@
+"""When a row is safe: at close, and with durability="fsync" before the last byte of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
+
+from .drive import ask, get, http_scope, page, rows, socket_scope, wrapped
+
+
+@pytest.mark.parametrize("durability", ["memory", "journal", "fsync"])
+def test_each_durability_delivers_at_close(dsn: str, durability: str) -> None:
+    with wrapped(page(), dsn, durability=durability) as wrap:
+        assert [get(wrap, f"/{number}").body for number in range(3)] == [b"<h1>hello</h1>"] * 3
+    assert len(rows(dsn)) == 3
+
+
+def test_fsync_flushes_before_the_last_byte_of_answers_and_refusals(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    flush = os.fdatasync
+
+    def noted(descriptor: int) -> None:
+        flush(descriptor)
+        order.append("flush")
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        order.append(message["type"])
+
+    with wrapped(page(), dsn, durability="fsync", limits="1/minute") as wrap:
+        for _ in range(2):
+            order.clear()
+            scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
+            asyncio.run(wrap(scope, receive, send))
+            assert order.index("flush") < order.index("http.response.body")
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["by the app", "refused"])
+def test_a_denial_s_body_follows_its_start_without_a_pause_in_which_the_row_is_flushed(refused: bool) -> None:
+    # uvicorn ends the handshake as soon as the loop turns once after the start, and the client gets half an answer.
+    order: list[str] = []
+    scope = socket_scope(extensions={"websocket.http.response": {}})
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        order.append(message["type"].rpartition(".")[2])
+        asyncio.get_running_loop().call_soon(order.append, "turn")
+
+    with wrapped(app, durability="fsync", limits="1/minute") as wrap:
+        for _ in range(3 if refused else 1):  # the last one is told what was said before
+            order.clear()
+            asyncio.run(wrap(dict(scope), receive, send))
+            assert order[:2] == ["start", "body"]
+        assert wrap.stats()["failures"] == {}
+
+
+def test_an_answer_is_flushed_while_the_apps_own_calls_hold_every_thread() -> None:
+    held, over = threading.Semaphore(0), threading.Event()
+
+    def wait(request: Request) -> PlainTextResponse:
+        held.release()
+        over.wait(10)
+        return PlainTextResponse("late")
+
+    async def both(wrap: ASGIApp) -> None:
+        waiting = [asyncio.create_task(ask(wrap, http_scope("/wait"))) for _ in range(40)]
+        try:
+            async with asyncio.timeout(5):
+                for _ in waiting:
+                    while not held.acquire(blocking=False):  # noqa: ASYNC110 - it is threads that tell
+                        await asyncio.sleep(0.01)
+                assert (await ask(wrap, http_scope("/page"))).body == b"<h1>hello</h1>"
+        finally:
+            over.set()
+            await asyncio.gather(*waiting)
+
+    with wrapped(Starlette(routes=[Route("/wait", wait), Mount("/", page())]), durability="fsync") as wrap:
+        asyncio.run(both(wrap))
+
+
+def test_where_the_system_gives_no_thread_an_answer_is_flushed_all_the_same(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    flush = os.fdatasync
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def noted(descriptor: int) -> None:
+        flushed.append(descriptor)
+        flush(descriptor)
+
+    with wrapped(page(), dsn, durability="fsync") as wrap:
+        get(wrap, "/before")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            patch.setattr(os, "fdatasync", noted)
+            assert get(wrap, "/without").body == b"<h1>hello</h1>"
+            assert flushed != []
+        assert wrap.stats()["failures"] == {}
+    assert len(rows(dsn)) == 2
+
+
+def test_with_no_journal_folder_hits_are_kept_in_memory(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with wrapped(page(), dsn, journal_dir=tmp_path / "file") as wrap:
+        get(wrap)
+        assert wrap.stats()["durability"] == "memory"
+    assert len(rows(dsn)) == 1

@@ -1,0 +1,113 @@
+"""A websocket is one row, and untouched on its way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
+
+from .drive import rows, socket_scope, wrapped
+from .transparent import sending, serve
+
+
+def test_a_websocket_that_the_app_denies_is_complete_before_its_last_byte(dsn: str) -> None:
+    queued: list[int] = []
+
+    async def deny(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 401})
+        await send({"type": "websocket.http.response.body", "body": b"no ", "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": b"way"})
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    with wrapped(deny, dsn) as wrap:
+
+        async def send(message: Message) -> None:
+            queued.append(wrap.stats()["queued"])
+
+        asyncio.run(wrap(socket_scope(), receive, send))
+    (row,) = rows(dsn)
+    assert queued == [0, 0, 1]
+    assert (row["outcome"], row["status"], row["bytes_sent"], row["close_code"]) == ("complete", 401, 6, None)
+
+
+def test_what_a_websocket_sends_is_counted_in_bytes(dsn: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        for sent in ({"text": "hé€"}, {"text": "abc", "bytes": None}, {"bytes": bytearray(2)}):
+            await send({"type": "websocket.send", **sent})
+        await send({"type": "websocket.close"})
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None: ...
+
+    with wrapped(app, dsn) as wrap:
+        asyncio.run(wrap(socket_scope(), receive, send))
+    assert [row["bytes_sent"] for row in rows(dsn)] == [6 + 3 + 2]
+
+
+DISCONNECT: Message = {"type": "websocket.disconnect", "code": 1006}
+
+
+CONNECT: Message = {"type": "websocket.connect"}
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.connect":
+            await send({"type": "websocket.accept", "subprotocol": "chat", "headers": [(b"a", b"b")]})
+        elif message["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message.get("text"), "bytes": message.get("bytes")})
+        else:
+            return
+
+
+ENDINGS: dict[str, tuple[Callable[[], ASGIApp], tuple[Message, ...]]] = {
+    "client leaves": (
+        lambda: echo,
+        (
+            CONNECT,
+            {"type": "websocket.receive", "text": "hé", "bytes": None},
+            {"type": "websocket.receive", "bytes": b"\0\1"},
+            DISCONNECT,
+        ),
+    ),
+    "disconnect without code": (lambda: echo, (CONNECT, {"type": "websocket.disconnect"})),
+    "server shuts down": (lambda: echo, (CONNECT, {"type": "websocket.disconnect", "code": 1012, "reason": "bye"})),
+    "app closes": (sending({"type": "websocket.accept"}, {"type": "websocket.close", "code": 4000, "reason": "x"}), ()),
+    "app closes without code": (sending({"type": "websocket.accept"}, {"type": "websocket.close"}), ()),
+    "closed before the accept": (sending({"type": "websocket.close"}), ()),
+    "denial response": (
+        sending(
+            {"type": "websocket.http.response.start", "status": 401, "headers": [(b"a", b"b")]},
+            {"type": "websocket.http.response.body", "body": b"no"},
+        ),
+        (),
+    ),
+    "app returns early": (sending({"type": "websocket.accept"}), ()),
+    "app raises": (sending({"type": "websocket.accept"}, error=RuntimeError("x")), ()),
+    "app raises at once": (sending(error=RuntimeError("x")), ()),
+    "sends after the close": (
+        sending({"type": "websocket.accept"}, {"type": "websocket.close"}, {"type": "websocket.send", "text": "late"}),
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_websocket_is_untouched_and_one_hit(name: str) -> None:
+    make, incoming = ENDINGS[name]
+    bare = asyncio.run(serve(make(), socket_scope(), list(incoming)))
+    with wrapped(make()) as middleware:
+        seen = asyncio.run(serve(middleware, socket_scope(), list(incoming)))
+        stats = middleware.stats()
+    assert (seen.sent, seen.received) == (bare.sent, bare.received)
+    assert type(seen.raised) is type(bare.raised)
+    assert (stats["queued"], stats["failures"]) == (1, {})
