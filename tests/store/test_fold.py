@@ -386,6 +386,15 @@ def test_what_was_set_aside_is_not_set_aside_again(store: PostgresStore, dsn: st
     assert len(fetch(dsn, "SELECT id FROM analytics.quarantine")) == 1
 
 
+def test_a_row_is_set_aside_with_the_position_behind_it_or_not_at_all(store: PostgresStore, dsn: str) -> None:
+    moved = batch([hit("/poison")])
+    store.position(moved.journal)
+    fetch(dsn, "ALTER TABLE analytics.positions ADD CHECK (quarantined = 0)")
+    with pytest.raises(RowRejected):
+        store.quarantine(moved, "no", "22021")
+    assert fetch(dsn, "SELECT id FROM analytics.quarantine") == []
+
+
 def test_rows_of_a_later_version_are_stored_where_it_has_migrated_the_database(store: PostgresStore, dsn: str) -> None:
     fetch(dsn, "ALTER TABLE analytics.hits ADD COLUMN of_tomorrow bigint")
     row = hit("/later")

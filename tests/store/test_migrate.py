@@ -17,7 +17,7 @@ from psycopg import sql
 
 from asgi_analytics import doctor
 from asgi_analytics.embedded.programs import find_servers
-from asgi_analytics.errors import MigrationError, StoreUnavailable
+from asgi_analytics.errors import MigrationError, StoreError, StoreUnavailable
 from asgi_analytics.store import migrate, reading
 from asgi_analytics.store.postgres import PostgresStore
 
@@ -97,6 +97,15 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_dsn: str, folder: Pa
         with pytest.raises(psycopg.errors.DivisionByZero):
             migrate.migrate(empty_dsn)
     assert tables(empty_dsn) == {"migrations", "one"}
+
+
+def test_after_a_migration_that_failed_a_server_that_says_nothing_is_frozen_again(empty_dsn: str, folder: Path) -> None:
+    (folder / "0009_two.sql").write_text("SELECT 1 / 0")
+    store = PostgresStore(lambda: empty_dsn)
+    with pytest.raises(StoreError):
+        store.connect()
+    assert store.migrating is False
+    store.close()
 
 
 def test_migrations_in_a_wheel_come_before_those_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
