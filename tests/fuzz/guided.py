@@ -12,7 +12,9 @@ from time import thread_time_ns
 
 import atheris
 
-with atheris.instrument_imports(include=["asgi_analytics", "http_sf", "maxminddb", "tests.fuzz.parsers"]):
+with atheris.instrument_imports(
+    include=["asgi_analytics", "http_sf", "maxminddb", "tests.fuzz.operators", "tests.fuzz.parsers"]
+):
     from tests.fuzz.corpus import seeds
     from tests.fuzz.targets import LONGEST, TARGETS
 

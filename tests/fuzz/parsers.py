@@ -5,7 +5,6 @@ A visitor's headers come as bytes; where a parser takes several of them, lines o
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import io
 import ipaddress
@@ -15,12 +14,9 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from asgi_analytics import actors, arguments, quarantine
 from asgi_analytics.batch import DAMAGED
 from asgi_analytics.decide.behaviour import page_facts
 from asgi_analytics.decide.probes import is_odd, probe_kind
-from asgi_analytics.decide.rulings import Rulings, allowance
-from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.identify import consistency, credentials, referral, request
 from asgi_analytics.identify.botauth import Signed, check_time, read_signatures, replay_key
 from asgi_analytics.identify.client import ClientAddress, network_of, shorten
@@ -37,13 +33,9 @@ from asgi_analytics.jobs.data import read_sources
 from asgi_analytics.jobs.fetch import _check, max_age
 from asgi_analytics.model import Decision, Place
 from asgi_analytics.record import encoding, segment
-from asgi_analytics.replay import formats, options, page, source
+from asgi_analytics.replay import formats, page, source
 from asgi_analytics.replay.json_lines import JsonLines
 from asgi_analytics.replay.timestamps import LAST, Timestamps
-from asgi_analytics.settings import CHECKS, Quota, Settings
-from asgi_analytics.shared.valkey import in_scheme
-from asgi_analytics.store.connection import conninfo, database_key
-from asgi_analytics.store.postgres import CLIENT
 from asgi_analytics.variants import MOST_PARAMETERS, Variants, parameters
 
 NOW = 1_750_000_000
@@ -54,8 +46,6 @@ COOKIE = VisitorCookie("aa_v", SECRETS)
 NAMES = (b"user-agent", b"referer", b"host", b"accept", b"content-type", b"cache-control", b"sec-fetch-site")
 OTHERS = (b"sec-fetch-dest", b"sec-ch-ua", b"accept-language", b"authorization", b"content-length", b"dnt")
 SIGNED = (b"signature-input", b"signature", b"signature-agent", b"host", b"content-digest", b"cookie")
-OPTION_NAMES = sorted(CHECKS)
-HIDDEN = ("dsn", "secret", "shared")  # may hold a password
 
 
 def text_of(data: bytes) -> str:
@@ -341,83 +331,3 @@ def target(data: bytes) -> None:
     assert page.read_target(text).path
     page.referer_host(text)
     formats.unescape(text)
-
-
-def moments(data: bytes) -> None:
-    """A moment as an option of a command."""
-    assert options.moment(text_of(data), float(NOW)) is not None
-
-
-def points(data: bytes) -> None:
-    """Points and thresholds of signals as options of a command."""
-    for kind in (float, int):
-        assert set(options._pairs([text_of(data)], ["probing"], kind)) <= {"probing"}
-
-
-def quota(data: bytes) -> None:
-    """A quota such as "100/15 minutes"."""
-    found = Quota.parse(text_of(data))
-    assert found.limit > 0
-    assert found.window > 0
-
-
-def option(data: bytes) -> None:
-    """Any option with any text, list or JSON value: first byte tells which."""
-    name = OPTION_NAMES[data[0] % len(OPTION_NAMES)] if data else "site"
-    text = text_of(data[1:])
-    values: list[Any] = [text, text.split(",")]
-    try:
-        values.append(json.loads(text))
-    except (ValueError, RecursionError):
-        pass
-    for value in values:
-        told = ""
-        try:
-            Settings.build(**{name: value})
-        except ConfigurationError as error:
-            told = str(error)
-        assert name not in HIDDEN or len(text) < 20 or text not in told
-
-
-def dsn(data: bytes) -> None:
-    """A connection string of Postgres: no error of ours repeats it, for it may hold a password."""
-    text = text_of(data)
-    assert len(database_key(text)) == 32
-    conninfo(text, CLIENT)
-
-
-def shared_url(data: bytes) -> None:
-    """The address of a Valkey server."""
-    text = "redis://" + text_of(data)
-    CHECKS["shared"]("shared", text)
-    assert in_scheme(text).startswith("valkey://")
-
-
-class _Nobody:
-    def find_visitors(self, prefix: str) -> list[Any]:
-        return []
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: []
-
-
-def ruling(data: bytes) -> None:
-    """What `ban`, `pardon` and `allow` are told: a target, a time, a number, and a row's id."""
-    first, second = lines_of(data, 2)
-    registry: Any = _Nobody()
-    for read in (arguments.span, arguments.whole(1, actors.MOST), quarantine._id):
-        try:
-            read(text_of(second))
-        except argparse.ArgumentTypeError:
-            pass
-    found = actors._target(text_of(first), registry, "ban")
-    assert found.network is None or len(found.network) in (4, 8, 16)
-
-
-def allowances(data: bytes) -> None:
-    """Networks of the option `allow`, as rulings that are looked up."""
-    networks = CHECKS["allow"]("allow", text_of(data).split("\n"))
-    known = Rulings.of([allowance(network) for network in networks[:64]], 0.0)
-    for network in networks[:64]:
-        first = network.network_address.packed[: 4 if network.version == 4 else 8]
-        assert known.ruling_for(b"", first, 0.0) is not None

@@ -8,7 +8,7 @@ from time import thread_time_ns
 
 from asgi_analytics.errors import CommandError, ConfigurationError, DataFileError, JournalFormatError, ReplayError
 from asgi_analytics.identify.geoip import READ_ERRORS
-from tests.fuzz import parsers
+from tests.fuzz import operators, parsers
 
 LONGEST = 8192  # bytes of an input
 CALM_MS = 0.5  # of the work in `slowness`
@@ -68,13 +68,13 @@ def _table(rows: Iterable[Target]) -> Mapping[str, Target]:
 
 TARGETS = _table(
     (
-        Target("allowances", parsers.allowances, (ConfigurationError,), 50, "an operator's list, read once at start"),
+        Target("allowances", operators.allowances, (ConfigurationError,), 50, "an operator's list, read once at start"),
         Target("answer_headers", parsers.answer_headers, (DataFileError,)),
         Target("cookies", parsers.cookies),
         Target(
             "decision_detail", parsers.decision_detail, (RecursionError,), 10, "it has dozens of values, 8 KB thousands"
         ),
-        Target("dsn", parsers.dsn, (ConfigurationError,)),
+        Target("dsn", operators.dsn, (ConfigurationError,)),
         Target("forwarded", parsers.forwarded),
         Target("forwarded_for", parsers.forwarded_for),
         Target(
@@ -86,23 +86,23 @@ TARGETS = _table(
         Target("language", parsers.language),
         Target("log_file", parsers.log_file, (), 100, "a line costs 10 µs, and its 8 KB have thousands"),
         Target("log_line", parsers.log_line),
-        Target("moments", parsers.moments, (ReplayError,)),
-        Target("option", parsers.option),
+        Target("moments", operators.moments, (ReplayError,)),
+        Target("option", operators.option),
         Target("path", parsers.path),
         Target("peer", parsers.peer),
         Target("query", parsers.query),
         Target("query_text", parsers.query_text),
-        Target("points", parsers.points, (ReplayError,)),
-        Target("quota", parsers.quota, (ValueError,)),
+        Target("points", operators.points, (ReplayError,)),
+        Target("quota", operators.quota, (ValueError,)),
         Target("ranges", parsers.ranges, (DataFileError,)),
         Target("referrals", parsers.referrals),
         Target("reverse_names", parsers.reverse_names),
         Target("row_texts", parsers.row_texts),
-        Target("ruling", parsers.ruling, (CommandError,)),
+        Target("ruling", operators.ruling, (CommandError,)),
         Target("segment_frames", parsers.segment_frames),
         Target("segment_header", parsers.segment_header, (JournalFormatError,)),
         Target("segment_mended", parsers.segment_mended, (), 10, "a frame of 9 bytes costs what one of 300 does"),
-        Target("shared_url", parsers.shared_url),
+        Target("shared_url", operators.shared_url),
         Target("sources", parsers.sources, (DataFileError,)),
         Target("target", parsers.target, (), 5, "an escape costs 1 µs, and 8 KB have thousands; read from logs only"),
         Target("timestamp", parsers.timestamp),
