@@ -113,7 +113,6 @@ def test_a_logging_handler_that_makes_a_request_feeds_nothing_back(dsn: str, acc
                 calls += 1
                 asyncio.run(ask(app, http_scope("/log")))
 
-        get(app)
         handler = Asking()
         logging.getLogger("asgi_analytics").addHandler(handler)
         try:
@@ -124,7 +123,7 @@ def test_a_logging_handler_that_makes_a_request_feeds_nothing_back(dsn: str, acc
         finally:
             logging.getLogger("asgi_analytics").removeHandler(handler)
         account.round()
-    assert calls <= 3
+    assert 1 <= calls <= 3
 
 
 @pytest.mark.timeout(20)
@@ -337,16 +336,14 @@ def test_a_refused_request_leaves_the_connection_usable(
         body = b"x" * 200_000
         post = b"POST / HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
         one = b"GET / HTTP/1.1\r\n%b\r\n" % head
-        for method in (one, one, b"HEAD / HTTP/1.1\r\n%b\r\n" % head, b"OPTIONS * HTTP/1.1\r\n%b\r\n" % head, post):
+        assert server.send(b"GET / HTTP/1.1\r\n%bConnection: close\r\n\r\n" % head).startswith(b"HTTP/1.1 200")
+        for asked in (one, b"HEAD / HTTP/1.1\r\n%b\r\n" % head, b"OPTIONS * HTTP/1.1\r\n%b\r\n" % head, post):
             with socket.create_connection(("127.0.0.1", server.port), 10) as wire:
                 wire.settimeout(10)
-                wire.sendall(method)
-                first = _answer(wire, method.startswith(b"HEAD"))
-                wire.sendall(one)
-                second = _answer(wire, False)
-        assert first.startswith(b"HTTP/1.1 429")
-        assert second.startswith(b"HTTP/1.1 429")
-        account.round(5)
+                for sent in (asked, one):
+                    wire.sendall(sent)
+                    assert _answer(wire, sent.startswith(b"HEAD")).startswith(b"HTTP/1.1 429"), asked
+        account.round(4)
 
 
 def _answer(wire: socket.socket, headless: bool) -> bytes:
