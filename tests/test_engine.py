@@ -17,7 +17,7 @@ from asgi_analytics.model import Analytics, ClaimStatus, Merged, Verification, V
 from asgi_analytics.settings import Settings
 from asgi_analytics.shared.sharer import Sharer
 from asgi_analytics.testing import FakeClock
-from tests.drive import NOWHERE, get, http_scope, look, page, wrapped
+from tests.drive import COOKIE, NOWHERE, get, http_scope, look, page, wrapped
 
 GOOGLEBOT = {"user-agent": "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"}
 GPTBOT = {"user-agent": "Mozilla/5.0 (compatible; GPTBot/1.2; +https://openai.com/gptbot)"}
@@ -128,3 +128,14 @@ def test_a_start_that_is_interrupted_leaves_no_threads_behind(monkeypatch: pytes
             thread.join(10)
         assert set(threading.enumerate()) <= before
         assert get(middleware).status == 200
+
+
+def test_whose_cookie_came_back_has_a_quota_of_its_own_that_all_workers_share() -> None:
+    engine = engine_of(**COOKIE)
+    first, _ = comes(engine, http_scope())
+    assert first.cookie is not None
+    cookie = first.cookie.decode().partition(";")[0]
+    back, _ = comes(engine, http_scope(headers={"cookie": cookie}))
+    alike, _ = comes(engine, http_scope(method="POST"))
+    assert back.actor is not alike.actor
+    assert back.actor.key == back.identity.fingerprint
