@@ -25,7 +25,7 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
         if state.level != level:
             level, previous = state.level, level
         if level == BLOCKED:
-            return _refuse_blocked(visitor, policy, previous, now)
+            return _refuse_blocked(visitor, policy, now)
     if visitor.loans is not None or network.loans is not None:
         return _admit_shared(visitor, network, policy, previous, now)
     # window.remaining and window.reset, written out: this loop is what every request pays.
@@ -73,7 +73,7 @@ def admit_strictly(visitor: Actor, network: Actor, policy: Policy, answer: Stric
         if state.level != level:
             level, previous = state.level, level
         if level == BLOCKED:
-            return _refuse_blocked(visitor, policy, previous, now)
+            return _refuse_blocked(visitor, policy, now)
     if not answer.passes:
         return _refuse(visitor, policy, answer.left, answer.waits, previous, now)
     sized = list(_sized(visitor, policy, level))
@@ -119,11 +119,11 @@ def charge(visitor: Actor, units: int, policy: Policy, now: float) -> None:
         window.charge(counter, quota.window, now, units)
 
 
-def _refuse_blocked(visitor: Actor, policy: Policy, previous: ThrottleLevel | None, now: float) -> Decision:
+def _refuse_blocked(visitor: Actor, policy: Policy, now: float) -> Decision:
     state = visitor.throttle
     seconds = rest(visitor, policy, now)
     quotas = (0, seconds) * len(policy.quotas)
-    decision = Decision(
+    return Decision(
         BLOCKED,
         visitor.score,
         quotas,
@@ -133,9 +133,6 @@ def _refuse_blocked(visitor: Actor, policy: Policy, previous: ThrottleLevel | No
         reasons=state.reasons,
         holds_until=state.changed_at + policy.cooldown,
     )
-    if previous is not None:
-        _tell_cool_down(decision, previous, policy)
-    return decision
 
 
 def _refuse_quota(

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from asgi_analytics.decide import throttle, window
 from asgi_analytics.decide.actor import adopt_level
-from asgi_analytics.decide.admission import LENT, admit, charge
+from asgi_analytics.decide.admission import LENT, admit, admit_strictly, charge
 from asgi_analytics.facts import ThrottleLevel
+from asgi_analytics.model import Decision
+from asgi_analytics.protocols import StrictAnswer
 
-from .levels import NORMAL, SEVERE, WARNING, blocked
+from .levels import BLOCKED, NORMAL, SEVERE, WARNING, blocked
 from .visits import START, Visit, policy_of
 
 
@@ -118,6 +120,48 @@ def test_a_level_multiplies_every_quota() -> None:
     assert visit.call().remaining == (1, 24)
     assert [visit.call().refused for _ in range(2)] == [False, True]
     assert visit.call().reasons[0] == ('quota "second" is used up (2 requests per second, 25% of 10 at level severe)')
+
+
+def ask(visit: Visit, way: str, fits: bool = True) -> Decision:
+    """Admit a request: by what this worker counts, by what it was lent, or by what one server counts for all."""
+    if way == "strict":
+        answer = StrictAnswer(fits, [int(fits)], [0.0 if fits else 9.0])
+        return admit_strictly(visit.visitor, visit.network, visit.policy, answer, visit.now)
+    if not fits:
+        charge(visit.visitor, 99, visit.policy, visit.now)
+    if way == "shared":
+        visit.visitor.key = b"k" * 16
+        visit.policy.leases.open(visit.visitor, visit.policy.limits[visit.level], visit.now)
+    return visit.call()
+
+
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("way", ["alone", "shared", "strict"])
+def test_a_level_that_has_cooled_down_is_told_with_the_next_decision(way: str, fits: bool) -> None:
+    visit = Visit(policy_of(limits="40/minute", network_limits=(), cooldown=600))
+    adopt_level(visit.visitor, SEVERE, visit.now - 600.0)
+    decision = ask(visit, way, fits)
+    assert (decision.previous_level, decision.level, decision.refused) == (SEVERE, WARNING, not fits)
+    assert decision.reasons[-1] == "cooled down from severe to warning, a level every 600 seconds"
+    assert ask(visit, way, fits).previous_level is None
+
+
+@pytest.mark.parametrize("way", ["alone", "shared", "strict"])
+def test_the_blocked_are_refused_whatever_their_quotas(way: str) -> None:
+    visit = Visit(policy_of(limits="40/minute", network_limits=(), cooldown=600))
+    adopt_level(visit.visitor, BLOCKED, visit.now)
+    decision = ask(visit, way)
+    assert (decision.refused, decision.violated, decision.retry_after) == (True, ("throttle",), 601)
+    assert decision.holds_until == visit.now + 600.0
+
+
+def test_whose_units_fit_two_levels_down_only_is_told_to_wait_for_both() -> None:
+    visit = Visit(policy_of(limits="100/hour", network_limits=(), cooldown=600), now=36_000.0)
+    charge(visit.visitor, 60, visit.policy, visit.now)
+    adopt_level(visit.visitor, SEVERE, visit.now)
+    assert visit.call().retry_after == 1201
+    visit.now += 1201
+    assert not visit.call().refused
 
 
 def test_units_of_other_workers_count() -> None:
