@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
 from .drive import Communicator, answer_lifespan, ask, get, http_scope, page, rows, start, wrapped
 from .transparent import serve
+from .waiting import wait_until
 
 
 async def unsupported(scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,12 +168,16 @@ async def begun(app: ASGIApp) -> Any:
     return server
 
 
-def test_a_failing_start_fails_no_start_up_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
-        raise RuntimeError("can't start new thread")
+def test_no_thread_of_ours_outlives_the_lifespan_though_its_loop_does() -> None:
+    def calling() -> bool:
+        return any(thread.name == "asgi-analytics-call" for thread in threading.enumerate())
 
-    with wrapped(page()) as wrap:
-        monkeypatch.setattr(wrap._engine, "start", broken)
-        start(wrap)
-        assert get(wrap).status == 200
-        assert wrap.stats()["failures"] == {"start": 1, "identify and decide": 1}
+    async def run() -> None:
+        with wrapped(page()) as middleware:
+            server = await begun(middleware)
+            assert calling()
+            await server.send_input({"type": "lifespan.shutdown"})
+            await server.wait(10)
+            await asyncio.to_thread(wait_until, lambda: not calling(), 5)
+
+    asyncio.run(run())

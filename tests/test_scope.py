@@ -270,6 +270,19 @@ def test_a_scope_that_takes_nothing_costs_the_app_nothing(
     assert seen.get("pool") == (kept.get("state") or {}).get("pool")
 
 
+class Noting(dict[str, Any]):
+    """A scope of a kind of its own that can be written into, as some servers have."""
+
+
+def test_a_scope_of_another_kind_that_can_be_written_into_is_the_apps_own(wrap: AnalyticsMiddleware) -> None:
+    got: list[Scope] = []
+    wrap.app, scope = look(page(), got.append), Noting(http_scope())
+    asyncio.run(ask(wrap, scope))
+    assert got[0] is scope
+    assert SCOPE_KEY not in scope
+    assert "analytics" in scope["state"]
+
+
 def test_a_websocket_s_frozen_scope_costs_nothing_either(wrap: AnalyticsMiddleware) -> None:
     sent: list[Any] = []
 
