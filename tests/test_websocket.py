@@ -9,7 +9,7 @@ import pytest
 
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
-from .drive import rows, socket_scope, wrapped
+from .drive import page, rows, socket_scope, wrapped
 from .transparent import sending, serve
 
 
@@ -75,7 +75,7 @@ ENDINGS: dict[str, tuple[Callable[[], ASGIApp], tuple[Message, ...]]] = {
         (
             CONNECT,
             {"type": "websocket.receive", "text": "hé", "bytes": None},
-            {"type": "websocket.receive", "bytes": b"\0\1"},
+            {"type": "websocket.receive", "bytes": b"\0\xff"},
             DISCONNECT,
         ),
     ),
@@ -88,6 +88,13 @@ ENDINGS: dict[str, tuple[Callable[[], ASGIApp], tuple[Message, ...]]] = {
         sending(
             {"type": "websocket.http.response.start", "status": 401, "headers": [(b"a", b"b")]},
             {"type": "websocket.http.response.body", "body": b"no"},
+        ),
+        (),
+    ),
+    "denial without a body": (
+        sending(
+            {"type": "websocket.http.response.start", "status": 401, "headers": []},
+            {"type": "websocket.http.response.body"},
         ),
         (),
     ),
@@ -111,3 +118,27 @@ def test_a_websocket_is_untouched_and_one_hit(name: str) -> None:
     assert (seen.sent, seen.received) == (bare.sent, bare.received)
     assert type(seen.raised) is type(bare.raised)
     assert (stats["queued"], stats["failures"]) == (1, {})
+
+
+def test_the_row_of_a_websocket_tells_how_it_ended(dsn: str) -> None:
+    with wrapped(page(), dsn) as middleware:
+        for name, (make, incoming) in ENDINGS.items():
+            middleware.app = make()
+            asyncio.run(serve(middleware, socket_scope(path=name), list(incoming)))
+    found = rows(dsn)
+    assert all(row["first_byte_us"] is not None for row in found if row["path"] != "app raises at once")
+    told = {row["path"]: (row["outcome"], row["status"], row["close_code"], row["bytes_sent"]) for row in found}
+    assert told == {
+        "client leaves": ("complete", 101, 1006, 5),
+        "disconnect without code": ("complete", 101, 1005, 0),
+        "server shuts down": ("complete", 101, 1012, 0),
+        "app closes": ("complete", 101, 4000, 0),
+        "app closes without code": ("complete", 101, 1000, 0),
+        "closed before the accept": ("complete", 403, 1000, 0),
+        "denial response": ("complete", 401, None, 2),
+        "denial without a body": ("complete", 401, None, 0),
+        "app returns early": ("aborted", 101, None, 0),
+        "app raises": ("error", 101, None, 0),
+        "app raises at once": ("error", 500, None, 0),
+        "sends after the close": ("complete", 101, 1000, 0),
+    }
