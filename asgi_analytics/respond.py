@@ -57,7 +57,7 @@ class Responder:
     def __init__(self, settings: Settings) -> None:
         quotas = settings.limits
         self._quotas = quotas
-        self._legacy = settings.legacy_headers and bool(quotas)
+        self._legacy = settings.legacy_headers
         self._refine = settings.refine_refusal
         self._policy = (b"ratelimit-policy", ", ".join(map(_policy, quotas)).encode())
         self._limits = ", ".join(f'"{quota.name}";r=%d;t=%d' for quota in quotas).encode()

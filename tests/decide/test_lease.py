@@ -68,6 +68,21 @@ def test_one_more_than_can_be_exchanged_keeps_to_its_part_while_it_lasts(monkeyp
     assert (leases.count(), len(leases.asks(START))) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("used", "others", "left"),
+    [(0, 0, 40), (15, 0, 25), (15, 90, 10), (45, 0, 0)],
+)
+def test_what_is_shown_is_left_to_all_as_far_as_is_known(used: int, others: int, left: int) -> None:
+    """Of 100, others have used 60 when it is told; `others`: what this worker was told apart from that."""
+    leases = leases_of(2)
+    actor = lent(leases, 20, 40)
+    if others:
+        actor.windows[0].count = others - used
+        actor.windows[0].ends_at = START + 20.0
+    use(leases, actor, used)
+    assert leases.shown(actor, [(60.0, 100)], START) == [left]
+
+
 # When and what it asks
 
 

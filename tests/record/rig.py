@@ -13,6 +13,11 @@ from asgi_analytics.testing import MemoryState
 from tests.record.rows import fetch, hit_frame
 
 WAIT = 20.0
+# Ends the connections of writers.
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = 'asgi-analytics writer'"
+)
 
 
 class Rig:

@@ -27,18 +27,14 @@ from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import fetch, hit_frame
 from tests.waiting import wait_until
 
-from .rig import WAIT, Rig, stored
+from .rig import TERMINATE, WAIT, Rig, stored
 
 
 def test_a_terminated_backend_costs_nothing(rig: Rig) -> None:
-    kill = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND application_name = 'asgi-analytics writer'"
-    )
     wait_until(lambda: rig.writer.state.connected)
     for turn in range(6):
         rig.send(turn * 200, 100)
-        fetch(rig.dsn, kill)
+        fetch(rig.dsn, TERMINATE)
         rig.send(turn * 200 + 100, 100)
         wait_until(lambda: rig.counters.written > 0)
     wait_until(rig.delivered)

@@ -16,7 +16,7 @@ from asgi_analytics.store.postgres import SESSION
 from tests.record.rows import NOW_US, fetch, hit, hit_frame, identity, one
 from tests.waiting import wait_until
 
-from .rig import Rig, stored
+from .rig import TERMINATE, Rig, stored
 
 
 @pytest.mark.parametrize("broken", [hit("/e/x")[:-3] + b"xxx", hit("/e/x") + b"more", b"\0\x01\0\0"])
@@ -32,6 +32,17 @@ def test_a_poison_row_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_p
     assert (row["kind"], row["raw"], tuple(row["columns"])) == ("hit", broken, COLUMNS[HIT])
     assert row["sqlstate"][:2] == "22"
     assert (rig.counters.written, rig.counters.quarantined) == (40, 1)
+
+
+def test_a_row_that_was_set_aside_does_not_count_as_written_when_the_connection_breaks_later(rig: Rig) -> None:
+    rig.send(0, 3)
+    rig.recorder._append(frame(HIT, b"poison"))
+    wait_until(rig.delivered)
+    fetch(rig.dsn, TERMINATE)
+    rig.send(3, 1)
+    wait_until(rig.delivered)
+    assert rig.counters.retried > 0
+    assert (rig.counters.written, rig.counters.quarantined) == (4, 1)
 
 
 REFUSING = """

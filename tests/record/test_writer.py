@@ -42,6 +42,22 @@ def test_stopping_delivers_what_is_left_and_clears_the_folder(dsn: str, tmp_path
     assert list((tmp_path / "j").iterdir()) == []
 
 
+def test_a_writer_that_has_nothing_to_do_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
+    writer = Writer(MemoryStore, recorder, MemoryState(), FakeClock(), rows=10, age=7.0, chores=lambda: None)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 3:
+            writer._stopping.set()
+        return writer._stopping.is_set()
+
+    monkeypatch.setattr(writer._stopping, "wait", wait)
+    writer._write()
+    assert waits == [7.0] * 3
+
+
 def test_memory_mode_delivers_too(dsn: str, tmp_path: Path) -> None:
     with Rig(dsn, tmp_path / "j", "memory") as rig:
         rig.send(0, 300)

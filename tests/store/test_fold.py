@@ -14,7 +14,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from asgi_analytics.batch import DAMAGED, HIT, Batch, Frame, Frames
+from asgi_analytics.batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.model import Merged
 from asgi_analytics.store.postgres import PostgresStore
@@ -147,7 +147,7 @@ def test_a_batch_that_is_in_already_is_left_out(store: PostgresStore, dsn: str) 
     moved = batch([hit(), hit()])
     store.position(moved.journal)
     for _ in range(2):
-        store.write(moved)
+        assert store.write(moved) == []
         store.quarantine(moved, "no", None)
     assert one(dsn, "SELECT count(*) AS n FROM analytics.hits")["n"] == 2
     assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
@@ -384,6 +384,19 @@ def test_what_was_set_aside_is_not_set_aside_again(store: PostgresStore, dsn: st
     store.position(moved.journal)
     store.quarantine(moved, "no", "22021")
     assert len(fetch(dsn, "SELECT id FROM analytics.quarantine")) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(HIT, "hit"), (DECISION, "decision"), (REFUSED, "refusal"), (DAMAGED, "frame")]
+)
+def test_what_is_set_aside_says_of_what_kind_it_is_and_which_columns_it_has(
+    store: PostgresStore, dsn: str, kind: bytes, name: str
+) -> None:
+    moved = batch([b"poison"], kind=kind)
+    store.position(moved.journal)
+    store.quarantine(moved, "no", "22021")
+    row = one(dsn, "SELECT kind, columns, raw FROM analytics.quarantine")
+    assert (row["kind"], tuple(row["columns"]), row["raw"]) == (name, COLUMNS.get(kind, ()), b"poison")
 
 
 def test_a_row_is_set_aside_with_the_position_behind_it_or_not_at_all(store: PostgresStore, dsn: str) -> None:
