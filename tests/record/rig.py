@@ -57,3 +57,12 @@ class Rig:
 def stored(dsn: str) -> list[int]:
     """The numbers of all stored hits, in order, doubles included."""
     return sorted(int(row["path"][3:]) for row in fetch(dsn, "SELECT path FROM analytics.hits"))
+
+
+def as_worker(dsn: str) -> str:
+    """The same database for a role that owns nothing."""
+    fetch(dsn, "DO $$ BEGIN CREATE ROLE worker LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    fetch(dsn, "GRANT ALL ON SCHEMA analytics TO worker")
+    fetch(dsn, "GRANT ALL ON ALL TABLES IN SCHEMA analytics TO worker")
+    separator = "&" if "?" in dsn else "?"
+    return f"{dsn}{separator}options=-c%20role%3Dworker"

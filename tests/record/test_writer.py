@@ -19,7 +19,7 @@ from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
-from tests.record.rows import hit_frame, one
+from tests.record.rows import batch, hit, hit_frame, one
 from tests.waiting import wait_until
 
 from .rig import WAIT, Rig, stored
@@ -56,6 +56,28 @@ def test_a_writer_that_has_nothing_to_do_waits(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(writer._stopping, "wait", wait)
     writer._write()
     assert waits == [7.0] * 3
+
+
+def test_what_nobody_saw_the_end_of_is_counted_by_the_position_of_its_own_journal(tmp_path: Path) -> None:
+    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
+    writer = Writer(MemoryStore, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
+    writer._unsure = unsure = batch([hit()] * 3)
+    for journal, written in ((b"other".ljust(16), 0), (unsure.journal, 3), (unsure.journal, 3)):
+        writer._settle(journal, (1, unsure.end))
+        assert recorder.counters.written == written
+
+
+def test_a_journal_whose_folder_takes_no_name_of_the_server_is_delivered(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(journal: FileJournal, server: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(FileJournal, "name_server", fail)
+    with Rig(dsn, tmp_path / "j") as rig:
+        rig.send(0, 5)
+        wait_until(rig.delivered)
+    assert (stored(dsn), rig.counters.failures) == ([*range(5)], {})
 
 
 def test_memory_mode_delivers_too(dsn: str, tmp_path: Path) -> None:

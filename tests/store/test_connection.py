@@ -28,7 +28,10 @@ from asgi_analytics.store.recorded import Recorded
 from tests.acceptance.pooler import Pooler
 from tests.conftest import _address
 from tests.drive import called
+from tests.record.rig import as_worker
 from tests.record.rows import NOW_US, batch, fetch, hit
+
+from .folding import write_hits
 
 _numbers = itertools.count(1)
 PATHS = ["/plain", "/zürich", "/日本"]
@@ -314,3 +317,12 @@ def test_the_same_database_has_the_same_key_however_it_is_named(monkeypatch: pyt
 def test_the_port_that_goes_without_saying_may_be_said() -> None:
     """Or a journal that was left over is delivered by nobody once the connection string is written in another way."""
     assert database_key("postgresql://db:5432/app") == database_key("postgresql://db/app")
+
+
+def test_a_database_that_does_not_say_which_it_is_takes_rows_all_the_same(dsn: str) -> None:
+    fetch(dsn, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    store = PostgresStore(lambda: as_worker(dsn))
+    store.connect()
+    assert store.server() == ""
+    write_hits(store, b"A", 1)
+    store.close()

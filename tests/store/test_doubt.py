@@ -1,0 +1,18 @@
+"""What a batch has behind its last hit that is stored already."""
+
+from __future__ import annotations
+
+from asgi_analytics.batch import DAMAGED, DECISION, HIT, Batch, Frame, Frames
+from asgi_analytics.record.encoding import text, uuid
+from asgi_analytics.store.doubt import behind
+
+IDS = (b"1" * 16, b"2" * 16, b"3" * 16)
+
+
+def test_it_goes_by_the_ids_of_hits_wherever_their_column_is() -> None:
+    hits = [b"\0\x02" + site + uuid(one) for site, one in zip((text("a"), text(None), text("c")), IDS, strict=True)]
+    rows = [(HIT, hits[0]), (DAMAGED, b"x"), (HIT, hits[1]), (DECISION, hits[1]), (HIT, hits[2]), (DECISION, hits[0])]
+    frames = Frames(Frame(kind, row, at, at + 1) for at, (kind, row) in enumerate(rows))
+    batch = Batch(b"j" * 16, 1, {HIT: ("site", "id")}, frames, len(rows))
+    for stored, left in ((set(), 6), ({IDS[0]}, 5), ({IDS[1]}, 3), ({IDS[0], IDS[2]}, 1)):
+        assert len(behind(batch, stored).frames) == left
