@@ -331,6 +331,14 @@ def test_a_rotated_segment_is_flushed_too(
     assert len(flushed) == len(written), "nothing came since"
 
 
+def test_what_is_delivered_before_it_was_flushed_is_flushed_no_more(journal: FileJournal, small_segments: None) -> None:
+    fill(journal, 40)
+    journal.acknowledge(journal.segment, 1.0)
+    journal.sync()
+    journal.sync()
+    assert len(read_all(journal)) == 40
+
+
 def test_who_syncs_while_another_flushes_waits_for_the_end_of_it(
     journal: FileJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,13 +53,9 @@ def test_a_jump_of_the_wall_clock_by_hours_loses_nothing_and_moves_no_quota(
 
 
 @pytest.mark.parametrize("jump", FAR)
-def test_a_jump_of_the_wall_clock_by_a_lifetime_loses_nothing(dsn: str, account: Account, jump: float) -> None:
-    assert len(across(dsn, jump)) == 15
-    account.round()
-
-
-@pytest.mark.parametrize("jump", FAR)
-def test_a_jump_of_the_wall_clock_by_a_lifetime_moves_no_quota(dsn: str, account: Account, jump: float) -> None:
+def test_a_jump_of_the_wall_clock_by_a_lifetime_loses_nothing_and_moves_no_quota(
+    dsn: str, account: Account, jump: float
+) -> None:
     account.round()
     assert across(dsn, jump) == [200] * 10 + [429] * 5
 
