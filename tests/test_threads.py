@@ -6,11 +6,13 @@ import signal
 import threading
 import time
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from asgi_analytics import engine
 from asgi_analytics.identify import geoip
-from asgi_analytics.threads import Aside, run_in_thread
+from asgi_analytics.threads import Aside, end_threads, run_in_thread
 
 from .drive import NOWHERE, get, page, wrapped
 
@@ -76,3 +78,72 @@ def test_a_geo_file_on_a_mount_that_hangs_holds_up_neither_the_start_nor_the_kee
         app._engine.locator.refresh(1e9)
         assert time.monotonic() - began < 5
     hanging.set()
+
+
+def calling() -> int:
+    """How many threads wait for calls, or make one."""
+    return sum(thread.name == "asgi-analytics-call" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_call_is_made_elsewhere_once_and_what_it_raises_is_raised_here(backend: str) -> None:
+    made: list[threading.Thread] = []
+
+    def fail(error: Exception) -> None:
+        made.append(threading.current_thread())
+        raise error
+
+    async def run() -> None:
+        for error in (LookupError("no such row"), RuntimeError("can't start new thread")):
+            with pytest.raises(type(error)) as raised:
+                await run_in_thread(fail, error)
+            assert raised.value is error
+        end_threads()
+
+    anyio.run(run, backend=backend)
+    assert len(made) == 2
+    assert threading.current_thread() not in made
+
+
+@pytest.mark.parametrize(
+    ("backend", "where", "what"), [("asyncio", threading.Thread, "start"), ("trio", anyio.to_thread, "run_sync")]
+)
+def test_where_no_thread_can_be_started_a_call_is_made_here(
+    backend: str, where: object, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[threading.Thread] = []
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(where, what, refuse)
+            await run_in_thread(lambda: made.append(threading.current_thread()))
+
+    anyio.run(run, backend=backend)
+    assert made == [threading.current_thread()]
+
+
+def test_who_is_cancelled_meanwhile_takes_no_thread_from_others() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    async def run() -> None:
+        before = calling()
+        waiting = asyncio.create_task(run_in_thread(hang))
+        assert await asyncio.to_thread(begun.wait, 10)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        go_on.set()
+        for _ in range(5):
+            await run_in_thread(begun.clear)
+        assert calling() - before <= 2, "one for the call that was given up, one while it hung"
+        end_threads()
+
+    asyncio.run(run())
+    assert not begun.is_set()
