@@ -125,7 +125,7 @@ def test_where_no_thread_can_be_started_a_call_is_made_here(
     assert made == [threading.current_thread()]
 
 
-def test_who_is_cancelled_meanwhile_takes_no_thread_from_others() -> None:
+def test_who_is_cancelled_meanwhile_takes_no_thread_from_others(caplog: pytest.LogCaptureFixture) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -147,3 +147,4 @@ def test_who_is_cancelled_meanwhile_takes_no_thread_from_others() -> None:
 
     asyncio.run(run())
     assert not begun.is_set()
+    assert caplog.records == []
