@@ -126,6 +126,19 @@ def test_the_engine_lives_until_the_last_of_them_is_dropped(by_route: MAKE, made
     wait_until(lambda: not engine.started)
 
 
+def test_the_engine_of_an_app_that_had_the_same_id_is_not_taken_over(by_route: MAKE) -> None:
+    host = by_route({})
+    before, after = (AnalyticsMiddleware(page(), dsn=NOWHERE, shutdown_timeout=0.5) for _ in range(2))
+    asyncio.run(ask(before, http_scope(app=host)))
+    engine = before._engine
+    del before
+    gc.collect()
+    assert len(engine.owners) == 0
+    asyncio.run(ask(after, http_scope(app=host)))
+    assert after._engine is not engine
+    after.close()
+
+
 def test_first_requests_from_several_threads_at_once_are_of_one_engine(
     by_route: MAKE, made: list[AnalyticsMiddleware]
 ) -> None:

@@ -31,6 +31,7 @@ def test_what_hangs_is_waited_for_a_while_and_holds_up_nothing_else() -> None:
     assert calls == ["hang"]
     hanging.set()
     assert aside._thread is not None
+    assert aside._thread.daemon, "else no process would end"
     aside._thread.join(10)
     aside(lambda: calls.append("next"))
     assert calls == ["hang", "next"]

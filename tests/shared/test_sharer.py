@@ -70,6 +70,16 @@ def test_the_first_start_on_a_fresh_database_warns_of_nothing(
     assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
+def test_a_worker_that_stops_leaves_the_others_at_once(dsn: str, tmp_path: Path) -> None:
+    app = AnalyticsMiddleware(page(), dsn=dsn, journal_dir=tmp_path)
+    try:
+        start(app)
+        wait_until(lambda: one(dsn, "SELECT count(*) AS n FROM analytics.workers")["n"] == 1)
+    finally:
+        app.close()
+    assert one(dsn, "SELECT count(*) AS n FROM analytics.workers")["n"] == 0
+
+
 def test_quotas_are_shared_as_soon_as_the_tables_are_there(empty_dsn: str, caplog: pytest.LogCaptureFixture) -> None:
     with sharing(empty_dsn) as shared:
         assert shared.attempted.wait(5)
