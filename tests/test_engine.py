@@ -130,6 +130,13 @@ def test_a_start_that_is_interrupted_leaves_no_threads_behind(monkeypatch: pytes
         assert get(middleware).status == 200
 
 
+def test_who_came_lately_is_remembered_in_bounded_number() -> None:
+    engine = engine_of(max_visitors=100)
+    for number in range(250):
+        comes(engine, http_scope(client=(f"198.51.{number // 250}.{number % 250}", 40000)))
+    assert len(engine.identifier._recent) == 50
+
+
 def test_whose_cookie_came_back_has_a_quota_of_its_own_that_all_workers_share() -> None:
     engine = engine_of(**COOKIE)
     first, _ = comes(engine, http_scope())

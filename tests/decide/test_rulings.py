@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from asgi_analytics.decide import rulings
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.rulings import MOST, RulingBook, Rulings, forgive, is_due, name_network, network_key, refusal
 from asgi_analytics.facts import ThrottleLevel
@@ -154,6 +155,26 @@ def test_rulings_are_bounded_in_number_and_memory() -> None:
     found = book.ruling_for((most + most // 5 - 1).to_bytes(16, "little"), HERE, WALL)
     assert found is not None
     assert found.kind == "allow"
+
+
+def test_visitors_that_were_renamed_are_remembered_in_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rulings, "MOST_ALIASES", 3)
+    book = RulingBook(now=WALL)
+    book.learn_rulings([ruling(fingerprint=A)], WALL)
+    names = [b"name %d" % number for number in range(10)]
+    for name in names:
+        book.follow(A, name)
+        book.follow(B, b"nobody " + name)
+    assert len(book._aliases) <= 3
+    assert book.ruling_for(names[-1], HERE, WALL) is not None
+    assert book.ruling_for(b"nobody " + names[-1], HERE, WALL) is None
+
+
+def test_what_has_ended_is_forgotten() -> None:
+    book = RulingBook(now=WALL)
+    book.learn_rulings([ruling(fingerprint=A)], WALL)
+    book.learn_rulings([], WALL + 100)
+    assert (book.current, book._known) == (None, {})
 
 
 def blocked_visit() -> Visit:

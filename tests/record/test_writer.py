@@ -80,6 +80,21 @@ def test_a_journal_whose_folder_takes_no_name_of_the_server_is_delivered(
     assert (stored(dsn), rig.counters.failures) == ([*range(5)], {})
 
 
+class Untidy(MemoryStore):
+    """A store that cannot clear anything away."""
+
+    def tidy(self) -> None:
+        raise StoreUnavailable("lock not available")
+
+
+def test_what_cannot_be_cleared_away_holds_up_nothing(tmp_path: Path) -> None:
+    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j", durability="memory"), Counters())
+    writer = Writer(Untidy, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
+    recorder._append(hit_frame())
+    assert writer._cycle() == 1
+    assert (recorder.counters.written, recorder.counters.failures) == (1, {"tidy": 1})
+
+
 def test_memory_mode_delivers_too(dsn: str, tmp_path: Path) -> None:
     with Rig(dsn, tmp_path / "j", "memory") as rig:
         rig.send(0, 300)
