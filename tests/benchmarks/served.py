@@ -31,6 +31,7 @@ from starlette.applications import Starlette
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.store.migrate import migrate
+from tests.waiting import wait_until
 
 from .measure import Spread, database, print_bar, print_table
 from .peers import Scope, starlette
@@ -90,20 +91,11 @@ def server(factory: str, dsn: str, journal: str) -> Iterator[int]:
     command += ["--no-access-log", "--log-level", "warning", "--no-proxy-headers"]
     process = subprocess.Popen(command, env=environment)
     try:
-        wait_for(lambda: _answers(port), 30)
+        wait_until(lambda: _answers(port), 30)
         yield port
     finally:
         process.terminate()
         process.wait(30)
-
-
-def wait_for(done: Callable[[], bool], seconds: float) -> None:
-    """Wait until something is so. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.05)
 
 
 def raw_requests(count: int) -> list[bytes]:
@@ -218,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
         migrate(dsn)
         ports = {name: stack.enter_context(server(name, dsn, str(folder / "journal"))) for name in ("wrapped", "bare")}
         connection = stack.enter_context(psycopg.connect(dsn, autocommit=True))
-        wait_for(lambda: _answers(ports["wrapped"]), 10)
+        wait_until(lambda: _answers(ports["wrapped"]), 10)
 
         def load(port: int) -> Load:
             return by_wrk(port, file, seconds) if use_wrk else asyncio.run(by_python(port, requests, seconds))
