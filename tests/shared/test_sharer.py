@@ -56,6 +56,33 @@ def test_a_worker_is_ready_when_others_have_heard_of_it_or_cannot(others: int, l
     assert ready[0] == ready_at
 
 
+class Watched(MemoryQuotas):
+    """Quotas that count how often somebody who waits for them is cut off."""
+
+    cuts = 0
+
+    def interrupt(self) -> None:
+        self.cuts += 1
+
+
+@pytest.mark.parametrize("error", [SharedUnavailable("lost"), LookupError("our own bug")])
+def test_while_an_exchange_fails_the_limits_hold_per_worker_and_it_is_tried_again(error: Exception) -> None:
+    clock, changes = FakeClock(), list[bool]()
+    quotas, leases = Watched(clock), Leases()
+    shared = Sharer(quotas, leases, clock, 0.25, lambda: changes.append(leases.connected))
+    pauses = []
+    for trouble in (None, error, error, None):
+        quotas.error = trouble
+        pauses.append(shared._exchange_once(clock.monotonic()))
+        assert leases.connected is (trouble is None)
+        clock.advance(1000.0)
+        shared.free_stuck()
+    assert [pause <= 0.25 for pause in pauses] == [True, False, False, True]
+    assert all(0.5 <= pause <= 1.5 for pause in pauses[1:3])
+    assert (shared.exchanges, shared.failures, shared.outages, quotas.cuts) == (2, 2, 1, 0)
+    assert changes == [True, False, True]
+
+
 def test_the_first_start_on_a_fresh_database_warns_of_nothing(
     empty_dsn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
