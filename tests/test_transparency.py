@@ -346,49 +346,6 @@ def test_two_loops_in_two_threads_share_one_middleware(wrap: AnalyticsMiddleware
     assert (statuses, counted()) == ([200] * 100, 100)
 
 
-# The scope
-@pytest.mark.parametrize("state", [{}, {"state": {}}, {"state": {"pool": [1]}}], ids=["none", "empty", "shared"])
-@pytest.mark.parametrize("make", [http_scope, socket_scope])
-def test_the_scope_stays_as_it_was_but_for_our_key_in_its_state(
-    make: Callable[..., Scope], state: Any, wrap: AnalyticsMiddleware
-) -> None:
-    scope = make(**copy.deepcopy(state), extensions={"x": {}})
-    before = copy.deepcopy(scope)
-    wrap.app = sending()()
-    asyncio.run(serve(wrap, scope, []))
-    assert type(scope["state"].pop("analytics")).__name__ == "Analytics"
-    assert scope == {"state": {}, **before}
-
-
-def test_the_app_shares_the_state_with_who_is_further_out(wrap: AnalyticsMiddleware) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["user"] = "ada"
-
-    scope, pool = http_scope(state={"pool": object()}), object()
-    scope["state"]["pool"] = pool
-    wrap.app = app
-    asyncio.run(serve(wrap, scope, []))
-    assert scope["state"]["user"] == "ada"
-    assert scope["state"]["pool"] is pool
-
-
-def test_requests_that_share_one_state_dict_do_not_see_each_other(wrap: AnalyticsMiddleware) -> None:
-    state: dict[str, Any] = {}
-    seen: list[Any] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0)
-        seen.append(scope["state"]["analytics"].visitor)
-
-    async def run() -> None:
-        scopes = [http_scope(state=state, client=(f"198.51.100.{number}", 1)) for number in range(3)]
-        await asyncio.gather(*(serve(wrap, scope, []) for scope in scopes))
-
-    wrap.app = app
-    asyncio.run(run())
-    assert len(set(seen)) == 3
-
-
 def test_wrapped_twice_is_one_hit_and_one_set_of_headers(wrap: AnalyticsMiddleware, counted: Callable[[], int]) -> None:
     with wrapped(page()) as inner:
         wrap.app = inner

@@ -18,19 +18,19 @@ def test_it_goes_by_the_ids_of_hits_wherever_their_column_is() -> None:
         assert len(behind(batch, stored).frames) == left
 
 
-def test_a_doubt_begins_with_a_position_that_went_back_and_ends_with_hits_that_were_not_there() -> None:
+def test_a_doubt_begins_with_a_position_that_went_back_and_ends_with_a_batch_that_settles_it() -> None:
     doubts, journal = Doubts(), b"j" * 16
     batch = Batch(journal, 2, {}, Frames([Frame(HIT, b"", 0, 50)]), 50)
     doubts.see(journal, (1, 0), registered=False)
     assert journal not in doubts
-    doubts.reach(batch, hits=True)
+    doubts.reach(batch, settled=True)
     doubts.see(journal, (2, 50), registered=False)
     assert journal not in doubts
     doubts.see(journal, (2, 49), registered=False)
     assert journal in doubts
-    doubts.reach(batch, hits=False)
+    doubts.reach(batch, settled=False)
     assert journal in doubts
-    doubts.reach(batch, hits=True)
+    doubts.reach(batch, settled=True)
     assert journal not in doubts
     doubts.see(journal, (2, 50), registered=True)
     assert journal in doubts
