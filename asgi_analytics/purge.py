@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 from .arguments import span
 from .command import Command, Run
-from .store.postgres import PostgresStore
-from .store.retention import PARTITIONS, TABLES
+from .store.retention import PARTITIONS, TABLES, connect, forget, outdated
 
 
 def add_purge(parser: argparse.ArgumentParser) -> Run:
@@ -27,15 +26,12 @@ COMMANDS = (
 
 
 def _purge(options: argparse.Namespace, dsn: str) -> Iterator[str]:
-    store, found = PostgresStore(lambda: dsn, migrate=False), Counter[str]()
-    try:
-        store.connect()
+    found = Counter[str]()
+    with connect(dsn) as session:
         if not options.yes:
-            found.update(store.outdated(options.older))
-        while options.yes and any((done := store.forget(options.older)).values()):
+            found.update(outdated(session, options.older))
+        while options.yes and any((done := forget(session, options.older)).values()):
             found.update(done)
-    finally:
-        store.close()
     yield f"{found[PARTITIONS]:,} partitions of hits {'dropped' if options.yes else 'are older as a whole'}"
     yield from (f"{found[table]:,} rows of {table} {'deleted' if options.yes else 'are older'}" for table in TABLES)
     if not options.yes:

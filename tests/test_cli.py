@@ -114,7 +114,7 @@ def test_a_connection_string_with_a_driver_of_sqlalchemy_is_taken_without_it(
     assert "/there" in called("tail").stdout
 
 
-@pytest.mark.parametrize("command", [("tail",), ("stats",), ("explain", str(uuid4()))])
+@pytest.mark.parametrize("command", [("tail",), ("stats",), ("explain", str(uuid4())), ("purge", "--older", "1d")])
 def test_without_a_schema_one_is_told_to_migrate(
     empty_dsn: str, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -292,11 +292,6 @@ class PostgresStore(Connected):
         with as_ours():
             return retention.forget(self._current(), kept)
 
-    def outdated(self, kept: timedelta) -> Mapping[str, int]:
-        """Count what is older than `kept`: see retention.outdated."""
-        with as_ours():
-            return retention.outdated(self._current(), kept)
-
     def _open(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
             raise StoreUnavailable("No connection to Postgres.")

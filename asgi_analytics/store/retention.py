@@ -11,13 +11,22 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from . import queries
-from .connection import ServerSession
+from .connection import ServerSession, connect_command
+from .reading import wrapped
 
 # Hits last: whoever reads them for hours, or publishes them, keeps nothing else.
 TABLES = ("sessions", "fingerprints", "decisions", "refusals", "quarantine", "hits")
 PARTITIONS = "partitions"
 MOST_ROWS = 10_000  # of a table in one transaction
+COUNTING = {"statement_timeout": "0", "transaction_timeout": "0"}  # all hits may be counted
 MOST_BATCHES = 20  # of a table in one go: the writer has hits to deliver, too
+
+
+@contextlib.contextmanager
+def connect(dsn: str) -> Iterator[ServerSession]:
+    """Open what the command works with. Raises StoreUnavailable, StoreMisconfigured."""
+    with wrapped(), contextlib.closing(connect_command(dsn)) as connection:
+        yield ServerSession(connection, COUNTING)
 
 
 def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:

@@ -119,6 +119,12 @@ def test_much_goes_in_several_goes_and_the_command_waits_for_all(
     assert count(dsn, "refusals") == 0
 
 
+def test_counting_all_hits_may_take_longer_than_other_statements_of_the_role(dsn: str) -> None:
+    limited = make_conninfo(dsn, options="-c statement_timeout=5s")
+    with retention.connect(limited) as session, session.statement() as connection:
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
+
+
 def test_old_hits_of_one_moment_go_together(store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "MOST_ROWS", 2)
     for days_ago in (*[33.0] * 5, 32.0, 31.0, 0.0):
