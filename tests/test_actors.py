@@ -263,6 +263,19 @@ def test_pardoning_an_address_resets_the_visitors_behind_it(store: PostgresStore
     assert fetch(dsn, "SELECT * FROM analytics.networks WHERE network = %s", UUID(bytes=network)) == []
 
 
+def test_pardoning_an_address_lifts_the_bans_of_the_visitors_behind_it(store: PostgresStore, dsn: str) -> None:
+    (salt, *_) = store.exchange_salts([], ["2100-01-01"])
+    network = Fingerprinter("default", salt.key).fingerprint(b"network\0" + network_of(ADDRESS), 0)
+    write(store, hit(visitor=identity(network=network)))
+    write(store, hit(visitor=identity(b"else", network=b"e" * 16), session=b"2"))
+    for visitor in (FINGERPRINT, b"else".ljust(16, b".")):  # as the option `bans` bans: never the network
+        told("ban", visitor.hex(), "--for", "2h", "--reason", "x", "--dsn", dsn)
+    assert "1 bans lifted" in told("pardon", ADDRESS, "--dsn", dsn)
+    (left,) = json.loads(told("actors", "--banned", "--json", "--dsn", dsn))
+    assert UUID(left["fingerprint"]).bytes == b"else".ljust(16, b".")
+    assert json.loads(told("actors", "--cases", "--json", "--dsn", dsn))[0]["bans"][0]["reason"] == "x"
+
+
 # The commands
 
 

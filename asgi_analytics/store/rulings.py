@@ -179,9 +179,9 @@ class Registry:
             "network_share": ReputationRules().network_share,
         }
         with wrapped(), self._connection.transaction():
-            lifted = self._lift(target, "ban")
-            bans = [{"reason": why, "made_by": who, "made_at": f"{at}"} for why, who, at in lifted]
             concerned = [found for (found,) in self._all("concerned", parameters)]
+            lifted = self._lift(target, "ban", concerned)
+            bans = [{"reason": why, "made_by": who, "made_at": f"{at}"} for why, who, at in lifted]
             parameters |= {"concerned": concerned, "bans": Jsonb(bans)}
             case = self._one("keep_case", parameters)[0]
             incidents = self._one("forgive_incidents", parameters)[0]
@@ -206,9 +206,11 @@ class Registry:
         """Return labelled cases, the newest first."""
         return self._rows(CaseRow, "cases", {"most": most})
 
-    def _lift(self, target: Target, kind: str) -> list[tuple[Any, ...]]:
+    def _lift(self, target: Target, kind: str, visitors: Sequence[UUID] = ()) -> list[tuple[Any, ...]]:
+        """Lift what was ruled on a target, and on the visitors that came from it."""
         names = [one for one in (target.network, *target.also) if one is not None]
-        parameters = {"kind": kind, "fingerprint": target.fingerprint, "networks": names}
+        named = [*visitors, *([target.fingerprint] if target.fingerprint else [])]
+        parameters = {"kind": kind, "fingerprints": named, "networks": names}
         return self._all("lift_rulings", {**parameters, "size": target.size, "prefix": target.prefix})
 
     def _make(

@@ -30,7 +30,7 @@ RETURNING id, until
 -- name: lift_rulings
 UPDATE analytics.rulings SET lifted_at = now()
 WHERE kind = %(kind)s::text AND lifted_at IS NULL AND coalesce(until, 'infinity') > now()
-    AND (fingerprint = %(fingerprint)s::uuid
+    AND (fingerprint = ANY (%(fingerprints)s::uuid[])
         OR (size = %(size)s::smallint AND prefix = %(prefix)s::smallint AND network = ANY (%(networks)s::bytea[])))
 RETURNING reason, made_by, made_at
 
