@@ -214,10 +214,23 @@ def wants_quiet(headers: Headers) -> bool:
 
 
 def route_template(scope: Mapping[str, Any]) -> str | None:
-    """Return the route's template where the framework left one in the scope: Starlette, FastAPI, Litestar, Django."""
+    """Return the route's template where the framework left one in the scope: Starlette, FastAPI, Litestar."""
     route = scope.get("route")
     if route is None:
         template = scope.get("path_template")
         return template if isinstance(template, str) else None
     template = getattr(route, "path_format", None) or getattr(route, "path", None)
-    return template if isinstance(template, str) else None
+    if not isinstance(template, str):
+        return None
+    return template if "app_root_path" not in scope else _mounted(scope, route, template)
+
+
+def _mounted(scope: Mapping[str, Any], route: object, template: str) -> str:
+    """Return the template with those of the mounts before it, which leave what they match in the root path."""
+    if getattr(route, "routes", None) is not None:  # the route is the last of them: of a mounted app we know no more
+        template = "/{path}"
+    before = str(scope.get("root_path", "")).removeprefix(scope["app_root_path"]).split("/")
+    taken = {str(value): name for name, value in scope.get("path_params", {}).items() if f"{{{name}}}" not in template}
+    if not taken.keys() <= set(before):  # a parameter of several segments: no value may stand in a template
+        return template
+    return "/".join(f"{{{taken[part]}}}" if part in taken else part for part in before) + template

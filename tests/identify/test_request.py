@@ -1,6 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from asgi_analytics.identify.request import (
     clean_path,
@@ -11,6 +20,7 @@ from asgi_analytics.identify.request import (
     is_precached_or_tile,
     is_prefetch,
     is_tile,
+    route_template,
 )
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
@@ -203,3 +213,55 @@ def test_tiles_of_a_map_are_told_by_their_path(path: str, tile: bool) -> None:
 )
 def test_what_a_service_worker_keeps_for_offline_is_told_by_its_query(query: bytes | str, stock: bool) -> None:
     assert is_precached_or_tile("/guide.html", query) is stock
+
+
+async def _answer(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("")
+
+
+def _api() -> FastAPI:
+    app, items = FastAPI(), APIRouter(prefix="/items")
+    items.get("/{item}")(lambda item: item)
+    app.include_router(items)
+    return app
+
+
+ROUTES = [Route("/", _answer), Route("/items/{item:int}", _answer)]
+MOUNTS = [
+    *ROUTES,
+    Mount("/v1", routes=ROUTES),
+    Mount("/v2", routes=[Mount("/of/{tenant}", routes=ROUTES)]),
+    Mount("/any/{where:path}/end", routes=ROUTES),
+    Mount("/api", _api()),
+    Mount("/static", StaticFiles(directory=".", check_dir=False)),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "template"),
+    [
+        ("/items/5", "/items/{item}"),
+        ("/v1/", "/v1/"),
+        ("/v1/items/5", "/v1/items/{item}"),
+        ("/v2/of/7/items/7", "/v2/of/{tenant}/items/{item}"),
+        ("/v2/of/items/items/7", "/v2/of/{tenant}/items/{item}"),
+        ("/any/a-secret/way/end/items/7", "/items/{item}"),
+        ("/api/items/5", "/api/items/{item}"),
+        ("/static/site.css", "/static/{path}"),
+        ("/v1/nothing", "/v1/{path}"),
+        ("/nothing", None),
+    ],
+)
+@pytest.mark.parametrize("root", ["", "/behind/a/proxy"])
+def test_a_routes_template_has_those_of_the_mounts_before_it(root: str, path: str, template: str | None) -> None:
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": root + path, "root_path": root, "headers": []}
+    scope |= {"query_string": b"", "scheme": "http", "server": ("127.0.0.1", 80)}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    asyncio.run(Starlette(routes=MOUNTS)(scope, receive, send))
+    assert route_template(scope) == template
