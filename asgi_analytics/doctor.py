@@ -208,12 +208,18 @@ def _server_checks(server: Server, now: float) -> Iterator[Check]:
         text = f"this machine's is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the server's"
         yield Check("clock", text, "let NTP set both: rows, sessions and salts go by this machine's")
     if not server.may_stage:
-        yield Check("privileges", "no temporary tables", f"GRANT TEMPORARY ON DATABASE to {server.username}")
+        yield Check(
+            "privileges",
+            "no temporary tables",
+            f'GRANT TEMPORARY ON DATABASE "{server.database}" TO "{server.username}"',
+        )
 
 
 def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
     if not server.may_use:
-        yield Check("privileges", "no USAGE on schema analytics", f"GRANT USAGE ON SCHEMA to {server.username}")
+        yield Check(
+            "privileges", "no USAGE on schema analytics", f'GRANT USAGE ON SCHEMA analytics TO "{server.username}"'
+        )
         return
     missing = reader.missing_privileges()
     lacking = Check(

@@ -53,6 +53,21 @@ def test_doctor_says_which_privileges_a_user_lacks(dsn: str) -> None:
     assert "INSERT on analytics.hits" in answer.stdout
 
 
+def test_a_user_who_may_not_use_the_schema_or_make_temporary_tables_is_told_what_grants_it(dsn: str) -> None:
+    with clerk(dsn) as (address, connection):
+        role = f"clerk_{os.getpid()}"
+        connection.execute(f"REVOKE USAGE ON SCHEMA analytics FROM {role}")
+        connection.execute(f"REVOKE TEMPORARY ON DATABASE {connection.info.dbname} FROM PUBLIC")
+        refused = called("stats", "--dsn", address).stderr
+        granted = [check.advice for check in doctor.database_checks(address, time.time()) if check.advice]
+        for advice in granted:
+            connection.execute(advice)
+        left = [check.text for check in doctor.database_checks(address, time.time()) if check.advice]
+    assert refused == "asgi-analytics: permission denied for schema analytics\n"
+    assert len(granted) == 2
+    assert left[0].startswith("missing: ")
+
+
 def test_what_doctor_says_a_user_lacks_is_all_that_a_worker_needs(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "TIDY", 1)
     stored, refused = batch([hit("/granted")]), batch([hit("/refused")])

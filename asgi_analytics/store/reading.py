@@ -237,7 +237,7 @@ def wrapped() -> Iterator[None]:
 
 
 def _ours(error: psycopg.Error) -> StoreError:
-    text = " ".join(str(error).split())
+    text = " ".join((error.diag.message_primary or str(error)).split())  # not the place in a query of ours
     if error.sqlstate in MISSING:
         return StoreMisconfigured(NO_SCHEMA)
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
