@@ -269,7 +269,7 @@ def _stats(options: argparse.Namespace) -> int:
     with _database(options.dsn) as dsn, connect(dsn) as reader:
         destination = replace(destination, server=reader.identity())
         totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
-    print("\n".join(console.statistics(totals, hour, positions, found, destination)))
+    print("\n".join(console.statistics(totals, hour, positions, found, folder, destination)))
     return 0
 
 

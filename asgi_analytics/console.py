@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 from .columns import escape as escape
 from .columns import table as table
@@ -116,14 +117,23 @@ def moment(time: datetime | None) -> str:
     return _moment(time.astimezone(UTC)) if time else "-"
 
 
+def place(folder: Path) -> str:
+    """Return where was looked, so that a slip in the name of a folder is seen."""
+    return f"in {escape(str(folder))}{'' if folder.exists() else ', which is not there'}"
+
+
 def statistics(
     totals: Totals,
     hour: LastHour,
     positions: Sequence[Position],
     journals: Sequence[JournalState],
+    folder: Path,
     destination: Destination | None = None,
 ) -> Iterator[str]:
-    """Yield the lines of `stats`; `destination` is the database that was asked, with which journals are told apart."""
+    """Yield the lines of `stats`.
+
+    `folder` is where the journals are, `destination` the database that was asked, with which they are told apart.
+    """
     yield "Database"
     updated = _moment(totals.updated_at) if totals.updated_at else "never"
     yield f"  written         {totals.written:,} rows from {totals.journals:,} journals, last {updated}"
@@ -143,7 +153,7 @@ def statistics(
         for p in positions
     ]
     yield from table([heading, *rows]) if rows else ()
-    yield f"Journals on this machine: {len(journals)}"
+    yield f"Journals on this machine: {len(journals)}, {place(folder)}"
     known = {position.journal.hex: position for position in positions}
     lost = [j for j in journals if not j.alive and destination is not None and not j.destination.is_same(destination)]
     found = [

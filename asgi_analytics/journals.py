@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .command import Command, Run
-from .console import escape, stray, table
+from .console import escape, place, stray, table
 from .database import destination_of, resolve_dsn
 from .errors import CommandError
 from .record.adoption import redirect
@@ -40,7 +40,9 @@ def _adopt(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     try:
         found = [one for one in strays(folder, destination) if not one.destination.is_same(destination)]
         if not (options.names or options.all):
-            yield from table(map(stray, found), indent="") or ["nothing is left over for another database"]
+            yield from table(map(stray, found), indent="") or [
+                f"nothing is left over for another database, {place(folder)}"
+            ]
             return
         yield from _redirect(folder, found if options.all else _named(found, options.names), destination)
     except OSError as error:

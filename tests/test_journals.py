@@ -134,6 +134,10 @@ def test_what_lies_for_another_database_is_named_and_can_be_delivered(dsn: str, 
         wait_until(lambda: not left.path.exists(), what="its delivery")
     assert paths(dsn) == ["/left"]
     assert "nothing is left over" in called("adopt", "--dsn", dsn, "--journal-dir", str(tmp_path)).stdout
+    for command in ("adopt", "stats"):
+        shown = called(command, "--dsn", dsn, "--journal-dir", str(tmp_path / "slip")).stdout
+        assert f"in {tmp_path}/slip, which is not there" in shown
+        assert "not there" not in called(command, "--dsn", dsn, "--journal-dir", str(tmp_path)).stdout
 
 
 def test_a_journal_of_an_earlier_version_is_named_too(dsn: str, tmp_path: Path) -> None:
