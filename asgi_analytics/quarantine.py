@@ -19,7 +19,7 @@ LONGEST_ERROR = 100  # characters in the list
 def add_quarantine(parser: argparse.ArgumentParser) -> Run:
     """Add the options of `quarantine` and return what runs it."""
     parser.add_argument("action", choices=("list", "retry", "purge"), help="see them, store them again, delete them")
-    parser.add_argument("ids", nargs="*", type=_id, metavar="ID", help="only these")
+    parser.add_argument("ids", nargs="*", default=(), type=_id, metavar="ID", help="only these")
     parser.add_argument("--all", action="store_true", help="purge: every row")
     parser.add_argument("--older", type=span, metavar="TIME", help="purge: rows older than 7d, 12h, …")
     parser.add_argument("--top", type=whole(1, MOST_SHOWN), default=50, metavar="N", help="list: at most so many (50)")

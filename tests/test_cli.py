@@ -203,6 +203,7 @@ def test_help_that_cannot_be_written_is_an_error_of_one_line(arguments: list[str
 def test_version_and_usage() -> None:
     assert run("--version").stdout == "asgi-analytics 0.1.0\n"
     assert run("no-such-command").returncode == 2
+    assert called("quarantine").stderr.endswith("the following arguments are required: action\n")
     assert called("demo", "--port", "99999").returncode == 2
 
 
@@ -237,7 +238,7 @@ def test_reading_an_empty_database_gives_empty_answers(dsn: str) -> None:
         assert reader.positions([], 5) == []
         assert reader.totals().written == 0
         assert reader.last_hour().hits == 0
-        lines = list(console.statistics(reader.totals(), reader.last_hour(), [], []))
+        lines = list(console.statistics(reader.totals(), reader.last_hour(), [], [], Path("/none")))
     assert "written         0 rows from 0 journals, last never" in lines[1]
 
 

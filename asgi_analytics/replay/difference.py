@@ -191,7 +191,13 @@ def report(difference: Difference, top: int) -> Iterator[str]:
         yield "Nothing differs: every hit has the refusal, level and score that it had."
         return
     yield f"Refused     {d.then:,} requests then, {d.now:,} now: {d.newly:,} newly refused, {d.freed:,} freed"
-    yield f"Saved       {d.now - d.then:,} requests that would not have reached the app"
+    saved = d.now - d.then
+    told = (
+        f"Saved       {saved:,} requests that would not"
+        if saved >= 0
+        else f"Let in      {-saved:,} requests that would"
+    )
+    yield f"{told} have reached the app"
     yield f"Otherwise   {d.levels:,} hits at another level, {d.scores:,} with another score"
     if d.forgotten:
         yield f"            {d.forgotten:,} actors that were refused least are not among those below"

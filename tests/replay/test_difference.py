@@ -162,6 +162,8 @@ def test_the_report_tells_savings_the_routes_that_differ_most_and_how_many_actor
     )
     lines = list(report(difference, 1))
     assert "Saved       3 requests that would not have reached the app" in lines
+    freed = taken(*(visitor(1, "/", then=True) for _ in range(2)), visitor(2, "/", now=True))
+    assert "Let in      1 requests that would have reached the app" in report(freed, 1)
     assert "  … and 1 more (--top)" in lines
     assert lines[-1].split() == ["/many", "2", "2", "0"]
     assert list(report(difference, 3))[-2:] == [
