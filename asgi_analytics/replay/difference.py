@@ -184,7 +184,7 @@ def report(difference: Difference, top: int) -> Iterator[str]:
     versions = ", ".join(f"{escape(version)} ({count:,})" for version, count in d.policies.most_common(5))
     yield f"Hits        {d.hits:,}, judged by {versions or 'nobody'}"
     if d.kept:
-        yield f"            {d.kept:,} of visitors who asked not to be told apart keep their verdicts"
+        yield f"            {d.kept:,} keep their verdicts: visitors who asked not to be told apart, and the banned"
     if d.without_clock:
         yield f"            {d.without_clock:,} without the worker's clock: quota windows may begin at another moment"
     if d.is_none:

@@ -21,7 +21,8 @@ from asgi_analytics.replay.difference import (
     as_json,
     report,
 )
-from asgi_analytics.replay.history import Verdict
+from asgi_analytics.replay.history import History, Verdict
+from asgi_analytics.settings import Settings
 from asgi_analytics.store.recorded import RecordedHit
 
 
@@ -162,8 +163,6 @@ def test_the_report_tells_savings_the_routes_that_differ_most_and_how_many_actor
     )
     lines = list(report(difference, 1))
     assert "Saved       3 requests that would not have reached the app" in lines
-    freed = taken(*(visitor(1, "/", then=True) for _ in range(2)), visitor(2, "/", now=True))
-    assert "Let in      1 requests that would have reached the app" in report(freed, 1)
     assert "  … and 1 more (--top)" in lines
     assert lines[-1].split() == ["/many", "2", "2", "0"]
     assert list(report(difference, 3))[-2:] == [
@@ -172,6 +171,15 @@ def test_the_report_tells_savings_the_routes_that_differ_most_and_how_many_actor
     ]
     assert not any("\x1b" in line for line in report(difference, 3))
     assert json.loads(as_json(difference, {}))["routes"].keys() == {"/few", "/many"}
+    freed = taken(*(visitor(1, "/", then=True) for _ in range(2)), visitor(2, "/", now=True))
+    assert "Let in      1 requests that would have reached the app" in report(freed, 1)
+
+
+def test_a_ban_that_no_policy_changes_is_not_told_as_a_wish_not_to_be_told_apart() -> None:
+    hit = verdict("/", then=True, banned=True).hit
+    difference = taken(*History(Settings.build()).judge([hit]))
+    (kept,) = [line for line in report(difference, 1) if "keep" in line]
+    assert kept.strip() == "1 keep their verdicts: visitors who asked not to be told apart, and the banned"
 
 
 def test_routes_can_be_asked_for_again() -> None:
