@@ -101,7 +101,7 @@ def test_the_row_has_the_route_that_the_router_wrote_of_a_mounted_app_too(dsn: s
         for path in ("/items/5", "/sub/items/5"):
             get(middleware, path)
     kept = [(row["path"], row["route"]) for row in rows(dsn)]
-    assert kept == [("/items/5", "/items/{n}"), ("/sub/items/5", "/items/{n}")]
+    assert kept == [("/items/5", "/items/{n}"), ("/sub/items/5", "/sub/items/{n}")]
 
 
 async def failing(scope: Scope, receive: Receive, send: Send) -> None:
