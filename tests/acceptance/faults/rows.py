@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asgi_analytics.clock import SystemClock
+from asgi_analytics.clock import SystemClock, uuid7
 from asgi_analytics.protocols import Store
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.record.writer import Writer
@@ -46,7 +46,7 @@ class Works:
     def send(self, first: int, count: int) -> range:
         """Record hits /e/<first> and following; return their numbers."""
         for number in range(first, first + count):
-            self.recorder._append(hit_frame(f"/e/{number}"))
+            self.recorder._append(hit_frame(f"/e/{number}", hit_id=uuid7(time.time_ns())))
         return range(first, first + count)
 
     def wait(self, seconds: float = 30.0) -> None:

@@ -33,6 +33,15 @@ def copy(source: Path, to: Path) -> None:
     subprocess.run(["cp", "-a", f"{source}/.", to], check=True)
 
 
+def kill(postgres: EmbeddedPostgres, cluster: Path) -> None:
+    """Kill a server; what its sessions remove as they end is gone when this returns."""
+    postgres.kill()
+    wait_until(
+        lambda: not any(os.path.realpath(at).startswith(f"{cluster}/") for at in Path("/proc").glob("[0-9]*/cwd")),
+        what="the end of all sessions",
+    )
+
+
 def ask(dsn: str, query: LiteralString) -> Any:
     """The first value of an answer, None where there is none."""
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -46,12 +55,12 @@ def test_a_backup_that_is_restored_gets_what_came_since(
 ) -> None:
     with serving(own_postgres.dsn, tmp_path / "j", batch_age=0.05) as server, Load(server.port) as load:
         load.more(100)
-        own_postgres.kill()
+        kill(own_postgres, cluster_folder)
         copy(cluster_folder, tmp_path / "backup")
         own_postgres.start()
         load.more(200)
         wait_until(lambda: ask(own_postgres.dsn, HITS) > 200, what="rows that the backup has not got")
-        own_postgres.kill()
+        kill(own_postgres, cluster_folder)
         for child in cluster_folder.iterdir():
             shutil.rmtree(child) if child.is_dir() else child.unlink()
         copy(tmp_path / "backup", cluster_folder)
