@@ -15,8 +15,9 @@ from uuid import UUID
 
 from .arguments import span, whole
 from .clock import random_bytes
+from .columns import counted, escape, table
 from .command import Command, Run
-from .console import as_json, escape, moment, table
+from .console import as_json, moment
 from .decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
 from .errors import CommandError
 from .facts import LEVEL_LABELS
@@ -135,8 +136,8 @@ def _pardon(options: argparse.Namespace, dsn: str) -> Iterator[str]:
         target = _target(options.target, registry, "pardon")
         done = registry.pardon(target, _text(options.reason), _operator(options))
     yield (
-        f"pardoned {target.shown}: {done.bans} bans lifted, {done.incidents} incidents forgiven, "
-        f"{done.visitors} visitors reset"
+        f"pardoned {target.shown}: {counted(done.bans, 'ban')} lifted, {counted(done.incidents, 'incident')} forgiven, "
+        f"{counted(done.visitors, 'visitor')} reset"
     )
     yield f"kept as case {done.case}: `asgi-analytics actors --cases`"
 

@@ -40,3 +40,8 @@ def cell(value: object) -> str:
 
 def _aligned(text: str, right: bool, width: int) -> str:
     return text.rjust(width) if right else text.ljust(width)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 row", "2,000 rows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .columns import counted
 from .columns import escape as escape
 from .columns import table as table
 from .decide.explain import reproduce
@@ -136,7 +137,8 @@ def statistics(
     """
     yield "Database"
     updated = _moment(totals.updated_at) if totals.updated_at else "never"
-    yield f"  written         {totals.written:,} rows from {totals.journals:,} journals, last {updated}"
+    written, sources = counted(totals.written, "row"), counted(totals.journals, "journal")
+    yield f"  written         {written} from {sources}, last {updated}"
     last = f", last error: {escape(totals.last_error)}" if totals.last_error else ""
     yield f"  quarantined     {totals.quarantined:,} rows{last}"
     recent = f"{hour.last_minute:,} in the last minute, {hour.hits:,} in the last hour"

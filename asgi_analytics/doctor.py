@@ -12,6 +12,7 @@ from pathlib import Path
 
 import maxminddb
 
+from .columns import counted
 from .errors import AnalyticsError, JournalFormatError
 from .identify.client import ClientAddress, network_of
 from .identify.countries import CountryTable
@@ -143,11 +144,12 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
     aside = sorted(folder.glob("*.unreadable")) if nearest == folder else []
     if aside:
         size = sum(path.stat().st_size for path in aside)
-        text = f"{len(aside)} segments of another version are set aside, {size:,} bytes: {aside[0].name}"
+        text = f"of another version, set aside: {counted(len(aside), 'segment')}, {size:,} bytes, {aside[0].name}"
         yield Check("journal", text, "deliver them with the version that wrote them (drop .unreadable), or delete them")
     old = [one for one in folder.glob("*/*.journal") if one.is_file() and not _is_readable(one)]
     if old:
-        text = f"{len(old)} segments have a format that this version does not know: {old[0].parent.name}/{old[0].name}"
+        name = f"{old[0].parent.name}/{old[0].name}"
+        text = f"of a format that this version does not know: {counted(len(old), 'segment')}, {name}"
         yield Check("journal", text, "start the version that wrote them once more: it delivers them")
 
 
@@ -251,9 +253,8 @@ def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
     else:
         yield Check("partitions", "there for today and tomorrow")
     if quarantined := reader.quarantined():
-        yield Check(
-            "quarantine", f"{quarantined:,} rows were set aside: see `asgi-analytics quarantine list`", note=True
-        )
+        text = f"{counted(quarantined, 'row')} set aside: see `asgi-analytics quarantine list`"
+        yield Check("quarantine", text, note=True)
 
 
 def _address_check(settings: Settings, peer: str | None, address: str, forwarded: bool) -> Check:
@@ -290,5 +291,6 @@ def _geo_file(option: str, path: Path) -> Check:
             for address in SAMPLES[: 1 if about.ip_version == 4 else None]:
                 database.get(address)
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
-        return Check(option, f"{path}: {error}", "name a MaxMind-format file, or leave the option out")
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        return Check(option, f"{path}: {reason}", "name a MaxMind-format file, or leave the option out")
     return Check(option, f"{path}: {about.database_type}")

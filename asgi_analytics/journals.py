@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from .columns import counted, escape, table
 from .command import Command, Run
-from .console import escape, place, stray, table
+from .console import place, stray
 from .database import destination_of, resolve_dsn
 from .errors import CommandError
 from .record.adoption import redirect
@@ -62,4 +63,5 @@ def _named(found: Sequence[JournalState], names: Sequence[str]) -> list[JournalS
 def _redirect(folder: Path, chosen: Sequence[JournalState], destination: Destination) -> Iterator[str]:
     done = [one for one in chosen if redirect(folder / one.name, destination)]
     size = sum(one.bytes for one in done)
-    yield f"{len(done)} journals, {size:,} bytes: the next start, or a living worker within 30 s, delivers them"
+    told = counted(len(done), "journal")
+    yield f"{told}, {size:,} bytes: delivered by the next start, or by a living worker within 30 s"

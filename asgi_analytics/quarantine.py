@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from .actors import MOST as MOST_SHOWN
 from .arguments import span, whole
+from .columns import counted, escape, table
 from .command import Command, Run
-from .console import escape, moment, table
+from .console import moment
 from .errors import CommandError
 from .store.quarantine import Quarantine, Quarantined, connect
 
@@ -39,7 +40,7 @@ def _quarantine(options: argparse.Namespace, dsn: str) -> Iterator[str]:
         elif options.action == "retry":
             yield from _retry(quarantine, quarantine.rows(ids, MOST))
         else:
-            yield f"{quarantine.purge(ids, options.older):,} rows deleted"
+            yield f"{counted(quarantine.purge(ids, options.older), 'row')} deleted"
 
 
 def _listing(rows: Sequence[Quarantined]) -> Iterator[str]:
@@ -66,7 +67,7 @@ def _retry(quarantine: Quarantine, rows: Sequence[Quarantined]) -> Iterator[str]
         else:
             refused += 1
             yield f"{row.id}: refused again: {escape(error)[:LONGEST_ERROR]}"
-    yield f"{stored:,} rows stored, {refused:,} refused again, {unreadable:,} damaged beyond reading"
+    yield f"{counted(stored, 'row')} stored, {refused:,} refused again, {unreadable:,} damaged beyond reading"
 
 
 def _id(text: str) -> int:

@@ -214,7 +214,7 @@ def test_a_pardon_restores_reputation_and_keeps_the_case(store: PostgresStore, d
     block(store)
     told("ban", NAME, "--for", "7d", "--reason", "thought it a scraper", "--by", "bob", "--dsn", dsn)
     before = one(dsn, "SELECT reputation FROM analytics.fingerprints")["reputation"]
-    assert "1 bans lifted, 2 incidents forgiven" in told(
+    assert "1 ban lifted, 2 incidents forgiven" in told(
         "pardon", NAME, "--reason", "our own monitor", "--by", "alice", "--dsn", dsn
     )
     row = one(dsn, "SELECT reputation, flagged, level, abuse_incidents FROM analytics.fingerprints")
@@ -255,7 +255,7 @@ def test_pardoning_an_address_resets_the_visitors_behind_it(store: PostgresStore
     network = Fingerprinter("default", salt.key).fingerprint(b"network\0" + network_of(ADDRESS), 0)
     write(store, hit(visitor=identity(network=network), score=80, level=3, level_before=2))
     write(store, hit(visitor=identity(b"else", network=b"e" * 16), session=b"2", score=80))
-    assert "1 visitors reset" in told("pardon", ADDRESS, "--dsn", dsn)
+    assert "1 visitor reset" in told("pardon", ADDRESS, "--dsn", dsn)
     scores = fetch(
         dsn, "SELECT reputation FROM analytics.fingerprints ORDER BY fingerprint = %s", b"else".ljust(16, b".").hex()
     )
@@ -270,7 +270,7 @@ def test_pardoning_an_address_lifts_the_bans_of_the_visitors_behind_it(store: Po
     write(store, hit(visitor=identity(b"else", network=b"e" * 16), session=b"2"))
     for visitor in (FINGERPRINT, b"else".ljust(16, b".")):  # as the option `bans` bans: never the network
         told("ban", visitor.hex(), "--for", "2h", "--reason", "x", "--dsn", dsn)
-    assert "1 bans lifted" in told("pardon", ADDRESS, "--dsn", dsn)
+    assert "1 ban lifted" in told("pardon", ADDRESS, "--dsn", dsn)
     (left,) = json.loads(told("actors", "--banned", "--json", "--dsn", dsn))
     assert UUID(left["fingerprint"]).bytes == b"else".ljust(16, b".")
     assert json.loads(told("actors", "--cases", "--json", "--dsn", dsn))[0]["bans"][0]["reason"] == "x"

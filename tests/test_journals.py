@@ -129,7 +129,7 @@ def test_what_lies_for_another_database_is_named_and_can_be_delivered(dsn: str, 
     assert paths(dsn) == []
     assert called("adopt", "abcd", "--dsn", dsn, "--journal-dir", str(tmp_path)).returncode == 1
     answer = called("adopt", left.path.name[:8], "--dsn", dsn, "--journal-dir", str(tmp_path))
-    assert "1 journals" in answer.stdout, answer
+    assert "1 journal, " in answer.stdout, answer
     with working(dsn, tmp_path):
         wait_until(lambda: not left.path.exists(), what="its delivery")
     assert paths(dsn) == ["/left"]
@@ -146,7 +146,7 @@ def test_a_journal_of_an_earlier_version_is_named_too(dsn: str, tmp_path: Path) 
     left.abandon()
     told = called("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path)).stdout
     assert "1 left over for a database that is not named (key ffffffff)" in told
-    assert "1 journals" in called("adopt", "--all", "--dsn", dsn, "--journal-dir", str(tmp_path)).stdout
+    assert "1 journal, " in called("adopt", "--all", "--dsn", dsn, "--journal-dir", str(tmp_path)).stdout
     assert read_destination(left.path) == Destination(database_key(dsn), database_address(dsn), server_of(dsn))
 
 

@@ -45,7 +45,7 @@ def test_list_shows_what_was_set_aside_and_why(poisoned: str, capsys: pytest.Cap
 def test_retry_stores_once_what_can_be_stored_and_keeps_the_rest(
     poisoned: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for expected in ("1 rows stored, 1 refused again", "0 rows stored, 1 refused again"):
+    for expected in ("1 row stored, 1 refused again", "0 rows stored, 1 refused again"):
         status, lines = run(capsys, poisoned, "retry")
         assert status == 0
         assert lines[-1].startswith(expected)
@@ -58,7 +58,7 @@ def test_purge_deletes_only_what_was_named(poisoned: str, capsys: pytest.Capture
     status, lines = run(capsys, poisoned, "purge")
     assert (status, lines) == (1, ["asgi-analytics: purge deletes for good: name IDs, --older TIME or --all."])
     assert run(capsys, poisoned, "purge", "--older", "1h") == (0, ["0 rows deleted"])
-    assert run(capsys, poisoned, "purge", "2") == (0, ["1 rows deleted"])
+    assert run(capsys, poisoned, "purge", "2") == (0, ["1 row deleted"])
     assert run(capsys, poisoned, "purge", "--all") == (0, ["2 rows deleted"])
     assert run(capsys, poisoned, "list") == (0, ["nothing is set aside"])
 

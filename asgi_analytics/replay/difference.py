@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from ..columns import cut, escape, table
+from ..columns import counted, cut, escape, table
 from ..facts import LEVEL_LABELS
 from ..model import TOOL_CLASSES
 from .history import Verdict
@@ -193,9 +193,9 @@ def report(difference: Difference, top: int) -> Iterator[str]:
     yield f"Refused     {d.then:,} requests then, {d.now:,} now: {d.newly:,} newly refused, {d.freed:,} freed"
     saved = d.now - d.then
     told = (
-        f"Saved       {saved:,} requests that would not"
+        f"Saved       {counted(saved, 'request')} that would not"
         if saved >= 0
-        else f"Let in      {-saved:,} requests that would"
+        else f"Let in      {counted(-saved, 'request')} that would"
     )
     yield f"{told} have reached the app"
     yield f"Otherwise   {d.levels:,} hits at another level, {d.scores:,} with another score"

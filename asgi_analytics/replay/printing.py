@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .. import policy
-from ..columns import cell, cut, escape, table
+from ..columns import cell, counted, cut, escape, table
 from ..facts import LEVEL_LABELS
 from ..settings import Quota, Settings
 from .run import Replay
@@ -38,7 +38,8 @@ def report(replay: Replay, reading: Reading, top: int) -> Iterator[str]:
     yield from table([("level", "actors", "requests"), *tally.levels()])
     requests, count = sum(one.refused for one in sums.values()), sum(one.refused_actors for one in sums.values())
     stopped = sum(one.stopped_actors for one in sums.values())
-    yield f"Refused: {requests:,} requests of {count:,} actors would have been; {stopped - count:,} slowed down"
+    refused, actors = counted(requests, "request"), counted(count, "actor")
+    yield f"Refused: {refused} of {actors} would have been; {stopped - count:,} slowed down"
     yield from _actors(tally.refused()[:top], tally.bot_score)
     yield from _more(stopped, top)
     yield f"Busiest actors, {min(top, len(tally.actors))} of {len(tally.actors):,}"

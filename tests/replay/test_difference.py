@@ -172,7 +172,7 @@ def test_the_report_tells_savings_the_routes_that_differ_most_and_how_many_actor
     assert not any("\x1b" in line for line in report(difference, 3))
     assert json.loads(as_json(difference, {}))["routes"].keys() == {"/few", "/many"}
     freed = taken(*(visitor(1, "/", then=True) for _ in range(2)), visitor(2, "/", now=True))
-    assert "Let in      1 requests that would have reached the app" in report(freed, 1)
+    assert "Let in      1 request that would have reached the app" in report(freed, 1)
 
 
 def test_a_ban_that_no_policy_changes_is_not_told_as_a_wish_not_to_be_told_apart() -> None:

@@ -324,8 +324,8 @@ def test_doctor_names_segments_of_another_version_and_a_folder_that_apps_share(
     segment.write_bytes(b"ASGIAJ\x00\n" + segment.read_bytes()[8:])
     (tmp_path / f"{(b'c' * 16).hex()}-00000001.journal.unreadable").write_bytes(b"of another version")
     found = told(doctor.journal_checks(tmp_path))
-    assert "WRONG 1 segments have a format that this version does not know" in found
-    assert "WRONG 1 segments of another version are set aside, 18 bytes" in found
+    assert "WRONG of a format that this version does not know: 1 segment, " in found
+    assert "WRONG of another version, set aside: 1 segment, 18 bytes" in found
     assert "note shared by apps of 2 databases" in found
     account.round()
 
@@ -356,5 +356,7 @@ def test_doctor_names_damaged_geo_files(tmp_path: Path, account: Account, damage
     path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"<html>not found</html>"}.get(damage, b""))
     if damage == "missing":
         path.unlink()
-    assert "→ name a MaxMind-format file" in told(doctor.geo_checks(settings))
+    found = told(doctor.geo_checks(settings))
+    assert "→ name a MaxMind-format file" in found
+    assert found.count(str(path)) == 1
     account.round()
