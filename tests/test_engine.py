@@ -12,6 +12,7 @@ import pytest
 
 from asgi_analytics.engine import Engine
 from asgi_analytics.facts import ThrottleLevel
+from asgi_analytics.identify import visitor as module
 from asgi_analytics.middleware import Scope
 from asgi_analytics.model import Analytics, ClaimStatus, Merged, Verification, Visitor
 from asgi_analytics.settings import Settings
@@ -135,6 +136,19 @@ def test_who_came_lately_is_remembered_in_bounded_number() -> None:
     for number in range(250):
         comes(engine, http_scope(client=(f"198.51.{number // 250}.{number % 250}", 40000)))
     assert len(engine.identifier._recent) == 50
+
+
+def test_headers_that_many_send_are_one_object_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_TEXTS", 10)
+    engine = engine_of()
+    for number in range(3):
+        headers = {"user-agent": "".join(("Mozilla", "/5.0")), "accept-language": "".join(("en", "-GB"))}
+        comes(engine, http_scope(headers=headers, client=(f"198.51.100.{number}", 40000)))
+    kept = list(engine.identifier._recent)
+    assert {len({id(seen[place]) for seen in kept}) for place in (1, 2)} == {1}
+    for number in range(30):
+        comes(engine, http_scope(headers={"user-agent": f"agent/{number}"}))
+    assert len(engine.identifier._texts) <= 12
 
 
 def test_whose_cookie_came_back_has_a_quota_of_its_own_that_all_workers_share() -> None:

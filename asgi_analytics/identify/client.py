@@ -14,6 +14,7 @@ MAX_ENTRIES = 100  # looked at, over all lines of the header, from the right
 MAX_LINE = 8192  # bytes of one line, from the right
 MAX_ENTRY = 128  # bytes of one X-Forwarded-For entry
 MAX_ELEMENT = 512  # bytes of one Forwarded element
+MAX_HOST = 45  # characters of an IPv6 address in full
 MAX_KNOWN = 16_384  # addresses remembered
 
 _UNKNOWN = ("", False)
@@ -50,6 +51,7 @@ class ClientAddress:
         self._networks = tuple(_masked(network) for network in trusted)
         self._forwarded = forwarded
         self._local = ("", trust_unix)
+        self._longest_host = -1 if self._networks or trust_unix else MAX_HOST
         self._known: dict[str, tuple[str, bool]] = {}
         self._ends: dict[bytes, tuple[str, bool]] = {}  # by a line of X-Forwarded-For
 
@@ -57,6 +59,20 @@ class ClientAddress:
     def of(cls, proxies: Sequence[Network | ProxyWord]) -> ClientAddress:
         """Return the one for the option `trusted_proxies`."""
         return cls([one for one in proxies if not isinstance(one, str)], "unix" in proxies, "forwarded" in proxies)
+
+    def peer(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
+        """Return who asks without computing anything where nobody is trusted: the host as the server has it.
+
+        What is the same here is the same to `read`; text that is no address may be told apart.
+        """
+        try:
+            client = scope["client"]
+            host = client[0]
+            if client.__class__ is tuple and host.__class__ is str and len(host) <= self._longest_host:
+                return host
+        except (KeyError, TypeError, IndexError):
+            pass
+        return self.read(scope, headers)
 
     def read(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
         """Return the normalised address, IPv4-mapped and NAT64 as IPv4, without port or zone; "" when it is not known.

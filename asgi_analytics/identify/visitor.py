@@ -20,8 +20,9 @@ from .session import LONGEST, begin, none_yet
 
 MOST_UNRETURNED = 5  # cookies given to a fingerprint that drops them
 MOST_SEEN = 2048  # bytes of headers that are remembered of a visitor
+MOST_TEXTS = 4096  # different ones of them
 
-# Client address, and the headers that tell visitors apart as they came: user agent, language, Sec-GPC, DNT.
+# Who asks, and the headers that tell visitors apart as they came: user agent, language, Sec-GPC, DNT.
 Seen = tuple[str, bytes | None, bytes | None, bytes | None, bytes | None]
 
 
@@ -64,6 +65,7 @@ class Identifier:
         self._timeout = settings.session_timeout
         self._recent: dict[Seen, Visitor] = {}  # finds those who came lately without computing anything
         self._most_recent = settings.max_visitors
+        self._texts: dict[bytes | None, bytes | None] = {}
         self._cookie = VisitorCookie(settings.session_cookie, settings.secret) if settings.session_cookie else None
         self._cookie_key = settings.secret[0].encode()[:64] if settings.secret else b""
 
@@ -71,9 +73,9 @@ class Identifier:
         self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], now: float, time_ns: int
     ) -> tuple[Visitor, bool]:
         """Return the visitor, its session brought up to date, and whether a session began with this request."""
-        get = headers.get
+        get, client = headers.get, self._client
         seen = (
-            self._client.read(scope, headers),
+            client.peer(scope, headers),
             get(b"user-agent"),
             get(b"accept-language"),
             get(b"sec-gpc"),
@@ -83,7 +85,7 @@ class Identifier:
             self._recent.clear()
         visitor = self._recent.get(seen)
         if visitor is None or not visitor.known:
-            visitor = self._find(seen, headers, now, time_ns)
+            visitor = self._find(seen, client.read(scope, headers), headers, now, time_ns)
         if self._cookie is not None and visitor.identity.tracked:
             visitor = self._by_cookie(self._cookie, visitor, scope, headers, now, time_ns)
         visitor.seen = True
@@ -101,9 +103,8 @@ class Identifier:
         """Return the client address; "" when it is not known."""
         return self._client.read(scope, headers)
 
-    def _find(self, seen: Seen, headers: Mapping[bytes, bytes], now: float, time_ns: int) -> Visitor:
+    def _find(self, seen: Seen, address: str, headers: Mapping[bytes, bytes], now: float, time_ns: int) -> Visitor:
         """Find the visitor by its fingerprint, or make it, and remember it by what was seen of it."""
-        address = seen[0]
         quiet = self._heeds_signals and wants_quiet(headers)
         text = message(network_of(address), headers, quiet)
         fingerprint = self._fingerprinter.fingerprint(text, time_ns)
@@ -113,8 +114,16 @@ class Identifier:
         if sum(len(part) for part in seen[1:] if part is not None) <= MOST_SEEN:
             if len(self._recent) >= self._most_recent:
                 self._recent.clear()
-            self._recent[seen] = visitor
+            self._recent[self._with_known_texts(seen)] = visitor
         return visitor
+
+    def _with_known_texts(self, seen: Seen) -> Seen:
+        """Return the same with one object for all who send the same: it is compared with each request of them."""
+        if len(self._texts) >= MOST_TEXTS:
+            self._texts.clear()
+        host, agent, language, gpc, dnt = seen
+        known = self._texts.setdefault
+        return host, known(agent, agent), known(language, language), known(gpc, gpc), known(dnt, dnt)
 
     def _rename(self, text: bytes, fingerprint: bytes, address: str, time_ns: int) -> None:
         """Find the visitor under the salts before, so that midnight cuts no visit and lifts no block."""

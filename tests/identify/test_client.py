@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.identify.client import MAX_KNOWN, ClientAddress, network_of, shorten
+from asgi_analytics.identify.client import MAX_HOST, MAX_KNOWN, ClientAddress, network_of, shorten
 
 from .proxies import ANY_BYTES, FORWARDED, PEER, PROXIES, XFF, as_counted, read
 
@@ -120,6 +120,25 @@ def test_any_bytes_give_an_address_or_nothing(client: Any, headers: list[tuple[b
     address = read(client, *headers, reader=ClientAddress(PROXIES, unix))
     assert address == "" or ip_address(address).compressed == address or "." in address
     assert len(network_of(address)) in ((4, 8) if address else (0,))
+
+
+@given(ANY_CLIENT, ANY_CLIENT, st.booleans())
+def test_who_looks_alike_without_computing_anything_has_one_address(one: Any, other: Any, trusting: bool) -> None:
+    reader = ClientAddress(PROXIES if trusting else ())
+    scopes = [{"client": client, "headers": [(XFF, b"203.0.113.7")]} for client in (one, other)]
+    names = [reader.peer(scope, {XFF: b"203.0.113.7"}) for scope in scopes]
+    addresses = [reader.read(scope, {XFF: b"203.0.113.7"}) for scope in scopes]
+    assert names[0] != names[1] or addresses[0] == addresses[1]
+    assert all(len(name) <= MAX_HOST for name in names)
+    assert names == addresses or not trusting
+
+
+def test_clients_that_are_texts_are_told_apart() -> None:
+    reader = ClientAddress(())
+    assert [reader.peer({"client": client}, {}) for client in ("198.51.100.1", "198.51.100.2")] == [
+        "198.51.100.1",
+        "198.51.100.2",
+    ]
 
 
 @given(st.ip_addresses(), st.ip_addresses())
