@@ -70,7 +70,7 @@ class Exchange(Hit):
         # Now, for the app may rewrite its scope: the row tells what was asked for.
         self.path = scope["path"]
         try:
-            self._query = scope["query_string"]
+            self._query = scope["query_string"] or b""
         except KeyError:  # of a websocket
             self._query = b""
         self.method = scope.get("method", "WEBSOCKET")

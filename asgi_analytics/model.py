@@ -77,13 +77,12 @@ class Session:
     ordinal: int = 1
 
 
-@dataclass(init=False)
 class Decision:
-    """What the second stage found for one request. Most requests need the first three: the rest stays on the class."""
+    """What the second stage found for one request. Most requests need the first three: the rest has defaults."""
 
-    level: ThrottleLevel = ThrottleLevel.NORMAL
-    score: int = 0
-    quotas: tuple[int, ...] = ()  # of each of the visitor's quotas: units left, seconds until its window moves on
+    level: ThrottleLevel
+    score: int
+    quotas: tuple[int, ...]  # of each of the visitor's quotas: units left, seconds until its window moves on
     refused: bool = False
     retry_after: int = 0  # seconds; 0 when not refused
     violated: tuple[str, ...] = ()  # names of the quotas or "throttle"
@@ -105,11 +104,10 @@ class Decision:
         self.level = level
         self.score = score
         self.quotas = quotas
-        if more:
-            unknown = more.keys() - self.__dataclass_fields__.keys()
-            if unknown:
-                raise TypeError(f"Decision has no {', '.join(sorted(unknown))}")
-            self.__dict__.update(more)
+        for name, value in more.items():
+            if not hasattr(self, name):
+                raise TypeError(f"Decision has no {name}")
+            setattr(self, name, value)
 
     @property
     def remaining(self) -> tuple[int, ...]:
@@ -228,7 +226,7 @@ class Hit:
     route: str | None = None
     query: str | None = None
     referral: Referral | None = None
-    close_code: int | None = None
+    close_code: Any = None  # what the app or the visitor sent
     detail: dict[str, Any] | None = None  # of the decision, see decide.explain
     count_row: bytes | None = None  # of a refusal that is only counted: its row, see record.refusals; else None
     inputs = 0  # what verdicts read beside the columns above: DATA and FORGIVEN of inputs.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import Any
 
 from .engine import Engine
 from .exchange import Exchange, Message, Receive, Scope, Send
@@ -78,6 +79,6 @@ def _following(send: Send) -> Send:
     return sent
 
 
-def _size(data: str | bytes) -> int:
+def _size(data: Any) -> int:
     """Return the bytes of a message on the wire, where text is UTF-8."""
     return len(data.encode("utf-8", "surrogatepass")) if isinstance(data, str) and not data.isascii() else len(data)

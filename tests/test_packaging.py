@@ -94,7 +94,9 @@ def test_the_build_has_one_backend_and_no_hooks() -> None:
     hatch = PROJECT["tool"]["hatch"]
     assert set(hatch) == {"build"}
     assert set(hatch["build"]) == {"targets"}
-    assert all(not {"hooks", "dependencies"} & {*target} for target in hatch["build"]["targets"].values())
+    wheel = hatch["build"]["targets"]["wheel"]
+    assert {name: hook["enable-by-default"] for name, hook in wheel["hooks"].items()} == {"mypyc": False}
+    assert not {"hooks", "dependencies"} & {*hatch["build"]["targets"]["sdist"]} | {"dependencies"} & {*wheel}
     assert [name for name in ("setup.py", "setup.cfg", "hatch_build.py") if (HOUSE / name).exists()] == []
 
 

@@ -192,11 +192,10 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
     return True
 
 
-def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float, bare: bool = False) -> bool:
+def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float) -> bool:
     """Count a page that its query tells from others of its path. Returns False for one that was loaded before.
 
     Before, rather than as one of the last four: what comes back is a view that was left, or a display that goes round.
-    `bare` is for load_page, which is called alike: what has a query never is.
     """
     bit, key, last = 1 << variant.number % PAGE_BITS, variant.key, facts.last_page
     ascending, steps = facts.ascending, facts.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ..facts import Actor, Claims
 from ..model import Decision, Variant
@@ -41,24 +42,29 @@ def judge_page(
         return
     facts = visitor.behaviour
     facts.requests += 1
-    load: Callable[..., bool] = load_page if page.__class__ is str else load_variant
-    if (
-        decision.exempt
-        or not load(facts, page, inner, site, now, bare and not visitor.program)
-        or facts.steps <= facts.quiet_until
-    ):
+    if decision.exempt:
+        return
+    if isinstance(page, str):
+        counted = load_page(facts, page, inner, site, now, bare and not visitor.program)
+    else:
+        counted = load_variant(facts, page, inner, site, now)
+    if not counted or facts.steps <= facts.quiet_until:
         return
     if claims is not None:
         visitor.claims = claims
         if facts.hurried == 1:  # the first load, and no reload of it in a rush
             site.witness(claims)
+    count = partial(_load_for, page=page, inner=inner, site=site, now=now)
+    _judge_with_pools(visitor, network, count, site, policy, decision, now)
 
-    def load_for(pool: Actor) -> None:
-        loads = site.loads
-        load(pool.behaviour, page, inner, site, now)
-        site.loads = loads  # the visitor's own load is counted
 
-    _judge_with_pools(visitor, network, load_for, site, policy, decision, now)
+def _load_for(pool: Actor, page: str | Variant, inner: bool, site: Site, now: float) -> None:
+    loads = site.loads
+    if isinstance(page, str):
+        load_page(pool.behaviour, page, inner, site, now)
+    else:
+        load_variant(pool.behaviour, page, inner, site, now)
+    site.loads = loads  # the visitor's own load is counted
 
 
 def pass_led(visitor: Actor, page: str | Variant, decision: Decision, now: float) -> bool:

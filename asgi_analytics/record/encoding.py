@@ -165,7 +165,7 @@ def _timestamp(time_us: int) -> int:
     return max(_FIRST_US, min(time_us - EPOCH_US, _LAST_US))
 
 
-def decided(close_code: int | None, level_before: int | None, decision_id: bytes | None) -> bytes:
+def decided(close_code: object, level_before: int | None, decision_id: bytes | None) -> bytes:
     """Encode `close_code` to `decision_id`."""
     code = _INTEGER.pack(4, max(0, min(close_code, 65535))) if isinstance(close_code, int) else NULL
     return code + small(level_before) + uuid(decision_id)

@@ -23,7 +23,7 @@ from ..clock import give_way
 from ..errors import JournalFormatError
 
 MAGIC = b"ASGIAJ\x01\n"
-_VERSION = slice(6, 7)  # of MAGIC
+_VERSION = 6  # of MAGIC: where it stands
 MOST_FRAME = 1 << 20
 SLICE = 256  # frames that are cut at a stretch: half a millisecond
 MOST_COLUMNS = 1600  # of a table, PostgreSQL appendix K
@@ -190,7 +190,7 @@ def _as_written(data: bytes, path: Path, columns: Columns) -> Head | None:
     journal, number = bytes.fromhex(path.parent.name), int(path.stem)
     whole, text = header(journal, number, columns), len(MAGIC) + FRAME.size
     same_text, same_sum = data[text : len(whole)] == whole[text:], data[len(MAGIC) : text] == whole[len(MAGIC) : text]
-    is_ours = data[_VERSION] == whole[_VERSION] and (same_text or same_sum)
+    is_ours = data[_VERSION : _VERSION + 1] == whole[_VERSION : _VERSION + 1] and (same_text or same_sum)
     return (journal, number, columns, len(whole)) if is_ours else None
 
 

@@ -1,7 +1,7 @@
 """CPU time that a middleware adds to a request, in process: `python -m tests.benchmarks.overhead`.
 
-The ASGI callables are driven directly, a task per request. All rows take turns of 100 requests, each with its own copy
-of them. What is measured is the CPU time of this thread (time.thread_time), with our journal in a real file. The
+The ASGI callables are driven directly, a task per request. All rows take turns of 1,000 requests, each with its own
+copy of them. What is measured is the CPU time of this thread (time.thread_time), with our journal in a real file. The
 writer's thread is idle, as it reaches no Postgres, and would not count: tests.benchmarks.writer tells its share.
 """
 
@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from time import thread_time
+
+from asgi_analytics import exchange
 
 from .measure import Spread, print_bar, print_table
 from .peers import BARE, BASE_HTTP, OURS, WITH_HEADERS, Message, Peer, Scope, installed
@@ -130,7 +132,8 @@ def main(arguments: list[str] | None = None) -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asgi-analytics-"))
         peers = installed(folder, stack)
-        print(f"{count:,} visitors, {PAGES} pages, {rounds} rounds")
+        built = "not compiled" if exchange.__file__.endswith(".py") else "compiled"
+        print(f"{count:,} visitors, {PAGES} pages, {rounds} rounds, {built}")
         samples = asyncio.run(measure(peers, rounds, count))
         report(peers, samples)
         for peer in peers:

@@ -12,6 +12,7 @@ from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.explain import detail, inputs_of_admission, inputs_of_ban, inputs_of_rise
 from asgi_analytics.facts import Finding
 from asgi_analytics.model import Decision
+from tests.build import COMPILED, DIRECT
 from tests.decide.test_rulings import WALL, A, blocked_visit, ruling
 
 from .visits import Visit, policy_of
@@ -31,6 +32,8 @@ def told(decision: Decision) -> explain.Verdict:
 @pytest.fixture
 def rises(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Decision]]:
     """The inputs of each rise, taken where the engine takes them, and its decision."""
+    if COMPILED:
+        pytest.skip(DIRECT)
     found: list[tuple[dict[str, Any], Decision]] = []
     escalate = verdict._escalate
 

@@ -31,7 +31,7 @@ from asgi_analytics.identify.ranges import read_ranges
 from asgi_analytics.identify.useragent import LENGTH, AgentReader
 from asgi_analytics.jobs.data import read_sources
 from asgi_analytics.jobs.fetch import _check, max_age
-from asgi_analytics.model import Decision, Place
+from asgi_analytics.model import Agent, Decision, Identity, Place
 from asgi_analytics.record import encoding, segment
 from asgi_analytics.replay import formats, page, source
 from asgi_analytics.replay.json_lines import JsonLines
@@ -283,7 +283,7 @@ def decision_detail(data: bytes) -> None:
     except (ValueError, RecursionError):
         return
     told = detail if isinstance(detail, dict) else {"reasons": [detail]}
-    who: Any = type("Nobody", (), {"tracked": False})
+    who = Identity(bytes(16), bytes(16), Place(), Agent(), tracked=False)
     raw = encoding.decision_row(Decision(), told, hit_id=bytes(16), time_us=0, enforced=True, site="s", identity=who)
     stored = raw[raw.index(b"\x01{") + 1 :].decode()
     assert "NaN" not in stored or "NaN" in text_of(data)

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from asgi_analytics.batch import HIT, Batch, Frame, Frames
 from asgi_analytics.clock import uuid7
-from asgi_analytics.facts import Actor
+from asgi_analytics.facts import Actor, ThrottleLevel
 from asgi_analytics.model import Agent, Decision, Hit, Identity, Place, Referral, Session, Visitor
 from asgi_analytics.record import encoding
 from asgi_analytics.record.recorder import COLUMNS
@@ -41,7 +41,8 @@ def identity(name: bytes = b"visitor", **changes: Any) -> Identity:
 def finished(who: Identity, score: int, level: int, time_ns: int, **measured: Any) -> Hit:
     """A request that has its answer, with what was measured of it."""
     visitor = Visitor(who, Session(b"session".ljust(16, b"."), 0.0, 0.0), Actor([]), Actor([]))
-    done = Hit(visitor, Decision(level, score), time_ns, "GET", "/")  # type: ignore[arg-type] # any number is stored
+    known = ThrottleLevel(level) if 0 <= level < len(ThrottleLevel) else level
+    done = Hit(visitor, Decision(known, score), time_ns, "GET", "/")  # type: ignore[arg-type] # any number is stored
     for name, value in measured.items():
         assert hasattr(done, name), name
         setattr(done, name, value)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,15 +13,16 @@ from asgi_analytics.record.refusals import OF_A_NETWORK, OF_A_VISITOR, OF_ALL, R
 from asgi_analytics.store.connection import database_key
 from asgi_analytics.testing import FakeClock
 from tests.drive import get, page, rows, start, wrapped
-from tests.record.rows import identity
+from tests.record.rows import finished, identity
 
 NOW = 1_900_000_000_000_000_000
 
 
 def refusal(visitor: int = 0, network: int = 0, time_ns: int = NOW) -> Any:
     who = identity(b"%015d" % visitor, network=b"%016d" % network)
-    decision = SimpleNamespace(id=uuid7(time_ns))
-    return SimpleNamespace(time_ns=time_ns, visitor=SimpleNamespace(identity=who), decision=decision)
+    hit = finished(who, 0, 0, time_ns)
+    hit.decision.id = uuid7(time_ns)
+    return hit
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from asgi_analytics.batch import DECISION, Batch, Frame, Frames
 from asgi_analytics.clock import uuid7
 from asgi_analytics.decide.explain import detail
-from asgi_analytics.facts import Finding
+from asgi_analytics.facts import Finding, ThrottleLevel
 from asgi_analytics.model import Decision
 from asgi_analytics.record import encoding
 from asgi_analytics.reputation import ReputationRules
@@ -172,7 +172,8 @@ def test_a_calm_minute_ends_a_busy_run(store: PostgresStore, dsn: str) -> None:
 @pytest.mark.parametrize("signal", ["probing", "false_crawler_claim"])
 def test_some_signals_are_incidents_once_per_session(store: PostgresStore, dsn: str, signal: str) -> None:
     for before in (0, 1):
-        decision = Decision(level=before + 1, previous_level=before, id=uuid7(NOW_US * 1000 + before))  # type: ignore[arg-type]
+        raised, known = ThrottleLevel(before + 1), ThrottleLevel(before)
+        decision = Decision(level=raised, previous_level=known, id=uuid7(NOW_US * 1000 + before))
         row = encoding.decision_row(
             decision,
             detail(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.testing import FakeClock
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE
@@ -37,7 +38,7 @@ def test_a_flood_of_new_visitors_washes_no_block_out(account: Account) -> None:
         blocked = {"user-agent": "blocked/1"}
         assert [get(app, "/", blocked).status for _ in range(12)][-1] == 429
         visitor = next(iter(app._engine.state._visitors.values()))
-        visitor.actor.throttle.level = 3  # type: ignore[assignment]
+        visitor.actor.throttle.level = ThrottleLevel.BLOCKED
         visitor.actor.throttle.changed_at = app._engine.monotonic()
         app._engine.state.level_changed(visitor)
         for number in range(20_000 if WHOLE else 3_000):  # there is room for 500
