@@ -291,6 +291,7 @@ def _geo_file(option: str, path: Path) -> Check:
             for address in SAMPLES[: 1 if about.ip_version == 4 else None]:
                 database.get(address)
     except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        return Check(option, f"{path}: {reason}", "name a MaxMind-format file, or leave the option out")
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        text = reason if str(path) in reason else f"{path}: {reason}"
+        return Check(option, text, "name a MaxMind-format file, or leave the option out")
     return Check(option, f"{path}: {about.database_type}")
