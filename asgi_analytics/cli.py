@@ -97,11 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     tail.add_argument("-n", "--lines", type=whole(0, MOST_FOLLOWED), default=20, help="hits to begin with (20)")
     tail.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     tail.add_argument("--site", help="only hits of this site")
+    tail.add_argument("--json", action="store_true", help="a JSON object per line")
     explain = _add_command(add("explain", "tell why a request was refused or slowed down"), _explain)
     explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or hits.decision_id")
     explain.add_argument("--json", action="store_true", help="all that is stored, as one JSON object")
     stats = _add_command(add("stats", "what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
+    stats.add_argument("--json", action="store_true", help="the same as one JSON object")
     _add_data(add("data", "the address ranges that crawlers are verified by"))
     for command in (*actors.COMMANDS, *quarantine.COMMANDS, *purge.COMMANDS, *journals.COMMANDS):
         _add_connected(add(command.name, command.summary), command)
@@ -230,14 +232,15 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
 
 def _tail(options: argparse.Namespace) -> int:
     with _database(options.dsn) as dsn, connect(dsn) as reader:
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and not options.json:
             print(console.hit_heading())
+        line = console.hit_json if options.json else console.hit_line
         shown = _recent(reader, options.site) if options.follow else {}
-        shown |= _print_hits(reader.hits(options.lines, options.site))
+        shown |= _print_hits(reader.hits(options.lines, options.site), line)
         while options.follow:
             sys.stdout.flush()
             time.sleep(POLL)
-            shown = _follow(reader, options.site, shown)
+            shown = _follow(reader, options.site, shown, line)
     return 0
 
 
@@ -269,7 +272,10 @@ def _stats(options: argparse.Namespace) -> int:
     with _database(options.dsn) as dsn, connect(dsn) as reader:
         destination = replace(destination, server=reader.identity())
         totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
-    print("\n".join(console.statistics(totals, hour, positions, found, folder, destination)))
+    if options.json:
+        print(console.statistics_json(totals, hour, positions, found, folder))
+    else:
+        print("\n".join(console.statistics(totals, hour, positions, found, folder, destination)))
     return 0
 
 
@@ -299,9 +305,9 @@ def _database(dsn: str | None) -> Iterator[str]:
         yield server.dsn
 
 
-def _print_hits(hits: Sequence[HitRow]) -> dict[UUID, datetime]:
+def _print_hits(hits: Sequence[HitRow], line: Callable[[HitRow], str]) -> dict[UUID, datetime]:
     for hit in hits:
-        print(console.hit_line(hit))
+        print(line(hit))
     return {hit.id: hit.time for hit in hits}
 
 
@@ -311,12 +317,14 @@ def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
     return {hit.id: hit.time for hit in reader.hits(MOST_FOLLOWED, site, newest[0].time - OVERLAP)} if newest else {}
 
 
-def _follow(reader: Reader, site: str | None, shown: dict[UUID, datetime]) -> dict[UUID, datetime]:
+def _follow(
+    reader: Reader, site: str | None, shown: dict[UUID, datetime], line: Callable[[HitRow], str]
+) -> dict[UUID, datetime]:
     """Print what came since the last look; returns the hits shown that may be met again."""
     newest = max(shown.values(), default=None)
     since = newest - OVERLAP if newest else datetime.now().astimezone() - OVERLAP
     found = [hit for hit in reader.hits(MOST_FOLLOWED, site, since) if hit.id not in shown]
-    kept = {**shown, **_print_hits(found)}
+    kept = {**shown, **_print_hits(found, line)}
     return {known: at for known, at in kept.items() if at >= since}
 
 

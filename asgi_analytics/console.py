@@ -56,6 +56,11 @@ def hit_line(hit: HitRow) -> str:
     return _columns(texts)
 
 
+def hit_json(hit: HitRow) -> str:
+    """Return one line of `tail --json`: an object in ASCII, which can act on no terminal."""
+    return json.dumps({**asdict(hit), "level": LEVEL_LABELS[hit.level]}, default=_plain)
+
+
 def explanation(decision: DecisionRow) -> Iterator[str]:
     """Yield the lines of `explain`: what was decided, on what evidence, and what would have passed."""
     detail = decision.detail
@@ -168,6 +173,22 @@ def statistics(
         yield "Of these left over for a database of another name, see `asgi-analytics adopt`:"
         yield from table(map(stray, lost))
     yield "Queued, retried, dropped by reason and the overhead of our own steps: middleware.stats() in each process."
+
+
+def statistics_json(
+    totals: Totals, hour: LastHour, positions: Sequence[Position], journals: Sequence[JournalState], folder: Path
+) -> str:
+    """Return what `stats --json` prints: one object. Sizes in bytes, ages in seconds."""
+    here = [{**asdict(one), "written": datetime.fromtimestamp(one.written, UTC)} for one in journals]
+    return as_json(
+        {
+            "database": asdict(totals),
+            "last_hour": asdict(hour),
+            "writers": [asdict(position) for position in positions],
+            "journal_dir": str(folder),
+            "journals": here,
+        }
+    )
 
 
 def stray(journal: JournalState) -> tuple[str, str, str, str]:

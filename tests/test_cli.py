@@ -144,6 +144,29 @@ def test_tail_escapes_what_a_visitor_sent(dsn: str) -> None:
     assert lines[0].isprintable()
 
 
+def test_tail_tells_programs_the_same_as_people(dsn: str) -> None:
+    add_hit(dsn, "/\x1b[2J\nGET /fake\u202e")
+    add_hit(dsn, "/second")
+    lines = called("tail", "--json", "--dsn", dsn).stdout.splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["/\x1b[2J\nGET /fake\u202e", "/second"]
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    hit = json.loads(lines[1])
+    assert (hit["method"], hit["level"], hit["outcome"]) == ("GET", "warning", "complete")
+    assert datetime.fromisoformat(hit["time"]).tzinfo is not None
+
+
+def test_stats_tells_programs_the_same_as_people(dsn: str, tmp_path: Path) -> None:
+    add_hit(dsn, "/first")
+    FileJournal(tmp_path, bytes([1]) * 16, {HIT: HIT_COLUMNS, DECISION: DECISION_COLUMNS}, 1 << 20).abandon()
+    told = json.loads(called("stats", "--json", "--journal-dir", str(tmp_path), "--dsn", dsn).stdout)
+    assert told["last_hour"]["hits"] == 1
+    assert (told["database"]["written"], told["writers"]) == (0, [])  # no writer was at work
+    assert told["journal_dir"] == str(tmp_path)
+    (journal,) = told["journals"]
+    assert (journal["name"], journal["alive"]) == ("01" * 16, False)
+    assert datetime.fromisoformat(journal["written"]).tzinfo is not None
+
+
 def test_tail_shows_one_site_only(dsn: str) -> None:
     add_hit(dsn, "/mine", "mine")
     add_hit(dsn, "/other", "other")
