@@ -96,6 +96,8 @@ def test_the_build_has_one_backend_and_no_hooks() -> None:
     assert set(hatch["build"]) == {"targets"}
     wheel = hatch["build"]["targets"]["wheel"]
     assert {name: hook["enable-by-default"] for name, hook in wheel["hooks"].items()} == {"mypyc": False}
+    named = [*wheel["hooks"]["mypyc"]["include"], *wheel["hooks"]["mypyc"]["exclude"]]
+    assert [name for name in named if not [*HOUSE.glob(name.removeprefix("/"))]] == []
     assert not {"hooks", "dependencies"} & {*hatch["build"]["targets"]["sdist"]} | {"dependencies"} & {*wheel}
     assert [name for name in ("setup.py", "setup.cfg", "hatch_build.py") if (HOUSE / name).exists()] == []
 
