@@ -393,7 +393,7 @@ class Exchange(Hit):
             self._read_query(query)
         # A page that was linked from this site, without a campaign, came from nowhere new.
         if self.page_view and (query or not self.from_inside):
-            self.referral = self._referral(query or b"")
+            self.referral = self._referral(query)
         if self.status is None and self.outcome == "error":
             self.status = 500
         decision = self.decision
