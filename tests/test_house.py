@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, cast
 
@@ -139,7 +140,7 @@ def test_public_names_are_sorted_and_there() -> None:
 def test_options_settings_and_checks_name_the_same() -> None:
     names = {one.name for one in fields(Settings)}
     assert set(Options.__annotations__) == names == set(CHECKS)
-    assert re.findall(r"^    (\w+): ", Options.__doc__ or "", re.MULTILINE) == list(Options.__annotations__)
+    assert re.findall(r"^(\w+): ", getdoc(Options) or "", re.MULTILINE) == list(Options.__annotations__)
 
 
 # README.md
