@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import cycle, repeat
@@ -13,17 +13,16 @@ from anyio import get_cancelled_exc_class
 
 from .database import resolve_dsn
 from .engine import Engine, stop_all
-from .exchange import SCOPE_KEY, Exchange, Message, Receive, Scope, Send
+from .exchange.http import SCOPE_KEY, Exchange
+from .exchange.timed import TimedExchange
+from .exchange.websocket import WebSocketExchange
 from .joining import joined
+from .protocols import ASGIApp, Message, Receive, Scope, Send
 from .settings import Options, Settings
 from .steps import SAMPLE
 from .threads import end_threads, run_in_thread
-from .timed import TimedExchange
-from .websocket import WebSocketExchange
 
 __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]
-
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(slots=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .facts import ThrottleLevel
 from .model import Decision
+from .protocols import Message, Send
 from .settings import Quota, Refine, Settings
 
 Header = tuple[bytes, bytes]
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 
 STATUS = 429
 CLOSE_CODE = 1008  # policy violation, RFC 6455 section 7.4.1

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from asgi_analytics import exchange
+from asgi_analytics.exchange import http
 
-COMPILED = not exchange.__file__.endswith(".py")
+COMPILED = not http.__file__.endswith(".py")
 # For tests that put something else in the place of a function or an attribute.
 DIRECT = "compiled code calls its own functions directly"
 interpreted_only = pytest.mark.skipif(COMPILED, reason=DIRECT)

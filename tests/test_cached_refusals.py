@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asgi_analytics.exchange import CACHED_FOR
+from asgi_analytics.exchange.arrival import CACHED_FOR
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.model import Ruling
 from asgi_analytics.record import refusals

@@ -39,7 +39,6 @@ LAYERS: tuple[set[str], ...] = (
     {"threads", "database", "shutdown", "steps", "jobs", "report", "replay"},
     {"engine"},
     {"exchange", "joining"},
-    {"timed", "websocket"},
     {"middleware"},
     {"web", "doctor", "traffic"},
     {"console"},

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from asgi_analytics import AnalyticsMiddleware
-from asgi_analytics.exchange import SCOPE_KEY
+from asgi_analytics.exchange.http import SCOPE_KEY
 from asgi_analytics.middleware import ASGIApp, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 

@@ -152,7 +152,7 @@ class Pipeline:
         Without `claims`, nobody forges headers.
         """
         before, actor = decision.previous_level, visitor.actor
-        if actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange: nothing else is read then
+        if actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange.answered: nothing else is read then
             judge_page(actor, page, inner, self.site, self.policy, decision, now, bare=bare)
         else:
             known = actor.claims if claims is None else claims

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from itertools import islice
 from time import thread_time
 
-from asgi_analytics import exchange
+from asgi_analytics.exchange import http
 
 from .measure import Spread, print_bar, print_table
 from .peers import BARE, BASE_HTTP, OURS, WITH_HEADERS, Message, Peer, Scope, installed
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asgi-analytics-"))
         peers = installed(folder, stack)
-        built = "not compiled" if exchange.__file__.endswith(".py") else "compiled"
+        built = "not compiled" if http.__file__.endswith(".py") else "compiled"
         print(f"{count:,} visitors, {PAGES} pages, {rounds} rounds, {built}")
         samples = asyncio.run(measure(peers, rounds, count))
         report(peers, samples)

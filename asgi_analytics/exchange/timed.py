@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .exchange import Exchange, Message, Scope
-from .protocols import StrictAnswer
+from ..protocols import Message, Scope, StrictAnswer
+from .http import Exchange
 
 
 class TimedExchange(Exchange):

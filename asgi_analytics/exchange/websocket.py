@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from .engine import Engine
-from .exchange import Exchange, Message, Receive, Scope, Send
+from ..engine import Engine
+from ..protocols import Message, Receive, Scope, Send
+from .http import Exchange
 
 
 class WebSocketExchange(Exchange):

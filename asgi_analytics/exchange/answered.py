@@ -1,0 +1,113 @@
+"""A request that the app answers: what the answer tells of who asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..decide.behaviour import with_order
+from ..decide.conduct import TOOL
+from ..decide.probes import is_injection
+from ..decide.traces import Failure, is_led, note_lead
+from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_led
+from ..facts import Traces
+from ..identify.credentials import has_credentials, refused_attempt
+from ..identify.request import is_data, is_inner, is_linked, is_page, is_precached_or_tile, is_prefetch, led_to, target
+from ..inputs import DATA, INJECTED, LED, PREFETCHED, QUERIED, TRUSTED
+from ..model import Variant
+from .arrival import Arrival
+
+# Data in the answer to a write is what was sent: a phone that was offline saves all that changed, one by one.
+_WRITES = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+
+
+class Answered(Arrival):
+    """A request whose visitor is judged by the answer, before its headers leave."""
+
+    def _judge(self, status: Any, names: Mapping[bytes, bytes]) -> None:
+        engine, visitor = self._engine, self.visitor
+        decision, headers = self.decision, self._headers
+        actor, now = visitor.actor, engine.monotonic()
+        self.first_byte_us = int((now - self.started_at) * 1e6)
+        before = decision.previous_level
+        if self.method == "GET" and is_page(headers, status, names, actor.program == TOOL):
+            self.page_view = True
+            self.from_inside = inner = is_inner(headers)
+            facts = actor.behaviour
+            # Else nothing that could be read of the headers would matter.
+            claims = None if facts.steps < facts.quiet_until else self._session_claims or self._claims(self.scope)
+            query = self._query
+            page = (query and self._page_variant(inner)) or self.path
+            if query:
+                self.inputs |= QUERIED
+            if facts.traces is not None and facts.traces.led_to and self._was_led(facts.traces, page, now):
+                return
+            judge_page(
+                actor, page, inner, engine.site, engine.policy, decision, now, claims, visitor.network, not query
+            )
+        elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
+            self._judge_failure(status, names, now)
+        elif (data := self.method not in _WRITES and is_data(names, status, self.path)) or self.method == "POST":
+            self._judge_data_or_post(data, now)
+            if status in (302, 303) and not decision.refused:
+                note_lead(actor.behaviour, led_to(names), now)
+        elif not decision.refused:
+            actor.behaviour.requests += 1
+        if decision.previous_level is not before:
+            self._level_changed()
+
+    def _was_led(self, traces: Traces, page: str | Variant, now: float) -> bool:
+        """Tell whether the app chose this page, by its answer to a form, and take it in as such."""
+        if not is_led(traces, target(self.path, self._query), now):
+            return False
+        self.inputs |= LED
+        return pass_led(self.visitor.actor, page, self.decision, now)
+
+    def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
+        engine, visitor = self._engine, self.visitor
+        self.from_inside = inner = is_linked(self._headers)
+        self.attempt = refused_attempt(self.method, self._headers, status, self.path, names)
+        trusted = self.attempt is None and has_credentials(self._headers)
+        if trusted:
+            self.inputs |= TRUSTED
+        injected = bool(self._query) and is_injection(self._query)
+        if injected:
+            self.inputs |= INJECTED
+        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected)
+        claims = self._claims(self.scope)
+        judge_failure(visitor.actor, failure, engine.site, engine.policy, self.decision, now, claims, visitor.network)
+
+    def _judge_data_or_post(self, data: bool, now: float) -> None:
+        engine, actor = self._engine, self.visitor.actor
+        excused, variant = False, None
+        if data:
+            prefetched = is_prefetch(self._headers) or is_precached_or_tile(self.path, self._query)
+            trusted = has_credentials(self._headers)
+            self.inputs |= DATA | PREFETCHED * prefetched | TRUSTED * trusted
+            excused = prefetched or trusted
+            variant = self._data_variant() if self._query else None
+        judge_data_or_post(actor, data, self.path, engine.site, engine.policy, self.decision, now, excused, variant)
+
+    def _page_variant(self, inner: bool) -> Variant | None:
+        """Return what the query makes of the page; who does not send where it comes from may have followed a link."""
+        actor = self.visitor.actor
+        says = b"sec-fetch-site" in self._headers or actor.program
+        says = says or (actor.claims.is_browser and self._engine.site.knows_headers())
+        variant = self._engine.variants.page(self.path, self._query, inner or not says)
+        return None if variant is None else self._keep_for_row(with_order(variant, self.visitor.actor.behaviour))
+
+    def _data_variant(self) -> Variant | None:
+        """Return what the query makes of an answer with data; None where credentials came with the request."""
+        if self.method != "GET" or has_credentials(self._headers):
+            return None
+        variant = self._engine.variants.data(self.path, self._query)
+        return None if variant is None else self._keep_for_row(variant)
+
+    def _keep_for_row(self, variant: Variant) -> Variant:
+        if self.visitor.identity.tracked:
+            self.variant = variant
+        return variant
+
+    def _was_refused(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
+        """Tell whether a form was shown again, though its answer is no error."""
+        return self.method == "POST" and refused_attempt("POST", self._headers, status, self.path, names) is not None

@@ -1,0 +1,155 @@
+"""A request as it arrives: who asks, and whether it is admitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..clock import MINUTE_NS, uuid7
+from ..decide.actor import begin_session, count_session, start_like_pool
+from ..decide.admission import admit, admit_strictly
+from ..decide.explain import inputs_of_admission, inputs_of_ban
+from ..decide.rulings import refusal
+from ..engine import Engine
+from ..facts import Claims
+from ..identify.consistency import read_claims
+from ..inputs import FORGIVEN
+from ..model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Ruling, Visitor
+from ..protocols import Receive, Scope, Send, StrictAnswer
+
+STATE_KEY = "analytics"  # in scope["state"]
+CACHED_FOR = 1.0  # seconds, at most, that a refusal is sent again unchanged: its numbers are whole seconds
+
+
+class Arrival(Hit):
+    """A request that is identified and decided on. What is found out of it on its way lives here, too."""
+
+    # Defaults here rather than in __init__: most requests change few of them.
+    recorded = False
+    _session_claims: Claims | None = None
+    _ruling: Ruling | None = None  # the ban that refuses
+    _cached: CachedRefusal | None = None  # the refusal that this request gets again
+    scope: Scope  # the server's own, which the app gets: what it writes there is seen further out
+
+    def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
+        """Identify who asks."""
+        self._engine = engine
+        self.receive = receive
+        self._send = send
+        self.started_at = now = engine.monotonic()
+        self.time_ns = time_ns = engine.time_ns()
+        # Now, for the app may rewrite its scope: the row tells what was asked for.
+        self.path = scope["path"]
+        try:
+            self._query = scope["query_string"] or b""
+        except KeyError:  # of a websocket
+            self._query = b""
+        self.method = scope.get("method", "WEBSOCKET")
+        lines = scope.get("headers") or ()
+        if lines.__class__ is not list and iter(lines) is iter(lines):  # read once, it is used up: the app reads it too
+            scope["headers"] = lines = list(lines)
+        self._headers = headers = dict(lines)
+        if not engine.started:
+            engine.start()
+        visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
+        self.visitor = visitor
+        if began:
+            self._begin_session(scope)
+        if visitor.merged is not None:
+            engine.apply_merged(visitor, began, now, time_ns)
+
+    def _begin_session(self, scope: Scope) -> None:
+        visitor, engine, now = self.visitor, self._engine, self.started_at
+        begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
+        if visitor.identity.agent.bot_class is None:
+            self._session_claims = self._claims(scope)
+            start_like_pool(visitor.actor, visitor.network, self._session_claims, engine.site, engine.policy, now)
+
+    def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
+        """Admit or refuse, and leave the findings for the app. `strict`: in strict mode, what StrictQuotas answered."""
+        self.decision = decision = self._decision(scope, strict)
+        self.scope = scope
+        findings = Analytics(self.visitor, decision)
+        state = scope.get("state")
+        try:
+            if state is None:
+                scope["state"] = {STATE_KEY: findings}
+            elif STATE_KEY not in state or _is_of(state[STATE_KEY], self.visitor):
+                state[STATE_KEY] = findings
+            else:
+                # A server shares one dict among requests: this one gets a copy, or the others' apps would read of it.
+                scope["state"] = {**state, STATE_KEY: findings}
+        except Exception as error:  # noqa: BLE001 - one that takes nothing, or that is no mapping at all
+            if isinstance(state, Mapping):
+                scope["state"] = {**state, STATE_KEY: findings}
+            else:
+                self._engine.failed("findings", error)
+
+    def _decision(self, scope: Scope, strict: StrictAnswer | None) -> Decision:
+        """What an operator ruled comes first, then quotas and level."""
+        engine, visitor, now = self._engine, self.visitor, self.started_at
+        exempt, ruling, rulings = False, None, engine.rulings.current
+        if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
+            exempt = engine.check_claim(visitor, scope, self._headers, self.time_ns)
+        if rulings is not None:
+            facts = visitor.actor.behaviour
+            ruling = engine.ruled(visitor, rulings, scope, self._headers, now, self.time_ns)
+            if visitor.actor.behaviour is not facts:
+                self.inputs |= FORGIVEN
+                visitor.cached_refusal = None
+        cached = visitor.cached_refusal
+        if cached is not None and strict is None and self._still_holds(cached, ruling):
+            self._cached = cached
+            return cached.decision
+        if ruling is not None:
+            if ruling.kind == "ban":
+                return self._banned(ruling)
+            exempt = True
+        if strict is not None:
+            decision = admit_strictly(visitor.actor, visitor.network, engine.policy, strict, now)
+        else:
+            decision = admit(visitor.actor, visitor.network, engine.own_policy, now)
+        if exempt:
+            decision.exempt = True
+        if decision.refused or decision.previous_level is not None:
+            decision.id = uuid7(self.time_ns)
+            decision.findings = visitor.actor.signals
+            decision.inputs = inputs_of_admission(visitor.actor, visitor.network, decision, engine.policy, now)
+            engine.state.level_changed(visitor)
+        return decision
+
+    def _still_holds(self, cached: CachedRefusal, ruling: Ruling | None) -> bool:
+        """Tell whether a cached refusal still holds; one from the future, since a clock went back, does not."""
+        return (
+            0.0 < cached.until - self.started_at <= CACHED_FOR
+            and cached.minute == self.time_ns // MINUTE_NS
+            and cached.ruling is ruling
+        )
+
+    def _banned(self, ruling: Ruling) -> Decision:
+        wall = (self.time_ns - self._engine.calendar.leap_ns) / 1e9
+        decision = refusal(ruling, len(self._engine.policy.quotas), self.visitor.actor.score, wall)
+        decision.id, decision.inputs = uuid7(self.time_ns), inputs_of_ban(ruling, wall)
+        decision.holds_until, self._ruling = self.started_at + ruling.until - wall, ruling
+        return decision
+
+    def _claims(self, scope: Scope) -> Claims:
+        identity, found = self.visitor.identity, self.visitor.verification
+        is_false = found is not None and found.status == ClaimStatus.FALSE
+        claims = read_claims(scope, self._headers, identity.agent, identity.place, identity.network, is_false)
+        if identity.tracked:
+            self.claims = claims
+        return claims
+
+    def _level_changed(self) -> None:
+        decision = self.decision
+        if decision.id is None:
+            decision.id = uuid7(self.time_ns)
+        self._engine.state.level_changed(self.visitor)
+
+    def _elapsed_us(self) -> int:
+        return int((self._engine.monotonic() - self.started_at) * 1e6)
+
+
+def _is_of(findings: object, visitor: Visitor) -> bool:
+    """Tell whether findings are of the same visitor: somebody further out tries once more."""
+    return isinstance(findings, Analytics) and findings._visitor is visitor

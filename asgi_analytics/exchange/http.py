@@ -1,0 +1,188 @@
+"""One HTTP request on its way: identified and judged, what is sent passes here, is measured, and becomes a row."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from ..clock import MINUTE_NS
+from ..decide.explain import detail
+from ..identify.referral import clean_query, read_referral
+from ..identify.request import is_shared, route_template
+from ..inputs import QUERIED
+from ..model import CachedRefusal, Referral
+from ..protocols import Message
+from ..respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
+from ..threads import run_in_thread
+from .answered import Answered
+from .arrival import CACHED_FOR
+
+SCOPE_KEY = "asgi_analytics"  # in the scope while the app runs: a middleware further out has this request already
+
+# Beside http.response.body, what can end an answer.
+_FILE_MESSAGES = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
+
+
+class Exchange(Answered):
+    """An HTTP request and its answer. All state of the request lives here; at its end it becomes a row."""
+
+    _length: Any = None  # of the answer, as its headers announce it
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass a message of the app on; the row is in the journal before the last one is."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            return self._send(self._respond(message))
+        is_last = False
+        try:
+            if kind == "http.response.body":
+                is_last = not message.get("more_body")
+                body = message.get("body")
+                if body:
+                    self.bytes_sent += len(body)
+            elif kind in _FILE_MESSAGES:
+                is_last = not message.get("more_body")
+                self._count_file(message)
+        except Exception as error:  # noqa: BLE001 - a body that is none is the server's to judge
+            self._engine.failed("count", error)
+        if not is_last:
+            return self._send(message)
+        self.end("complete")
+        return self._send_synced(message) if self._engine.syncs else self._send(message)
+
+    def _count_file(self, message: Message) -> None:
+        """Count what the server is asked to send by itself, as far as it is said: to ask the disk may take time."""
+        if message["type"] == "http.response.pathsend":
+            self.bytes_sent = int(self._length or 0)
+        else:
+            self.bytes_sent += int(message.get("count") or 0)
+
+    async def refuse(self) -> None:
+        """Answer in the app's stead: 429 with the reasons."""
+        if self._cached is not None:
+            return await self._refuse_again(self._cached)
+        try:
+            self._engine.recorder.refuse(self)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._engine.failed("count refusals", error)
+        try:
+            refusal = await self._engine.responder.refuse(self.scope, self._send_refusal, self.decision)
+        finally:
+            self.end("refused")
+        if refusal.error is not None:
+            self._engine.failed("refine_refusal", refusal.error)
+        if self.count_row is not None and refusal is not CLOSED:
+            until = min(self.decision.holds_until, self.started_at + CACHED_FOR)
+            minute = self.time_ns // MINUTE_NS
+            cached = CachedRefusal(self.decision, refusal, self.count_row, until, minute, self._ruling)
+            self._engine.state.cache_refusal(self.visitor, cached)
+
+    async def _refuse_again(self, cached: CachedRefusal) -> None:
+        """Send the cached answer. The refusal is counted before it is sent, as all are."""
+        self.recorded = True
+        try:
+            self._engine.recorder.refuse_again(cached.count_row, self.time_ns)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._engine.failed("count refusals", error)
+        *first, last = messages(self.scope, cached.answer)
+        for message in first:
+            await self._send(message)
+        await (self._send_synced(last) if self._engine.syncs else self._send(last))
+
+    def _send_refusal(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "websocket.close":
+            self.status = CLOSED_STATUS
+        self.status = message.get("status", self.status)
+        self.bytes_sent += len(message.get("body", b""))
+        if not message["type"].endswith(".start"):
+            self.first_byte_us = self._elapsed_us()
+            self.end("refused")
+            return self._send_synced(message) if self._engine.syncs else self._send(message)
+        return self._send(message)
+
+    def end(self, outcome: str | None = None) -> None:
+        """Record the request, once. Without an outcome the app returned: before its last message is "aborted"."""
+        if self.recorded:
+            return
+        self.recorded = True
+        try:
+            self.outcome = outcome or ("error" if self.status is None else "aborted")
+            self._record()
+        except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
+            self._engine.failed("record", error)
+
+    def _respond(self, message: Message) -> Message:
+        """Judge the visitor by the answer that begins, and add our headers. A failure of ours adds none."""
+        engine, headers = self._engine, None
+        try:
+            self.status = status = message["status"]
+            headers = list(message.get("headers") or ())
+            names = dict(headers)
+            try:
+                if not b"".join(names).islower():  # ASGI asks for lower case; not all apps listen
+                    names = {name.lower(): value for name, value in headers}
+            except TypeError:  # names that are no bytes are the server's to judge
+                pass
+            self._length = names.get(b"content-length")
+            self._judge(status, names)
+            fields = engine.responder.fields(self.decision)
+            if self.visitor.cookie is not None and status != 304 and not is_shared(headers):
+                fields.append((b"set-cookie", self.visitor.cookie))
+                self.visitor.cookie_sent = True
+            if OURS.isdisjoint(names):
+                headers += fields
+                message = {**message, "headers": headers}
+            else:
+                message = with_fields({**message, "headers": headers}, fields)
+        except Exception as error:
+            if headers is None and hasattr(message.get("headers"), "__next__"):
+                raise  # the app's own error: its iterator has nothing left for the server
+            engine.failed("judge and respond", error)
+            if headers is not None:  # an iterator is used up by now
+                return {**message, "headers": headers}
+        return message
+
+    def _record(self) -> None:
+        scope, engine = self.scope, self._engine
+        if not engine.started:  # stopped while the app was at it
+            engine.start()
+        self.duration_us = int((engine.monotonic() - self.started_at) * 1e6)
+        query = self._query
+        if "route" in scope or "path_template" in scope:
+            self.route = route_template(scope)
+        if query:
+            self._read_query(query)
+        # A page that was linked from this site, without a campaign, came from nowhere new.
+        if self.page_view and (query or not self.from_inside):
+            self.referral = self._referral(query)
+        if self.status is None and self.outcome == "error":
+            self.status = 500
+        decision = self.decision
+        if decision.id is not None and self.count_row is None:
+            self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
+        engine.recorder.hit(self)
+
+    def _read_query(self, query: bytes) -> None:
+        if self._engine.keeps_query:
+            self.query = clean_query(query)
+        if self.outcome == "refused" and self.method == "GET":  # another policy might let it through, to a page
+            self.inputs |= QUERIED
+            self._page_variant(False)
+
+    def _referral(self, query: bytes) -> Referral:
+        referer, host = self._headers.get(b"referer"), self._headers.get(b"host")
+        return read_referral(
+            query,
+            referer.decode("latin-1") if referer else None,
+            host.decode("latin-1") if host else None,
+            bool(self.from_inside),
+        )
+
+    async def _send_synced(self, message: Message) -> None:
+        journal = self._engine.recorder.journal
+        if journal is not None:
+            try:
+                await run_in_thread(journal.sync)
+            except Exception as error:  # noqa: BLE001 - a disk that fails must not cost the visitor the answer
+                self._engine.failed("sync", error)
+        await self._send(message)
