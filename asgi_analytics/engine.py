@@ -7,23 +7,21 @@ import encodings.idna  # noqa: F401 - else a thread that looks a name up imports
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
 from .clock import Calendar, SystemClock, random_bytes
 from .database import destination_of
-from .decide.actor import adopt_level, new_actor, new_network, program_of
-from .decide.admission import charge
+from .decide.actor import new_actor, new_network, program_of
 from .decide.behaviour import Site
 from .decide.lease import Leases
 from .decide.policy import Policy
 from .decide.probes import kind_of
-from .decide.rulings import RulingBook, Rulings, is_due, pardon
+from .decide.rulings import RulingBook
 from .embedded import EmbeddedPostgres
 from .errors import EmbeddedPostgresError, StoreUnavailable
 from .facts import Actor, ThrottleLevel
-from .identify.client import network_of
 from .identify.countries import CountryTable
 from .identify.fingerprint import Fingerprinter
 from .identify.geoip import GeoLocator
@@ -33,7 +31,7 @@ from .identify.visitor import Identifier
 from .jobs.data import default_crawler_dir
 from .jobs.verification import Verifier
 from .log import LOG_INTERVAL, log
-from .model import ClaimStatus, Ruling, Visitor
+from .model import Visitor
 from .policy import canonical, version
 from .protocols import Clock, StrictAnswer
 from .record.journal import bytes_in
@@ -195,56 +193,6 @@ class Engine:
             sharer.request_stop()
         writer.request_stop()
         return Stopping(writer, sharer, database, self.settings.shutdown_timeout)
-
-    def apply_merged(self, visitor: Visitor, began: bool, now: float, time_ns: int) -> None:
-        """Bring a visitor up to date with what other workers saw of it; a session that began since is its own."""
-        merged, visitor.merged, visitor.cached_refusal = visitor.merged, None, None
-        if merged is None:
-            return
-        if not began:
-            visitor.session.id = merged.session
-            visitor.row_tail = None
-        if merged.remote > 0 and not self.leases.connected:  # else what others admit is accounted for
-            charge(visitor.actor, merged.remote, self.policy, now)
-        if merged.level_changed_us:
-            changed_at = now - (time_ns / 1e9 - merged.level_changed_us / 1e6)
-            adopt_level(visitor.actor, ThrottleLevel(merged.level), changed_at)
-            self.state.level_changed(visitor)
-
-    def check_claim(
-        self, visitor: Visitor, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], time_ns: int
-    ) -> bool:
-        """Check what a crawler claims, once per request. Returns whether it is an operator's search crawler."""
-        if self.verifier is None:
-            return False
-        agent, address = visitor.identity.agent, self.identifier.address(scope, headers)
-        found = self.verifier.status(agent, address, scope, headers, time_ns / 1e9)
-        if visitor.verification is None or visitor.verification.status != found.status:
-            visitor.row_tail = None
-            visitor.actor.behaviour.quiet_until = -1
-        visitor.verification = found
-        verified = found.status == ClaimStatus.VERIFIED and found.operator == agent.operator
-        return verified and agent.purpose == "search"
-
-    def ruled(
-        self,
-        visitor: Visitor,
-        current: Rulings,
-        scope: Mapping[str, Any],
-        headers: Mapping[bytes, bytes],
-        now: float,
-        time_ns: int,
-    ) -> Ruling | None:
-        """Return the ruling that stands on a visitor, after what is pardoned was forgiven."""
-        fingerprint, wall = visitor.identity.fingerprint, (time_ns - self.calendar.leap_ns) / 1e9
-        network, actor = network_of(self.identifier.address(scope, headers)), visitor.actor
-        ruling = self.rulings.ruling_for(fingerprint, network, wall)
-        allowed = ruling is not None and ruling.kind == "allow"
-        pardoned = is_due(actor, current.pardoned_at(fingerprint, network, wall), now, wall)
-        if pardoned or (allowed and actor.throttle.level):
-            pardon(actor, visitor.network, self.site, now)
-            self.state.level_changed(visitor)
-        return ruling
 
     def failed(self, where: str, error: Exception) -> None:
         """Our own bug: count it, say it now and then, and let the app go on."""

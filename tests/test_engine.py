@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_analytics.engine import Engine
+from asgi_analytics.exchange.arrival import Arrival
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.identify import visitor as module
 from asgi_analytics.middleware import Scope
@@ -32,23 +33,32 @@ def comes(engine: Engine, scope: Scope) -> tuple[Visitor, bool]:
     return engine.identifier.visitor(scope, dict(scope["headers"]), engine.monotonic(), engine.time_ns())
 
 
-def told(engine: Engine, began: bool, connected: bool = False) -> Visitor:
-    """A visitor whose session and 30 requests others told of."""
-    visitor, _ = comes(engine, http_scope())
+def arrives(engine: Engine, scope: Scope) -> Arrival:
+    unused: Any = None
+    engine.started = True  # its threads are not wanted here
+    return Arrival(engine, scope, unused, unused)
+
+
+def told(idle: float = 0.0, connected: bool = False) -> Visitor:
+    """A visitor whose session and 30 requests others told of, at its next request."""
+    clock = FakeClock()
+    engine = engine_of(clock=clock)
+    visitor = arrives(engine, http_scope()).visitor
     visitor.merged = Merged(visitor.identity.fingerprint, b"o" * 16, 30, 0, 0)
     engine.leases.connected = connected
-    engine.apply_merged(visitor, began, engine.monotonic(), engine.time_ns())
+    clock.advance(idle)
+    assert arrives(engine, http_scope()).visitor is visitor
     return visitor
 
 
-@pytest.mark.parametrize("began", [False, True])
-def test_a_session_that_goes_on_is_the_one_of_the_others_and_a_new_one_its_own(began: bool) -> None:
-    assert (told(engine_of(), began).session.id == b"o" * 16) is not began
+@pytest.mark.parametrize(("idle", "own"), [(0.0, False), (1801.0, True)])
+def test_a_session_that_goes_on_is_the_one_of_the_others_and_a_new_one_its_own(idle: float, own: bool) -> None:
+    assert (told(idle).session.id != b"o" * 16) is own
 
 
 @pytest.mark.parametrize(("connected", "charged"), [(False, 30), (True, 0)])
 def test_what_others_admitted_is_charged_where_quotas_are_not_shared(connected: bool, charged: int) -> None:
-    assert [window.count for window in told(engine_of(), False, connected).actor.windows] == [charged]
+    assert [window.count for window in told(connected=connected).actor.windows] == [charged]
 
 
 def test_a_flagged_visitor_that_was_forgotten_is_found_anew() -> None:
@@ -92,8 +102,9 @@ def test_only_the_operator_that_is_claimed_exempts(
     engine, scope = engine_of(), http_scope(headers=GOOGLEBOT)
     found = Verification(status, "signature", operator)
     monkeypatch.setattr(engine.verifier, "status", lambda *_: found)
-    visitor, _ = comes(engine, scope)
-    assert engine.check_claim(visitor, scope, dict(scope["headers"]), engine.time_ns()) is exempt
+    arrival = arrives(engine, scope)
+    arrival.decide(scope)
+    assert arrival.decision.exempt is exempt
 
 
 def test_an_engine_that_cannot_be_made_whole_leaves_no_threads_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..clock import MINUTE_NS, uuid7
-from ..decide.actor import begin_session, count_session, start_like_pool
-from ..decide.admission import admit, admit_strictly
+from ..decide.actor import adopt_level, begin_session, count_session, start_like_pool
+from ..decide.admission import admit, admit_strictly, charge
 from ..decide.explain import inputs_of_admission, inputs_of_ban
-from ..decide.rulings import refusal
+from ..decide.rulings import Rulings, is_due, pardon, refusal
 from ..engine import Engine
-from ..facts import Claims
+from ..facts import Claims, ThrottleLevel
+from ..identify.client import network_of
 from ..identify.consistency import read_claims
 from ..inputs import FORGIVEN
-from ..model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Ruling, Visitor
+from ..model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Merged, Ruling, Visitor
 from ..protocols import Receive, Scope, Send, StrictAnswer
 
 STATE_KEY = "analytics"  # in scope["state"]
@@ -55,7 +56,7 @@ class Arrival(Hit):
         if began:
             self._begin_session(scope)
         if visitor.merged is not None:
-            engine.apply_merged(visitor, began, now, time_ns)
+            self._learn_of_others(visitor.merged, began)
 
     def _begin_session(self, scope: Scope) -> None:
         visitor, engine, now = self.visitor, self._engine, self.started_at
@@ -63,6 +64,20 @@ class Arrival(Hit):
         if visitor.identity.agent.bot_class is None:
             self._session_claims = self._claims(scope)
             start_like_pool(visitor.actor, visitor.network, self._session_claims, engine.site, engine.policy, now)
+
+    def _learn_of_others(self, merged: Merged, began: bool) -> None:
+        """Bring the visitor up to date with what other workers saw of it; a session that began since is its own."""
+        visitor, engine, now = self.visitor, self._engine, self.started_at
+        visitor.merged, visitor.cached_refusal = None, None
+        if not began:
+            visitor.session.id = merged.session
+            visitor.row_tail = None
+        if merged.remote > 0 and not engine.leases.connected:  # else what others admit is accounted for
+            charge(visitor.actor, merged.remote, engine.policy, now)
+        if merged.level_changed_us:
+            changed_at = now - (self.time_ns / 1e9 - merged.level_changed_us / 1e6)
+            adopt_level(visitor.actor, ThrottleLevel(merged.level), changed_at)
+            engine.state.level_changed(visitor)
 
     def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
         """Admit or refuse, and leave the findings for the app. `strict`: in strict mode, what StrictQuotas answered."""
@@ -89,10 +104,10 @@ class Arrival(Hit):
         engine, visitor, now = self._engine, self.visitor, self.started_at
         exempt, ruling, rulings = False, None, engine.rulings.current
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
-            exempt = engine.check_claim(visitor, scope, self._headers, self.time_ns)
+            exempt = self._is_search_crawler(scope)
         if rulings is not None:
             facts = visitor.actor.behaviour
-            ruling = engine.ruled(visitor, rulings, scope, self._headers, now, self.time_ns)
+            ruling = self._ruled(rulings, scope)
             if visitor.actor.behaviour is not facts:
                 self.inputs |= FORGIVEN
                 visitor.cached_refusal = None
@@ -117,6 +132,36 @@ class Arrival(Hit):
             engine.state.level_changed(visitor)
         return decision
 
+    def _is_search_crawler(self, scope: Scope) -> bool:
+        """Check what a crawler claims, once per request. Returns whether it is an operator's search crawler."""
+        verifier, visitor = self._engine.verifier, self.visitor
+        if verifier is None:
+            return False
+        agent, address = visitor.identity.agent, self._engine.identifier.address(scope, self._headers)
+        found = verifier.status(agent, address, scope, self._headers, self.time_ns / 1e9)
+        if visitor.verification is None or visitor.verification.status != found.status:
+            visitor.row_tail = None
+            visitor.actor.behaviour.quiet_until = -1
+        visitor.verification = found
+        verified = found.status == ClaimStatus.VERIFIED and found.operator == agent.operator
+        return verified and agent.purpose == "search"
+
+    def _ruled(self, current: Rulings, scope: Scope) -> Ruling | None:
+        """Return the ruling that stands on the visitor, after what is pardoned was forgiven."""
+        engine, visitor, now = self._engine, self.visitor, self.started_at
+        fingerprint, actor = visitor.identity.fingerprint, visitor.actor
+        network, wall = network_of(engine.identifier.address(scope, self._headers)), self._wall()
+        ruling = engine.rulings.ruling_for(fingerprint, network, wall)
+        allowed = ruling is not None and ruling.kind == "allow"
+        pardoned = is_due(actor, current.pardoned_at(fingerprint, network, wall), now, wall)
+        if pardoned or (allowed and actor.throttle.level):
+            pardon(actor, visitor.network, engine.site, now)
+            engine.state.level_changed(visitor)
+        return ruling
+
+    def _wall(self) -> float:
+        return (self.time_ns - self._engine.calendar.leap_ns) / 1e9
+
     def _still_holds(self, cached: CachedRefusal, ruling: Ruling | None) -> bool:
         """Tell whether a cached refusal still holds; one from the future, since a clock went back, does not."""
         return (
@@ -126,7 +171,7 @@ class Arrival(Hit):
         )
 
     def _banned(self, ruling: Ruling) -> Decision:
-        wall = (self.time_ns - self._engine.calendar.leap_ns) / 1e9
+        wall = self._wall()
         decision = refusal(ruling, len(self._engine.policy.quotas), self.visitor.actor.score, wall)
         decision.id, decision.inputs = uuid7(self.time_ns), inputs_of_ban(ruling, wall)
         decision.holds_until, self._ruling = self.started_at + ruling.until - wall, ruling
