@@ -14,8 +14,7 @@ import psycopg
 import pytest
 
 from asgi_analytics.batch import DECISION
-from asgi_analytics.clock import SystemClock, random_bytes, uuid7
-from asgi_analytics.decide import explain
+from asgi_analytics.clock import SystemClock, uuid7
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.explain import detail
 from asgi_analytics.decide.rulings import RulingBook, forgive, is_due, refusal
@@ -31,7 +30,7 @@ from asgi_analytics.settings import Settings
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.recorded import remember_policy
 from asgi_analytics.testing import MemoryState
-from tests.decide.visits import Visit, policy_of
+from tests.decide.visits import Visit
 from tests.drive import called
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
 
@@ -354,53 +353,3 @@ def test_what_cannot_be_done_is_told_in_a_line(dsn: str, arguments: tuple[str, .
     answer = called(*arguments, "--dsn", dsn)
     assert answer.returncode == status
     assert text in answer.stderr
-
-
-# Explain
-
-
-def test_explain_prints_what_is_stored_and_decides_again(store: PostgresStore, dsn: str) -> None:
-    decision, detail = decided()
-    put(dsn, decision, detail)
-    shown = told("explain", (decision.id or b"").hex(), "--dsn", dsn)
-    assert 'under 3 requests in 60 s (quota "minute"), or wait 50 s' in shown
-    assert f"Policy {detail['policy']}; decided again, the stored inputs give the same verdict" in shown
-
-
-def test_explain_tells_all_as_json(store: PostgresStore, dsn: str) -> None:
-    decision, detail = decided()
-    put(dsn, decision, detail, enforced=False)
-    found = json.loads(told("explain", (decision.id or b"").hex(), "--json", "--dsn", dsn))
-    assert (found["reproduced"], found["detail"]) == (True, detail)
-    assert found["verdict"] == "served; mode enforce would have refused it with 429"
-    assert found["passes"] == detail["passes"]
-
-
-def decided() -> tuple[Decision, dict[str, Any]]:
-    """A refusal by quota with its stored detail."""
-    visit = Visit(policy_of(limits="3/minute"), now=60_000.0)
-    for _ in range(3):
-        visit.call()
-    visit.now += 10.0
-    decision = admit(visit.visitor, visit.network, visit.policy, visit.now)
-    decision.id = random_bytes(16)
-    inputs = explain.inputs_of_admission(visit.visitor, visit.network, decision, visit.policy, visit.now)
-    return decision, explain.detail(decision, (), inputs, "v1")
-
-
-def put(dsn: str, decision: Decision, detail: dict[str, Any], enforced: bool = True) -> None:
-    with psycopg.connect(dsn) as connection:
-        connection.execute(
-            "INSERT INTO analytics.decisions"
-            " (id, time, site, hit_id, refused, enforced, level, score, retry_after, detail)"
-            " VALUES (%s, now(), 'default', gen_random_uuid(), %s, %s, %s, %s, %s, %s)",
-            (
-                UUID(bytes=decision.id),
-                decision.refused,
-                enforced,
-                int(decision.level),
-                decision.score,
-                decision.retry_after,
-                json.dumps(detail),
-            ),
-        )
