@@ -27,6 +27,7 @@ from .record import listing
 from .replay import command as replay
 from .settings import Settings, default_journal_dir
 from .store.reading import HitRow, Reader, connect, migrate_all
+from .threads import within
 
 PATIENCE = 2.0  # seconds that `explain` waits for a decision on its way to the database
 POLL = 0.5  # seconds between two looks of `tail --follow`
@@ -215,15 +216,15 @@ def _doctor(options: argparse.Namespace) -> int:
 def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.Check]:
     yield from doctor.settings_checks(settings)
     yield from doctor.shared_checks(settings)
-    yield from doctor.address_checks(settings, options.client, options.header)
-    yield from doctor.geo_checks(settings)
+    yield from doctor.patiently("place", doctor.address_checks(settings, options.client, options.header))
+    yield from doctor.patiently("geo files", doctor.geo_checks(settings))
     folder = settings.journal_dir
     try:
         destination = destination_of(resolve_dsn(options.dsn))
-        yield from doctor.journal_checks(folder, destination)
+        yield from doctor.patiently("journal", doctor.journal_checks(folder, destination))
         stray: list[listing.JournalState] = []
         with contextlib.suppress(OSError):  # which was told
-            stray = listing.strays(folder, destination)
+            stray = within(doctor.FILE_PATIENCE, lambda: listing.strays(folder, destination))
         with _database(options.dsn) as dsn:
             yield from doctor.database_checks(dsn, SystemClock.time_ns() / 1e9, stray=stray)
     except AnalyticsError as error:

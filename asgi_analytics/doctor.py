@@ -25,12 +25,14 @@ from .shared import server_of
 from .store.connection import ENCODINGS, UTF8
 from .store.health import PATIENCE, HealthReader, advice_on, examine
 from .store.reading import Server
+from .threads import within
 
 OLDEST = 140000  # server_version_num of PostgreSQL 14
 FORWARDING = (b"x-forwarded-for", b"forwarded")
 CLOCKS_APART = 30.0  # seconds
 SAMPLES = ("8.8.8.8", "2001:4860:4860::8888")  # looked up: the metadata may be whole where the data is not
 LEAST_ROOM = 64 << 20  # bytes
+FILE_PATIENCE = 5.0  # seconds
 ELSEWHERE = "no worker with this DSN delivers them; where it is this database under another name: asgi-analytics adopt"
 
 
@@ -47,6 +49,20 @@ class Check:
     def mark(self) -> str:
         """ok, note or WRONG."""
         return "WRONG" if self.advice else "note" if self.note else "ok"
+
+
+def patiently(subject: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """Yield checks that read files; the last one says so where a mount hangs."""
+    while True:
+        try:
+            check = within(FILE_PATIENCE, lambda: next(checks, None))
+        except TimeoutError:
+            text = f"no answer within {FILE_PATIENCE:g} s from the disk or the mount"
+            yield Check(subject, text, "mend the mount, or name files and folders on a local disk")
+            return
+        if check is None:
+            return
+        yield check
 
 
 def settings_checks(settings: Settings) -> Iterator[Check]:

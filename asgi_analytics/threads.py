@@ -6,8 +6,10 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
+from typing import TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
@@ -18,6 +20,7 @@ from .clock import give_way
 MOST_THREADS = 40  # of one event loop, as many as anyio gives an app
 
 Call = Callable[[], object]
+T = TypeVar("T")
 
 
 async def run_in_thread(act: Callable[..., object], *arguments: object) -> None:
@@ -116,6 +119,20 @@ class Aside:
             return
         self._thread = thread
         thread.join(self._patience)
+
+
+def within(seconds: float, act: Callable[[], T]) -> T:
+    """Call a function in a thread and return what it returns. Raises TimeoutError, and leaves it, where it hangs."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(act())
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="asgi-analytics-within", daemon=True).start()
+    return answer.result(seconds)
 
 
 _pool: RunVar[_Pool] = RunVar("asgi_analytics_pool")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import shutil
@@ -24,7 +25,7 @@ from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE
 from tests.acceptance.faults.rows import Works
 from tests.acceptance.rig import ROUNDS
-from tests.drive import NOWHERE
+from tests.drive import NOWHERE, get, page, wrapped
 from tests.record.rows import fetch, hit, hit_frame
 from tests.waiting import wait_until
 
@@ -45,6 +46,35 @@ def small_disk(size: str = "1m", options: str = "") -> Iterator[Path]:
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
         folder.rmdir()
+
+
+@contextmanager
+def hung_mount(folder: Path) -> Iterator[None]:
+    """A file system on a folder that answers nothing: FUSE whose server never reads. The test says where it cannot."""
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR)
+    except OSError:
+        pytest.skip("this machine has no FUSE for us")
+    libc, options = ctypes.CDLL(None, use_errno=True), f"fd={server},rootmode=40000,user_id=0,group_id=0"
+    try:
+        if libc.mount(b"hung", bytes(folder), b"fuse", 0, options.encode()) != 0:
+            pytest.skip("this machine lets us mount nothing")
+        yield
+    finally:
+        libc.umount2(bytes(folder), 2)  # MNT_DETACH
+        os.close(server)  # what waits has an error now
+
+
+def test_an_app_is_built_and_serves_while_the_mount_with_its_geo_files_hangs(tmp_path: Path, account: Account) -> None:
+    (tmp_path / "geo").mkdir()
+    with hung_mount(tmp_path / "geo"):
+        began = time.monotonic()
+        files = {name: str(tmp_path / "geo" / name) for name in ("geoip_city", "geoip_asn")}
+        with wrapped(page(), NOWHERE, journal_dir=str(tmp_path / "j"), **files) as middleware:
+            assert [get(middleware).status for _ in range(3)] == [200] * 3
+            assert middleware.stats()["failures"] == {}
+        assert time.monotonic() - began < 10
+    account.round()
 
 
 def test_what_a_full_disk_moves_to_memory_is_counted_when_it_ends_there(account: Account) -> None:

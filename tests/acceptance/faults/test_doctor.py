@@ -29,10 +29,11 @@ from asgi_analytics.settings import Settings
 from asgi_analytics.store import migrate
 from tests.acceptance.faults.house import _make_database, clerks
 from tests.acceptance.faults.ledger import Account
-from tests.acceptance.faults.test_disk import small_disk
+from tests.acceptance.faults.test_disk import hung_mount, small_disk
 from tests.acceptance.faults.test_postgres import CALM, RAISING
 from tests.acceptance.wire import Wire
 from tests.conftest import data_folder
+from tests.drive import called
 from tests.record.rows import hit_frame
 
 PATIENCE = 3.0
@@ -343,6 +344,20 @@ def test_doctor_is_held_up_by_nothing_that_lies_in_the_folder(
     found = told(doctor.journal_checks(tmp_path))
     assert "WRONG" not in found
     assert "left over" in found
+
+
+def test_doctor_waits_for_no_mount_that_hangs(
+    ward: Ward, tmp_path: Path, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "FILE_PATIENCE", 0.3)
+    with hung_mount(tmp_path):
+        files = ("--geoip-city", f"{tmp_path}/city.mmdb", "--journal-dir", f"{tmp_path}/journals")
+        answer = called("doctor", *files, "--client", "203.0.113.7", "--dsn", ward.dsn)
+    for subject in ("place", "geo files", "journal"):
+        assert f"WRONG {subject}: no answer within 0.3 s from the disk or the mount → mend the mount" in answer.stdout
+    assert "ok    database: PostgreSQL" in answer.stdout
+    assert answer.returncode == 1
+    account.round()
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "missing"])
