@@ -28,6 +28,7 @@ COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUS
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}
 MEMORY_LIMIT = 32 << 20  # bytes kept where no journal can be written
 _MOST_CACHED = 4096
+_LONGEST_CACHED = 256  # characters of path and method: some servers take methods of any length
 
 
 @dataclass(slots=True)
@@ -136,7 +137,7 @@ class Recorder:
 
     def _middle(self, hit: Hit) -> bytes:
         """Encode the columns `close_code` to `click_id`."""
-        decision, route, query = hit.decision, hit.route, hit.query
+        decision, route = hit.decision, hit.route
         path = encoding.text(self._clean_path(hit.path), 1024)
         return b"".join(
             (
@@ -146,19 +147,18 @@ class Recorder:
                 path,
                 self._path_inputs(hit.path, path, hit.variant),
                 NULL if route is None else self._texts.get(route) or self._text(route, 256),
-                NULL if query is None else encoding.text(query, 1024),
+                NULL if hit.query is None else encoding.text(hit.query, 1024),
                 NO_REFERRAL if hit.referral is None else encoding.referral(hit.referral),
             )
         )
 
     def _remembered(self, key: Hashable, hit: Hit) -> bytes:
         """Encode the middle of a plain hit: all hits of its path and route that end alike have the same."""
-        middle = self._middle(hit)
-        if len(hit.path) <= 256:
-            if len(self._plain) >= _MOST_CACHED:
-                self._plain.clear()
-            self._plain[key] = middle
-        return middle
+        if len(hit.path + hit.method) > _LONGEST_CACHED:
+            return self._middle(hit)
+        if len(self._plain) >= _MOST_CACHED:
+            self._plain.clear()
+        return self._plain.setdefault(key, self._middle(hit))
 
     def drop(self, reason: str) -> None:
         """Count a hit that is not stored."""

@@ -62,6 +62,21 @@ def test_ten_thousand_user_agents_of_60_kilobytes_take_bounded_memory(account: A
         account.round()
 
 
+def test_thousands_of_long_methods_take_bounded_memory(account: Account) -> None:
+    """h11 takes methods of any length that a head may have."""
+    with wrapped(JSON, mode="observe") as app:
+
+        def attack(first: int, count: int) -> None:
+            for number in range(first, first + count):
+                get(app, method=f"M{number}" + "X" * 60_000)
+
+        attack(0, 100)
+        warm = memory()
+        attack(100, 1_000)  # 60 MB of text
+        assert memory() - warm < 16 * MIB
+        account.round()
+
+
 @pytest.mark.parametrize("option", [{}, {"session_cookie": True, "secret": "s" * 16}])
 def test_who_changes_or_drops_all_that_tells_it_apart_is_bound_by_its_address(
     dsn: str, account: Account, option: dict[str, Any]
