@@ -7,8 +7,15 @@ from pathlib import Path
 
 
 def named(text: str | Path) -> Path:
-    """Return the folder or file that an option or the environment names; "~" is a home."""
-    return Path(os.path.expanduser(text))
+    """Return the folder or file that an option or the environment names; "~" is a home.
+
+    In full: an app that changes its working directory later would leave journals in several places.
+    """
+    path = Path(os.path.expanduser(text))
+    try:
+        return path.absolute()
+    except FileNotFoundError:  # where we are was deleted
+        return path
 
 
 def default_folder(variable: str, name: str, of_root: str = "/var/tmp/asgi-analytics") -> Path:  # noqa: S108 - see below
@@ -21,7 +28,7 @@ def default_folder(variable: str, name: str, of_root: str = "/var/tmp/asgi-analy
 def state_folder() -> Path:
     """Return our folder in this user's place for state; in /var/tmp for a user without a home, as containers run."""
     if place := os.environ.get("XDG_STATE_HOME"):
-        return Path(place) / "asgi-analytics"
+        return named(place) / "asgi-analytics"
     home = os.path.expanduser("~")  # "/" under Docker, /nonexistent of nobody, "~" of a number that nobody has
     folder = Path(home) / ".local/state/asgi-analytics"
     there = next((place for place in (folder, *folder.parents) if os.path.exists(place)), folder)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from asgi_analytics.embedded import default_data_dir
-from asgi_analytics.folders import state_folder
-from asgi_analytics.settings import default_journal_dir
+from asgi_analytics.folders import named, state_folder
+from asgi_analytics.settings import Settings, default_journal_dir
 
 from .conftest import data_folder
+from .drive import NOWHERE
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="what is done as root only")
 
@@ -69,3 +70,27 @@ def test_a_folder_of_ones_own_in_a_home_that_cannot_be_written_is_used(
             assert state_folder() == ours
         finally:
             os.seteuid(0)
+
+
+def test_a_folder_stays_where_it_is_when_the_app_changes_its_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ASGI_ANALYTICS_JOURNAL_DIR")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", "state")
+    folders = [Settings.build(dsn=NOWHERE, journal_dir="j").journal_dir, default_journal_dir()]
+    monkeypatch.setenv("ASGI_ANALYTICS_JOURNAL_DIR", "other")
+    folders.append(default_journal_dir())
+    assert folders == [tmp_path / "j", tmp_path / "state/asgi-analytics/journal", tmp_path / "other"]
+
+
+def test_who_works_in_a_directory_that_was_deleted_gets_folders_all_the_same(tmp_path: Path) -> None:
+    before, gone = os.getcwd(), tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    try:
+        gone.rmdir()
+        assert named("journal") == Path("journal")
+    finally:
+        os.chdir(before)
