@@ -22,7 +22,7 @@ _FREE, _SERVERS = re.compile("[5-9I-Z]|45"), ("53", "54", "55", "57", "58", "72"
 # what it looks for, or takes longer than a statement may. Said by our own statements these mean all rows.
 _BY_FUNCTION = (*OPERATOR, "0A", "55000", "57014")
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
-_FAILING_ROW = re.compile(r"DETAIL:\s+(?:Partition key of the f|F)ailing row contains \(.*\)\.", re.DOTALL)
+_TELLS_ROW = ("23", "44")  # whose DETAIL has the row, or its key, in whatever language the server speaks
 
 
 @contextlib.contextmanager
@@ -55,7 +55,11 @@ def _ours(error: psycopg.Error) -> StoreError:
 
 def _told(error: Exception) -> str:
     """Return an error's text in one line, which goes into logs: without the row, and nothing acts on a terminal."""
-    return escape(" ".join(_FAILING_ROW.sub("", str(error)).split()))
+    text = str(error)
+    if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_TELLS_ROW):
+        told = error.diag
+        text = " ".join(filter(None, (told.message_primary, told.message_hint, told.context))) or text
+    return escape(" ".join(text.split()))
 
 
 def is_forbidden(error: RowRejected) -> bool:

@@ -38,3 +38,12 @@ def test_an_error_is_told_by_what_is_to_be_done(error: Exception, kind: type[Sto
         raise error
     assert type(raised.value) is kind
     assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize("detail", ["Failing row contains (secret).", "Fehlgeschlagene Zeile enthält (secret)."])
+def test_what_is_told_of_a_refused_row_is_without_the_row_in_any_language(dsn: str, detail: str) -> None:
+    said = f"RAISE 'violates »narrow«' USING ERRCODE = '23514', DETAIL = '{detail}', HINT = 'see the manual'"
+    with psycopg.connect(dsn) as connection, pytest.raises(RowRejected) as raised, as_ours():
+        connection.execute(f"DO $$ BEGIN {said}; END $$".encode())
+    assert str(raised.value).startswith("violates »narrow« see the manual PL/pgSQL function")
+    assert "secret" not in str(raised.value)
