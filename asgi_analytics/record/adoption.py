@@ -14,6 +14,8 @@ from pathlib import Path
 from ..batch import Batch
 from ..errors import JournalFormatError
 from .destination import Destination, read_destination
+from .journal import FileJournal
+from .memory import MemoryJournal
 from .segment import Columns, path_of, read, read_header
 
 _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
@@ -43,6 +45,10 @@ class LeftOver:
                 return batch
         return None
 
+    def end(self) -> tuple[int, int]:
+        """Return (segment, offset) behind the last byte. Raises OSError."""
+        return (self.segments[-1], path_of(self.path, self.segments[-1]).stat().st_size) if self.segments else (0, 0)
+
     def _check(self, path: Path, journal: bytes, segment: int) -> None:
         # Delivered under another's position, a copy would be read again and again.
         if (journal, path_of(self.path, segment)) != (self.id, path):
@@ -70,6 +76,9 @@ class LeftOver:
         if self._held >= 0:
             os.close(self._held)
         self._held = -1
+
+
+Source = FileJournal | MemoryJournal | LeftOver  # what is delivered
 
 
 class LeftOvers:

@@ -282,6 +282,11 @@ class FileJournal:
             for number in [one for one, when in self._delivered.items() if crowded or now - when > RETENTION]:
                 self._delete(number)
 
+    def end(self) -> tuple[int, int]:
+        """Return (segment, offset) behind the last frame."""
+        with self._lock:
+            return self.segment, self.size
+
     def has_more(self, segment: int, offset: int) -> bool:
         """Tell whether a frame lies behind a position; what cannot be read, such as for want of descriptors, may."""
         try:

@@ -51,6 +51,11 @@ class MemoryJournal:
                 gone = self._frames.popleft()
                 self.size -= gone.end - gone.start
 
+    def end(self) -> tuple[int, int]:
+        """Return (segment, offset) behind the last frame."""
+        with self._lock:
+            return 1, self._end
+
     def pending_bytes(self, segment: int, offset: int) -> int:
         """Return the bytes kept."""
         return self.size

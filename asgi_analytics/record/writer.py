@@ -13,7 +13,7 @@ from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError
 from ..log import LOG_INTERVAL, log
 from ..protocols import Clock, SharedRulings, SharedState, Store
 from ..room import A_THREAD, SafeEvent, ensure
-from .adoption import LeftOver, LeftOvers
+from .adoption import LeftOver, LeftOvers, Source
 from .agreement import Agreement
 from .keeper import Keeper
 from .pace import LEAST_ROWS, Backoff, BatchSize, Schedule
@@ -290,7 +290,7 @@ class Writer:
             return 0
         with contextlib.suppress(OSError):  # tried again with the next round
             journal.name_server(self._left_overs.server)
-        segment, offset = self._position(store, journal.id)
+        segment, offset = self._position(store, journal)
         batch = journal.read(segment, offset, self._size.rows)
         if batch is None:
             return 0
@@ -305,7 +305,7 @@ class Writer:
         memory = self._recorder.memory
         if not memory.size:
             return 0
-        _, offset = self._position(store, memory.id)
+        _, offset = self._position(store, memory)
         batch = memory.read(1, offset, min(self._rows, self._size.rows))
         if batch is not None:
             self._deliver(store, batch)
@@ -330,7 +330,7 @@ class Writer:
 
     def _move_left_over(self, store: Store, found: LeftOver) -> int:
         try:
-            batch = found.read(*self._position(store, found.id), min(self._rows, self._size.rows))
+            batch = found.read(*self._position(store, found), min(self._rows, self._size.rows))
             if batch is not None:
                 self._deliver(store, batch)
                 return len(batch.frames)
@@ -342,10 +342,10 @@ class Writer:
         self._left_overs.finish()
         return 1
 
-    def _position(self, store: Store, journal: bytes) -> tuple[int, int]:
-        positions = self.state.positions
+    def _position(self, store: Store, of: Source) -> tuple[int, int]:
+        journal, positions = of.id, self.state.positions
         if journal not in positions:
-            positions[journal] = store.position(journal)
+            positions[journal] = store.position(journal, of.end())
             self._settle(journal, positions[journal])
         return positions[journal]
 

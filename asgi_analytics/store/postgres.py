@@ -151,14 +151,20 @@ class PostgresStore(Connected):
             rows = connection.execute(self._queries["read_salts"], {"periods": list(periods)}).fetchall()
             return [Salt(period.isoformat(), bytes(key)) for period, key in rows]
 
-    def position(self, journal: bytes) -> tuple[int, int]:
-        """Return (segment, offset) up to which the journal is committed; registers a new journal."""
+    def position(self, journal: bytes, end: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Return (segment, offset) up to which the journal is committed; registers a new journal.
+
+        One behind the `end` of the journal was not written by us: what is stored of it is found out by id.
+        """
         host = socket.gethostname().encode("utf-8", "replace").decode()[:200]  # any bytes may be one
         parameters = {"journal": UUID(bytes=journal), "host": host}
         with as_ours(), self._current().statement() as connection:
             registered = connection.execute(self._queries["register_journal"], parameters).rowcount == 1
             row = connection.execute(self._queries["read_position"], parameters).fetchone()
-        position = (row[0], row[1]) if row else (0, 0)
+            position = (row[0], row[1]) if row else (0, 0)
+            if end is not None and position > end:
+                connection.execute(self._queries["rewind_position"], parameters)
+                registered, position = True, (0, 0)
         self._doubts.see(journal, position, registered)
         return position
 
@@ -329,6 +335,8 @@ class PostgresStore(Connected):
         position = (row[0], row[1])
         if position <= (batch.segment, batch.frames[0].start):
             return batch
+        if position > (batch.segment, batch.end):
+            raise StoreUnavailable("The position of a journal went further than what was sent; reading it again.")
         return replace(batch, frames=batch.after(position))
 
     def _set_aside(self, batch: Batch, raw: bytes, position: int, kind: str, error: str, sqlstate: str | None) -> None:
@@ -349,7 +357,7 @@ class PostgresStore(Connected):
         )
 
     def _advance(self, batch: Batch, rows: int, quarantined: int) -> None:
-        self._open().execute(
+        advanced = self._open().execute(
             self._queries["advance_position"],
             {
                 "journal": UUID(bytes=batch.journal),
@@ -359,6 +367,8 @@ class PostgresStore(Connected):
                 "quarantined": quarantined,
             },
         )
+        if advanced.fetchone() != (batch.segment, batch.end):  # else who comes next would send it again
+            raise StoreMisconfigured("The table positions takes no change: is there a trigger or a rule on it?")
 
 
 def _some(rows: Sequence[T]) -> Sequence[T]:

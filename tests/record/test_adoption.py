@@ -5,6 +5,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 from asgi_analytics.batch import Batch
 from asgi_analytics.errors import StoreMisconfigured
@@ -15,7 +16,7 @@ from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
-from tests.record.rows import hit_frame
+from tests.record.rows import fetch, hit_frame
 from tests.waiting import wait_until
 
 from .rig import Rig, stored
@@ -44,6 +45,14 @@ def test_what_a_dead_worker_had_delivered_is_not_delivered_again(dsn: str, tmp_p
     with Rig(dsn, tmp_path / "j"):
         wait_until(lambda: not dead.recorder.journal.path.exists())  # type: ignore[union-attr]
     assert stored(dsn) == list(range(150))
+
+
+def test_a_left_over_journal_is_delivered_though_its_position_was_moved_on(dsn: str, tmp_path: Path) -> None:
+    left = dead_journal(tmp_path / "j", 1)
+    fetch(dsn, "INSERT INTO analytics.positions (journal, host, segment) VALUES (%s, 'h', 7)", UUID(bytes=left.id))
+    with Rig(dsn, tmp_path / "j"):
+        wait_until(lambda: not left.path.exists())
+    assert stored(dsn) == [1]
 
 
 def of_an_unknown_version(folder: Path) -> Path:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from asgi_analytics.batch import HIT
-from asgi_analytics.errors import RowRejected, StoreMisconfigured
+from asgi_analytics.errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from asgi_analytics.model import Merged
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
@@ -318,6 +318,30 @@ def test_what_is_stored_of_a_journal_is_left_out_where_its_position_was_cleared_
     assert sorted(row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits")) == [f"/{n}" for n in range(10)]
     assert sessions(dsn) == [(name(b"session"), 10)]
     assert store.position(whole.journal) == (whole.segment, whole.end)
+
+
+def test_a_position_that_went_further_than_its_journal_is_not_believed(store: PostgresStore, dsn: str) -> None:
+    whole = batch([hit(f"/{number}") for number in range(10)])
+    first = replace(whole, frames=whole.frames[:6], end=whole.frames[5].end)
+    store.position(whole.journal)
+    store.write(first)
+    for advanced in ("segment = 1000", "position = 1000000"):
+        fetch(dsn, f"UPDATE analytics.positions SET {advanced}")
+        with pytest.raises(StoreUnavailable):  # so that it is read again
+            store.write(whole)
+        assert store.position(whole.journal, (whole.segment, whole.end)) == (0, 0)
+        store.write(whole)
+    assert sorted(row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits")) == [f"/{n}" for n in range(10)]
+    assert store.position(whole.journal, (whole.segment, whole.end)) == (whole.segment, whole.end)
+
+
+def test_where_the_position_cannot_move_on_nothing_gets_in(store: PostgresStore, dsn: str) -> None:
+    """Who comes next would send it again."""
+    fetch(dsn, "CREATE FUNCTION public.still() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
+    fetch(dsn, "CREATE TRIGGER still BEFORE UPDATE ON analytics.positions FOR EACH ROW EXECUTE FUNCTION still()")
+    with pytest.raises(StoreMisconfigured, match="positions"):
+        write_hits(store, b"A", 1)
+    assert fetch(dsn, "SELECT FROM analytics.hits") == []
 
 
 def test_what_is_stored_is_known_by_a_few_of_its_hits_though_the_first_are_gone(store: PostgresStore, dsn: str) -> None:

@@ -45,5 +45,5 @@ def test_what_is_told_of_a_refused_row_is_without_the_row_in_any_language(dsn: s
     said = f"RAISE 'violates »narrow«' USING ERRCODE = '23514', DETAIL = '{detail}', HINT = 'see the manual'"
     with psycopg.connect(dsn) as connection, pytest.raises(RowRejected) as raised, as_ours():
         connection.execute(f"DO $$ BEGIN {said}; END $$".encode())
-    assert str(raised.value).startswith("violates »narrow« see the manual PL/pgSQL function")
     assert "secret" not in str(raised.value)
+    assert str(raised.value).startswith("violates »narrow« see the manual PL/pgSQL function")

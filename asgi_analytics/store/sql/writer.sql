@@ -14,6 +14,10 @@ UPDATE analytics.positions
 SET segment = %(segment)s, position = %(position)s, rows = rows + %(rows)s,
     quarantined = quarantined + %(quarantined)s, updated_at = now()
 WHERE journal = %(journal)s
+RETURNING segment, position
+
+-- name: rewind_position
+UPDATE analytics.positions SET segment = 0, position = 0 WHERE journal = %(journal)s
 
 -- name: quarantine_row
 INSERT INTO analytics.quarantine (journal, segment, position, kind, columns, raw, sqlstate, error)

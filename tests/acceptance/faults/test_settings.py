@@ -144,6 +144,10 @@ FORBID = (
     " $$ BEGIN IF current_user = 'clerk' THEN RAISE EXCEPTION 'no changes here'; END IF; END $$;"
     " CREATE EVENT TRIGGER forbid ON ddl_command_start EXECUTE FUNCTION public.forbid()"
 )
+FREEZE = (
+    "CREATE FUNCTION public.still() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+    " CREATE TRIGGER still BEFORE UPDATE ON analytics.positions FOR EACH ROW EXECUTE FUNCTION public.still()"
+)
 LOCKED = ("positions", "sessions", "fingerprints", "decisions", "salts", "networks", "incidents", "refusals",
           "policies", "rulings", "counters", "workers", "migrations", "hits_default")  # fmt: skip
 FAULTS: dict[str, Striking] = {
@@ -202,6 +206,9 @@ FAULTS: dict[str, Striking] = {
         "ALTER TABLE analytics.positions ADD PRIMARY KEY (journal)",
     ),
     "rewound_positions": cut_off("UPDATE analytics.positions SET segment = 0, position = 0", "SELECT 1"),
+    "advanced_positions": between("UPDATE analytics.positions SET segment = segment + 1000", "SELECT 1"),
+    "advanced_positions_seen_anew": cut_off("UPDATE analytics.positions SET position = 1 << 30", "SELECT 1"),
+    "frozen_positions": between(FREEZE, "DROP FUNCTION public.still() CASCADE"),
     "wider_columns": between(f"{NO_VIEW}; ALTER TABLE analytics.hits ALTER status TYPE integer", "SELECT 1"),
     "other_columns": cut_off(
         f"{NO_VIEW}; ALTER TABLE analytics.hits ALTER bytes_sent TYPE text, ALTER id TYPE text, ALTER asn TYPE numeric",
@@ -210,7 +217,7 @@ FAULTS: dict[str, Striking] = {
     "database_made_anew": made_anew,
 }
 FAST = ("contrary_settings", "hidden_positions", "renamed_schema", "nothing_cleared_away", "cleared_positions",
-        "rewound_positions", "other_columns", "database_made_anew")  # fmt: skip
+        "rewound_positions", "advanced_positions", "other_columns", "database_made_anew")  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", some(FAULTS, FAST))
