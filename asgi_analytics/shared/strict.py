@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 import valkey.asyncio
-from valkey.exceptions import NoScriptError, ValkeyError
+from valkey.exceptions import NoScriptError
 
 from ..protocols import Clock, StrictAnswer
 from .scripts import GIVE_BACK, TAKE
@@ -114,7 +114,7 @@ class _Asker:
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._ask(batch)
-            except (ValkeyError, OSError, TimeoutError):
+            except Exception:  # noqa: BLE001 - who is there may answer anything
                 self._failed()
             finally:
                 for _, answer in batch:
