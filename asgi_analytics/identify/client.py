@@ -13,7 +13,7 @@ from ..settings import EMBEDDING, Network, ProxyWord, as_counted
 MAX_ENTRIES = 100  # looked at, over all lines of the header, from the right
 MAX_LINE = 8192  # bytes of one line, from the right
 MAX_ENTRY = 128  # bytes of one X-Forwarded-For entry
-MAX_ELEMENT = 512  # bytes of one Forwarded element
+MAX_ELEMENT = 512  # bytes of one Forwarded element, and of X-Forwarded-Proto
 MAX_HOST = 45  # characters of an IPv6 address in full
 MAX_KNOWN = 16_384  # addresses remembered
 
@@ -96,7 +96,7 @@ class ClientAddress:
             return False
         sent = None if self._forwarded else headers.get(b"x-forwarded-proto")
         if sent is not None:
-            return _HTTPS.search(sent) is not None
+            return _HTTPS.search(sent[-MAX_ELEMENT:]) is not None
         return any(_HTTPS_ELEMENT.search(line) for line in _lines(scope, b"forwarded"))
 
     def _peer(self, client: object) -> tuple[str, bool]:

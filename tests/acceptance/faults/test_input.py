@@ -136,6 +136,7 @@ PARSED = {
     "x-forwarded-for": ["1.2.3.4, " * 900, "[" * 8000, "::" * 4000, "unknown, _hidden, " * 450],
     "forwarded": ['for="[2001:db8::1]:4711", ' * 300, 'for="' * 1600, "for=a;by=b;" * 700, "\\" * 8000],
     "referer": ["http://" + "a." * 4000, "http://[" * 1000, "?" * 8000, "http://x/?" + "utm_source=x&" * 600],
+    "x-forwarded-proto": [";" * 500_000, "https" * 100_000],  # some servers bound no line
     "accept-language": ["," * 8000, "en;q=" * 1600, "a-" * 4000, ";q=0.9" * 1300],
 }
 
