@@ -14,6 +14,7 @@ import maxminddb
 
 from .columns import counted
 from .errors import AnalyticsError, JournalFormatError
+from .folders import foreign_part
 from .identify.client import ClientAddress, network_of
 from .identify.countries import CountryTable
 from .identify.geoip import GeoLocator
@@ -120,9 +121,10 @@ def journal_checks(folder: Path, destination: Destination | None = None) -> Iter
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     try:
-        owner = nearest.stat().st_uid
-        if nearest == folder and owner != os.geteuid():
-            yield Check("journal", f"{folder} belongs to user {owner}", "choose a folder of your own by journal_dir")
+        strange = folder if nearest == folder and nearest.stat().st_uid != os.geteuid() else foreign_part(nearest)
+        if strange is not None:
+            owner = strange.lstat().st_uid
+            yield Check("journal", f"{strange} belongs to user {owner}", "choose a folder of your own by journal_dir")
             return
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             yield Check("journal", f"{nearest} is not writable", "make it writable, or choose another by journal_dir")

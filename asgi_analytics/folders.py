@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -36,3 +37,14 @@ def state_folder() -> Path:
     if not os.path.isabs(home) or not os.access(there, os.W_OK, effective_ids=effective):
         return Path(f"/var/tmp/asgi-analytics-{os.geteuid()}")  # noqa: S108 - its folders are private and owner-checked
     return folder
+
+
+def foreign_part(folder: Path) -> Path | None:
+    """Return which part of a path belongs to another user who could make it, where anybody may make entries.
+
+    He could put another folder in the place of ours. None where there is none.
+    """
+    for part in (folder, *folder.parents[:-1]):
+        if part.parent.stat().st_mode & stat.S_IWOTH and part.lstat().st_uid not in (os.geteuid(), 0):
+            return part
+    return None

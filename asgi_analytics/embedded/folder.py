@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import tempfile
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ..clock import SystemClock
 from ..errors import EmbeddedPostgresError
+from ..folders import foreign_part
 from .process import runs, shell
 
 if sys.platform != "win32":
@@ -23,11 +23,8 @@ def prepare(folder: Path, account: pwd.struct_passwd | None) -> None:
     for part in (*reversed(folder.parents), folder):
         if not part.exists():
             _make(part, 0o700 if account is None else 0o711)
-    for part in (folder, *folder.parents[:-1]):
-        owners = (os.geteuid(),) if part == folder else (os.geteuid(), 0)
-        anyone = part == folder or part.parent.stat().st_mode & stat.S_IWOTH
-        if anyone and part.lstat().st_uid not in owners:
-            raise EmbeddedPostgresError(f"{part} belongs to another user: choose a folder by ASGI_ANALYTICS_DATA_DIR.")
+    if strange := foreign_part(folder) or (folder if folder.lstat().st_uid != os.geteuid() else None):
+        raise EmbeddedPostgresError(f"{strange} belongs to another user: choose a folder by ASGI_ANALYTICS_DATA_DIR.")
     if not (folder / "lock").exists() and any(folder.iterdir()):
         raise EmbeddedPostgresError(f"{folder} holds other things: choose a folder by ASGI_ANALYTICS_DATA_DIR.")
     if account is None:

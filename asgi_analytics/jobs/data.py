@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import DataFileError
-from ..folders import default_folder
+from ..folders import default_folder, foreign_part
 from ..identify.operators import SOURCES
 from ..identify.ranges import MOST_BYTES, RangeFile, Ranges, read_ranges
 from .fetch import download
@@ -74,6 +74,8 @@ def held(folder: Path, names: Mapping[str, object] = SOURCES) -> tuple[dict[str,
     wrong: dict[str, str] = {}
     for name in names:
         try:
+            if part := foreign_part(folder):
+                raise DataFileError(f"{part} belongs to another user, who could say whom to trust")
             found[name] = _held(*_read(folder, name))
         except FileNotFoundError:
             continue

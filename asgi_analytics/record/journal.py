@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalError
+from ..folders import foreign_part
 from .destination import ADDRESS, DATABASE, NOWHERE, SERVER, Destination
 from .segment import MAGIC, Columns, create, header, path_of, read_body
 
@@ -379,5 +380,6 @@ def _flush(descriptor: int) -> None:
 def _private(root: Path) -> None:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = root.stat()
-    if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode):
-        raise JournalError(f"The journal folder {root} belongs to another user.")
+    part = root if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) else foreign_part(root)
+    if part is not None:
+        raise JournalError(f"The journal folder {part} belongs to another user.")

@@ -74,6 +74,19 @@ def test_a_damaged_file_in_the_folder_is_left_out_and_named(tmp_path: Path) -> N
     assert held(tmp_path / "nowhere") == ({}, {})
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is done as root only")
+def test_files_are_not_believed_where_somebody_else_could_put_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    folder = tmp_path / "asgi-analytics-0/crawlers"
+    folder.mkdir(parents=True)
+    (folder / "googlebot.json").write_bytes(ONE)
+    assert set(held(folder, {"googlebot": None})[0]) == {"googlebot"}
+    os.chown(folder.parent, 12_345, 12_345)
+    found, wrong = held(folder, {"googlebot": None})
+    assert found == {}
+    assert "belongs to another user" in wrong["googlebot"]
+
+
 def test_the_stamp_changes_with_any_file(tmp_path: Path) -> None:
     stamps = [stamp(tmp_path), stamp(tmp_path / "nowhere")]
     (tmp_path / "a.json").write_bytes(ONE)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from asgi_analytics.batch import DECISION, HIT
+from asgi_analytics.doctor import journal_checks
 from asgi_analytics.errors import JournalError
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import adopt
@@ -283,6 +284,21 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(JournalError, match="another user"):
         FileJournal(tmp_path, NAME, COLUMNS, 1 << 20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is done as root only")
+def test_a_folder_in_one_that_somebody_else_made_where_anybody_may_is_refused(tmp_path: Path) -> None:
+    """Who made it could put another in the place of ours, with journals of his."""
+    everybodys, others = tmp_path / "tmp", tmp_path / "tmp/asgi-analytics-0"
+    everybodys.mkdir()
+    everybodys.chmod(0o1777)
+    others.mkdir()
+    os.chown(others, 12_345, 12_345)
+    with pytest.raises(JournalError, match="asgi-analytics-0 belongs to another user"):
+        FileJournal(others / "journal", NAME, COLUMNS, 1 << 20)
+    assert [check.mark for check in journal_checks(others / "journal")] == ["WRONG"]
+    os.chown(others, 0, 0)
+    FileJournal(others / "journal", NAME, COLUMNS, 1 << 20).abandon()
 
 
 def test_memory_keeps_frames_until_they_are_delivered() -> None:
