@@ -22,6 +22,7 @@ _FREE, _SERVERS = re.compile("[5-9I-Z]|45"), ("53", "54", "55", "57", "58", "72"
 # what it looks for, or takes longer than a statement may. Said by our own statements these mean all rows.
 _BY_FUNCTION = (*OPERATOR, "0A", "55000", "57014")
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
+_NARROW = (None, "22001", "22003")  # a value is longer or larger than its column
 _TELLS_ROW = ("23", "44")  # whose DETAIL has the row, or its key, in whatever language the server speaks
 
 
@@ -65,5 +66,8 @@ def _told(error: Exception) -> str:
 def is_forbidden(error: RowRejected) -> bool:
     """Tell whether a row was refused by a rule, rather than for want of room in columns or of a partition."""
     cause = error.__cause__
-    named = isinstance(cause, psycopg.Error) and cause.diag.constraint_name is not None
-    return named if error.sqlstate == NO_PLACE else not (error.sqlstate or "22").startswith("22")
+    if not isinstance(cause, psycopg.Error):
+        return False
+    if error.sqlstate == NO_PLACE:
+        return cause.diag.constraint_name is not None
+    return cause.diag.context is not None or error.sqlstate not in _NARROW
