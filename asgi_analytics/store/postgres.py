@@ -24,7 +24,7 @@ from .connection import Connected, ServerSession, check_encoding, conninfo
 from .doubt import Doubts, behind
 from .fold import Fold
 from .recorded import remember_policy
-from .sqlstates import NO_PLACE, as_ours, is_forbidden
+from .sqlstates import NO_PLACE, OVER_LIMIT, as_ours, is_forbidden
 from .staging import Staging
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
@@ -233,6 +233,9 @@ class PostgresStore(Connected):
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set the rows of a batch aside with their raw bytes, and move on behind them."""
+        # A queue of NOTIFY that is full, by an operator's trigger, is told by COMMIT, and no row is at fault.
+        if sqlstate == OVER_LIMIT and all(self._takes(one.kind, one.row, batch.columns) for one in batch.frames):
+            raise StoreUnavailable(error)
         with self._transaction():
             batch = self._not_in_yet(batch)
             if not batch.frames:

@@ -21,6 +21,7 @@ _FREE, _SERVERS = re.compile("[5-9I-Z]|45"), ("53", "54", "55", "57", "58", "72"
 # And what only a trigger, or another function of the operator's, refuses some rows with: it raises what it likes, lacks
 # what it looks for, or takes longer than a statement may. Said by our own statements these mean all rows.
 _BY_FUNCTION = (*OPERATOR, "0A", "55000", "57014")
+OVER_LIMIT = "54000"
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 _NARROW = (None, "22001", "22003")  # a value is longer or larger than its column
 _TELLS_ROW = ("23", "44")  # whose DETAIL has the row, or its key, in whatever language the server speaks

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from asgi_analytics.batch import DECISION, HIT
+from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.model import Decision
 from asgi_analytics.record.encoding import decision_row
@@ -169,3 +172,29 @@ def test_a_row_that_a_trigger_takes_too_long_for_is_set_aside_and_its_neighbours
         wait_until(rig.delivered)
     assert stored(dsn) == [number for number in range(10) if number != 7]
     assert one(dsn, "SELECT sqlstate FROM analytics.quarantine")["sqlstate"] == "57014"
+
+
+def test_where_the_server_can_tell_no_more_hits_wait_and_none_is_set_aside(
+    cluster_folder: Path, tmp_path: Path
+) -> None:
+    """A listener that does not listen fills the queue of NOTIFY; the COMMIT of any transaction that notifies fails."""
+    with EmbeddedPostgres(cluster_folder) as server, psycopg.connect(server.dsn, autocommit=True) as connection:
+        if connection.info.server_version < 170_000:
+            pytest.skip("the queue takes 8 GB")
+    with EmbeddedPostgres(cluster_folder, {"max_notify_queue_pages": "64"}) as server, Rig(server.dsn, tmp_path) as rig:
+        rig.send(0, 1)
+        wait_until(lambda: rig.counters.written == 1)
+        fetch(server.dsn, REFUSING.replace("RAISE EXCEPTION 'not here'", "NOTIFY hits").format("true"))
+        with psycopg.connect(server.dsn) as deaf, psycopg.connect(server.dsn, autocommit=True) as connection:
+            deaf.execute("LISTEN hits")
+            deaf.commit()
+            deaf.execute("SELECT 1")
+            with contextlib.suppress(psycopg.errors.ProgramLimitExceeded):
+                while True:
+                    connection.execute("SELECT pg_notify('hits', repeat('x', 7900))")
+            rig.send(1, 20)
+            wait_until(lambda: rig.counters.retried > 0)
+            deaf.rollback()
+        fetch(server.dsn, "SELECT pg_notification_queue_usage()")  # frees what nobody waits for
+        wait_until(rig.delivered)
+        assert (stored(server.dsn), rig.counters.quarantined) == (list(range(21)), 0)
