@@ -5,26 +5,27 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from ..batch import DAMAGED, HIT, REFUSED, Batch, Frames
+from ..batch import HIT
 from ..clock import Calendar, give_way
-from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+from ..errors import JournalFormatError, MigrationError, StoreError, StoreMisconfigured
 from ..log import LOG_INTERVAL, log
 from ..protocols import Clock, SharedRulings, SharedState, Store
 from ..room import A_THREAD, SafeEvent, ensure
-from .adoption import LeftOver, LeftOvers, Source
+from .adoption import LeftOver, LeftOvers
 from .agreement import Agreement
+from .delivery import Delivery
 from .keeper import Keeper
-from .pace import LEAST_ROWS, Backoff, BatchSize, Schedule
+from .pace import Backoff, BatchSize, Schedule
 from .recorder import COLUMNS, Recorder
+from .watchdog import Watchdog
 
 OPERATOR = (StoreMisconfigured, MigrationError)
 ADOPT_INTERVAL = 30.0
 PARTITION_INTERVAL = 3600.0
 LAST_PAUSE = 0.1  # between two attempts while stopping
 LAST_WAIT = 0.2  # for a thread whose connection was cut
-STUCK = 120.0  # seconds of one round, after which the connection is cut: no statement of ours may take as long
 MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
 
 
@@ -35,7 +36,6 @@ class WriterState:
     connected: bool = False
     error: str | None = None
     behind_since: float | None = None
-    positions: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
 
 class Writer:
@@ -56,7 +56,6 @@ class Writer:
     ) -> None:
         self._open_store = open_store
         self._recorder = recorder
-        self._shared = shared
         self._clock = clock
         self._rows = rows
         self._size = BatchSize(rows * MOST_BATCHES_BEHIND)
@@ -66,8 +65,8 @@ class Writer:
         self._stopping = SafeEvent()
         self._time_is_up = SafeEvent()  # for the last delivery
         self._store: Store | None = None
-        self._unsure: Batch | None = None  # was on its way when the connection broke
-        self._busy_since: float | None = None
+        self._watchdog = Watchdog(clock, recorder.counters.failures)
+        self._delivery = Delivery(recorder, shared, clock, self._size, self._watchdog, self._warn)
         self._left_overs = LeftOvers(recorder.root, recorder.destination.key, COLUMNS)
         self._due = Schedule(clock)
         self._agreement = Agreement(shared, rulings, clock, calendar or Calendar(), self._due)
@@ -75,7 +74,7 @@ class Writer:
         self._backoff = Backoff()
 
         def keeper_chores() -> None:
-            self._free_stuck()
+            self._watchdog.free_stuck(self._store)
             chores()
 
         self._keeper = Keeper(recorder, clock, self._warn, keeper_chores)
@@ -131,7 +130,7 @@ class Writer:
         delivered = self.pending_bytes() == 0
         self._give_up_memory()
         if (journal := self._recorder.journal) is not None:
-            delivered = journal.close(*self._known_position(journal.id)) and delivered
+            delivered = journal.close(*self._delivery.known_position(journal.id)) and delivered
         return delivered
 
     def _is_alive(self) -> bool:
@@ -156,12 +155,9 @@ class Writer:
         journal, memory = self._recorder.journal, self._recorder.memory
         waiting = memory.size
         if journal is not None:
-            segment, offset = self._known_position(journal.id)
+            segment, offset = self._delivery.known_position(journal.id)
             waiting += journal.pending_bytes(segment, offset) if journal.has_more(segment, offset) else 0
         return waiting
-
-    def _known_position(self, journal: bytes) -> tuple[int, int]:
-        return self.state.positions.get(journal, (1, 0))
 
     def _run_writer(self) -> None:
         try:
@@ -190,18 +186,6 @@ class Writer:
             return self._stopping.wait(backoff.next()) and self._time_is_up.wait(LAST_PAUSE)
         return True
 
-    def _free_stuck(self) -> None:
-        """A server that is frozen keeps the connection alive and answers nothing; the next attempt may find another."""
-        since, store = self._busy_since, self._store
-        if since is None or store is None:
-            return
-        if store.migrating:
-            self._busy_since = self._clock.monotonic()
-        elif self._clock.monotonic() - since > STUCK:
-            self._busy_since = None
-            self._recorder.counters.failures["stuck"] += 1
-            store.interrupt()
-
     def _write(self) -> None:
         while True:
             # Asked before the look at the journal: what comes in between must not be left behind.
@@ -225,7 +209,7 @@ class Writer:
 
     def _cycle(self) -> int:
         """One round: connected, salts and partitions in time, one batch of each source. Returns frames moved."""
-        self._busy_since = self._clock.monotonic()
+        self._watchdog.begin()
         try:
             store = self._connected()
             self._agreement.exchange_salts(store)
@@ -239,7 +223,7 @@ class Writer:
                 raise
             moved += self._deliver_others(store)
         finally:
-            self._busy_since = None
+            self._watchdog.end()
         # Not when connected: most faults come after that, and each attempt would be taken for the first.
         self.state.error = None
         self._backoff.reset()
@@ -255,8 +239,7 @@ class Writer:
         if not self.state.connected:
             self._store.connect()
             self._left_overs.server = self._store.server()
-            # What the server has is the truth: after a fail-over it may be less than we remember.
-            self.state.positions.clear()
+            self._delivery.begin_anew()
             self._due.clear()
             self._agreement.is_reached = False
             self.state.connected = True
@@ -290,11 +273,11 @@ class Writer:
             return 0
         with contextlib.suppress(OSError):  # tried again with the next round
             journal.name_server(self._left_overs.server)
-        segment, offset = self._position(store, journal)
+        segment, offset = self._delivery.position(store, journal)
         batch = journal.read(segment, offset, self._size.rows)
         if batch is None:
             return 0
-        self._deliver(store, batch)
+        self._delivery.move(store, batch)
         journal.acknowledge(batch.segment, self._clock.monotonic())
         return len(batch.frames)
 
@@ -305,11 +288,11 @@ class Writer:
         memory = self._recorder.memory
         if not memory.size:
             return 0
-        _, offset = self._position(store, memory)
+        _, offset = self._delivery.position(store, memory)
         batch = memory.read(1, offset, min(self._rows, self._size.rows))
         if batch is not None:
-            self._deliver(store, batch)
-        memory.acknowledge_to(self.state.positions[memory.id][1])
+            self._delivery.move(store, batch)
+        memory.acknowledge_to(self._delivery.known_position(memory.id)[1])
         return len(batch.frames) if batch else 0
 
     def _deliver_left_over(self, store: Store) -> int:
@@ -330,9 +313,9 @@ class Writer:
 
     def _move_left_over(self, store: Store, found: LeftOver) -> int:
         try:
-            batch = found.read(*self._position(store, found), min(self._rows, self._size.rows))
+            batch = found.read(*self._delivery.position(store, found), min(self._rows, self._size.rows))
             if batch is not None:
-                self._deliver(store, batch)
+                self._delivery.move(store, batch)
                 return len(batch.frames)
         except JournalFormatError as error:
             self._recorder.counters.failures["journal_format"] += 1
@@ -341,59 +324,6 @@ class Writer:
             return 1
         self._left_overs.finish()
         return 1
-
-    def _position(self, store: Store, of: Source) -> tuple[int, int]:
-        journal, positions = of.id, self.state.positions
-        if journal not in positions:
-            positions[journal] = store.position(journal, of.end())
-            self._settle(journal, positions[journal])
-        return positions[journal]
-
-    def _settle(self, journal: bytes, position: tuple[int, int]) -> None:
-        """Count what got in of a transfer that nobody saw the end of."""
-        unsure = self._unsure
-        if unsure is not None and unsure.journal == journal:
-            self._unsure = None
-            self._count(unsure.upto(position), journal)
-
-    def _count(self, frames: Frames, journal: bytes) -> None:
-        counters, recorder = self._recorder.counters, self._recorder
-        counters.written += frames.count_of(HIT) + frames.count_of(REFUSED)
-        counters.quarantined += frames.count_of(DAMAGED)
-        if journal != recorder.memory.id and (recorder.journal is None or journal != recorder.journal.id):
-            counters.adopted += len(frames)
-
-    def _deliver(self, store: Store, batch: Batch, whole: Batch | None = None, again: bool = False) -> None:
-        """Move a batch; where a row is poison, halve until it stands alone, and set it aside."""
-        self._unsure, began = batch, self._clock.monotonic()
-        self._busy_since = began  # a half is a transaction of its own
-        try:
-            self._shared.merge(store.write(batch))
-        except StoreUnavailable:
-            self._size.failed()
-            raise
-        except RowRejected as error:
-            self._unsure = None
-            if error.took_too_long and len(batch.frames) > LEAST_ROWS:  # fewer may get through
-                self._size.failed()
-                raise StoreUnavailable(str(error)) from error
-            if len(batch.frames) > 1:
-                for half in batch.halves():
-                    self._deliver(store, half, whole or batch)
-                return
-            if not again:
-                store.probe(batch.frames[0].kind, whole)
-                # What refused it may have been a schema that was changed back before we asked.
-                self._deliver(store, batch, whole, again=True)
-                return
-            store.quarantine(batch, str(error), error.sqlstate)
-            self._recorder.counters.quarantined += 1
-            self._warn("A row that Postgres does not take is set aside in analytics.quarantine", error)
-        else:
-            self._unsure = None
-            self._size.moved(len(batch.frames), self._clock.monotonic() - began)
-            self._count(batch.frames, batch.journal)
-        self.state.positions[batch.journal] = (batch.segment, batch.end)
 
     def _release(self) -> None:
         self._left_overs.release()

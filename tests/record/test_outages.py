@@ -17,8 +17,7 @@ from asgi_analytics.clock import SystemClock
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.errors import StoreUnavailable
 from asgi_analytics.model import Merged
-from asgi_analytics.record import keeper
-from asgi_analytics.record import writer as writer_module
+from asgi_analytics.record import keeper, watchdog
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
@@ -89,7 +88,7 @@ class Freezing(PostgresStore):
 def test_a_server_that_freezes_while_we_connect_is_left_for_another(
     own_postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    monkeypatch.setattr(writer_module, "STUCK", 1.0)
+    monkeypatch.setattr(watchdog, "STUCK", 1.0)
     rig, store = Rig(own_postgres.dsn, tmp_path / "j"), Freezing(lambda: own_postgres.dsn)
     store.step = step
     rig.writer._open_store = lambda: store
@@ -120,7 +119,7 @@ class Migrating(MemoryStore):
 
 
 def test_a_migration_is_not_taken_for_a_frozen_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "STUCK", 0.5)
+    monkeypatch.setattr(watchdog, "STUCK", 0.5)
     monkeypatch.setattr(keeper, "SYNC_INTERVAL", 0.05)
     recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters()), Migrating()
     writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)

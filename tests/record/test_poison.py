@@ -43,8 +43,8 @@ def test_a_row_that_was_set_aside_does_not_count_as_written_when_the_connection_
     wait_until(rig.delivered)
     fetch(rig.dsn, TERMINATE)
     rig.writer._due.clear()  # so that it is something else that finds the connection gone
-    state = rig.writer.state
-    wait_until(lambda: rig.counters.retried > 0 and state.connected and bool(state.positions))
+    state, delivery = rig.writer.state, rig.writer._delivery
+    wait_until(lambda: rig.counters.retried > 0 and state.connected and bool(delivery._positions))
     assert (rig.counters.written, rig.counters.quarantined) == (3, 1)
 
 

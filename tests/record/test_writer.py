@@ -61,9 +61,10 @@ def test_a_writer_that_has_nothing_to_do_waits(tmp_path: Path, monkeypatch: pyte
 def test_what_nobody_saw_the_end_of_is_counted_by_the_position_of_its_own_journal(tmp_path: Path) -> None:
     recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
     writer = Writer(MemoryStore, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
-    writer._unsure = unsure = batch([hit()] * 3)
+    delivery = writer._delivery
+    delivery._unsure = unsure = batch([hit()] * 3)
     for journal, written in ((b"other".ljust(16), 0), (unsure.journal, 3), (unsure.journal, 3)):
-        writer._settle(journal, (1, unsure.end))
+        delivery._settle(journal, (1, unsure.end))
         assert recorder.counters.written == written
 
 
@@ -254,7 +255,7 @@ def test_a_writer_that_fails_to_the_end_leaves_what_it_has_adopted_to_others(
         tried.set()
         raise ValueError("a fault of ours")
 
-    monkeypatch.setattr(rig.writer, "_deliver", failing)
+    monkeypatch.setattr(rig.writer._delivery, "move", failing)
     rig.writer.start()
     assert tried.wait(WAIT)
     rig.writer.stop(0.2)

@@ -1,0 +1,98 @@
+"""Batches on their way into the store, and how far each journal is in: exactly once, with poison rows set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..batch import DAMAGED, HIT, REFUSED, Batch, Frames
+from ..errors import RowRejected, StoreUnavailable
+from ..protocols import Clock, SharedState, Store
+from .adoption import Source
+from .pace import LEAST_ROWS, BatchSize
+from .recorder import Recorder
+from .watchdog import Watchdog
+
+BEGINNING = (1, 0)  # of a journal: segment and offset
+
+
+class Delivery:
+    """Moves batches, counts what became of their rows, and tells `warn` of those that were set aside."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        shared: SharedState,
+        clock: Clock,
+        size: BatchSize,
+        watchdog: Watchdog,
+        warn: Callable[[str, Exception], None],
+    ) -> None:
+        self._recorder = recorder
+        self._shared = shared
+        self._clock = clock
+        self._size = size
+        self._watchdog = watchdog
+        self._warn = warn
+        self._positions: dict[bytes, tuple[int, int]] = {}
+        self._unsure: Batch | None = None  # was on its way when the connection broke
+
+    def begin_anew(self) -> None:
+        """Ask for all positions again: after a fail-over the server may have less than we remember."""
+        self._positions.clear()
+
+    def known_position(self, journal: bytes) -> tuple[int, int]:
+        """Return how far a journal is in, as far as was asked already; callable from another thread."""
+        return self._positions.get(journal, BEGINNING)
+
+    def position(self, store: Store, of: Source) -> tuple[int, int]:
+        """Return (segment, offset) up to which a journal is in. Raises StoreError."""
+        if of.id not in self._positions:
+            self._positions[of.id] = store.position(of.id, of.end())
+            self._settle(of.id, self._positions[of.id])
+        return self._positions[of.id]
+
+    def move(self, store: Store, batch: Batch, whole: Batch | None = None, again: bool = False) -> None:
+        """Move a batch; where a row is poison, halve until it stands alone, and set it aside. Raises StoreError."""
+        self._unsure, began = batch, self._clock.monotonic()
+        self._watchdog.begin()  # a half is a transaction of its own
+        try:
+            self._shared.merge(store.write(batch))
+        except StoreUnavailable:
+            self._size.failed()
+            raise
+        except RowRejected as error:
+            self._unsure = None
+            if error.took_too_long and len(batch.frames) > LEAST_ROWS:  # fewer may get through
+                self._size.failed()
+                raise StoreUnavailable(str(error)) from error
+            if len(batch.frames) > 1:
+                for half in batch.halves():
+                    self.move(store, half, whole or batch)
+                return
+            if not again:
+                store.probe(batch.frames[0].kind, whole)
+                # What refused it may have been a schema that was changed back before we asked.
+                self.move(store, batch, whole, again=True)
+                return
+            store.quarantine(batch, str(error), error.sqlstate)
+            self._recorder.counters.quarantined += 1
+            self._warn("A row that Postgres does not take is set aside in analytics.quarantine", error)
+        else:
+            self._unsure = None
+            self._size.moved(len(batch.frames), self._clock.monotonic() - began)
+            self._count(batch.frames, batch.journal)
+        self._positions[batch.journal] = (batch.segment, batch.end)
+
+    def _settle(self, journal: bytes, position: tuple[int, int]) -> None:
+        """Count what got in of a transfer that nobody saw the end of."""
+        unsure = self._unsure
+        if unsure is not None and unsure.journal == journal:
+            self._unsure = None
+            self._count(unsure.upto(position), journal)
+
+    def _count(self, frames: Frames, journal: bytes) -> None:
+        counters, recorder = self._recorder.counters, self._recorder
+        counters.written += frames.count_of(HIT) + frames.count_of(REFUSED)
+        counters.quarantined += frames.count_of(DAMAGED)
+        if journal != recorder.memory.id and (recorder.journal is None or journal != recorder.journal.id):
+            counters.adopted += len(frames)
