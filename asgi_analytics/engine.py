@@ -38,6 +38,7 @@ from .record.journal import bytes_in
 from .record.recorder import Counters, Recorder
 from .record.writer import Writer
 from .respond import Responder
+from .schedule import Schedule
 from .settings import Settings
 from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
@@ -115,7 +116,7 @@ class Engine:
         self._store: PostgresStore | None = None
         self._starting = threading.RLock()
         self._opening = False
-        self._log_again_at: dict[str, float] = {}
+        self._logged = Schedule(self.clock)
         self.owners = Owners(self.stop)
         self.host: int | None = None  # see joining
         ENGINES.add(self)
@@ -197,9 +198,7 @@ class Engine:
     def failed(self, where: str, error: Exception) -> None:
         """Our own bug: count it, say it now and then, and let the app go on."""
         self.counters.failures[where] += 1
-        now = self.clock.monotonic()
-        if now >= self._log_again_at.get(where, 0.0):
-            self._log_again_at[where] = now + LOG_INTERVAL
+        if self._logged.take_turn(where, LOG_INTERVAL):
             log.error("Error in asgi-analytics (%s); the request is served without it.", where, exc_info=error)
 
     def stats(self) -> dict[str, Any]:

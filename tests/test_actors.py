@@ -17,7 +17,7 @@ from asgi_analytics.batch import DECISION
 from asgi_analytics.clock import SystemClock, uuid7
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.explain import detail
-from asgi_analytics.decide.rulings import RulingBook, forgive, is_due, refusal
+from asgi_analytics.decide.rulings import RulingBook, forgive, is_pardon_due, refusal
 from asgi_analytics.facts import Finding, ThrottleLevel
 from asgi_analytics.identify.client import network_of
 from asgi_analytics.identify.fingerprint import Fingerprinter
@@ -119,7 +119,7 @@ class Worker:
             if found is not None and found.kind == "ban":
                 return refusal(found, len(visit.policy.quotas), visit.visitor.score, wall)
             allowed = found is not None and visit.level > 0
-            if allowed or is_due(visit.visitor, current.pardoned_at(fingerprint, network, wall), now, wall):
+            if allowed or is_pardon_due(visit.visitor, current.pardoned_at(fingerprint, network, wall), now, wall):
                 forgive(visit.visitor, now)
         return admit(visit.visitor, visit.network, visit.policy, now)
 

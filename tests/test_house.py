@@ -27,7 +27,7 @@ README = (HOUSE / "README.md").read_text()
 
 BASE_ORDER = (
     *("errors", "room", "log", "folders", "columns", "arguments", "command", "facts", "model", "reputation", "batch"),
-    *("inputs", "variants", "clock", "protocols", "settings", "policy"),
+    *("inputs", "variants", "clock", "protocols", "schedule", "settings", "policy"),
 )
 BASE = set(BASE_ORDER)
 STAGES = {"identify", "decide", "respond", "record", "store", "state", "embedded"}

@@ -175,7 +175,7 @@ def forgive(visitor: Actor, now: float) -> None:
     spend(visitor)
 
 
-def is_due(visitor: Actor, pardoned_at: float, now: float, wall: float) -> bool:
+def is_pardon_due(visitor: Actor, pardoned_at: float, now: float, wall: float) -> bool:
     """Tell whether a pardon is later than this visitor's last change, so that it is applied once.
 
     `pardoned_at` and `wall` in wall seconds, `now` in monotonic seconds of the same moment as `wall`.

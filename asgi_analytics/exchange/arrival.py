@@ -8,7 +8,7 @@ from ..clock import MINUTE_NS, uuid7
 from ..decide.actor import adopt_level, begin_session, count_session, start_like_pool
 from ..decide.admission import admit, admit_strictly, charge
 from ..decide.explain import inputs_of_admission, inputs_of_ban
-from ..decide.rulings import Rulings, is_due, pardon, refusal
+from ..decide.rulings import Rulings, is_pardon_due, pardon, refusal
 from ..engine import Engine
 from ..facts import Claims, ThrottleLevel
 from ..identify.client import network_of
@@ -153,7 +153,7 @@ class Arrival(Hit):
         network, wall = network_of(engine.identifier.address(scope, self._headers)), self._wall()
         ruling = engine.rulings.ruling_for(fingerprint, network, wall)
         allowed = ruling is not None and ruling.kind == "allow"
-        pardoned = is_due(actor, current.pardoned_at(fingerprint, network, wall), now, wall)
+        pardoned = is_pardon_due(actor, current.pardoned_at(fingerprint, network, wall), now, wall)
         if pardoned or (allowed and actor.throttle.level):
             pardon(actor, visitor.network, engine.site, now)
             engine.state.level_changed(visitor)

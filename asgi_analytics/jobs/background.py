@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from ..log import LOG_INTERVAL, log
 from ..protocols import Clock
 from ..room import A_THREAD, SafeEvent, ensure
+from ..schedule import Schedule
 
 IDLE = 60.0  # seconds between two looks for questions, however still it is
 
@@ -31,7 +32,7 @@ class Background(Generic[Question]):
         self._rate = rate
         self._minute = 0.0
         self._taken = 0
-        self._said_at = -LOG_INTERVAL
+        self._logged = Schedule(clock)
         self._current: Question | None = None
         self._thread: threading.Thread | None = None
         self.started = False
@@ -122,9 +123,7 @@ class Background(Generic[Question]):
             self._answer(question)
         except Exception as error:  # noqa: BLE001 - a thread of ours that dies would leave all claims pending
             self.counters["failed"] += 1
-            now = self._clock.monotonic()
-            if now >= self._said_at + LOG_INTERVAL:
-                self._said_at = now
+            if self._logged.take_turn(self._name, LOG_INTERVAL):
                 log.warning("Unexpected error while checking a crawler", exc_info=error)
         else:
             self.counters["answered"] += 1

@@ -6,23 +6,23 @@ from datetime import UTC, datetime, timedelta
 
 from ..clock import Calendar
 from ..protocols import Clock, Salt, SharedRulings, SharedState, Store
-from .pace import Schedule
+from ..schedule import Schedule
 
 SALTS_INTERVAL = 600.0  # seconds
 
 
 class Agreement:
-    """Asks the store now and then, as `due` says. Raises StoreError."""
+    """Asks the store now and then, as `schedule` says. Raises StoreError."""
 
     def __init__(
-        self, shared: SharedState, rulings: SharedRulings | None, clock: Clock, calendar: Calendar, due: Schedule
+        self, shared: SharedState, rulings: SharedRulings | None, clock: Clock, calendar: Calendar, schedule: Schedule
     ) -> None:
         self.is_reached = False  # on the salts, over the connection that is open
         self._shared = shared
         self._rulings = rulings
         self._clock = clock
         self._calendar = calendar
-        self._due = due
+        self._schedule = schedule
         self._salts: list[Salt] = []
         self._revision = -1  # of the newest ruling that this worker knows
 
@@ -31,7 +31,7 @@ class Agreement:
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         periods = [(today + timedelta(days=shift)).isoformat() for shift in (-1, 0, 1)]
         same = [salt.period for salt in self._salts] == periods
-        if same and self.is_reached and not self._due.is_due("salts", SALTS_INTERVAL):
+        if same and self.is_reached and not self._schedule.take_turn("salts", SALTS_INTERVAL):
             return
         known = [salt for salt in self._salts if salt.period in periods]
         # A server whose clock leapt has forgotten those of today: they stay ours.
@@ -42,7 +42,7 @@ class Agreement:
 
     def learn_rulings(self, store: Store, interval: float) -> None:
         """Take in the rulings that changed, every `interval` seconds."""
-        if self._rulings is None or not self._due.is_due("rulings", interval):
+        if self._rulings is None or not self._schedule.take_turn("rulings", interval):
             return
         changed = store.rulings(self._revision)
         if changed:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from ..protocols import Clock
 from ..room import SafeEvent
-from .pace import Backoff, Schedule
+from ..schedule import Schedule
+from .pace import Backoff
 from .recorder import Recorder
 
 SYNC_INTERVAL = 0.5  # seconds a power cut may cost
@@ -24,7 +25,7 @@ class Keeper:
         self._recorder = recorder
         self._warn = warn
         self._chores = chores
-        self._due = Schedule(clock)
+        self._schedule = Schedule(clock)
 
     def run(self, stopping: SafeEvent) -> None:
         """Go on until `stopping` is set. Raises OSError where a disk fails."""
@@ -37,7 +38,7 @@ class Keeper:
 
     def _keep_files(self) -> None:
         if (journal := self._recorder.journal) is None:
-            if self._due.is_due("reopen", REOPEN_INTERVAL):
+            if self._schedule.take_turn("reopen", REOPEN_INTERVAL):
                 self._recorder.open(again=True)
             return
         try:
@@ -46,5 +47,5 @@ class Keeper:
             self._recorder.counters.failures["journal"] += 1
             self._warn("Trouble with the files of the journal", error)
         journal.sync()
-        if self._due.is_due("touch", TOUCH_INTERVAL):
+        if self._schedule.take_turn("touch", TOUCH_INTERVAL):
             journal.touch()

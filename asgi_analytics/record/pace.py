@@ -1,11 +1,10 @@
-"""The pace of the background threads: pauses after a fault, rows of a transfer, and what is due again when."""
+"""The pace of the background threads: pauses after a fault, and rows of a transfer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ..clock import jitter
-from ..protocols import Clock
 
 LEAST_ROWS = 100
 QUICK = 10.0  # seconds: far from any limit on statements, transactions and our own patience
@@ -42,23 +41,3 @@ class BatchSize:
         """Double it after a transfer of as many rows that leaves room for twice the time."""
         if seconds < QUICK and rows >= self.rows:
             self.rows = min(self._most, self.rows * 2)
-
-
-class Schedule:
-    """What is done now and then, by name; a name that was never asked for is due."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._due: dict[str, float] = {}
-
-    def is_due(self, what: str, interval: float) -> bool:
-        """Tell whether it is time for something; if so, it is due again in `interval` seconds."""
-        now = self._clock.monotonic()
-        if now < self._due.get(what, 0.0):
-            return False
-        self._due[what] = now + interval
-        return True
-
-    def clear(self) -> None:
-        """Make everything due now."""
-        self._due.clear()

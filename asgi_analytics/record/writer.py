@@ -13,11 +13,12 @@ from ..errors import JournalFormatError, MigrationError, StoreError, StoreMiscon
 from ..log import LOG_INTERVAL, log
 from ..protocols import Clock, SharedRulings, SharedState, Store
 from ..room import A_THREAD, SafeEvent, ensure
+from ..schedule import Schedule
 from .adoption import LeftOver, LeftOvers
 from .agreement import Agreement
 from .delivery import Delivery
 from .keeper import Keeper
-from .pace import Backoff, BatchSize, Schedule
+from .pace import Backoff, BatchSize
 from .recorder import COLUMNS, Recorder
 from .watchdog import Watchdog
 
@@ -68,8 +69,8 @@ class Writer:
         self._watchdog = Watchdog(clock, recorder.counters.failures)
         self._delivery = Delivery(recorder, shared, clock, self._size, self._watchdog, self._warn)
         self._left_overs = LeftOvers(recorder.root, recorder.destination.key, COLUMNS)
-        self._due = Schedule(clock)
-        self._agreement = Agreement(shared, rulings, clock, calendar or Calendar(), self._due)
+        self._schedule = Schedule(clock)
+        self._agreement = Agreement(shared, rulings, clock, calendar or Calendar(), self._schedule)
         self._logged = Schedule(clock)
         self._backoff = Backoff()
 
@@ -240,7 +241,7 @@ class Writer:
             self._store.connect()
             self._left_overs.server = self._store.server()
             self._delivery.begin_anew()
-            self._due.clear()
+            self._schedule.clear()
             self._agreement.is_reached = False
             self.state.connected = True
         return self._store
@@ -255,11 +256,11 @@ class Writer:
         self._warn(f"{what}; hits wait in the journal", error)
 
     def _warn(self, what: str, error: Exception) -> None:
-        if self._logged.is_due(what, LOG_INTERVAL):
+        if self._logged.take_turn(what, LOG_INTERVAL):
             log.warning("%s: %s", what, " ".join(str(error).split())[:500])
 
     def _upkeep(self, store: Store) -> None:
-        if self._due.is_due("partitions", PARTITION_INTERVAL):
+        if self._schedule.take_turn("partitions", PARTITION_INTERVAL):
             store.make_partitions()
             try:
                 store.tidy()
@@ -297,7 +298,7 @@ class Writer:
 
     def _deliver_left_over(self, store: Store) -> int:
         found = self._left_overs.current()
-        if found is None and self._due.is_due("adopt", ADOPT_INTERVAL):
+        if found is None and self._schedule.take_turn("adopt", ADOPT_INTERVAL):
             self._left_overs.look()
             found = self._left_overs.current()
         if found is None:

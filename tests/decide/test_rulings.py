@@ -9,7 +9,16 @@ import pytest
 
 from asgi_analytics.decide import rulings
 from asgi_analytics.decide.admission import admit
-from asgi_analytics.decide.rulings import MOST, RulingBook, Rulings, forgive, is_due, name_network, network_key, refusal
+from asgi_analytics.decide.rulings import (
+    MOST,
+    RulingBook,
+    Rulings,
+    forgive,
+    is_pardon_due,
+    name_network,
+    network_key,
+    refusal,
+)
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.identify.client import network_of
 from asgi_analytics.model import PARDON_GRACE, Ruling
@@ -200,10 +209,12 @@ def test_a_pardon_is_applied_once() -> None:
     visit = blocked_visit()
     wall, pardoned_at = WALL, WALL + 1
     visit.now += 2.0
-    assert is_due(visit.visitor, pardoned_at, visit.now, wall + 2.0)
+    assert is_pardon_due(visit.visitor, pardoned_at, visit.now, wall + 2.0)
     forgive(visit.visitor, visit.now)
-    assert not is_due(visit.visitor, pardoned_at, visit.now + 9, wall + 11.0)
-    assert is_due(Visit().visitor, pardoned_at, START, wall), "a visitor that never changed is forgiven what it has"
+    assert not is_pardon_due(visit.visitor, pardoned_at, visit.now + 9, wall + 11.0)
+    assert is_pardon_due(Visit().visitor, pardoned_at, START, wall), (
+        "a visitor that never changed is forgiven what it has"
+    )
 
 
 def test_what_came_in_until_the_worker_learnt_of_a_pardon_is_forgiven() -> None:

@@ -42,7 +42,7 @@ def test_a_row_that_was_set_aside_does_not_count_as_written_when_the_connection_
     rig.recorder._append(frame(HIT, b"poison"))
     wait_until(rig.delivered)
     fetch(rig.dsn, TERMINATE)
-    rig.writer._due.clear()  # so that it is something else that finds the connection gone
+    rig.writer._schedule.clear()  # so that it is something else that finds the connection gone
     state, delivery = rig.writer.state, rig.writer._delivery
     wait_until(lambda: rig.counters.retried > 0 and state.connected and bool(delivery._positions))
     assert (rig.counters.written, rig.counters.quarantined) == (3, 1)

@@ -186,7 +186,7 @@ class Machine(RuleBasedStateMachine):
         self.store.plan = []
         writer = self.works.writer
         for _ in range(200):
-            writer._due.clear()
+            writer._schedule.clear()
             if not self.round(writer):
                 break
         stored, aside = self.stored(), self.set_aside()
