@@ -12,8 +12,9 @@ import psycopg
 
 from ..errors import StoreUnavailable
 from . import migrate, queries
+from .commands import command_errors
 from .connection import cut, settle
-from .reading import Reader, wrapped
+from .reading import Reader
 
 PATIENCE = 15.0  # seconds that all questions together may take
 LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
@@ -65,12 +66,12 @@ class HealthReader(Reader):
 
     def schema_state(self) -> migrate.SchemaState:
         """Return how the schema compares with this version's migrations."""
-        with wrapped():
+        with command_errors():
             return migrate.schema_state(self._connection)
 
     def lock_holders(self) -> list[str]:
         """Return who holds a lock on our tables that keeps all others out, in words."""
-        with wrapped():
+        with command_errors():
             return [text for (text,) in self._connection.execute(self._queries["lock_holders"], {}).fetchall()]
 
     def write_problem(self) -> WriteProblem | None:
@@ -91,7 +92,7 @@ class HealthReader(Reader):
 @contextlib.contextmanager
 def examine(dsn: str, patience: float = PATIENCE) -> Iterator[HealthReader]:
     """Open a connection that is cut after `patience` seconds. Raises StoreUnavailable, StoreMisconfigured."""
-    with wrapped():
+    with command_errors():
         connection = psycopg.connect(
             dsn,
             autocommit=True,
@@ -105,7 +106,7 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[HealthReader]:
     watch.daemon = True
     watch.start()
     try:
-        with wrapped():
+        with command_errors():
             settle(connection, **LIMITS)
         yield HealthReader(connection)
     except StoreUnavailable as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -14,9 +14,8 @@ from psycopg.rows import class_row
 from ..batch import DECISION, HIT, REFUSED
 from ..errors import RowRejected
 from . import queries
-from .connection import connect_command
+from .commands import command_errors, opened
 from .postgres import KINDS, PostgresStore
-from .reading import wrapped
 
 _OF_KIND = {name: kind for kind, name in KINDS.items()}
 
@@ -52,7 +51,7 @@ class Quarantine:
 
     def rows(self, ids: Sequence[int] | None, most: int) -> list[Quarantined]:
         """Return the rows of these ids, None: of all, oldest first and at most so many."""
-        with wrapped(), self._connection.cursor(row_factory=class_row(Quarantined)) as cursor:
+        with command_errors(), self._connection.cursor(row_factory=class_row(Quarantined)) as cursor:
             return cursor.execute(self._queries["quarantined"], {"ids": _listed(ids), "most": most}).fetchall()
 
     def retry(self, row: Quarantined) -> str | None:
@@ -67,24 +66,19 @@ class Quarantine:
 
     def purge(self, ids: Sequence[int] | None, older: timedelta | None) -> int:
         """Delete rows for good: of these ids, and older than that; returns how many."""
-        with wrapped():
+        with command_errors():
             return self._connection.execute(self._queries["purge"], {"ids": _listed(ids), "older": older}).rowcount
 
 
-@contextmanager
+@contextlib.contextmanager
 def connect(dsn: str) -> Iterator[Quarantine]:
     """Open what the command needs. Raises StoreUnavailable, StoreMisconfigured."""
     store = PostgresStore(lambda: dsn, migrate=False)
-    with wrapped():
-        connection = connect_command(dsn)
-    try:
-        with wrapped():
+    with opened(dsn) as connection, contextlib.closing(store):
+        with command_errors():
             connection.execute(queries.load("quarantine")["quarantined"], {"ids": [], "most": 0})  # is there a schema?
         store.connect()
         yield Quarantine(connection, store)
-    finally:
-        store.close()
-        connection.close()
 
 
 def _listed(ids: Sequence[int] | None) -> list[int] | None:

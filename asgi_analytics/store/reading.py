@@ -12,14 +12,12 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
-from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
 from . import migrate, partitions, queries
+from .commands import command_errors, opened
 from .connection import connect_command
 
 Row = TypeVar("Row")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, function, schema
-NO_SCHEMA = "The database has no schema of this version: run `asgi-analytics migrate`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,7 @@ class Reader:
 
     def summary(self, since: datetime) -> list[ClassSummary]:
         """Return what came since a moment, by bot class; visitors who may not be told apart are not in it."""
-        with wrapped():
+        with command_errors():
             cursor = self._connection.execute(self._queries["summary"], {"since": since})
             return [ClassSummary(*row) for row in cursor.fetchall()]
 
@@ -180,66 +178,50 @@ class Reader:
 
     def identity(self) -> str:
         """Return what the database is known by whatever host leads to it; "" where it does not tell."""
-        with wrapped(), contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
+        with (
+            command_errors(),
+            contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction),
+        ):
             row = self._connection.execute(self._queries["identity"]).fetchone()
             return str(row[0]) if row else ""
         return ""
 
     def pending(self) -> list[str]:
         """Return the names of the migrations that are not applied."""
-        with wrapped():
+        with command_errors():
             return migrate.pending(self._connection)
 
     def missing_privileges(self) -> list[str]:
         """Return what a writer needs and this user may not do, in words."""
-        with wrapped():
+        with command_errors():
             return [text for (text,) in self._connection.execute(self._queries["missing_privileges"]).fetchall()]
 
     def missing_partitions(self) -> list[date]:
         """Return which of today and tomorrow have no partition; their hits go to the default one."""
-        with wrapped():
+        with command_errors():
             return partitions.missing_partitions(self._connection)
 
     def _count(self, query: str, parameters: Mapping[str, Any] | None = None) -> int:
-        with wrapped():
+        with command_errors():
             row = self._connection.execute(self._queries[query], parameters).fetchone()
         return row[0] if row else 0
 
     def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-        with wrapped(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
+        with command_errors(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
             return cursor.execute(self._queries[query], parameters).fetchall()
 
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[Reader]:
     """Open a connection for reading. Raises StoreUnavailable, StoreMisconfigured."""
-    with wrapped():
-        connection = connect_command(dsn)
-    with contextlib.closing(connection):
+    with opened(dsn) as connection:
         yield Reader(connection)
 
 
 def migrate_all(dsn: str) -> list[str]:
     """Bring the database up to date, partitions included, and return the names of the migrations applied."""
-    with wrapped():
+    with command_errors():
         applied = migrate.migrate(dsn)
         with connect_command(dsn) as connection:
             partitions.make_partitions(connection)
     return applied
-
-
-@contextlib.contextmanager
-def wrapped() -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        raise _ours(error) from error
-
-
-def _ours(error: psycopg.Error) -> StoreError:
-    text = " ".join((error.diag.message_primary or str(error)).split())  # not the place in a query of ours
-    if error.sqlstate in MISSING:
-        return StoreMisconfigured(NO_SCHEMA)
-    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
-        return StoreUnavailable(f"No connection to Postgres: {text}")
-    return StoreMisconfigured(text)

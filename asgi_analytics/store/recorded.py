@@ -14,8 +14,8 @@ from psycopg.types.json import Jsonb
 
 from ..model import ClaimStatus
 from . import queries
+from .commands import command_errors, opened
 from .connection import connect_command
-from .reading import wrapped
 
 FETCHED = 5_000  # rows at once
 SESSIONS = 1_000  # in a batch
@@ -51,7 +51,7 @@ class RecordedHit(NamedTuple):  # made for every row of a period
     policy: str | None
     exempt: bool  # behaviour was not judged
     banned: bool  # refused by a ruling: no policy changes that
-    claim: str | None  # what was found of a crawler's claim (protocols.ClaimStatus); None: nothing is claimed
+    claim: str | None  # what was found of a crawler's claim (model.ClaimStatus); None: nothing is claimed
     inputs: int | None = None  # see asgi_analytics.inputs; None in rows from before they were recorded
     numbers: int | None = None
     path_inputs: int | None = None  # None: the path is the one that was asked for
@@ -82,7 +82,7 @@ class Recorded:
 
     def hits(self) -> Iterator[RecordedHit]:
         """Yield the hits by time through a server-side cursor: memory holds FETCHED of them. Raises StoreError."""
-        with wrapped(), connect_command(self._dsn) as connection, connection.transaction():
+        with command_errors(), connect_command(self._dsn) as connection, connection.transaction():
             connection.execute("SET LOCAL statement_timeout = 0")
             with connection.cursor("recorded", row_factory=class_row(RecordedHit)) as cursor:
                 cursor.itersize = FETCHED
@@ -90,13 +90,13 @@ class Recorded:
 
     def count(self) -> int:
         """Return the number of hits."""
-        with wrapped(), connect_command(self._dsn) as connection:
+        with command_errors(), connect_command(self._dsn) as connection:
             row = connection.execute(self._queries["count_recorded"], self._period).fetchone()
         return row[0] if row else 0
 
     def policy(self) -> tuple[str, Mapping[str, Any]] | None:
         """Return version and settings of the policy in force at the site; None where none was recorded."""
-        with wrapped(), connect_command(self._dsn) as connection:
+        with command_errors(), connect_command(self._dsn) as connection:
             row = connection.execute(self._queries["policy_in_force"], {"site": self._period["site"]}).fetchone()
         return None if row is None else (row[0], row[1])
 
@@ -111,14 +111,14 @@ class Rewriter:
 
     def remember(self, settings: Mapping[str, Any]) -> None:
         """Store the policy that the version stands for. Raises StoreError."""
-        with wrapped():
+        with command_errors():
             remember_policy(self._connection, self._version, settings)
 
     def hits(self, rows: Sequence[Judged]) -> int:
         """Rewrite hits and return how many were; rows that retention dropped meanwhile are none. Raises StoreError."""
         times = [row.time for row in rows]
         bounds = {"version": self._version, "first": min(times), "last": max(times)}
-        with wrapped(), self._connection.transaction(), self._connection.cursor() as cursor:
+        with command_errors(), self._connection.transaction(), self._connection.cursor() as cursor:
             cursor.execute(self._queries["create_judged"])
             with cursor.copy(COPY_JUDGED) as copy:
                 for row in rows:
@@ -130,7 +130,7 @@ class Rewriter:
         given = {"since": _moment(since), "until": _moment(until), "site": site, "version": self._version}
         after: UUID | None = NOT_YET
         while after is not None:
-            with wrapped():
+            with command_errors():
                 row = self._connection.execute(
                     self._queries["rewrite_sessions"], {**given, "after": after, "most": SESSIONS}
                 ).fetchone()
@@ -142,9 +142,7 @@ class Rewriter:
 @contextlib.contextmanager
 def rewriter(dsn: str, version: str) -> Iterator[Rewriter]:
     """Open a connection for writing. Raises StoreUnavailable, StoreMisconfigured."""
-    with wrapped():
-        connection = connect_command(dsn)
-    with contextlib.closing(connection):
+    with opened(dsn) as connection:
         yield Rewriter(connection, version)
 
 

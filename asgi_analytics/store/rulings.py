@@ -15,8 +15,7 @@ from psycopg.types.json import Jsonb
 
 from ..reputation import ReputationRules
 from . import queries
-from .connection import connect_command
-from .reading import wrapped
+from .commands import command_errors, opened
 
 Row = TypeVar("Row")
 PARDON_LENGTH = timedelta(days=1)  # workers that start within it know of the pardon too
@@ -159,13 +158,13 @@ class Registry:
 
     def rule(self, kind: str, target: Target, length: timedelta | None, reason: str, made_by: str) -> Made:
         """Make a ban or an allowance; one of the same kind that stands on this target is replaced."""
-        with wrapped(), self._connection.transaction():
+        with command_errors(), self._connection.transaction():
             self._lift(target, kind)
             return Made(*self._make(kind, target, length, reason, made_by))
 
     def lift(self, target: Target, kind: str) -> int:
         """Lift what stands on this target and return how many rulings that were."""
-        with wrapped():
+        with command_errors():
             return len(self._lift(target, kind))
 
     def pardon(self, target: Target, reason: str, made_by: str) -> Pardoned:
@@ -178,7 +177,7 @@ class Registry:
             "made_by": made_by,
             "network_share": ReputationRules().network_share,
         }
-        with wrapped(), self._connection.transaction():
+        with command_errors(), self._connection.transaction():
             concerned = [found for (found,) in self._all("concerned", parameters)]
             lifted = self._lift(target, "ban", concerned)
             bans = [{"reason": why, "made_by": who, "made_at": f"{at}"} for why, who, at in lifted]
@@ -223,7 +222,7 @@ class Registry:
         return made[0], made[1]
 
     def _all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        with wrapped():
+        with command_errors():
             return self._connection.execute(self._queries[query], parameters).fetchall()
 
     def _one(self, query: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -234,14 +233,12 @@ class Registry:
         self._connection.execute(self._queries[query], parameters)
 
     def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any]) -> list[Row]:
-        with wrapped(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
+        with command_errors(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
             return cursor.execute(self._queries[query], parameters).fetchall()
 
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[Registry]:
     """Open a connection for rulings. Raises StoreUnavailable, StoreMisconfigured."""
-    with wrapped():
-        connection = connect_command(dsn)
-    with contextlib.closing(connection):
+    with opened(dsn) as connection:
         yield Registry(connection)

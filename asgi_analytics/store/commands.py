@@ -1,0 +1,41 @@
+"""How commands reach the database: a connection each, whose errors are told to a person."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import psycopg
+
+from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
+from .connection import connect_command
+
+MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, function, schema
+NO_SCHEMA = "The database has no schema of this version: run `asgi-analytics migrate`."
+
+
+@contextlib.contextmanager
+def opened(dsn: str) -> Iterator[psycopg.Connection]:
+    """Open a connection for the while. Raises StoreUnavailable, StoreMisconfigured where that fails."""
+    with command_errors():
+        connection = connect_command(dsn)
+    with contextlib.closing(connection):
+        yield connection
+
+
+@contextlib.contextmanager
+def command_errors() -> Iterator[None]:
+    """Turn the driver's errors into ours, as they mean something to whoever gave the command."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _ours(error) from error
+
+
+def _ours(error: psycopg.Error) -> StoreError:
+    text = " ".join((error.diag.message_primary or str(error)).split())  # not the place in a query of ours
+    if error.sqlstate in MISSING:
+        return StoreMisconfigured(NO_SCHEMA)
+    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+        return StoreUnavailable(f"No connection to Postgres: {text}")
+    return StoreMisconfigured(text)
