@@ -17,6 +17,7 @@ from uuid import UUID
 from . import actors, console, doctor, journals, purge, quarantine
 from .arguments import split, whole
 from .clock import SystemClock
+from .columns import escape
 from .command import Command
 from .database import destination_of, resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except AnalyticsError as error:
-        print("asgi-analytics:", " ".join(console.escape(" ".join(str(error).split())).split()), file=sys.stderr)
+        print("asgi-analytics:", " ".join(escape(" ".join(str(error).split())).split()), file=sys.stderr)
         return 1
     except BrokenPipeError:
         _give_up_output()  # whoever read has left
@@ -209,7 +210,7 @@ def _doctor(options: argparse.Namespace) -> int:
     for check in _checks(options, settings):
         wrong += check.advice is not None
         advice = f" → {check.advice}" if check.advice else ""
-        print(f"{check.mark:<6}{check.subject}: {console.escape(check.text + advice)}", flush=True)
+        print(f"{check.mark:<6}{check.subject}: {escape(check.text + advice)}", flush=True)
     return 1 if wrong else 0
 
 

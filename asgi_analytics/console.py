@@ -8,9 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .columns import counted
-from .columns import escape as escape
-from .columns import table as table
+from .columns import counted, cut, escape, table
 from .decide.explain import reproduce
 from .decide.signals import SIGNALS
 from .facts import LEVEL_LABELS
@@ -44,10 +42,10 @@ def hit_line(hit: HitRow) -> str:
     texts = (
         f"{hit.time:%H:%M:%S}.{hit.time.microsecond // 1000:03}",
         escape(hit.method),
-        _cut(escape(hit.path), 80),
+        cut(escape(hit.path), 80),
         str(hit.status or "-"),
         hit.country or "-",
-        _cut(escape(hit.agent or "-"), 16),
+        cut(escape(hit.agent or "-"), 16),
         hit.fingerprint.hex[:8] if hit.fingerprint else "-",
         LEVEL_LABELS[hit.level],
         str(hit.score),
@@ -223,10 +221,6 @@ def data_line(name: str, held: Held | None, error: str | None, now: float) -> st
 
 def _columns(texts: Sequence[str]) -> str:
     return " ".join(text.ljust(width) for text, (_, width) in zip(texts, HIT_COLUMNS, strict=True)).rstrip()
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _moment(time: datetime) -> str:

@@ -118,7 +118,7 @@ class Engine:
         self._opening = False
         self._logged = Schedule(self.clock)
         self.owners = Owners(self.stop)
-        self.host: int | None = None  # see joining
+        self.app_id: int | None = None  # id() of the app whose middlewares share it, see joining
         ENGINES.add(self)
 
     def is_like(self, other: Engine) -> bool:

@@ -8,14 +8,14 @@ import threading
 from .engine import ENGINES, Engine
 
 
-def joined(engine: Engine, host: object) -> Engine:
+def joined(engine: Engine, app: object) -> Engine:
     """Return the engine that the middlewares of an app share: this one, where there is none of equal settings yet."""
     with _joining:
         for other in list(ENGINES):
             # An id may be that of an app before; its middlewares are gone by then.
-            if other.host == id(host) and len(other.owners) and other.is_like(engine):
+            if other.app_id == id(app) and len(other.owners) and other.is_like(engine):
                 return other
-        engine.host = id(host)
+        engine.app_id = id(app)
     return engine
 
 

@@ -92,18 +92,18 @@ class AnalyticsMiddleware:
         scope["app"] tells: they share an engine, for with quotas of their own they would admit many times as much.
         """
         if not self._exchanges and scope["type"] in ("http", "websocket"):
-            host = scope.get("app")
-            if host is not None and not self._engine.started:
-                self._join(host)
+            app = scope.get("app")
+            if app is not None and not self._engine.started:
+                self._join(app)
             self._exchanges = {
                 "websocket": repeat(WebSocketExchange),
                 "http": cycle((Exchange,) * (SAMPLE - 1) + (TimedExchange,)),
             }
         return self._exchanges.get(scope["type"])
 
-    def _join(self, host: object) -> None:
+    def _join(self, app: object) -> None:
         try:
-            self._engine = joined(self._engine, host)
+            self._engine = joined(self._engine, app)
         except Exception as error:  # noqa: BLE001 - as in begin: options of a site may not be comparable
             self._engine.failed("join", error)
         self._engine.owners.add(self)

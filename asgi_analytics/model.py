@@ -229,7 +229,7 @@ class Hit:
     close_code: Any = None  # what the app or the visitor sent
     detail: dict[str, Any] | None = None  # of the decision, see decide.explain
     count_row: bytes | None = None  # of a refusal that is only counted: its row, see record.refusals; else None
-    inputs = 0  # what verdicts read beside the columns above: DATA and FORGIVEN of inputs.py
+    inputs = 0  # what verdicts read beside the columns above: bits of inputs.py
     claims: Claims | None = None  # as they were read; None: they were not, or the visitor asked not to be told apart
     attempt: int | None = None  # see identify.credentials.refused_attempt
     variant: Variant | None = None  # what the query made of the page or the data that was asked for

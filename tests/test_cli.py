@@ -18,6 +18,7 @@ import pytest
 
 from asgi_analytics import cli, console, traffic
 from asgi_analytics.batch import DECISION, HIT
+from asgi_analytics.columns import escape
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import journals
@@ -292,7 +293,7 @@ def test_a_line_of_tail_has_a_sign_where_something_is_not_known() -> None:
     ],
 )
 def test_escape_leaves_only_what_can_be_printed(text: str, shown: str) -> None:
-    assert console.escape(text) == shown
+    assert escape(text) == shown
 
 
 def test_json_cannot_act_on_a_terminal_and_says_the_same() -> None:

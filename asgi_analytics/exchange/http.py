@@ -63,7 +63,7 @@ class Exchange(Answered):
             return await self._refuse_again(self._cached)
         try:
             self._engine.recorder.refuse(self)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
             self._engine.failed("count refusals", error)
         try:
             refusal = await self._engine.responder.refuse(self.scope, self._send_refusal, self.decision)
@@ -87,7 +87,7 @@ class Exchange(Answered):
         *first, last = messages(self.scope, cached.answer)
         for message in first:
             await self._send(message)
-        await (self._send_synced(last) if self._engine.syncs else self._send(last))
+        await self._send_last(last)
 
     def _send_refusal(self, message: Message) -> Awaitable[None]:
         if message["type"] == "websocket.close":
@@ -97,7 +97,7 @@ class Exchange(Answered):
         if not message["type"].endswith(".start"):
             self.first_byte_us = self._elapsed_us()
             self.end("refused")
-            return self._send_synced(message) if self._engine.syncs else self._send(message)
+            return self._send_last(message)
         return self._send(message)
 
     def end(self, outcome: str | None = None) -> None:
@@ -177,6 +177,10 @@ class Exchange(Answered):
             host.decode("latin-1") if host else None,
             bool(self.from_inside),
         )
+
+    def _send_last(self, message: Message) -> Awaitable[None]:
+        """Send the last message of a request that is recorded; `send` has the same written out."""
+        return self._send_synced(message) if self._engine.syncs else self._send(message)
 
     async def _send_synced(self, message: Message) -> None:
         journal = self._engine.recorder.journal

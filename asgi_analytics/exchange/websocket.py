@@ -36,7 +36,10 @@ class WebSocketExchange(Exchange):
         except Exception as error:  # noqa: BLE001 - what is no message is the server's to judge
             self._engine.failed("count", error)
             return self._send(message)
-        return self._send_last(message) if is_last else self._send(message)
+        if not is_last:
+            return self._send(message)
+        self.end("complete")
+        return self._send_last(message)
 
     def _note(self, message: Message) -> bool:
         """Take in what a message says; returns whether it is the last one."""
@@ -56,10 +59,6 @@ class WebSocketExchange(Exchange):
             self.bytes_sent += len(message.get("body") or b"")
             return not message.get("more_body")
         return False
-
-    def _send_last(self, message: Message) -> Awaitable[None]:
-        self.end("complete")
-        return self._send_synced(message) if self._engine.syncs else self._send(message)
 
 
 def _following(send: Send) -> Send:
