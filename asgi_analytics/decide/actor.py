@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..facts import Actor, Behaviour, Claims, Throttle, ThrottleLevel, Window
 from ..model import TOOL_CLASSES, Agent
-from . import signals, throttle, window
+from . import throttle, window
 from .behaviour import ERROR_BITS, GAP_MEMORY, Site
 from .conduct import CRAWLER, TOOL
 from .policy import Policy
@@ -45,7 +45,7 @@ def begin_session(visitor: Actor, now: float) -> None:
     visitor.score = 0
     visitor.signals = ()
     throttle.spend(visitor)
-    window.charge(visitor.hour, signals.HOUR, now)
+    window.charge(visitor.hour, window.HOUR, now)
     _time_start(visitor, now)
 
 
@@ -70,7 +70,7 @@ def count_session(visitor: Actor, now: float) -> None:
     if facts.page_loads and now - facts.last_page_at > IDLE:
         begin_session(visitor, now)
     else:
-        window.charge(visitor.hour, signals.HOUR, now)
+        window.charge(visitor.hour, window.HOUR, now)
         facts.quiet_until = -1
 
 

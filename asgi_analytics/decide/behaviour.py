@@ -27,12 +27,11 @@ from ..inputs import MAX_PATH, bounded, path_number
 from ..model import Variant
 from ..variants import sort_key
 from . import window
+from .window import FIVE_MINUTES, HOUR, MINUTE, TEN_MINUTES
 
-MINUTE = 60.0  # seconds
-FIVE_MINUTES = 300.0  # seconds
 RUSH = 1.0  # seconds between two loads of one page, below
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
-HOUR, MOST_CROWDED = 3600.0, 3000  # reloads in a rush that are not counted: who waits a second may make more
+MOST_CROWDED = 3000  # reloads in a rush and hour that are not counted: who waits a second may make more
 MAX_SITE_PAGES = 65_536
 MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
 MAX_PEOPLE = 50
@@ -40,7 +39,6 @@ MOST_IN_LOOP = 12  # pages
 GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024
 ERROR_BITS = 512
-TEN_MINUTES = 600.0  # seconds
 LOADS_PER_PERSON = 2  # of pages known before
 MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
 MOST_BACK = PAGE_BITS // 8  # pages; where more are known, too many new ones would be taken for them

@@ -6,9 +6,9 @@ from bisect import bisect_right
 from math import inf
 
 from ..facts import Actor, Traces
-from .behaviour import DISTINCT_PAGES, FIVE_MINUTES, TEN_MINUTES, Site
+from .behaviour import DISTINCT_PAGES, Site
 from .signal import Signal, with_a_session
-from .window import estimate
+from .window import FIVE_MINUTES, TEN_MINUTES, estimate
 
 CRAWLER, TOOL = 1, 2  # Actor.program: says its own name, or that of a library or of nothing known
 ITEM_SHARE = 0.8  # of the answers with data

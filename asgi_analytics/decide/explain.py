@@ -14,11 +14,10 @@ from typing import Any
 from ..facts import LEVEL_LABELS, Actor, Finding, Window
 from ..model import Decision, Ruling
 from ..settings import Quota
-from .behaviour import MINUTE
 from .policy import Policy
 from .signals import SIGNALS
 from .throttle import BLOCKED, ERROR_RATE, ERROR_REQUESTS, LEVELS, conduct, effective_limit, pace_limit, relapse
-from .window import estimate, wait
+from .window import MINUTE, estimate, wait
 
 Inputs = dict[str, Any]  # JSON values only
 _BELOW = frozenset(signal.code for signal in SIGNALS if signal.below)

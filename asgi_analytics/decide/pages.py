@@ -8,11 +8,10 @@ from itertools import pairwise
 from math import inf, sqrt
 
 from ..facts import Actor, Behaviour
-from .behaviour import DISTINCT_PAGES, FIVE_MINUTES, GAP_MEMORY, MIN_SITE_PAGES, MOST_IN_LOOP, Site
+from .behaviour import DISTINCT_PAGES, GAP_MEMORY, MIN_SITE_PAGES, MOST_IN_LOOP, Site
 from .signal import MOST_QUIET, Signal, with_a_session
-from .window import estimate
+from .window import FIVE_MINUTES, HOUR, estimate
 
-HOUR = 3600.0  # seconds
 MIN_STEPS = 12
 MIN_GAPS = 5
 MIN_LOADS = 100

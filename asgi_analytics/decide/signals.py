@@ -8,11 +8,10 @@ from typing import NamedTuple
 from ..facts import Actor, Finding
 from .behaviour import Site, load_page
 from .conduct import CONDUCT_SIGNALS, CRAWLER, TOOL
-from .pages import HOUR, PAGE_SIGNALS
+from .pages import PAGE_SIGNALS
 from .signal import MOST_QUIET, Rule, Signal, with_a_session
 
 __all__ = [
-    "HOUR",
     "SIGNALS",
     "FirstLoad",
     "Rule",

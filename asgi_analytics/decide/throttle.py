@@ -11,9 +11,8 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from ..facts import Actor, Throttle, ThrottleLevel
-from .behaviour import FIVE_MINUTES, MINUTE, TEN_MINUTES
 from .conduct import CRAWLER, asks_once
-from .window import estimate
+from .window import FIVE_MINUTES, MINUTE, TEN_MINUTES, estimate
 
 PAGE_LOADS_PER_MINUTE = 30.0  # a person's, above
 CRAWLER_PAGE_LOADS = 60.0  # of a program that says its own name, above

@@ -15,11 +15,11 @@ from ..model import Variant
 from ..variants import TURN
 from . import window
 from .actor import IDLE, NO_BEHAVIOUR
-from .behaviour import FIVE_MINUTES, TEN_MINUTES, Route, Site, count_error, page_facts
+from .behaviour import Route, Site, count_error, page_facts
 from .conduct import TOOL
 from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
+from .window import FIVE_MINUTES, HOUR, TEN_MINUTES
 
-HOUR = 3600.0  # seconds
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
 MOST_MARKED = 128  # bits of items, of which so few are taken for one another
 MAX_POOLS = 512

@@ -10,6 +10,8 @@ from math import ceil
 
 from ..facts import Window
 
+MINUTE, FIVE_MINUTES, TEN_MINUTES, HOUR = 60.0, 300.0, 600.0, 3600.0  # seconds
+
 
 def turn(window: Window, size: float, now: float) -> float:
     """Move to the window of the clock that `now` lies in and return the seconds that are left of it, in (0, size]."""
