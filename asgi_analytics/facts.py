@@ -78,9 +78,9 @@ class Traces:
     prefetched: Window = field(default_factory=Window)  # likewise, that were prefetched, or asked for with credentials
     turned: Window = field(default_factory=Window)  # likewise, that were pages of lists
     excused_errors: Window = field(default_factory=Window)  # of what a page, or somebody with credentials, asked for
-    led_to: int = 0  # where a form that was sent led to: a number of path and query
-    led_at: float = -inf
-    led: Window = field(default_factory=Window)  # of pages that were not counted for that
+    redirected_to: int = 0  # where the answer to a form led to: a number of path and query
+    redirected_at: float = -inf
+    redirected: Window = field(default_factory=Window)  # of pages that were not counted for that
     item_at: float = -inf
     burst_at: float = -inf
     agents: int = 0  # of a pool: distinct user agents

@@ -39,8 +39,8 @@ MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
 MOST_LINKED = 200  # errors excused in an hour and person, as what a page asked for: anybody can say so
 MOST_TRUSTED = 1000  # and of those that ask with credentials: synchronizing is asking for what may not be there
-MOST_LED = 600  # pages in an hour that forms lead to: somebody at work needs seven seconds for one
-LED_WITHIN = 10.0  # seconds after the form
+MOST_REDIRECTED = 600  # pages in an hour that forms lead to: somebody at work needs seven seconds for one
+REDIRECTED_WITHIN = 10.0  # seconds after the form
 MOST_PREFETCHED = 1000  # items excused in an hour that were fetched before they were needed
 
 
@@ -243,23 +243,23 @@ def _mark(traces: Traces, bit: int) -> None:
     traces.items_bitmap = bits if bits.bit_count() <= MOST_MARKED else bit
 
 
-def note_lead(facts: Behaviour, target: int, now: float) -> None:
+def note_redirect(facts: Behaviour, target: int, now: float) -> None:
     """Remember where the answer to a form leads: to what `target`, a number of path and query, stands for."""
     traces = traces_of(facts)
-    traces.led_to, traces.led_at = target, now
+    traces.redirected_to, traces.redirected_at = target, now
 
 
-def is_led(traces: Traces, target: int, now: float) -> bool:
+def is_redirected(traces: Traces, target: int, now: float) -> bool:
     """Tell whether a page is where the form led to that was sent last; asked once."""
-    if traces.led_to != target or not 0.0 <= now - traces.led_at < LED_WITHIN:
+    if traces.redirected_to != target or not 0.0 <= now - traces.redirected_at < REDIRECTED_WITHIN:
         return False
-    traces.led_to = 0
+    traces.redirected_to = 0
     return True
 
 
-def count_led(facts: Behaviour, page: str | Variant, now: float) -> bool:
+def count_redirected(facts: Behaviour, page: str | Variant, now: float) -> bool:
     """Take in a page that the app chose, not the visitor: it is no page load. Returns False where it counts as one."""
-    if not facts.page_loads or not _charged(traces_of(facts).led, HOUR, MOST_LED, now):
+    if not facts.page_loads or not _charged(traces_of(facts).redirected, HOUR, MOST_REDIRECTED, now):
         return False
     facts.before_last = (facts.last_page, *facts.before_last[:2])
     facts.steps += 1

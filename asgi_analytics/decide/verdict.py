@@ -14,7 +14,7 @@ from .behaviour import Site, load_page, load_variant
 from .explain import inputs_of_rise
 from .policy import Policy
 from .throttle import BLOCKED
-from .traces import Failure, count_accepted_post, count_data, count_failure, count_led, join_pool, pool_of
+from .traces import Failure, count_accepted_post, count_data, count_failure, count_redirected, join_pool, pool_of
 
 Count = Callable[[Actor], object]  # counts what was answered among the facts of one actor
 
@@ -67,11 +67,11 @@ def _load_for(pool: Actor, page: str | Variant, inner: bool, site: Site, now: fl
     site.loads = loads  # the visitor's own load is counted
 
 
-def pass_led(visitor: Actor, page: str | Variant, decision: Decision, now: float) -> bool:
+def pass_redirected(visitor: Actor, page: str | Variant, decision: Decision, now: float) -> bool:
     """Take in a page that the app led to, as judge_page does others. Returns False where it is one like others."""
     if decision.refused:
         return True
-    if not decision.exempt and not count_led(visitor.behaviour, page, now):
+    if not decision.exempt and not count_redirected(visitor.behaviour, page, now):
         return False
     visitor.behaviour.requests += 1
     return True

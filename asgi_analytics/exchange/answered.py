@@ -8,12 +8,21 @@ from typing import Any
 from ..decide.behaviour import with_order
 from ..decide.conduct import TOOL
 from ..decide.probes import is_injection
-from ..decide.traces import Failure, is_led, note_lead
-from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_led
+from ..decide.traces import Failure, is_redirected, note_redirect
+from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
 from ..facts import Traces
 from ..identify.credentials import has_credentials, refused_attempt
-from ..identify.request import is_data, is_inner, is_linked, is_page, is_precached_or_tile, is_prefetch, led_to, target
-from ..inputs import DATA, INJECTED, LED, PREFETCHED, QUERIED, TRUSTED
+from ..identify.request import (
+    is_data,
+    is_inner,
+    is_linked,
+    is_page,
+    is_precached_or_tile,
+    is_prefetch,
+    redirect_target,
+    target_number,
+)
+from ..inputs import DATA, INJECTED, PREFETCHED, QUERIED, REDIRECTED, TRUSTED
 from ..model import Variant
 from .arrival import Arrival
 
@@ -40,7 +49,11 @@ class Answered(Arrival):
             page = (query and self._page_variant(inner)) or self.path
             if query:
                 self.inputs |= QUERIED
-            if facts.traces is not None and facts.traces.led_to and self._was_led(facts.traces, page, now):
+            if (
+                facts.traces is not None
+                and facts.traces.redirected_to
+                and self._was_redirected(facts.traces, page, now)
+            ):
                 return
             judge_page(
                 actor, page, inner, engine.site, engine.policy, decision, now, claims, visitor.network, not query
@@ -50,18 +63,18 @@ class Answered(Arrival):
         elif (data := self.method not in _WRITES and is_data(names, status, self.path)) or self.method == "POST":
             self._judge_data_or_post(data, now)
             if status in (302, 303) and not decision.refused:
-                note_lead(actor.behaviour, led_to(names), now)
+                note_redirect(actor.behaviour, redirect_target(names), now)
         elif not decision.refused:
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
             self._level_changed()
 
-    def _was_led(self, traces: Traces, page: str | Variant, now: float) -> bool:
+    def _was_redirected(self, traces: Traces, page: str | Variant, now: float) -> bool:
         """Tell whether the app chose this page, by its answer to a form, and take it in as such."""
-        if not is_led(traces, target(self.path, self._query), now):
+        if not is_redirected(traces, target_number(self.path, self._query), now):
             return False
-        self.inputs |= LED
-        return pass_led(self.visitor.actor, page, self.decision, now)
+        self.inputs |= REDIRECTED
+        return pass_redirected(self.visitor.actor, page, self.decision, now)
 
     def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
         engine, visitor = self._engine, self.visitor

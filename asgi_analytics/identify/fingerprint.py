@@ -89,14 +89,14 @@ class Fingerprinter:
         return blake2b(self._site + b"\0", digest_size=16, key=key, person=b"fingerprint")
 
 
-def message(network: bytes, headers: Mapping[bytes, bytes], quiet: bool) -> bytes:
+def message(network: bytes, headers: Mapping[bytes, bytes], opted_out: bool) -> bytes:
     """Return what identifies a visitor without a cookie. Only headers that a browser sends on each kind of request.
 
     Client hints and Accept are left out: a browser leaves them off websockets and changes them with the kind of file.
     """
     agent = headers.get(b"user-agent", b"")[:MOST_AGENT]
     language = headers.get(b"accept-language", b"")[:MOST_LANGUAGE]
-    return b"%b\0%b\0%b%b" % (network, agent, language, b"\0q" if quiet else b"")
+    return b"%b\0%b\0%b%b" % (network, agent, language, b"\0q" if opted_out else b"")
 
 
 def _period(day: int) -> str:

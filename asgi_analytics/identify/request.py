@@ -193,22 +193,22 @@ def is_linked(headers: Headers) -> bool:
     return site == b"same-site" or is_inner(headers)
 
 
-def led_to(names: Headers) -> int:
-    """Return `target` of where an answer leads to on this site, by its Location; 0 where it leads nowhere."""
+def redirect_target(names: Headers) -> int:
+    """Return `target_number` of where an answer leads to on this site, by its Location; 0 where it leads nowhere."""
     location = names.get(b"location", b"")[:_MOST_PATH].partition(b"#")[0]
     start, scheme, rest = location.partition(b"://")
     if scheme and b"/" not in start:
         location = b"/" + rest.partition(b"/")[2]
     path, _, query = location.partition(b"?")
-    return target(unquote_to_bytes(path).decode("utf-8", "replace"), query) if path[:1] == b"/" else 0
+    return target_number(unquote_to_bytes(path).decode("utf-8", "replace"), query) if path[:1] == b"/" else 0
 
 
-def target(path: str, query: bytes) -> int:
+def target_number(path: str, query: bytes) -> int:
     """Return a number of what is asked for."""
     return path_number(f"{path}?{query.decode('latin-1')}")
 
 
-def wants_quiet(headers: Headers) -> bool:
+def opts_out(headers: Headers) -> bool:
     """Tell whether the visitor asks not to be told apart: Sec-GPC or DNT is 1."""
     return headers.get(b"sec-gpc") == b"1" or headers.get(b"dnt") == b"1"
 

@@ -15,7 +15,7 @@ from .client import ClientAddress, network_of, shorten
 from .cookie import Ticket, VisitorCookie
 from .fingerprint import Fingerprinter, message
 from .language import read_language
-from .request import is_navigation, wants_quiet
+from .request import is_navigation, opts_out
 from .session import LONGEST, begin, none_yet
 
 MOST_UNRETURNED = 5  # cookies given to a fingerprint that drops them
@@ -61,7 +61,7 @@ class Identifier:
         self._new_actor = new_actor
         self._renamed = renamed
         self._privacy: Privacy = settings.privacy
-        self._heeds_signals = settings.privacy.signals != "ignore"
+        self._heeds_opt_out = settings.privacy.signals != "ignore"
         self._timeout = settings.session_timeout
         self._recent: dict[Seen, Visitor] = {}  # finds those who came lately without computing anything
         self._most_recent = settings.max_visitors
@@ -105,12 +105,12 @@ class Identifier:
 
     def _find(self, seen: Seen, address: str, headers: Mapping[bytes, bytes], now: float, time_ns: int) -> Visitor:
         """Find the visitor by its fingerprint, or make it, and remember it by what was seen of it."""
-        quiet = self._heeds_signals and wants_quiet(headers)
-        text = message(network_of(address), headers, quiet)
+        opted_out = self._heeds_opt_out and opts_out(headers)
+        text = message(network_of(address), headers, opted_out)
         fingerprint = self._fingerprinter.fingerprint(text, time_ns)
         if self._known.get(fingerprint) is None:
             self._rename(text, fingerprint, address, time_ns)
-        visitor = self._known.get(fingerprint) or self._new(fingerprint, address, headers, quiet, now, time_ns)
+        visitor = self._known.get(fingerprint) or self._new(fingerprint, address, headers, opted_out, now, time_ns)
         if sum(len(part) for part in seen[1:] if part is not None) <= MOST_SEEN:
             if len(self._recent) >= self._most_recent:
                 self._recent.clear()
@@ -142,7 +142,7 @@ class Identifier:
         fingerprint: bytes,
         address: str,
         headers: Mapping[bytes, bytes],
-        quiet: bool,
+        opted_out: bool,
         now: float,
         time_ns: int,
     ) -> Visitor:
@@ -157,7 +157,7 @@ class Identifier:
             agent=agent,
             language=read_language(language[:128].decode("latin-1")) if language else None,
             address=self._kept(address),
-            tracked=not quiet,
+            tracked=not opted_out,
             provisional=self._fingerprinter.provisional,
         )
         visitor = Visitor(identity, none_yet(now), self._new_actor(agent), self._known.network(network))

@@ -66,7 +66,7 @@ class Recorder:
         self._clean_path = clean_path
         self._kind_of = kind_of  # of a path, what verdicts would not see in the stored one
         self._mask = Mask(random_bytes(32))
-        self._drops_quiet = settings.privacy.signals == "drop"
+        self._drops_opted_out = settings.privacy.signals == "drop"
         self._refusals = refusals.Refusals(settings.site)
         self._texts: dict[str, bytes] = {}
         self._plain: dict[Hashable, bytes] = {}  # middles of rows
@@ -89,7 +89,7 @@ class Recorder:
 
     def refuse(self, hit: Hit) -> None:
         """Tell a refusal whether it is a hit or a count, before it is answered: a count has another decision id."""
-        kept = hit.visitor.identity.tracked or not self._drops_quiet
+        kept = hit.visitor.identity.tracked or not self._drops_opted_out
         if kept and hit.decision.previous_level is None:
             hit.count_row = self._refusals.count(hit)
 
@@ -102,7 +102,7 @@ class Recorder:
         visitor, decision = hit.visitor, hit.decision
         tail = visitor.row_tail
         if tail is None:
-            if self._drops_quiet and not visitor.identity.tracked:
+            if self._drops_opted_out and not visitor.identity.tracked:
                 self.drop("privacy_signal")
                 return None
             tail = visitor.row_tail = self._tail(visitor)

@@ -26,7 +26,7 @@ from uuid import UUID
 
 from ..decide.traces import Failure
 from ..facts import Claims
-from ..inputs import DATA, FORGIVEN, INJECTED, LED, PREFETCHED, QUERIED, TRUSTED, attempt_of, claims_of
+from ..inputs import DATA, FORGIVEN, INJECTED, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
@@ -108,7 +108,7 @@ class History:
                 page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
                 status = 200
             attempt = attempt_of(inputs, hit.numbers)
-            if page and inputs & LED and pipeline.pass_led(visitor, decision, variant or path, at):
+            if page and inputs & REDIRECTED and pipeline.pass_redirected(visitor, decision, variant or path, at):
                 pass
             elif page:
                 bare = not inputs & QUERIED

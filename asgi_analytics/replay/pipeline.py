@@ -12,7 +12,7 @@ from ..decide.behaviour import Site, with_order
 from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.traces import Failure
-from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_led
+from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
 from ..facts import Claims
 from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
@@ -173,9 +173,9 @@ class Pipeline:
             self.state.level_changed(visitor)
 
     @staticmethod
-    def pass_led(visitor: Visitor, decision: Decision, page: str | Variant, now: float) -> bool:
+    def pass_redirected(visitor: Visitor, decision: Decision, page: str | Variant, now: float) -> bool:
         """Take in a page that the app led to; False where it counts as others do."""
-        return pass_led(visitor.actor, page, decision, now)
+        return pass_redirected(visitor.actor, page, decision, now)
 
     def page_variant(self, visitor: Visitor, path: str, query: str, inner: bool) -> Variant | None:
         """Return what a query makes of a page that is answered now; `inner`: a page of this site linked it."""

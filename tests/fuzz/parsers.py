@@ -129,7 +129,7 @@ def headers(data: bytes) -> None:
         request.is_inner(named),
         request.is_data(named, 200, scope["path"]),
         request.is_shared(named.items()),
-        request.wants_quiet(named),
+        request.opts_out(named),
     )
 
 

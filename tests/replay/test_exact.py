@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics import AnalyticsMiddleware, cli
 from asgi_analytics.batch import DECISION, HIT
-from asgi_analytics.inputs import IS_HOSTED, LED
+from asgi_analytics.inputs import IS_HOSTED, REDIRECTED
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.replay.history import History, Verdict
 from asgi_analytics.settings import Settings
@@ -275,8 +275,8 @@ def test_what_honest_people_and_programs_are_let_off_is_judged_as_it_was(
     asyncio.run(work(mix, app, 240))
     assert app.stats()["failures"] == {}
     hits = hits_of(app)
-    led = [hit for hit in hits if hit.page_view and (hit.inputs or 0) & LED]
-    assert len(led) == 240
+    redirected = [hit for hit in hits if hit.page_view and (hit.inputs or 0) & REDIRECTED]
+    assert len(redirected) == 240
     assert {hit.level for hit in hits} >= {0, 1, 2}
     assert list(differing(hits)) == []
 
