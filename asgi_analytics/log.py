@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .room import A_LINE, ensure
+from .low_memory import A_LINE, ensure_memory
 
 if TYPE_CHECKING:
     Adapter = logging.LoggerAdapter[logging.Logger]
@@ -20,7 +20,7 @@ class CarefulLogger(Adapter):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Write a line, as from where it was asked for."""
         with suppress(Exception):
-            ensure(A_LINE)
+            ensure_memory(A_LINE)
             super().log(level, msg, *args, stacklevel=2, **kwargs)
 
 

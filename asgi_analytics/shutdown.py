@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from .clock import SystemClock
 from .embedded import EmbeddedPostgres
+from .low_memory import A_THREAD, ensure_memory
 from .record.writer import LAST_WAIT, Writer
-from .room import A_THREAD, ensure
 from .shared.sharer import Sharer
 
 RETURN_PATIENCE = 0.5  # seconds for giving back the quota units that were lent
@@ -68,7 +68,7 @@ class Owners:
             return
         thread = threading.Thread(target=self._stop, name="asgi-analytics-end", daemon=True)
         try:
-            ensure(A_THREAD)
+            ensure_memory(A_THREAD)
             thread.start()
         except (RuntimeError, MemoryError):  # the system gives no thread: we look again
             return

@@ -14,8 +14,8 @@ from typing import TypeVar
 from anyio import CancelScope, CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
-from . import room
 from .clock import give_way
+from .low_memory import A_THREAD, ensure_memory
 
 MOST_THREADS = 40  # of one event loop, as many as anyio gives an app
 
@@ -65,7 +65,7 @@ class _Pool:
         """Tell whether a call will be made, now or after others; starts a thread where all are busy."""
         if self._busy >= self._threads < MOST_THREADS:
             try:
-                room.ensure(room.A_THREAD)
+                ensure_memory(A_THREAD)
                 threading.Thread(target=_work, args=(self._calls,), name="asgi-analytics-call", daemon=True).start()
             except (RuntimeError, MemoryError):
                 return self._threads > 0
@@ -113,7 +113,7 @@ class Aside:
             return
         thread = threading.Thread(target=act, name="asgi-analytics-aside", daemon=True)
         try:
-            room.ensure(room.A_THREAD)
+            ensure_memory(A_THREAD)
             thread.start()
         except (RuntimeError, MemoryError):
             return

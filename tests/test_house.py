@@ -26,8 +26,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 README = (HOUSE / "README.md").read_text()
 
 BASE_ORDER = (
-    *("errors", "room", "log", "folders", "columns", "arguments", "command", "facts", "model", "reputation", "batch"),
-    *("inputs", "variants", "clock", "protocols", "schedule", "settings", "policy"),
+    *("errors", "low_memory", "log", "folders", "columns", "arguments", "command", "facts", "model", "reputation"),
+    *("batch", "inputs", "variants", "clock", "protocols", "schedule", "settings", "policy"),
 )
 BASE = set(BASE_ORDER)
 STAGES = {"identify", "decide", "respond", "record", "store", "state", "embedded"}

@@ -18,8 +18,8 @@ import ua_parser_rs
 from ua_parser.loaders import load_lazy_builtins
 from ua_parser.regex import Resolver
 
+from ..low_memory import ensure_memory
 from ..model import Agent
-from ..room import ensure
 from .operators import claim_of
 
 LENGTH = 512  # characters of a User-Agent that are looked at
@@ -197,7 +197,7 @@ class AgentReader:
 
     def __init__(self, size: int = 10_000, today: float = 0.0) -> None:
         """`today`: seconds since 1970, for what is outdated by its age; 0.0: by the documented versions only."""
-        ensure(ROOM_TO_BUILD)
+        ensure_memory(ROOM_TO_BUILD)
         self._oldest = oldest(today)
         rules = Resolver(load_lazy_builtins())
         self._browser, self._system, self._device = rules.ua.extract, rules.os.extract, rules.de.extract
@@ -211,7 +211,7 @@ class AgentReader:
         return self._cached(user_agent[:LENGTH]) if user_agent else NOBODY
 
     def _parse(self, text: str) -> Agent:
-        ensure(ROOM)
+        ensure_memory(ROOM)
         if not text.isprintable():
             text = "".join(sign if sign.isprintable() else " " for sign in text)
         if found := self._crawlers.find(text):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from ..log import LOG_INTERVAL, log
+from ..low_memory import A_THREAD, SafeEvent, ensure_memory
 from ..protocols import Clock
-from ..room import A_THREAD, SafeEvent, ensure
 from ..schedule import Schedule
 
 IDLE = 60.0  # seconds between two looks for questions, however still it is
@@ -95,7 +95,7 @@ class Background(Generic[Question]):
             return
         thread = threading.Thread(target=self._work, name=f"asgi-analytics-{self._name}", daemon=True)
         try:
-            ensure(A_THREAD)
+            ensure_memory(A_THREAD)
             thread.start()
         except (RuntimeError, MemoryError):  # the system gives no thread: the next question tries again
             self.counters["failed"] += 1

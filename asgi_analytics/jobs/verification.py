@@ -14,8 +14,8 @@ from ..errors import ResolverError
 from ..identify.client import network_of
 from ..identify.countries import packed_address
 from ..identify.geoip import is_local
-from ..identify.names import judge_names, names_to_confirm
 from ..identify.operators import CLAIMS, Claim, claim_of
+from ..identify.reverse_dns import judge_names, names_to_confirm
 from ..model import TOOL_CLASSES, Agent, ClaimStatus, Verification
 from ..protocols import Clock, Fetch, Resolver
 from .background import Background

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..low_memory import SafeEvent
 from ..protocols import Clock
-from ..room import SafeEvent
 from ..schedule import Schedule
 from .pace import Backoff
 from .recorder import Recorder

@@ -11,8 +11,8 @@ from ..batch import HIT
 from ..clock import Calendar, give_way
 from ..errors import JournalFormatError, MigrationError, StoreError, StoreMisconfigured
 from ..log import LOG_INTERVAL, log
+from ..low_memory import A_THREAD, SafeEvent, ensure_memory
 from ..protocols import Clock, SharedRulings, SharedState, Store
-from ..room import A_THREAD, SafeEvent, ensure
 from ..schedule import Schedule
 from .adoption import LeftOver, LeftOvers
 from .agreement import Agreement
@@ -88,7 +88,7 @@ class Writer:
         """Start the threads. Where the system refuses one, the journal keeps all for the next start."""
         for thread in self._threads:
             try:
-                ensure(A_THREAD)
+                ensure_memory(A_THREAD)
                 thread.start()
             except (RuntimeError, MemoryError) as error:
                 self._recorder.counters.failures["thread"] += 1

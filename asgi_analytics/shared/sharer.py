@@ -9,8 +9,8 @@ from ..clock import give_way, jitter, random_bytes
 from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import log
+from ..low_memory import A_THREAD, SafeEvent, ensure_memory
 from ..protocols import Clock, Exchanged, SharedQuotas
-from ..room import A_THREAD, SafeEvent, ensure
 from .bounds import MOST_ASKS
 
 LONGEST_INTERVAL = 0.5  # seconds between two exchanges
@@ -58,7 +58,7 @@ class Sharer:
     def start(self) -> None:
         """Start the thread; where the system refuses it, quotas hold per worker."""
         try:
-            ensure(A_THREAD)
+            ensure_memory(A_THREAD)
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
             log.warning("No background thread (%s): quotas hold per worker.", error)

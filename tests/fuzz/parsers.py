@@ -25,9 +25,9 @@ from asgi_analytics.identify.countries import packed_address
 from asgi_analytics.identify.geoip import PROBES, Tree
 from asgi_analytics.identify.keys import read_directory
 from asgi_analytics.identify.language import read_language
-from asgi_analytics.identify.names import judge_names, names_to_confirm
 from asgi_analytics.identify.operators import OPERATORS
 from asgi_analytics.identify.ranges import read_ranges
+from asgi_analytics.identify.reverse_dns import judge_names, names_to_confirm
 from asgi_analytics.identify.useragent import LENGTH, AgentReader
 from asgi_analytics.jobs.data import read_sources
 from asgi_analytics.jobs.fetch import _check, max_age

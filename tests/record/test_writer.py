@@ -180,7 +180,10 @@ def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("place", "name", "error"),
-    [(threading.Thread, "start", RuntimeError("can't start new thread")), (writer_module, "ensure", MemoryError())],
+    [
+        (threading.Thread, "start", RuntimeError("can't start new thread")),
+        (writer_module, "ensure_memory", MemoryError()),
+    ],
 )
 def test_where_no_thread_can_be_started_the_journal_keeps_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dsn: str, place: object, name: str, error: Exception

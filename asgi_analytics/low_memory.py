@@ -13,7 +13,7 @@ A_THREAD = 24 << 20  # bytes: its stack, and what it begins with
 A_LINE = 1 << 20  # bytes: of a log
 
 
-def ensure(size: int) -> None:
+def ensure_memory(size: int) -> None:
     """Raise MemoryError where there are fewer bytes left. Takes a microsecond: none of them is touched."""
     try:
         mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS).close()

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from asgi_analytics.room import SafeEvent, ensure
+from asgi_analytics.low_memory import SafeEvent, ensure_memory
 
 
 def test_what_is_there_is_enough_and_what_nobody_has_is_a_memory_error() -> None:
-    ensure(1 << 20)
+    ensure_memory(1 << 20)
     with pytest.raises(MemoryError):
-        ensure(1 << 60)
+        ensure_memory(1 << 60)
 
 
 def test_an_event_is_waited_for_until_it_is_set() -> None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from asgi_analytics.identify.names import judge_names, names_to_confirm
 from asgi_analytics.identify.operators import OPERATORS
+from asgi_analytics.identify.reverse_dns import judge_names, names_to_confirm
 from asgi_analytics.model import ClaimStatus
 
 (GOOGLE,) = [operator for operator in OPERATORS if operator.name == "Google"]
