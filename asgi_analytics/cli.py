@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from . import actors, console, doctor, journals, purge, quarantine
 from .arguments import split, whole
 from .clock import SystemClock
 from .columns import escape
-from .command import Command
+from .commands import Command, actors, adopt, console, doctor, purge, quarantine
 from .database import destination_of, resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
 from .errors import AnalyticsError, CommandError
@@ -107,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
     stats.add_argument("--json", action="store_true", help="the same as one JSON object")
     _add_data(add("data", "the address ranges that crawlers are verified by"))
-    for command in (*actors.COMMANDS, *quarantine.COMMANDS, *purge.COMMANDS, *journals.COMMANDS):
+    for command in (*actors.COMMANDS, *quarantine.COMMANDS, *purge.COMMANDS, *adopt.COMMANDS):
         _add_connected(add(command.name, command.summary), command)
     replay.add_replay(add("replay", "judge an access log, as if we had been there"))
     replay.add_what_if(add("what-if", "tell what another policy would have done to recorded hits"), _database)

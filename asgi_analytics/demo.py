@@ -28,8 +28,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from . import console, traffic
+from . import traffic
 from .clock import SystemClock
+from .commands import console
 from .database import resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
 from .errors import AnalyticsError, ConfigurationError

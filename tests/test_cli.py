@@ -16,9 +16,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from asgi_analytics import cli, console, traffic
+from asgi_analytics import cli, traffic
 from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.columns import escape
+from asgi_analytics.commands import console
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import journals

@@ -17,7 +17,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from asgi_analytics import console, traffic
+from asgi_analytics import traffic
+from asgi_analytics.commands import console
 from tests.drive import called
 
 from .command import COMMAND, free_port, heed_ctrl_c, run

@@ -26,7 +26,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 README = (HOUSE / "README.md").read_text()
 
 BASE_ORDER = (
-    *("errors", "low_memory", "log", "folders", "columns", "arguments", "command", "facts", "model", "reputation"),
+    *("errors", "low_memory", "log", "folders", "columns", "arguments", "facts", "model", "reputation"),
     *("batch", "inputs", "variants", "clock", "protocols", "schedule", "settings", "policy"),
 )
 BASE = set(BASE_ORDER)
@@ -40,10 +40,9 @@ LAYERS: tuple[set[str], ...] = (
     {"engine"},
     {"exchange", "joining"},
     {"middleware"},
-    {"web", "doctor", "traffic"},
-    {"console"},
-    {"actors", "demo"},
-    {"purge", "quarantine", "journals"},
+    {"web", "traffic"},
+    {"commands"},
+    {"demo"},
     {"cli"},
     {"testing", "__init__", "__main__"},
 )

@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from asgi_analytics import actors, arguments, quarantine
+from asgi_analytics import arguments
+from asgi_analytics.commands import MOST_SHOWN, actors, quarantine
 from asgi_analytics.decide.rulings import Rulings, allowance
 from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.replay import options
@@ -82,7 +83,7 @@ def ruling(data: bytes) -> None:
     """What `ban`, `pardon` and `allow` are told: a target, a time, a number, and a row's id."""
     first, second = lines_of(data, 2)
     registry: Any = _Nobody()
-    for read in (arguments.span, arguments.whole(1, actors.MOST), quarantine._id):
+    for read in (arguments.span, arguments.whole(1, MOST_SHOWN), quarantine._id):
         try:
             read(text_of(second))
         except argparse.ArgumentTypeError:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from asgi_analytics.batch import DECISION, HIT
-from asgi_analytics.doctor import journal_checks
+from asgi_analytics.commands.doctor import journal_checks
 from asgi_analytics.errors import JournalError
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import adopt

@@ -20,7 +20,7 @@ import trio
 from starlette.testclient import TestClient
 
 from asgi_analytics import AnalyticsMiddleware
-from asgi_analytics.doctor import shared_checks
+from asgi_analytics.commands.doctor import shared_checks
 from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.settings import Settings
 from tests.drive import ask, http_scope, page, start, wrapped

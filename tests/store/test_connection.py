@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from asgi_analytics import doctor
+from asgi_analytics.commands import doctor
 from asgi_analytics.errors import StoreMisconfigured
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.store import migrate as migrations

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from asgi_analytics import doctor
+from asgi_analytics.commands import doctor
 from asgi_analytics.embedded.programs import find_servers
 from asgi_analytics.errors import MigrationError, StoreError, StoreUnavailable
 from asgi_analytics.store import migrate, reading

@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 
-from asgi_analytics import doctor
 from asgi_analytics.batch import HIT
+from asgi_analytics.commands import doctor
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.store.partitions import make_partitions
 from asgi_analytics.store.postgres import PostgresStore

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from asgi_analytics import cli, doctor
+from asgi_analytics import cli
 from asgi_analytics.clock import SystemClock
+from asgi_analytics.commands import doctor
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import FileJournal

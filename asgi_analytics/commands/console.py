@@ -8,14 +8,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .columns import counted, cut, escape, table
-from .decide.explain import reproduce
-from .decide.signals import SIGNALS
-from .facts import LEVEL_LABELS
-from .jobs.data import Held
-from .record.destination import Destination
-from .record.listing import JournalState
-from .store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
+from ..columns import counted, cut, escape, table
+from ..decide.explain import reproduce
+from ..decide.signals import SIGNALS
+from ..facts import LEVEL_LABELS
+from ..jobs.data import Held
+from ..record.destination import Destination
+from ..record.listing import JournalState
+from ..store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
 
 HIT_COLUMNS = (
     ("time (UTC)", 12),

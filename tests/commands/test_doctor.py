@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from asgi_analytics import doctor
+from asgi_analytics.commands import doctor
 from asgi_analytics.protocols import Ask
 from asgi_analytics.shared import postgres as shared
 from asgi_analytics.store.postgres import PostgresStore

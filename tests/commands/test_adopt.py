@@ -19,8 +19,7 @@ from asgi_analytics.store.connection import database_address, database_key
 from tests.acceptance.faults.test_disk import small_disk
 from tests.drive import NOWHERE, called, get, page, rows, wrapped
 from tests.record.rows import COLUMNS, fetch, hit_frame
-
-from .waiting import wait_until
+from tests.waiting import wait_until
 
 ELSEWHERE = "host=old.example dbname=app"
 

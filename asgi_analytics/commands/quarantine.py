@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from .actors import MOST as MOST_SHOWN
-from .arguments import span, whole
-from .columns import counted, escape, table
-from .command import Command, Run
+from ..arguments import span, whole
+from ..columns import counted, escape, table
+from ..errors import CommandError
+from ..store.quarantine import Quarantine, Quarantined, connect
+from . import MOST_SHOWN, Command, Run
 from .console import moment
-from .errors import CommandError
-from .store.quarantine import Quarantine, Quarantined, connect
 
 MOST = 100_000  # rows of one retry
 LONGEST_ERROR = 100  # characters in the list

@@ -6,9 +6,9 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator
 
-from .arguments import span
-from .command import Command, Run
-from .store.retention import PARTITIONS, TABLES, connect, forget, outdated
+from ..arguments import span
+from ..store.retention import PARTITIONS, TABLES, connect, forget, outdated
+from . import Command, Run
 
 
 def add_purge(parser: argparse.ArgumentParser) -> Run:

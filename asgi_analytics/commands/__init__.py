@@ -1,10 +1,12 @@
-"""What the command line makes of a command that works on a database."""
+"""The commands of operators, a module each, and what they print; cli.py parses and runs them."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+MOST_SHOWN = 10_000  # rows of a list
 
 Run = Callable[[argparse.Namespace, str], Iterator[str]]  # options and DSN → lines to print
 

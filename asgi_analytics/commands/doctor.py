@@ -12,21 +12,21 @@ from pathlib import Path
 
 import maxminddb
 
-from .columns import counted
-from .errors import AnalyticsError, JournalFormatError
-from .folders import foreign_part
-from .identify.client import ClientAddress, network_of
-from .identify.countries import CountryTable
-from .identify.geoip import GeoLocator
-from .record.destination import Destination, read_destination
-from .record.listing import JournalState, journals
-from .record.segment import read_header
-from .settings import Settings
-from .shared import server_of
-from .store.connection import ENCODINGS, UTF8
-from .store.health import PATIENCE, HealthReader, advice_on, examine
-from .store.reading import Server
-from .threads import within
+from ..columns import counted
+from ..errors import AnalyticsError, JournalFormatError
+from ..folders import foreign_part
+from ..identify.client import ClientAddress, network_of
+from ..identify.countries import CountryTable
+from ..identify.geoip import GeoLocator
+from ..record.destination import Destination, read_destination
+from ..record.listing import JournalState, journals
+from ..record.segment import read_header
+from ..settings import Settings
+from ..shared import server_of
+from ..store.connection import ENCODINGS, UTF8
+from ..store.health import PATIENCE, HealthReader, advice_on, examine
+from ..store.reading import Server
+from ..threads import within
 
 OLDEST = 140000  # server_version_num of PostgreSQL 14
 FORWARDING = (b"x-forwarded-for", b"forwarded")

@@ -33,8 +33,7 @@ from asgi_analytics.testing import MemoryState
 from tests.decide.visits import Visit
 from tests.drive import called
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
-
-from .waiting import wait_until
+from tests.waiting import wait_until
 
 ADDRESS = "203.0.113.7"
 FINGERPRINT = b"visitor".ljust(16, b".")

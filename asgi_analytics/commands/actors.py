@@ -13,20 +13,19 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from .arguments import span, whole
-from .clock import random_bytes
-from .columns import counted, escape, table
-from .command import Command, Run
+from ..arguments import span, whole
+from ..clock import random_bytes
+from ..columns import counted, escape, table
+from ..decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
+from ..errors import CommandError
+from ..facts import LEVEL_LABELS
+from ..identify.fingerprint import Fingerprinter
+from ..reputation import LOW_REASON, LOW_REPUTATION
+from ..settings import Network, as_counted
+from ..store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, Target, connect
+from . import MOST_SHOWN, Command, Run
 from .console import as_json, moment
-from .decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
-from .errors import CommandError
-from .facts import LEVEL_LABELS
-from .identify.fingerprint import Fingerprinter
-from .reputation import LOW_REASON, LOW_REPUTATION
-from .settings import Network, as_counted
-from .store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, Target, connect
 
-MOST = 10_000  # rows in one list
 MOST_NETWORKS = 256  # client networks of a target whose visitors a pardon looks up one by one
 LONGEST = timedelta(days=90)  # of a ban: nobody is banned for good
 _HEX = re.compile(r"[0-9a-f]{8,32}", re.ASCII)
@@ -41,7 +40,7 @@ def add_actors(parser: argparse.ArgumentParser) -> Run:
     what.add_argument("--networks", action="store_true", help="client networks with incidents, by the day's hash")
     what.add_argument("--cases", action="store_true", help="pardoned false positives, with what was known of them")
     parser.add_argument(
-        "--top", type=whole(1, MOST), default=20, metavar="N", help="at most so many, the worst first (20)"
+        "--top", type=whole(1, MOST_SHOWN), default=20, metavar="N", help="at most so many, the worst first (20)"
     )
     parser.add_argument("--json", action="store_true", help="all that is known, as a JSON array")
     return _actors

@@ -6,16 +6,16 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .columns import counted, escape, table
-from .command import Command, Run
+from ..columns import counted, escape, table
+from ..database import destination_of, resolve_dsn
+from ..errors import CommandError
+from ..record.adoption import redirect
+from ..record.destination import Destination
+from ..record.listing import JournalState, strays
+from ..settings import default_journal_dir
+from ..store.reading import connect
+from . import Command, Run
 from .console import place, stray
-from .database import destination_of, resolve_dsn
-from .errors import CommandError
-from .record.adoption import redirect
-from .record.destination import Destination
-from .record.listing import JournalState, strays
-from .settings import default_journal_dir
-from .store.reading import connect
 
 LEAST_NAME = 4  # hex digits that tell journals apart
 
