@@ -32,7 +32,6 @@ from .jobs.data import default_crawler_dir
 from .jobs.verification import Verifier
 from .log import LOG_INTERVAL, log
 from .model import Visitor
-from .policy import canonical, version
 from .protocols import Clock, StrictAnswer
 from .record.journal import bytes_in
 from .record.recorder import Counters, Recorder
@@ -40,6 +39,7 @@ from .record.writer import Writer
 from .respond import Responder
 from .schedule import Schedule
 from .settings import Settings
+from .settings.canonical import canonical, version
 from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
 from .shutdown import Owners, Stopping, finish

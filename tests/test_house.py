@@ -27,7 +27,7 @@ README = (HOUSE / "README.md").read_text()
 
 BASE_ORDER = (
     *("errors", "low_memory", "log", "folders", "columns", "arguments", "facts", "model", "reputation"),
-    *("batch", "inputs", "variants", "clock", "protocols", "schedule", "settings", "policy"),
+    *("batch", "inputs", "variants", "clock", "protocols", "schedule", "settings"),
 )
 BASE = set(BASE_ORDER)
 STAGES = {"identify", "decide", "respond", "record", "store", "state", "embedded"}

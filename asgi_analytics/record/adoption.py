@@ -15,6 +15,7 @@ from ..batch import Batch
 from ..errors import JournalFormatError
 from .destination import Destination, read_destination
 from .journal import FileJournal
+from .listing import is_journal
 from .memory import MemoryJournal
 from .segment import Columns, path_of, read, read_header
 
@@ -179,7 +180,7 @@ def redirect(path: Path, destination: Destination) -> bool:
 
 
 def _try_lock(path: Path) -> int | None:
-    if len(path.name) != 32 or not all(digit in "0123456789abcdef" for digit in path.name):
+    if not is_journal(path):
         return None
     try:
         held = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .destination import Destination, read_destination
 
-_JOURNAL = re.compile(r"[0-9a-f]{32}")
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,14 @@ class JournalState:
 def journals(root: Path) -> list[JournalState]:
     """Return the journals in a folder by name; none where the folder is missing. Raises PermissionError."""
     with contextlib.suppress(FileNotFoundError):
-        folders = sorted(path for path in root.iterdir() if _JOURNAL.fullmatch(path.name))
+        folders = sorted(path for path in root.iterdir() if is_journal(path))
         return [state for folder in folders if (state := _journal_state(folder)) is not None]
     return []
+
+
+def is_journal(folder: Path) -> bool:
+    """Tell by its name whether a folder is a journal, rather than one in the making or somebody else's."""
+    return _NAME.fullmatch(folder.name) is not None
 
 
 def strays(folder: Path, destination: Destination) -> list[JournalState]:

@@ -14,8 +14,8 @@ from ..facts import Claims
 from ..inputs import TRIED, Mask, bits_of
 from ..log import log
 from ..model import ClaimStatus, Hit, Variant, Visitor
-from ..policy import version
 from ..settings import Settings
+from ..settings.canonical import version
 from ..variants import packed
 from . import encoding, refusals
 from .destination import NOWHERE, Destination

@@ -15,8 +15,8 @@ from .. import columns
 from ..arguments import split, whole
 from ..clock import SystemClock
 from ..errors import ReplayError
-from ..policy import canonical, version
-from ..policy import options as stored_options
+from ..settings.canonical import canonical, version
+from ..settings.canonical import options as stored_options
 from ..store.recorded import FETCHED, Recorded, RecordedHit, rewriter
 from . import difference, printing, rewriting
 from . import options as given

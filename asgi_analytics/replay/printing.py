@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .. import policy
 from ..columns import cell, counted, cut, escape, table
 from ..facts import LEVEL_LABELS
 from ..settings import Quota, Settings
+from ..settings.canonical import canonical, version
 from .run import Replay
 from .source import Reading
 from .tally import Actor, Route, busiest_routes
@@ -78,7 +78,7 @@ def as_json(replay: Replay, reading: Reading) -> str:
     """Return the whole result; texts as visitors sent them, escaped as JSON escapes."""
     tally = replay.tally
     facts = {
-        "policy": {"version": policy.version(replay.pipeline.settings), **policy.canonical(replay.pipeline.settings)},
+        "policy": {"version": version(replay.pipeline.settings), **canonical(replay.pipeline.settings)},
         "period": [_iso(tally.first), _iso(tally.last if tally.judged else None)],
         "lines": {
             "read": reading.lines,
@@ -117,7 +117,7 @@ def policy_line(settings: Settings) -> str:
         defaults = getattr(known, table_of)
         shown += [f"{name} {value:g} ({table_of.removeprefix('signal_')})"
                   for name, value in getattr(settings, table_of).items() if value != defaults[name]]  # fmt: skip
-    return f"{policy.version(settings)}: {', '.join(shown)}"
+    return f"{version(settings)}: {', '.join(shown)}"
 
 
 def span(first: float | None, last: float) -> str:

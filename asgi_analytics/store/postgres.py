@@ -123,7 +123,7 @@ class PostgresStore(Connected):
 
     def server(self) -> str:
         """Return what the database is known by whatever host leads to it; "" where it does not tell."""
-        self._open()
+        self._connected()
         return self._server
 
     def _ask_server(self) -> str:
@@ -137,7 +137,7 @@ class PostgresStore(Connected):
     def make_partitions(self) -> None:
         """Make the day partitions from yesterday to a week ahead."""
         with as_ours():
-            partitions.make_partitions(self._open())
+            partitions.make_partitions(self._connected())
 
     def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]:
         """Offer the salts this worker knows, make those that nobody has, return what all agree on."""
@@ -200,7 +200,7 @@ class PostgresStore(Connected):
 
     def _not_stored_yet(self, batch: Batch) -> tuple[Batch, bool]:
         """Return what a batch has behind its last hit that is stored already, and whether that settles the doubt."""
-        connection, columns, hits = self._open(), batch.columns[HIT], batch.frames.rows(HIT)
+        connection, columns, hits = self._connected(), batch.columns[HIT], batch.frames.rows(HIT)
         if not hits:
             return batch, False
         # Where none of a few is, none is: that is what a journal new to us costs. The first alone tells nothing, for it
@@ -301,7 +301,7 @@ class PostgresStore(Connected):
         with as_ours():
             return retention.forget(self._current(), kept)
 
-    def _open(self) -> psycopg.Connection:
+    def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
             raise StoreUnavailable("No connection to Postgres.")
         return self._connection
@@ -323,7 +323,7 @@ class PostgresStore(Connected):
                 self._staging.drop(connection)
 
     def _current(self) -> ServerSession:
-        self._open()
+        self._connected()
         assert self._session is not None
         return self._session
 
@@ -332,7 +332,9 @@ class PostgresStore(Connected):
 
         The ghost may have moved only a part: the batch was cut anew, when the journal had grown.
         """
-        row = self._open().execute(self._queries["lock_position"], {"journal": UUID(bytes=batch.journal)}).fetchone()
+        row = (
+            self._connected().execute(self._queries["lock_position"], {"journal": UUID(bytes=batch.journal)}).fetchone()
+        )
         if row is None:
             raise StoreUnavailable("The journal's position row is gone; registering it again.")
         position = (row[0], row[1])
@@ -344,7 +346,7 @@ class PostgresStore(Connected):
 
     def _set_aside(self, batch: Batch, raw: bytes, position: int, kind: str, error: str, sqlstate: str | None) -> None:
         columns = next((list(batch.columns.get(one, ())) for one, name in KINDS.items() if name == kind), [])
-        self._open().execute(
+        self._connected().execute(
             self._queries["quarantine_row"],
             {
                 "journal": UUID(bytes=batch.journal),
@@ -360,7 +362,7 @@ class PostgresStore(Connected):
         )
 
     def _advance(self, batch: Batch, rows: int, quarantined: int) -> None:
-        advanced = self._open().execute(
+        advanced = self._connected().execute(
             self._queries["advance_position"],
             {
                 "journal": UUID(bytes=batch.journal),

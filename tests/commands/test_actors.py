@@ -22,11 +22,11 @@ from asgi_analytics.facts import Finding, ThrottleLevel
 from asgi_analytics.identify.client import network_of
 from asgi_analytics.identify.fingerprint import Fingerprinter
 from asgi_analytics.model import Decision
-from asgi_analytics.policy import canonical, version
 from asgi_analytics.record.encoding import decision_row
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
+from asgi_analytics.settings.canonical import canonical, version
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.recorded import remember_policy
 from asgi_analytics.testing import MemoryState

@@ -72,7 +72,7 @@ class Freezing(PostgresStore):
 
     def _freeze(self, step: str) -> None:
         if step == self.step and not self.frozen:
-            self.frozen = self._open().info.backend_pid
+            self.frozen = self._connected().info.backend_pid
             os.kill(self.frozen, signal.SIGSTOP)
 
     def _apply_migrations(self, connection: psycopg.Connection) -> None:

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from asgi_analytics import cli
-from asgi_analytics.policy import canonical, version
 from asgi_analytics.replay import rewriting
 from asgi_analytics.settings import Settings
+from asgi_analytics.settings.canonical import canonical, version
 from asgi_analytics.store.recorded import Rewriter
 from tests.drive import rows
 from tests.replay.live import LIMITS, PERIOD, record

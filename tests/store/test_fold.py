@@ -74,12 +74,12 @@ def test_each_worker_learns_exactly_what_others_charged(store: PostgresStore) ->
 def write_in_one_minute(store: PostgresStore, *counts: tuple[bytes, int]) -> list[Merged]:
     """Write fresh hits by journal, in one transaction: its now() stands still, however long all that takes."""
     merged: list[Merged] = []
-    with store._open().transaction():
-        row = store._open().execute("SELECT (extract(epoch FROM now()) * 1000000)::bigint").fetchone()
+    with store._connected().transaction():
+        row = store._connected().execute("SELECT (extract(epoch FROM now()) * 1000000)::bigint").fetchone()
         assert row is not None
         for journal, count in counts:
             merged = write_hits(store, journal, count, time_us=row[0])
-            store._open().execute("TRUNCATE staging, named, begun, noticed")  # as COMMIT does
+            store._connected().execute("TRUNCATE staging, named, begun, noticed")  # as COMMIT does
     return merged
 
 
@@ -170,7 +170,7 @@ def test_a_batch_waits_for_the_ghost_of_its_predecessor(store: PostgresStore, ds
     store.position(whole.journal)
     ghost = PostgresStore(lambda: dsn)
     ghost.connect()
-    with ghost._open().transaction():
+    with ghost._connected().transaction():
         ghost.write(whole.halves()[0])  # in a savepoint: not committed yet
         successor = Thread(target=store.write, args=(whole,))
         successor.start()

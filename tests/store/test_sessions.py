@@ -102,7 +102,7 @@ def test_two_transfers_at_once_begin_one_session_for_a_visitor_that_both_meet(st
     first, second = batch(visit("landing", session=b"a"), b"A"), batch(visit("pricing", session=b"b"), b"B")
     for writer, moved in ((store, first), (other, second)):
         writer.position(moved.journal)
-    with store._open().transaction():
+    with store._connected().transaction():
         store.write(first)  # in a savepoint: not committed yet
         successor = Thread(target=other.write, args=(second,))
         successor.start()
@@ -118,7 +118,7 @@ def test_an_older_session_that_two_transfers_name_at_once_is_followed_by_one(sto
     other.connect()
     moved = batch([hit(session=b"a", time_us=NOW_US)], b"B")
     other.position(moved.journal)
-    with store._open().transaction():
+    with store._connected().transaction():
         write(store, b"A", hit(session=b"a", time_us=NOW_US))
         successor = Thread(target=other.write, args=(moved,))
         successor.start()
@@ -131,7 +131,7 @@ def test_an_older_session_that_two_transfers_name_at_once_is_followed_by_one(sto
 def test_two_transfers_at_once_of_visitors_that_are_known_wait_for_no_session(store: PostgresStore, dsn: str) -> None:
     write(store, b"A", *visit("landing"))
     write(store, b"A", hit(visitor=b"other", session=b"b"))
-    with store._open().transaction():
+    with store._connected().transaction():
         write(store, b"A", *visit("pricing"))
         locks = one(dsn, "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory'")
     assert locks["n"] == 0

@@ -1,4 +1,4 @@
-"""The policy that a row was judged by: the settings that verdicts depend on, in one form with a short name."""
+"""The policy that a row was judged by: the settings that verdicts depend on, in one form, and its short name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
-from .settings import UNITS, Quota, Settings
+from . import Settings
+from .values import UNITS, Quota
 
 RULES = 10  # counted up whenever the same settings come to mean other verdicts
 _LARGEST_FIRST = tuple(reversed(UNITS.items()))
