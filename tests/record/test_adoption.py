@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from asgi_analytics.batch import Batch
 from asgi_analytics.errors import StoreMisconfigured
 from asgi_analytics.model import Merged
 from asgi_analytics.record.adoption import adopt
+from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.writer import Writer
@@ -19,7 +21,10 @@ from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import fetch, hit_frame
 from tests.waiting import wait_until
 
+from .journals import NAME, dead
 from .rig import Rig, stored
+
+fork = multiprocessing.get_context("fork")
 
 
 def test_the_journal_of_a_dead_worker_is_delivered_by_the_next(dsn: str, tmp_path: Path) -> None:
@@ -152,3 +157,45 @@ def test_journals_that_cannot_be_delivered_hold_up_no_other(tmp_path: Path) -> N
     for _ in range(50):
         writer._cycle()
     assert (recorder.counters.adopted, recorder.counters.failures["left_over"]) == (10, 10)
+
+
+def test_a_living_journal_is_nobodys_to_adopt(journal: FileJournal, tmp_path: Path) -> None:
+    assert list(adopt(tmp_path)) == []
+
+
+def test_an_adopted_journal_is_adopted_once(journal: FileJournal, tmp_path: Path) -> None:
+    found = dead(journal)
+    assert list(adopt(tmp_path)) == []
+    found.release()
+    found.release()
+    (again,) = adopt(tmp_path)
+    again.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _adopt_all(root: Path, gate: multiprocessing.synchronize.Barrier, counts: multiprocessing.Queue[int]) -> None:
+    gate.wait(20)
+    found = list(adopt(root))
+    counts.put(len(found))
+    gate.wait(20)  # all have looked before anybody lets go
+
+
+def test_of_several_processes_one_adopts_each_journal(tmp_path: Path) -> None:
+    for number in range(20):
+        left = FileJournal(tmp_path, bytes([number]) * 16, COLUMNS, 1 << 20)
+        left.abandon()
+    gate, counts = fork.Barrier(4), fork.Queue()
+    racers = [fork.Process(target=_adopt_all, args=(tmp_path, gate, counts)) for _ in range(4)]
+    for racer in racers:
+        racer.start()
+    found = [counts.get(timeout=20) for _ in racers]
+    for racer in racers:
+        racer.join(20)
+    assert sum(found) == 20
+
+
+def test_a_journal_for_another_database_is_left_alone(tmp_path: Path) -> None:
+    FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, Destination("shop")).abandon()
+    assert list(adopt(tmp_path, "blog")) == []
+    (found,) = adopt(tmp_path, "shop")
+    assert found.id == NAME

@@ -20,7 +20,6 @@ from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import RETENTION, FileJournal, bytes_in
-from asgi_analytics.record.memory import MemoryJournal
 from asgi_analytics.record.segment import frame
 
 from .journals import COLUMNS, NAME, dead, fill, read_all, row, rows
@@ -152,41 +151,6 @@ def test_a_descriptor_that_somebody_has_closed_keeps_no_other_open(journal: File
     assert [found.id for found in adopt(tmp_path)] == [journal.id]
 
 
-def test_a_living_journal_is_nobodys_to_adopt(journal: FileJournal, tmp_path: Path) -> None:
-    assert list(adopt(tmp_path)) == []
-
-
-def test_an_adopted_journal_is_adopted_once(journal: FileJournal, tmp_path: Path) -> None:
-    found = dead(journal)
-    assert list(adopt(tmp_path)) == []
-    found.release()
-    found.release()
-    (again,) = adopt(tmp_path)
-    again.finish()
-    assert list(tmp_path.iterdir()) == []
-
-
-def _adopt_all(root: Path, gate: multiprocessing.synchronize.Barrier, counts: multiprocessing.Queue[int]) -> None:
-    gate.wait(20)
-    found = list(adopt(root))
-    counts.put(len(found))
-    gate.wait(20)  # all have looked before anybody lets go
-
-
-def test_of_several_processes_one_adopts_each_journal(tmp_path: Path) -> None:
-    for number in range(20):
-        left = FileJournal(tmp_path, bytes([number]) * 16, COLUMNS, 1 << 20)
-        left.abandon()
-    gate, counts = fork.Barrier(4), fork.Queue()
-    racers = [fork.Process(target=_adopt_all, args=(tmp_path, gate, counts)) for _ in range(4)]
-    for racer in racers:
-        racer.start()
-    found = [counts.get(timeout=20) for _ in racers]
-    for racer in racers:
-        racer.join(20)
-    assert sum(found) == 20
-
-
 def test_a_forked_child_lets_go_without_freeing_its_parents_journal(journal: FileJournal, tmp_path: Path) -> None:
     child = fork.Process(target=journal.abandon)
     child.start()
@@ -299,38 +263,6 @@ def test_a_folder_in_one_that_somebody_else_made_where_anybody_may_is_refused(tm
     assert [check.mark for check in journal_checks(others / "journal")] == ["WRONG"]
     os.chown(others, 0, 0)
     FileJournal(others / "journal", NAME, COLUMNS, 1 << 20).abandon()
-
-
-def test_memory_keeps_frames_until_they_are_delivered() -> None:
-    memory = MemoryJournal(NAME, COLUMNS, 1 << 20)
-    for number in range(5):
-        memory.append(frame(HIT, row(number)) + frame(DECISION, b"\0\x01"))
-    batch = memory.read(1, 0, 6)
-    assert batch is not None
-    assert rows(list(batch.frames)) == [0, 1, 2]
-    memory.acknowledge_to(batch.end)
-    rest = memory.read(1, batch.end, 100)
-    assert rest is not None
-    assert rows(list(rest.frames)) == [3, 4]
-    memory.acknowledge_to(rest.end)
-    assert (memory.size, memory.read(1, rest.end, 9)) == (0, None)
-
-
-def test_full_memory_refuses_the_newest() -> None:
-    memory = MemoryJournal(NAME, COLUMNS, 100)
-    memory.append(frame(HIT, row(1, 50)))
-    with pytest.raises(JournalError, match="memory_full"):
-        memory.append(frame(HIT, row(2, 50)))
-    batch = memory.read(1, 0, 9)
-    assert batch is not None
-    assert rows(list(batch.frames)) == [1]
-
-
-def test_a_journal_for_another_database_is_left_alone(tmp_path: Path) -> None:
-    FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, Destination("shop")).abandon()
-    assert list(adopt(tmp_path, "blog")) == []
-    (found,) = adopt(tmp_path, "shop")
-    assert found.id == NAME
 
 
 def test_a_rotated_segment_is_flushed_too(

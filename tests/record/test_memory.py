@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from asgi_analytics.batch import DECISION, HIT
+from asgi_analytics.errors import JournalError
+from asgi_analytics.record.memory import MemoryJournal
+from asgi_analytics.record.segment import frame
+
+from .journals import COLUMNS, NAME, row, rows
+
+
+def test_memory_keeps_frames_until_they_are_delivered() -> None:
+    memory = MemoryJournal(NAME, COLUMNS, 1 << 20)
+    for number in range(5):
+        memory.append(frame(HIT, row(number)) + frame(DECISION, b"\0\x01"))
+    batch = memory.read(1, 0, 6)
+    assert batch is not None
+    assert rows(list(batch.frames)) == [0, 1, 2]
+    memory.acknowledge_to(batch.end)
+    rest = memory.read(1, batch.end, 100)
+    assert rest is not None
+    assert rows(list(rest.frames)) == [3, 4]
+    memory.acknowledge_to(rest.end)
+    assert (memory.size, memory.read(1, rest.end, 9)) == (0, None)
+
+
+def test_full_memory_refuses_the_newest() -> None:
+    memory = MemoryJournal(NAME, COLUMNS, 100)
+    memory.append(frame(HIT, row(1, 50)))
+    with pytest.raises(JournalError, match="memory_full"):
+        memory.append(frame(HIT, row(2, 50)))
+    batch = memory.read(1, 0, 9)
+    assert batch is not None
+    assert rows(list(batch.frames)) == [1]
