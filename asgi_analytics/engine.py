@@ -65,6 +65,7 @@ class Engine:
     def __init__(self, settings: Settings, dsn: str | None) -> None:
         self.settings = settings
         self.clock: Clock = settings.clock or SystemClock()
+        # As the settings say it; what verdicts go by; and by what this worker admits where nobody answers for all.
         self._whole_policy = self.policy = self.own_policy = Policy.of(settings, self.failed)
         self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
@@ -83,28 +84,11 @@ class Engine:
         self.calendar = Calendar()
         self.calendar.wall(self.clock.monotonic(), self.clock.time_ns())
         fingerprinter = Fingerprinter(settings.site, random_bytes(32), self.calendar)
-        networks = len(settings.network_limits)
-        self.state = State(
-            max_visitors=settings.max_visitors,
-            max_networks=settings.max_networks,
-            max_flagged=settings.max_flagged,
-            new_network=lambda: new_network(networks),
-            learn_salts=fingerprinter.learn,
-            meet=self._meet,
-        )
+        self.state = self._new_state(fingerprinter)
         self.leases = Leases(
             self.policy.limits[0], self.policy.network_limits, self._wake, self.state.actor, self.state.actors
         )
-        quotas = len(settings.limits)
-        self.identifier = Identifier(
-            settings,
-            self.state,
-            fingerprinter,
-            _agents().read,
-            self.locator,
-            lambda agent: new_actor(quotas, agent.outdated, program_of(agent)),
-            self.rulings.follow,
-        )
+        self.identifier = self._new_identifier(fingerprinter)
         self._dsn = dsn
         self._destination = destination_of(dsn)
         self.variants = Variants(random_bytes(32))  # children too tell pages apart by these numbers
@@ -120,6 +104,29 @@ class Engine:
         self.owners = Owners(self.stop)
         self.app_id: int | None = None  # id() of the app whose middlewares share it, see joining
         ENGINES.add(self)
+
+    def _new_state(self, fingerprinter: Fingerprinter) -> State:
+        settings, networks = self.settings, len(self.settings.network_limits)
+        return State(
+            max_visitors=settings.max_visitors,
+            max_networks=settings.max_networks,
+            max_flagged=settings.max_flagged,
+            new_network=lambda: new_network(networks),
+            learn_salts=fingerprinter.learn,
+            meet=self._meet,
+        )
+
+    def _new_identifier(self, fingerprinter: Fingerprinter) -> Identifier:
+        quotas = len(self.settings.limits)
+        return Identifier(
+            self.settings,
+            self.state,
+            fingerprinter,
+            _agents().read,
+            self.locator,
+            lambda agent: new_actor(quotas, agent.outdated, program_of(agent)),
+            self.rulings.follow,
+        )
 
     def is_like(self, other: Engine) -> bool:
         """Tell whether another does the same for the same database."""

@@ -18,12 +18,9 @@ LENT = 0.05  # seconds for which a refusal holds where other workers can give un
 
 def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decision:
     """Decide before the app runs. One unit is charged to each quota, or none at all when the request is refused."""
-    state = visitor.throttle
-    level, previous = state.level, None
+    level, previous = visitor.throttle.level, None
     if level:
-        throttle.cool_down(visitor, policy.cooldown, now)
-        if state.level != level:
-            level, previous = state.level, level
+        level, previous = _cooled_down(visitor, policy, now)
         if level == BLOCKED:
             return _refuse_blocked(visitor, policy, now)
     if visitor.loans is not None or network.loans is not None:
@@ -64,14 +61,19 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
     return decision
 
 
+def _cooled_down(visitor: Actor, policy: Policy, now: float) -> tuple[ThrottleLevel, ThrottleLevel | None]:
+    """Let the level fall as far as it is due; returns it, and the one before where it fell."""
+    before = visitor.throttle.level
+    throttle.cool_down(visitor, policy.cooldown, now)
+    level = visitor.throttle.level
+    return level, None if level == before else before
+
+
 def admit_strictly(visitor: Actor, network: Actor, policy: Policy, answer: StrictAnswer, now: float) -> Decision:
     """As `admit`, by what one server says that counts the requests of all workers; this worker counts along."""
-    state, previous = visitor.throttle, None
-    level = state.level
+    level, previous = visitor.throttle.level, None
     if level:
-        throttle.cool_down(visitor, policy.cooldown, now)
-        if state.level != level:
-            level, previous = state.level, level
+        level, previous = _cooled_down(visitor, policy, now)
         if level == BLOCKED:
             return _refuse_blocked(visitor, policy, now)
     if not answer.passes:

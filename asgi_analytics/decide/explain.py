@@ -16,7 +16,16 @@ from ..model import Decision, Ruling
 from ..settings import Quota
 from .policy import Policy
 from .signals import SIGNALS
-from .throttle import BLOCKED, ERROR_RATE, ERROR_REQUESTS, LEVELS, conduct, effective_limit, pace_limit, relapse
+from .throttle import (
+    BLOCKED,
+    ERROR_RATE,
+    ERROR_REQUESTS,
+    LEVELS,
+    conduct_evidence,
+    effective_limit,
+    pace_limit,
+    relapse,
+)
 from .window import MINUTE, estimate, wait
 
 Inputs = dict[str, Any]  # JSON values only
@@ -79,7 +88,7 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
         "errors": facts.errors - state.spent_errors,
         "error_rate": ERROR_RATE,
         "error_requests": ERROR_REQUESTS / relapse(visitor),
-        "conduct": list(conduct(visitor, policy.criteria, now)),
+        "conduct": list(conduct_evidence(visitor, policy.criteria, now)),
     }
 
 

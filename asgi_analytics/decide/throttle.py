@@ -69,7 +69,7 @@ def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, .
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
     if requests > ERROR_REQUESTS / relapse(visitor) and errors > ERROR_RATE * requests:
         reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
-    return reasons + conduct(visitor, criteria, now) if facts.traces is not None else reasons
+    return reasons + conduct_evidence(visitor, criteria, now) if facts.traces is not None else reasons
 
 
 def pace_limit(visitor: Actor, now: float) -> float:
@@ -96,7 +96,7 @@ def relapse(visitor: Actor) -> float:
     return RELAPSE if visitor.throttle.was_blocked else 1.0
 
 
-def conduct(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
+def conduct_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
     """Return a sentence for each criterion met by what is no page load."""
     throttle, traces = visitor.throttle, visitor.behaviour.traces
     if traces is None:

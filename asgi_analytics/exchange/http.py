@@ -24,7 +24,7 @@ _FILE_MESSAGES = frozenset(("http.response.pathsend", "http.response.zerocopysen
 
 
 class Exchange(Answered):
-    """An HTTP request and its answer. All state of the request lives here; at its end it becomes a row."""
+    """An HTTP request and its answer: what the app sends passes here, and at its end the request becomes a row."""
 
     _length: Any = None  # of the answer, as its headers announce it
 
