@@ -32,6 +32,7 @@ from .jobs.data import default_crawler_dir
 from .jobs.verification import Verifier
 from .log import LOG_INTERVAL, log
 from .model import Visitor
+from .overhead import Overhead
 from .protocols import Clock, StrictAnswer
 from .record.journal import bytes_in
 from .record.recorder import Counters, Recorder
@@ -44,7 +45,6 @@ from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
 from .shutdown import Owners, Stopping, finish
 from .state import State
-from .steps import Steps
 from .store.postgres import PostgresStore
 from .threads import Aside
 from .variants import Variants
@@ -77,7 +77,7 @@ class Engine:
         self.counters = Counters()
         self.monotonic, self.time_ns = self.clock.monotonic, self.clock.time_ns
         self.keeps_query = settings.privacy.query == "redacted"
-        self.steps = Steps()
+        self.overhead = Overhead()
         self.syncs = settings.durability == "fsync"
         self.strict = open_strict(settings, self.clock)
         self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries(), Aside(GEO_PATIENCE))
@@ -228,7 +228,7 @@ class Engine:
             "memory": self.state.counts(),
             "shared": self._shared_stats(),
             "crawlers": self.verifier.stats() if self.verifier is not None else {},
-            "steps_us": self.steps.means_us(),
+            "steps_us": self.overhead.means_us(),
         }
 
     def _shared_stats(self) -> dict[str, Any]:
@@ -325,7 +325,7 @@ class Engine:
         if self.verifier is not None:
             self.verifier.after_fork()
         # What the parent counted is the parent's to tell.
-        self.counters, self.steps = Counters(), Steps()
+        self.counters, self.overhead = Counters(), Overhead()
         self.strict = open_strict(self.settings, self.clock)
         self.recorder = self._new_recorder()
         self._starting = threading.RLock()

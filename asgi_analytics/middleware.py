@@ -17,9 +17,9 @@ from .exchange.http import SCOPE_KEY, Exchange
 from .exchange.timed import TimedExchange
 from .exchange.websocket import WebSocketExchange
 from .joining import joined
+from .overhead import SAMPLE
 from .protocols import ASGIApp, Message, Receive, Scope, Send
 from .settings import Options, Settings
-from .steps import SAMPLE
 from .threads import end_threads, run_in_thread
 
 __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]

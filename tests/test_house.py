@@ -36,7 +36,7 @@ LAYERS: tuple[set[str], ...] = (
     BASE,
     STAGES,
     {"shared"},
-    {"threads", "database", "shutdown", "steps", "jobs", "report", "replay"},
+    {"threads", "database", "shutdown", "overhead", "jobs", "report", "replay"},
     {"engine"},
     {"exchange", "joining"},
     {"middleware"},

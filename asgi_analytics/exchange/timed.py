@@ -12,15 +12,15 @@ class TimedExchange(Exchange):
     def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
         """As for any request."""
         super().decide(scope, strict)
-        self._engine.steps.add("identify_and_decide", self._engine.monotonic() - self.started_at)
+        self._engine.overhead.add("identify_and_decide", self._engine.monotonic() - self.started_at)
 
     def _respond(self, message: Message) -> Message:
         began = self._engine.monotonic()
         message = super()._respond(message)
-        self._engine.steps.add("judge_and_respond", self._engine.monotonic() - began)
+        self._engine.overhead.add("judge_and_respond", self._engine.monotonic() - began)
         return message
 
     def _record(self) -> None:
         began = self._engine.monotonic()
         super()._record()
-        self._engine.steps.add("record", self._engine.monotonic() - began)
+        self._engine.overhead.add("record", self._engine.monotonic() - began)

@@ -5,7 +5,7 @@ from __future__ import annotations
 SAMPLE = 64  # one request in so many is timed
 
 
-class Steps:
+class Overhead:
     """What our own steps cost, from one request in SAMPLE."""
 
     def __init__(self) -> None:
