@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import socket
@@ -17,6 +18,7 @@ from ..identify.countries import packed_address
 from ..identify.geoip import is_local
 from ..identify.keys import MOST_DIRECTORY
 from ..protocols import Fetched
+from ..threads import within
 
 USER_AGENT = "asgi-analytics (+https://pypi.org/project/asgi-analytics/)"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -25,16 +27,23 @@ _MAX_AGE = re.compile(r"(?:^|[\s,])(?:s-maxage|max-age)=\"?(\d{1,9})", re.IGNORE
 
 
 def download(url: str, limit: int, timeout: float) -> bytes:
-    """Return what an operator's URL holds, at most `limit` bytes, through the system's proxy where one is set.
+    """Return what an operator's URL holds, at most `limit` bytes in `timeout` seconds, through a proxy if one is set.
 
     Follows redirects to https. http is taken for loopback addresses only. Raises DataFileError.
     """
     _check(url)
     opener = urllib.request.build_opener(_Redirects)
     request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, "Accept": "application/json"})  # noqa: S310 - _check() saw it
-    try:
-        with opener.open(request, timeout=timeout) as response, _Deadline(timeout, response):
+
+    def answer() -> bytes:
+        with opener.open(request, timeout=timeout) as response:
             data: bytes = response.read(limit + 1)
+            return data
+
+    try:
+        data = within(timeout, answer)
+    except TimeoutError:
+        raise DataFileError(f"{url}: not all there within {timeout:g} seconds") from None
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
         raise DataFileError(f"{url}: {_reason(error)}") from None
     if len(data) > limit:
@@ -95,6 +104,8 @@ def _get(connection: http.client.HTTPSConnection, path: str) -> Fetched:
 class _Pinned(http.client.HTTPSConnection):
     """Connects to an address that was looked at: a name may have another one a moment later."""
 
+    wire: socket.socket | None = None  # the same by a descriptor of its own, from the handshake to the last byte
+
     def __init__(self, host: str, address: str, timeout: float) -> None:
         self._address = address
         self._tls = ssl.create_default_context()
@@ -102,14 +113,16 @@ class _Pinned(http.client.HTTPSConnection):
 
     def connect(self) -> None:
         plain = socket.create_connection((self._address, self.port), self.timeout)
+        self.wire = plain.dup()
         self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
 class _Deadline:
     """Ends what reads for too long in all: a time-out of each read alone lets a slow server hold us for hours."""
 
-    def __init__(self, seconds: float, held: Any) -> None:
+    def __init__(self, seconds: float, held: _Pinned) -> None:
         self._held = held
+        self._is_over = False
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
 
@@ -118,15 +131,16 @@ class _Deadline:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+        if self._held.wire is not None:
+            self._held.wire.close()
+        if self._is_over:  # what was cut off may look whole
+            raise TimeoutError("not all there in time")
 
     def _end(self) -> None:
-        reader = getattr(getattr(self._held, "fp", None), "raw", None)
-        sock = getattr(reader, "_sock", None) or getattr(self._held, "sock", None)
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it is closed already
-                pass
+        self._is_over = True
+        if self._held.wire is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                self._held.wire.shutdown(socket.SHUT_RDWR)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

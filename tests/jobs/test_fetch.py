@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -42,6 +46,75 @@ def test_a_server_that_does_not_answer_is_left_in_time() -> None:
     with serve({"/slow": None}) as site, pytest.raises(DataFileError):
         download(f"{site.url}/slow", 100, 0.2)
     assert time.monotonic() - started < 10
+
+
+class Plain:
+    """Stands for the TLS layer: the way of the answer is the same without it."""
+
+    def wrap_socket(self, plain: socket.socket, server_hostname: str) -> socket.socket:
+        return plain
+
+
+def without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fetch._Pinned.__init__
+
+    def plain(self: Any, *arguments: Any) -> None:
+        made(self, *arguments)
+        self._tls = Plain()
+
+    monkeypatch.setattr(fetch._Pinned, "__init__", plain)
+
+
+@contextmanager
+def dripping(head: bytes, drop: bytes) -> Iterator[int]:
+    """A server that never ends: the port of one that says `head`, and then `drop` by `drop`, ten a second."""
+    done = threading.Event()
+
+    def serve_one() -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as wire:
+            wire.sendall(head)
+            while not done.wait(0.1):
+                wire.sendall(drop)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        thread = threading.Thread(target=serve_one)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            done.set()
+            thread.join()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(("head", "drop"), [(OK, b"X-One: more\r\n"), (OK + b"\r\n", b" "), (OK, b"x")])
+def test_a_server_whose_answer_does_not_end_is_left_in_time(head: bytes, drop: bytes) -> None:
+    started = time.monotonic()
+    with dripping(head, drop) as port, pytest.raises(DataFileError, match="not all there"):
+        download(f"http://127.0.0.1:{port}/", 100_000, 0.5)
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("has_tls", "head", "drop"),
+    [(True, b"\x16\x03\x03\x3f\xff\x02", b"\0"), (False, OK, b"x"), (False, OK + b"Connection: close\r\n\r\n", b" ")],
+    ids=["handshake", "header", "body"],
+)
+def test_a_directory_that_does_not_end_is_left_in_time(
+    monkeypatch: pytest.MonkeyPatch, has_tls: bool, head: bytes, drop: bytes
+) -> None:
+    started, real = time.monotonic(), socket.create_connection
+    if not has_tls:
+        without_tls(monkeypatch)
+    monkeypatch.setattr(fetch, "public_address", lambda host: "127.0.0.1")
+    with dripping(head, drop) as port:
+        monkeypatch.setattr(socket, "create_connection", lambda address, timeout: real(("127.0.0.1", port), timeout))
+        with pytest.raises(DataFileError):
+            fetch_directory("https://signer.example/", 0.5)
+    assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize(
@@ -113,13 +186,6 @@ def test_a_directory_without_tls_is_no_directory(monkeypatch: pytest.MonkeyPatch
             fetch_directory("https://signer.example/", 2.0)
 
 
-class Plain:
-    """Stands for the TLS layer: the way of the answer is the same without it."""
-
-    def wrap_socket(self, plain: socket.socket, server_hostname: str) -> socket.socket:
-        return plain
-
-
 @pytest.mark.parametrize(
     ("page", "good"), [(b'{"keys": []}', True), (b"x" * 70_000, False), (302, False), (404, False)]
 )
@@ -129,13 +195,7 @@ def test_a_directory_is_one_answer_of_status_200(monkeypatch: pytest.MonkeyPatch
         real = socket.create_connection
         monkeypatch.setattr(fetch, "public_address", lambda host: "127.0.0.1")
         monkeypatch.setattr(socket, "create_connection", lambda address, timeout: real(("127.0.0.1", port), timeout))
-        made = fetch._Pinned.__init__
-
-        def plain(self: Any, *arguments: Any) -> None:
-            made(self, *arguments)
-            self._tls = Plain()
-
-        monkeypatch.setattr(fetch._Pinned, "__init__", plain)
+        without_tls(monkeypatch)
         if good:
             assert fetch_directory("https://signer.example/keys").data == page
         else:
