@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +54,8 @@ def replay(options: argparse.Namespace) -> int:
     """Replay logs and print what came of it; 1 when no line could be read."""
     if options.output and not options.export:
         raise ReplayError("--output is where --export csv or json goes; without --export there is nothing to write.")
+    if options.output and any(_is_same(options.output, path) for path in options.files):
+        raise ReplayError(f"--output {options.output} is one of the logs that are read, and would be lost.")
     more: dict[str, Any] = {"trusted_proxies": split(options.trusted_proxies)} if options.trusted_proxies else {}
     settings = given.settings(options, **more)
     reading = Reading()
@@ -182,6 +186,12 @@ def _show(done: Replay, reading: Reading, options: argparse.Namespace) -> None:
             return
         _write(options.output, text)
     print("\n".join(printing.report(done, reading, options.top)))
+
+
+def _is_same(path: str, other: str) -> bool:
+    with contextlib.suppress(OSError):  # not there, or standard input
+        return Path(path).is_file() and os.path.samefile(path, other)
+    return False
 
 
 def _write(path: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from .jumps import sifted
 
 CHUNK = 1 << 18  # bytes read at once: what they become stays within a core's cache
 LONGEST_LINE = 1 << 20  # bytes; longer ones are junk
+_HOLE = re.compile(rb"(?<=\n)\0+")  # where a log was cut (copytruncate) that its server went on writing into
 GZIP = b"\x1f\x8b"
 MOST_SAMPLES = 5  # of junk lines
 SAMPLE_LENGTH = 160  # characters
@@ -140,6 +142,8 @@ def _texts(chunks: Iterable[bytes], reading: Reading) -> Iterator[str]:
     """Yield texts of whole lines. Bytes that are no UTF-8 become lone surrogates, CRLF becomes LF, a BOM goes."""
     rest, skips = b"", False
     for chunk in chunks:
+        if b"\0" in chunk:
+            chunk = _HOLE.sub(b"", chunk if rest or skips else chunk.lstrip(b"\0"))
         whole, newline, tail = chunk.rpartition(b"\n")
         if not newline:
             rest += b"" if skips else chunk

@@ -370,3 +370,34 @@ def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m asgi_analytics replay {path} --export json | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, timeout=60, check=False)
     assert done.stderr == b""
+
+
+def test_a_log_is_not_written_over_by_what_came_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "access.log", combined(0))
+    (tmp_path / "same.csv").symlink_to(path)
+    assert cli.main(["replay", path, "--export", "csv", "-o", str(tmp_path / "same.csv")]) == 1
+    assert "is one of the logs that are read" in capsys.readouterr().err
+    assert Path(path).read_text() == combined(0) + "\n"
+
+
+@pytest.mark.parametrize("size", [100, 600_000, 3_000_000])
+def test_the_hole_that_copytruncate_leaves_belongs_to_no_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    path = tmp_path / "access.log"
+    path.write_bytes(
+        b"\0" * size
+        + b"".join(combined(n).encode() + b"\n" for n in range(3))
+        + b"\0" * size
+        + combined(4).encode()
+        + b"\n"
+    )
+    found = replay(capsys, str(path))
+    assert [(one["actor"], one["requests"]) for one in found["actors"]] == [("198.51.100.7", 4)]
+
+
+def test_a_service_without_standard_error_gets_its_report(tmp_path: Path) -> None:
+    path = write(tmp_path / "access.log", combined(0))
+    shell = f"{sys.executable} -m asgi_analytics replay {path} 2>&-"
+    done = subprocess.run(["sh", "-c", shell], stdout=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, b"1 judged" in done.stdout) == (0, True)
