@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 _SPAN = re.compile(r"(\d{1,6})\s*(s|m|min|h|d|w)", re.ASCII)
+_LONGEST = timedelta(weeks=5_200)  # Postgres and datetime end at different times
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -23,10 +24,10 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def span(text: str) -> timedelta:
-    """Read a time of at least a second, such as "2h". Raises ArgumentTypeError."""
+    """Read a time of at least a second, at most a century, such as "2h". Raises ArgumentTypeError."""
     found = read_span(text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m, 2h, 7d or 4w")
+    if not found or found > _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m, 2h, 7d or 4w, 5200w at most")
     return found
 
 

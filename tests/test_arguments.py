@@ -21,7 +21,7 @@ def test_a_span_is_written_alike_in_all_commands(text: str, seconds: int) -> Non
     assert moment(text, 5e6) == 5e6 - seconds
 
 
-@pytest.mark.parametrize("text", ["", "0d", "-1d", "1", "d", "1.5h", "1y", "1h30m", "1234567d", "٣d"])
+@pytest.mark.parametrize("text", ["", "0d", "-1d", "1", "d", "1.5h", "1y", "1h30m", "1234567d", "٣d", "5201w"])
 def test_what_is_no_span_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="is not a time"):
         span(text)

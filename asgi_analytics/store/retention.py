@@ -63,10 +63,13 @@ def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
 def _drop_partitions(session: ServerSession, kept: timedelta) -> int:
     with _transaction(session) as connection:
         outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
+    dropped = 0
     for name in outdated:  # one in a transaction: each locks the whole table for a moment
-        with _transaction(session) as connection:
-            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(*name)))
-    return len(outdated)
+        with contextlib.suppress(psycopg.errors.UndefinedTable):  # dropped by another meanwhile, who counts it
+            with _transaction(session) as connection:
+                connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(*name)))
+            dropped += 1
+    return dropped
 
 
 @contextlib.contextmanager

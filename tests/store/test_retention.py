@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -183,3 +184,22 @@ def test_where_nothing_is_older_no_table_is_read_as_a_whole(dsn: str, table: str
         connection.execute("SET enable_seqscan = off")  # which a table without rows is read by all the same
         plan = connection.execute(query, {"kept": KEPT, "most": 1}).fetchall()
     assert [line for (line,) in plan if "Seq Scan" in line] == []
+
+
+def test_two_purges_at_once_tell_of_each_partition_once(store: PostgresStore, dsn: str) -> None:
+    fetch(dsn, "SELECT analytics.ensure_partitions(current_date - 60, current_date)")
+    with psycopg.connect(dsn) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(hashtext('analytics.retention'))")
+        with ThreadPoolExecutor(2) as pool:
+            purges = [pool.submit(_purged, dsn) for _ in range(2)]
+            wait_until(
+                lambda: len(fetch(dsn, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")) == 2
+            )
+            holder.rollback()
+            dropped = [purge.result() for purge in purges]
+    assert sum(dropped) == 30
+
+
+def _purged(dsn: str) -> int:
+    with retention.connect(dsn) as session:
+        return retention.forget(session, KEPT)["partitions"]
