@@ -33,13 +33,22 @@ def _quarantine(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     ids = options.ids or None
     if options.action == "purge" and not (ids or options.all or options.older):
         raise CommandError("purge deletes for good: name IDs, --older TIME or --all.")
+    if options.action != "purge" and (options.all or options.older):
+        raise CommandError(f"--all and --older are for purge; {options.action} takes IDs, or none for every row.")
     with connect(dsn) as quarantine:
         if options.action == "list":
-            yield from _listing(quarantine.rows(ids, options.top))
+            yield from _listing(_rows(quarantine, ids, options.top))
         elif options.action == "retry":
-            yield from _retry(quarantine, quarantine.rows(ids, MOST))
+            yield from _retry(quarantine, _rows(quarantine, ids, MOST))
         else:
             yield f"{counted(quarantine.purge(ids, options.older), 'row')} deleted"
+
+
+def _rows(quarantine: Quarantine, ids: Sequence[int] | None, most: int) -> Sequence[Quarantined]:
+    rows = quarantine.rows(ids, most)
+    if ids and not rows:
+        raise CommandError(f"No row of number {', '.join(map(str, ids))} is set aside: see `quarantine list`.")
+    return rows
 
 
 def _listing(rows: Sequence[Quarantined]) -> Iterator[str]:

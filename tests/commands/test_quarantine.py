@@ -131,3 +131,15 @@ def test_what_a_trigger_says_of_a_row_cannot_act_on_the_terminal_that_shows_the_
         store.write(batch([hit("/\x1b[31m\x9b31m")]))
     store.close()
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list", "999"], ["retry", "999"], ["retry", "--older", "7d"], ["list", "--all"]]
+)
+def test_what_there_is_nothing_to_do_for_is_an_error(
+    poisoned: str, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    status, told = run(capsys, poisoned, *arguments)
+    assert status == 1
+    assert "No row of number 999 is set aside" in told[0] or "--all and --older are for purge" in told[0]
+    assert one(poisoned, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 3}
