@@ -28,6 +28,7 @@ from .console import as_json, moment
 
 MOST_NETWORKS = 256  # client networks of a target whose visitors a pardon looks up one by one
 LONGEST = timedelta(days=90)  # of a ban: nobody is banned for good
+_ZONE = re.compile(r"(?<=[0-9a-f:])%[^/%]+", re.IGNORECASE)  # of an IPv6 address, which means nothing elsewhere
 _HEX = re.compile(r"[0-9a-f]{8,32}", re.ASCII)
 
 
@@ -159,7 +160,7 @@ def _target(text: str, registry: Registry, kind: str) -> Target:
     if _HEX.fullmatch(digits):
         return _visitor(digits, registry)
     try:
-        one = ipaddress.ip_interface(text.strip())
+        one = ipaddress.ip_interface(_ZONE.sub("", text.strip()))
     except ValueError:
         raise CommandError(
             f"{text!r} is no target: 8 to 32 hex digits of a fingerprint, an address, or a network like 203.0.113.0/24."

@@ -352,3 +352,9 @@ def test_what_cannot_be_done_is_told_in_a_line(dsn: str, arguments: tuple[str, .
     answer = called(*arguments, "--dsn", dsn)
     assert answer.returncode == status
     assert text in answer.stderr
+
+
+def test_the_zone_of_an_address_is_left_out(dsn: str) -> None:
+    answer = called("ban", "fe80::1%eth0", "--for", "2h", "--reason", "x", "--dsn", dsn)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("banned fe80::/64 until ")
