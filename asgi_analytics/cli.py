@@ -74,6 +74,8 @@ def _open_closed() -> None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - until the process ends
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as above
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as above
 
 
 def _give_up_output() -> None:
@@ -315,18 +317,24 @@ def _print_hits(hits: Sequence[HitRow], line: Callable[[HitRow], str]) -> dict[U
 def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
     """The hits that a look from here on would meet again."""
     newest = reader.hits(1, site)
-    return {hit.id: hit.time for hit in reader.hits(MOST_FOLLOWED, site, newest[0].time - OVERLAP)} if newest else {}
+    found = reader.hits(MOST_FOLLOWED, site, _since(newest[0].time)) if newest else []
+    return {hit.id: hit.time for hit in found}
 
 
 def _follow(
     reader: Reader, site: str | None, shown: dict[UUID, datetime], line: Callable[[HitRow], str]
 ) -> dict[UUID, datetime]:
     """Print what came since the last look; returns the hits shown that may be met again."""
-    newest = max(shown.values(), default=None)
-    since = newest - OVERLAP if newest else datetime.now().astimezone() - OVERLAP
+    since = _since(max(shown.values(), default=None))
     found = [hit for hit in reader.hits(MOST_FOLLOWED, site, since) if hit.id not in shown]
     kept = {**shown, **_print_hits(found, line)}
     return {known: at for known, at in kept.items() if at >= since}
+
+
+def _since(newest: datetime | None) -> datetime:
+    """Where the next look begins: a hit of a worker whose clock is ahead must not hide those that come meanwhile."""
+    now = datetime.now().astimezone()
+    return min(newest or now, now) - OVERLAP
 
 
 def _header(text: str) -> tuple[bytes, bytes]:

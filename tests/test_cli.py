@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import time
@@ -23,6 +24,7 @@ from asgi_analytics.commands import console
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import journals
+from asgi_analytics.store import connection as connection_of_commands
 from asgi_analytics.store import queries
 from asgi_analytics.store.reading import HitRow, connect
 from tests.drive import called
@@ -355,3 +357,58 @@ def test_data_needs_an_action_and_good_sources(tmp_path: Path) -> None:
     failed = called("data", "update", "--dir", str(tmp_path), "--sources", str(tmp_path / "none.json"))
     assert failed.returncode == 1
     assert failed.stderr.startswith("asgi-analytics: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tail", "--site"),
+        ("what-if", "--site"),
+        ("ban", "192.0.2.1", "--for", "2h", "--reason"),
+        ("allow", "192.0.2.1", "--by"),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_named(dsn: str, arguments: tuple[str, ...]) -> None:
+    answer = called(*arguments, os.fsdecode(b"caf\xe9"), "--dsn", dsn)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.startswith(r"asgi-analytics: 'caf\udce9' is not UTF-8")
+
+
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC"])
+def test_a_time_beyond_all_calendars_hides_nothing_else(dsn: str, time: str) -> None:
+    add_hit(dsn, "/now")
+    add_hit(dsn, "/odd")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE analytics.hits SET time = %s WHERE path = '/odd'", [time])
+        connection.execute("UPDATE analytics.fingerprints SET last_seen_at = %s", [time])
+    for command in (["tail"], ["tail", "--json"]):
+        assert "/now" in called(*command, "--dsn", dsn).stdout
+    for command in (["stats"], ["actors"]):
+        assert called(*command, "--dsn", dsn).returncode == 0
+
+
+def test_tail_follows_on_where_the_clock_of_a_worker_is_ahead(dsn: str) -> None:
+    add_hit(dsn, "/ahead")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE analytics.hits SET time = time + interval '1 year'")
+    with subprocess.Popen([*COMMAND, "tail", "-f", "--dsn", dsn], stdout=subprocess.PIPE) as tail:
+        try:
+            assert tail.stdout is not None
+            assert b"/ahead" in tail.stdout.readline()
+            add_hit(dsn, "/now")
+            assert select.select([tail.stdout], [], [], 10)[0], "nothing came"
+            assert b"/now" in tail.stdout.readline()
+        finally:
+            tail.kill()
+
+
+@pytest.mark.parametrize("command", [("tail",), ("ban", "192.0.2.1", "--for", "2h", "--reason", "x")])
+def test_who_holds_a_table_is_not_waited_for_in_silence_for_ever(
+    dsn: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_of_commands, "LOCK_PATIENCE", "100ms")
+    with psycopg.connect(dsn) as holder:
+        holder.execute("LOCK TABLE analytics.hits, analytics.rulings IN ACCESS EXCLUSIVE MODE")
+        answer = called(*command, "--dsn", dsn)
+    assert answer.returncode == 1
+    assert "Another session holds a table" in answer.stderr

@@ -6,12 +6,15 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
 import psycopg
 from psycopg import pq, sql
+from psycopg.abc import Buffer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.datetime import TimestamptzLoader
 
 from ..columns import escape
 from ..errors import ConfigurationError, StoreMisconfigured
@@ -31,6 +34,7 @@ WHERE NOT pg_catalog.has_schema_privilege('public', kept.oid, 'CREATE')
 """
 # What the driver, our queries and what we print go by. Servers tell the first three, and poolers keep those by client.
 TOLD = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on"}
+LOCK_PATIENCE = "10s"  # that a command waits in silence for who holds a table
 READ = {**TOLD, "extra_float_digits": "1"}
 SET = sql.SQL("pg_catalog.set_config({}, {}, {})")
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
@@ -192,8 +196,20 @@ def connect_command(dsn: str, name: str = "asgi-analytics cli") -> psycopg.Conne
     ours = {"connect_timeout": 5, "application_name": name}
     # The next session that a pooler gives knows nothing of what was prepared in this one.
     connection = psycopg.connect(conninfo(dsn, ours), autocommit=True, prepare_threshold=None)
-    settle(connection)
+    settle(connection, lock_timeout=LOCK_PATIENCE)
+    connection.adapters.register_loader("timestamptz", _Moments)
     return connection
+
+
+class _Moments(TimestamptzLoader):
+    """Reads times as far as datetime goes: one that an operator's row has beyond must not hide all others."""
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            is_early = bytes(data).startswith(b"-") or bytes(data).endswith(b"BC")
+            return (datetime.min if is_early else datetime.max).replace(tzinfo=UTC)
 
 
 def settle(connection: psycopg.Connection, **settings: str) -> None:
