@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ..arguments import span, whole
 from ..columns import counted, escape, table
-from ..errors import CommandError
+from ..errors import CommandError, RowRejected
 from ..store.quarantine import Quarantine, Quarantined, connect
 from . import MOST_SHOWN, Command, Run
 from .console import moment
@@ -66,16 +66,19 @@ def _line(row: Quarantined) -> tuple[object, ...]:
 
 
 def _retry(quarantine: Quarantine, rows: Sequence[Quarantined]) -> Iterator[str]:
-    stored = refused = unreadable = 0
+    stored = refused = unreadable = gone = 0
     for row in rows:
         if not row.readable:
             unreadable += 1
-        elif (error := quarantine.retry(row)) is None:
-            stored += 1
-        else:
+            continue
+        try:
+            is_stored = quarantine.retry(row)
+            stored, gone = stored + is_stored, gone + (not is_stored)
+        except RowRejected as error:
             refused += 1
-            yield f"{row.id}: refused again: {escape(error)[:LONGEST_ERROR]}"
-    yield f"{counted(stored, 'row')} stored, {refused:,} refused again, {unreadable:,} damaged beyond reading"
+            yield f"{row.id}: refused again: {escape(str(error))[:LONGEST_ERROR]}"
+    others = f", {gone:,} gone meanwhile" if gone else ""
+    yield f"{counted(stored, 'row')} stored, {refused:,} refused again, {unreadable:,} damaged beyond reading{others}"
 
 
 def _id(text: str) -> int:

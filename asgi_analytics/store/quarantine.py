@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from ..batch import DECISION, HIT, REFUSED
-from ..errors import RowRejected
+from ..errors import RowRejected, StoreMisconfigured
 from . import queries
 from .commands import command_errors, opened
 from .postgres import KINDS, PostgresStore
@@ -54,15 +54,19 @@ class Quarantine:
         with command_errors(), self._connection.cursor(row_factory=class_row(Quarantined)) as cursor:
             return cursor.execute(self._queries["quarantined"], {"ids": _listed(ids), "most": most}).fetchall()
 
-    def retry(self, row: Quarantined) -> str | None:
-        """Store a row where it belonged and take it out of here; returns the error where it is refused again."""
+    def retry(self, row: Quarantined) -> bool:
+        """Store a row where it belonged and take it out of here; False when another did, or purged it, meanwhile.
+
+        Raises RowRejected where it is refused again, as one is that has columns which its table has no more.
+        """
         kind = _OF_KIND[row.kind]
         rows = {one: [row.raw] if one == kind else [] for one in (HIT, DECISION, REFUSED)}
         try:
-            self._store.readmit(row.id, self._queries["take"], rows, {kind: tuple(row.columns)}, row.journal)
-        except RowRejected as error:
-            return str(error)
-        return None
+            return self._store.readmit(row.id, self._queries["take"], rows, {kind: tuple(row.columns)}, row.journal)
+        except StoreMisconfigured as error:
+            if isinstance(error.__cause__, psycopg.errors.UndefinedColumn):
+                raise RowRejected(str(error)) from error
+            raise
 
     def purge(self, ids: Sequence[int] | None, older: timedelta | None) -> int:
         """Delete rows for good: of these ids, and older than that; returns how many."""

@@ -9,7 +9,9 @@ import pytest
 from asgi_analytics.batch import HIT, Batch
 from asgi_analytics.cli import main
 from asgi_analytics.errors import RowRejected
+from asgi_analytics.quarantine import _retry
 from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.store.quarantine import connect
 from tests.acceptance.faults.rows import Works
 from tests.record.rows import batch, fetch, hit, one
 
@@ -143,3 +145,21 @@ def test_what_there_is_nothing_to_do_for_is_an_error(
     assert status == 1
     assert "No row of number 999 is set aside" in told[0] or "--all and --older are for purge" in told[0]
     assert one(poisoned, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 3}
+
+
+def test_a_row_of_a_column_that_is_gone_keeps_no_other_back(poisoned: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fetch(poisoned, "UPDATE analytics.quarantine SET columns = columns || '{gone}' WHERE id = 1")
+    status, told = run(capsys, poisoned, "retry")
+    assert status == 0
+    assert told[0].startswith('1: refused again: column "gone" of relation')
+    assert told[1].startswith("2: refused again: invalid byte sequence")
+    assert told[2] == "0 rows stored, 2 refused again, 1 damaged beyond reading"
+
+
+def test_two_retries_at_once_tell_of_each_row_once(poisoned: str) -> None:
+    with connect(poisoned) as first, connect(poisoned) as second:
+        rows = second.rows([1], 1)
+        assert list(_retry(first, rows)) == ["1 row stored, 0 refused again, 0 damaged beyond reading"]
+        assert list(_retry(second, rows)) == [
+            "0 rows stored, 0 refused again, 0 damaged beyond reading, 1 gone meanwhile"
+        ]
