@@ -11,6 +11,8 @@ from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
 from .connection import connect_command
 
 MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, function, schema
+LOCKED = "55P03"  # waited for as long as lock_timeout says
+HELD = "Another session holds a table or row that this needs: see pg_locks and pg_stat_activity, and try again."
 NO_SCHEMA = "The database has no schema of this version: run `asgi-analytics migrate`."
 
 
@@ -30,10 +32,14 @@ def command_errors() -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise _ours(error) from error
+    except UnicodeEncodeError as error:  # what a shell passes on of bytes that are none
+        raise StoreMisconfigured(f"{error.object!r} is not UTF-8, which all text in the database is.") from None
 
 
 def _ours(error: psycopg.Error) -> StoreError:
     text = " ".join((error.diag.message_primary or str(error)).split())  # not the place in a query of ours
+    if error.sqlstate == LOCKED:
+        return StoreUnavailable(HELD)
     if error.sqlstate in MISSING:
         return StoreMisconfigured(NO_SCHEMA)
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError):

@@ -82,11 +82,17 @@ class Recorded:
 
     def hits(self) -> Iterator[RecordedHit]:
         """Yield the hits by time through a server-side cursor: memory holds FETCHED of them. Raises StoreError."""
-        with command_errors(), connect_command(self._dsn) as connection, connection.transaction():
-            connection.execute("SET LOCAL statement_timeout = 0")
-            with connection.cursor("recorded", row_factory=class_row(RecordedHit)) as cursor:
-                cursor.itersize = FETCHED
-                yield from cursor.execute(self._queries["recorded_hits"], self._period)
+        with command_errors(), connect_command(self._dsn) as connection:
+            try:
+                with connection.transaction():
+                    connection.execute("SET LOCAL statement_timeout = 0")
+                    with connection.cursor("recorded", row_factory=class_row(RecordedHit)) as cursor:
+                        cursor.itersize = FETCHED
+                        for hit in cursor.execute(self._queries["recorded_hits"], self._period):  # noqa: UP028 - it would close the cursor first
+                            yield hit
+            except psycopg.Error as error:
+                if not isinstance(error.__context__, GeneratorExit):  # else who read has left, and so has the server
+                    raise
 
     def count(self) -> int:
         """Return the number of hits."""

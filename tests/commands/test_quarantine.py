@@ -8,8 +8,8 @@ import pytest
 
 from asgi_analytics.batch import HIT, Batch
 from asgi_analytics.cli import main
+from asgi_analytics.commands.quarantine import _retry
 from asgi_analytics.errors import RowRejected
-from asgi_analytics.quarantine import _retry
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.quarantine import connect
 from tests.acceptance.faults.rows import Works

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -11,10 +12,11 @@ from asgi_analytics import cli
 from asgi_analytics.replay import rewriting
 from asgi_analytics.settings import Settings
 from asgi_analytics.settings.canonical import canonical, version
-from asgi_analytics.store.recorded import Rewriter
+from asgi_analytics.store.recorded import Recorded, Rewriter
 from tests.drive import rows
 from tests.replay.live import LIMITS, PERIOD, record
 from tests.replay.test_what_if import remember
+from tests.test_cli import ADD_HIT
 
 HARSH = ("--points", "high_request_count=80", "--thresholds", "high_request_count=20")
 
@@ -125,3 +127,13 @@ def test_a_crawlers_class_is_what_todays_list_says_of_its_name(recorded: str) ->
     assert reclassify(recorded, "--yes") == 0
     assert rows(recorded, "SELECT DISTINCT bot_class FROM analytics.hits") == [{"bot_class": "search-engine"}]
     assert rows(recorded, "SELECT DISTINCT bot_class FROM analytics.sessions") == [{"bot_class": "search-engine"}]
+
+
+def test_hits_that_are_read_no_further_need_no_server_any_more(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute(ADD_HIT, {"id": uuid4(), "path": "/", "site": "default"})
+        hits = Recorded(dsn, 0.0, 4e9, "default").hits()
+        next(hits)
+        others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        other.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}".encode())
+    hits.close()  # type: ignore[attr-defined]
