@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from asgi_analytics import AnalyticsMiddleware, ConfigurationError, Privacy
 
@@ -59,6 +61,22 @@ def test_a_wrong_connection_string_fails_when_the_app_is_built() -> None:
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("password", ["12/secret", "/secret", "p@/secret", "p@secret/x", "1,secret/x", "p@[secret]/x"])
+def test_no_part_of_a_password_is_taken_for_a_host_or_a_database(password: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"Option dsn=.*percent-encoded.*as %40") as raised:
+        AnalyticsMiddleware(page(), dsn=f"postgresql://user:{password}@db.example.org/app")
+    assert "secret" not in str(raised.value)
+    encoded = f"postgresql://user:{quote(password, safe='')}@db.example.org/app"
+    assert conninfo_to_dict(AnalyticsMiddleware(page(), dsn=encoded).settings.dsn or "")["password"] == password
+
+
+@pytest.mark.parametrize("text", ["postgresql://user:%secret@db/app", "dbname=postgresql://user:secret@db/app"])
+def test_what_libpq_would_not_take_for_a_password_is_not_told(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"Option dsn .*percent-encoded") as raised:
+        AnalyticsMiddleware(page(), dsn=text)
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("text", "taken"),
     [
@@ -66,6 +84,8 @@ def test_a_wrong_connection_string_fails_when_the_app_is_built() -> None:
         ("postgres+psycopg2://user:a+b%40@db:5432/app", "postgres://user:a+b%40@db:5432/app"),
         ("postgresql://user:a#?:b@[::1]:5432,db2:5433/app?sslmode=require", None),
         ("postgresql:///app?host=/run/postgresql", None),
+        ("postgresql://user:12?host=#:b@db/app?user=me@tenant", None),
+        ("postgresql://db/a%40b?application_name=a/b@c", None),
         ("host=db password=postgresql+x://y", None),
     ],
 )

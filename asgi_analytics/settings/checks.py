@@ -80,9 +80,11 @@ def _text(low: int, high: int) -> Callable[[str, Any], str]:
     return check
 
 
-# As libpq reads it: the user's part ends at the first "@", whatever is odd behind it would be named in an error.
+_ENCODED = 'in a URL reserved characters are percent-encoded: "@" of a password as %40, "/" as %2F, "%" as %25'
+# As libpq reads it: the user's part ends at the first "@", and there is none where "/" comes before. Of a password with
+# either in it, the rest would be taken for hosts and a database, which errors and journals name.
 _HOST = r"(?:\[[^\]]*\]|[^][:@/?,]*)(?::\d*)?"
-_URL = re.compile(rf"postgres(?:ql)?://(?:[^/@]*@)?{_HOST}(?:,{_HOST})*(?:[/?].*)?", re.DOTALL)
+_URL = re.compile(rf"postgres(?:ql)?://(?:[^/@]*@)?{_HOST}(?:,{_HOST})*(?:/[^?@]*)?(?:\?.*)?", re.DOTALL)
 _DRIVER = re.compile(r"\A(postgres(?:ql)?)\+\w+://")  # as SQLAlchemy's URLs have it
 
 
@@ -93,8 +95,8 @@ def _dsn(name: str, value: Any) -> str | None:
     text = _DRIVER.sub(r"\1://", value.strip()) if isinstance(value, str) else ""
     if _URL.fullmatch(text) or ("://" not in text.partition("=")[0] and "=" in text):
         return text
-    allowed = 'None, "postgresql://user:password@host/database" ("@", "/" and ":" of a password as %40, %2F, %3A)'
-    raise wrong(name, _unsaid(value), f'{allowed} or "host=… dbname=…"')
+    allowed = 'None, "postgresql://user:password@host/database" or "host=… dbname=…"'
+    raise wrong(name, _unsaid(value), f"{allowed}; {_ENCODED}")
 
 
 def _shared(name: str, value: Any) -> str | None:

@@ -58,11 +58,13 @@ def database_address(dsn: str) -> str:
 def _parts(dsn: str) -> dict[str, str]:
     try:
         given = conninfo_to_dict(dsn)
-    except (psycopg.Error, UnicodeError):
+        if "://" in str(given.get("dbname")):  # a whole URL with its password, which nobody would look into
+            raise ValueError
+    except (psycopg.Error, ValueError):
         raise ConfigurationError(
             "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL) is not a connection string of Postgres; allowed: "
             '"postgresql://user:password@host/database" or "host=… dbname=…", with parameters that libpq knows, '
-            "such as sslmode=require."
+            "such as sslmode=require; in a URL a password is percent-encoded, its spaces (%20) and % (%25) too."
         ) from None
     parts = {**_defaults(), **given}
     if parts.get("port") == DEFAULT_PORT:
