@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from .destination import Destination, read_destination
 from .journal import FileJournal
 from .listing import is_journal
 from .memory import MemoryJournal
+from .opened import GONE, Opened, try_lock
 from .segment import Columns, path_of, read, read_header
 
 _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
@@ -25,7 +25,7 @@ _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
 class LeftOver:
     """The journal of a dead worker, adopted: the lock says that nobody else delivers it."""
 
-    def __init__(self, path: Path, held: int, columns: Columns | None = None) -> None:
+    def __init__(self, path: Path, held: Opened, columns: Columns | None = None) -> None:
         self.path = path
         self._columns = columns
         self.id = bytes.fromhex(path.name)
@@ -74,9 +74,8 @@ class LeftOver:
 
     def release(self) -> None:
         """Let go, so that somebody else may deliver it. Does nothing the second time."""
-        if self._held >= 0:
-            os.close(self._held)
-        self._held = -1
+        self._held.close()
+        self._held = GONE
 
 
 Source = FileJournal | MemoryJournal | LeftOver  # what is delivered
@@ -138,7 +137,7 @@ def adopt(root: Path, database: str = "", server: str = "", columns: Columns | N
             try:
                 found = LeftOver(path, held, columns)
             except OSError:
-                os.close(held)
+                held.close()
                 continue
             yield found
 
@@ -163,7 +162,7 @@ def _lives(key: str, folders: Iterable[Path]) -> bool:
             held = _try_lock(path)
             if held is None:
                 return True
-            os.close(held)
+            held.close()
     return False
 
 
@@ -176,22 +175,8 @@ def redirect(path: Path, destination: Destination) -> bool:
         destination.write(path)
         return True
     finally:
-        os.close(held)
+        held.close()
 
 
-def _try_lock(path: Path) -> int | None:
-    if not is_journal(path):
-        return None
-    try:
-        held = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The one who had the lock before may have delivered and removed it meanwhile.
-        if os.fstat(held).st_ino == (path / "lock").stat().st_ino:
-            return held
-    except OSError:
-        pass
-    os.close(held)
-    return None
+def _try_lock(path: Path) -> Opened | None:
+    return try_lock(path) if is_journal(path) else None

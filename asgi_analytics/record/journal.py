@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ..batch import Batch
 from ..errors import JournalError
 from ..folders import foreign_part
 from .destination import ADDRESS, DATABASE, NOWHERE, SERVER, Destination
+from .opened import GONE, Opened, close, duplicates, lock_new, try_lock
 from .segment import MAGIC, Columns, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -55,15 +55,18 @@ class FileJournal:
         self._limit = limit
         # Re-entrant: a finaliser or a signal handler may send an event while we append one.
         self._lock = threading.RLock()
-        self._held, self._fd = self._create(root)
-        self._next: int | None = None
+        self._held, self._open = self._create(root)
+        self._fd = self._open.number
+        self._next: Opened | None = None
         self.segment = 1
         self.size = len(header(journal, 1, columns))  # committed bytes of the open segment
         self.backlog = 0  # bytes of closed segments that are not delivered yet
         self._worn = False  # a segment took no more, though the disk is not full
         self._dirty = False
+        self._ended = False
+        self._trouble: OSError | None = None  # that is to be told
         self._retired: list[int] = []  # rotated segments that are not flushed yet
-        self._kept: dict[int, int] = {}  # descriptors of closed segments until they are delivered: names may vanish
+        self._kept: dict[int, Opened] = {}  # descriptors of closed segments until they are delivered: names may vanish
         self._syncing = threading.Lock()
         self._sizes: dict[int, int] = {}  # of closed segments
         self._delivered: dict[int, float] = {}  # segment → when
@@ -84,6 +87,7 @@ class FileJournal:
     def _write_again(self, data: bytes) -> None:
         """Take back what was written in part, and see what is wrong. Raises JournalError unless all goes in now."""
         try:
+            self._mend()
             self._write_whole(data)
         except OSError as error:
             if error.errno not in _DISK_FULL:
@@ -116,36 +120,72 @@ class FileJournal:
     def _rotate(self) -> None:
         assert self._next is not None
         try:
-            size, whole = os.fstat(self._next).st_size, max(self.size, os.fstat(self._fd).st_size)
+            if not self._next.is_ours() or (self._open != GONE and not self._open.is_ours()):
+                return  # the keeper opens them again
+            size, whole = os.fstat(self._next.number).st_size, max(self.size, self._size_on_disk())
         except OSError:  # nothing has changed: the row after this one tries again
             return
-        number = self.segment
-        retired, kept = [*self._retired, number], {**self._kept, number: self._fd}
+        number, fd = self.segment, self._next.number
+        retired, kept = [*self._retired, number], {**self._kept, number: self._open}
         sizes, backlog, following = {**self._sizes, number: whole}, self.backlog + whole, number + 1
         # In one go, without allocations and signals: after half of it, rows would be read from another file.
-        self._fd, self._next, self.segment, self.size = self._next, None, following, size
+        self._fd, self._open, self._next, self.segment, self.size = fd, self._next, None, following, size
         self._retired, self._kept, self._sizes, self.backlog = retired, kept, sizes, backlog
+
+    def _size_on_disk(self) -> int:
+        return 0 if self._open == GONE else os.fstat(self._fd).st_size
+
+    def _mend(self) -> None:
+        """Open again what somebody in this process has closed, such as by os.closerange. Raises OSError."""
+        with self._lock:
+            if self._ended:
+                return
+            if self._held == GONE:  # somebody who thought us dead had it
+                self._held = try_lock(self.path) or GONE
+            known = (self._open, self._held, self._next, *self._kept.values())
+            if all(one.is_ours() for one in known if one is not None and one != GONE):
+                return
+            opened = self._open.again(path_of(self.path, self.segment))
+            self._open, self._fd = opened, opened.number
+            what = "its file is gone, hits that were not delivered yet may be lost"
+            if opened != GONE:
+                astray = max(0, self.size - self._size_on_disk())
+                what = f"{astray:,} bytes of hits went into another file" if astray else "no hit was lost by it"
+                self.size -= astray
+            text = f"was closed by other code in this process, such as os.closerange: {what}"
+            self._trouble = OSError(errno.EBADF, text, str(self.path))
+            if not self._held.is_ours():
+                self._held = try_lock(self.path) or GONE
+            if self._next is not None:
+                self._next = self._next.again(path_of(self.path, self.segment + 1))
+            self._kept = {number: one.again(path_of(self.path, number)) for number, one in self._kept.items()}
 
     def prepare(self) -> None:
         """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError.
 
         Begins one at once where somebody has removed the files: what is in them is read while we live, no longer.
-        Or has written into the open one. Or has cut it: then an OSError tells it.
+        Or has written into the open one. Or has cut it, or closed it: then an OSError tells it.
         """
+        if self._ended:
+            return
+        self._mend()
         self._make_room()
         if not self._is_there() or self._is_longer():
             self._begin_anew()
         elif self._next is None and (self._worn or self.size > SEGMENT_SIZE // 2):
             self._next = self._create_next()
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            raise trouble
 
-    def _create_next(self) -> int:
+    def _create_next(self) -> Opened:
         number = self.segment + 1
         try:
-            return create(self.path, self.id, number, self.columns)
+            return Opened.of(create(self.path, self.id, number, self.columns))
         except FileExistsError:  # what somebody put there is kept, under a name that nobody reads
             path = path_of(self.path, number)
             path.rename(path.with_suffix(".strange"))
-            return create(self.path, self.id, number, self.columns)
+            return Opened.of(create(self.path, self.id, number, self.columns))
 
     def touch(self) -> None:
         """Make the files look used to those who clear away old ones. Raises OSError."""
@@ -172,28 +212,28 @@ class FileJournal:
 
     def _is_there(self) -> bool:
         with self._lock:
-            segment, size, ours = self.segment, self.size, os.fstat(self._fd)
+            segment, size, ours = self.segment, self.size, self._open
         try:
             named = all((self.path / name).exists() for name in ("lock", DATABASE))
             found = path_of(self.path, segment).stat()
         except FileNotFoundError:
             return False
-        return named and os.path.samestat(found, ours) and found.st_size >= size
+        return named and ours.is_of(found) and found.st_size >= size
 
     def _is_longer(self) -> bool:
         """Tell whether the open segment has bytes that are not ours: what came after them lies elsewhere than told."""
         with self._lock:
-            return self._fd >= 0 and os.fstat(self._fd).st_size > self.size
+            return self._size_on_disk() > self.size
 
     def _begin_anew(self) -> None:
         with self._lock:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (self.path / "lock").exists():
-                fresh = _lock_new(self.path)
-                os.close(self._held)
+                fresh = lock_new(self.path)
+                self._held.close()
                 self._held = fresh
             if self._next is not None and not path_of(self.path, self.segment + 1).exists():
-                os.close(self._next)
+                self._next.close()
                 self._next = None
             if self._next is None:
                 self._next = self._create_next()
@@ -206,8 +246,8 @@ class FileJournal:
 
     def _after_cut(self) -> bytes | None:
         """Return what was appended since the open segment was cut, as far as that can be told; None: it was not."""
-        size = os.fstat(self._fd).st_size
-        if size >= self.size:
+        size = self._size_on_disk()
+        if size >= self.size or self._open == GONE:
             return None
         data = os.pread(self._fd, size, 0)
         return b"" if data.startswith(MAGIC) else data
@@ -223,20 +263,22 @@ class FileJournal:
                 self._retired, self._dirty = [*retired, *self._retired], True
                 raise
             finally:
-                _close(descriptors)
+                close(descriptors)
 
     def _unflushed(self) -> tuple[list[int], list[int]]:
         """Return which closed segments are to be flushed, and descriptors of these and of the open one."""
         with self._lock:
+            self._mend()
             wanted = [self._kept[number] for number in self._retired if number in self._kept]
-            if self._dirty and self._fd >= 0:
-                wanted.append(self._fd)
-            descriptors = _duplicates(wanted)
+            if self._dirty:
+                wanted.append(self._open)
+            descriptors = duplicates([one for one in wanted if one != GONE])
             retired, self._retired, self._dirty = self._retired, [], False
             return retired, descriptors
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames from a position on, or None when there is nothing yet. Raises OSError."""
+        self._mend()
         if self._is_longer():  # the segment after it tells where this one ends
             raise OSError(errno.EIO, "was written into by somebody, another is begun", str(self.path))
         with self._lock:  # a segment and a size that belong together, while requests rotate
@@ -252,8 +294,8 @@ class FileJournal:
 
     def _read(self, segment: int, offset: int, most: int, end: int) -> Batch | None:
         with self._lock:
-            known = self._fd if segment == self.segment else self._kept.get(segment, -1)
-            opened = os.dup(known) if known >= 0 else None
+            known = self._open if segment == self.segment else self._kept.get(segment, GONE)
+            opened = os.dup(known.number) if known != GONE else None
         try:
             if opened is None:
                 opened = os.open(path_of(self.path, segment), os.O_RDONLY | os.O_CLOEXEC)
@@ -278,7 +320,7 @@ class FileJournal:
             for number in [number for number in self._sizes if number < segment and number not in self._delivered]:
                 self._delivered[number] = now
                 self.backlog -= self._sizes[number]
-                _close([self._kept.pop(number)] if number in self._kept else [])
+                self._kept.pop(number, GONE).close()
             crowded = sum(self._sizes.values()) > self._limit // 2
             for number in [one for one, when in self._delivered.items() if crowded or now - when > RETENTION]:
                 self._delete(number)
@@ -312,26 +354,27 @@ class FileJournal:
 
     def abandon(self) -> None:
         """Close the files without touching the lock: after a fork they are the parent's."""
-        _close(
-            [one for one in (self._fd, self._next, self._held, *self._kept.values()) if one is not None and one >= 0]
-        )
-        self._fd = self._held = -1
+        for one in (self._open, self._next, self._held, *self._kept.values()):
+            if one is not None:
+                one.close()
+        self._ended, self._fd, self._open, self._held = True, -1, GONE, GONE
         self._next, self._retired, self._kept = None, [], {}
 
-    def _create(self, root: Path) -> tuple[int, int]:
+    def _create(self, root: Path) -> tuple[Opened, Opened]:
         _private(root)
         # Made under a hidden name, locked, then renamed: nobody can adopt it in between.
         hidden = root / f".{self.id.hex()}"
-        opened: list[int] = []
+        opened: list[Opened] = []
         try:
             hidden.mkdir(mode=0o700)
-            opened.append(_lock_new(hidden))
-            opened.append(create(hidden, self.id, 1, self.columns))
+            opened.append(lock_new(hidden))
+            opened.append(Opened.of(create(hidden, self.id, 1, self.columns)))
             self.destination.write(hidden)
             hidden.rename(self.path)
         except BaseException:
             # It is tried again and again, each time under another name.
-            _close(opened)
+            for one in opened:
+                one.close()
             shutil.rmtree(hidden, ignore_errors=True)
             raise
         held, first = opened
@@ -343,34 +386,6 @@ def bytes_in(root: Path) -> int:
     with contextlib.suppress(OSError):
         return sum(file.stat().st_size for file in root.glob("*/*.journal"))
     return 0
-
-
-def _lock_new(folder: Path) -> int:
-    held = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-    except OSError:  # such as a file system without locks
-        os.close(held)
-        raise
-    return held
-
-
-def _duplicates(descriptors: Iterable[int]) -> list[int]:
-    """Return descriptors of one's own; where there are not enough left, none stays open. Raises OSError."""
-    own: list[int] = []
-    try:
-        for descriptor in descriptors:
-            own.append(os.dup(descriptor))
-    except OSError:
-        _close(own)
-        raise
-    return own
-
-
-def _close(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):  # of a network's disk, or closed by somebody: the others are closed too
-            os.close(descriptor)
 
 
 def _flush(descriptor: int) -> None:
