@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .iban import HEAD, hide_accounts
+
 SECRET_NAMES = frozenset(
     ["access", "assertion", "card", "code", "cvv", "hash", "hmac", "iban", "key", "login", "mail", "nonce", "otp"]
 ).union(
@@ -59,23 +61,27 @@ def is_secret_name(name: str) -> bool:
 
 
 def hide_secrets(text: str) -> str:
-    """Return a text with "…" in place of e-mail addresses, tokens, passwords in addresses, card and phone numbers."""
+    """Return a text with "…" for e-mail addresses, tokens, passwords in addresses, card, account and phone numbers."""
     if "@" in text:
         text = _EMAIL.sub("…", _USER.sub("…@", text) if "//" in text else text)
-    if len(text) > 20:
+    if (size := len(text)) > 20:
         text = _SECRET.sub(_hidden, text)
-    return _DIGITS.sub(_hidden_number, _TOKEN.sub("…", text)) if len(text) >= _SHORTEST_TOKEN else text
+    if size < _SHORTEST_TOKEN:
+        return text
+    if HEAD.search(text):
+        text = hide_accounts(text)
+    return _DIGITS.sub(_hidden_number, _TOKEN.sub("…", text))
 
 
 def hide_in_path(path: str) -> str:
     """As hide_secrets, also of what is escaped once more, or has a name: "/reset/token=abc"."""
     if "%" in path and (plain := unescaped(unescaped(path))) != (hidden := _hide_values(hide_secrets(plain))):
         return hidden
-    return _hide_values(hide_secrets(path))
+    return _hide_values(hide_secrets(path)) if "=" in path else hide_secrets(path)
 
 
 def _hide_values(path: str) -> str:
-    return _VALUE.sub(_hidden_value, path) if "=" in path else path
+    return _VALUE.sub(_hidden_value, path)
 
 
 def _hidden_value(found: re.Match[str]) -> str:
