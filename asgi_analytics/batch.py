@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple, overload
 
 
@@ -94,8 +95,15 @@ class Batch:
             return len(self.frames) if segment > self.segment else 0
         return self.frames.count_to(offset)
 
-    def halves(self) -> tuple[Batch, Batch]:
+    def halves(self) -> list[Batch]:
         """Split in the middle; each half can be moved by itself."""
-        middle = len(self.frames) // 2
-        first, second = self.frames[:middle], self.frames[middle:]
-        return replace(self, frames=first, end=first[-1].end), replace(self, frames=second)
+        return self._cut(len(self.frames) // 2)
+
+    def around(self, place: int) -> list[Batch]:
+        """Split into the frame at a place, what is before it and what is behind it, where there is any."""
+        return self._cut(place, place + 1)
+
+    def _cut(self, *places: int) -> list[Batch]:
+        bounds = (0, *places, len(self.frames))
+        parts = [self.frames[first:last] for first, last in pairwise(bounds) if first < last]
+        return [replace(self, frames=part, end=part[-1].end) for part in parts[:-1]] + [replace(self, frames=parts[-1])]

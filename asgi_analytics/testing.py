@@ -110,6 +110,11 @@ class MemoryStore:
         """Do nothing: it takes all rows."""
         self._check()
 
+    def slow_row(self, batch: Batch) -> int | None:
+        """None: it takes all rows at once."""
+        self._check()
+        return None
+
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set aside what of a batch is not in already."""
         self.quarantined.extend((frame, error, sqlstate) for frame in self._advance(batch))

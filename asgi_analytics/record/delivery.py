@@ -52,7 +52,7 @@ class Delivery:
         return self._positions[of.id]
 
     def move(self, store: Store, batch: Batch, whole: Batch | None = None, again: bool = False) -> None:
-        """Move a batch; where a row is poison, halve until it stands alone, and set it aside. Raises StoreError."""
+        """Move a batch; where a row is poison, split until it stands alone, and set it aside. Raises StoreError."""
         self._unsure, began = batch, self._clock.monotonic()
         self._watchdog.begin()  # a half is a transaction of its own
         try:
@@ -62,12 +62,9 @@ class Delivery:
             raise
         except RowRejected as error:
             self._unsure = None
-            if error.took_too_long and len(batch.frames) > LEAST_ROWS:  # fewer may get through
-                self._size.failed()
-                raise StoreUnavailable(str(error)) from error
             if len(batch.frames) > 1:
-                for half in batch.halves():
-                    self.move(store, half, whole or batch)
+                for part in self._parts(store, batch, error):
+                    self.move(store, part, whole or batch)
                 return
             if not again:
                 store.probe(batch.frames[0].kind, whole)
@@ -82,6 +79,26 @@ class Delivery:
             self._size.moved(len(batch.frames), self._clock.monotonic() - began)
             self._count(batch.frames, batch.journal)
         self._positions[batch.journal] = (batch.segment, batch.end)
+
+    def _parts(self, store: Store, batch: Batch, error: RowRejected) -> list[Batch]:
+        """Return what is tried next: each half, or the one row that takes too long and what is around it.
+
+        Raises StoreUnavailable where fewer rows may get through.
+        """
+        if not error.took_too_long:
+            return batch.halves()
+        self._watchdog.begin()
+        try:
+            place = store.slow_row(batch)
+        except StoreUnavailable:
+            self._size.failed()
+            raise
+        if place is not None:
+            return batch.around(place)
+        if len(batch.frames) > LEAST_ROWS:
+            self._size.failed()
+            raise StoreUnavailable(str(error)) from error
+        return batch.halves()
 
     def _settle(self, journal: bytes, position: tuple[int, int]) -> None:
         """Count what got in of a transfer that nobody saw the end of."""

@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
+from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frames
 from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
@@ -26,6 +26,7 @@ from .fold import Fold
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, OVER_LIMIT, as_ours, is_forbidden
 from .staging import Staging
+from .suspects import slow_row
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
@@ -234,7 +235,7 @@ class PostgresStore(Connected):
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set the rows of a batch aside with their raw bytes, and move on behind them."""
         # A queue of NOTIFY that is full, by an operator's trigger, is told by COMMIT, and no row is at fault.
-        if sqlstate == OVER_LIMIT and all(self._takes(one.kind, one.row, batch.columns) for one in batch.frames):
+        if sqlstate == OVER_LIMIT and self._takes(batch.frames, batch.columns):
             raise StoreUnavailable(error)
         with self._transaction():
             batch = self._not_in_yet(batch)
@@ -259,17 +260,32 @@ class PostgresStore(Connected):
             if others is None or not is_forbidden(error) or not self._takes_some(kind, others):
                 raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
-    def _takes_some(self, kind: bytes, batch: Batch) -> bool:
-        return any(self._takes(kind, row, batch.columns) for row in _some(batch.frames.rows(kind)))
+    def slow_row(self, batch: Batch) -> int | None:
+        """Return the place of the row that a batch took too long for, None where that is not one row.
 
-    def _takes(self, kind: bytes, row: bytes, columns: Mapping[bytes, Sequence[str]]) -> bool:
-        """Tell whether a row would get in, by itself."""
-        rows = {one: [row] if one == kind else [] for one in KINDS}
+        A hint, by tries of a twentieth of the time: all get all of it afterwards.
+        """
+        frames = batch.frames
+        return slow_row(len(frames), lambda first, last: self._takes(frames[first:last], batch.columns, in_time=True))
+
+    def _takes_some(self, kind: bytes, batch: Batch) -> bool:
+        few = _some([place for place, one in enumerate(batch.frames) if one.kind == kind])
+        return any(self._takes(batch.frames[place : place + 1], batch.columns) for place in few)
+
+    def _takes(self, frames: Frames, columns: Mapping[bytes, Sequence[str]], in_time: bool = False) -> bool:
+        """Tell whether rows would get in."""
+        rows = {kind: frames.rows(kind) for kind in KINDS}
         try:
             with self._transfer(force_rollback=True) as connection:
+                if in_time:
+                    connection.execute(self._queries["hurry"])
                 self._fold.move(connection, rows, columns, UUID(int=0))
         except RowRejected:
             return False
+        except StoreUnavailable as error:
+            if in_time and isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+                return False
+            raise
         return True
 
     def rulings(self, since: int) -> list[Ruling]:

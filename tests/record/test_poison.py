@@ -7,16 +7,20 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from asgi_analytics.batch import DECISION, HIT
+from asgi_analytics.batch import DECISION, HIT, Batch
 from asgi_analytics.embedded import EmbeddedPostgres
+from asgi_analytics.errors import RowRejected
 from asgi_analytics.facts import ThrottleLevel
-from asgi_analytics.model import Decision
+from asgi_analytics.model import Decision, Merged
 from asgi_analytics.record.encoding import decision_row
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.record.segment import frame
-from asgi_analytics.store.postgres import SESSION
-from tests.record.rows import NOW_US, fetch, hit, hit_frame, identity, one
+from asgi_analytics.store.postgres import SESSION, PostgresStore
+from asgi_analytics.store.suspects import slow_row
+from tests.record.rows import NOW_US, batch, fetch, hit, hit_frame, identity, one
 from tests.waiting import wait_until
 
 from .rig import TERMINATE, Rig, as_worker, stored
@@ -198,3 +202,66 @@ def test_where_the_server_can_tell_no_more_hits_wait_and_none_is_set_aside(
         fetch(server.dsn, "SELECT pg_notification_queue_usage()")  # frees what nobody waits for
         wait_until(rig.delivered)
         assert (stored(server.dsn), rig.counters.quarantined) == (list(range(21)), 0)
+
+
+class Counting(PostgresStore):
+    """A store that counts the transfers that took longer than a statement may."""
+
+    slow = 0
+
+    def write(self, batch: Batch) -> list[Merged]:
+        try:
+            return super().write(batch)
+        except RowRejected as error:
+            self.slow += error.took_too_long
+            raise
+
+
+@pytest.mark.parametrize(
+    ("rows", "poison", "limit"),
+    [(40, {0}, "4s"), (200, {137}, "4s"), (200, {20, 199}, "1s")],
+    ids=["first", "one", "two"],
+)
+def test_a_row_that_takes_for_ever_is_found_without_waiting_for_it_at_each_step(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, poison: set[int], limit: str
+) -> None:
+    monkeypatch.setitem(SESSION, "statement_timeout", limit)
+    paths = ", ".join(f"'/e/{number}'" for number in poison)
+    fetch(dsn, REFUSING.format(f"NEW.path IN ({paths}) THEN PERFORM pg_sleep(60); END IF; IF false"))
+    rig, store = Rig(dsn, tmp_path / "j"), Counting(lambda: dsn)
+    rig.writer._open_store = lambda: store
+    rig.send(0, rows)
+    with rig:
+        wait_until(rig.delivered, 60)
+    assert stored(dsn) == [number for number in range(rows) if number not in poison]
+    assert rig.counters.quarantined == len(poison)
+    if len(poison) == 1:
+        assert store.slow == 3, "all, then the row by itself, twice"
+        assert rig.counters.retried == 0
+
+
+def test_where_the_server_is_slow_for_all_rows_none_is_at_fault(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SESSION, "statement_timeout", "2s")
+    some = batch([hit(f"/e/{number}") for number in range(8)])
+    with contextlib.closing(PostgresStore(lambda: dsn)) as store, psycopg.connect(dsn) as other:
+        store.connect()
+        store.position(some.journal)
+        assert store.slow_row(some) is None
+        other.execute("LOCK analytics.sessions")
+        assert store.slow_row(some) is None
+        other.rollback()
+        store.write(some)
+    assert stored(dsn) == list(range(8))
+
+
+@given(st.integers(1, 40), st.sets(st.integers(0, 39), max_size=3))
+def test_one_slow_row_is_found_wherever_it_is_and_of_several_none(count: int, slow: set[int]) -> None:
+    slow = {place for place in slow if place < count}
+    tries: list[bool] = []
+
+    def gets_in(first: int, last: int) -> bool:
+        tries.append(slow.isdisjoint(range(first, last)))
+        return tries[-1]
+
+    assert slow_row(count, gets_in) == (slow.pop() if len(slow) == 1 else None)
+    assert len(tries) <= 2 * count.bit_length() + 1

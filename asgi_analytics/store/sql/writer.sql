@@ -16,6 +16,11 @@ SET segment = %(segment)s, position = %(position)s, rows = rows + %(rows)s,
 WHERE journal = %(journal)s
 RETURNING segment, position
 
+-- name: hurry
+-- Until the end of the transaction: what gets in at all does in a fraction of what a statement may take.
+SELECT pg_catalog.set_config('statement_timeout', greatest(1, setting::integer / 20)::text, true)
+FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'
+
 -- name: rewind_position
 UPDATE analytics.positions SET segment = 0, position = 0 WHERE journal = %(journal)s
 
