@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from asgi_analytics.decide import lease
-from asgi_analytics.decide.lease import Leases
+from asgi_analytics.decide.lease import Leases, name_of, shared_from
 from asgi_analytics.facts import Actor, Window
 from asgi_analytics.protocols import Exchanged, Grant
 
@@ -160,3 +160,193 @@ def test_a_loan_that_nobody_used_for_two_windows_is_closed(size: float, used: in
     use(leases, actor, used, size=size)
     leases.take_in(Exchanged(2, 1, {}, []), START + after, START + after)
     assert (leases.count(), actor.loans is not None) == (kept, bool(kept))
+
+
+def test_the_loans_of_an_actor_are_closed_together() -> None:
+    leases = leases_of(2)
+    actor = Actor([Window(), Window()], key=KEYS[0])
+    leases.open(actor, [(1.0, 100), (60.0, 100)], START)
+    for after, kept in ((100.0, 1), (126.0, 0)):
+        leases.take_in(Exchanged(2, 1, {}, []), START + after, START + after)
+        assert (leases.count(), actor.loans is not None) == (kept, bool(kept))
+
+
+# What is opened, and for whom
+
+
+@pytest.mark.parametrize(("limit", "workers", "units"), [(100, 1, 100), (100, 2, 6), (1000, 4, 31)])
+def test_quotas_are_shared_early_and_not_before_they_are_used_up_by_who_is_alone(
+    limit: int, workers: int, units: int
+) -> None:
+    assert shared_from(limit, workers) == units
+
+
+def test_who_asks_not_to_be_told_apart_is_told_to_nobody() -> None:
+    leases = leases_of(2)
+    actor = opened(leases, key=b"")
+    assert (actor.loans, leases.count(), leases.asks(START)) == (None, 0, [])
+
+
+def test_an_actor_that_was_forgotten_goes_on_with_the_loans_that_it_had() -> None:
+    leases = leases_of(2)
+    before = lent(leases, 20, 40)
+    use(leases, before, 5)
+    again = opened(leases)
+    assert (before.loans, leases.count(), leases.left(again, [(60.0, 100)], START)) == (None, 1, [15])
+    (ask,) = leases.asks(START + 2.0)
+    assert ask.used == 5
+
+
+def test_who_has_had_company_leaves_others_their_part_of_what_it_opens() -> None:
+    leases = leases_of(2)
+    leases.take_in(Exchanged(1, 1, {}, []), START, START)
+    assert leases.left(opened(leases), [(60.0, 100)], START) == [25]
+
+
+@pytest.mark.parametrize(("is_network", "allowed"), [(False, 3), (True, 31)])
+def test_what_others_have_made_scarce_is_opened_as_it_is_met_and_as_it_is_learned(
+    is_network: bool, allowed: int
+) -> None:
+    """With an eighth of what may be admitted unasked, of 100 units or of 1000."""
+    here = Actor([Window()], key=KEYS[0])
+    leases = Leases([(60.0, 100)], [(60.0, 1000)], find=lambda key: (here, is_network) if key == KEYS[0] else None)
+    scarce = {name_of(key, 60.0): 1 for key in KEYS}
+    leases.take_in(Exchanged(2, 1, scarce, []), START, START)
+    met = Actor([Window()], key=KEYS[1])
+    leases.meet(met, is_network, START)
+    for actor in (here, met):
+        assert actor.loans is not None
+        assert [(loan.limit, loan.allowed) for loan in actor.loans] == [(1000 if is_network else 100, allowed)]
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(60.0, 125.0), (1.0, 9.0)])  # two windows or announcements, and a life
+@pytest.mark.parametrize("after", [-0.1, 0.0])
+def test_what_is_scarce_is_believed_until_it_would_have_been_told_again(
+    size: float, seconds: float, after: float
+) -> None:
+    leases = Leases([(size, 100)])
+    leases.take_in(Exchanged(2, 1, {name_of(KEYS[0], size): 1}, []), START, START)
+    actor = Actor([Window()], key=KEYS[0])
+    leases.meet(actor, False, START + seconds + after)
+    assert (actor.loans is None) is (after == 0.0)
+
+
+def test_more_that_is_scarce_is_remembered_when_there_is_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "MOST_SCARCE", 1)
+    leases = Leases([(60.0, 100)])
+
+    def known(now: float, *told: bytes) -> list[bool]:
+        leases.take_in(Exchanged(2, 1, {name_of(key, 60.0): 1 for key in told}, []), now, now)
+        actors = [Actor([Window()], key=key) for key in KEYS]
+        for actor in actors:
+            leases.meet(actor, False, now)
+        return [actor.loans is not None for actor in actors]
+
+    first, second = KEYS
+    assert known(START, first, second) == [True, False]
+    assert known(START + 100.0, first) == [True, False], "what is known is told again"
+    assert known(START + 200.0, second) == [True, False]
+    assert known(START + 226.0) == [False, False]
+    assert known(START + 226.0, second) == [False, True]
+
+
+# What is told, and what may be admitted meanwhile
+
+
+def test_what_is_not_kept_may_not_be_admitted_while_it_is_given_back() -> None:
+    leases = leases_of(2)
+    actor = lent(leases, 40, 40)
+    (ask,) = leases.asks(START + 2.0)
+    assert leases.left(actor, [(60.0, 100)], START) == [ask.keep] == [10]
+
+
+def test_what_is_used_while_an_exchange_is_on_its_way_is_of_what_it_brings() -> None:
+    leases = leases_of(2)
+    actor = lent(leases, 40, 100)
+    use(leases, actor, 5)
+    (ask,) = leases.asks(START + 2.0)
+    use(leases, actor, 3)
+    leases.take_in(Exchanged(2, 1, {}, [Grant(ask.counter, 20, 60, 0.0)]), START + 2.0, START + 2.1)
+    assert leases.left(actor, [(60.0, 100)], START) == [17]
+    assert leases.shown(actor, [(60.0, 100)], START) == [57]
+    (ask,) = leases.asks(START + 4.0)
+    assert ask.used == 3
+
+
+def test_what_was_used_on_its_own_leaves_nothing_to_keep() -> None:
+    leases = leases_of(2)
+    actor = lent(leases, 5, 40)
+    leases.cut_off()
+    use(leases, actor, 8)
+    (ask,) = leases.asks(START + 2.0)
+    assert (ask.used, ask.keep) == (8, 0)
+
+
+def test_at_another_level_the_limit_that_is_told_is_that_of_the_level() -> None:
+    leases = leases_of(2)
+    actor = lent(leases, 20, 40)
+    leases.left(actor, [(60.0, 50)], START)
+    (ask,) = leases.asks(START + 2.0)
+    assert (ask.limit, ask.share) == (50, 12)
+
+
+def test_who_gives_all_back_admits_nothing_on_loan_and_knows_of_nothing_scarce_any_more() -> None:
+    leases = leases_of(2)
+    actor = lent(leases, 20, 40)
+    use(leases, actor, 5)
+    (told,) = leases.returns(START + 0.1)
+    assert (told.used, told.keep, told.wanted) == (5, 0, 0)
+    assert (leases.connected, leases.revision) == (False, 0)
+    leases.take_in(Exchanged(2, 1, {}, []), START + 0.2, START + 0.2)  # in a child of this process
+    assert leases.left(actor, [(60.0, 100)], START) == [0]
+    (ask,) = leases.asks(START + 2.0)
+    assert ask.used == 0
+
+
+@pytest.mark.parametrize(("after", "wait"), [(0.5, 9.5), (4.0, 6.0), (11.0, 0.0)])
+def test_who_is_refused_waits_from_when_the_others_were_asked(after: float, wait: float) -> None:
+    leases = leases_of(2)
+    actor = opened(leases)
+    (ask,) = leases.asks(START)
+    leases.take_in(Exchanged(2, 1, {}, [Grant(ask.counter, 0, 0, 10.0)]), START, START + 0.4)
+    assert leases.waits(actor, [(60.0, 100)], START + after) == [wait]
+
+
+# What is exchanged soon
+
+
+def test_the_exchange_is_woken_once_until_it_has_come() -> None:
+    woken = list[str]()
+    leases = Leases(wake=lambda: woken.append("woken"))
+    leases.take_in(Exchanged(2, 1, {}, []), START, START)
+    counts = []
+    for key in KEYS:
+        opened(leases, key=key)
+        counts.append(len(woken))
+    leases.asks(START)
+    opened(leases, key=b"c" * 16)
+    assert [*counts, len(woken)] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(("units", "used", "woken"), [(40, 19, 0), (40, 20, 1), (26, 13, 1), (25, 13, 0), (20, 15, 0)])
+def test_it_is_woken_with_half_of_a_loan_left_unless_the_last_exchange_brought_nothing(
+    units: int, used: int, woken: int
+) -> None:
+    calls = list[str]()
+    leases = Leases(wake=lambda: calls.append("woken"))
+    leases.take_in(Exchanged(2, 1, {}, []), START, START)
+    actor = lent(leases, units, units)
+    calls.clear()
+    use(leases, actor, used)
+    assert len(calls) == woken
+
+
+@pytest.mark.parametrize(("units", "left", "woken"), [(40, 1, 0), (40, 0, 1), (26, 0, 1), (25, 0, 0), (20, 0, 0)])
+def test_who_misses_units_wakes_it_unless_the_last_exchange_brought_nothing(units: int, left: int, woken: int) -> None:
+    calls = list[str]()
+    leases = Leases(wake=lambda: calls.append("woken"))
+    leases.take_in(Exchanged(2, 1, {}, []), START, START)
+    actor = lent(leases, units, units)
+    calls.clear()
+    leases.miss(actor, [left])
+    assert len(calls) == woken
