@@ -7,7 +7,7 @@ from threading import Lock
 
 from .batch import HIT, Batch, Frame
 from .clock import random_bytes
-from .decide.lending import LIFE, Counter, announce, lend
+from .decide.lending import LIFE, Counter, announce, believed, lend, size_of
 from .errors import ResolverError, StoreUnavailable
 from .model import Merged, Place, Ruling
 from .protocols import Ask, Clock, Exchanged, Grant, Salt
@@ -194,7 +194,11 @@ class MemoryQuotas:
             self._workers[worker] = (revision, now)
             heeded = {name: known for name, (known, seen) in self._workers.items() if now - seen < LIFE}
             grants = [self._lend(ask, worker, heeded, now) for ask in asks]
-            told = {name: one for name, one in self._counters.items() if one.stage and one.revision > revision}
+            told = {
+                name: one
+                for name, one in self._counters.items()
+                if one.stage and one.revision > revision and now - one.told_at < believed(size_of(name))
+            }
             newest = max((int(one.revision) for one in told.values()), default=revision)
             return Exchanged(len(heeded), newest, {name: one.stage for name, one in told.items()}, grants)
 

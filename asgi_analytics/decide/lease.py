@@ -14,7 +14,7 @@ from dataclasses import replace
 from ..facts import Actor, Loan
 from ..protocols import Ask, Exchanged
 from . import window
-from .lending import ANNOUNCE, LIFE, floor, unasked
+from .lending import LIFE, believed, floor, size_of, unasked
 
 Limits = Sequence[tuple[float, int]]  # seconds and units, one pair per quota
 EARLY = 4  # quotas are shared from this part of the unasked units on: time to be lent more before they are gone
@@ -221,10 +221,9 @@ class Leases:
                     self.open(actor, limits, now)
 
     def _learn(self, counter: bytes, stage: int, now: float) -> None:
-        key, size = counter[:16], int.from_bytes(counter[16:], "big")
         if len(self._scarce) < MOST_SCARCE or counter in self._scarce:
-            self._scarce[counter] = (stage, now + 2 * max(size, ANNOUNCE) + LIFE)
-        found = self._find(key)
+            self._scarce[counter] = (stage, now + believed(size_of(counter)))
+        found = self._find(counter[:16])
         if found is not None:
             actor, is_network = found
             self.open(actor, self._network_limits if is_network else self._limits, now)

@@ -44,6 +44,16 @@ def floor(share: int, stage: int) -> int:
     return (share, max(1, share // 8), 0)[stage]
 
 
+def size_of(name: bytes) -> int:
+    """Return the seconds of the window that a counter's name ends with."""
+    return int.from_bytes(name[16:], "big")
+
+
+def believed(size: float) -> float:
+    """Return the seconds for which a stage is believed in; while the counter is used, it is told again before."""
+    return 2 * max(size, ANNOUNCE) + LIFE
+
+
 def lend(counter: Counter, ask: Ask, worker: bytes, heeded: Mapping[bytes, int], now: float) -> tuple[Grant, bool]:
     """Take in what a worker used and lend; tells too whether the stage is to be announced under a new revision.
 

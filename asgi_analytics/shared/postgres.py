@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg.types.json import Jsonb
 
-from ..decide.lending import LIFE
+from ..decide.lending import LIFE, believed, size_of
 from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
@@ -73,9 +73,10 @@ class PostgresQuotas(Connected):
             "most": MOST_SCARCE,
             "asks": Jsonb([[ask.counter.hex(), *astuple(ask)[1:]] for ask in asks]),
         }
-        (answer,) = self._execute("exchange", parameters).fetchone() or ({},)
-        scarce = {bytes.fromhex(name): stage for name, stage, _ in answer["scarce"]}
-        newest = max((told for *_, told in answer["scarce"]), default=revision)
+        answer, ages = self._execute("exchange", parameters).fetchone() or ({}, {})
+        told = [(bytes.fromhex(name), stage, ages[name]) for name, stage, _ in answer["scarce"]]
+        scarce = {name: stage for name, stage, age in told if age < believed(size_of(name))}
+        newest = max((known for *_, known in answer["scarce"]), default=revision)
         grants = [Grant(bytes.fromhex(name), *told) for name, *told in answer["grants"]]
         return Exchanged(answer["workers"], newest, scarce, grants)
 

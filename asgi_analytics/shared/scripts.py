@@ -10,8 +10,8 @@ local told = redis.call('TIME')
 local now = tonumber(told[1]) + tonumber(told[2]) / 1000000
 """
 
-# KEYS: workers, scarce. ARGV: worker, revision that it knows, life, most. Returns the workers that live with the
-# revision that each knows, and what is scarce since: counter, revision * 4 + stage.
+# KEYS: workers, scarce, believed. ARGV: worker, revision that it knows, life, most. Returns the workers that live with
+# the revision that each knows, and what is scarce since: counter, revision * 4 + stage.
 BEAT = (
     _NOW
     + """
@@ -27,26 +27,37 @@ for place = 1, #all, 2 do
     alive[#alive + 1] = known
   end
 end
+local over = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 1000)
+if #over > 0 then
+  redis.call('ZREM', KEYS[2], unpack(over))
+  redis.call('ZREM', KEYS[3], unpack(over))
+end
 local since = '(' .. string.format('%.0f', tonumber(ARGV[2]) * 4 + 3)
 return {alive, redis.call('ZRANGEBYSCORE', KEYS[2], since, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])}
 """
 )
 
-# KEYS: revision, scarce. ARGV: revision that the worker knows, most, then counter and stage of each. Returns the new
-# revisions, and what is scarce as BEAT.
-ANNOUNCE = """
+# KEYS: revision, scarce, believed. ARGV: revision that the worker knows, most, then counter, stage and seconds for
+# which it is believed of each. Returns the new revisions, and what is scarce as BEAT.
+ANNOUNCE = (
+    _NOW
+    + """
 local given = {}
-for place = 3, #ARGV, 2 do
+for place = 3, #ARGV, 3 do
   local revision = redis.call('INCR', KEYS[1])
   redis.call('ZADD', KEYS[2], string.format('%.0f', revision * 4 + tonumber(ARGV[place + 1])), ARGV[place])
+  redis.call('ZADD', KEYS[3], now + tonumber(ARGV[place + 2]), ARGV[place])
   given[#given + 1] = revision
 end
 redis.call('EXPIRE', KEYS[1], 604800)
-redis.call('EXPIRE', KEYS[2], 172800)
-redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -20001)
+for place = 2, 3 do
+  redis.call('EXPIRE', KEYS[place], 172800)
+  redis.call('ZREMRANGEBYRANK', KEYS[place], 0, -20001)
+end
 local since = '(' .. string.format('%.0f', tonumber(ARGV[1]) * 4 + 3)
 return {given, redis.call('ZRANGEBYSCORE', KEYS[2], since, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])}
 """
+)
 
 # KEYS: counter. ARGV: worker, seconds, limit, share, used, keep, wanted, life, then worker and revision of all that
 # live. Returns units, left, wait, stage to announce or 0.

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import valkey
 from valkey.exceptions import NoScriptError, ValkeyError
 
-from ..decide.lending import LIFE
+from ..decide.lending import LIFE, believed, size_of
 from ..errors import ConfigurationError, SharedUnavailable
 from ..protocols import Ask, Exchanged, Grant
 from .bounds import MOST_ASKS, MOST_SCARCE
@@ -78,12 +78,13 @@ class ValkeyQuotas:
         self._client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(timeout))
         # A name is hashed: it may hold what a key should not.
         tag = f"asgi-analytics:{{site {blake2b(site.encode(), digest_size=8).hexdigest()}}}"
-        self._workers, self._scarce, self._revision = f"{tag}:workers", f"{tag}:scarce", f"{tag}:revision"
+        self._workers, self._revision = f"{tag}:workers", f"{tag}:revision"
+        self._told = [f"{tag}:scarce", f"{tag}:believed"]
 
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. Raises SharedUnavailable."""
         with _wrapped():
-            beat: Call = (BEAT, [self._workers, self._scarce], [worker.hex(), revision, LIFE, MOST_SCARCE])
+            beat: Call = (BEAT, [self._workers, *self._told], [worker.hex(), revision, LIFE, MOST_SCARCE])
             ((alive, scarce),) = self._run([beat])
             answers = self._lend(worker, asks, alive)
             stages = {ask.counter: told[3] for ask, told in zip(asks, answers, strict=True) if told[3]}
@@ -125,8 +126,8 @@ class ValkeyQuotas:
         return [one for start in range(0, len(calls), MOST_ASKS) for one in self._run(calls[start : start + MOST_ASKS])]
 
     def _announce(self, revision: int, stages: Mapping[bytes, int]) -> list[Any]:
-        pairs = [part for counter, stage in stages.items() for part in (counter.hex(), stage)]
-        call: Call = (ANNOUNCE, [self._revision, self._scarce], [revision, MOST_SCARCE, *pairs])
+        parts = [part for one, stage in stages.items() for part in (one.hex(), stage, believed(size_of(one)))]
+        call: Call = (ANNOUNCE, [self._revision, *self._told], [revision, MOST_SCARCE, *parts])
         ((revisions, scarce),) = self._run([call])
         self._run([(RAISED, [counter_key(name)], [given]) for name, given in zip(stages, revisions, strict=True)])
         found: list[Any] = scarce

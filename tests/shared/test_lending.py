@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asgi_analytics.clock import SystemClock, random_bytes
-from asgi_analytics.decide.lending import unasked
+from asgi_analytics.decide.lending import LIFE, believed, unasked
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.protocols import Ask, SharedQuotas
+from asgi_analytics.shared.bounds import MOST_ASKS
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.testing import MemoryQuotas
 
+from .aging import age, silence
 from .fleet import Fleet
 from .valkey import Server, found_servers
 
@@ -215,18 +218,27 @@ def test_what_is_scarce_is_told_to_all_once_and_what_they_admit_unasked_is_lent_
         quotas.leave(worker)
 
 
+# Windows, and seconds, that pass before a step: nothing, a loan's life, one that ends with a window, two windows.
+PASSED = [(0, 0.0), (0, 0.0), (0, 0.0), (0, LIFE), (1, 1.0), (1, DAY), (2, believed(DAY)), (-1, 0.0)]
 STEPS = st.lists(
-    st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 20), st.integers(0, 15), st.integers(0, 40)),
+    st.tuples(
+        st.integers(0, 2),
+        st.integers(0, 1),
+        st.integers(0, 20),
+        st.integers(0, 15),
+        st.integers(0, 40),
+        st.sampled_from(PASSED),
+    ),
     max_size=25,
 )
 
 
 @given(steps=STEPS)
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_every_back_end_lends_as_the_rule_says(
-    quotas: SharedQuotas, steps: list[tuple[int, int, int, int, int]]
+    quotas: SharedQuotas, steps: list[tuple[int, int, int, int, int, tuple[int, float]]]
 ) -> None:
     """The rule is lending.lend, in Python; Postgres and Valkey have it in their own languages."""
     rule = MemoryQuotas(SystemClock())
@@ -235,15 +247,73 @@ def test_every_back_end_lends_as_the_rule_says(
     for name in workers:
         known[name] = (quotas.exchange(name, 0, []).revision, rule.exchange(name, 0, []).revision)
     try:
-        for who, which, used, keep, wanted in steps:
+        for who, which, used, keep, wanted, passed in steps:
             worker = workers[who]
             wish = [ask(counters[which], used, keep, max(keep, wanted))]
+            for one in (quotas, rule):
+                age(one, wish[0].counter, *passed)
             real = quotas.exchange(worker, known[worker][0], wish)
             ruled = rule.exchange(worker, known[worker][1], wish)
             assert [grant[:3] for grant in real.grants] == [grant[:3] for grant in ruled.grants]
+            assert [grant.wait for grant in real.grants] == pytest.approx([grant.wait for grant in ruled.grants], abs=9)
             ours = {name: stage for name, stage in real.scarce.items() if name[:16] in counters}
             assert ours == dict(ruled.scarce)
             known[worker] = (real.revision, ruled.revision)
     finally:  # a worker that stays would count in the next run
         for worker in workers:
             quotas.leave(worker)
+
+
+def test_who_is_not_heard_of_for_a_life_is_no_worker_any_more(quotas: SharedQuotas) -> None:
+    one, two = random_bytes(16), random_bytes(16)
+    quotas.exchange(one, 0, [])
+    quotas.exchange(two, 0, [])
+    silence(quotas, one, LIFE - 2.0)
+    assert quotas.exchange(two, 0, []).workers == 2
+    silence(quotas, one, 2.0)
+    assert quotas.exchange(two, 0, []).workers == 1
+    assert quotas.exchange(one, 0, []).workers == 2
+    for worker in (one, two):
+        quotas.leave(worker)
+
+
+def test_what_was_scarce_is_told_to_nobody_when_all_have_forgotten_it(quotas: SharedQuotas) -> None:
+    one, two, new, counter = random_bytes(16), random_bytes(16), random_bytes(16), random_bytes(16)
+    quotas.exchange(two, 0, [])
+    (name,) = quotas.exchange(one, 0, [ask(counter, used=100)]).scarce
+    age(quotas, name, 2, believed(DAY) - 1.0)
+    assert dict(quotas.exchange(new, 0, []).scarce) == {name: 1}
+    age(quotas, name, 0, 1.0)
+    assert quotas.exchange(new, 0, []).scarce == {}
+    for worker in (one, two, new):
+        quotas.leave(worker)
+
+
+def test_in_a_window_of_less_than_two_seconds_a_stage_is_told_again_after_two(quotas: SharedQuotas) -> None:
+    one, two, counter = random_bytes(16), random_bytes(16), random_bytes(16) + bytes([0, 0, 0, 1])
+    scarce = Ask(counter, 1.0, 100, 10, 50, 0, 0)
+    quotas.exchange(two, 0, [])
+    told = quotas.exchange(one, 0, [scarce, ask(counter[:16])])
+    age(quotas, counter, -600, 1.0)  # a window that lasts for the test
+    full = replace(scarce, used=100)
+    told = quotas.exchange(one, told.revision, [full])
+    assert dict(told.scarce) == {counter: 1}
+    age(quotas, counter, 0, 1.0)
+    assert quotas.exchange(one, told.revision, [full]).scarce == {}
+    age(quotas, counter, 0, 1.0)
+    assert dict(quotas.exchange(one, told.revision, [full]).scarce) == {counter: 1}
+    for worker in (one, two):
+        quotas.leave(worker)
+
+
+def test_more_counters_than_go_over_the_wire_at_once_are_all_lent(quotas: SharedQuotas) -> None:
+    me, other = random_bytes(16), random_bytes(16)
+    asks = [ask(random_bytes(16), used=number % 100, wanted=1) for number in range(2 * MOST_ASKS + 1)]
+    quotas.exchange(other, 0, [])
+    answer = quotas.exchange(me, 0, asks)
+    left = {grant.counter: grant.left for grant in answer.grants}
+    assert left == {one.counter: 100 - one.used for one in asks}
+    assert dict(answer.scarce) == {one.counter: 1 for one in asks if one.used > 76}
+    assert quotas.exchange(me, answer.revision, []).scarce == {}
+    for worker in (me, other):
+        quotas.leave(worker)

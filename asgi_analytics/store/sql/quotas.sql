@@ -1,8 +1,15 @@
 -- Quotas that workers share.
 
 -- name: exchange
-SELECT analytics.exchange_quotas(%(worker)s::uuid, %(site)s::text, %(revision)s::bigint, %(life)s::float8,
-    %(most)s::integer, %(asks)s::jsonb)
+WITH found AS MATERIALIZED (
+    SELECT analytics.exchange_quotas(%(worker)s::uuid, %(site)s::text, %(revision)s::bigint, %(life)s::float8,
+        %(most)s::integer, %(asks)s::jsonb) AS answer)
+-- And how many seconds ago it was told what is scarce; what this exchange tells has another revision in the snapshot.
+SELECT answer, (SELECT coalesce(jsonb_object_agg(one ->> 0, extract(epoch FROM now()) - coalesce(
+        (SELECT told_at FROM analytics.counters WHERE counter = decode(one ->> 0, 'hex')
+            AND revision = (one ->> 2)::bigint), extract(epoch FROM now()))), '{}')
+    FROM jsonb_array_elements(answer -> 'scarce') AS one)
+FROM found
 
 -- name: leave
 DELETE FROM analytics.workers WHERE worker = %(worker)s
