@@ -183,9 +183,12 @@ def test_a_worker_alone_is_lent_what_it_wants_up_to_the_limit(quotas: SharedQuot
     assert (grant.units, grant.left, grant.wait) == (50, 70, 0.0)
     (grant,) = quotas.exchange(me, 0, [ask(counter, used=50, wanted=50)]).grants
     assert (grant.units, grant.left) == (20, 20)
-    (grant,) = quotas.exchange(me, 0, [ask(counter, used=20, wanted=5)]).grants
+    answer = quotas.exchange(me, 0, [ask(counter, used=20, wanted=5)])
+    (grant,) = answer.grants
     assert (grant.units, grant.left) == (0, 0)
     assert 0 < grant.wait <= 2 * LONG
+    assert grant.wait % 1.0, "not in whole seconds"
+    assert answer.scarce == {}, "there is nobody to be told"
 
 
 def test_workers_are_counted_until_they_leave(quotas: SharedQuotas) -> None:
@@ -224,7 +227,7 @@ STEPS = st.lists(
     st.tuples(
         st.integers(0, 2),
         st.integers(0, 1),
-        st.integers(0, 20),
+        st.sampled_from([0, 0, 5, 20, 60]),
         st.integers(0, 15),
         st.integers(0, 40),
         st.sampled_from(PASSED),
@@ -249,7 +252,8 @@ def test_every_back_end_lends_as_the_rule_says(
     try:
         for who, which, used, keep, wanted, passed in steps:
             worker = workers[who]
-            wish = [ask(counters[which], used, keep, max(keep, wanted))]
+            limit, share = ((100, 10), (24, 7))[which]
+            wish = [ask(counters[which], used, keep, max(keep, wanted), limit, share)]
             for one in (quotas, rule):
                 age(one, wish[0].counter, *passed)
             real = quotas.exchange(worker, known[worker][0], wish)

@@ -17,6 +17,7 @@ from asgi_analytics.clock import SystemClock, random_bytes
 from asgi_analytics.decide import window
 from asgi_analytics.facts import Window
 from asgi_analytics.protocols import Ask, StrictAnswer
+from asgi_analytics.shared.scripts import GIVE_BACK
 from asgi_analytics.shared.strict import PAUSE, ValkeyStrict
 from asgi_analytics.shared.valkey import counter_key, in_scheme
 from asgi_analytics.testing import FakeClock
@@ -99,6 +100,31 @@ def test_it_counts_as_a_worker_does(server: Server, steps: list[tuple[int, float
 
     assert run(strict, way) == []
     client.close()
+
+
+def test_a_unit_is_given_back_once_and_none_that_nobody_took(server: Server) -> None:
+    client, actor = client_of(server), random_bytes(16)
+
+    async def way(take: Take) -> None:
+        assert await left(take, actor) == [10]
+        assert await left(take, actor) == [9]
+        for _ in range(3):
+            client.eval(GIVE_BACK, 1, key_of(actor, DAY))
+        assert await left(take, actor) == [10]
+
+    run(ValkeyStrict(server.url, 5.0, SystemClock()), way)
+    client.close()
+
+
+def test_a_refusal_says_to_the_fraction_of_a_second_how_long_it_holds(server: Server) -> None:
+    async def way(take: Take) -> None:
+        actor, limits = random_bytes(16), [(DAY, 1)]
+        assert await left(take, actor, limits) == [1]
+        answer = await take(actor, limits)
+        assert answer is not None
+        assert (answer.passes, answer.waits[0] % 1.0 > 0) == (False, True)
+
+    run(ValkeyStrict(server.url, 5.0, SystemClock()), way)
 
 
 def test_a_clock_that_went_back_frees_no_unit(server: Server) -> None:

@@ -9,13 +9,13 @@ import pytest
 import valkey
 
 from asgi_analytics.clock import random_bytes
-from asgi_analytics.decide.lending import believed
+from asgi_analytics.decide.lending import LIFE, believed
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.protocols import Ask
 from asgi_analytics.shared.valkey import ValkeyQuotas, counter_key, in_scheme, where
 from tests.waiting import wait_until
 
-from .aging import age
+from .aging import age, silence
 from .valkey import Server, found_servers
 
 needs_server = pytest.mark.skipif(
@@ -77,6 +77,33 @@ def test_of_what_was_scarce_nothing_is_kept_when_all_have_forgotten_it(server: S
     age(quotas, COUNTER, 2, believed(60.0))
     quotas.exchange(one, 0, [])
     assert quotas._client.exists(*quotas._told) == 0
+    quotas.close()
+
+
+@needs_server
+def test_a_counter_is_kept_for_two_windows_and_a_minute_and_nothing_of_a_worker_that_is_gone(server: Server) -> None:
+    quotas, one, two = server.quotas(), random_bytes(16), random_bytes(16)
+    quotas.exchange(one, 0, [])
+    assert quotas.exchange(two, 0, [Ask(COUNTER, 60.0, 100, 10, 100, 0, 0)]).scarce
+    assert 150 <= quotas._client.ttl(counter_key(COUNTER)) <= 180
+    silence(quotas, one, LIFE + 1.0)
+    quotas.exchange(two, 0, [])
+    assert quotas._client.hkeys(quotas._workers) == [two.hex().encode()]
+    quotas.close()
+
+
+@needs_server
+def test_of_what_is_scarce_the_oldest_is_forgotten_first(server: Server) -> None:
+    quotas, one, two = server.quotas(), random_bytes(16), random_bytes(16)
+    for key in quotas._told:
+        quotas._client.zadd(key, {f"{number:040x}": 1e12 + number for number in range(20_000)})
+    quotas._client.set(quotas._revision, 10**12)
+    quotas.exchange(one, 0, [])
+    quotas.exchange(two, 0, [Ask(COUNTER, 1e9, 100, 10, 100, 0, 0)])
+    scarce, _ = quotas._told
+    assert [quotas._client.zcard(key) for key in quotas._told] == [20_000, 20_000]
+    assert quotas._client.zscore(scarce, f"{0:040x}") is None
+    assert quotas._client.zscore(scarce, COUNTER.hex())
     quotas.close()
 
 
