@@ -1,17 +1,31 @@
 from __future__ import annotations
 
+import mmap
+import resource
 import threading
 import time
 
 import pytest
 
-from asgi_analytics.low_memory import SafeEvent, ensure_memory
+from asgi_analytics.low_memory import A_THREAD, SafeEvent, ensure_memory
 
 
 def test_what_is_there_is_enough_and_what_nobody_has_is_a_memory_error() -> None:
     ensure_memory(1 << 20)
     with pytest.raises(MemoryError):
         ensure_memory(1 << 60)
+
+
+def test_to_ask_whether_there_is_room_takes_none_of_it() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        ensure_memory(A_THREAD)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10 * A_THREAD // mmap.PAGESIZE // 10
+
+
+def test_there_is_room_for_a_thread_where_its_stack_fits() -> None:
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    assert min(stack, 8 << 20) < A_THREAD
 
 
 def test_an_event_is_waited_for_until_it_is_set() -> None:
@@ -22,7 +36,9 @@ def test_an_event_is_waited_for_until_it_is_set() -> None:
     assert (event.is_set(), event.wait(0.0), event.wait(5.0)) == (True, True, True)
     event.clear()
     event.clear()
-    assert (event.is_set(), event.wait(0.01)) == (False, False)
+    began = time.monotonic()
+    assert (event.is_set(), event.wait(0.05)) == (False, False)
+    assert time.monotonic() - began >= 0.04
 
 
 def test_all_who_wait_are_woken() -> None:
@@ -42,7 +58,20 @@ def test_who_is_interrupted_while_it_wakes_keeps_nobody_waiting() -> None:
     event = SafeEvent()
     event.set()
     assert event._lock.acquire(blocking=False)  # as by one that never came to give it back
-    assert event.wait(0.0)
+    began = time.monotonic()
+    assert event.wait(30.0)
+    assert time.monotonic() - began < 15.0
     event.set()
     event.clear()
     assert not event.wait(0.0)
+
+
+def test_who_is_woken_finds_it_set() -> None:
+    class Watched(SafeEvent):
+        def _free(self) -> None:
+            found.append(self.is_set())
+            super()._free()
+
+    found = list[bool]()
+    Watched().set()
+    assert found == [True]

@@ -11,6 +11,7 @@ from asgi_analytics.clock import SystemClock, random_bytes
 from asgi_analytics.decide.lending import LIFE, believed, unasked
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.protocols import Ask, SharedQuotas
+from asgi_analytics.shared import postgres, valkey
 from asgi_analytics.shared.bounds import MOST_ASKS
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.testing import MemoryQuotas
@@ -19,7 +20,7 @@ from .aging import age, silence
 from .fleet import Fleet
 from .valkey import Server, found_servers
 
-LONG = 100_000_000.0  # seconds of a window of which nothing fades while a test runs
+LONG = SystemClock().time_ns() // 17_500_000_000 * 1.0  # seconds of a window: half is over, for as long as a test runs
 LOADS = (0.5, 1.0, 1.5, 10.0)
 
 
@@ -320,4 +321,24 @@ def test_more_counters_than_go_over_the_wire_at_once_are_all_lent(quotas: Shared
     assert dict(answer.scarce) == {one.counter: 1 for one in asks if one.used > 76}
     assert quotas.exchange(me, answer.revision, []).scarce == {}
     for worker in (me, other):
+        quotas.leave(worker)
+
+
+def test_of_much_that_is_scarce_a_part_is_told_at_a_time_and_all_in_the_end(
+    quotas: SharedQuotas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (postgres, valkey):
+        monkeypatch.setattr(module, "MOST_SCARCE", 2)
+    one, two, new = (random_bytes(16) for _ in range(3))
+    full = [ask(random_bytes(16), used=100) for _ in range(5)]
+    quotas.exchange(two, 0, [])
+    for number in (0, 1, 2, 3, 4, 0):  # the first is told again
+        quotas.exchange(one, 0, full[number : number + 1])
+        age(quotas, full[number].counter, 0, LONG)
+    revision, told = 0, dict[bytes, int]()
+    for _ in range(3):
+        answer = quotas.exchange(new, revision, [])
+        revision, told = answer.revision, {**told, **answer.scarce}
+    assert set(told) == {one.counter for one in full}
+    for worker in (one, two, new):
         quotas.leave(worker)
