@@ -27,11 +27,13 @@ class Told(MemoryStore):
         super().__init__()
         self.connect()
         self.known: list[list[str]] = []
+        self.periods: list[list[str]] = []
         self.answer: list[Salt] | None = None
         self.asked: list[int] = []
 
     def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]:
         self.known.append([salt.period for salt in known])
+        self.periods.append(list(periods))
         if self.answer is not None:
             return self.answer
         return super().exchange_salts(known, periods)
@@ -84,6 +86,7 @@ def test_the_salts_of_yesterday_today_and_tomorrow_are_learned_in_their_order(cl
     store, known = Told(), Known()
     store.answer = [Salt(day, day.encode() * 4) for day in reversed(DAYS)]
     agreement(clock, known).exchange_salts(store)
+    assert store.periods == [DAYS]
     assert [[salt.period for salt in salts] for salts in known.learned] == [DAYS]
 
 

@@ -201,22 +201,23 @@ def test_workers_are_counted_until_they_leave(quotas: SharedQuotas) -> None:
     quotas.leave(two)
 
 
+@pytest.mark.parametrize(("share", "units"), [(10, 30), (7, 33)])  # the others are the other worker's
 def test_what_is_scarce_is_told_to_all_once_and_what_they_admit_unasked_is_lent_when_they_know(
-    quotas: SharedQuotas,
+    quotas: SharedQuotas, share: int, units: int
 ) -> None:
     one, two, counter = random_bytes(16), random_bytes(16), random_bytes(16)
     quotas.exchange(two, 0, [])
-    (grant,) = quotas.exchange(one, 0, [ask(counter, used=60, wanted=40)]).grants
-    assert grant.units == 30  # ten are the other's
+    (grant,) = quotas.exchange(one, 0, [ask(counter, used=60, wanted=40, share=share)]).grants
+    assert grant.units == units
     told = quotas.exchange(two, 0, [])
     assert dict(told.scarce) == {ask(counter).counter: 1}
     assert quotas.exchange(two, told.revision, []).scarce == {}
-    answer = quotas.exchange(one, told.revision, [ask(counter, keep=30, wanted=40)])
+    answer = quotas.exchange(one, told.revision, [ask(counter, keep=units, wanted=40, share=share)])
     assert answer.grants[0].units == 39
     told = quotas.exchange(two, told.revision, [])
     assert dict(told.scarce) == {ask(counter).counter: 2}
     quotas.exchange(two, told.revision, [])
-    (grant,) = quotas.exchange(one, told.revision, [ask(counter, keep=39, wanted=40)]).grants
+    (grant,) = quotas.exchange(one, told.revision, [ask(counter, keep=39, wanted=40, share=share)]).grants
     assert grant.units == 40
     for worker in (one, two):
         quotas.leave(worker)
