@@ -12,7 +12,7 @@ import pytest
 from asgi_analytics.batch import HIT
 from asgi_analytics.commands import doctor
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
-from asgi_analytics.store.partitions import make_partitions
+from asgi_analytics.store.partitions import make_partitions, make_partitions_of_staging, missing_partitions
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import NOW_US, batch, fetch, hit
 from tests.waiting import wait_until
@@ -179,3 +179,44 @@ def test_who_waits_to_make_partitions_has_no_lock_that_who_makes_them_needs(dsn:
         assert maker.execute(locks, [other.info.backend_pid, tables]).fetchall() == []
         maker.rollback()
         assert made.result(10).fetchone() == (8,)
+
+
+def test_a_partition_that_is_needed_is_made_when_who_holds_the_table_lets_go(dsn: str) -> None:
+    fetch(dsn, DROP_OURS)
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(dsn, autocommit=True) as maker:
+        with psycopg.connect(dsn) as report:
+            report.execute("SELECT count(*) FROM analytics.hits")
+            made = pool.submit(make_partitions, maker)
+            with pytest.raises(TimeoutError):
+                made.result(0.8)  # longer than it waits for a lock at once
+        made.result(10)
+        assert missing_partitions(maker) == []
+
+
+def test_while_somebody_locks_the_default_partition_nobody_waits_for_long_and_nothing_is_missed(dsn: str) -> None:
+    fetch(dsn, DROP_OURS)
+    with (
+        psycopg.connect(dsn) as other,
+        psycopg.connect(dsn, autocommit=True, options="-c statement_timeout=20s") as maker,
+    ):
+        other.execute("LOCK TABLE analytics.hits_default IN ACCESS EXCLUSIVE MODE")
+        make_partitions(maker)
+        assert maker.execute("SHOW lock_timeout").fetchone() == ("0",), "it is for this alone"
+        other.rollback()
+        make_partitions(maker)
+        assert maker.execute("SHOW lock_timeout").fetchone() == ("0",)
+        assert missing_partitions(maker) == []
+
+
+def test_the_partitions_of_rows_in_staging_are_made_once(dsn: str) -> None:
+    fetch(dsn, DROP_OURS)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TEMP TABLE staging (time timestamptz)")
+        assert not make_partitions_of_staging(connection)
+        connection.execute(
+            "INSERT INTO staging SELECT now() + make_interval(days => day) FROM generate_series(-3, 3) AS day"
+        )
+        assert make_partitions_of_staging(connection)
+        made = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'analytics.hits'::regclass"
+        assert connection.execute(made).fetchone() == (8,), "seven days and the default one"
+        assert not make_partitions_of_staging(connection)
