@@ -208,15 +208,32 @@ def test_while_somebody_locks_the_default_partition_nobody_waits_for_long_and_no
         assert missing_partitions(maker) == []
 
 
-def test_the_partitions_of_rows_in_staging_are_made_once(dsn: str) -> None:
+ZONES = pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Etc/GMT+12"])  # in one it is another day than UTC's
+
+
+@ZONES
+def test_the_partitions_of_rows_in_staging_are_made_once(dsn: str, zone: str) -> None:
     fetch(dsn, DROP_OURS)
-    with psycopg.connect(dsn) as connection:
+    with psycopg.connect(dsn, options=f"-c timezone={zone}") as connection:
         connection.execute("CREATE TEMP TABLE staging (time timestamptz)")
         assert not make_partitions_of_staging(connection)
-        connection.execute(
-            "INSERT INTO staging SELECT now() + make_interval(days => day) FROM generate_series(-3, 3) AS day"
-        )
+        for shift in (-3, 3):
+            for hour in ("00:30", "23:30"):
+                connection.execute("INSERT INTO staging VALUES (%s)", [f"{today() + timedelta(days=shift)} {hour}+00"])
         assert make_partitions_of_staging(connection)
         made = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'analytics.hits'::regclass"
         assert connection.execute(made).fetchone() == (8,), "seven days and the default one"
         assert not make_partitions_of_staging(connection)
+
+
+@ZONES
+def test_the_days_of_partitions_are_those_of_utc_and_who_has_made_them_waits_for_nothing(
+    dsn: str, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(dsn, DROP_OURS)
+    pauses = list[float]()
+    monkeypatch.setattr("asgi_analytics.store.partitions.time.sleep", pauses.append)
+    with psycopg.connect(dsn, autocommit=True, options=f"-c timezone={zone}") as connection:
+        assert missing_partitions(connection) == [today(), today() + timedelta(days=1)]
+        make_partitions(connection)
+        assert (missing_partitions(connection), pauses) == ([], [])
