@@ -28,12 +28,12 @@ class Wire:
     client is long back.
     """
 
-    def __init__(self, dsn: str, seed: int = 1) -> None:
+    def __init__(self, dsn: str, seed: int = 1, listener: socket.socket | None = None) -> None:
         parts = urlsplit(dsn)
         self._target = (parts.hostname, parts.port)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
-        self.dsn = parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{self.port}").geturl()
+        self._listener = listener or socket.create_server(("127.0.0.1", 0), backlog=128)
+        host, self.port = self._listener.getsockname()
+        self.dsn = parts._replace(netloc=f"{parts.username}:{parts.password}@{host}:{self.port}").geturl()
         self._fault: Fault = "none"
         self._hears = threading.Event()
         self._hears.set()

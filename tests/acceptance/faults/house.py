@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,13 +35,15 @@ class House:
 
     @classmethod
     @contextmanager
-    def open(cls, cluster: Path, folder: Path, **options: Any) -> Iterator[House]:
-        """Start all of it; `cluster` is copied."""
+    def open(
+        cls, cluster: Path, folder: Path, listener: socket.socket | None = None, **options: Any
+    ) -> Iterator[House]:
+        """Start all of it; `cluster` is copied. `listener`: where the wire begins."""
         with data_folder() as data:
             subprocess.run(["cp", "-a", f"{cluster}/.", data], check=True)
             with EmbeddedPostgres(data, {"max_prepared_transactions": "0"}) as postgres:
                 admin = _make_database(postgres.dsn)
-                with Wire(clerks(admin)) as wire:
+                with Wire(clerks(admin), listener=listener) as wire:
                     server = Server(wire.dsn, folder / "j", batch_age=0.05, **options)
                     server.start()
                     try:

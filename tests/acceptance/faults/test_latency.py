@@ -11,6 +11,7 @@ from statistics import median, quantiles
 
 import pytest
 
+from tests.acceptance.cable import FAR, Cable, laid
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import UVICORN, WHOLE, AnyServer, recover, running, some
 from tests.acceptance.rig import Load
@@ -67,12 +68,13 @@ def peak(pid: int) -> int:
     return int(line.split()[1]) << 10
 
 
-@pytest.mark.parametrize("state", some(STATES, ["down", "black-holed"]))
+@pytest.mark.parametrize("state", some([*STATES, "lossy"], ["down", "black-holed"]))
 def test_an_outage_is_felt_by_nobody(dsn: str, tmp_path: Path, account: Account, state: str) -> None:
     healthy, out, bare, answered = Slices(), Slices(), Slices(), list[int]()
     uvicorn = [*UVICORN, "--loop", "asyncio"]
     with ExitStack() as stack:
-        wire = stack.enter_context(Wire(dsn))
+        cable = stack.enter_context(laid()) if state == "lossy" else None
+        wire = stack.enter_context(Wire(dsn, listener=cable.listener if cable else None))
         server = stack.enter_context(running(uvicorn, wire.dsn, tmp_path / "j"))
         other = stack.enter_context(running(uvicorn, dsn, tmp_path / "bare", "tests.acceptance.faults.app:bare"))
         gc.collect()
@@ -82,12 +84,12 @@ def test_an_outage_is_felt_by_nobody(dsn: str, tmp_path: Path, account: Account,
         for _ in range(SLICES):
             bare.take(other)
             answered += healthy.take(server)
-            with broken(wire, state):
+            with broken(wire, cable, state):
                 answered += out.take(server)
             account.round()
             time.sleep(0.5)  # until it is connected again
         grown = peak(server.process.pid) - warm
-        with broken(wire, state):
+        with broken(wire, cable, state):
             took = server.end(signal.SIGTERM)
         recover(wire.dsn, tmp_path / "j")
     account.settle(dsn, answered, 20)
@@ -100,5 +102,7 @@ def test_an_outage_is_felt_by_nobody(dsn: str, tmp_path: Path, account: Account,
         assert out.lag - bare.lag < LAG
 
 
-def broken(wire: Wire, state: str) -> AbstractContextManager[None]:
+def broken(wire: Wire, cable: Cable | None, state: str) -> AbstractContextManager[None]:
+    if cable is not None:
+        return cable.in_weather(FAR)
     return wire.broken(STATES[state])  # type: ignore[arg-type]
