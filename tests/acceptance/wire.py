@@ -100,6 +100,12 @@ class Wire:
             self._armed = cut
 
     @property
+    def connections(self) -> int:
+        """How many lead through now."""
+        with self._lock:
+            return len(self._open) // 2
+
+    @property
     def armed(self) -> bool:
         """Whether a cut has yet to fall."""
         return self._armed is not None

@@ -65,6 +65,23 @@ class AnyServer(Server):
             )
         wait_until(self._answers, what="an answer of the server")
 
+    def within(self, *command: str) -> None:
+        """Have a command start it, which gets the server's own as its further arguments."""
+        self._command = [*command, *self._command]
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Start it for as long as the block runs; nothing of it is left afterwards."""
+        self.start()
+        try:
+            yield
+        finally:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.process.wait(10)
+
     def end(self, *signals: int, patience: float = 20.0) -> float:
         """Send signals; return the seconds until it was gone."""
         began = time.monotonic()
@@ -79,15 +96,8 @@ class AnyServer(Server):
 def running(command: list[str], dsn: str, folder: Path, app: str = APP) -> Iterator[AnyServer]:
     """A server for as long as the block runs; nothing of it is left afterwards."""
     server = AnyServer(command, dsn, folder, app)
-    server.start()
-    try:
+    with server.alive():
         yield server
-    finally:
-        try:
-            os.killpg(server.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        server.process.wait(10)
 
 
 def recover(dsn: str, folder: Path) -> None:

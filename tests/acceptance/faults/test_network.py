@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,10 @@ import pytest
 from tests.acceptance.cable import FAIR, FAR, SILENCE, Cable, Weather, laid
 from tests.acceptance.faults.house import House
 from tests.acceptance.faults.ledger import Account
-from tests.acceptance.faults.process import WHOLE, some
+from tests.acceptance.faults.process import UVICORN, WHOLE, AnyServer, some
 from tests.acceptance.rig import Load
+from tests.acceptance.wire import Wire
+from tests.waiting import wait_until
 
 STORM = Weather(loss=0.1, jitter=0.05, doubled=0.3, spoiled=0.1)
 WEATHERS = {
@@ -87,3 +92,29 @@ def test_the_end_is_quick_in_a_network_that_fell_silent(cable: Cable, house: Hou
     account.round()
     account.settle(house.admin, load.answered)
     assert took < 5
+
+
+def test_a_host_name_that_moves_to_another_address_is_followed(dsn: str, tmp_path: Path, account: Account) -> None:
+    """The server has a file of host names of its own, at the place of the system's."""
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no mount namespace of its own")
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 database.test\n")
+    with ExitStack() as stack:
+        before = stack.enter_context(Wire(dsn))
+        after = stack.enter_context(Wire(dsn, listener=socket.create_server(("127.0.0.2", before.port))))
+        server = AnyServer(UVICORN, before.dsn.replace("127.0.0.1", "database.test"), tmp_path / "j")
+        server.within("unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(hosts))
+        stack.enter_context(server.alive())
+        with Load(server.port) as load:
+            load.more(60)
+            wait_until(lambda: before.connections > 0, what="a connection to the first address")
+            with before.broken("refuse"):
+                load.more(60)
+                assert not after.connections
+                hosts.write_text("127.0.0.2 database.test\n")
+                load.more(60)
+                account.round()
+                account.settle(dsn, load.answered[:120])
+                assert after.connections
+        account.settle(dsn, load.answered)
