@@ -223,6 +223,11 @@ class Writer:
                 self._deliver_others(store)
                 raise
             moved += self._deliver_others(store)
+        except (StoreError, OSError):
+            raise
+        except Exception:  # what we remember of the server may be what is wrong
+            self.state.connected = False
+            raise
         finally:
             self._watchdog.end()
         # Not when connected: most faults come after that, and each attempt would be taken for the first.

@@ -15,7 +15,8 @@ from ..model import Merged
 from . import queries, values
 from .staging import Staging, listed
 
-# By name: in a table that an operator has added columns to, those are theirs.
+# By name: in a table that an operator has added columns to, those are theirs. Never prepared: a plan that a rule of
+# theirs has left nothing of (DO INSTEAD NOTHING) is one that the server keeps when the rule is gone.
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
 _INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FROM decided ON CONFLICT DO NOTHING")
 
@@ -43,7 +44,7 @@ class Fold:
         """Move rows by kind; returns the merged totals of visitors that other workers have seen too."""
         if decisions := rows[DECISION]:
             self._staging.fill(connection, "decided", columns[DECISION], decisions)
-            connection.execute(_INSERT_DECISIONS.format(listed(columns[DECISION])))
+            connection.execute(_INSERT_DECISIONS.format(listed(columns[DECISION])), prepare=False)
         merged = self._move_hits(connection, hits, columns[HIT], journal) if (hits := rows[HIT]) else []
         if refused := rows[REFUSED]:
             self._staging.fill(connection, "refused", columns[REFUSED], refused)
@@ -60,7 +61,7 @@ class Fold:
         cursor = connection.execute(self._queries["fold_fingerprints"], parameters)
         totals = [values.merged(row) for row in cursor.fetchall()]
         self._fold_incidents(connection)
-        connection.execute(_INSERT_HITS.format(listed(columns)))
+        connection.execute(_INSERT_HITS.format(listed(columns)), prepare=False)
         learnt = {merged.fingerprint for merged in totals}
         return totals + [values.settled(row) for row in moved if row[0].bytes not in learnt]
 

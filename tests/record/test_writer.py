@@ -264,3 +264,26 @@ def test_a_writer_that_fails_to_the_end_leaves_what_it_has_adopted_to_others(
     rig.writer.stop(0.2)
     found = {journal.id for journal in adopt(tmp_path)}
     assert left.id in found
+
+
+def test_what_was_read_of_the_server_is_read_again_after_an_error_that_nobody_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = ["1", "2"]
+
+    class Changed(MemoryStore):
+        def position(self, journal: bytes, end: tuple[int, int] | None = None) -> tuple[int, int]:
+            position = super().position(journal, end)
+            return (told.pop(), told.pop()) if told else position  # type: ignore[return-value]
+
+    monkeypatch.setattr(Backoff, "next", lambda self: 0.01)
+    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
+    recorder.open()
+    store = Changed()
+    writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)
+    recorder._append(hit_frame("/e/1"))
+    writer.start()
+    try:
+        wait_until(lambda: len(store.frames) == 1, WAIT)
+    finally:
+        writer.stop(5.0)

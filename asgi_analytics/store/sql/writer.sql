@@ -4,17 +4,17 @@
 INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT (journal) DO NOTHING
 
 -- name: read_position
-SELECT segment, position FROM analytics.positions WHERE journal = %(journal)s
+SELECT segment::integer, position::bigint FROM analytics.positions WHERE journal = %(journal)s
 
 -- name: lock_position
-SELECT segment, position FROM analytics.positions WHERE journal = %(journal)s FOR UPDATE
+SELECT segment::integer, position::bigint FROM analytics.positions WHERE journal = %(journal)s FOR UPDATE
 
 -- name: advance_position
 UPDATE analytics.positions
 SET segment = %(segment)s, position = %(position)s, rows = rows + %(rows)s,
     quarantined = quarantined + %(quarantined)s, updated_at = now()
 WHERE journal = %(journal)s
-RETURNING segment, position
+RETURNING segment::integer, position::bigint
 
 -- name: hurry
 -- Until the end of the transaction: what gets in at all does in a fraction of what a statement may take.

@@ -1,0 +1,40 @@
+"""What an operator changes in our tables, and changes back, leaves no trace in a connection that lives on."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+import psycopg
+import pytest
+
+from asgi_analytics.store.postgres import PostgresStore
+from tests.record.rows import batch, fetch, hit, one
+
+from .folding import write_hits
+
+COUNT = "SELECT count(*) AS n FROM analytics.hits"
+
+
+def test_hits_get_in_again_when_a_rule_that_took_them_is_gone(store: PostgresStore, dsn: str) -> None:
+    for _ in range(10):  # the driver has its own plans for what comes often
+        write_hits(store, b"A", 1)
+    fetch(dsn, "CREATE RULE away AS ON INSERT TO analytics.hits DO INSTEAD NOTHING")
+    write_hits(store, b"A", 1)
+    fetch(dsn, "DROP RULE away ON analytics.hits")
+    before = one(dsn, COUNT)["n"]
+    write_hits(store, b"A", 3)
+    assert one(dsn, COUNT)["n"] == before + 3
+
+
+@pytest.mark.parametrize("kind", ["numeric", "text"])
+def test_a_position_is_a_number_whatever_type_its_column_has(
+    store: PostgresStore, dsn: str, kind: LiteralString
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE analytics.positions ALTER segment TYPE " + kind + ", ALTER position TYPE " + kind)
+    moved = batch([hit()] * 2)
+    assert store.position(moved.journal) == (0, 0)
+    store.write(moved)
+    store.write(moved)
+    assert [type(part) for part in store.position(moved.journal)] == [int, int]
+    assert one(dsn, COUNT)["n"] == 2
