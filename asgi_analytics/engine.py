@@ -34,7 +34,7 @@ from .log import LOG_INTERVAL, log
 from .model import Visitor
 from .overhead import Overhead
 from .protocols import Clock, StrictAnswer
-from .record.journal import bytes_in
+from .record.listing import bytes_in
 from .record.recorder import Counters, Recorder
 from .record.writer import Writer
 from .respond import Responder
@@ -204,9 +204,12 @@ class Engine:
 
     def failed(self, where: str, error: Exception) -> None:
         """Our own bug: count it, say it now and then, and let the app go on."""
-        self.counters.failures[where] += 1
-        if self._logged.take_turn(where, LOG_INTERVAL):
-            log.error("Error in asgi-analytics (%s); the request is served without it.", where, exc_info=error)
+        try:
+            self.counters.failures[where] += 1
+            if self._logged.take_turn(where, LOG_INTERVAL):
+                log.error("Error in asgi-analytics (%s); the request is served without it.", where, exc_info=error)
+        except RecursionError:  # the app calls us with its stack nearly full
+            pass
 
     def stats(self) -> dict[str, Any]:
         """Return counters since the start of this process; sizes in bytes, lag in seconds, steps in microseconds."""

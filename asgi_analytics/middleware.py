@@ -14,6 +14,7 @@ from anyio import get_cancelled_exc_class
 from .database import resolve_dsn
 from .engine import Engine, stop_all
 from .exchange.http import SCOPE_KEY, Exchange
+from .exchange.sound import sound
 from .exchange.timed import TimedExchange
 from .exchange.websocket import WebSocketExchange
 from .joining import joined
@@ -73,12 +74,12 @@ class AnalyticsMiddleware:
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
-            exchange.end("aborted" if was_cancelled(error) else "error")
+            exchange.finish("aborted" if was_cancelled(error) else "error")
             raise
         finally:
             scope.pop(SCOPE_KEY, None)
         if not exchange.recorded:
-            exchange.end()
+            exchange.finish()
 
     @property
     def routes(self) -> Any:
@@ -205,6 +206,18 @@ def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, 
         exchange.decide(scope)
     except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
         engine.failed("identify and decide", error)
+        return begin_soundly(kind, engine, scope, receive, send)
+    return exchange
+
+
+def begin_soundly(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+    """As `begin`, of a scope that cannot be read as it is; None where that fails too."""
+    try:
+        readable = sound(scope)
+        exchange = kind(engine, readable, receive, send)
+        exchange.decide(readable)
+        exchange.scope = scope
+    except Exception:  # noqa: BLE001 - the first one was told
         return None
     return exchange
 

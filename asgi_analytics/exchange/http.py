@@ -12,10 +12,12 @@ from ..identify.request import is_shared, route_template
 from ..inputs import QUERIED
 from ..model import CachedRefusal, Referral
 from ..protocols import Message
+from ..record.recorder import may_be_in
 from ..respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 from ..threads import run_in_thread
 from .answered import Answered
 from .arrival import CACHED_FOR
+from .sound import text
 
 SCOPE_KEY = "asgi_analytics"  # in the scope while the app runs: a middleware further out has this request already
 
@@ -27,6 +29,7 @@ class Exchange(Answered):
     """An HTTP request and its answer: what the app sends passes here, and at its end the request becomes a row."""
 
     _length: Any = None  # of the answer, as its headers announce it
+    _owed: str | None = None  # the outcome of a request whose row could not be made yet
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on; the row is in the journal before the last one is."""
@@ -109,7 +112,21 @@ class Exchange(Answered):
             self.outcome = outcome or ("error" if self.status is None else "aborted")
             self._record()
         except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
-            self._engine.failed("record", error)
+            if self._owed is None:
+                self._engine.failed("record", error)
+            if not may_be_in(error):
+                self.recorded, self._owed = False, self.outcome
+
+    def finish(self, outcome: str | None = None) -> None:
+        """The app has returned or raised: record what is not recorded yet, as `end` does.
+
+        A row that could not be made gets another chance, for the app may have called us with its stack nearly full;
+        then without what cannot be read.
+        """
+        self.end(self._owed or outcome)
+        if not self.recorded:
+            self.path, self.method, self._query, self._headers = text(self.path), text(self.method), b"", {}
+            self.end(self._owed)
 
     def _respond(self, message: Message) -> Message:
         """Judge the visitor by the answer that begins, and add our headers. A failure of ours adds none."""

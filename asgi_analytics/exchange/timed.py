@@ -23,4 +23,7 @@ class TimedExchange(Exchange):
     def _record(self) -> None:
         began = self._engine.monotonic()
         super()._record()
-        self._engine.overhead.add("record", self._engine.monotonic() - began)
+        try:
+            self._engine.overhead.add("record", self._engine.monotonic() - began)
+        except RecursionError:  # the row is in
+            pass

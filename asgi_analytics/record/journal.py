@@ -5,7 +5,6 @@ A worker's journal is a folder of segments (see segment.py), held by a file lock
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -82,7 +81,10 @@ class FileJournal:
             self.size += size
             self._dirty = True
             if self.size > SEGMENT_SIZE and self._next is not None:
-                self._rotate()
+                try:
+                    self._rotate()
+                except RecursionError:  # the row is in; the next one tries again
+                    pass
 
     def _write_again(self, data: bytes) -> None:
         """Take back what was written in part, and see what is wrong. Raises JournalError unless all goes in now."""
@@ -379,13 +381,6 @@ class FileJournal:
             raise
         held, first = opened
         return held, first
-
-
-def bytes_in(root: Path) -> int:
-    """Return the bytes in all journals below a folder."""
-    with contextlib.suppress(OSError):
-        return sum(file.stat().st_size for file in root.glob("*/*.journal"))
-    return 0
 
 
 def _flush(descriptor: int) -> None:

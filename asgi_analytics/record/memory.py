@@ -28,10 +28,12 @@ class MemoryJournal:
         with self._lock:
             if self.size + len(data) > self._limit:
                 raise JournalError("memory_full")
+            frames, end = list[Frame](), self._end
             for record in split(data):
-                self._end += len(record) + FRAME.size
-                self._frames.append(Frame(record[:1], record[1:], self._end - len(record) - FRAME.size, self._end))
-            self.size += len(data)
+                start, end = end, end + FRAME.size + len(record)
+                frames.append(Frame(record[:1], record[1:], start, end))
+            self._frames.extend(frames)  # all or none
+            self._end, self.size = end, self.size + len(data)
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames behind an offset, or None."""

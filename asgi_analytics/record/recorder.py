@@ -208,3 +208,13 @@ class Recorder:
             self.memory.append(data)
         except JournalError as error:
             self.drop(str(error))
+
+
+def may_be_in(error: Exception) -> bool:
+    """Tell whether a row may be in a journal though making it ended with an error: then it is not made again."""
+    at = error.__traceback__
+    while at is not None and not isinstance(error, RecursionError):  # which comes before anything is written
+        if at.tb_frame.f_code.co_name == "append":
+            return True
+        at = at.tb_next
+    return False

@@ -31,7 +31,9 @@ def test_a_position_is_a_number_whatever_type_its_column_has(
     store: PostgresStore, dsn: str, kind: LiteralString
 ) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("ALTER TABLE analytics.positions ALTER segment TYPE " + kind + ", ALTER position TYPE " + kind)
+        connection.execute(
+            "ALTER TABLE analytics.positions ALTER segment TYPE " + kind + ", ALTER position TYPE " + kind
+        )
     moved = batch([hit()] * 2)
     assert store.position(moved.journal) == (0, 0)
     store.write(moved)

@@ -15,6 +15,7 @@ import pytest
 from asgi_analytics.batch import HIT
 from asgi_analytics.clock import uuid7
 from asgi_analytics.record import journal as journals
+from asgi_analytics.record.listing import bytes_in
 from asgi_analytics.record.segment import frame
 from asgi_analytics.store.postgres import PostgresStore
 from tests.acceptance.faults.ledger import Account
@@ -46,7 +47,7 @@ def test_ten_minutes_without_postgres_take_disk_and_no_memory(dsn: str, tmp_path
         warm = memory()
         down.send(5_000, count - 5_000)
         assert memory() - warm < 64 * MIB
-        size = journals.bytes_in(tmp_path / "j")
+        size = bytes_in(tmp_path / "j")
     assert size / count < 1024
     account.round()
     with Works(dsn, tmp_path / "j", rows=5_000) as works:
@@ -65,7 +66,7 @@ def test_at_its_limit_the_journal_drops_the_newest_and_counts_each(
     with works:
         works.send(0, 20_000)
         dropped = works.counters.dropped["journal_full"]
-        assert journals.bytes_in(tmp_path / "j") < 2 * MIB + 2 * 100_000
+        assert bytes_in(tmp_path / "j") < 2 * MIB + 2 * 100_000
     account.round()
     with Works(dsn, tmp_path / "j") as following:
         account.settle(dsn, range(20_000 - dropped), 30)

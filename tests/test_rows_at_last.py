@@ -1,0 +1,122 @@
+"""A row that could not be made when it was due is made when the app has returned, once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
+from asgi_analytics.record.journal import FileJournal
+
+from .build import interpreted_only
+from .drive import ask, get, http_scope, page, rows, wrapped
+
+Call = Callable[..., Coroutine[Any, Any, None]]
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]}
+ODD: dict[str, tuple[str, Any]] = {
+    "no path": ("path", None),
+    "bytes as path": ("path", b"/p"),
+    "no method": ("method", None),
+    "bytes as method": ("method", b"GET"),
+    "a bytearray as query": ("query_string", bytearray(b"utm_source=x")),
+    "a number as query": ("query_string", 7),
+    "texts as headers": ("headers", [(b"user-agent", "tool/1"), (b"host", "shop.example")]),
+    "buffers as headers": ("headers", [(bytearray(b"user-agent"), memoryview(b"tool/1"))]),
+    "views as headers": ("headers", [(memoryview(b"user-agent"), memoryview(b"tool/1"))]),
+    "a header of three": ("headers", [(b"a", b"b", b"c")]),
+    "a number as headers": ("headers", 5),
+    "a list as address": ("client", (["192.0.2.1"], 1)),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_scope_in_other_types_than_asgi_asks_for_is_answered_as_bare_and_is_one_row(dsn: str, odd: str) -> None:
+    key, value = ODD[odd]
+    scope = {**http_scope("/p", state={}), key: value}
+    bare = asyncio.run(ask(page(), dict(scope)))
+    with wrapped(page(), dsn) as wrap:
+        reply = asyncio.run(ask(wrap, scope))
+        assert (reply.status, reply.headers[:1], reply.body) == (bare.status, bare.headers, bare.body)
+    (row,) = rows(dsn)
+    assert (row["path"], row["outcome"]) == ("/" if odd == "no path" else "/p", "complete")
+
+
+def nested(depth: int, end: Call) -> Call:
+    """A call that needs that many frames of the stack."""
+
+    async def go(left: int, *arguments: Any) -> None:
+        await (end(*arguments) if left == 0 else go(left - 1, *arguments))
+
+    return lambda *arguments: go(depth, *arguments)
+
+
+def deep(room: int) -> ASGIApp:
+    """An app that answers with only so many frames left."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def answer() -> None:
+            await send(dict(START))
+            await send({"type": "http.response.body", "body": b"x"})
+
+        frame, used = sys._getframe(), 0
+        while (above := frame.f_back) is not None:
+            frame, used = above, used + 1
+        await nested(sys.getrecursionlimit() - used - room, answer)()
+
+    return app
+
+
+def answered(app: ASGIApp) -> tuple[type[BaseException] | None, int]:
+    """What the app raised, and how many messages it got out."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def run() -> type[BaseException] | None:
+        try:
+            await app(http_scope(), receive, nested(1, send))
+        except RecursionError as error:
+            return type(error)
+        return None
+
+    return asyncio.run(run()), len(sent)
+
+
+@interpreted_only
+def test_an_app_that_answers_with_its_stack_nearly_full_is_answered_as_bare_and_each_answer_is_one_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("asgi_analytics"), "disabled", True)
+    rooms = range(4, 130)
+    with wrapped(page(), limits=()) as wrap:
+        get(wrap)
+        for room in rooms:
+            wrap.app = deep(room)
+            queued = wrap.stats()["queued"]
+            assert answered(wrap) == answered(deep(room)), room
+            assert wrap.stats()["queued"] == queued + 1, room
+        assert wrap.stats()["failures"]["record"] > 0, "the stack was never full where a row is made"
+
+
+def test_a_row_that_went_in_before_the_error_is_not_made_again(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = FileJournal.append
+
+    def append(journal: FileJournal, data: bytes) -> None:
+        whole(journal, data)
+        raise LookupError("a signal handler of the app's")
+
+    with wrapped(page(), dsn) as wrap:
+        get(wrap, "/first")
+        with monkeypatch.context() as patched:
+            patched.setattr(FileJournal, "append", append)
+            get(wrap, "/second")
+    assert [row["path"] for row in rows(dsn)] == ["/first", "/second"]
