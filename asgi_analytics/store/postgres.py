@@ -307,6 +307,8 @@ class PostgresStore(Connected):
                 # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
                 connection.execute("DISCARD TEMP")
                 self._staging.make(connection)
+            journals = [UUID(bytes=journal) for journal in self._doubts.reached]
+            connection.execute(self._queries["keep_positions"], {"journals": journals})
             for query in TIDY:
                 connection.execute(self._queries[query])
         if self._retention_days is not None:

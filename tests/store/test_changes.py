@@ -40,3 +40,13 @@ def test_a_position_is_a_number_whatever_type_its_column_has(
     store.write(moved)
     assert [type(part) for part in store.position(moved.journal)] == [int, int]
     assert one(dsn, COUNT)["n"] == 2
+
+
+def test_a_position_is_kept_for_as_long_as_its_worker_lives(store: PostgresStore, dsn: str) -> None:
+    for journal in (b"A", b"B"):
+        write_hits(store, journal, 1)
+    store._doubts._reached.popitem()  # as that of another worker, which has ended
+    fetch(dsn, "UPDATE analytics.positions SET updated_at = now() - interval '91 days'")
+    store.tidy()
+    assert one(dsn, "SELECT count(*) AS n FROM analytics.positions")["n"] == 1
+    write_hits(store, b"A", 1)

@@ -120,6 +120,11 @@ DELETE FROM analytics.networks WHERE last_incident_at < now() - interval '3 days
 -- Lifted ones stay until their end: a worker that was cut off for long still has to learn that they are.
 DELETE FROM analytics.rulings WHERE coalesce(until, lifted_at + interval '30 days') < now() - interval '1 day'
 
+-- name: keep_positions
+-- Of workers that live, however long nothing came: what they still hold must not be sent again.
+UPDATE analytics.positions SET updated_at = now()
+WHERE journal = ANY (%(journals)s) AND updated_at < now() - interval '1 day'
+
 -- name: forget_positions
--- Of workers that have ended, mostly. What a journal of them still has is looked for by id, as is an idle worker's.
+-- Of workers that have ended. What a journal of them still has is looked for by id.
 DELETE FROM analytics.positions WHERE updated_at < now() - interval '90 days'
