@@ -75,11 +75,14 @@ class AnalyticsMiddleware:
             await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
             exchange.finish("aborted" if was_cancelled(error) else "error")
+            if exchange.held:
+                await exchange.let_go(send)
             raise
         finally:
             scope.pop(SCOPE_KEY, None)
         if not exchange.recorded:
             exchange.finish()
+            await exchange.let_go(send)
 
     @property
     def routes(self) -> Any:

@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
 from .drive import ask, get, http_scope, page, rows, socket_scope, wrapped
+from .transparent import serve
 
 
 @pytest.mark.parametrize("durability", ["memory", "journal", "fsync"])
@@ -72,6 +73,21 @@ def test_a_denial_s_body_follows_its_start_without_a_pause_in_which_the_row_is_f
             asyncio.run(wrap(dict(scope), receive, send))
             assert order[:2] == ["start", "body"]
         assert wrap.stats()["failures"] == {}
+
+
+@pytest.mark.parametrize("error", [None, LookupError, asyncio.CancelledError])
+def test_a_denial_that_ends_with_its_start_is_told_as_by_the_bare_app(error: type[BaseException] | None) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        if error is not None:
+            raise error
+
+    scope = socket_scope(extensions={"websocket.http.response": {}})
+    bare = asyncio.run(serve(app, dict(scope), []))
+    with wrapped(app, durability="fsync") as wrap:
+        seen = asyncio.run(serve(wrap, dict(scope), []))
+    assert (seen.sent, type(seen.raised)) == (bare.sent, type(bare.raised))
+    assert len(seen.sent) == 1
 
 
 def test_an_answer_is_flushed_while_the_apps_own_calls_hold_every_thread() -> None:

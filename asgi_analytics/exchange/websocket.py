@@ -14,7 +14,10 @@ class WebSocketExchange(Exchange):
     """A websocket from handshake to close: one row, written when either side closes it."""
 
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(engine, scope, receive, _following(send) if engine.syncs else send)
+        super().__init__(engine, scope, receive, send)
+        if engine.syncs:
+            self.held = []
+            self._send = _following(send, self.held)
         self.receive = self._receiving(receive)
 
     def _receiving(self, receive: Receive) -> Receive:
@@ -61,12 +64,11 @@ class WebSocketExchange(Exchange):
         return False
 
 
-def _following(send: Send) -> Send:
+def _following(send: Send, held: list[Message]) -> Send:
     """Return what sends a denial's start with its body: uvicorn drops one whose body does not follow at once.
 
     The row is flushed to disk in between, which takes its time.
     """
-    held: list[Message] = []
 
     async def sent(message: Message) -> None:
         if message["type"] == "websocket.http.response.start":
