@@ -301,7 +301,7 @@ class FileJournal:
         try:
             if opened is None:
                 opened = os.open(path_of(self.path, segment), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # or a file has taken the place of the folder
             return None
         try:
             if os.fstat(opened).st_size < end:  # cut by somebody: its offsets mean nothing any more

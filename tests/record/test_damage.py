@@ -119,6 +119,15 @@ def test_a_segment_that_somebody_replaces_is_followed_by_another(journal: FileJo
     assert rows(read_all(dead(journal))) == list(range(10))
 
 
+def test_a_journal_whose_folder_became_a_file_is_read_while_its_worker_lives(
+    journal: FileJournal, tmp_path: Path
+) -> None:
+    fill(journal, 5)
+    journal.path.rename(tmp_path / "away")
+    journal.path.write_text("somebody's")
+    assert rows(read_all(journal)) == list(range(5))
+
+
 def test_a_file_of_others_where_the_next_segment_goes_keeps_none_from_being_begun(
     journal: FileJournal, small_segments: None
 ) -> None:
