@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
+
+from .errors import JournalError
 
 
 def named(text: str | Path) -> Path:
@@ -48,3 +51,14 @@ def foreign_part(folder: Path) -> Path | None:
         if part.parent.stat().st_mode & stat.S_IWOTH and part.lstat().st_uid not in (os.geteuid(), 0):
             return part
     return None
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that is ours alone. Raises OSError, and JournalError where it belongs to another user."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+        folder.chmod(0o700)  # whatever the umask
+    found = folder.stat()
+    part = folder if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) else foreign_part(folder)
+    if part is not None:
+        raise JournalError(f"The journal folder {part} belongs to another user.")

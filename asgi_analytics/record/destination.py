@@ -32,6 +32,8 @@ class Destination:
         for name, text in ((ADDRESS, self.address), (SERVER, self.server), (DATABASE, self.key)):
             if (text or name == DATABASE) and _text(folder / name) != text:
                 fresh = folder / f".{name}"
+                fresh.touch()
+                fresh.chmod(0o600)  # whatever the umask
                 fresh.write_text(text, "utf-8")
                 fresh.replace(folder / name)
 

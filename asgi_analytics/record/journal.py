@@ -9,7 +9,6 @@ import ctypes
 import errno
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,9 +16,9 @@ from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalError
-from ..folders import foreign_part
+from ..folders import make_private
 from .destination import ADDRESS, DATABASE, NOWHERE, SERVER, Destination
-from .opened import GONE, Opened, close, duplicates, lock_new, try_lock
+from .opened import GONE, Opened, close, duplicates, is_in, lock_new, try_lock
 from .segment import MAGIC, Columns, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -171,6 +170,7 @@ class FileJournal:
         if self._ended:
             return
         self._mend()
+        self._hold()
         self._make_room()
         if not self._is_there() or self._is_longer():
             self._begin_anew()
@@ -179,6 +179,16 @@ class FileJournal:
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
             raise trouble
+
+    def _hold(self) -> None:
+        """Take the lock that lies in the folder, where somebody has put another there: who has it may deliver for us.
+
+        From a copy, that is, and past what came since.
+        """
+        with self._lock:
+            if not is_in(self.path, self._held) and (fresh := try_lock(self.path)) is not None:
+                self._held.close()
+                self._held = fresh
 
     def _create_next(self) -> Opened:
         number = self.segment + 1
@@ -230,6 +240,7 @@ class FileJournal:
     def _begin_anew(self) -> None:
         with self._lock:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.chmod(0o700)
             if not (self.path / "lock").exists():
                 fresh = lock_new(self.path)
                 self._held.close()
@@ -363,12 +374,13 @@ class FileJournal:
         self._next, self._retired, self._kept = None, [], {}
 
     def _create(self, root: Path) -> tuple[Opened, Opened]:
-        _private(root)
+        make_private(root)
         # Made under a hidden name, locked, then renamed: nobody can adopt it in between.
         hidden = root / f".{self.id.hex()}"
         opened: list[Opened] = []
         try:
             hidden.mkdir(mode=0o700)
+            hidden.chmod(0o700)  # whatever the umask
             opened.append(lock_new(hidden))
             opened.append(Opened.of(create(hidden, self.id, 1, self.columns)))
             self.destination.write(hidden)
@@ -385,11 +397,3 @@ class FileJournal:
 
 def _flush(descriptor: int) -> None:
     os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
-
-
-def _private(root: Path) -> None:
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = root.stat()
-    part = root if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) else foreign_part(root)
-    if part is not None:
-        raise JournalError(f"The journal folder {part} belongs to another user.")

@@ -108,11 +108,20 @@ def lock_new(folder: Path) -> Opened:
     """Make the lock of a journal, and hold it. Raises OSError."""
     held = Opened.of(os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     try:
+        os.fchmod(held.number, 0o600)  # whatever the umask
         fcntl.flock(held.number, fcntl.LOCK_EX)
     except OSError:  # such as a file system without locks
         held.close()
         raise
     return held
+
+
+def is_in(folder: Path, held: Opened) -> bool:
+    """Tell whether the lock in a folder is the one that is held; also where there is none. Raises OSError."""
+    try:
+        return held.is_of((folder / "lock").stat())
+    except FileNotFoundError:
+        return True
 
 
 def try_lock(folder: Path) -> Opened | None:

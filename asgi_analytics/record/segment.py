@@ -65,6 +65,7 @@ def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
     path, data = path_of(folder, number), header(journal, number, columns)
     opened = os.open(path, flags, 0o600)
     try:
+        os.fchmod(opened, 0o600)  # whatever the umask
         if os.write(opened, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         _flush_name(folder)

@@ -119,6 +119,24 @@ def test_a_segment_that_somebody_replaces_is_followed_by_another(journal: FileJo
     assert rows(read_all(dead(journal))) == list(range(10))
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["at once", "after a while"])
+def test_a_worker_whose_folder_is_put_back_from_a_copy_holds_the_lock_of_that(
+    journal: FileJournal, tmp_path: Path, there: bool
+) -> None:
+    fill(journal, 5)
+    shutil.copytree(journal.path, tmp_path / "copy")
+    fill(journal, 5, first=5)  # which the copy has not got
+    shutil.rmtree(journal.path)
+    if not there:
+        journal.prepare()
+        shutil.rmtree(journal.path)
+    (tmp_path / "copy").rename(journal.path)
+    journal.prepare()
+    assert list(adopt(journal.path.parent)) == [], "another would deliver the copy and go on behind what came since"
+    fill(journal, 5, first=10)
+    assert rows(read_all(journal)) == list(range(15))
+
+
 def test_a_journal_whose_folder_became_a_file_is_read_while_its_worker_lives(
     journal: FileJournal, tmp_path: Path
 ) -> None:

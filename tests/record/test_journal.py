@@ -347,3 +347,14 @@ def test_a_new_journal_knows_its_size_without_asking(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, b"j" * 16, COLUMNS, 1 << 20)
     assert journal.size == (journal.path / "00000001.journal").stat().st_size
     journal.abandon()
+
+
+def test_what_is_ours_alone_can_be_used_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o777)
+    try:
+        journal = FileJournal(tmp_path / "j", b"\x07" * 16, COLUMNS, 1 << 20, Destination("here", "there", "itself"))
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "j", journal.path, *journal.path.iterdir()):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+    journal.close(0, 0)
