@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -59,6 +60,8 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True)
         folder.chmod(0o700)  # whatever the umask
     found = folder.stat()
-    part = folder if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) else foreign_part(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    part = folder if found.st_uid != os.geteuid() else foreign_part(folder)
     if part is not None:
         raise JournalError(f"The journal folder {part} belongs to another user.")

@@ -208,6 +208,10 @@ FAULTS: dict[str, Striking] = {
     "rewound_positions": cut_off("UPDATE analytics.positions SET segment = 0, position = 0", "SELECT 1"),
     "advanced_positions": between("UPDATE analytics.positions SET segment = segment + 1000", "SELECT 1"),
     "advanced_positions_seen_anew": cut_off("UPDATE analytics.positions SET position = 1 << 30", "SELECT 1"),
+    "retyped_positions": between(
+        "ALTER TABLE analytics.positions ALTER position TYPE text",
+        "ALTER TABLE analytics.positions ALTER position TYPE bigint USING position::bigint",
+    ),
     "frozen_positions": between(FREEZE, "DROP FUNCTION public.still() CASCADE"),
     "wider_columns": between(f"{NO_VIEW}; ALTER TABLE analytics.hits ALTER status TYPE integer", "SELECT 1"),
     "other_columns": cut_off(
