@@ -113,10 +113,11 @@ class Exchange(Answered):
             self.outcome = outcome or ("error" if self.status is None else "aborted")
             self._record()
         except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
-            if self._owed is None:
+            is_first = self._owed is None
+            self.recorded, self._owed = False, self.outcome  # before any call, which may find the stack full
+            if is_first:
                 self._engine.failed("record", error)
-            if not may_be_in(error):
-                self.recorded, self._owed = False, self.outcome
+            self.recorded = may_be_in(error)
 
     def finish(self, outcome: str | None = None) -> None:
         """The app has returned or raised: record what is not recorded yet, as `end` does.
