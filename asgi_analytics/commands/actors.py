@@ -5,31 +5,23 @@ from __future__ import annotations
 import argparse
 import getpass
 import ipaddress
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from itertools import islice
 from typing import Any
-from uuid import UUID
 
 from ..arguments import span, whole
-from ..clock import random_bytes
 from ..columns import counted, escape, table
-from ..decide.rulings import IN_CLEAR, WHOLE, name_network, network_key
 from ..errors import CommandError
 from ..facts import LEVEL_LABELS
-from ..identify.fingerprint import Fingerprinter
 from ..reputation import LOW_REASON, LOW_REPUTATION
-from ..settings import Network, as_counted
-from ..store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, Target, connect
+from ..store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, StandingRow, connect
 from . import MOST_SHOWN, Command, Run
 from .console import as_json, moment
+from .targets import reach, read_target
 
-MOST_NETWORKS = 256  # client networks of a target whose visitors a pardon looks up one by one
 LONGEST = timedelta(days=90)  # of a ban: nobody is banned for good
-_ZONE = re.compile(r"(?<=[0-9a-f:])%[^/%]+", re.IGNORECASE)  # of an IPv6 address, which means nothing elsewhere
-_HEX = re.compile(r"[0-9a-f]{8,32}", re.ASCII)
 
 
 def add_actors(parser: argparse.ArgumentParser) -> Run:
@@ -124,7 +116,7 @@ def _ban(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     if not (reason := _text(options.reason)):
         raise CommandError("A ban has a reason, which the banned are told: --reason is empty.")
     with connect(dsn) as registry:
-        target = _target(options.target, registry, "ban")
+        target = read_target(options.target, registry, "ban")
         made = registry.rule("ban", target, options.length, reason, _operator(options))
     yield f"banned {target.shown} until {moment(made.until)}"
     if target.fingerprint:
@@ -133,18 +125,25 @@ def _ban(options: argparse.Namespace, dsn: str) -> Iterator[str]:
 
 def _pardon(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     with connect(dsn) as registry:
-        target = _target(options.target, registry, "pardon")
-        done = registry.pardon(target, _text(options.reason), _operator(options))
+        target = read_target(options.target, registry, "pardon")
+        found = reach(target, registry)
+        done = registry.pardon(target, found, _text(options.reason), _operator(options))
     yield (
         f"pardoned {target.shown}: {counted(done.bans, 'ban')} lifted, {counted(done.incidents, 'incident')} forgiven, "
         f"{counted(done.visitors, 'visitor')} reset"
     )
+    if found.parts:
+        yield (
+            "its visitors are reset where workers live, but not in the tables, which have digests of their networks: "
+            f"these are too many to look for; pardon it in parts of /{found.parts}, where that matters"
+        )
+    yield from (f"still banned, with more: {_shown(one)} until {moment(one.until)}" for one in found.around)
     yield f"kept as case {done.case}: `asgi-analytics actors --cases`"
 
 
 def _allow(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     with connect(dsn) as registry:
-        target = _target(options.target, registry, "allow")
+        target = read_target(options.target, registry, "allow")
         if options.end:
             if not registry.lift(target, "allow"):
                 raise CommandError(f"{target.shown} is not on the allow-list that commands made.")
@@ -152,73 +151,6 @@ def _allow(options: argparse.Namespace, dsn: str) -> Iterator[str]:
             return
         made = registry.rule("allow", target, options.length, _text(options.reason), _operator(options))
     yield f"allowed {target.shown}" + (f" until {moment(made.until)}" if made.until else "")
-
-
-def _target(text: str, registry: Registry, kind: str) -> Target:
-    """Read a fingerprint (at least its first 8 hex digits), an address or a CIDR network."""
-    digits = text.strip().lower().replace("-", "")
-    if _HEX.fullmatch(digits):
-        return _visitor(digits, registry)
-    try:
-        one = ipaddress.ip_interface(_ZONE.sub("", text.strip()))
-    except ValueError:
-        raise CommandError(
-            f"{text!r} is no target: 8 to 32 hex digits of a fingerprint, an address, or a network like 203.0.113.0/24."
-        ) from None
-    network: Network = one.network
-    if one.ip != network.network_address:  # a slip of the prefix would rule over millions
-        raise CommandError(f"{text!r} is an address within a network: name {one.ip}, or {network} for all of it.")
-    return _network(_plain(network), registry, kind)
-
-
-def _visitor(digits: str, registry: Registry) -> Target:
-    found = registry.find_visitors(digits)
-    if len(found) != 1:
-        raise CommandError(
-            f"{'No visitor' if not found else 'More than one visitor'} has a fingerprint like {digits}…."
-        )
-    return Target(found[0].hex, found[0].hex, fingerprint=found[0])
-
-
-def _plain(network: Network) -> Network:
-    """A network that stands for IPv4 as IPv4, an IPv6 one no narrower than /64, as far as clients are told apart."""
-    network = as_counted(network)
-    if isinstance(network, ipaddress.IPv4Network):
-        return network
-    return network.supernet(new_prefix=64) if network.prefixlen > 64 else network
-
-
-def _network(network: Network, registry: Registry, kind: str) -> Target:
-    packed, prefix = network_key(network)
-    size = len(packed)
-    if prefix == 0:
-        raise CommandError(f"{network} is everybody.")
-    keys = registry.standing_keys()
-    # An address is never stored: a narrow network is written as a digest, whose key lives in the same row.
-    hides = prefix > IN_CLEAR[size]
-    key = (registry.key_to_share(kind) or random_bytes(32)) if hides else None
-    written = {one: name_network(packed, prefix, one) for one in keys}
-    return Target(
-        str(network),
-        stored=f"a network of {prefix} bits, not stored in clear" if hides else str(network),
-        size=size,
-        prefix=prefix,
-        network=name_network(packed, prefix, key or b""),
-        key=key,
-        also=[*written.values(), packed],
-        client_networks=_hashes(packed, prefix, registry) if kind == "pardon" else (),
-    )
-
-
-def _hashes(packed: bytes, prefix: int, registry: Registry) -> list[UUID]:
-    """What the client networks in a network are called in the tables, by each salt that is still there."""
-    size = len(packed)
-    if 1 << (WHOLE[size] - prefix) > MOST_NETWORKS:
-        return []
-    first = int.from_bytes(packed, "big")
-    clients = [(first + step).to_bytes(size, "big") for step in range(1 << (WHOLE[size] - prefix))]
-    keyed = [Fingerprinter(site, salt) for site in registry.sites() for salt in registry.salts()]
-    return [UUID(bytes=one.fingerprint(b"network\0" + client, 0)) for one in keyed for client in clients]
 
 
 def _actor_line(row: ActorRow) -> Sequence[object]:
@@ -259,8 +191,8 @@ def _case_line(row: CaseRow) -> Sequence[object]:
     )
 
 
-def _shown(row: RulingRow) -> str:
-    if row.fingerprint is not None:
+def _shown(row: RulingRow | StandingRow) -> str:
+    if isinstance(row, RulingRow) and row.fingerprint is not None:
         return row.fingerprint.hex
     if row.hashed or row.network is None:
         return f"a network of {row.prefix} bits, not stored in clear ({row.id.hex[:8]})"

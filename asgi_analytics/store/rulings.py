@@ -33,7 +33,34 @@ class Target:
     network: bytes | None = None  # its bits in clear, or their digest under `key`
     key: bytes | None = None
     also: Sequence[bytes] = ()  # how else the network may be written in rulings that stand
-    client_networks: Sequence[UUID] = ()  # its keyed hashes since yesterday, where it is small enough to tell them all
+    packed: bytes | None = None  # the network in clear, which goes into no table
+
+
+@dataclass(frozen=True, slots=True)
+class StandingRow:
+    """A ruling on a network that stands: its bits in clear, or their digest under `key`."""
+
+    id: UUID
+    size: int
+    prefix: int
+    network: bytes
+    key: bytes | None
+    until: datetime | None
+
+    @property
+    def hashed(self) -> bool:
+        """Tell whether the network is a digest."""
+        return self.key is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a pardon of a network has to touch, besides what workers have in memory."""
+
+    client_networks: Sequence[UUID] = ()  # keyed hashes of those that the tables have
+    rulings: Sequence[UUID] = ()  # bans on it, and on parts of it
+    around: Sequence[StandingRow] = ()  # bans on more than it, which go on
+    parts: int = 0  # where client networks are too many to look for: how long a prefix can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +183,14 @@ class Registry:
         """Return a key that a further ruling of this kind may use, None when it needs a new one."""
         return next((bytes(key) for (key,) in self._all("key_to_share", {"kind": kind})), None)
 
+    def known_networks(self) -> set[bytes]:
+        """Return the keyed hashes of client networks that the tables have since the oldest salt was made."""
+        return {found.bytes for (found,) in self._all("known_networks")}
+
+    def standing_networks(self, kind: str) -> list[StandingRow]:
+        """Return the rulings of a kind on networks that stand."""
+        return self._rows(StandingRow, "standing_networks", {"kind": kind})
+
     def rule(self, kind: str, target: Target, length: timedelta | None, reason: str, made_by: str) -> Made:
         """Make a ban or an allowance; one of the same kind that stands on this target is replaced."""
         with command_errors(), self._connection.transaction():
@@ -167,11 +202,11 @@ class Registry:
         with command_errors():
             return len(self._lift(target, kind))
 
-    def pardon(self, target: Target, reason: str, made_by: str) -> Pardoned:
+    def pardon(self, target: Target, reach: Reach, reason: str, made_by: str) -> Pardoned:
         """Lift bans, forgive incidents, reset level and reputation, keep the case. One transaction."""
         parameters: dict[str, Any] = {
             "fingerprint": target.fingerprint,
-            "client_networks": list(target.client_networks),
+            "client_networks": list(reach.client_networks),
             "target": target.stored,
             "reason": reason,
             "made_by": made_by,
@@ -179,9 +214,10 @@ class Registry:
         }
         with command_errors(), self._connection.transaction():
             concerned = [found for (found,) in self._all("concerned", parameters)]
-            lifted = self._lift(target, "ban", concerned)
+            lifted = self._lift(target, "ban", concerned, reach.rulings)
             bans = [{"reason": why, "made_by": who, "made_at": f"{at}"} for why, who, at in lifted]
             parameters |= {"concerned": concerned, "bans": Jsonb(bans)}
+            self._run("lock_networks", parameters)
             case = self._one("keep_case", parameters)[0]
             incidents = self._one("forgive_incidents", parameters)[0]
             self._run("reset_visitors", parameters)
@@ -205,11 +241,13 @@ class Registry:
         """Return labelled cases, the newest first."""
         return self._rows(CaseRow, "cases", {"most": most})
 
-    def _lift(self, target: Target, kind: str, visitors: Sequence[UUID] = ()) -> list[tuple[Any, ...]]:
-        """Lift what was ruled on a target, and on the visitors that came from it."""
+    def _lift(
+        self, target: Target, kind: str, visitors: Sequence[UUID] = (), rulings: Sequence[UUID] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Lift what was ruled on a target, on the visitors that came from it, and these rulings."""
         names = [one for one in (target.network, *target.also) if one is not None]
         named = [*visitors, *([target.fingerprint] if target.fingerprint else [])]
-        parameters = {"kind": kind, "fingerprints": named, "networks": names}
+        parameters = {"kind": kind, "fingerprints": named, "networks": names, "ids": list(rulings)}
         return self._all("lift_rulings", {**parameters, "size": target.size, "prefix": target.prefix})
 
     def _make(

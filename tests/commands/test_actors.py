@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,16 +12,12 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from asgi_analytics.batch import DECISION
-from asgi_analytics.clock import SystemClock, uuid7
+from asgi_analytics.clock import SystemClock
 from asgi_analytics.decide.admission import admit
-from asgi_analytics.decide.explain import detail
 from asgi_analytics.decide.rulings import RulingBook, forgive, is_pardon_due, refusal
-from asgi_analytics.facts import Finding, ThrottleLevel
+from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.identify.client import network_of
-from asgi_analytics.identify.fingerprint import Fingerprinter
 from asgi_analytics.model import Decision
-from asgi_analytics.record.encoding import decision_row
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
@@ -32,50 +27,10 @@ from asgi_analytics.store.recorded import remember_policy
 from asgi_analytics.testing import MemoryState
 from tests.decide.visits import Visit
 from tests.drive import called
-from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
+from tests.record.rows import fetch, hit, one
 from tests.waiting import wait_until
 
-ADDRESS = "203.0.113.7"
-FINGERPRINT = b"visitor".ljust(16, b".")
-NAME = FINGERPRINT.hex()
-
-
-def write(store: PostgresStore, *rows: bytes) -> None:
-    moved = batch(rows)
-    store.position(moved.journal)
-    store.write(moved)
-
-
-def block(store: PostgresStore, **changes: Any) -> None:
-    """A visitor at Blocked with a bot verdict, and the decision that led there."""
-    now_us = int(time.time() * 1e6)  # a reputation recovers with each minute
-    decision = Decision(
-        level=ThrottleLevel.BLOCKED, score=75, previous_level=ThrottleLevel.SEVERE, id=uuid7(now_us * 1000)
-    )
-    row = decision_row(
-        decision,
-        detail(
-            decision,
-            [Finding("high_request_count", 30, 80.0, 50.0, "80 page loads in this session (limit 50)")],
-            None,
-            "v1",
-        ),
-        hit_id=b"h" * 16,
-        time_us=now_us,
-        enforced=True,
-        site="default",
-        identity=identity(),
-    )
-    moved = batch([row], kind=DECISION)
-    store.position(moved.journal)
-    store.write(moved)
-    write(store, hit(score=75, level=3, level_before=2, decision_id=decision.id, time_us=now_us, **changes))
-
-
-def told(*arguments: str) -> str:
-    answer = called(*arguments)
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
+from .ruled import ADDRESS, FINGERPRINT, NAME, block, told, write
 
 
 class Worker:
@@ -203,75 +158,6 @@ def test_a_worker_that_starts_later_knows_the_rulings(store: PostgresStore, dsn:
     with Worker(dsn, tmp_path / "one") as worker:
         wait_until(lambda: worker.ask().refused)
         assert not worker.ask(address="203.0.113.8").refused
-
-
-# What a pardon leaves behind
-
-
-def test_a_pardon_restores_reputation_and_keeps_the_case(store: PostgresStore, dsn: str) -> None:
-    block(store)
-    told("ban", NAME, "--for", "7d", "--reason", "thought it a scraper", "--by", "bob", "--dsn", dsn)
-    before = one(dsn, "SELECT reputation FROM analytics.fingerprints")["reputation"]
-    assert "1 ban lifted, 2 incidents forgiven" in told(
-        "pardon", NAME, "--reason", "our own monitor", "--by", "alice", "--dsn", dsn
-    )
-    row = one(dsn, "SELECT reputation, flagged, level, abuse_incidents FROM analytics.fingerprints")
-    assert row == {"reputation": 50, "flagged": False, "level": 0, "abuse_incidents": 0}
-    assert one(dsn, "SELECT reputation FROM analytics.networks")["reputation"] == pytest.approx(50, abs=0.01)
-    assert told("actors", "--flagged", "--dsn", dsn) == "nobody\n"
-    assert told("actors", "--banned", "--dsn", dsn) == "nobody\n"
-    (case,) = json.loads(told("actors", "--cases", "--json", "--dsn", dsn))
-    assert (case["label"], case["reason"], case["labelled_by"]) == ("false_positive", "our own monitor", "alice")
-    assert (case["level"], case["score"], case["reputation"]) == (3, 75, pytest.approx(before, abs=0.1))
-    assert case["detail"]["signals"][0]["signal"] == "high_request_count"
-    assert [incident["kind"] for incident in case["incidents"]] == ["behavioural_score", "blocked"]
-    assert case["bans"][0]["made_by"] == "bob"
-    assert "high_request_count" in told("actors", "--cases", "--dsn", dsn)
-
-
-def test_nothing_flags_again_on_the_evidence_that_was_pardoned(store: PostgresStore, dsn: str) -> None:
-    block(store)
-    told("pardon", NAME, "--dsn", dsn)
-    # Hits on their way from workers that have yet to learn of the pardon.
-    for journal in range(3):
-        write(store, hit(score=75, time_us=NOW_US + journal))
-        write(store, hit(score=75, level=3, level_before=2, time_us=NOW_US + journal))
-    row = one(dsn, "SELECT reputation, flagged, level FROM analytics.fingerprints")
-    assert row == {"reputation": 50, "flagged": False, "level": 0}
-
-
-def test_new_evidence_after_a_pardon_counts(store: PostgresStore, dsn: str) -> None:
-    block(store)
-    told("pardon", NAME, "--dsn", dsn)
-    write(store, hit(score=75, level=3, level_before=2, session=b"2", time_us=NOW_US + 3_600_000_000))
-    row = one(dsn, "SELECT reputation, flagged, level FROM analytics.fingerprints")
-    assert (row["reputation"], row["flagged"], row["level"]) == (25, True, 3)
-
-
-def test_pardoning_an_address_resets_the_visitors_behind_it(store: PostgresStore, dsn: str) -> None:
-    (salt, *_) = store.exchange_salts([], ["2100-01-01"])
-    network = Fingerprinter("default", salt.key).fingerprint(b"network\0" + network_of(ADDRESS), 0)
-    write(store, hit(visitor=identity(network=network), score=80, level=3, level_before=2))
-    write(store, hit(visitor=identity(b"else", network=b"e" * 16), session=b"2", score=80))
-    assert "1 visitor reset" in told("pardon", ADDRESS, "--dsn", dsn)
-    scores = fetch(
-        dsn, "SELECT reputation FROM analytics.fingerprints ORDER BY fingerprint = %s", b"else".ljust(16, b".").hex()
-    )
-    assert [round(row["reputation"]) for row in scores] == [50, 40]
-    assert fetch(dsn, "SELECT * FROM analytics.networks WHERE network = %s", UUID(bytes=network)) == []
-
-
-def test_pardoning_an_address_lifts_the_bans_of_the_visitors_behind_it(store: PostgresStore, dsn: str) -> None:
-    (salt, *_) = store.exchange_salts([], ["2100-01-01"])
-    network = Fingerprinter("default", salt.key).fingerprint(b"network\0" + network_of(ADDRESS), 0)
-    write(store, hit(visitor=identity(network=network)))
-    write(store, hit(visitor=identity(b"else", network=b"e" * 16), session=b"2"))
-    for visitor in (FINGERPRINT, b"else".ljust(16, b".")):  # as the option `bans` bans: never the network
-        told("ban", visitor.hex(), "--for", "2h", "--reason", "x", "--dsn", dsn)
-    assert "1 ban lifted" in told("pardon", ADDRESS, "--dsn", dsn)
-    (left,) = json.loads(told("actors", "--banned", "--json", "--dsn", dsn))
-    assert UUID(left["fingerprint"]).bytes == b"else".ljust(16, b".")
-    assert json.loads(told("actors", "--cases", "--json", "--dsn", dsn))[0]["bans"][0]["reason"] == "x"
 
 
 # The commands

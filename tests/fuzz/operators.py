@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from asgi_analytics import arguments
-from asgi_analytics.commands import MOST_SHOWN, actors, quarantine
+from asgi_analytics.commands import MOST_SHOWN, quarantine, targets
 from asgi_analytics.decide.rulings import Rulings, allowance
 from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.replay import options
@@ -88,7 +88,7 @@ def ruling(data: bytes) -> None:
             read(text_of(second))
         except argparse.ArgumentTypeError:
             pass
-    found = actors._target(text_of(first), registry, "ban")
+    found = targets.read_target(text_of(first), registry, "ban")
     assert found.network is None or len(found.network) in (4, 8, 16)
 
 

@@ -14,6 +14,15 @@ SELECT key FROM analytics.salts
 SELECT DISTINCT key FROM analytics.rulings
 WHERE key IS NOT NULL AND lifted_at IS NULL AND coalesce(until, 'infinity') > now()
 
+-- name: known_networks
+-- A salt lives for two days, and what was seen under none that is left cannot be told any more.
+SELECT network FROM analytics.fingerprints WHERE network IS NOT NULL AND last_seen_at > now() - interval '4 days'
+UNION SELECT network FROM analytics.networks
+
+-- name: standing_networks
+SELECT id, size, prefix, network, key, until FROM analytics.rulings
+WHERE kind = %(kind)s::text AND network IS NOT NULL AND lifted_at IS NULL AND coalesce(until, 'infinity') > now()
+
 -- name: key_to_share
 -- Few keys: each is one more look for a worker. Bans go on to a new one after a month, so that old keys end.
 SELECT key FROM analytics.rulings
@@ -30,14 +39,22 @@ RETURNING id, until
 -- name: lift_rulings
 UPDATE analytics.rulings SET lifted_at = now()
 WHERE kind = %(kind)s::text AND lifted_at IS NULL AND coalesce(until, 'infinity') > now()
-    AND (fingerprint = ANY (%(fingerprints)s::uuid[])
+    AND (fingerprint = ANY (%(fingerprints)s::uuid[]) OR id = ANY (%(ids)s::uuid[])
         OR (size = %(size)s::smallint AND prefix = %(prefix)s::smallint AND network = ANY (%(networks)s::bytea[])))
 RETURNING reason, made_by, made_at
 
 -- name: concerned
--- The visitors that a pardon is for: one, or all that came from a client network since yesterday.
+-- The visitors that a pardon is for: one, or all that came from a client network since yesterday. Locked in the order
+-- of the writers, with whom many rows would else end in a deadlock.
 SELECT fingerprint FROM analytics.fingerprints
 WHERE fingerprint = %(fingerprint)s::uuid OR network = ANY (%(client_networks)s::uuid[])
+ORDER BY fingerprint FOR UPDATE
+
+-- name: lock_networks
+SELECT network FROM analytics.networks
+WHERE network = ANY (%(client_networks)s::uuid[]) OR network IN (
+    SELECT network FROM analytics.incidents WHERE fingerprint = ANY (%(concerned)s::uuid[]) AND NOT pardoned)
+ORDER BY network FOR UPDATE
 
 -- name: keep_case
 INSERT INTO analytics.cases (site, target, fingerprint, reason, labelled_by, level, score, reputation, decision_id,
