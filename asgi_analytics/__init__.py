@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from .decide.behaviour import Site
-from .decide.signal import Signal
-from .errors import (
-    AnalyticsError,
-    ConfigurationError,
-    DatabaseNotConfigured,
-    EmbeddedPostgresError,
-    JournalError,
-    MigrationError,
-    StoreError,
-)
-from .facts import Actor, Finding, ThrottleLevel
-from .middleware import AnalyticsMiddleware
-from .model import Agent, Analytics, ClaimStatus, Decision, Place, Verification
-from .settings import Options, Privacy
+from importlib import import_module
+
+TYPE_CHECKING = False  # for who reads types it is True; `typing` would be loaded for it
+if TYPE_CHECKING:
+    from .decide.behaviour import Site
+    from .decide.signal import Signal
+    from .errors import (
+        AnalyticsError,
+        ConfigurationError,
+        DatabaseNotConfigured,
+        EmbeddedPostgresError,
+        JournalError,
+        MigrationError,
+        StoreError,
+    )
+    from .facts import Actor, Finding, ThrottleLevel
+    from .middleware import AnalyticsMiddleware
+    from .model import Agent, Analytics, ClaimStatus, Decision, Place, Verification
+    from .settings import Options, Privacy
 
 __version__ = "0.1.0"
 
@@ -43,3 +47,24 @@ __all__ = [
     "ThrottleLevel",
     "Verification",
 ]
+
+_PLACES = {
+    **dict.fromkeys(("AnalyticsMiddleware",), "middleware"),
+    **dict.fromkeys(("Site",), "decide.behaviour"),
+    **dict.fromkeys(("Signal",), "decide.signal"),
+    **dict.fromkeys(("Actor", "Finding", "ThrottleLevel"), "facts"),
+    **dict.fromkeys(("Agent", "Analytics", "ClaimStatus", "Decision", "Place", "Verification"), "model"),
+    **dict.fromkeys(("Options", "Privacy"), "settings"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for: half a second of modules is no business of a command that has yet to heed Ctrl-C."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{_PLACES.get(name, 'errors')}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

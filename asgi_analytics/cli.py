@@ -36,11 +36,14 @@ MOST_FOLLOWED = 10_000  # hits in one look
 MOST_SHOWN = 10  # journals in `stats`
 _DEMO_LIMITS = ("20/second", "600/minute")
 _QUOTAS = f"quotas per visitor, such as {' '.join(_DEMO_LIMITS)}"
-INTERRUPTED, BROKEN_PIPE = 130, 141  # what shells give to SIGINT and SIGPIPE
+BROKEN_PIPE = 141  # what shells give to SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0, 1 for an error (one line on stderr), 2 for wrong usage."""
+    """Run one command and return the exit status: 0, 1 for an error (one line on stderr), 2 for wrong usage.
+
+    Raises KeyboardInterrupt.
+    """
     try:
         _open_closed()
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -58,14 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("asgi-analytics:", " ".join(escape(" ".join(str(error).split())).split()), file=sys.stderr)
         return 1
     except BrokenPipeError:
-        _give_up_output()  # whoever read has left
+        give_up_output()  # whoever read has left
         return BROKEN_PIPE
     except OSError as error:  # such as a full disk behind standard output
         print("asgi-analytics:", error.strerror or error, file=sys.stderr)
-        _give_up_output()
+        give_up_output()
         return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
 
 def _open_closed() -> None:
@@ -78,7 +79,7 @@ def _open_closed() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as above
 
 
-def _give_up_output() -> None:
+def give_up_output() -> None:
     """What is left of it cannot be written: the interpreter must not try to at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -65,12 +65,11 @@ def run(demo: Demo) -> int:
         raise ConfigurationError('The demo needs uvicorn: pip install "asgi-analytics[demo]"')
     Settings.build(**_tightened(demo))
     _check_port(demo.host, demo.port)
-    # uvicorn raises SIGTERM again when it has shut down; by default that would end us without stopping Postgres.
-    signal.signal(signal.SIGTERM, _leave)
-    with contextlib.suppress(KeyboardInterrupt), _database(demo) as (dsn, journal):
+    with _database(demo) as (dsn, journal):
         migrate_all(dsn)
         os.environ[VARIABLE] = json.dumps({**_tightened(demo), "dsn": dsn, "journal_dir": str(journal)})
-        with _herald(demo, dsn, journal):
+        # uvicorn raises both signals again when it has shut down, which is how a demo ends.
+        with contextlib.suppress(KeyboardInterrupt), _herald(demo, dsn, journal):
             _serve(demo)
     return 0
 
@@ -176,10 +175,6 @@ def _check_port(host: str, port: int) -> None:
         reason = error.strerror or str(error)
         other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
         raise AnalyticsError(f"Port {port} on {host} cannot be used ({reason}): choose another by {other}.") from None
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-    raise SystemExit(0)
 
 
 @contextlib.contextmanager

@@ -100,3 +100,7 @@ class CommandError(AnalyticsError):
 
 class ReplayError(AnalyticsError):
     """What was to be replayed cannot be read, or an option of the replay is wrong."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: what is open is closed."""

@@ -120,7 +120,7 @@ def test_installing_a_wheel_is_unpacking_it(wheels: dict[str, Path]) -> None:
         (about,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("dist-info/WHEEL")]
         (entries,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt")]
     assert "Root-Is-Purelib: true" in about
-    assert entries.split() == ["[console_scripts]", "asgi-analytics", "=", "asgi_analytics.cli:main"]
+    assert entries.split() == ["[console_scripts]", "asgi-analytics", "=", "asgi_analytics.__main__:main"]
     # A .pth file runs at each start of Python, a .data folder puts files outside of the package.
     assert [name for name in listed(wheel) if name.endswith(".pth") or ".data/" in name] == []
 

@@ -87,7 +87,8 @@ def test_a_run_that_was_stopped_is_taken_up_and_comes_to_the_same(
         return written[-1]
 
     monkeypatch.setattr(Rewriter, "hits", stop_after_three)
-    assert reclassify(recorded, *HARSH, "--yes") == cli.INTERRUPTED
+    with pytest.raises(KeyboardInterrupt):
+        reclassify(recorded, *HARSH, "--yes")
     assert len([row for row in hits(recorded) if row["policy"] == version(harsh())]) == 150
     monkeypatch.setattr(Rewriter, "hits", whole)
     assert reclassify(recorded, *HARSH, "--yes") == 0
