@@ -199,8 +199,12 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _migrate(options: argparse.Namespace) -> int:
     with _database(options.dsn) as dsn:
-        applied = migrate_all(dsn)
-    print("\n".join(applied) or "up to date")
+        done = migrate_all(dsn)
+    if done.newer:
+        later = f"of a later version ({', '.join(done.newer)}): upgrade asgi-analytics here, what it writes may not fit"
+        print("\n".join([*done.applied, f"the schema is {later}"]))
+    else:
+        print("\n".join(done.applied) or "up to date")
     return 0
 
 

@@ -26,7 +26,7 @@ from asgi_analytics.record.listing import journals
 from asgi_analytics.store import connection as connection_of_commands
 from asgi_analytics.store import queries
 from asgi_analytics.store.reading import HitRow, connect
-from tests.drive import called
+from tests.drive import called, get, page, start, wrapped
 
 from .command import COMMAND, free_port, heed_ctrl_c, run
 
@@ -56,6 +56,20 @@ def test_a_command_that_a_service_starts_with_its_streams_closed_does_its_work(t
 def test_migrate_names_what_it_applied_and_then_nothing(empty_dsn: str) -> None:
     assert "0001_schema.sql" in called("migrate", "--dsn", empty_dsn).stdout
     assert run("migrate", ASGI_ANALYTICS_DSN=empty_dsn).stdout == "up to date\n"
+
+
+def test_a_schema_of_a_later_version_is_told_by_migrate_and_doctor_and_takes_hits(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("INSERT INTO analytics.migrations (number, name, checksum) VALUES (9000, 'later', 'x')")
+        connection.execute("ALTER TABLE analytics.hits ADD COLUMN later integer NOT NULL DEFAULT 7")
+    done = called("migrate", "--dsn", dsn)
+    assert done.stdout.startswith("the schema is of a later version (9000): upgrade asgi-analytics here")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+    assert "WRONG schema: it is of a later version: 9000" in called("doctor", "--dsn", dsn).stdout
+    with wrapped(page(), dsn) as app:
+        start(app)
+        get(app, "/there")
+    assert "/there" in called("tail", "--dsn", dsn).stdout
 
 
 @pytest.mark.parametrize("command", ["tail", "stats", "migrate"])

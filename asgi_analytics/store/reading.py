@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -218,10 +218,17 @@ def connect(dsn: str) -> Iterator[Reader]:
         yield Reader(connection)
 
 
-def migrate_all(dsn: str) -> list[str]:
-    """Bring the database up to date, partitions included, and return the names of the migrations applied."""
+class Migrated(NamedTuple):
+    """The names of the migrations applied, and the numbers of those that only a later version knows."""
+
+    applied: Sequence[str]
+    newer: Sequence[str]
+
+
+def migrate_all(dsn: str) -> Migrated:
+    """Bring the database up to date, partitions included."""
     with command_errors():
         applied = migrate.migrate(dsn)
         with connect_command(dsn) as connection:
             partitions.make_partitions(connection)
-    return applied
+            return Migrated(applied, migrate.schema_state(connection).newer)
