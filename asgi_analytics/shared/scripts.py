@@ -32,6 +32,15 @@ if #over > 0 then
   redis.call('ZREM', KEYS[2], unpack(over))
   redis.call('ZREM', KEYS[3], unpack(over))
 end
+if redis.call('ZCARD', KEYS[2]) > redis.call('ZCARD', KEYS[3]) then
+  -- Of an older version, which gave them no end: they get that of a counter announced now.
+  for place, name in ipairs(redis.call('ZDIFF', 2, KEYS[2], KEYS[3])) do
+    if place > 1000 then break end
+    local size = tonumber(string.sub(name, 33), 16) or 0
+    redis.call('ZADD', KEYS[3], now + 2 * math.max(size, 2) + tonumber(ARGV[3]), name)
+  end
+  redis.call('EXPIRE', KEYS[3], 172800)
+end
 local since = '(' .. string.format('%.0f', tonumber(ARGV[2]) * 4 + 3)
 return {alive, redis.call('ZRANGEBYSCORE', KEYS[2], since, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])}
 """

@@ -69,6 +69,31 @@ def test_of_what_was_scarce_nothing_is_kept_when_all_have_forgotten_it(server: S
 
 
 @needs_server
+def test_what_an_older_version_left_as_scarce_gets_an_end(server: Server) -> None:
+    quotas, one = server.quotas(), random_bytes(16)
+    left = [COUNTER, *(random_bytes(16) + bytes([0, 0, 0, 60]) for _ in range(1_500))]
+    for number, name in enumerate(left, start=1):
+        quotas._client.zadd(quotas._told[0], {name.hex(): 4 * number + 1})
+    assert COUNTER in quotas.exchange(one, 0, []).scarce  # as it may still be
+    quotas.exchange(one, 0, [])
+    ends = dict(quotas._client.zrange(quotas._told[1], 0, -1, withscores=True))
+    assert len(ends) == 1_501
+    assert ends[COUNTER.hex().encode()] == pytest.approx(server_time(quotas) + believed(60.0), abs=20)
+    assert 0 < quotas._client.ttl(quotas._told[1]) <= 172_800
+    for name in left:
+        age(quotas, name, 0, believed(60.0))
+    for _ in range(2):
+        quotas.exchange(one, 0, [])
+    assert quotas._client.zcard(quotas._told[0]) == 0
+    quotas.close()
+
+
+def server_time(quotas: ValkeyQuotas) -> float:
+    seconds, microseconds = quotas._client.time()
+    return float(seconds + microseconds / 1e6)
+
+
+@needs_server
 def test_a_counter_is_kept_for_two_windows_and_a_minute_and_nothing_of_a_worker_that_is_gone(server: Server) -> None:
     quotas, one, two = server.quotas(), random_bytes(16), random_bytes(16)
     quotas.exchange(one, 0, [])
