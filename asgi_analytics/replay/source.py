@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +23,17 @@ CHUNK = 1 << 18  # bytes read at once: what they become stays within a core's ca
 LONGEST_LINE = 1 << 20  # bytes; longer ones are junk
 _HOLE = re.compile(rb"(?<=\n)\0+")  # where a log was cut (copytruncate) that its server went on writing into
 GZIP = b"\x1f\x8b"
+STRANGE = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ\0": "compressed by xz",
+    b"(\xb5/\xfd": "compressed by zstd",
+    b"PK\x03\x04": "a ZIP archive",
+}
+ALLOWED = "a log is UTF-8, with or without a byte order mark, as it is or gzipped"
 MOST_SAMPLES = 5  # of junk lines
 SAMPLE_LENGTH = 160  # characters
 
@@ -175,13 +187,28 @@ def _content(name: str, file: BinaryIO, reading: Reading, watch: Watch) -> Itera
     chunks = _raw(file, watch)
     first = next(chunks, b"")
     if not first.startswith(GZIP):
-        yield first
-        yield from chunks
+        yield from _readable(name, chain((first,), chunks))
         return
     try:
-        yield from _unzipped(first, chunks)
+        yield from _readable(name, _unzipped(first, chunks))
     except (zlib.error, EOFError) as error:
         reading.notes.append(f"{name} ends early: {str(error) or 'the compressed data is cut off'}")
+
+
+def _readable(name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield all, unless the first bytes are those of something else: all lines of it would be junk."""
+    first = next(chunks, b"")
+    found = next((what for mark, what in STRANGE.items() if first.startswith(mark)), _wide(first.lstrip(b"\0")[:1024]))
+    if found:
+        raise ReplayError(f"{name} seems to be {found}: {ALLOWED}.")
+    yield first
+    yield from chunks
+
+
+def _wide(sample: bytes) -> str:
+    """The encoding of a text without a byte order mark that has a NUL behind each letter of ASCII, or three."""
+    pairs, fours = sample[1:16:2], sample[2:16:4]
+    return "" if len(sample) < 16 or any(pairs) else "UTF-16" if any(fours) else "UTF-32"
 
 
 def _raw(file: BinaryIO, watch: Watch) -> Iterator[bytes]:
