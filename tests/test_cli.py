@@ -23,7 +23,7 @@ from asgi_analytics.commands import console
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import journals
-from asgi_analytics.store import connection as connection_of_commands
+from asgi_analytics.store import commands as commands_of_store
 from asgi_analytics.store import queries
 from asgi_analytics.store.reading import HitRow, connect
 from tests.drive import called, get, page, start, wrapped
@@ -375,7 +375,7 @@ def test_tail_follows_on_where_the_clock_of_a_worker_is_ahead(dsn: str) -> None:
 def test_who_holds_a_table_is_not_waited_for_in_silence_for_ever(
     dsn: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_of_commands, "LOCK_PATIENCE", "100ms")
+    monkeypatch.setattr(commands_of_store, "LOCK_PATIENCE", "100ms")
     with psycopg.connect(dsn) as holder:
         holder.execute("LOCK TABLE analytics.hits, analytics.rulings IN ACCESS EXCLUSIVE MODE")
         answer = called(*command, "--dsn", dsn)

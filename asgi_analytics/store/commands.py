@@ -8,21 +8,24 @@ from collections.abc import Iterator
 import psycopg
 
 from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
-from .connection import connect_command
+from .connection import ServerSession, connect_command
 
 MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, function, schema
 LOCKED = "55P03"  # waited for as long as lock_timeout says
 HELD = "Another session holds a table or row that this needs: see pg_locks and pg_stat_activity, and try again."
+LOCK_PATIENCE = "10s"  # that a command waits in silence for who holds a table
 NO_SCHEMA = "The database has no schema of this version: run `asgi-analytics migrate`."
 
 
 @contextlib.contextmanager
-def opened(dsn: str) -> Iterator[psycopg.Connection]:
+def opened(dsn: str) -> Iterator[ServerSession]:
     """Open a connection for the while. Raises StoreUnavailable, StoreMisconfigured where that fails."""
     with command_errors():
         connection = connect_command(dsn)
     with contextlib.closing(connection):
-        yield connection
+        with command_errors():
+            session = ServerSession(connection, {"lock_timeout": LOCK_PATIENCE})
+        yield session
 
 
 @contextlib.contextmanager

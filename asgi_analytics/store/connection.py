@@ -32,10 +32,8 @@ JOIN pg_catalog.pg_namespace AS kept ON kept.nspname = listed.name
 WHERE NOT pg_catalog.has_schema_privilege('public', kept.oid, 'CREATE')
     AND NOT pg_catalog.starts_with(kept.nspname, 'pg_')
 """
-# What the driver, our queries and what we print go by. Servers tell the first three, and poolers keep those by client.
-TOLD = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on"}
-LOCK_PATIENCE = "10s"  # that a command waits in silence for who holds a table
-READ = {**TOLD, "extra_float_digits": "1"}
+# What the driver, our queries and what we print go by, whatever a role, database or environment prefers.
+READ = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on", "extra_float_digits": "1"}
 SET = sql.SQL("pg_catalog.set_config({}, {}, {})")
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
 
@@ -127,12 +125,18 @@ class ServerSession:
 
     @contextlib.contextmanager
     def statement(self) -> Iterator[psycopg.Connection]:
-        """Run statements that are a transaction each, where no pooler makes them share one."""
-        if self.is_pooled:
+        """Run statements that are a transaction each, where no pooler makes them share one, and none is open."""
+        if self.is_pooled and self._connection.info.transaction_status == pq.TransactionStatus.IDLE:
             with self.transaction() as connection:
                 yield connection
         else:
             yield self._connection
+
+
+def local_settings(connection: psycopg.Connection) -> sql.Composed:
+    """Return what sets, for one transaction, what queries of ours are read by."""
+    settings = {**READ, "search_path": trusted_path(connection)}
+    return _select([SET.format(name, value, True) for name, value in settings.items()])
 
 
 def _select(calls: Sequence[sql.Composed]) -> sql.Composed:
@@ -194,11 +198,10 @@ def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
 
 
 def connect_command(dsn: str, name: str = "asgi-analytics cli") -> psycopg.Connection:
-    """Open what a command works with. Raises psycopg.Error."""
+    """Open what a command works with, whose settings a ServerSession adds. Raises psycopg.Error."""
     ours = {"connect_timeout": 5, "application_name": name}
     # The next session that a pooler gives knows nothing of what was prepared in this one.
     connection = psycopg.connect(conninfo(dsn, ours), autocommit=True, prepare_threshold=None)
-    settle(connection, lock_timeout=LOCK_PATIENCE)
     connection.adapters.register_loader("timestamptz", _Moments)
     return connection
 
@@ -212,21 +215,6 @@ class _Moments(TimestamptzLoader):
         except psycopg.DataError:
             is_early = bytes(data).startswith(b"-") or bytes(data).endswith(b"BC")
             return (datetime.min if is_early else datetime.max).replace(tzinfo=UTC)
-
-
-def settle(connection: psycopg.Connection, **settings: str) -> None:
-    """Set what a command's connection reads by, whatever a role, database or environment prefers.
-
-    The other settings too, where no pooler keeps us from it.
-    """
-    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    if not is_pooled(connection):
-        calls = [SET.format(name, value, False) for name, value in {**READ, **settings}.items()]
-        connection.execute(_select([*calls, SET.format("search_path", trusted_path(connection), False)]))
-        return
-    for name, value in TOLD.items():
-        if not (connection.info.parameter_status(name) or "").startswith(value):
-            connection.execute(sql.SQL("SET {} = {}").format(sql.Identifier(name.lower()), value))
 
 
 def check_encoding(connection: psycopg.Connection) -> None:

@@ -13,7 +13,7 @@ import psycopg
 from ..errors import StoreUnavailable
 from . import migrate, queries
 from .commands import command_errors
-from .connection import cut, settle
+from .connection import ServerSession, cut
 from .reading import Reader
 
 PATIENCE = 15.0  # seconds that all questions together may take
@@ -66,19 +66,19 @@ class HealthReader(Reader):
 
     def schema_state(self) -> migrate.SchemaState:
         """Return how the schema compares with this version's migrations."""
-        with command_errors():
-            return migrate.schema_state(self._connection)
+        with command_errors(), self._session.statement() as connection:
+            return migrate.schema_state(connection)
 
     def lock_holders(self) -> list[str]:
         """Return who holds a lock on our tables that keeps all others out, in words."""
-        with command_errors():
-            return [text for (text,) in self._connection.execute(self._queries["lock_holders"], {}).fetchall()]
+        with command_errors(), self._session.statement() as connection:
+            return [text for (text,) in connection.execute(self._queries["lock_holders"], {}).fetchall()]
 
     def write_problem(self) -> WriteProblem | None:
         """Write rows as large as ours get, and take them back. None: they fit."""
         try:
-            with self._connection.transaction(force_rollback=True):
-                self._connection.execute(queries.load("writer")["probe"])
+            with self._session.transaction(force_rollback=True) as connection:
+                connection.execute(queries.load("writer")["probe"])
         except psycopg.Error as error:
             state, text = error.sqlstate or "", " ".join(str(error).split())
             subject, advice = next(
@@ -107,8 +107,8 @@ def examine(dsn: str, patience: float = PATIENCE) -> Iterator[HealthReader]:
     watch.start()
     try:
         with command_errors():
-            settle(connection, **LIMITS)
-        yield HealthReader(connection)
+            session = ServerSession(connection, LIMITS)
+        yield HealthReader(session)
     except StoreUnavailable as error:
         if late.is_set():
             raise StoreUnavailable(f"It was connected, and did not answer within {patience:g} s: timed out") from error

@@ -18,7 +18,7 @@ from typing import LiteralString
 import psycopg
 
 from ..errors import MigrationError, StoreUnavailable
-from .connection import check_encoding, connect_command, trusted_path
+from .connection import check_encoding, connect_command, local_settings
 
 LOCK = 0x6173_6769  # "asgi"
 PATIENCE = 30.0  # seconds, for another process that migrates, and for a lock that others do not let go
@@ -92,7 +92,7 @@ def _patiently(connection: psycopg.Connection, name: str) -> list[str]:
 def _next(connection: psycopg.Connection) -> list[str]:
     with connection.transaction():
         connection.execute(LIMITS)  # before any query: the level of isolation stands from then on
-        connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (trusted_path(connection),))
+        connection.execute(local_settings(connection))
         connection.execute(SINCE_17)
         # Tried, not waited for: a session that waits for such a lock can deadlock with index builds.
         if not _flag(connection, "SELECT pg_try_advisory_xact_lock(%s)"):

@@ -15,6 +15,7 @@ from ..batch import DECISION, HIT, REFUSED
 from ..errors import RowRejected, StoreMisconfigured
 from . import queries
 from .commands import command_errors, opened
+from .connection import ServerSession
 from .postgres import KINDS, PostgresStore
 
 _OF_KIND = {name: kind for kind, name in KINDS.items()}
@@ -44,14 +45,15 @@ class Quarantined:
 class Quarantine:
     """What `quarantine` works with. Raises StoreUnavailable, StoreMisconfigured."""
 
-    def __init__(self, connection: psycopg.Connection, store: PostgresStore) -> None:
-        self._connection = connection
+    def __init__(self, session: ServerSession, store: PostgresStore) -> None:
+        self._session = session
         self._store = store
         self._queries = queries.load("quarantine")
 
     def rows(self, ids: Sequence[int] | None, most: int) -> list[Quarantined]:
         """Return the rows of these ids, None: of all, oldest first and at most so many."""
-        with command_errors(), self._connection.cursor(row_factory=class_row(Quarantined)) as cursor:
+        with command_errors(), self._session.statement() as connection:
+            cursor = connection.cursor(row_factory=class_row(Quarantined))
             return cursor.execute(self._queries["quarantined"], {"ids": _listed(ids), "most": most}).fetchall()
 
     def retry(self, row: Quarantined) -> bool:
@@ -70,19 +72,19 @@ class Quarantine:
 
     def purge(self, ids: Sequence[int] | None, older: timedelta | None) -> int:
         """Delete rows for good: of these ids, and older than that; returns how many."""
-        with command_errors():
-            return self._connection.execute(self._queries["purge"], {"ids": _listed(ids), "older": older}).rowcount
+        with command_errors(), self._session.statement() as connection:
+            return connection.execute(self._queries["purge"], {"ids": _listed(ids), "older": older}).rowcount
 
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[Quarantine]:
     """Open what the command needs. Raises StoreUnavailable, StoreMisconfigured."""
     store = PostgresStore(lambda: dsn, migrate=False)
-    with opened(dsn) as connection, contextlib.closing(store):
-        with command_errors():
-            connection.execute(queries.load("quarantine")["quarantined"], {"ids": [], "most": 0})  # is there a schema?
+    with opened(dsn) as session, contextlib.closing(store):
+        quarantine = Quarantine(session, store)
+        quarantine.rows([], 0)  # is there a schema?
         store.connect()
-        yield Quarantine(connection, store)
+        yield quarantine
 
 
 def _listed(ids: Sequence[int] | None) -> list[int] | None:

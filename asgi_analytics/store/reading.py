@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 
 from . import migrate, partitions, queries
 from .commands import command_errors, opened
-from .connection import connect_command
+from .connection import ServerSession
 
 Row = TypeVar("Row")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -131,10 +131,10 @@ class Server:
 
 
 class Reader:
-    """Reads over one autocommit connection."""
+    """Reads over one session."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
+    def __init__(self, session: ServerSession) -> None:
+        self._session = session
         self._queries = queries.load("reading")
 
     def hits(self, most: int, site: str | None = None, since: datetime = EPOCH) -> list[HitRow]:
@@ -160,8 +160,8 @@ class Reader:
 
     def summary(self, since: datetime) -> list[ClassSummary]:
         """Return what came since a moment, by bot class; visitors who may not be told apart are not in it."""
-        with command_errors():
-            cursor = self._connection.execute(self._queries["summary"], {"since": since})
+        with command_errors(), self._session.statement() as connection:
+            cursor = connection.execute(self._queries["summary"], {"since": since})
             return [ClassSummary(*row) for row in cursor.fetchall()]
 
     def count_since(self, since: datetime) -> int:
@@ -181,41 +181,43 @@ class Reader:
         with (
             command_errors(),
             contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction),
+            self._session.statement() as connection,
         ):
-            row = self._connection.execute(self._queries["identity"]).fetchone()
+            row = connection.execute(self._queries["identity"]).fetchone()
             return str(row[0]) if row else ""
         return ""
 
     def pending(self) -> list[str]:
         """Return the names of the migrations that are not applied."""
-        with command_errors():
-            return migrate.pending(self._connection)
+        with command_errors(), self._session.statement() as connection:
+            return migrate.pending(connection)
 
     def missing_privileges(self) -> list[str]:
         """Return what a writer needs and this user may not do, in words."""
-        with command_errors():
-            return [text for (text,) in self._connection.execute(self._queries["missing_privileges"]).fetchall()]
+        with command_errors(), self._session.statement() as connection:
+            return [text for (text,) in connection.execute(self._queries["missing_privileges"]).fetchall()]
 
     def missing_partitions(self) -> list[date]:
         """Return which of today and tomorrow have no partition; their hits go to the default one."""
-        with command_errors():
-            return partitions.missing_partitions(self._connection)
+        with command_errors(), self._session.statement() as connection:
+            return partitions.missing_partitions(connection)
 
     def _count(self, query: str, parameters: Mapping[str, Any] | None = None) -> int:
-        with command_errors():
-            row = self._connection.execute(self._queries[query], parameters).fetchone()
+        with command_errors(), self._session.statement() as connection:
+            row = connection.execute(self._queries[query], parameters).fetchone()
         return row[0] if row else 0
 
     def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-        with command_errors(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
+        with command_errors(), self._session.statement() as connection:
+            cursor = connection.cursor(row_factory=class_row(kind))
             return cursor.execute(self._queries[query], parameters).fetchall()
 
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[Reader]:
     """Open a connection for reading. Raises StoreUnavailable, StoreMisconfigured."""
-    with opened(dsn) as connection:
-        yield Reader(connection)
+    with opened(dsn) as session:
+        yield Reader(session)
 
 
 class Migrated(NamedTuple):
@@ -229,6 +231,6 @@ def migrate_all(dsn: str) -> Migrated:
     """Bring the database up to date, partitions included."""
     with command_errors():
         applied = migrate.migrate(dsn)
-        with connect_command(dsn) as connection:
+        with opened(dsn) as session, session.statement() as connection:
             partitions.make_partitions(connection)
             return Migrated(applied, migrate.schema_state(connection).newer)

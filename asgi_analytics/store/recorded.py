@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from ..model import ClaimStatus
 from . import queries
 from .commands import command_errors, opened
-from .connection import connect_command
+from .connection import ServerSession
 
 FETCHED = 5_000  # rows at once
 SESSIONS = 1_000  # in a batch
@@ -82,9 +82,9 @@ class Recorded:
 
     def hits(self) -> Iterator[RecordedHit]:
         """Yield the hits by time through a server-side cursor: memory holds FETCHED of them. Raises StoreError."""
-        with command_errors(), connect_command(self._dsn) as connection:
+        with command_errors(), opened(self._dsn) as session:
             try:
-                with connection.transaction():
+                with session.transaction() as connection:
                     connection.execute("SET LOCAL statement_timeout = 0")
                     with connection.cursor("recorded", row_factory=class_row(RecordedHit)) as cursor:
                         cursor.itersize = FETCHED
@@ -96,13 +96,13 @@ class Recorded:
 
     def count(self) -> int:
         """Return the number of hits."""
-        with command_errors(), connect_command(self._dsn) as connection:
+        with command_errors(), opened(self._dsn) as session, session.statement() as connection:
             row = connection.execute(self._queries["count_recorded"], self._period).fetchone()
         return row[0] if row else 0
 
     def policy(self) -> tuple[str, Mapping[str, Any]] | None:
         """Return version and settings of the policy in force at the site; None where none was recorded."""
-        with command_errors(), connect_command(self._dsn) as connection:
+        with command_errors(), opened(self._dsn) as session, session.statement() as connection:
             row = connection.execute(self._queries["policy_in_force"], {"site": self._period["site"]}).fetchone()
         return None if row is None else (row[0], row[1])
 
@@ -110,21 +110,21 @@ class Recorded:
 class Rewriter:
     """Writes new verdicts; each call is one transaction."""
 
-    def __init__(self, connection: psycopg.Connection, version: str) -> None:
-        self._connection = connection
+    def __init__(self, session: ServerSession, version: str) -> None:
+        self._session = session
         self._version = version
         self._queries = queries.load("recorded")
 
     def remember(self, settings: Mapping[str, Any]) -> None:
         """Store the policy that the version stands for. Raises StoreError."""
-        with command_errors():
-            remember_policy(self._connection, self._version, settings)
+        with command_errors(), self._session.statement() as connection:
+            remember_policy(connection, self._version, settings)
 
     def hits(self, rows: Sequence[Judged]) -> int:
         """Rewrite hits and return how many were; rows that retention dropped meanwhile are none. Raises StoreError."""
         times = [row.time for row in rows]
         bounds = {"version": self._version, "first": min(times), "last": max(times)}
-        with command_errors(), self._connection.transaction(), self._connection.cursor() as cursor:
+        with command_errors(), self._session.transaction() as connection, connection.cursor() as cursor:
             cursor.execute(self._queries["create_judged"])
             with cursor.copy(COPY_JUDGED) as copy:
                 for row in rows:
@@ -136,8 +136,8 @@ class Rewriter:
         given = {"since": _moment(since), "until": _moment(until), "site": site, "version": self._version}
         after: UUID | None = NOT_YET
         while after is not None:
-            with command_errors():
-                row = self._connection.execute(
+            with command_errors(), self._session.statement() as connection:
+                row = connection.execute(
                     self._queries["rewrite_sessions"], {**given, "after": after, "most": SESSIONS}
                 ).fetchone()
             after, looked_at, rewritten = row or (None, 0, 0)
@@ -148,8 +148,8 @@ class Rewriter:
 @contextlib.contextmanager
 def rewriter(dsn: str, version: str) -> Iterator[Rewriter]:
     """Open a connection for writing. Raises StoreUnavailable, StoreMisconfigured."""
-    with opened(dsn) as connection:
-        yield Rewriter(connection, version)
+    with opened(dsn) as session:
+        yield Rewriter(session, version)
 
 
 def remember_policy(

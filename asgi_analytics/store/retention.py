@@ -11,8 +11,8 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from . import queries
-from .commands import command_errors, opened
-from .connection import ServerSession
+from .commands import command_errors
+from .connection import ServerSession, connect_command
 
 # Hits last: whoever reads them for hours, or publishes them, keeps nothing else.
 TABLES = ("sessions", "fingerprints", "decisions", "refusals", "quarantine", "hits")
@@ -25,7 +25,7 @@ MOST_BATCHES = 20  # of a table in one go: the writer has hits to deliver, too
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[ServerSession]:
     """Open what the command works with. Raises StoreUnavailable, StoreMisconfigured."""
-    with command_errors(), opened(dsn) as connection:
+    with command_errors(), contextlib.closing(connect_command(dsn)) as connection:
         yield ServerSession(connection, COUNTING)
 
 

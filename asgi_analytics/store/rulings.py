@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from ..reputation import ReputationRules
 from . import queries
 from .commands import command_errors, opened
+from .connection import ServerSession
 
 Row = TypeVar("Row")
 PARDON_LENGTH = timedelta(days=1)  # workers that start within it know of the pardon too
@@ -156,10 +156,10 @@ class CaseRow:
 
 
 class Registry:
-    """Rulings, actors and cases over one autocommit connection. Raises StoreUnavailable, StoreMisconfigured."""
+    """Rulings, actors and cases over one session. Raises StoreUnavailable, StoreMisconfigured."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
+    def __init__(self, session: ServerSession) -> None:
+        self._session = session
         self._queries = queries.load("rulings")
 
     def find_visitors(self, prefix: str) -> list[UUID]:
@@ -193,7 +193,7 @@ class Registry:
 
     def rule(self, kind: str, target: Target, length: timedelta | None, reason: str, made_by: str) -> Made:
         """Make a ban or an allowance; one of the same kind that stands on this target is replaced."""
-        with command_errors(), self._connection.transaction():
+        with command_errors(), self._session.transaction():
             self._lift(target, kind)
             return Made(*self._make(kind, target, length, reason, made_by))
 
@@ -212,7 +212,7 @@ class Registry:
             "made_by": made_by,
             "network_share": ReputationRules().network_share,
         }
-        with command_errors(), self._connection.transaction():
+        with command_errors(), self._session.transaction():
             concerned = [found for (found,) in self._all("concerned", parameters)]
             lifted = self._lift(target, "ban", concerned, reach.rulings)
             bans = [{"reason": why, "made_by": who, "made_at": f"{at}"} for why, who, at in lifted]
@@ -260,23 +260,25 @@ class Registry:
         return made[0], made[1]
 
     def _all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        with command_errors():
-            return self._connection.execute(self._queries[query], parameters).fetchall()
+        with command_errors(), self._session.statement() as connection:
+            return connection.execute(self._queries[query], parameters).fetchall()
 
     def _one(self, query: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         (row,) = self._all(query, parameters)
         return row
 
     def _run(self, query: str, parameters: Mapping[str, Any]) -> None:
-        self._connection.execute(self._queries[query], parameters)
+        with self._session.statement() as connection:
+            connection.execute(self._queries[query], parameters)
 
     def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any]) -> list[Row]:
-        with command_errors(), self._connection.cursor(row_factory=class_row(kind)) as cursor:
+        with command_errors(), self._session.statement() as connection:
+            cursor = connection.cursor(row_factory=class_row(kind))
             return cursor.execute(self._queries[query], parameters).fetchall()
 
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[Registry]:
     """Open a connection for rulings. Raises StoreUnavailable, StoreMisconfigured."""
-    with opened(dsn) as connection:
-        yield Registry(connection)
+    with opened(dsn) as session:
+        yield Registry(session)

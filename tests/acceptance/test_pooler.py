@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from asgi_analytics.store import commands
 from asgi_analytics.store.connection import is_pooled
 from tests.acceptance.pooler import Pooler
 from tests.acceptance.rig import Load, assert_exactly_once, serving
@@ -69,3 +71,36 @@ def test_the_commands_work_through_a_pooler(empty_dsn: str) -> None:
             assert done.returncode == 0, done.stdout + done.stderr
         (before,) = state(empty_dsn, 1)
         assert state(pooler.dsn, 3) == [before] * 3
+
+
+BLOCKED = (
+    *(("tail",), ("stats",), ("actors", "--banned"), ("ban", "192.0.2.1", "--for", "2h", "--reason", "x")),
+    *(("what-if",), ("quarantine", "purge", "--all")),
+)
+
+
+@pytest.mark.parametrize("command", BLOCKED)
+def test_who_holds_a_table_is_not_waited_for_for_ever_through_a_pooler(
+    dsn: str, pooler: Pooler, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "LOCK_PATIENCE", "100ms")
+    with psycopg.connect(dsn) as holder:
+        holder.execute("LOCK TABLE analytics.hits, analytics.rulings, analytics.quarantine IN ACCESS EXCLUSIVE MODE")
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(called, *command, "--dsn", pooler.dsn)
+            try:
+                told = answer.result(15)
+            finally:
+                holder.rollback()
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "Another session holds a table" in told.stderr
+
+
+def test_commands_through_a_pooler_go_by_settings_of_their_own(dsn: str, pooler: Pooler) -> None:
+    with psycopg.connect(pooler.dsn, autocommit=True, prepare_threshold=None) as connection:
+        for _ in range(3):  # as another program may leave all sessions
+            connection.execute("SET DateStyle = 'German'; SET extra_float_digits = -6; SET search_path = public")
+    assert called("doctor", "--dsn", pooler.dsn).returncode == 0
+    assert called("ban", "192.0.2.1", "--for", "2h", "--reason", r"back\\slash", "--dsn", pooler.dsn).returncode == 0
+    assert r"back\\slash" in called("actors", "--banned", "--dsn", pooler.dsn).stdout
+    assert called("purge", "--older", "1d", "--dsn", pooler.dsn).returncode == 0
