@@ -150,6 +150,9 @@ def statistics(
         f"  by level        normal {hour.normal:,}, warning {hour.warning:,}, severe {hour.severe:,}, "
         f"blocked {hour.blocked:,} hits in the last hour"
     )
+    if hour.ahead:
+        ahead = f"{counted(hour.ahead, 'hit')}, up to {moment(hour.furthest)}"
+        yield f"  of the future   {ahead}: a worker's clock was ahead"
     yield f"  human sessions  {totals.human_sessions:,} today (UTC)"
     yield f"Writers: {len(positions)} of {totals.journals:,}, this machine's first, then those that moved last"
     heading = ("journal", "host", "segment", "offset", "rows", "quarantined", "moved")

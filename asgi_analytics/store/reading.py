@@ -75,7 +75,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class LastHour:
-    """Hits of the last hour, by throttle level; `last_minute` is part of `hits`."""
+    """Hits of the last hour, by throttle level; `last_minute` is part of `hits`, those `ahead` of now are not."""
 
     hits: int
     last_minute: int
@@ -84,6 +84,8 @@ class LastHour:
     warning: int
     severe: int
     blocked: int
+    ahead: int
+    furthest: datetime | None  # of those ahead
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,21 @@
 -- What the command line reads. Nothing here writes.
 
 -- name: latest_hits
-SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score, outcome
-FROM analytics.hits
-WHERE time >= %(since)s::timestamptz AND (%(site)s::text IS NULL OR site = %(site)s::text)
-ORDER BY time DESC, id DESC
-LIMIT %(most)s::integer
+-- Those of a worker whose clock was ahead fill up what is left: they would hide all others until their time comes.
+WITH present AS (
+    SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score, outcome
+    FROM analytics.hits
+    WHERE time >= %(since)s::timestamptz AND time <= now() + interval '1 minute'
+        AND (%(site)s::text IS NULL OR site = %(site)s::text)
+    ORDER BY time DESC, id DESC LIMIT %(most)s::integer
+), ahead AS (
+    SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score, outcome
+    FROM analytics.hits
+    WHERE time >= %(since)s::timestamptz AND time > now() + interval '1 minute'
+        AND (%(site)s::text IS NULL OR site = %(site)s::text)
+    ORDER BY time DESC, id DESC LIMIT %(most)s::integer - (SELECT count(*) FROM present)
+)
+SELECT * FROM present UNION ALL SELECT * FROM ahead ORDER BY time DESC, id DESC
 
 -- name: decision
 SELECT decisions.id, decisions.time, decisions.refused, decisions.enforced, decisions.level, decisions.level_before,
@@ -23,18 +33,22 @@ SELECT coalesce(sum(rows), 0)::bigint AS written, count(*) AS journals, max(upda
     (SELECT count(*) FROM analytics.quarantine) AS quarantined,
     (SELECT error FROM analytics.quarantine ORDER BY id DESC LIMIT 1) AS last_error,
     (SELECT count(*) FROM analytics.human_sessions
-        WHERE started_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') AS human_sessions
+        WHERE started_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+        AND started_at <= now() + interval '1 minute') AS human_sessions
 FROM analytics.positions
 
 -- name: count_quarantined
 SELECT count(*) FROM analytics.quarantine
 
 -- name: last_hour
+-- Clocks of workers may differ from the server's by a minute; what is more is of the future, and told apart.
 SELECT count(*) AS hits, count(*) FILTER (WHERE time > now() - interval '1 minute') AS last_minute,
     count(*) FILTER (WHERE outcome = 'refused') AS refused,
     count(*) FILTER (WHERE level = 0) AS normal, count(*) FILTER (WHERE level = 1) AS warning,
-    count(*) FILTER (WHERE level = 2) AS severe, count(*) FILTER (WHERE level = 3) AS blocked
-FROM analytics.hits WHERE time > now() - interval '1 hour'
+    count(*) FILTER (WHERE level = 2) AS severe, count(*) FILTER (WHERE level = 3) AS blocked,
+    (SELECT count(*) FROM analytics.hits WHERE time > now() + interval '1 minute') AS ahead,
+    (SELECT max(time) FROM analytics.hits WHERE time > now() + interval '1 minute') AS furthest
+FROM analytics.hits WHERE time > now() - interval '1 hour' AND time <= now() + interval '1 minute'
 
 -- name: positions
 SELECT journal, host, segment, position, rows, quarantined, extract(epoch FROM now() - updated_at)::float8 AS age
