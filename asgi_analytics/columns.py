@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
+BAR = 40  # columns at most
+LEAST_BAR = 10
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of a formula (OWASP)
 
 
@@ -28,6 +32,23 @@ def table(rows: Iterable[Sequence[object]], indent: str = "  ") -> list[str]:
 def cut(text: str, most: int) -> str:
     """Return at most `most` characters of a text; an ellipsis tells that there were more."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def terminal_columns(stream: TextIO) -> int:
+    """Return how wide the terminal is that a line can be drawn anew on; 0 for what is none."""
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        return 0
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def bar(share: float, columns: int) -> str:
+    """Return a bar that fits into so many columns, "" where that is none to speak of."""
+    width = min(BAR, columns - 2)
+    done = int(share * width)
+    return f"[{'#' * done}{'.' * (width - done)}]" if width >= LEAST_BAR else ""
 
 
 def cell(value: object) -> str:

@@ -201,6 +201,7 @@ def _serve(demo: Demo) -> None:
         port=demo.port,
         workers=demo.workers,
         log_level="warning",
+        use_colors=False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None,
         proxy_headers=False,  # the middleware walks X-Forwarded-For itself
         timeout_graceful_shutdown=3,
     )

@@ -1,4 +1,4 @@
-"""Where what outlives a process is kept, unless somebody says otherwise."""
+"""Where what outlives a process is kept, unless somebody says otherwise, and how a file gets there as a whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from .errors import JournalError
@@ -65,3 +66,23 @@ def make_private(folder: Path) -> None:
     part = folder if found.st_uid != os.geteuid() else foreign_part(folder)
     if part is not None:
         raise JournalError(f"The journal folder {part} belongs to another user.")
+
+
+def put_whole(path: Path, data: bytes, mode: int, at: float | None = None) -> None:
+    """Put a file in place in one step: a reader sees the old one or the new one, and what fails leaves the old.
+
+    `at`: seconds since 1970 that it is dated back to. Raises OSError.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        if at is not None:
+            os.utime(temporary, (at, at))
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TextIO
 
+from .columns import bar, terminal_columns
+
 MOST_CONNECTIONS = 64
 TIMEOUT = 15.0  # seconds for one answer
 HUMANS_PER_SECOND = 0.7
-BAR = 30  # characters
 
 _CHROME = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{chrome}.0.0.0"
 _SAFARI = "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.{minor}"
@@ -125,7 +126,7 @@ class Progress:
         self._total = max(1, total)
         self._stream = stream
         self._drawn = -1
-        self._tty = stream.isatty()
+        self._tty = terminal_columns(stream) > 0
         self.done = 0
 
     def step(self) -> None:
@@ -137,10 +138,11 @@ class Progress:
             return
         self._drawn = shown
         if self._tty:
-            full = share * BAR // 100
+            room = terminal_columns(self._stream) - 1
+            text = f"{share:3} % of {self._total} requests"
+            text = f"traffic {bar(share / 100, room - len(text) - 9)} {text}"[:room]
             end = "\n" if self.done == self._total else ""
-            bar = "#" * full + "." * (BAR - full)
-            print(f"\rtraffic [{bar}] {share:3} % of {self._total} requests", end=end, file=self._stream, flush=True)
+            print(f"\r{text}\x1b[K", end=end, file=self._stream, flush=True)
         else:
             print(f"traffic {shown} % of {self._total} requests", file=self._stream, flush=True)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from ..errors import DataFileError
-from ..folders import default_folder, foreign_part
+from ..folders import default_folder, foreign_part, put_whole
 from ..identify.operators import SOURCES
 from ..identify.ranges import MOST_BYTES, RangeFile, Ranges, read_ranges
 from .fetch import download
@@ -109,7 +108,7 @@ def _update(folder: Path, name: str, get: Get) -> Update:
     try:
         data, at = get(name)
         fresh = _held(data, at)
-        _write(folder / f"{name}.json", data, at)
+        put_whole(folder / f"{name}.json", data, 0o644, at)
     except (OSError, DataFileError) as error:
         kept, _ = held(folder, {name: None})
         text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
@@ -125,19 +124,3 @@ def _held(data: bytes, at: float) -> Held:
 def _read(folder: Path, name: str) -> tuple[bytes, float]:
     with open(folder / f"{name}.json", "rb") as file:
         return file.read(MOST_BYTES + 1), os.fstat(file.fileno()).st_mtime
-
-
-def _write(path: Path, data: bytes, at: float) -> None:
-    """Put the file in place in one step: a reader sees the old one or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.utime(temporary, (at, at))
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

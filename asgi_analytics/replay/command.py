@@ -17,6 +17,7 @@ from .. import columns
 from ..arguments import split, whole
 from ..clock import SystemClock
 from ..errors import ReplayError
+from ..folders import put_whole
 from ..settings.canonical import canonical, version
 from ..settings.canonical import options as stored_options
 from ..store.recorded import FETCHED, Recorded, RecordedHit, rewriter
@@ -195,10 +196,26 @@ def _is_same(path: str, other: str) -> bool:
 
 
 def _write(path: str, text: str) -> None:
+    data, place = text.encode("utf-8", "backslashreplace"), Path(os.path.realpath(path))
     try:
-        Path(path).write_text(text, "utf-8", "backslashreplace")
+        try:
+            if place.exists() and not place.is_file():
+                place.write_bytes(data)  # a device or a pipe, which takes what comes
+            else:
+                put_whole(place, data, _mode(place))
+        except PermissionError:  # the file may be ours where the folder is not
+            place.write_bytes(data)
     except OSError as error:
         raise ReplayError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def _mode(place: Path) -> int:
+    """The permissions that a file has, or that a new one gets."""
+    with contextlib.suppress(FileNotFoundError):
+        return place.stat().st_mode & 0o777
+    masked = os.umask(0o077)
+    os.umask(masked)
+    return 0o666 & ~masked
 
 
 def _period(options: argparse.Namespace) -> Period:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TextIO
 
-WIDTH = 40
+from ..columns import bar, terminal_columns
 
 
 class Progress:
@@ -21,7 +21,7 @@ class Progress:
         self._unit, self._name = unit, "MiB" if unit > 1 else "hits"
         self._read = 0
         self._drawn = ""
-        self._draws = stream.isatty()
+        self._draws = terminal_columns(stream) > 0
 
     def add(self, count: int) -> None:
         """Count what was done."""
@@ -36,11 +36,13 @@ class Progress:
             self._stream.flush()
 
     def _draw(self) -> None:
+        room = terminal_columns(self._stream) - 1  # in the last one, some terminals begin another line
         text = f"{self._read // self._unit:,} {self._name}"
         if self._total:
             share = min(1.0, self._read / self._total)
-            done = int(share * WIDTH)
-            text = f"[{'#' * done}{'.' * (WIDTH - done)}] {share:4.0%}  {text}"
+            text = f"{share:4.0%}  {text}"
+            text = f"{bar(share, room - len(text) - 1)} {text}".strip()
+        text = text[:room]
         if text != self._drawn:
             self._stream.write(f"\r{text}\x1b[K")
             self._stream.flush()
