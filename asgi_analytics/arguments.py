@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 
 _SPAN = re.compile(r"(\d{1,6})\s*(s|m|min|h|d|w)", re.ASCII)
 _LONGEST = timedelta(weeks=5_200)  # Postgres and datetime end at different times
@@ -21,6 +22,13 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def path(text: str) -> Path:
+    """Read the name of a file or folder. Raises ArgumentTypeError for that of a variable that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} names no file or folder")
+    return Path(text)
 
 
 def span(text: str) -> timedelta:

@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from .arguments import split, whole
+from .arguments import path, split, whole
 from .clock import SystemClock
 from .columns import escape
 from .commands import Command, actors, adopt, console, doctor, purge, quarantine
@@ -106,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or hits.decision_id")
     explain.add_argument("--json", action="store_true", help="all that is stored, as one JSON object")
     stats = _add_command(add("stats", "what was written, set aside, and is still to come"), _stats)
-    stats.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
+    stats.add_argument("--journal-dir", type=path, help="where the apps keep their journals")
     stats.add_argument("--json", action="store_true", help="the same as one JSON object")
     _add_data(add("data", "the address ranges that crawlers are verified by"))
     for command in (*actors.COMMANDS, *quarantine.COMMANDS, *purge.COMMANDS, *adopt.COMMANDS):
@@ -145,7 +144,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_demo)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=whole(1, 65_535), default=8000, help="port to listen on (8000)")
-    parser.add_argument("--data", type=Path, help="folder of the embedded Postgres and the journal")
+    parser.add_argument("--data", type=path, help="folder of the embedded Postgres and the journal")
     parser.add_argument("--workers", type=whole(1, 64), default=1, help="server processes (1)")
     parser.add_argument(
         "--limits", nargs="+", action="extend", metavar="QUOTA", help=f"{_QUOTAS}, which are the default"
@@ -166,9 +165,9 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
         "--trusted-proxies", nargs="+", action="extend", metavar="NETWORK", help="as the app's option has it"
     )
     parser.add_argument("--limits", nargs="+", action="extend", metavar="QUOTA", help=_QUOTAS)
-    parser.add_argument("--geoip-city", metavar="FILE", help="a MaxMind-format City or Country file")
-    parser.add_argument("--geoip-asn", metavar="FILE", help="a MaxMind-format ASN file")
-    parser.add_argument("--journal-dir", metavar="DIR", help="where the app keeps its journal")
+    parser.add_argument("--geoip-city", type=path, metavar="FILE", help="a MaxMind-format City or Country file")
+    parser.add_argument("--geoip-asn", type=path, metavar="FILE", help="a MaxMind-format ASN file")
+    parser.add_argument("--journal-dir", type=path, metavar="DIR", help="where the app keeps its journal")
     parser.add_argument("--durability", help='"memory", "journal" or "fsync"')
 
 
@@ -176,9 +175,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     update = _add(actions, "update", "get the ranges that the operators publish; old files stay on errors")
     update.set_defaults(run=_data_update)
-    update.add_argument("--dir", type=Path, help="where to keep them; else ASGI_ANALYTICS_CRAWLER_DIR")
-    update.add_argument("--from", type=Path, dest="source", metavar="FOLDER", help="take the files from there instead")
-    update.add_argument("--sources", type=Path, metavar="FILE", help="JSON of name and URL, instead of the known ones")
+    update.add_argument("--dir", type=path, help="where to keep them; else ASGI_ANALYTICS_CRAWLER_DIR")
+    update.add_argument("--from", type=path, dest="source", metavar="FOLDER", help="take the files from there instead")
+    update.add_argument("--sources", type=path, metavar="FILE", help="JSON of name and URL, instead of the known ones")
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -171,9 +171,9 @@ def _check_port(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+    except (OSError, UnicodeError) as error:  # the latter of a name that no resolver could be asked for
+        reason = getattr(error, "strerror", "") or str(error)
+        other = "--port" if getattr(error, "errno", 0) in (errno.EADDRINUSE, errno.EACCES) else "--host"
         raise AnalyticsError(f"Port {port} on {host} cannot be used ({reason}): choose another by {other}.") from None
 
 

@@ -145,6 +145,8 @@ def _allow(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     with connect(dsn) as registry:
         target = read_target(options.target, registry, "allow")
         if options.end:
+            if options.length:
+                raise CommandError("--for is how long an allowance lasts, and --end takes it off now: leave one out.")
             if not registry.lift(target, "allow"):
                 raise CommandError(f"{target.shown} is not on the allow-list that commands made.")
             yield f"no longer allowed: {target.shown}"
@@ -207,8 +209,8 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def _operator(options: argparse.Namespace) -> str:
-    if options.by:
-        return _text(options.by)
+    if by := _text(options.by or ""):
+        return by
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..arguments import path
 from ..columns import counted, escape, table
 from ..database import destination_of, resolve_dsn
 from ..errors import CommandError
@@ -24,7 +25,7 @@ def add_adopt(parser: argparse.ArgumentParser) -> Run:
     """Add the options of `adopt` and return what runs it."""
     parser.add_argument("names", nargs="*", metavar="JOURNAL", help="its first digits; none: list them")
     parser.add_argument("--all", action="store_true", help="all that are listed")
-    parser.add_argument("--journal-dir", type=Path, help="where the apps keep their journals")
+    parser.add_argument("--journal-dir", type=path, help="where the apps keep their journals")
     return _adopt
 
 
@@ -34,6 +35,8 @@ COMMANDS = (
 
 
 def _adopt(options: argparse.Namespace, dsn: str) -> Iterator[str]:
+    if options.all and options.names:
+        raise CommandError("--all has all journals delivered: name some, or give --all.")
     folder = options.journal_dir or default_journal_dir()
     destination = destination_of(resolve_dsn(options.dsn))
     with connect(dsn) as reader:  # an address that leads nowhere would only move the trouble

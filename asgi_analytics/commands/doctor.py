@@ -259,6 +259,10 @@ def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
         needs = "" if server.may_create else " as a user with CREATE on the database, which this one has not"
         yield Check("schema", f"not applied: {', '.join(pending)}", f"run `asgi-analytics migrate`{needs}")
         return
+    if gone := reader.missing_objects():
+        advice = "restore them from a backup, or drop all of the schema and run `asgi-analytics migrate`"
+        yield Check("schema", f"missing: {', '.join(gone)}", advice)
+        return
     if not schema.newer and not schema.changed:
         yield Check("schema", "up to date")
     yield lacking if missing else Check("privileges", "all that a writer needs")

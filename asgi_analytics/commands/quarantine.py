@@ -33,6 +33,8 @@ def _quarantine(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     ids = options.ids or None
     if options.action == "purge" and not (ids or options.all or options.older):
         raise CommandError("purge deletes for good: name IDs, --older TIME or --all.")
+    if options.all and (ids or options.older):
+        raise CommandError("--all deletes every row: leave it out, or the IDs and --older.")
     if options.action != "purge" and (options.all or options.older):
         raise CommandError(f"--all and --older are for purge; {options.action} takes IDs, or none for every row.")
     with connect(dsn) as quarantine:

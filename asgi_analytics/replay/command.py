@@ -7,14 +7,14 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from .. import columns
-from ..arguments import split, whole
+from ..arguments import path, split, whole
 from ..clock import SystemClock
 from ..errors import ReplayError
 from ..folders import put_whole
@@ -46,7 +46,9 @@ def add_replay(parser: argparse.ArgumentParser) -> None:
         "--top", type=whole(1, MOST_SHOWN), default=10, metavar="N", help="actors and routes that are shown (10)"
     )
     parser.add_argument("--export", choices=["csv", "json"], help="csv: a row per actor; json: everything")
-    parser.add_argument("-o", "--output", metavar="FILE", help="where --export goes; else in place of the report")
+    parser.add_argument(
+        "-o", "--output", type=path, metavar="FILE", help="where --export goes; else in place of the report"
+    )
     given.add_period(parser)
     given.add_policy(parser)
 
@@ -55,8 +57,10 @@ def replay(options: argparse.Namespace) -> int:
     """Replay logs and print what came of it; 1 when no line could be read."""
     if options.output and not options.export:
         raise ReplayError("--output is where --export csv or json goes; without --export there is nothing to write.")
-    if options.output and any(_is_same(options.output, path) for path in options.files):
+    if options.output and any(_is_same(options.output, log) for log in options.files):
         raise ReplayError(f"--output {options.output} is one of the logs that are read, and would be lost.")
+    if twice := next((log for log in options.files if _is_repeated(log, options.files)), None):
+        raise ReplayError(f"{twice} is named twice: each of its lines would count twice.")
     more: dict[str, Any] = {"trusted_proxies": split(options.trusted_proxies)} if options.trusted_proxies else {}
     settings = given.settings(options, **more)
     reading = Reading()
@@ -189,14 +193,18 @@ def _show(done: Replay, reading: Reading, options: argparse.Namespace) -> None:
     print("\n".join(printing.report(done, reading, options.top)))
 
 
-def _is_same(path: str, other: str) -> bool:
+def _is_same(one: str | Path, other: str) -> bool:
     with contextlib.suppress(OSError):  # not there, or standard input
-        return Path(path).is_file() and os.path.samefile(path, other)
+        return Path(one).is_file() and os.path.samefile(one, other)
     return False
 
 
-def _write(path: str, text: str) -> None:
-    data, place = text.encode("utf-8", "backslashreplace"), Path(os.path.realpath(path))
+def _is_repeated(log: str, logs: Sequence[str]) -> bool:
+    return logs.count(log) > 1 or sum(_is_same(log, other) for other in logs) > 1
+
+
+def _write(output: Path, text: str) -> None:
+    data, place = text.encode("utf-8", "backslashreplace"), Path(os.path.realpath(output))
     try:
         try:
             if place.exists() and not place.is_file():
@@ -206,7 +214,7 @@ def _write(path: str, text: str) -> None:
         except PermissionError:  # the file may be ours where the folder is not
             place.write_bytes(data)
     except OSError as error:
-        raise ReplayError(f"{path} cannot be written: {error.strerror or error}.") from None
+        raise ReplayError(f"{output} cannot be written: {error.strerror or error}.") from None
 
 
 def _mode(place: Path) -> int:

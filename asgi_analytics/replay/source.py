@@ -184,7 +184,7 @@ def _set_aside(reading: Reading, junk: Sequence[str]) -> None:
 
 
 def _content(name: str, file: BinaryIO, reading: Reading, watch: Watch) -> Iterator[bytes]:
-    chunks = _raw(file, watch)
+    chunks = _raw(name, file, watch)
     first = next(chunks, b"")
     if not first.startswith(GZIP):
         yield from _readable(name, chain((first,), chunks))
@@ -211,9 +211,15 @@ def _wide(sample: bytes) -> str:
     return "" if len(sample) < 16 or any(pairs) else "UTF-16" if any(fours) else "UTF-32"
 
 
-def _raw(file: BinaryIO, watch: Watch) -> Iterator[bytes]:
+def _raw(name: str, file: BinaryIO, watch: Watch) -> Iterator[bytes]:
     read = getattr(file, "read1", file.read)  # of a pipe, what is there
-    while chunk := read(CHUNK):
+    while True:
+        try:
+            chunk = read(CHUNK)
+        except OSError as error:
+            raise ReplayError(f"{name} cannot be read: {error.strerror or error}.") from None
+        if not chunk:
+            return
         watch(len(chunk))
         yield chunk
 

@@ -14,7 +14,11 @@ MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, func
 LOCKED = "55P03"  # waited for as long as lock_timeout says
 HELD = "Another session holds a table or row that this needs: see pg_locks and pg_stat_activity, and try again."
 LOCK_PATIENCE = "10s"  # that a command waits in silence for who holds a table
-NO_SCHEMA = "The database has no schema of this version: run `asgi-analytics migrate`."
+NO_SCHEMA = (
+    "The database has no schema of this version ({}): run `asgi-analytics migrate`, and where that finds nothing to "
+    "do, `doctor`."
+)
+READ_ONLY = "25006"
 
 
 @contextlib.contextmanager
@@ -44,7 +48,9 @@ def _ours(error: psycopg.Error) -> StoreError:
     if error.sqlstate == LOCKED:
         return StoreUnavailable(HELD)
     if error.sqlstate in MISSING:
-        return StoreMisconfigured(NO_SCHEMA)
+        return StoreMisconfigured(NO_SCHEMA.format(text))
+    if error.sqlstate == READ_ONLY:
+        return StoreMisconfigured(f"{text}: name the primary in the DSN, or SET default_transaction_read_only = off")
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
         return StoreUnavailable(f"No connection to Postgres: {text}")
     return StoreMisconfigured(text)

@@ -27,6 +27,14 @@ PAUSE = 3.0  # seconds between two attempts to lock a table: time for those who 
 LIMITS = (
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0"
 )
+EXISTS = (
+    *(psycopg.errors.DuplicateTable, psycopg.errors.DuplicateColumn, psycopg.errors.DuplicateFunction),
+    *(psycopg.errors.DuplicateObject, psycopg.errors.DuplicateSchema),
+)
+OTHERS = (
+    "Migration {} was not applied by analytics.migrations, and finds what it makes: {}. Restore the rows of that "
+    "table, or rename what is not ours."
+)
 SINCE_17 = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"  # of the server
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
@@ -101,7 +109,10 @@ def _next(connection: psycopg.Connection) -> list[str]:
         missing = _missing(_read(connection))
         if not missing:
             return []
-        connection.execute(missing[0].text.encode())
+        try:
+            connection.execute(missing[0].text.encode())
+        except EXISTS as error:
+            raise MigrationError(OTHERS.format(missing[0].name, error.diag.message_primary)) from error
         connection.execute(
             "INSERT INTO analytics.migrations (number, name, checksum) VALUES (%s, %s, %s)",
             (missing[0].number, missing[0].name, missing[0].checksum),
@@ -179,7 +190,10 @@ def _known(connection: psycopg.Connection) -> dict[int, str]:
 
 
 def _read(connection: psycopg.Connection) -> dict[int, str]:
-    return dict(connection.execute("SELECT number, checksum FROM analytics.migrations").fetchall())
+    try:
+        return dict(connection.execute("SELECT number, checksum FROM analytics.migrations").fetchall())
+    except psycopg.errors.UndefinedColumn as error:
+        raise MigrationError("The database has a table analytics.migrations that is not ours: rename it.") from error
 
 
 def _missing(done: dict[int, str]) -> list[Migration]:

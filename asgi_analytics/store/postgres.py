@@ -321,6 +321,11 @@ class PostgresStore(Connected):
         with as_ours():
             return retention.forget(self._current(), kept)
 
+    @property
+    def is_connected(self) -> bool:
+        """Tell whether there is a connection that was not closed."""
+        return self._connection is not None and not self._connection.closed
+
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
             raise StoreUnavailable("No connection to Postgres.")

@@ -63,6 +63,8 @@ class Quarantine:
         """
         kind = _OF_KIND[row.kind]
         rows = {one: [row.raw] if one == kind else [] for one in (HIT, DECISION, REFUSED)}
+        if not self._store.is_connected:
+            self._store.connect()
         try:
             return self._store.readmit(row.id, self._queries["take"], rows, {kind: tuple(row.columns)}, row.journal)
         except StoreMisconfigured as error:
@@ -81,10 +83,7 @@ def connect(dsn: str) -> Iterator[Quarantine]:
     """Open what the command needs. Raises StoreUnavailable, StoreMisconfigured."""
     store = PostgresStore(lambda: dsn, migrate=False)
     with opened(dsn) as session, contextlib.closing(store):
-        quarantine = Quarantine(session, store)
-        quarantine.rows([], 0)  # is there a schema?
-        store.connect()
-        yield quarantine
+        yield Quarantine(session, store)
 
 
 def _listed(ids: Sequence[int] | None) -> list[int] | None:

@@ -194,6 +194,11 @@ class Reader:
         with command_errors(), self._session.statement() as connection:
             return migrate.pending(connection)
 
+    def missing_objects(self) -> list[str]:
+        """Return the tables, views and functions of a migrated schema that are not there."""
+        with command_errors(), self._session.statement() as connection:
+            return [text for (text,) in connection.execute(self._queries["missing_objects"]).fetchall()]
+
     def missing_privileges(self) -> list[str]:
         """Return what a writer needs and this user may not do, in words."""
         with command_errors(), self._session.statement() as connection:

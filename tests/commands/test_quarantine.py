@@ -71,10 +71,9 @@ def test_a_database_without_our_schema_is_told_what_it_needs(
 ) -> None:
     fetch(dsn, "DROP SCHEMA analytics CASCADE")
     status, told = run(capsys, dsn, *arguments)
-    assert (status, told) == (
-        1,
-        ["asgi-analytics: The database has no schema of this version: run `asgi-analytics migrate`."],
-    )
+    lacking = 'relation "analytics.quarantine" does not exist'
+    needs = "run `asgi-analytics migrate`, and where that finds nothing to do, `doctor`."
+    assert (status, told) == (1, [f"asgi-analytics: The database has no schema of this version ({lacking}): {needs}"])
 
 
 def test_what_is_no_id_is_told_so(poisoned: str, capsys: pytest.CaptureFixture[str]) -> None:

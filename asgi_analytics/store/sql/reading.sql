@@ -102,6 +102,20 @@ WHERE locks.granted AND locks.mode IN ('ExclusiveLock', 'AccessExclusiveLock') A
     AND locks.pid <> pg_backend_pid()
 ORDER BY 1 LIMIT 5
 
+-- name: missing_objects
+SELECT 'analytics.' || wanted.name
+FROM unnest('{cases, counter_revisions, counters, decisions, fingerprints, hits, human_hits, human_sessions, incidents,
+    migrations, networks, policies, positions, quarantine, refusals, ruling_revisions, rulings, salts, sessions,
+    workers}'::text[]) AS wanted (name)
+WHERE NOT EXISTS (
+    SELECT FROM pg_catalog.pg_class WHERE relname = wanted.name AND relnamespace = to_regnamespace('analytics'))
+UNION ALL
+SELECT 'analytics.' || wanted.name || '()'
+FROM unnest('{decayed, ensure_partitions, exchange_quotas, lacking_partitions, number_ruling}'::text[]) AS wanted (name)
+WHERE NOT EXISTS (
+    SELECT FROM pg_catalog.pg_proc WHERE proname = wanted.name AND pronamespace = to_regnamespace('analytics'))
+ORDER BY 1
+
 -- name: missing_privileges
 -- Tables are looked up by name without touching them: a missing privilege is an answer here, not an error.
 SELECT privilege || ' on analytics.' || wanted.name
