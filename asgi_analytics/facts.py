@@ -144,6 +144,10 @@ class Behaviour:
     people: int = 1  # who look alike and browse at once, as far as entries, inner steps and what they load again tell
     errors: int = 0  # distinct paths answered 4xx
     errors_bitmap: int = 0
+    strayed_at: float = -inf  # the last error that may be a link which leads nowhere
+    strayed: int = 0  # of those that were excused
+    led_to: int = 0  # a number of where the last redirect led to
+    files: int = 0  # whether they come from here: 0 not looked at yet, or behaviour.HERE, ELSEWHERE
     raised: int = 0  # one bit per signal raised in this session
     quiet_until: int = -1  # steps: up to there, no page load can raise a signal or the level
     traces: Traces | None = None

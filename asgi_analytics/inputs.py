@@ -21,7 +21,8 @@ TRIED = 8  # credentials were refused
 IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
 FAULT = 256  # and the three bits above: one per line of FAULTS
 TRUSTED = 8192  # an error, or data, that was answered to somebody with credentials, which it did not refuse
-REDIRECTED = 16384  # a page that the app led to, by its answer to a form
+# A page that the app led to, by its answer to a form; of what is no page: led elsewhere instead of an error.
+REDIRECTED = 16384
 # One bit, as a row is of a page, of data or of an error.
 INJECTED = 4096  # the error was asked for with a query that scanners try
 QUERIED = 4096  # the page was asked for with a query

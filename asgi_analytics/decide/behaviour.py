@@ -43,6 +43,8 @@ LOADS_PER_PERSON = 2  # of pages known before
 MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
 MOST_BACK = PAGE_BITS // 8  # pages; where more are known, too many new ones would be taken for them
 MIN_WITNESSES = 20  # sessions that sent Fetch Metadata, until its absence means something
+REQUESTS_PER_PAGE = 1.2  # of a browser, at least, where a site serves its own files: files and calls
+HERE, ELSEWHERE = 1, 2  # Behaviour.files
 MOST_PAGES_REMEMBERED = 2048
 
 # Linear counting (Whang and others, 1990): the distinct paths that so many set bits stand for; a full map counts as
@@ -76,6 +78,8 @@ class Site:
     witnesses: int = 0  # sessions of browsers that sent what they are known to send
     faulty: int = 0  # and of those that did not
     inner_loads: int = 0  # page loads that came from a page of this site
+    with_files: int = 0  # sessions of browsers that fetched more than pages
+    without_files: int = 0  # and of those that did not
     pools: dict[int, Actor] = field(default_factory=dict)  # by a number of user agent and language
     routes: dict[int, Route] = field(default_factory=dict)  # by a number of the path
 
@@ -96,6 +100,18 @@ class Site:
                 self.witnesses += 1
             else:
                 self.faulty += 1
+
+    def look_for_files(self, facts: Behaviour) -> None:
+        """Take in, once in a session, whether a browser fetches more than pages; tell it whether any does here.
+
+        Where another server has the files, nobody does: then it means nothing.
+        """
+        if facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.page_loads:
+            self.with_files += 1
+        else:
+            self.without_files += 1
+        is_elsewhere = self.without_files >= max(MIN_WITNESSES, 4 * self.with_files)
+        facts.files = ELSEWHERE if is_elsewhere else HERE
 
     def size(self, own_loads: int) -> int:
         """Return the number of known pages; 0 while a visitor of `own_loads` page loads taught most of them himself."""

@@ -8,7 +8,15 @@ from itertools import pairwise
 from math import inf, sqrt
 
 from ..facts import Actor, Behaviour
-from .behaviour import DISTINCT_PAGES, GAP_MEMORY, MIN_SITE_PAGES, MOST_IN_LOOP, Site
+from .behaviour import (
+    DISTINCT_PAGES,
+    ELSEWHERE,
+    GAP_MEMORY,
+    MIN_SITE_PAGES,
+    MOST_IN_LOOP,
+    REQUESTS_PER_PAGE,
+    Site,
+)
 from .signal import MOST_QUIET, Signal, with_a_session
 from .window import FIVE_MINUTES, HOUR, estimate
 
@@ -21,7 +29,6 @@ MIN_STARTS = 5
 SHORTEST_CADENCE = 1800.0  # seconds
 RESTORED = 30.0  # seconds in which a browser that is started opens the tabs of last time
 TURNS = 4  # of a loop, at least
-REQUESTS_PER_PAGE = 1.2  # of a browser, at least: files, calls, reports
 # The last number of a sort key; one with a query is of a list, or of a thing looked up.
 _NUMBERED = re.compile(r"([^?]*[^?\d\x01-\x09]|)[\x01-\x09](\d{1,9})([^?\d]*)", re.ASCII)
 NOW_AND_THEN = 60.0  # seconds from page to page, on average: about what reading takes
@@ -115,7 +122,9 @@ def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float
 def _is_led_on(facts: Behaviour) -> bool:
     """Tell whether links lead to pages that show files, too, and of the last four pages one was another's next."""
     asked = facts.requests - facts.accepted
-    if facts.inner_steps < NEW_SHARE * facts.steps or asked < REQUESTS_PER_PAGE * facts.page_loads:
+    if facts.inner_steps < NEW_SHARE * facts.steps:
+        return False
+    if facts.files != ELSEWHERE and asked < REQUESTS_PER_PAGE * facts.page_loads:
         return False
     numbered = [_NUMBERED.fullmatch(key or "") for key in (facts.last_page, *facts.before_last)]
     return any(

@@ -11,6 +11,7 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from ..facts import Actor, Throttle, ThrottleLevel
+from .behaviour import ELSEWHERE, REQUESTS_PER_PAGE
 from .conduct import CRAWLER, asks_once
 from .window import FIVE_MINUTES, MINUTE, TEN_MINUTES, estimate
 
@@ -18,7 +19,6 @@ PAGE_LOADS_PER_MINUTE = 30.0  # a person's, above
 CRAWLER_PAGE_LOADS = 60.0  # of a program that says its own name, above
 BURST_OF_TABS = 60.0  # of a browser, the first time in a session, above
 MOST_WITH_TABS = 75.0  # page loads in five minutes: who goes on like this opens no tabs
-REQUESTS_PER_TAB = 1.2  # of a browser, at least: files, calls, reports
 ERROR_RATE = 0.5  # above
 ERROR_REQUESTS = 20  # above
 RELAPSE = 4.0  # who was Blocked and goes on needs that part of the page loads to be Blocked again
@@ -84,11 +84,13 @@ def _usual_pace(visitor: Actor) -> float:
 def _may_open_tabs(visitor: Actor, now: float) -> bool:
     """Tell whether a burst may be a person's: of a browser that fetches more than pages, the first in a session."""
     claims, state, facts = visitor.claims, visitor.throttle, visitor.behaviour
-    if not claims.tells_origin or claims.faults or state.level or state.spent_hurried or visitor.program:
+    if not (claims.tells_origin or claims.is_browser) or claims.faults or visitor.program:
+        return False
+    if state.level or state.spent_hurried:
         return False
     if estimate(facts.five_minutes, FIVE_MINUTES, now) > MOST_WITH_TABS * facts.people:
         return False
-    return facts.requests >= REQUESTS_PER_TAB * facts.hurried
+    return facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.hurried
 
 
 def relapse(visitor: Actor) -> float:

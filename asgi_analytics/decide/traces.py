@@ -16,13 +16,14 @@ from ..variants import TURN
 from . import window
 from .actor import IDLE, NO_BEHAVIOUR
 from .behaviour import Route, Site, count_error, page_facts
-from .conduct import TOOL
+from .conduct import CRAWLER, TOOL
 from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
 from .window import FIVE_MINUTES, HOUR, TEN_MINUTES
 
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
 MOST_MARKED = 128  # bits of items, of which so few are taken for one another
 MAX_POOLS = 512
+NOT_FOUND = 404
 MOST_WITNESSED = 3  # tries of one visitor that tell of an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
 POLL_GAP = 1.0  # seconds between two polls
@@ -38,6 +39,7 @@ LONG_BURST, MOST_IN_BURST = 60.0, 300  # likewise, one after the other, and how 
 MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
 MOST_LINKED = 200  # errors excused in an hour and person, as what a page asked for: anybody can say so
+MOST_STRAYED, STRAY_PAUSE = 60, 2.0  # errors excused in a session, a person's who follows dead links; seconds for each
 MOST_TRUSTED = 1000  # and of those that ask with credentials: synchronizing is asking for what may not be there
 MOST_REDIRECTED = 600  # pages in an hour that forms lead to: somebody at work needs seven seconds for one
 REDIRECTED_WITHIN = 10.0  # seconds after the form
@@ -50,6 +52,19 @@ def traces_of(facts: Behaviour) -> Traces:
     if traces is None:
         traces = facts.traces = Traces()
     return traces
+
+
+def leads_astray(visitor: Actor, path: str, target: int) -> bool:
+    """Tell whether an app that has nothing there leads elsewhere: from a path that only scanners ask for, or to where
+    it led before. `target`: a number of path and query; 0 for nowhere.
+
+    A redirect to the same path, of another scheme or with a slash, is none. Crawlers come for pages that moved.
+    """
+    facts = visitor.behaviour
+    if not target or visitor.program == CRAWLER or target in (path_number(f"{path}?"), path_number(f"{path}/?")):
+        return False
+    before, facts.led_to = facts.led_to, target
+    return target == before or probe_kind(path) > 1
 
 
 class Failure(NamedTuple):
@@ -102,7 +117,24 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     # A token that ran out is refused everywhere; many programs send one only where they are asked for it.
     if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None):
         return odd or new
+    if not kind and method == "GET" and _may_stray(visitor, now):
+        return odd or new
     return count_error(facts, path) or odd or new
+
+
+def _may_stray(visitor: Actor, now: float) -> bool:
+    """Tell whether an error may be a dead link that a person follows: an old site's, a list's, one of memory.
+
+    Who looks for what is there guesses faster, or goes on.
+    """
+    facts, claims = visitor.behaviour, visitor.claims
+    since, facts.strayed_at = now - facts.strayed_at, now
+    if visitor.program or claims.faults or not (claims.is_browser or claims.tells_origin):
+        return False
+    if since < STRAY_PAUSE or facts.strayed >= MOST_STRAYED:
+        return False
+    facts.strayed += 1
+    return True
 
 
 def _shows_pages(visitor: Actor) -> bool:

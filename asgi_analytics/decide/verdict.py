@@ -16,6 +16,7 @@ from .policy import Policy
 from .throttle import BLOCKED
 from .traces import Failure, count_accepted_post, count_data, count_failure, count_redirected, join_pool, pool_of
 
+PAGES_TO_TELL = 3  # until it is told whether somebody fetches more than pages
 Count = Callable[[Actor], object]  # counts what was answered among the facts of one actor
 
 
@@ -54,8 +55,13 @@ def judge_page(
         visitor.claims = claims
         if facts.hurried == 1:  # the first load, and no reload of it in a rush
             site.witness(claims)
-    count = partial(_load_for, page=page, inner=inner, site=site, now=now)
-    _judge_with_pools(visitor, network, count, site, policy, decision, now)
+        elif not facts.files and facts.page_loads > PAGES_TO_TELL and claims.is_browser and not claims.faults:
+            site.look_for_files(facts)
+    if visitor.claims.faults:
+        count = partial(_load_for, page=page, inner=inner, site=site, now=now)
+        _judge_with_pools(visitor, network, count, site, policy, decision, now)
+    else:
+        _judge_in_full(visitor, site, policy, decision, now)
 
 
 def _load_for(pool: Actor, page: str | Variant, inner: bool, site: Site, now: float) -> None:

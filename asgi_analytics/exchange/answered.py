@@ -7,8 +7,8 @@ from typing import Any
 
 from ..decide.behaviour import with_order
 from ..decide.conduct import TOOL
-from ..decide.probes import is_injection
-from ..decide.traces import Failure, is_redirected, note_redirect
+from ..decide.probes import is_injection, is_picture
+from ..decide.traces import NOT_FOUND, Failure, is_redirected, leads_astray, note_redirect
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
 from ..facts import Traces
 from ..identify.credentials import has_credentials, refused_attempt
@@ -21,11 +21,13 @@ from ..identify.request import (
     is_prefetch,
     redirect_target,
     target_number,
+    target_on_site,
 )
 from ..inputs import DATA, INJECTED, PREFETCHED, QUERIED, REDIRECTED, TRUSTED
 from ..model import Variant
 from .arrival import Arrival
 
+_REDIRECTS = (301, 302, 303, 307, 308)
 # Data in the answer to a write is what was sent: a phone that was offline saves all that changed, one by one.
 _WRITES = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 
@@ -64,6 +66,9 @@ class Answered(Arrival):
             self._judge_data_or_post(data, now)
             if status in (302, 303) and not decision.refused:
                 note_redirect(actor.behaviour, redirect_target(names), now)
+        elif status in _REDIRECTS and self._leads_astray(names):
+            self.inputs |= REDIRECTED
+            self._judge_failure(NOT_FOUND, names, now)
         elif not decision.refused:
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
@@ -75,6 +80,12 @@ class Answered(Arrival):
             return False
         self.inputs |= REDIRECTED
         return pass_redirected(self.visitor.actor, page, self.decision, now)
+
+    def _leads_astray(self, names: Mapping[bytes, bytes]) -> bool:
+        """Tell whether a redirect stands for an error; one picture stands for all that are missing."""
+        if is_picture(names.get(b"location", b"").decode("latin-1")):
+            return False
+        return leads_astray(self.visitor.actor, self.path, target_on_site(names, self._headers))
 
     def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
         engine, visitor = self._engine, self.visitor

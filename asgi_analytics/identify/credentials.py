@@ -12,6 +12,7 @@ Headers = Mapping[bytes, bytes]
 _SENT = ("POST", "PUT", "PATCH")
 _REFUSALS = (400, 401, 403, 423)
 _REFUSALS_OF_A_LOGIN = (404, 422)  # no such user; a form with errors, as frameworks with Turbo answer
+_REFUSALS_OF_A_SECRET = (402, 404, 422)  # a card that is declined; no such code
 # Routes where people say who they are. A site chooses what it calls them; who attacks it cannot.
 _LOGIN = re.compile(
     r"log[-_]?[io]n(?![a-z])|sign[-_]?[io]n(?![a-z])|passw|authenticat|/sessions?/?$|/auth/?$|/token/?$|2fa|mfa|\botp"
@@ -26,6 +27,10 @@ _SECRET = re.compile(
 _GUESSED = re.compile(r"card|pay|checkout|member", re.IGNORECASE)
 # Where other servers report: what they send carries a signature, which all is refused for once the key has changed.
 _HOOK = re.compile(r"web-?hooks?\b|/hooks?\b|/ipn\b|/inbox\b", re.IGNORECASE)
+# What an address says that a login leads back to.
+_SAYS_ERROR = re.compile(r"(?:^|[&=])\w*(?:err(?:or|\b)|fail|invalid|denied|incorrect|wrong)", re.IGNORECASE)
+_PAY = re.compile(r"\bpay\b|payments?\b|checkout", re.IGNORECASE)
+_SIGNATURE = re.compile(rb"signature|hmac")  # in the name of a header: of what another server reports
 _PAGE_CALL = BY_LENGTH | BY_PAGE
 _TOKENS = (b"authorization", b"x-api-key", b"api-key", b"x-auth-token", b"private-token")
 
@@ -57,22 +62,38 @@ def refused_attempt(
         return crc32(token) << 1 | 1 << 33 if status in (401, 403) else None
     if method not in _SENT:
         return None
-    if status not in _REFUSALS and not (is_login and _refuses(headers, status, path, names or {})):
+    refuses = status in _REFUSALS or (is_login and _refuses(headers, status, path, names or {}))
+    if not refuses and (token is not None or not _refuses_a_secret(headers, status, path)):
         return None
     length, destination = headers.get(b"content-length"), headers.get(b"sec-fetch-dest")
     if destination == b"document":
         return 0
-    if not is_login and _sends_by_itself(method, destination, path):
+    if not is_login and _sends_by_itself(method, headers, path):
         return _PAGE_CALL
     if length is None:
         return 0
     return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
 
 
-def _sends_by_itself(method: str, destination: bytes | None, path: str) -> bool:
+def _refuses_a_secret(headers: Headers, status: object, path: str) -> bool:
+    """Tell whether what can be guessed, such as a code or a card, was not taken; forms that are being filled in ask."""
+    if status not in _REFUSALS_OF_A_SECRET or b"precognition" in headers:
+        return False
+    return _PAY.search(path, 0, 256) is not None or (status != 402 and _SECRET.search(path, 0, 256) is not None)
+
+
+def _sends_by_itself(method: str, headers: Headers, path: str) -> bool:
     """Tell whether a page's script, or another server, sends to a route that takes nothing that is guessed."""
-    if destination not in (b"empty", b"report"):
-        return destination is None and _HOOK.search(path, 0, 256) is not None
+    destination = headers.get(b"sec-fetch-dest")
+    if destination is None:
+        if _HOOK.search(path, 0, 256) is not None:
+            return True
+        # Over plain http browsers do not say it; no form sends JSON.
+        by_script = b"origin" in headers and headers.get(b"content-type", b"").startswith(b"application/json")
+        if not by_script and not any(_SIGNATURE.search(name) for name in headers):
+            return False
+    elif destination not in (b"empty", b"report"):
+        return False
     if _SECRET.search(path, 0, 256) is not None:
         return False
     return method != "POST" or _GUESSED.search(path, 0, 256) is None
@@ -86,11 +107,16 @@ def _refuses(headers: Headers, status: object, path: str, names: Headers) -> boo
         is_form = headers.get(b"sec-fetch-dest", b"document") == b"document"
         by_script = b"x-requested-with" in headers or b"hx-request" in headers
         return is_form and not by_script and names.get(b"content-type", b"").startswith(b"text/html")
-    return status in (302, 303) and _path_of(names.get(b"location", b"")) == path.encode("utf-8", "surrogatepass")
+    if status not in (302, 303):
+        return False
+    target, _, query = names.get(b"location", b"")[:1024].partition(b"#")[0].partition(b"?")
+    if _path_of(target) == path.encode("utf-8", "surrogatepass"):
+        return True
+    found = _SAYS_ERROR.search(query.decode("latin-1"))
+    return found is not None and _LOGIN.search(_path_of(target).decode("latin-1")) is not None
 
 
-def _path_of(location: bytes) -> bytes:
-    """Return the path of a Location; one with escapes is left as it is."""
-    cut = location[:1024].partition(b"?")[0].partition(b"#")[0]
-    _, scheme, rest = cut.partition(b"://")
-    return b"/" + rest.partition(b"/")[2] if scheme else cut
+def _path_of(target: bytes) -> bytes:
+    """Return the path of a Location without its query; one with escapes is left as it is."""
+    _, scheme, rest = target.partition(b"://")
+    return b"/" + rest.partition(b"/")[2] if scheme else target

@@ -71,7 +71,7 @@ def _shows(headers: Headers) -> bool:
         return b"prefetch" not in headers.get(b"sec-purpose", headers.get(b"x-sec-purpose", b""))
     if b"hx-boosted" in headers:
         return True
-    return _PARTS.isdisjoint(headers)
+    return _PARTS.isdisjoint(headers) and not is_prefetch(headers)
 
 
 def _shows_by_script(headers: Headers) -> bool:
@@ -201,6 +201,15 @@ def redirect_target(names: Headers) -> int:
         location = b"/" + rest.partition(b"/")[2]
     path, _, query = location.partition(b"?")
     return target_number(unquote_to_bytes(path).decode("utf-8", "replace"), query) if path[:1] == b"/" else 0
+
+
+def target_on_site(names: Headers, headers: Headers) -> int:
+    """Return `redirect_target`, 0 where it is of another host; `headers`: of the request."""
+    location = names.get(b"location", b"")
+    start = location.find(b"//", 0, 8)
+    if start >= 0 and location[start + 2 : _MOST_PATH].partition(b"/")[0] != headers.get(b"host"):
+        return 0
+    return redirect_target(names)
 
 
 def target_number(path: str, query: bytes) -> int:

@@ -24,7 +24,7 @@ from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
-from ..decide.traces import Failure
+from ..decide.traces import NOT_FOUND, Failure
 from ..facts import Claims
 from ..inputs import DATA, FORGIVEN, INJECTED, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
@@ -113,7 +113,8 @@ class History:
             elif page:
                 bare = not inputs & QUERIED
                 pipeline.take_page(visitor, decision, variant or path, hit.from_inside, at, claims, bare)
-            elif status >= 400 or attempt is not None:
+            elif status >= 400 or attempt is not None or inputs & REDIRECTED:
+                status = NOT_FOUND if inputs & REDIRECTED else status
                 trusted, injected = bool(inputs & TRUSTED), bool(inputs & INJECTED)
                 failure = Failure(status, hit.method, path, hit.from_inside, attempt, trusted, injected)
                 pipeline.take_failure(visitor, decision, failure, at, claims)

@@ -50,6 +50,67 @@ def test_a_login_that_shows_its_form_again_has_refused(
 
 
 @pytest.mark.parametrize(
+    ("location", "is_try"),
+    [
+        (b"/login?error=1", True), (b"https://shop.example/signin?next=%2F&failed=true", True),
+        (b"/account/login?msg=invalid_credentials", True), (b"/login?err", True), (b"/login", False),
+        (b"/login?next=/errors", False), (b"/account?error=1", False), (b"/?terror=1", False), (b"/login/2fa", False),
+    ],
+)  # fmt: skip
+def test_a_login_that_leads_to_a_form_elsewhere_has_refused_where_the_address_says_so(
+    location: bytes, is_try: bool
+) -> None:
+    answer = {b"location": location}
+    assert (refused_attempt("POST", {}, 302, "/api/auth/login", answer) is not None) is is_try
+    assert refused_attempt("POST", {}, 302, "/contact", answer) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "is_try"),
+    [
+        ("/checkout", 402, True), ("/api/payments", 402, True), ("/api/payments", 422, True), ("/pay", 404, True),
+        ("/api/cart/coupon", 422, True), ("/api/cart/coupon", 404, True), ("/api/cart/coupon", 402, False),
+        ("/payroll", 402, False), ("/api/chat", 402, False), ("/api/notes", 422, False), ("/api/notes", 404, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("headers", [{}, SCRIPT | {b"sec-fetch-dest": b"empty"}], ids=["form", "script"])
+def test_a_card_that_is_declined_and_a_code_that_is_unknown_are_tries(
+    headers: dict[bytes, bytes], path: str, status: int, is_try: bool
+) -> None:
+    assert (refused_attempt("POST", headers, status, path) is not None) is is_try
+    for more in (
+        {b"x-api-key": b"k"},
+        {b"precognition": b"true"},
+    ):  # an app that imports; a form that is being filled in
+        assert refused_attempt("POST", headers | more, status, path) is None
+    assert refused_attempt("GET", headers, status, path) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"origin": b"http://shop.example", b"content-type": b"application/json"},
+        {b"x-hub-signature-256": b"sha256=0"},
+        {b"x-shopify-hmac-sha256": b"0"},
+        {b"stripe-signature": b"t=0"},
+    ],
+    ids=["a script over plain http", "github", "shopify", "stripe"],
+)
+def test_what_a_script_or_another_server_sends_is_one_try_but_where_secrets_are_sent(
+    headers: dict[bytes, bytes],
+) -> None:
+    def tried(path: str) -> set[int | None]:
+        lengths = (b"20", b"300")
+        return {refused_attempt("POST", {**headers, b"content-length": length}, 400, path) for length in lengths}
+
+    assert len(tried("/api/v1/events")) == 1
+    assert [len(tried(path)) for path in ("/login", "/coupons/redeem", "/checkout")] == [2, 2, 2]
+    assert refused_attempt("POST", {b"origin": b"x", b"content-length": b"20"}, 400, "/vote") != refused_attempt(
+        "POST", {b"origin": b"x", b"content-length": b"30"}, 400, "/vote"
+    )
+
+
+@pytest.mark.parametrize(
     ("path", "is_login"),
     [
         ("/login", True), ("/wp-login.php", True), ("/users/sign_in", True), ("/api/v1/auth/log-in", True),

@@ -33,6 +33,8 @@ TURBO = b"text/html, application/xhtml+xml"
         ({}, True),
         ({b"sec-fetch-dest": b"document"}, True),
         ({b"sec-fetch-dest": b"document", b"sec-purpose": b"prefetch;prerender"}, False),
+        ({b"purpose": b"prefetch"}, False),  # over plain http
+        ({b"sec-purpose": b"prefetch;prerender"}, False),
         ({b"sec-fetch-dest": b"iframe"}, False),
         ({b"sec-fetch-dest": b"empty"}, False),
         ({b"sec-fetch-dest": b"empty", b"sec-fetch-mode": b"navigate"}, True),  # a service worker fetches what is shown
