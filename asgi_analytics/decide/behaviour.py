@@ -104,8 +104,8 @@ class Site:
     def look_for_files(self, facts: Behaviour) -> None:
         """Take in, once in a session, whether a browser fetches more than pages; tell it whether any does here.
 
-        Where another server has the files, nobody does: then it means nothing. Who rotates addresses may pretend that, and
-        gains a minute of tabs.
+        Where another server has the files, nobody does: then it means nothing. Who rotates addresses may pretend that,
+        and gains a minute of tabs.
         """
         if facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.page_loads:
             self.with_files += 1
