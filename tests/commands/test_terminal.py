@@ -22,6 +22,7 @@ from tests.drive import called
 from tests.replay.lines import scraper
 from tests.test_cli import add_hit
 
+END = b"\0"
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
 
 
@@ -30,6 +31,15 @@ def terminal(columns: int) -> tuple[int, int]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     return ours, theirs
+
+
+def all_drawn(ours: int, theirs: int) -> bytes:
+    """What was written into one end, read at the other: it may come in parts."""
+    os.write(theirs, END)
+    drawn = b""
+    while not drawn.endswith(END):
+        drawn += os.read(ours, 65_536)
+    return drawn.removesuffix(END)
 
 
 def frames(drawn: bytes) -> list[str]:
@@ -55,9 +65,8 @@ def drawn_by_replay(log: str, columns: int, **environment: str) -> bytes:
         check=True,
     )
     assert done.stdout.startswith(b"Period")
-    os.write(theirs, b".")  # so that reading ends where nothing was drawn
+    drawn = all_drawn(ours, theirs)
     os.close(theirs)
-    drawn = os.read(ours, 65_536).removesuffix(b".")
     os.close(ours)
     return drawn
 
@@ -107,7 +116,7 @@ def test_the_demo_s_traffic_is_told_on_any_terminal(columns: int, kind: str, mon
         progress = Progress(50, stream)
         for _ in range(50):
             progress.step()
-        drawn = os.read(ours, 65_536)
+        drawn = all_drawn(ours, theirs)
     os.close(ours)
     if kind == "dumb":
         assert b"\x1b" not in drawn

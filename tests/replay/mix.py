@@ -252,11 +252,14 @@ class Mix:
         await self.ask(app, f"198.51.100.{120 + self.draw.randrange(3)}", path, headers, query=query)
 
     async def walk(self, app: ASGIApp) -> None:
-        """Walk through the things of a site by number, or by a hand's shuffle, from outside."""
+        """Walk through the things of a site by number, or by a hand's shuffle, from outside.
+
+        A token sorts here as what is stored of it does, among other pages: how it does by itself, no row tells.
+        """
         for _ in range(self.draw.randrange(5, 30)):
             name = self.next() if self.draw.random() < 0.7 else self.draw.randrange(10_000)
             query = f"id={name}" if self.draw.random() < 0.7 else f"page={name % 50}"
-            path = self.draw.choice(("/page/item", f"/page/{sha256(b'x').hexdigest()}"))
+            path = self.draw.choice(("/page/item", f"/page/item/{sha256(b'x').hexdigest()}"))
             address = self.draw.choice(("198.51.100.124", "198.51.100.125"))
             await self.ask(app, address, path, {**SENT, "sec-fetch-site": "none"}, query=query)
             self.clock.advance(self.draw.uniform(0.2, 1.5))
