@@ -202,12 +202,18 @@ class Recorder:
                     self.drop("journal_full")
                     return
                 self.counters.failures[str(error)] += 1
+            except RecursionError:  # the stack is full before anything is written: the row is made again
+                self.counters.queued -= 1
+                raise
             else:
                 return
         try:
             self.memory.append(data)
         except JournalError as error:
             self.drop(str(error))
+        except RecursionError:
+            self.counters.queued -= 1
+            raise
 
 
 def may_be_in(error: Exception) -> bool:
