@@ -34,7 +34,6 @@ class Delivery:
         self._watchdog = watchdog
         self._warn = warn
         self._positions: dict[bytes, tuple[int, int]] = {}
-        self._sent: set[bytes] = set()  # journals of which something was on its way
         self._unsure: Batch | None = None  # was on its way when the connection broke
 
     def begin_anew(self) -> None:
@@ -48,15 +47,13 @@ class Delivery:
     def position(self, store: Store, of: Source) -> tuple[int, int]:
         """Return (segment, offset) up to which a journal is in. Raises StoreError."""
         if of.id not in self._positions:
-            unsent = of in (self._recorder.journal, self._recorder.memory) and of.id not in self._sent
-            self._positions[of.id] = store.position(of.id, of.end(), unsent)
+            self._positions[of.id] = store.position(of.id, of.end())
             self._settle(of.id, self._positions[of.id])
         return self._positions[of.id]
 
     def move(self, store: Store, batch: Batch, whole: Batch | None = None, again: bool = False) -> None:
         """Move a batch; where a row is poison, split until it stands alone, and set it aside. Raises StoreError."""
         self._unsure, began = batch, self._clock.monotonic()
-        self._sent.add(batch.journal)
         self._watchdog.begin()  # a half is a transaction of its own
         try:
             self._shared.merge(store.write(batch))

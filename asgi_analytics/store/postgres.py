@@ -31,7 +31,7 @@ from .suspects import slow_row
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
 MOST_CHANGES = 10_000  # in one look
-FEW = 20  # rows of a batch that are tried
+FEW = 20  # rows of a batch that are looked for, or tried
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings", "forget_positions")
 # Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
 CLIENT: dict[str, Any] = {
@@ -83,7 +83,6 @@ class PostgresStore(Connected):
         self._queries = queries.load("writer")
         self._session: ServerSession | None = None  # of the open connection
         self._doubts = Doubts()
-        self._own: set[bytes] = set()  # journals of this process
         self._staging = Staging()
         rules = values.parameters(reputation or ReputationRules(), bot_score)
         self._fold = Fold(self._staging, rules, timedelta(seconds=session_timeout), bans)
@@ -153,24 +152,21 @@ class PostgresStore(Connected):
             rows = connection.execute(self._queries["read_salts"], {"periods": list(periods)}).fetchall()
             return [Salt(period.isoformat(), bytes(key)) for period, key in rows]
 
-    def position(self, journal: bytes, end: tuple[int, int] | None = None, unsent: bool = False) -> tuple[int, int]:
+    def position(self, journal: bytes, end: tuple[int, int] | None = None) -> tuple[int, int]:
         """Return (segment, offset) up to which the journal is committed; registers a new journal.
 
-        What is stored of one new to the database, or behind its `end`, which we did not write, is found out by id.
-        Nothing is of an `unsent` one, which is this process' own.
+        One behind the `end` of the journal was not written by us: what is stored of it is found out by id.
         """
         host = socket.gethostname().encode("utf-8", "replace").decode()[:200]  # any bytes may be one
         parameters = {"journal": UUID(bytes=journal), "host": host}
         with as_ours(), self._current().statement() as connection:
-            registered = connection.execute(self._queries["register_journal"], parameters).rowcount == 1 and not unsent
+            registered = connection.execute(self._queries["register_journal"], parameters).rowcount == 1
             row = connection.execute(self._queries["read_position"], parameters).fetchone()
             position = (row[0], row[1]) if row else (0, 0)
             if end is not None and position > end:
                 connection.execute(self._queries["rewind_position"], parameters)
                 registered, position = True, (0, 0)
         self._doubts.see(journal, position, registered)
-        if unsent:
-            self._own.add(journal)
         return position
 
     def write(self, batch: Batch) -> list[Merged]:
@@ -208,10 +204,12 @@ class PostgresStore(Connected):
         connection, columns, hits = self._connected(), batch.columns[HIT], batch.frames.rows(HIT)
         if not hits:
             return batch, False
-        # Of all: those before the ones that are may have been deleted, or gone with their partition.
-        stored = self._staging.stored(connection, columns, hits)
-        left = behind(batch, stored)
-        return left, left.frames.count_of(HIT) > 0 if stored else self._doubts.is_past(batch, hits[-1])
+        # Where none of a few is, none is: that is what a journal new to us costs. The first alone tells nothing, for it
+        # may have been deleted, or gone with its partition.
+        if not self._staging.stored(connection, columns, [*_some(hits), hits[-1]]):
+            return batch, self._doubts.is_past(batch, hits[-1])
+        left = behind(batch, self._staging.stored(connection, columns, hits))
+        return left, left.frames.count_of(HIT) > 0
 
     def _make_partition_of(self, batch: Batch) -> bool:
         """Make the day partitions that the hits of a batch lack; returns whether there was one to make."""
@@ -309,7 +307,7 @@ class PostgresStore(Connected):
                 # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
                 connection.execute("DISCARD TEMP")
                 self._staging.make(connection)
-            journals = [UUID(bytes=journal) for journal in self._own]
+            journals = [UUID(bytes=journal) for journal in self._doubts.reached]
             connection.execute(self._queries["keep_positions"], {"journals": journals})
             for query in TIDY:
                 connection.execute(self._queries[query])

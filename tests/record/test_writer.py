@@ -272,8 +272,8 @@ def test_what_was_read_of_the_server_is_read_again_after_an_error_that_nobody_ex
     told: list[object] = ["1", "2"]
 
     class Changed(MemoryStore):
-        def position(self, journal: bytes, end: tuple[int, int] | None = None, unsent: bool = False) -> tuple[int, int]:
-            position = super().position(journal, end, unsent)
+        def position(self, journal: bytes, end: tuple[int, int] | None = None) -> tuple[int, int]:
+            position = super().position(journal, end)
             return (told.pop(), told.pop()) if told else position  # type: ignore[return-value]
 
     monkeypatch.setattr(Backoff, "next", lambda self: 0.01)
@@ -287,27 +287,3 @@ def test_what_was_read_of_the_server_is_read_again_after_an_error_that_nobody_ex
         wait_until(lambda: len(store.frames) == 1, WAIT)
     finally:
         writer.stop(5.0)
-
-
-def test_of_its_own_journal_alone_a_worker_knows_that_nothing_was_sent(tmp_path: Path) -> None:
-    asked: list[bool] = []
-
-    class Noted(MemoryStore):
-        def position(self, journal: bytes, end: tuple[int, int] | None = None, unsent: bool = False) -> tuple[int, int]:
-            asked.append(unsent)
-            return super().position(journal, end, unsent)
-
-    left = FileJournal(tmp_path / "j", b"\x01" * 16, COLUMNS, 1 << 20)
-    left.append(hit_frame("/e/0"))
-    left.abandon()
-    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
-    recorder.open()
-    store = Noted()
-    writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)
-    recorder._append(hit_frame("/e/1"))
-    writer._cycle()
-    assert asked == [True, False], "its own, and what was left over"
-    writer._delivery.begin_anew()
-    writer._cycle()
-    assert asked[2] is False, "something was sent of it by now"
-    writer.stop(1.0)
