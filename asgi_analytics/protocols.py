@@ -142,7 +142,7 @@ class Store(Protocol):
 
     def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]: ...
 
-    def position(self, journal: bytes, end: tuple[int, int] | None = None) -> tuple[int, int]:
+    def position(self, journal: bytes, end: tuple[int, int] | None = None, own: bool = False) -> tuple[int, int]:
         """Return up to where a journal is in; registers a new one. `end`: of the journal; no position is behind it."""
         ...
 

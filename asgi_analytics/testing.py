@@ -93,7 +93,7 @@ class MemoryStore:
             self._salts.setdefault(period, offered.get(period) or Salt(period, random_bytes(32)))
         return [self._salts[period] for period in periods]
 
-    def position(self, journal: bytes, end: tuple[int, int] | None = None) -> tuple[int, int]:
+    def position(self, journal: bytes, end: tuple[int, int] | None = None, own: bool = False) -> tuple[int, int]:
         """Return (segment, offset) up to which the journal is in; registers a new journal.
 
         Nobody else moves a position on: one behind the `end` of a journal tells that its file was cut.

@@ -47,7 +47,8 @@ class Delivery:
     def position(self, store: Store, of: Source) -> tuple[int, int]:
         """Return (segment, offset) up to which a journal is in. Raises StoreError."""
         if of.id not in self._positions:
-            self._positions[of.id] = store.position(of.id, of.end())
+            own = of in (self._recorder.journal, self._recorder.memory)
+            self._positions[of.id] = store.position(of.id, of.end(), own)
             self._settle(of.id, self._positions[of.id])
         return self._positions[of.id]
 

@@ -24,11 +24,6 @@ class Doubts:
         self._reached: dict[bytes, tuple[int, int]] = {}
         self._since: dict[bytes, bytes] = {}  # when a doubt began, as an id of that moment
 
-    @property
-    def reached(self) -> list[bytes]:
-        """The journals of which something is committed by this process."""
-        return list(self._reached)
-
     def __contains__(self, journal: object) -> bool:
         return journal in self._since
 

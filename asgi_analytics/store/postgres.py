@@ -83,6 +83,7 @@ class PostgresStore(Connected):
         self._queries = queries.load("writer")
         self._session: ServerSession | None = None  # of the open connection
         self._doubts = Doubts()
+        self._own: set[bytes] = set()  # journals of this process
         self._staging = Staging()
         rules = values.parameters(reputation or ReputationRules(), bot_score)
         self._fold = Fold(self._staging, rules, timedelta(seconds=session_timeout), bans)
@@ -152,10 +153,11 @@ class PostgresStore(Connected):
             rows = connection.execute(self._queries["read_salts"], {"periods": list(periods)}).fetchall()
             return [Salt(period.isoformat(), bytes(key)) for period, key in rows]
 
-    def position(self, journal: bytes, end: tuple[int, int] | None = None) -> tuple[int, int]:
+    def position(self, journal: bytes, end: tuple[int, int] | None = None, own: bool = False) -> tuple[int, int]:
         """Return (segment, offset) up to which the journal is committed; registers a new journal.
 
-        One behind the `end` of the journal was not written by us: what is stored of it is found out by id.
+        One behind the `end` of the journal was not written by us: what is stored of it is found out by id. `own`: this
+        process writes it, so that its position is kept for as long as it lives.
         """
         host = socket.gethostname().encode("utf-8", "replace").decode()[:200]  # any bytes may be one
         parameters = {"journal": UUID(bytes=journal), "host": host}
@@ -167,6 +169,8 @@ class PostgresStore(Connected):
                 connection.execute(self._queries["rewind_position"], parameters)
                 registered, position = True, (0, 0)
         self._doubts.see(journal, position, registered)
+        if own:
+            self._own.add(journal)
         return position
 
     def write(self, batch: Batch) -> list[Merged]:
@@ -307,7 +311,7 @@ class PostgresStore(Connected):
                 # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
                 connection.execute("DISCARD TEMP")
                 self._staging.make(connection)
-            journals = [UUID(bytes=journal) for journal in self._doubts.reached]
+            journals = [UUID(bytes=journal) for journal in self._own]
             connection.execute(self._queries["keep_positions"], {"journals": journals})
             for query in TIDY:
                 connection.execute(self._queries[query])

@@ -272,8 +272,8 @@ def test_what_was_read_of_the_server_is_read_again_after_an_error_that_nobody_ex
     told: list[object] = ["1", "2"]
 
     class Changed(MemoryStore):
-        def position(self, journal: bytes, end: tuple[int, int] | None = None) -> tuple[int, int]:
-            position = super().position(journal, end)
+        def position(self, journal: bytes, end: tuple[int, int] | None = None, own: bool = False) -> tuple[int, int]:
+            position = super().position(journal, end, own)
             return (told.pop(), told.pop()) if told else position  # type: ignore[return-value]
 
     monkeypatch.setattr(Backoff, "next", lambda self: 0.01)
