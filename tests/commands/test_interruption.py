@@ -29,7 +29,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A command that has got to our first line: from there on it heeds SIGTERM."""
     with subprocess.Popen(
         [*COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # open: what reads it waits
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
