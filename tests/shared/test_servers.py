@@ -283,10 +283,12 @@ class Watch:
         self.seen: list[str] = []
 
     def __enter__(self) -> None:
+        gc.disable()  # a collection here would run the destructors of connections that other tests left
         sys.setprofile(self._profile)
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
+        gc.enable()
 
     def _profile(self, frame: Any, event: str, argument: Any) -> None:
         if event == "call" and "/psycopg" in frame.f_code.co_filename:
