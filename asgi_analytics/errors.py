@@ -10,7 +10,8 @@ AnalyticsError
 │   └── MigrationError
 ├── SharedUnavailable           transient, in the background: quotas hold per worker until it is over
 ├── JournalError
-│   └── JournalFormatError
+│   ├── JournalFormatError
+│   └── AppendInterrupted       the row may be in: it is not appended again
 ├── CrawlerError                raised in the background, never into a request
 │   ├── DataFileError           a published file could not be fetched or does not hold what it should
 │   └── ResolverError           transient: ask again later
@@ -76,6 +77,10 @@ class JournalError(AnalyticsError):
 
 class JournalFormatError(JournalError):
     """A journal segment has a header that this version does not know."""
+
+
+class AppendInterrupted(JournalError):
+    """An append ended with an error that is not the journal's own, such as a signal handler's: the row may be in."""
 
 
 class CrawlerError(AnalyticsError):

@@ -7,12 +7,12 @@ from typing import Any
 
 from ..clock import MINUTE_NS
 from ..decide.explain import detail
+from ..errors import AppendInterrupted
 from ..identify.referral import clean_query, read_referral
 from ..identify.request import is_shared, route_template
 from ..inputs import QUERIED
 from ..model import CachedRefusal, Referral
 from ..protocols import Message, Send
-from ..record.recorder import may_be_in
 from ..respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 from ..threads import run_in_thread
 from .answered import Answered
@@ -112,12 +112,13 @@ class Exchange(Answered):
         try:
             self.outcome = outcome or ("error" if self.status is None else "aborted")
             self._record()
+        except AppendInterrupted as error:
+            self._engine.failed("record", error)
         except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
             is_first = self._owed is None
             self.recorded, self._owed = False, self.outcome  # before any call, which may find the stack full
             if is_first:
                 self._engine.failed("record", error)
-            self.recorded = may_be_in(error)
 
     def finish(self, outcome: str | None = None) -> None:
         """The app has returned or raised: record what is not recorded yet, as `end` does.

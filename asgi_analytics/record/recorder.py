@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..batch import DECISION, HIT, REFUSED
 from ..clock import random_bytes, uuid7_halves
-from ..errors import JournalError
+from ..errors import AppendInterrupted, JournalError
 from ..facts import Claims
 from ..inputs import TRIED, Mask, bits_of
 from ..log import log
@@ -193,34 +193,28 @@ class Recorder:
         )
 
     def _append(self, data: bytes) -> None:
-        self.counters.queued += 1
-        if self.journal is not None:
+        """Append to the journal, else to memory; RecursionError comes before anything is written.
+
+        Raises AppendInterrupted where the row may be in.
+        """
+        try:
             try:
-                self.journal.append(data)
+                (self.journal or self.memory).append(data)
             except JournalError as error:
-                if str(error) == "journal_full":
-                    self.drop("journal_full")
-                    return
-                self.counters.failures[str(error)] += 1
-            except RecursionError:  # the stack is full before anything is written: the row is made again
-                self.counters.queued -= 1
-                raise
-            else:
-                return
+                self._keep(data, str(error))
+        except RecursionError:  # the stack is nearly full: the row is made again when it is not
+            raise
+        except Exception as error:
+            self.counters.queued += 1
+            raise AppendInterrupted from error
+        self.counters.queued += 1
+
+    def _keep(self, data: bytes, failure: str) -> None:
+        """Keep in memory what the journal does not take, as far as that is no matter of a bound."""
+        if failure in ("journal_full", "memory_full"):
+            return self.drop(failure)
+        self.counters.failures[failure] += 1
         try:
             self.memory.append(data)
         except JournalError as error:
             self.drop(str(error))
-        except RecursionError:
-            self.counters.queued -= 1
-            raise
-
-
-def may_be_in(error: Exception) -> bool:
-    """Tell whether a row may be in a journal though making it ended with an error: then it is not made again."""
-    at = error.__traceback__
-    while at is not None and not isinstance(error, RecursionError):  # which comes before anything is written
-        if at.tb_frame.f_code.co_name == "append":
-            return True
-        at = at.tb_next
-    return False
