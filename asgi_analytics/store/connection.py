@@ -153,9 +153,13 @@ def trusted_path(connection: psycopg.Connection) -> str:
 
 
 def is_pooled(connection: psycopg.Connection) -> bool:
-    """Tell whether a pooler stands between: it hands out a process number of its own."""
+    """Tell whether a pooler stands between: it hands out its own process number, or clears a session after use."""
     row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
-    return row is None or row[0] != connection.info.backend_pid
+    if row is None or row[0] != connection.info.backend_pid:
+        return True
+    connection.execute("SELECT pg_catalog.set_config('asgi_analytics.kept', 'yes', false)")
+    row = connection.execute("SELECT pg_catalog.current_setting('asgi_analytics.kept', true)").fetchone()
+    return row is None or row[0] != "yes"
 
 
 class Connected:

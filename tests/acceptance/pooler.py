@@ -23,11 +23,15 @@ Session = tuple[psycopg.Connection, socket.socket]
 
 
 class Pooler:
-    """Lends `size` sessions in turn, one for a transaction. Knows no start-up option, as PgBouncer does not."""
+    """Lends `size` sessions in turn, one for a transaction. Knows no start-up option, as PgBouncer does not.
 
-    def __init__(self, dsn: str, size: int = 3) -> None:
+    Or, where it `discards`, always the same one, by its own process number, cleared after each transaction.
+    """
+
+    def __init__(self, dsn: str, size: int = 3, discards: bool = False) -> None:
         self._server = dsn
-        self._size = size
+        self._size = 1 if discards else size
+        self._discards = discards
         self._free: queue.Queue[Session] = queue.Queue()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.dsn = urlsplit(dsn)._replace(netloc=f"somebody@127.0.0.1:{self._listener.getsockname()[1]}").geturl()
@@ -47,7 +51,7 @@ class Pooler:
             connection.close()
 
     def _session(self) -> Session:
-        connection = psycopg.connect(self._server, autocommit=True)
+        connection = psycopg.connect(self._server, autocommit=True, prepare_threshold=None)
         wire = socket.socket(fileno=os.dup(connection.fileno()))
         wire.setblocking(True)
         return connection, wire
@@ -78,7 +82,8 @@ class Pooler:
         texts = {name: session[0].info.parameter_status(name) or "" for name in TOLD}
         self._free.put(session)
         told = [_message(b"S", f"{name}\0{text}\0".encode()) for name, text in texts.items()]
-        key = _message(b"K", os.urandom(8))
+        number = struct.pack("!i", session[0].info.backend_pid) if self._discards else os.urandom(4)
+        key = _message(b"K", number + os.urandom(4))
         client.sendall(b"".join((_message(b"R", bytes(4)), *told, key, _message(b"Z", b"I"))))
         return True
 
@@ -87,6 +92,8 @@ class Pooler:
         self.transactions += 1
         try:
             _relay(client, session[1], asked)
+            if self._discards:
+                session[0].execute("DISCARD ALL")
         except OSError:  # the client is gone in the middle: so is its transaction
             session[1].close()
             session[0].close()

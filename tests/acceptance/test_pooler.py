@@ -28,19 +28,31 @@ def pooler(dsn: str) -> Iterator[Pooler]:
         yield pooler
 
 
+@pytest.fixture
+def discarding(dsn: str) -> Iterator[Pooler]:
+    with Pooler(dsn, discards=True) as pooler:
+        yield pooler
+
+
 def state(dsn: str, times: int) -> list[tuple[object, ...]]:
     """How as many sessions are as the pooler lends in turn."""
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
         return [row for _ in range(times) for row in connection.execute(LEFT).fetchall()]
 
 
-def test_a_pooler_is_told_by_the_process_number_that_it_makes_up(dsn: str, pooler: Pooler) -> None:
-    for address, pooled in ((dsn, False), (pooler.dsn, True)):
+def test_a_pooler_is_told_by_its_process_number_or_by_what_it_discards(
+    dsn: str, pooler: Pooler, discarding: Pooler
+) -> None:
+    for address, pooled in ((dsn, False), (pooler.dsn, True), (discarding.dsn, True)):
         with psycopg.connect(address, autocommit=True) as connection:
             assert is_pooled(connection) is pooled
 
 
-def test_through_a_pooler_every_request_is_stored_once(dsn: str, pooler: Pooler, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["pooler", "discarding"])
+def test_through_a_pooler_every_request_is_stored_once(
+    dsn: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    pooler: Pooler = request.getfixturevalue(kind)
     (before,) = state(dsn, 1)
     with serving(pooler.dsn, tmp_path / "j", workers=2, batch_age=0.1) as server:
         with Load(server.port) as load:
