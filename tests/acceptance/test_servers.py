@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 from ..drive import rows
 from ..servers import free_port, server, stop
+from ..waiting import wait_until
 from . import frameworks
 from .frameworks import CHUNKS
 
@@ -114,7 +115,7 @@ def test_a_wrapped_app_answers_as_the_bare_one_and_all_is_stored(served: Served,
     told = [{name for name, _ in headers} >= OURS for _, _, _, headers, _ in wrapped]
     assert told == [True] * len(REQUESTS)
     assert wrapped[3][4].count(b"\n") == CHUNKS
-    assert (served.marks / "wrapped" / "left").exists()
+    wait_until((served.marks / "wrapped" / "left").exists, what="the background task, which runs after its answer")
     assert talk(served.wrapped) == talk(served.bare) == ("chat", ["ONE", "ZWÖLF"])
     for reset in (False, True):
         assert b"text/event-stream" in read_events(served.wrapped, reset)
