@@ -43,10 +43,10 @@ BOT_CLASSES = (
 )
 UNKNOWN_CLASS = "crawler"
 
-# Crawlers that are not in the open list, or are there by the address of their operator's page only.
+# Crawlers that are not in the open list, or are there by the address of their operator's page or in another class.
 CRAWLERS = {
     "ai-crawler": (
-        "ChatGPT-Agent GrokBot MistralAI-Index NovaAct OAI-AdsBot YandexAdditionalBot claude-code xAI-SearchBot"
+        "ChatGPT-Agent GrokBot MistralAI-Index NovaAct OAI-AdsBot YandexAdditionalBot YouBot claude-code xAI-SearchBot"
     ),
     "search-engine": (
         "Bravebot adidxbot YandexAccessibilityBot YandexBot YandexFavicons YandexImages YandexMedia YandexMobileBot "
@@ -293,6 +293,8 @@ def _crawler(text: str, bot_class: str, name: str | None) -> Agent:
     after = text.partition(name)[2] if name else ""
     version = _VERSION.match(after)
     claim = claim_of(name)
+    if claim and claim.purpose == "training":  # what an operator says of its crawler comes before the open list
+        bot_class = "ai-crawler"
     return Agent(
         browser=name or None,
         version=version[1][:VERSION_LENGTH] if version else None,

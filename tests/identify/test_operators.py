@@ -45,6 +45,11 @@ def test_known_crawlers_have_operator_and_purpose(name: str, operator: str, purp
     assert agent.bot_class is not None
 
 
+@pytest.mark.parametrize("name", ["Amazonbot", "Diffbot", "ImagesiftBot", "PanguBot", "Timpibot", "YouBot"])
+def test_who_gathers_for_ai_is_an_ai_crawler_whatever_the_open_list_says(name: str) -> None:
+    assert READER.read(f"Mozilla/5.0 (compatible; {name}/1.0; +https://crawler.example/bot)").bot_class == "ai-crawler"
+
+
 def test_every_name_in_the_table_is_read_as_a_crawler_of_that_operator() -> None:
     read = {claim: READER.read(f"Mozilla/5.0 (compatible; {claim.crawler}/1.0)") for claim in CLAIMS.values()}
     wrong = [claim.crawler for claim, agent in read.items() if agent.operator != claim.operator.name]
