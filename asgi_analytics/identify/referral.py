@@ -18,6 +18,7 @@ VALUE_LENGTH = 200
 QUERY_LENGTH = 4096
 NAME_LENGTH = 80
 STORED_QUERY_LENGTH = 1024
+READ_LENGTH = 2 * STORED_QUERY_LENGTH  # a secret may end behind what is stored
 ORIGIN_LENGTH = 300
 MOST_PARAMETERS = 50
 MOST_NESTED = 10  # parameters of an address within a value
@@ -37,7 +38,7 @@ PAID_SEARCH_IDS = {"gclid": "Google", "gbraid": "Google", "wbraid": "Google", "m
 NO_SOURCES = frozenset(("direct", "(direct)", "none", "(none)", "null", "undefined"))
 
 # Whatever its name: an e-mail address, a JSON Web Token, a long run of letters and digits.
-_SECRET_VALUE = re.compile(r"@|%40|eyJ[\w-]{8,}\.|[\w-]{40}", re.IGNORECASE | re.ASCII)
+_SECRET_VALUE = re.compile(r"@|%40|eyJ[\w-]{8,}\.|(?<![\w-])[\w-]{40}", re.ASCII)
 _ADDRESS = re.compile(r"(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?|\[?[\da-f]*:[\da-f:.]*\]?", re.ASCII)
 _NESTED = re.compile(r"[?&;#]")
 _PAID = re.compile(r".*cp.*|ppc|retargeting|paid.*", re.DOTALL)
@@ -84,7 +85,7 @@ def clean_query(query: bytes | str) -> str:
     for part in _parts(query):
         if length >= STORED_QUERY_LENGTH:
             break
-        name, sign, value = part.partition("=")
+        name, sign, value = part[: READ_LENGTH - length].partition("=")
         plain = unescaped(name[:NAME_LENGTH]).strip().lower()
         if plain in CAMPAIGN_NAMES or plain.startswith("utm_"):
             continue
@@ -292,4 +293,4 @@ def _decoded(value: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(sign for sign in text if sign.isprintable())
+    return text if text.isprintable() else "".join(filter(str.isprintable, text))

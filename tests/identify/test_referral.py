@@ -311,6 +311,15 @@ def test_stored_queries_are_short() -> None:
     assert len(clean_query("&".join(f"name{number}={'x y' * 30}" for number in range(1000)))) == 1024
 
 
+@pytest.mark.parametrize("before", range(880, 1030, 10))
+@pytest.mark.parametrize("secret", ["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.x" + "y" * 200, "jane.doe%2540example.com"])
+def test_a_secret_that_the_end_of_what_is_stored_would_cut_in_two_is_not_stored(before: int, secret: str) -> None:
+    for head in ("", f"a={'b.' * 200}&"):
+        filled = f"{head}x=" + "word " * 300
+        cleaned = clean_query(f"{filled[:before]} {secret} and more&y=1")
+        assert secret[:8] not in cleaned
+
+
 PARTS = st.sampled_from(
     ["utm_source", "utm_medium", "ref", "gclid", "token", "=", "&", "%", "%00", "%ff", "+", "\ud800"]
 )
