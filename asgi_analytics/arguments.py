@@ -25,7 +25,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def path(text: str) -> Path:
-    """Read the name of a file or folder. Raises ArgumentTypeError for that of a variable that is not set."""
+    """Read the name of a file or folder. Raises ArgumentTypeError for an empty one, as of an unset variable."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} names no file or folder")
     return Path(text)

@@ -1,4 +1,4 @@
-"""Which database events go to, and what the journals that are for it are told apart by."""
+"""Which database events go to, and what identifies the journals that are for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .store.connection import database_address, database_key
 def resolve_dsn(dsn: str | None) -> str | None:
     """The option, else ASGI_ANALYTICS_DSN, else DATABASE_URL, else None for the embedded Postgres.
 
-    A driver of SQLAlchemy's in it is left out. Raises DatabaseNotConfigured where no embedded one is installed either,
+    The driver of a SQLAlchemy URL is dropped. Raises DatabaseNotConfigured where no embedded one is installed either,
     ConfigurationError for what is no connection string, without repeating it: it may hold a password.
     """
     given = {"dsn": dsn, **{name: os.environ.get(name) or None for name in ("ASGI_ANALYTICS_DSN", "DATABASE_URL")}}
@@ -32,7 +32,7 @@ def resolve_dsn(dsn: str | None) -> str | None:
 
 
 def destination_of(dsn: str | None) -> Destination:
-    """Return what journals for a database are told apart by; None: the embedded Postgres. Raises ConfigurationError."""
+    """Return what identifies the database of journals; None: the embedded Postgres. Raises ConfigurationError."""
     if dsn:
         return Destination(database_key(dsn), database_address(dsn))
     embedded_name = f"embedded {embedded.default_data_dir()}"

@@ -73,8 +73,8 @@ class Traces:
     items: int = 0  # of those, of paths not asked before
     items_bitmap: int = 0
     five_minutes: Window = field(default_factory=Window)  # of items
-    in_bursts: Window = field(default_factory=Window)  # of those that were fetched at once and not counted
-    in_burst: int = 0  # of those, in the burst that goes on
+    in_bursts: Window = field(default_factory=Window)  # of items fetched in bursts and not counted
+    in_burst: int = 0  # of those, in the present burst
     prefetched: Window = field(default_factory=Window)  # likewise, that were prefetched, or asked for with credentials
     turned: Window = field(default_factory=Window)  # likewise, that were pages of lists
     excused_errors: Window = field(default_factory=Window)  # of what a page, or somebody with credentials, asked for
@@ -125,7 +125,7 @@ class Behaviour:
     last_answer_at: float = 0.0  # of any page, a reload too
     crowd: int = 0  # reloads in a rush that may be of many people at once
     crowd_at: float = -inf  # of the last one
-    crowded: int = 0  # of those that were not counted, up to
+    crowded: int = 0  # of those, not counted in the hour that ends at `crowded_until`
     crowded_until: float = -inf  # monotonic seconds
     hurried: int = 0  # page loads, and reloads that follow faster than a person reloads
     pages_bitmap: int = 0
@@ -144,8 +144,8 @@ class Behaviour:
     people: int = 1  # who look alike and browse at once, as far as entries, inner steps and what they load again tell
     errors: int = 0  # distinct paths answered 4xx
     errors_bitmap: int = 0
-    strayed_at: float = -inf  # the last error that may be a link which leads nowhere
-    strayed: int = 0  # of those that were excused
+    strayed_at: float = -inf  # the last error that may be a dead link
+    strayed: int = 0  # such errors that were excused
     led_to: int = 0  # a number of where the last redirect led to
     files: int = 0  # whether they come from here: 0 not looked at yet, or behaviour.HERE, ELSEWHERE
     raised: int = 0  # one bit per signal raised in this session

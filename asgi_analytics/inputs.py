@@ -1,4 +1,4 @@
-"""What verdicts read of a hit that its other columns do not tell, packed into numbers: so that they can be found again.
+"""What verdicts read of a hit that its other columns do not tell, packed into numbers: so that it can be judged again.
 
 `inputs` holds one bit per fact. `numbers` holds two masked numbers, the agent's in its low 32 bits and that of the
 refused credentials above; `path_inputs`, only where the stored path is not the one that was asked for, its masked
@@ -23,7 +23,7 @@ FAULT = 256  # and the three bits above: one per line of FAULTS
 TRUSTED = 8192  # an error, or data, that was answered to somebody with credentials, which it did not refuse
 # A page that the app led to, by its answer to a form; of what is no page: led elsewhere instead of an error.
 REDIRECTED = 16384
-# One bit, as a row is of a page, of data or of an error.
+# One bit with three meanings, as a row is of a page, of data or of an error.
 INJECTED = 4096  # the error was asked for with a query that scanners try
 QUERIED = 4096  # the page was asked for with a query
 PREFETCHED = 4096  # the data was, by a browser, a script or a service worker, or as a tile of a map
@@ -38,8 +38,8 @@ LOW_32_BITS = 0xFFFF_FFFF
 BY_LENGTH = 1  # in the number of credentials: told by the length of what a script sent
 BY_PAGE = 1 << 30  # and, beside it: whatever the script of a page sent, to where it sends by itself
 MAX_PATH = 256  # characters of a path that are looked at one by one
-AGENT_BITS, PATH_BITS = 8, 10  # of a number, which places in bitmaps are told by
-# The name of what is in it, cut after two digits as Git does, or not.
+AGENT_BITS, PATH_BITS = 8, 10  # low bits of a number that a mask keeps: the places in bitmaps
+# A name made of the content, whole or with a slash after two digits as Git writes it.
 _DIGEST = re.compile(
     r"/(?:[\da-f]{2}/(?=[\da-f]{38}))?(?:sha\d+:)?(?:[\da-f]{32,128}|[\da-z]{32})(?:\.\w{1,12})?\Z", re.ASCII
 )
@@ -49,7 +49,7 @@ _LONGEST_DIGEST = 160  # characters
 def bounded(path: str) -> str:
     """Return a path as verdicts tell it from others: its first MAX_PATH characters, and a checksum if it is longer.
 
-    Servers of files read "/./././page" as "/page": the end of a long path may be all that it is about.
+    File servers read "/./././page" as "/page": long paths may differ in their ends only.
     """
     if len(path) <= MAX_PATH:
         return path
@@ -59,7 +59,7 @@ def bounded(path: str) -> str:
 def path_number(path: str) -> int:
     """Return 32 bits of a path, for any text, lone surrogates too: its crc32, mixed.
 
-    The low bits of a bare crc32 of paths that count (/users/1/orders, /users/2/orders) are few different ones.
+    The low bits of a bare crc32 take few values for paths that count up (/users/1/orders, /users/2/orders).
     """
     number = crc32(path.encode("utf-8", "surrogatepass"))
     number = (number ^ number >> 15) * 0x2C1B_3C6D & LOW_32_BITS
@@ -104,12 +104,12 @@ def claims_of(inputs: int | None, numbers: int | None, network: bytes) -> Claims
 
 
 def attempt_of(inputs: int, numbers: int | None) -> int | None:
-    """Return the number of the credentials that were refused; None where none were, 0 for others each time."""
+    """Return the number of the credentials that were refused; None where none were, 0: taken for others each time."""
     return (numbers or 0) >> 32 if inputs & TRIED else None
 
 
 class Mask:
-    """Puts numbers in the place of others: the same for the same, as long as this process runs."""
+    """Replaces numbers by others: equal ones by equal ones, as long as this process runs."""
 
     def __init__(self, key: bytes) -> None:
         # The key is kept nowhere else and dies with the process. A checksum of a password would tell right guesses from

@@ -1,4 +1,4 @@
-"""Our lines in the log: a filter or a handler of the site's that raises costs the line, and nothing else."""
+"""Our lines in the log: if the site's filter or handler raises, the line is lost, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ else:
 
 
 class CarefulLogger(Adapter):
-    """Raises nothing. A filter that reads what only requests have would end a background thread for good."""
+    """Raises nothing: a site's filter that needs a request would end a background thread for good."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Write a line, as from where it was asked for."""

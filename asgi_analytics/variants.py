@@ -4,8 +4,8 @@ A parameter counts when its name says that it tells things apart (id, productId,
 (page, offset, cursor). All others are left: campaigns, sessions, cache busters, times, searches, filters, facets,
 coordinates and sizes, with which people see one thing in ever new ways.
 
-What such a page is called here is a number made with a key that no other process has, so that a row may keep it: a
-checksum of a path and one of a thousand ids would tell which.
+Such a page is named by a number made with a key that no other process has, so that a row may keep it: a plain
+checksum of a path and one of a thousand ids would give the id away.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .model import Variant
 
 ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list or a stream
 SIZE = 4  # of the pages of a list
-MOST_SHALLOW = 100  # pages of a list of data: so far people scroll, and many do who look alike
+MOST_SHALLOW = 100  # pages of a list of data: people scroll so far, many who look alike together
 MOST_QUERY, MOST_PARAMETERS, MOST_NAME = 2048, 20, 40  # what is looked at
 MOST_KEY = 400  # characters
 MOST_REMEMBERED = 2048
@@ -50,7 +50,7 @@ ITEMS = _words(
 )
 SIZES = _words("count length limit max maxresults pagelimit pagesize perpage rows size take")
 ENDINGS = ("uuid", "guid", "id", "slug", "isbn", "sku")
-# Before these endings: what is new with each request, session, click, or step of a map,
+# Stems that make no item of such an ending: what is new with each request, session, click, or step of a map,
 FLEETING = _words(
     """
     ad adgroup aff affiliate browser build c cache call campaign cell cl click client conversation correlation creative
@@ -59,7 +59,7 @@ FLEETING = _words(
     tile token trace track tracking transaction tx utm vero view visit visitor wbra wicked window
     """
 )
-# where in a stream somebody is,
+# places in a stream, which make a CURSOR of it,
 PLACES = _words(
     """
     after before change chunk current end event first from last latest log max message min msg newest next notification
@@ -95,7 +95,7 @@ class Parameter(NamedTuple):
     depth: int = 0
 
     def in_pages(self, size: int) -> Parameter:
-        """Return what an offset is in pages of a size: whoever follows a stream is not always at a multiple of it."""
+        """Return an offset as a page number where it is a multiple of the page size: a place in a stream seldom is."""
         if self.kind != CURSOR or not _COUNT.fullmatch(self.value) or int(self.value) % size:
             return self
         return self._replace(kind=TURN, depth=int(self.value) // size)
@@ -117,14 +117,14 @@ class Variants:
     def page(self, path: str, query: bytes | str, inner: bool) -> Variant | None:
         """Return the variant of a page; None where the path tells it. `inner`: a page of this site linked it.
 
-        Who follows "next" from page to page reads one list: its pages count for those only who come without a link.
+        Following "next" is reading one list: its pages count only for visitors who come without a link.
         """
         return self._of(path, query, inner)
 
     def data(self, path: str, query: bytes | str) -> Variant | None:
         """Return the variant of an answer with data; None where the path tells it.
 
-        Scripts poll by places in streams, for all who look alike at once, and scroll through the first pages of lists.
+        Left out are places in streams, by which scripts poll, and the first pages of lists, through which they scroll.
         """
         return self._of(path, query, None)
 

@@ -122,7 +122,7 @@ def moment(time: datetime | None) -> str:
 
 
 def place(folder: Path) -> str:
-    """Return where was looked, so that a slip in the name of a folder is seen."""
+    """Return the folder that was searched, so that a slip in its name is seen."""
     return f"in {escape(str(folder))}{'' if folder.exists() else ', which is not there'}"
 
 
@@ -136,7 +136,7 @@ def statistics(
 ) -> Iterator[str]:
     """Yield the lines of `stats`.
 
-    `folder` is where the journals are, `destination` the database that was asked, with which they are told apart.
+    `folder` is where the journals are; `destination`, the database that was asked, tells which are for another.
     """
     yield "Database"
     updated = _moment(totals.updated_at) if totals.updated_at else "never"

@@ -53,7 +53,7 @@ class Check:
 
 
 def patiently(subject: str, checks: Iterator[Check]) -> Iterator[Check]:
-    """Yield checks that read files; the last one says so where a mount hangs."""
+    """Yield checks that read files; if a mount hangs, the last one says so."""
     while True:
         try:
             check = within(FILE_PATIENCE, lambda: next(checks, None))
@@ -196,7 +196,7 @@ def database_checks(
 ) -> Iterator[Check]:
     """Say whether the database answers, is up to date, and lets us write; `now` in wall seconds.
 
-    Takes `patience` seconds at most, and as long as connecting may take. What it is called by itself tells whether
+    Takes `patience` seconds at most, and as long as connecting may take. What the server calls itself tells whether
     `stray` journals are for it.
     """
     known = ""

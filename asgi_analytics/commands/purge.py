@@ -1,4 +1,4 @@
-"""The command `purge`: what is older than a time is deleted, for databases whose apps do not do so by themselves."""
+"""The command `purge`: delete what is older than a time, for databases whose apps do not do so by themselves."""
 
 from __future__ import annotations
 

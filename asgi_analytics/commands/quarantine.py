@@ -1,4 +1,4 @@
-"""The command `quarantine`: what was set aside, another try at it, and its end."""
+"""The command `quarantine`: list, retry or delete the rows that were set aside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a ruling is on, as an operator writes it, and what a network covers of what the tables have under digests."""
+"""Targets of rulings, as an operator writes them, and what a network covers of the digests in the tables."""
 
 from __future__ import annotations
 

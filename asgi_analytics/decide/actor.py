@@ -1,4 +1,4 @@
-"""Who is judged: made when new, begun anew with each session."""
+"""Actors, which are judged: made when new, reset with each session."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .behaviour import ERROR_BITS, GAP_MEMORY, Site
 from .conduct import CRAWLER, TOOL
 from .policy import Policy
 
-MOST_ERRORS_KNOWN = ERROR_BITS // 4  # bits, of which so few are taken for one another
-GATEWAYS = frozenset(("Amazon CloudFront",))  # put their name in the place of every visitor's
-IDLE = 1800.0  # seconds without a page load after which facts that several sessions share begin anew
+MOST_ERRORS_KNOWN = ERROR_BITS // 4  # set bits: so few that paths are seldom taken for one another
+GATEWAYS = frozenset(("Amazon CloudFront",))  # replace every visitor's user agent by their own
+IDLE = 1800.0  # seconds without a page load after which facts shared by several sessions are reset
 # One for all client networks that are no pool: they are many, and have no facts of their own.
 NO_THROTTLE, NO_BEHAVIOUR, NO_SESSIONS = Throttle(), Behaviour(), Window()
 
@@ -40,7 +40,7 @@ def begin_session(visitor: Actor, now: float) -> None:
     if visitor.behaviour.requests or visitor.behaviour.page_loads:
         visitor.loaded = visitor.loaded or visitor.behaviour.page_loads > 0
         known = visitor.behaviour.errors_bitmap
-        # What failed before is asked again by who looks whether it still does.
+        # Somebody may look whether what failed before still does.
         visitor.behaviour = Behaviour(errors_bitmap=known if known.bit_count() <= MOST_ERRORS_KNOWN else 0)
     visitor.score = 0
     visitor.signals = ()

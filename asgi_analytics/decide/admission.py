@@ -62,7 +62,7 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
 
 
 def _cooled_down(visitor: Actor, policy: Policy, now: float) -> tuple[ThrottleLevel, ThrottleLevel | None]:
-    """Let the level fall as far as it is due; returns it, and the one before where it fell."""
+    """Let the level fall as far as is due; return it, and the one before if it fell, else None."""
     before = visitor.throttle.level
     throttle.cool_down(visitor, policy.cooldown, now)
     level = visitor.throttle.level
@@ -70,7 +70,7 @@ def _cooled_down(visitor: Actor, policy: Policy, now: float) -> tuple[ThrottleLe
 
 
 def admit_strictly(visitor: Actor, network: Actor, policy: Policy, answer: StrictAnswer, now: float) -> Decision:
-    """As `admit`, by what one server says that counts the requests of all workers; this worker counts along."""
+    """As `admit`, by the answer of the server that counts for all workers; this worker counts along."""
     level, previous = visitor.throttle.level, None
     if level:
         level, previous = _cooled_down(visitor, policy, now)
@@ -140,7 +140,7 @@ def _refuse_blocked(visitor: Actor, policy: Policy, now: float) -> Decision:
 def _refuse_quota(
     visitor: Actor, network: Actor, policy: Policy, quotas: tuple[int, ...], previous: ThrottleLevel | None, now: float
 ) -> Decision:
-    """Refuse for every quota that is used up: negative units in `quotas`, from before the request was not charged."""
+    """Refuse for every quota that is used up. The units in `quotas` are one too low: the request was still charged."""
     limits = policy.limits[visitor.throttle.level]
     units = [left + 1 for left in quotas[::2]]
     for counter, (size, limit) in zip(network.windows, policy.network_limits, strict=True):

@@ -1,19 +1,19 @@
 """Running facts of a session and of the site, each kept in O(1) per answer.
 
-What counts decides that no human is flagged:
+What counts is chosen so that no human is flagged:
 
 - A page load is an answer that delivered a page. A reload of one of the last four pages is none, so tabs that refresh
   themselves stay silent; only a rush of reloads, faster than one a second, counts for the pace that raises the level.
-- Pages are told apart by path, and by what of a query makes another page (see variants.py): coming back to one of those
-  is none at all.
+- Pages are told apart by path, and by the parameters that make another page (see variants.py): returning to one of
+  the latter is no page load at all.
 - An error is a path answered 4xx that was not seen failing before, unless a page of this site links it, or one of
   another shows it: a broken deployment is not its readers' fault. 429 (ours, or a limiter's further in) and 5xx (the
   app's own fault) are none.
 - People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
   comes from outside, then follows links, and among them they load the popular pages again. So a session holds at most
   as many people as it has entries, as it has inner steps, and half of what they load again.
-  The price: a program that forges Referers and draws its pages as people do is taken for several of them; its quotas,
-  its timing and its order stay what they are.
+  The price: a program that forges Referers and picks its pages as people do is taken for several of them; its quotas,
+  timing and order count as before.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ..variants import sort_key
 from . import window
 from .window import FIVE_MINUTES, HOUR, MINUTE, TEN_MINUTES
 
-RUSH = 1.0  # seconds between two loads of one page, below
+RUSH = 1.0  # seconds between two loads of one page: less is a rush
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
-MOST_CROWDED = 3000  # reloads in a rush and hour that are not counted: who waits a second may make more
+MOST_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
 MAX_SITE_PAGES = 65_536
 MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
 MAX_PEOPLE = 50
@@ -39,22 +39,22 @@ MOST_IN_LOOP = 12  # pages
 GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024
 ERROR_BITS = 512
-LOADS_PER_PERSON = 2  # of pages known before
+LOADS_PER_PERSON = 2  # of pages loaded before: each further person makes so many
 MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
-MOST_BACK = PAGE_BITS // 8  # pages; where more are known, too many new ones would be taken for them
-MIN_WITNESSES = 20  # sessions that sent Fetch Metadata, until its absence means something
-REQUESTS_PER_PAGE = 1.2  # of a browser, at least, where a site serves its own files: files and calls
+MOST_BACK = PAGE_BITS // 8  # known pages; with more, too many new ones would be taken for known
+MIN_WITNESSES = 20  # sessions with Fetch Metadata before its absence means something
+REQUESTS_PER_PAGE = 1.2  # of a browser, at least, on a site that serves its own files and calls
 HERE, ELSEWHERE = 1, 2  # Behaviour.files
 MOST_PAGES_REMEMBERED = 2048
 
-# Linear counting (Whang and others, 1990): the distinct paths that so many set bits stand for; a full map counts as
-# one with a last free bit.
+# Linear counting (Whang and others, 1990): the number of distinct paths by the number of set bits; a full map counts
+# as one with a last free bit.
 DISTINCT_PAGES = tuple(round(-PAGE_BITS * log(max(PAGE_BITS - bits, 1) / PAGE_BITS)) for bits in range(PAGE_BITS + 1))
 
 
 @dataclass(slots=True)
 class Route:
-    """What became of credentials that came to one route within ten minutes."""
+    """What became of the credentials sent to one route within ten minutes."""
 
     failed: Window = field(default_factory=Window)  # of visitors who never loaded a page
     passed: Window = field(default_factory=Window)  # likewise
@@ -62,7 +62,7 @@ class Route:
     accepts_nobody: bool = True  # since somebody was refused here
 
     def is_attacked(self, now: float) -> bool:
-        """Tell whether hardly any of many are right, where some are: where none is, the app may be at fault."""
+        """Tell whether hardly any of many are right, but some: if none is, the app may be at fault."""
         failed = window.estimate(self.failed, TEN_MINUTES, now)
         if failed <= 30.0 or failed <= 9.0 * window.estimate(self.passed, TEN_MINUTES, now):
             return False
@@ -88,13 +88,13 @@ class Site:
         return self.witnesses >= MIN_WITNESSES and self.witnesses * 20 > self.faulty
 
     def tells_links(self) -> bool:
-        """Tell whether it shows here who follows a link: a proxy may strip Referer as well, then nobody seems to."""
+        """Tell whether following a link is visible here: a proxy may strip Referer as well, then nobody seems to."""
         if self.faulty < MIN_WITNESSES or self.knows_headers():
             return True
         return self.inner_loads * 50 > self.loads
 
     def witness(self, claims: Claims) -> None:
-        """Take in what the first page load of a session told."""
+        """Count whether the first page load of a session had Fetch Metadata."""
         if claims.is_browser:
             if claims.tells_origin:
                 self.witnesses += 1
@@ -102,10 +102,10 @@ class Site:
                 self.faulty += 1
 
     def look_for_files(self, facts: Behaviour) -> None:
-        """Take in, once in a session, whether a browser fetches more than pages; tell it whether any does here.
+        """Count, once in a session, whether a browser fetches more than pages; note in `facts` whether any does here.
 
-        Where another server has the files, nobody does: then it means nothing. Who rotates addresses may pretend that,
-        and gains a minute of tabs.
+        If another server has the files, nobody does, and it means nothing. A program that rotates addresses may feign
+        that, and gains a minute of tabs.
         """
         if facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.page_loads:
             self.with_files += 1
@@ -115,7 +115,7 @@ class Site:
         facts.files = ELSEWHERE if is_elsewhere else HERE
 
     def size(self, own_loads: int) -> int:
-        """Return the number of known pages; 0 while a visitor of `own_loads` page loads taught most of them himself."""
+        """Return the number of known pages; 0 while they are few, or `own_loads` of one visitor taught most of them."""
         known = len(self.pages)
         return known if known >= MIN_SITE_PAGES and self.loads > 2 * own_loads else 0
 
@@ -148,8 +148,8 @@ def page_facts(path: str | Page) -> Page:
 def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: float, bare: bool = False) -> bool:
     """Count a page that was delivered. Returns False for a reload of one of the last four pages.
 
-    Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else. `bare`: by its path
-    alone, so that a reload shows nothing new; a query may be a search.
+    Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else. `bare`: without a
+    query, so that a reload shows nothing new; with one, it may be a search.
     """
     number, bit, key = _pages.get(path) or page_facts(path)
     facts.page_loads = loads = facts.page_loads + 1
@@ -160,7 +160,7 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
         facts.before_last = (last, before_last[0], before_last[1])
         facts.last_page = key
         facts.steps += 1
-        # "Next" is a link; a loop over few pages, as a screen on a wall shows, goes on for ever.
+        # Not by a "next" link, nor in an endless loop over few pages, as on a wall display.
         if key > last and not inner and (not facts.pages_bitmap & bit or facts.distinct_pages > MOST_IN_LOOP):
             facts.ascending += 1
         if key in before_last:
@@ -196,7 +196,7 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
     else:
         facts.entries += 1
     people = facts.people
-    # One page load makes at most one more.
+    # One page load adds at most one person.
     if people < facts.entries and people < MAX_PEOPLE and (people < facts.inner_steps or not site.tells_links()):
         again = facts.returns + loads - DISTINCT_PAGES[facts.distinct_pages]
         if LOADS_PER_PERSON * people <= again - MAP_ERROR * loads:
@@ -210,7 +210,7 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
 def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float) -> bool:
     """Count a page that its query tells from others of its path. Returns False for one that was loaded before.
 
-    Before, rather than as one of the last four: what comes back is a view that was left, or a display that goes round.
+    Ever before, not only as one of the last four: it is a return to a view that was left, or a display that goes round.
     """
     bit, key, last = 1 << variant.number % PAGE_BITS, variant.key, facts.last_page
     ascending, steps = facts.ascending, facts.steps
@@ -231,7 +231,7 @@ def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, no
 
 
 def with_order(variant: Variant, facts: Behaviour) -> Variant:
-    """Return the variant with `onward` filled in: rows keep that, but not what it sorts by."""
+    """Return the variant with `onward` filled in: rows keep that, but not the sort key."""
     is_new = not facts.pages_bitmap >> variant.number % PAGE_BITS & 1
     return variant._replace(onward=True) if is_new and variant.key > facts.last_page else variant
 
@@ -262,7 +262,7 @@ def _reload(facts: Behaviour, inner: bool, now: float, bare: bool = False) -> bo
 
 
 def _is_of_crowd(facts: Behaviour, now: float, bare: bool) -> bool:
-    """Tell whether a reload in a rush may be another person's who looks alike.
+    """Tell whether a reload in a rush may be that of another person who looks the same.
 
     A class is led to one page at once; tickets are sold from ten o'clock on.
     """

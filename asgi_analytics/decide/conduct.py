@@ -42,7 +42,7 @@ def distinct_items(visitor: Actor, site: Site, site_pages: int, now: float) -> f
 
 
 def asks_once(visitor: Actor, traces: Traces) -> bool:
-    """Tell whether somebody hardly asks for any data twice, as people's apps do; a library may do so to hide a walk."""
+    """Tell whether hardly any data is asked for twice. For a library always: it may ask twice to hide a walk."""
     return visitor.program == TOOL or traces.items >= ITEM_SHARE * traces.calls
 
 
@@ -52,7 +52,7 @@ def tool_pages(visitor: Actor, site: Site, site_pages: int, now: float) -> float
 
 
 def inconsistent_headers(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return how many things the claimed browser would not do; None until the site knows that such headers arrive."""
+    """Return the number of header faults of the claimed browser; None until the site knows that such headers arrive."""
     return len(visitor.claims.faults) if site.knows_headers() else None
 
 

@@ -26,7 +26,7 @@ LONGEST = 600.0  # seconds without use after which loans are closed, however lon
 
 
 def shared_from(limit: int, workers: int) -> int:
-    """Return the units of a window from which on a quota is shared: never before it is used up, where one is alone.
+    """Return the units of a window from which on a quota is shared; for a lone worker, not before it is used up.
 
     Two windows of the clock hold at most twice as much: still less than may be admitted unasked.
     """
@@ -54,7 +54,7 @@ class Leases:
         everybody: Callable[[], Iterable[tuple[Actor, bool]]] = tuple,
     ) -> None:
         self.workers = 1  # that live, as far as this one knows
-        self.sharing = 1  # as `workers`, but who has had company asks on: others may have used a part of any quota
+        self.sharing = 1  # as `workers`, but at least 2 once there were others: they may have used any quota
         self.connected = False
         self.revision = 0
         self._limits = limits
@@ -88,7 +88,7 @@ class Leases:
         return Loan(name, size, limit, used, max(used, allowed), limit, now)
 
     def meet(self, actor: Actor, is_network: bool, now: float) -> None:
-        """Open the loans of an actor that is new to this worker and known as scarce from others."""
+        """Open the loans of an actor new to this worker, if others told that its quotas are scarce."""
         limits = self._network_limits if is_network else self._limits
         if self._scarce and any(self._stage(name_of(actor.key, size), now) for size, _ in limits):
             self.open(actor, limits, now)
@@ -146,18 +146,18 @@ class Leases:
     # In the thread that exchanges
 
     def asks(self, now: float) -> list[Ask]:
-        """Return what to tell and to ask for; what is not kept is given up before it is given back."""
+        """Return what to report and to ask for; units not kept are given up here, before they are given back."""
         self._hurried = False
         return [self._ask(loan, now) for _, loan in self._each() if _is_due(loan, now)]
 
     def returns(self, now: float) -> list[Ask]:
-        """Return what tells all that was used and gives all else back; nothing may be admitted on loan any more."""
+        """Return asks that report all use and give the rest back; from now on nothing may be admitted on loan."""
         told = [self._ask(loan, now) for _, loan in self._each()]
         self.let_go()
         return [replace(one, keep=0, wanted=0) for one in told]
 
     def let_go(self) -> None:
-        """Take nothing for lent: another thread, or the parent of this process, accounts for what was used."""
+        """Drop all loans: another thread, or the parent of this process, accounts for what was used."""
         self.connected, self.revision, self._hurried = False, 0, False
         for _, loan in self._each():
             loan.reported = loan.allowed = loan.sent = loan.used
@@ -213,7 +213,7 @@ class Leases:
                 yield actor, loan
 
     def _share_all(self, now: float) -> None:
-        """Have told what was used while nobody else was here: an actor that now goes elsewhere would never say so."""
+        """Open loans for what was used while this worker was alone: actors may go to others only from now on."""
         for actor, is_network in self._everybody():
             limits = self._network_limits if is_network else self._limits
             for counter, (size, limit) in zip(actor.windows, limits, strict=True):

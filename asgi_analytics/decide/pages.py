@@ -1,4 +1,4 @@
-"""The signals about how people browse, the seven documented ones first: a function that measures and a row, each."""
+"""The signals about how people browse, the seven documented ones first: for each a measuring function and a row."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .window import FIVE_MINUTES, HOUR, estimate
 MIN_STEPS = 12
 MIN_GAPS = 5
 MIN_LOADS = 100
-NEW_SHARE = 0.9  # of the steps of somebody who walks a site, ways back included, to pages not loaded before
+NEW_SHARE = 0.9  # least part of the steps, ways back included, to pages not loaded before, when a site is walked
 DAY = 86_400.0  # seconds
 MIN_STARTS = 5
 SHORTEST_CADENCE = 1800.0  # seconds
-RESTORED = 30.0  # seconds in which a browser that is started opens the tabs of last time
-TURNS = 4  # of a loop, at least
-# The last number of a sort key; one with a query is of a list, or of a thing looked up.
+RESTORED = 30.0  # seconds that a starting browser may take to reopen its last tabs
+TURNS = 4  # page loads per page of a loop, more than
+# The last number of a sort key without a query: with one, it is a list, or a thing looked up.
 _NUMBERED = re.compile(r"([^?]*[^?\d\x01-\x09]|)[\x01-\x09](\d{1,9})([^?\d]*)", re.ASCII)
 NOW_AND_THEN = 60.0  # seconds from page to page, on average: about what reading takes
 
 
 def request_count(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the page loads of this session per person; None in a loop over few pages, as a screen on a wall shows."""
+    """Return the page loads of this session per person; None in a loop over few pages, as on a wall display."""
     facts = visitor.behaviour
     if _goes_round(facts):
         return None
@@ -48,10 +48,10 @@ def _goes_round(facts: Behaviour) -> bool:
 
 
 def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the per cent of the site's pages that a person loaded; None while the site's size is unknown, and for
-    somebody who mostly comes back to pages, as people at work in a tool of few pages do.
+    """Return the percentage of the site's pages that each person loaded; None while the site's size is unknown, and for
+    visitors who mostly return to pages, as people at work in a tool of few pages do.
 
-    Who set the size may have counted /item?id=… as one page: where such were loaded, what was learned has a say.
+    A configured size may count /item?id=… as one page: once such were loaded, the learned size counts if larger.
     """
     facts = visitor.behaviour
     pages = site_pages or site.size(facts.page_loads)
@@ -66,13 +66,13 @@ def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> fl
 
 
 def sequential_navigation(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the per cent of steps that lead to a path sorting after the page before; None below MIN_STEPS."""
+    """Return the percentage of steps that lead to a path sorting after the page before; None below MIN_STEPS."""
     facts = visitor.behaviour
     return 100.0 * facts.ascending / facts.steps if facts.steps >= MIN_STEPS else None
 
 
 def fingerprint_sessions(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the sessions begun within the last hour, whole ones."""
+    """Return the sessions begun within the last hour, rounded down."""
     return estimate(visitor.hour, HOUR, now) // 1.0
 
 
@@ -96,10 +96,10 @@ def outdated_browser(visitor: Actor, site: Site, site_pages: int, now: float) ->
 
 
 def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the pages that somebody loaded who never follows a link; None for browsers that do not tell, and for who
-    comes for a page now and then all day, from a search engine or a feed reader.
+    """Return the different pages of a visitor who never follows a link; None for browsers that do not tell, and for
+    those who come for a page now and then all day, from a search engine or a feed reader.
 
-    Different ones: a screen that is reloaded all day, tab by tab, follows no link either.
+    Different pages only: a display whose tabs are reloaded all day follows no link either.
     """
     facts = visitor.behaviour
     if facts.inner_steps or not visitor.claims.tells_origin:
@@ -110,8 +110,8 @@ def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> flo
 
 
 def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the per cent of steps, ways back included, that led to a page not loaded before; None below MIN_LOADS, and
-    for a browser that is led from one to the next, such as through the photos of a gallery.
+    """Return the percentage of steps, ways back included, that led to a page not loaded before; None below MIN_LOADS,
+    and for a browser that is led from one to the next, such as through the photos of a gallery.
     """
     facts = visitor.behaviour
     if facts.page_loads < MIN_LOADS or facts.people > 1 or _is_led_on(facts):
@@ -120,7 +120,7 @@ def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float
 
 
 def _is_led_on(facts: Behaviour) -> bool:
-    """Tell whether links lead to pages that show files, too, and of the last four pages one was another's next."""
+    """Tell whether links are followed, files fetched too, and some of the last four pages numbered in a row."""
     asked = facts.requests - facts.accepted
     if facts.inner_steps < NEW_SHARE * facts.steps:
         return False
@@ -162,7 +162,7 @@ def _quiet_once(visitor: Actor, site: Site, site_pages: int, now: float, thresho
 
 
 def _steps_to_share(facts: Behaviour, share: float) -> float:
-    """Return the steps after which at the earliest such a part of all has led to pages not loaded before."""
+    """Return the least number of steps after which such a part of all can have led to pages not loaded before."""
     bits = min(facts.distinct_pages + MOST_QUIET, len(DISTINCT_PAGES) - 1)
     step = DISTINCT_PAGES[bits] - DISTINCT_PAGES[bits - 1] + 1.0
     return (share * (facts.steps + 1) - DISTINCT_PAGES[facts.distinct_pages]) / (step - share) - 1e-9
@@ -185,7 +185,7 @@ def _quiet_coverage(visitor: Actor, site: Site, site_pages: int, now: float, thr
 
 
 def _steps_beyond(facts: Behaviour, pages: float) -> float:
-    """Return the steps for which not more than so many different pages can have been loaded."""
+    """Return the number of steps within which no more than so many different pages can have been loaded."""
     crossing = bisect_right(DISTINCT_PAGES, pages)
     return crossing - 1 - facts.distinct_pages if crossing < len(DISTINCT_PAGES) else inf
 
@@ -200,9 +200,9 @@ def _quiet_order(visitor: Actor, site: Site, site_pages: int, now: float, thresh
 
 
 def _quiet_timing(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
-    """The least that a gap of weight w leaves of the squared coefficient of variation x is (1 - w)x / (1 + wx).
+    """A gap of weight w lowers the squared coefficient of variation x to no less than (1 - w)x / (1 + wx).
 
-    That is where the gap is (1 + x) times the mean; for y = 1/x it reads (y + w) / (1 - w).
+    A gap of (1 + x) times the mean reaches that; in terms of y = 1/x it is (y + w) / (1 - w).
     """
     facts = visitor.behaviour
     gaps = facts.gaps

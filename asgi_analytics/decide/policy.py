@@ -62,7 +62,7 @@ class Policy:
         )
 
     def share_of(self, workers: int) -> Policy:
-        """Return the policy of one worker that keeps to its part of every limit, for want of word from the others."""
+        """Return the policy of one worker that is cut off from the others, and keeps to its part of every limit."""
         limits, network = tuple(_part(one, workers) for one in self.limits), _part(self.network_limits, workers)
         counted = tuple(map(_counted, limits))
         return replace(self, limits=limits, network_limits=network, counted=counted, network_counted=_counted(network))

@@ -1,4 +1,4 @@
-"""Paths that scanners hope for: whoever asks a site for them that does not serve them is looking for holes."""
+"""Sensitive paths: whoever asks for them, on a site that does not serve them, is looking for vulnerabilities."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DOORS = re.compile(
     r"|console\b|graphql\b|swagger|api-docs|remote/login|actuator|config\.json|test\.php)",
     re.IGNORECASE,
 )
-# Apps that learn of a missing picture by asking for it ask for hundreds; nobody looks for holes there.
+# Some apps find out by asking which of hundreds of pictures are missing; scanners do not look there.
 _PICTURE = re.compile(
     r"\.(?:png|jpe?g|gif|webp|avif|svg|ico|pbf|mvt|terrain)(?:;[^/]*)?$"
     r"|\.(?:css|m?js)\.map$"  # asked for by who opens the developer tools
@@ -64,7 +64,7 @@ def probe_kind(path: str) -> int:
 
 
 def probed(path: str, kind: int) -> str:
-    """Return what tells a sensitive path from others: of all that is asked for behind one door, the door.
+    """Return the text that a sensitive path counts by: for all below one of _DOORS, its name alone.
 
     A site may have its own /console or /graphql, with things in it that are gone.
     """
@@ -84,7 +84,7 @@ def is_injection(query: bytes | str) -> bool:
 
 
 def kind_of(path: str) -> int:
-    """Return `probe_kind` of a path, plus 4 for one that no browser sends, plus DIGEST for one that ends with one."""
+    """Return `probe_kind` of a path, plus 4 if no browser sends it, plus DIGEST if it ends with a digest."""
     return probe_kind(path) + 4 * is_odd("GET", path) + DIGEST * is_digest(path)
 
 

@@ -117,7 +117,7 @@ class RulingBook:
         return current.ruling_for(self._aliases.get(fingerprint, fingerprint), network, now)
 
     def _as_learnt(self, ruling: Ruling, now: float) -> Ruling:
-        """Forgive what came in until this worker learnt of a pardon, where it was there when the pardon was made."""
+        """Let a pardon cover what came in until this worker learnt of it, if it ran when the pardon was made."""
         if ruling.kind != "pardon":
             return ruling
         living = ruling.made_at >= self._born

@@ -48,7 +48,7 @@ class FirstLoad(NamedTuple):
 
 
 def first_load_of(active: tuple[Rule, ...], site_pages: int) -> FirstLoad:
-    """Return what of `active` the first page load of a session can raise: nearly all visitors have one, many no more.
+    """Return what of `active` the first page load of a session can raise: nearly all visitors have one, many no other.
 
     The bounds of the others hold for any site: the fewer pages it has, the sooner a visitor covers it.
     """
@@ -90,7 +90,7 @@ def quiet_steps(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages
 
 
 def refresh(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages: int, now: float) -> None:
-    """Measure the raised signals again, so that reasons tell today's value; one that went back keeps its old one."""
+    """Measure the raised signals again, so that reasons show the present value; a lower one keeps the old value."""
     findings = {finding.signal: finding for finding in visitor.signals}
     for rule in active:
         old = findings.get(rule.signal.code)

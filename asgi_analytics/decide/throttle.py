@@ -15,21 +15,21 @@ from .behaviour import ELSEWHERE, REQUESTS_PER_PAGE
 from .conduct import CRAWLER, asks_once
 from .window import FIVE_MINUTES, MINUTE, TEN_MINUTES, estimate
 
-PAGE_LOADS_PER_MINUTE = 30.0  # a person's, above
-CRAWLER_PAGE_LOADS = 60.0  # of a program that says its own name, above
-BURST_OF_TABS = 60.0  # of a browser, the first time in a session, above
-MOST_WITH_TABS = 75.0  # page loads in five minutes: who goes on like this opens no tabs
-ERROR_RATE = 0.5  # above
-ERROR_REQUESTS = 20  # above
-RELAPSE = 4.0  # who was Blocked and goes on needs that part of the page loads to be Blocked again
+PAGE_LOADS_PER_MINUTE = 30.0  # of a person: the level rises above
+CRAWLER_PAGE_LOADS = 60.0  # likewise, of a program under its own name
+BURST_OF_TABS = 60.0  # likewise, of a browser, the first time in a session
+MOST_WITH_TABS = 75.0  # page loads in five minutes up to which a burst may be tabs
+ERROR_RATE = 0.5  # of the requests: the level rises above
+ERROR_REQUESTS = 20  # likewise, and above so many
+RELAPSE = 4.0  # after Blocked, limits are lower by this factor until the level is Normal again
 _FEW_ERRORS = ERROR_RATE * ERROR_REQUESTS / RELAPSE
-PROBES = 5  # weights of sensitive paths, above
+PROBES = 5  # weights of sensitive paths: the level rises above
 LEVELS = tuple(ThrottleLevel)
 BLOCKED = ThrottleLevel.BLOCKED
 
 
 class Criteria(NamedTuple):
-    """What a level rises above; infinite where the signal that measures the same is switched off."""
+    """The limits above which a level rises; infinite if the signal that measures the same is switched off."""
 
     bot_score: int  # from this score on
     further_loads: float  # page loads per person that make an unchanged score count again
@@ -47,7 +47,7 @@ def effective_limit(limit: int, level: ThrottleLevel) -> int:
 def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
     """Return a sentence for each criterion met on evidence not yet spent; empty while Blocked."""
     throttle, facts, bot_score = visitor.throttle, visitor.behaviour, criteria.bot_score
-    # The way of nearly all page loads: too little of everything.
+    # Nearly all page loads end here: too little of everything.
     if (
         visitor.score < bot_score
         and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE / RELAPSE
@@ -94,7 +94,7 @@ def _may_open_tabs(visitor: Actor, now: float) -> bool:
 
 
 def relapse(visitor: Actor) -> float:
-    """Return by how much less evidence is enough: until the level is Normal again after it was Blocked."""
+    """Return the factor by which limits are lower: above 1.0 from Blocked until the level is Normal again."""
     return RELAPSE if visitor.throttle.was_blocked else 1.0
 
 
@@ -136,7 +136,7 @@ def try_limit(visitor: Actor, criteria: Criteria) -> float:
 
 
 def quiet_steps(visitor: Actor, bot_score: int, now: float) -> int:
-    """Return for how many steps between pages no further one is evidence, errors and reloads in a rush aside.
+    """Return for how many steps between pages none can be evidence, apart from errors and reloads in a rush.
 
     Both what is not yet spent and what the last minute holds have to be above the limit; without page loads an
     estimate only falls.

@@ -1,7 +1,7 @@
 """Running facts that most visitors have none of: errors, credentials, data asked for, and pools.
 
 A pool is what visitors with forged headers did together: all of one network, or all of one user agent. They are judged
-as one, so that neither changing the name nor changing the address begins anew.
+as one, so that neither changing the name nor changing the address is a fresh start.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
 from .window import FIVE_MINUTES, HOUR, TEN_MINUTES
 
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
-MOST_MARKED = 128  # bits of items, of which so few are taken for one another
+MOST_MARKED = 128  # set bits of the item bitmap: so few that items are seldom taken for one another
 MAX_POOLS = 512
 NOT_FOUND = 404
-MOST_WITNESSED = 3  # tries of one visitor that tell of an attack by many
+MOST_WITNESSED = 3  # tries of one visitor that count towards an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
 POLL_GAP = 1.0  # seconds between two polls
-RAPID = 30  # tries of one length in a row, more than a page polls at once: guesses that are alike, such as codes
+RAPID = 30  # rapid tries of one length in a row: guesses, such as codes; a page polls fewer at once
 MOST_AT_FAULT = 100  # tries excused where nobody has got it right yet: the app may be at fault
 REQUESTS_PER_TRY = 2.2  # of a browser, at least: the form, its files, the try
 MOST_REMEMBERED = 4  # credentials that were tried last
 TRIES_PER_SUCCESS, MOST_SUCCESSES = 3, 50  # people who also get it right mistype so often
 BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
-ENDLESS = 6.0  # seconds after which what never paused was no view's, of who loads no pages
-LONG_BURST, MOST_IN_BURST = 60.0, 300  # likewise, one after the other, and how many
+ENDLESS = 6.0  # seconds without a pause after which a burst is no view's, if no pages are loaded
+LONG_BURST, MOST_IN_BURST = 60.0, 300  # seconds and items of a view that fetches one after the other
 MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
-MOST_LINKED = 200  # errors excused in an hour and person, as what a page asked for: anybody can say so
-MOST_STRAYED, STRAY_PAUSE = 60, 2.0  # errors excused in a session, a person's who follows dead links; seconds for each
-MOST_TRUSTED = 1000  # and of those that ask with credentials: synchronizing is asking for what may not be there
+MOST_LINKED = 200  # errors excused in an hour and person because a page asked for them: anybody can claim so
+MOST_STRAYED, STRAY_PAUSE = 60, 2.0  # errors excused in a session as dead links; least seconds between them
+MOST_TRUSTED = 1000  # errors excused in an hour with credentials: synchronizing asks for what may not be there
 MOST_REDIRECTED = 600  # pages in an hour that forms lead to: somebody at work needs seven seconds for one
 REDIRECTED_WITHIN = 10.0  # seconds after the form
 MOST_PREFETCHED = 1000  # items excused in an hour that were fetched before they were needed
@@ -55,10 +55,10 @@ def traces_of(facts: Behaviour) -> Traces:
 
 
 def leads_astray(visitor: Actor, path: str, target: int) -> bool:
-    """Tell whether an app that has nothing there leads elsewhere: from a path that only scanners ask for, or to where
-    it led before. `target`: a number of path and query; 0 for nowhere.
+    """Tell whether a redirect stands for "not found": from a path that only scanners ask for, or to where the
+    one before led. `target`: a number of path and query; 0 for nowhere.
 
-    A redirect to the same path, of another scheme or with a slash, is none. Crawlers come for pages that moved.
+    One to the same path, of another scheme or with a slash, does not; nor for crawlers, which come for moved pages.
     """
     facts = visitor.behaviour
     if not target or visitor.program == CRAWLER or target in (path_number(f"{path}?"), path_number(f"{path}/?")):
@@ -68,7 +68,7 @@ def leads_astray(visitor: Actor, path: str, target: int) -> bool:
 
 
 class Failure(NamedTuple):
-    """An answer that refused something."""
+    """An error, or an answer that refused credentials in another way."""
 
     status: int
     method: str
@@ -92,7 +92,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     kind = probe_kind(path)
     picture = is_picture(path)
     linked = inner and visitor.program != TOOL and (kind < HIDDEN or _shows_pages(visitor))
-    # Who mounts the site as a folder asks each folder for this one, which scanners like, too.
+    # A client that mounts the site as a folder asks each folder for this one, which scanners like, too.
     trusted = trusted and (not kind or path.endswith("/.DS_Store"))
     most = MOST_TRUSTED if trusted else MOST_LINKED * facts.people
     if (linked and picture) or ((linked or trusted) and _charged(traces_of(facts).excused_errors, HOUR, most, now)):
@@ -114,7 +114,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
             new = True
     if not kind and status in (404, 410) and is_digest(path):
         return odd or new
-    # A token that ran out is refused everywhere; many programs send one only where they are asked for it.
+    # An expired token is refused everywhere; many programs send one only when asked for it.
     if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None):
         return odd or new
     if not kind and method == "GET" and _may_stray(visitor, now):
@@ -123,9 +123,9 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
 
 
 def _may_stray(visitor: Actor, now: float) -> bool:
-    """Tell whether an error may be a dead link that a person follows: an old site's, a list's, one of memory.
+    """Tell whether an error may be a dead link that a person follows: of an old site, a list, or from memory.
 
-    Who looks for what is there guesses faster, or goes on.
+    A scanner guesses faster, or goes on for longer.
     """
     facts, claims = visitor.behaviour, visitor.claims
     since, facts.strayed_at = now - facts.strayed_at, now
@@ -138,7 +138,7 @@ def _may_stray(visitor: Actor, now: float) -> bool:
 
 
 def _shows_pages(visitor: Actor) -> bool:
-    """Tell whether a browser that says where it comes from loaded a page: anybody may have put a picture into it."""
+    """Tell whether a browser that sends Sec-Fetch-Site loaded a page: anybody may have put a picture into it."""
     claims = visitor.claims
     return visitor.behaviour.page_loads > 0 and claims.is_browser and claims.tells_origin and not claims.faults
 
@@ -185,7 +185,7 @@ def _route_of(site: Site, path: str) -> Route:
 
 
 def _fills_in(visitor: Actor, traces: Traces) -> bool:
-    """Tell whether a browser that shows pages with their files tries, as people do: a program tries and no more."""
+    """Tell whether a browser that loads pages and files too sends the tries, as people's do: a program only tries."""
     facts, claims = visitor.behaviour, visitor.claims
     if not facts.page_loads or not claims.is_browser or claims.faults:
         return False
@@ -205,7 +205,7 @@ def count_accepted_post(visitor: Actor, path: str, site: Site, now: float) -> No
 
 
 def count_data(visitor: Actor, path: str, now: float, excused: bool = False, variant: Variant | None = None) -> bool:
-    """Count an answer with data, such as JSON. Returns False for a path, or a variant of one, that was asked before.
+    """Count an answer with data, such as JSON. Returns False where that makes no new item.
 
     What is fetched at once, such as a list and its items, counts as one; what is prefetched, or a further page of a
     list, is not counted. Programs gain little by this: one that never pauses makes no bursts, and one that fetches in
@@ -235,9 +235,9 @@ def count_data(visitor: Actor, path: str, now: float, excused: bool = False, var
 
 
 def _is_excused(visitor: Actor, traces: Traces, now: float) -> bool:
-    """Tell whether an item belongs to a view that fetches many at once; it is charged then.
+    """Tell whether an item belongs to a view that fetches many at once; if so, it is charged to `in_bursts`.
 
-    A page may fetch the rows of a table one after the other. Where it goes on and on, those were no view's: they count.
+    A page may fetch the rows of a table one after the other. If that never ends, they belong to no view, and count.
     """
     since = now - traces.burst_at
     if 0.0 <= since < BURST:
@@ -270,19 +270,19 @@ def _charged(counter: Window, size: float, most: int, now: float) -> bool:
 
 
 def _mark(traces: Traces, bit: int) -> None:
-    """Remember a path. As in count_error: starting over costs what is asked again and again one more item."""
+    """Remember a path. As in count_error: starting over costs a path that is polled one more item."""
     bits = traces.items_bitmap | bit
     traces.items_bitmap = bits if bits.bit_count() <= MOST_MARKED else bit
 
 
 def note_redirect(facts: Behaviour, target: int, now: float) -> None:
-    """Remember where the answer to a form leads: to what `target`, a number of path and query, stands for."""
+    """Remember where the answer to a form leads; `target`: a number of path and query."""
     traces = traces_of(facts)
     traces.redirected_to, traces.redirected_at = target, now
 
 
 def is_redirected(traces: Traces, target: int, now: float) -> bool:
-    """Tell whether a page is where the form led to that was sent last; asked once."""
+    """Tell whether a page is where the form sent last led to; True once for each form."""
     if traces.redirected_to != target or not 0.0 <= now - traces.redirected_at < REDIRECTED_WITHIN:
         return False
     traces.redirected_to = 0
@@ -290,7 +290,7 @@ def is_redirected(traces: Traces, target: int, now: float) -> bool:
 
 
 def count_redirected(facts: Behaviour, page: str | Variant, now: float) -> bool:
-    """Take in a page that the app chose, not the visitor: it is no page load. Returns False where it counts as one."""
+    """Record a page that the app chose, not the visitor: it is no page load. Returns False where it counts as one."""
     if not facts.page_loads or not _charged(traces_of(facts).redirected, HOUR, MOST_REDIRECTED, now):
         return False
     facts.before_last = (facts.last_page, *facts.before_last[:2])
@@ -311,7 +311,7 @@ def pool_of(site: Site, claims: Claims) -> Actor:
 
 
 def join_pool(pool: Actor, claims: Claims, now: float) -> Traces:
-    """Count a visitor into a pool; one without visitors for IDLE seconds begins anew, but for its level."""
+    """Count a visitor into a pool; one without visitors for IDLE seconds starts afresh, except for its level."""
     facts = pool.behaviour
     if facts is NO_BEHAVIOUR:
         pool.throttle = Throttle()

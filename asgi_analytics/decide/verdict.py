@@ -16,7 +16,7 @@ from .policy import Policy
 from .throttle import BLOCKED
 from .traces import Failure, count_accepted_post, count_data, count_failure, count_redirected, join_pool, pool_of
 
-PAGES_TO_TELL = 3  # until it is told whether somebody fetches more than pages
+PAGES_TO_TELL = 3  # page loads after which it is decided whether a browser fetches more than pages
 Count = Callable[[Actor], object]  # counts what was answered among the facts of one actor
 
 
@@ -74,7 +74,7 @@ def _load_for(pool: Actor, page: str | Variant, inner: bool, site: Site, now: fl
 
 
 def pass_redirected(visitor: Actor, page: str | Variant, decision: Decision, now: float) -> bool:
-    """Take in a page that the app led to, as judge_page does others. Returns False where it is one like others."""
+    """Record a page that the app led to, without judging. Returns False where it is for judge_page, like others."""
     if decision.refused:
         return True
     if not decision.exempt and not count_redirected(visitor.behaviour, page, now):
@@ -101,7 +101,7 @@ def judge_failure(
         return
     if claims is not None:
         visitor.claims = claims
-    asked = failure._replace(method="GET")  # how it was asked for is the visitor's own
+    asked = failure._replace(method="GET")  # its method counts for the visitor alone
     _judge_with_pools(visitor, network, lambda pool: count_failure(pool, asked, site, now), site, policy, decision, now)
 
 
@@ -130,7 +130,7 @@ def judge_data_or_post(
         count_accepted_post(visitor, path, site, now)
     elif count_data(visitor, path, now, excused, variant):
         traces = facts.traces
-        # The fifth part of what would tell: most who ask for data never come this far.
+        # A fifth of the limit: most who ask for data never get this far.
         few = 0.0 if visitor.throttle.level else policy.criteria.items / 5.0
         if traces is not None and traces.items - visitor.throttle.spent_items > few:
             _judge_in_full(visitor, site, policy, decision, now)
@@ -192,7 +192,7 @@ def _escalate(
     decision: Decision,
     now: float,
 ) -> None:
-    """Raise the level of who was judged: the visitor, or a pool that it is in, which matters to it once higher."""
+    """Raise the level of `judged`: the visitor, or a pool that it is in, which matters to it once higher."""
     before = visitor.throttle.level
     signals.refresh(judged, rules, site, policy.site_pages, now)
     inputs = inputs_of_rise(judged, policy, now)

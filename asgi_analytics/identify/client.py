@@ -61,9 +61,9 @@ class ClientAddress:
         return cls([one for one in proxies if not isinstance(one, str)], "unix" in proxies, "forwarded" in proxies)
 
     def peer(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
-        """Return who asks without computing anything where nobody is trusted: the host as the server has it.
+        """Return the host as the server has it, without computing anything, if no proxy is trusted; else as `read`.
 
-        What is the same here is the same to `read`; text that is no address may be told apart.
+        Where this returns the same, so does `read`; texts that are no address may differ here only.
         """
         try:
             client = scope["client"]
@@ -88,7 +88,7 @@ class ClientAddress:
     def is_secure(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether the visitor came by https: to the server, or to a trusted proxy in front that says so.
 
-        Who lies about it by a header that a proxy lets through gets a cookie that the own browser drops.
+        A visitor who forges the header, where a proxy lets it through, gets a cookie that their browser drops.
         """
         if scope.get("scheme") in ("https", "wss"):
             return True

@@ -2,8 +2,8 @@
 
 Only what survives proxies is looked at: Fetch Metadata (https only, W3C Fetch Metadata Request Headers, section 2),
 the brand versions of client hints, and Accept-Language. Whether such headers reach this site at all is for
-decide.behaviour.Site to learn. Web views are left out: apps build their own requests;
-so is who reads by a service that translates pages.
+decide.behaviour.Site to learn. Left out are web views, because apps build their own requests, and readers by a service
+that translates pages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Headers = Mapping[bytes, bytes]
 # The first releases that send Fetch Metadata with every request over https (caniuse, "Sec-Fetch-Site"), with a margin.
 SENDING = {"Chrome": 89, "Firefox": 91, "Safari": 17}
 _ENGINE = re.compile(r"\bChrome/(\d{1,5})\.", re.ASCII)
-# Nothing behind: SeaMonkey and its like name a release whose habits they do not have.
+# Nothing may follow: SeaMonkey and the like name a Firefox release that they do not behave like.
 _FIREFOX = re.compile(r"\bGecko/\d{8} Firefox/(\d{1,5})\.[\d.]*\Z", re.ASCII)
 _SAFARI = re.compile(r"\bVersion/(\d{1,5})\.[\d.]* (?:Mobile/\w+ )?Safari/", re.ASCII)
 _BRAND = re.compile(rb'"Chromium"; ?v="(\d{1,5})"')
@@ -58,7 +58,7 @@ def engine_of(text: str) -> Engine | None:
 
 
 def header_faults(method: str, scheme: str, headers: Headers, engine: Engine) -> tuple[str, ...]:
-    """Return a few words for each thing that this engine does not do."""
+    """Return a few words for each way in which the headers are not this engine's."""
     faults = []
     sending = engine.major >= SENDING[engine.name]
     if scheme in ("https", "wss") and sending and b"sec-fetch-site" not in headers and b"sec-fetch-mode" not in headers:
@@ -76,7 +76,7 @@ def header_faults(method: str, scheme: str, headers: Headers, engine: Engine) ->
 
 
 def is_hosting(place: Place) -> bool:
-    """Tell whether a network is one of servers rather than people; False where no ASN file says."""
+    """Tell whether a network is one of servers rather than people; False where no ASN file tells."""
     if place.asn in _HOSTING_ASN:
         return True
     return place.organisation is not None and _HOSTING.search(place.organisation) is not None

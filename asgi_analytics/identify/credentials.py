@@ -13,7 +13,7 @@ _SENT = ("POST", "PUT", "PATCH")
 _REFUSALS = (400, 401, 403, 423)
 _REFUSALS_OF_A_LOGIN = (404, 422)  # no such user; a form with errors, as frameworks with Turbo answer
 _REFUSALS_OF_A_SECRET = (402, 404, 422)  # a card that is declined; no such code
-# Routes where people say who they are. A site chooses what it calls them; who attacks it cannot.
+# Routes where people say who they are. A site chooses what it calls them; an attacker cannot.
 _LOGIN = re.compile(
     r"log[-_]?[io]n(?![a-z])|sign[-_]?[io]n(?![a-z])|passw|authenticat|/sessions?/?$|/auth/?$|/token/?$|2fa|mfa|\botp"
     r"|anmeld|einlog|connexion|acceso|inloggen|iniciar|entrar",
@@ -25,7 +25,7 @@ _SECRET = re.compile(
 )
 # Guessed where they are sent, edited where they are saved: the cards of a board, the members of a team.
 _GUESSED = re.compile(r"card|pay|checkout|member", re.IGNORECASE)
-# Where other servers report: what they send carries a signature, which all is refused for once the key has changed.
+# Where other servers report, with a signature: all of it is refused once the key has changed.
 _HOOK = re.compile(r"web-?hooks?\b|/hooks?\b|/ipn\b|/inbox\b", re.IGNORECASE)
 # What an address says that a login leads back to.
 _SAYS_ERROR = re.compile(r"(?:^|[&=])\w*(?:err(?:or|\b)|fail|invalid|denied|incorrect|wrong)", re.IGNORECASE)
@@ -50,14 +50,13 @@ def refused_attempt(
 ) -> int | None:
     """Return a number of the credentials that were refused with this status; None where none were tried.
 
-    What a script sends again and again, of the same length or with the same token, may be a poll of somebody who was
-    logged out, not a try: it has the same number. So has, whatever its length, what the script of a page sends to a
-    route that takes no secret: what a page saves or reports by itself; and what other servers report. `names`: the
-    response headers by name.
+    What a script sends repeatedly, with the same length or token, may be a poll of somebody who was logged out, not a
+    try: it has the same number each time. So has, whatever its length, what a page's script saves or reports at a route
+    that takes no secret, and what other servers report. `names`: the response headers by name.
     """
     is_login = method in _SENT and _LOGIN.search(path, 0, 256) is not None
     token = token_of(headers)
-    # Beside what is guessed, anybody may send any token.
+    # Where secrets are guessed, a token says nothing: anybody may send any.
     if token is not None and not is_login and (method not in _SENT or _SECRET.search(path, 0, 256) is None):
         return crc32(token) << 1 | 1 << 33 if status in (401, 403) else None
     if method not in _SENT:
@@ -76,7 +75,7 @@ def refused_attempt(
 
 
 def _refuses_a_secret(headers: Headers, status: object, path: str) -> bool:
-    """Tell whether what can be guessed, such as a code or a card, was not taken; forms that are being filled in ask."""
+    """Tell whether what can be guessed, such as a code or a card, was not taken; a form being filled in only asks."""
     if status not in _REFUSALS_OF_A_SECRET or b"precognition" in headers:
         return False
     return _PAY.search(path, 0, 256) is not None or (status != 402 and _SECRET.search(path, 0, 256) is not None)
@@ -100,7 +99,7 @@ def _sends_by_itself(method: str, headers: Headers, path: str) -> bool:
 
 
 def _refuses(headers: Headers, status: object, path: str, names: Headers) -> bool:
-    """Tell whether a login was refused in another way: who is let in is led elsewhere (post, redirect, get)."""
+    """Tell whether a login was refused in another way: one that succeeds redirects elsewhere (post/redirect/get)."""
     if status in _REFUSALS_OF_A_LOGIN:
         return True
     if status == 200:

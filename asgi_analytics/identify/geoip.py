@@ -67,7 +67,7 @@ class GeoLocator:
         table: CountryTable | None,
         read: Callable[[Callable[[], None]], None] = lambda load: load(),
     ) -> None:
-        """`read` calls what loads the files, which may take for ever: elsewhere and later, if it likes."""
+        """`read` is given what loads the files, which may hang: it may call it later, in another thread."""
         self._read = read
         self._city = GeoFile(city) if city else None
         self._asn = GeoFile(asn) if asn else None

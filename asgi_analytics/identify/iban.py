@@ -1,4 +1,4 @@
-"""International bank account numbers (ISO 13616): told by country, form and check digits, so hardly by chance."""
+"""International bank account numbers (ISO 13616): told by country, form and check digits, hardly ever by chance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMS = {
     for country in countries
 }
 _CLASSES = {"n": r"\d", "a": "[A-Z]", "c": r"[A-Z\d]"}
-# What one begins with, by its digits: they are looked for twice as fast as letters.
+# The head of a number, found by its digits: they are found twice as fast as letters.
 HEAD = re.compile(r"\d\d(?<=(?<![A-Za-z\d])[A-Za-z]{2}\d\d)(?=[ +-]?[A-Za-z\d]{4})", re.ASCII)
 _SEPARATORS = str.maketrans("", "", " +-")
 _DIGITS_ONLY = str.maketrans("", "", ascii_letters)

@@ -1,4 +1,4 @@
-"""Who runs the known crawlers, what for, and by what an operator lets them be recognised: read and changed by hand.
+"""Who runs the known crawlers, what for, and what each operator publishes to verify them: maintained by hand.
 
 Sources are the operators' own pages on their crawlers. An operator without ranges, names and signers publishes nothing
 that a claim in its name could be checked against.

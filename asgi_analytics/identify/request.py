@@ -127,8 +127,8 @@ def is_data(names: Headers, status: object, path: str) -> bool:
     """Tell whether an answer that is no page holds what the site has to say: data, parts of pages, documents, text.
 
     `names`: the response headers by name. Feeds are none: a service reads thousands of one site for its subscribers.
-    Nor are redirects, which some frameworks send as HTML. Apps that say text/plain, or nothing, of files whose kind
-    they do not know say so of pages, too: then the name tells.
+    Nor are redirects, which some frameworks send as HTML. Apps that send text/plain, or no type, for files of unknown
+    kind may do so for pages too: then the name tells.
     """
     if not isinstance(status, int) or not 200 <= status < 300:
         return False
@@ -141,7 +141,7 @@ def is_data(names: Headers, status: object, path: str) -> bool:
 
 
 def _is_text(path: str) -> bool:
-    """Tell whether a path names no file, or one of text; Git's objects, and what else is named by its digest, are."""
+    """Tell whether a path names no file, or one of text; what is named by its digest, as Git's objects, is a file."""
     name = path[-_MOST_PATH:].rpartition("/")[2]
     return ("." not in name or name.endswith(".txt")) and not is_digest(path)
 
@@ -180,10 +180,10 @@ def is_inner(headers: Headers) -> bool:
 
 
 def is_linked(headers: Headers) -> bool:
-    """Tell whether a page asked for it by itself: of this site or its domain, or of another that shows what is here.
+    """Tell whether a page made the request: one of this site or its domain, or another that embeds what is here.
 
-    Such as an app beside its API, a map with tiles of another host, a forum with pictures that are gone. Who follows a
-    link of another site asks himself.
+    Such as an app beside its API, a map with tiles of another host, a forum with pictures that are gone. Following a
+    link of another site is the visitor's own request.
     """
     site = headers.get(b"sec-fetch-site")
     if site == b"cross-site":

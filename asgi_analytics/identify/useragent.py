@@ -147,14 +147,14 @@ SUSPICIOUS = (
 
 # Versions below are outdated. Engines of browsers that lag on purpose (in-app, television, KaiOS) do not count.
 OLDEST_CHROME, OLDEST_FIREFOX = 90, 88
-# And those that came out so long ago: a release with its day, seconds since 1970, and the seconds between releases.
+# So are those released longer ago: a known release, its day in seconds since 1970, the seconds between releases.
 MOST_YEARS = 5
 CHROME_RELEASE = (140, 1_756_771_200.0, 4.4 * 7 * 86_400.0)  # 2 September 2025
 FIREFOX_RELEASE = (142, 1_755_561_600.0, 4.2 * 7 * 86_400.0)  # 19 August 2025
 CHROMIUM = frozenset(("Brave", "Chrome", "Chromium", "Edge", "Opera", "Samsung Internet", "Vivaldi", "Yandex Browser"))
 
 _ENGINE = re.compile(r"\bChrom(?:e|ium)/(\d{1,5})\b", re.ASCII)
-# Atomic groups: a header made to be slow may not go back over its words.
+# Atomic groups: a header made to be slow causes no backtracking.
 _MODEL = re.compile(
     r"Mozilla/5\.0 \((?>[^()]*?Android)(?>(?:[^()B]|B(?!uild/)|\([^()]*\))*)(?:Build/[^;)]*|(?=\)))", re.ASCII
 )
@@ -216,7 +216,7 @@ class AgentReader:
             text = "".join(sign if sign.isprintable() else " " for sign in text)
         if found := self._crawlers.find(text):
             return _crawler(text, *found)
-        if not text.isascii():  # no rule needs other signs, which take the engine of these rules ten times as long
+        if not text.isascii():  # no rule needs other characters, which make the rules' engine ten times slower
             text = text.encode("ascii", "replace").decode()
         family, version = None, None
         if browser := self._browser(text):

@@ -118,7 +118,7 @@ class Identifier:
         return visitor
 
     def _with_known_texts(self, seen: Seen) -> Seen:
-        """Return the same with one object for all who send the same: it is compared with each request of them."""
+        """Return the same with one object per text: it is compared with each request that sends this text."""
         if len(self._texts) >= MOST_TEXTS:
             self._texts.clear()
         host, agent, language, gpc, dnt = seen
@@ -126,7 +126,7 @@ class Identifier:
         return host, known(agent, agent), known(language, language), known(gpc, gpc), known(dnt, dnt)
 
     def _rename(self, text: bytes, fingerprint: bytes, address: str, time_ns: int) -> None:
-        """Find the visitor under the salts before, so that midnight cuts no visit and lifts no block."""
+        """Find the visitor under earlier salts, so that midnight ends no visit and lifts no block."""
         for older in self._fingerprinter.before(text):
             visitor = self._known.get(older)
             if visitor is not None:

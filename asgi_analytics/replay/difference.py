@@ -166,7 +166,7 @@ class Difference:
 
     def _forget(self) -> None:
         found = sorted(self.actors.values(), key=lambda actor: actor.then + actor.now)
-        # A flood is all refused: were those kept, each further actor would look at all of them in vain.
+        # In a flood all are refused: if those were kept, each further actor would sort them all in vain.
         for actor in found[: len(found) - MOST_ACTORS // 2]:
             del self.actors[actor.fingerprint]
             self.forgotten += bool(actor.then or actor.now)

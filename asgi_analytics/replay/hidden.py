@@ -1,4 +1,4 @@
-"""Paths that are not stored as they were, because of long tokens or parameters in them: others in their stead."""
+"""Stand-ins for paths that are not stored as they were, because of long tokens or parameters in them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BACKSLASH = "\\"  # makes a path odd
 def stand_in(path: str, inputs: int) -> str:
     """Return a path that verdicts see as they saw the one that was asked for.
 
-    `path` as it is stored; `inputs` as in hits.path_inputs. It weighs as much, is as odd, is a picture, a digest or
-    none, has the same place in bitmaps and is told apart from others. How it sorts among others of the same stored path
-    is not known.
+    `path` as it is stored; `inputs` as in hits.path_inputs. It is the same kind of probe, as odd, likewise a picture, a
+    digest or neither, has the same place in bitmaps, and differs from other stand-ins. How it sorts among others of the
+    same stored path is not known.
     """
     number, kind = inputs & LOW_32_BITS, inputs >> 32
     digest, kind = kind & DIGEST, kind & ~DIGEST

@@ -1,4 +1,4 @@
-"""JSON lines: access logs of nginx, Caddy, Traefik, uvicorn, cloud load balancers, and whoever names things alike."""
+"""JSON lines: access logs of nginx, Caddy, Traefik, uvicorn, cloud load balancers, and others with such names."""
 
 from __future__ import annotations
 

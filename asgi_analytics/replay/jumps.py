@@ -1,4 +1,4 @@
-"""Leaps forward in the times of a log: taken where the lines behind them agree, else the line is junk."""
+"""Leaps forward in the times of a log: believed if the following lines agree, else the line is junk."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from operator import itemgetter
 from .entry import Batch, Entry
 
 LEAP = 86_400.0  # seconds beyond the latest time so far
-LOOK = 10  # following lines that are asked
+LOOK = 10  # following lines that are compared
 
 
 class Jumps:
-    """Looks through the entries of one file, in order. The replay's clock never goes back: one line of a wrong year
-    would make all behind it late.
+    """Looks through the entries of one file, in order. The replay's clock never goes back: one line with a wrong year
+    would make all that follow late.
     """
 
     def __init__(self) -> None:

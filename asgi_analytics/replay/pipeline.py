@@ -1,4 +1,4 @@
-"""The live stages over recorded requests: whoever changes how the live path calls them changes this module too."""
+"""The live stages over recorded requests: to be changed along with how the live path calls them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass
 from ..facts import Claims
 from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
-from ..identify.request import is_precached_or_tile
 from ..identify.session import begin, goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
 from ..identify.visitor import Identifier
@@ -174,7 +173,7 @@ class Pipeline:
 
     @staticmethod
     def pass_redirected(visitor: Visitor, decision: Decision, page: str | Variant, now: float) -> bool:
-        """Take in a page that the app led to; False where it counts as others do."""
+        """Record a page that the app led to; False where it counts as others do."""
         return pass_redirected(visitor.actor, page, decision, now)
 
     def page_variant(self, visitor: Visitor, path: str, query: str, inner: bool) -> Variant | None:
@@ -185,11 +184,6 @@ class Pipeline:
     def data_variant(self, path: str, query: str) -> Variant | None:
         """Return what a query makes of an answer with data."""
         return self._variants.data(path, query)
-
-    @staticmethod
-    def is_precached_or_tile(path: str, query: str) -> bool:
-        """Tell of an answer with data what its URL tells of how it was asked for."""
-        return is_precached_or_tile(path, query)
 
     def take_data(
         self,

@@ -53,7 +53,7 @@ def report(replay: Replay, reading: Reading, top: int) -> Iterator[str]:
 
 
 def notes(replay: Replay, reading: Reading) -> list[str]:
-    """Return what one has to know before one believes the rest."""
+    """Return what to know before trusting the rest."""
     tally = replay.tally
     if not tally.is_out_of_order:
         return reading.notes

@@ -11,6 +11,7 @@ from math import inf
 
 from ..decide.probes import is_injection
 from ..decide.traces import Failure
+from ..identify.request import is_precached_or_tile
 from ..model import Visitor
 from ..settings import Settings
 from .entry import Batch
@@ -34,7 +35,7 @@ class Period:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Nothing here makes cycles in number, and looking for them among millions of values costs a fifth of the time."""
+    """Few cycles are made here, and looking for them among millions of values costs a fifth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -74,7 +75,7 @@ class Replay:
         return self.tally
 
     def _take(self, batch: Batch) -> None:
-        """The way of each line, written in one piece with its look-ups done before: millions go it."""
+        """Process each line, in one piece and with look-ups done before the loop: there are millions of them."""
         since, until, tally, heeds = self._period.since, self._period.until, self.tally, self._heeds_forwarded
         pipeline, targets, levels = self.pipeline, self._targets, self.tally.requests_by_level
         admit, take_data, pass_by = pipeline.admit, pipeline.take_data, pipeline.pass_by
@@ -120,7 +121,7 @@ class Replay:
                     level = decision.level
                 elif method == "GET" and delivers_data(status, content_type, path):
                     variant = pipeline.data_variant(path, query) if query else None
-                    prefetched = pipeline.is_precached_or_tile(path, query)
+                    prefetched = is_precached_or_tile(path, query)
                     take_data(visitor, decision, path, now, excused=prefetched, variant=variant)
                     level = decision.level
                 elif method == "POST":

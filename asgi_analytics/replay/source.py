@@ -21,7 +21,7 @@ from .jumps import sifted
 
 CHUNK = 1 << 18  # bytes read at once: what they become stays within a core's cache
 LONGEST_LINE = 1 << 20  # bytes; longer ones are junk
-_HOLE = re.compile(rb"(?<=\n)\0+")  # where a log was cut (copytruncate) that its server went on writing into
+_HOLE = re.compile(rb"(?<=\n)\0+")  # where a log was truncated (copytruncate) while its server went on writing
 GZIP = b"\x1f\x8b"
 STRANGE = {
     b"\xff\xfe\0\0": "UTF-32",

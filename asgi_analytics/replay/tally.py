@@ -158,7 +158,7 @@ class Tally:
         if len(self.actors) < MOST_ACTORS:
             return False
         found = self.actors
-        # A flood is all refused: were those kept, each further actor would look at all of them in vain.
+        # In a flood all are refused: if those were kept, each further actor would sort them all in vain.
         for key in sorted(found, key=lambda key: (found[key].is_stopped, found[key].refused, found[key].last)):
             if len(found) <= MOST_ACTORS // 2:
                 break

@@ -56,7 +56,7 @@ class Options(TypedDict, total=False):
     limits: quotas per visitor, such as "1500/minute" or ["20/second", "100/15 minutes"]; (): none
     network_limits: quotas per client network (IPv4 address, IPv6 /64)
     cooldown: seconds after which a throttle level falls by one
-    bot_score: points from which a visitor is a behavioural bot
+    bot_score: score from which a visitor is a behavioural bot
     signal_points: points by signal; 0 switches it off
     signal_thresholds: threshold by signal
     signals: Signal objects of your own
@@ -64,7 +64,7 @@ class Options(TypedDict, total=False):
     session_timeout: seconds without a hit that end a session
     session_cookie: True or a name: tell visitors apart by a signed first-party cookie
     secret: signs the cookie, at least 16 characters; of several the first signs, all verify
-    bans: whether repeaters are banned for a day
+    bans: whether repeat offenders are banned for a day
     allow: addresses or networks that are never banned or slowed down
     verify_crawlers: whether the claims of declared crawlers are checked
     crawler_dir: folder of the address ranges that they are checked by
@@ -72,7 +72,7 @@ class Options(TypedDict, total=False):
         only Forwarded is read
     geoip_city: MaxMind-format City or Country file; None: the bundled table of countries
     geoip_asn: MaxMind-format ASN file
-    include: path prefixes that alone are handled
+    include: path prefixes: only these are handled
     exclude: path prefixes that are passed through untouched
     privacy: a Privacy: what is stored of addresses and queries, and what Sec-GPC and DNT change
     durability: "memory", "journal" or "fsync": what outlives the process, or a power cut
@@ -83,11 +83,11 @@ class Options(TypedDict, total=False):
     batch_age: seconds between transfers
     shared: "redis://…": share quotas through Valkey or Redis; None: ASGI_ANALYTICS_SHARED, else Postgres
     shared_mode: "lease", or "strict": each request asks that server before the app runs
-    shared_timeout: seconds that it is waited for
+    shared_timeout: seconds to wait for it
     shutdown_timeout: seconds that shutdown may take to deliver what is left
     max_visitors: visitors in a worker's memory
     max_networks: client networks in memory
-    max_flagged: visitors above Normal in memory, apart from the others
+    max_flagged: visitors above level Normal in memory, kept apart from the others
     legacy_headers: whether the X-RateLimit-* headers are sent too
     refine_refusal: a function from the refusal's problem (a dict) to what is sent instead
     migrate: whether the schema is brought up to date at start

@@ -177,7 +177,7 @@ def _secrets(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Tell whether a text is one, and not bytes of the environment that are no UTF-8."""
+    """Tell whether a text has no lone surrogates, as stand for bytes of the environment that are no UTF-8."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -126,7 +126,7 @@ Refine = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 def as_counted(network: Network) -> Network:
-    """Return a network as its clients are told apart: as IPv4 where it stands for that."""
+    """Return a network as its clients are counted: as IPv4 if it embeds IPv4."""
     packed = network.network_address.packed
     if network.prefixlen < 96 or not packed.startswith(EMBEDDING):
         return network
