@@ -47,16 +47,16 @@ class LeftOver:
         return None
 
     def end(self) -> tuple[int, int]:
-        """Return (segment, offset) behind the last byte. Raises OSError."""
+        """Return (segment, offset) after the last byte. Raises OSError."""
         return (self.segments[-1], path_of(self.path, self.segments[-1]).stat().st_size) if self.segments else (0, 0)
 
     def _check(self, path: Path, journal: bytes, segment: int) -> None:
-        # Delivered under another's position, a copy would be read again and again.
+        # A copy would advance the position of its original, and be read again and again.
         if (journal, path_of(self.path, segment)) != (self.id, path):
             raise JournalFormatError(f"{path.name} in {self.path.name} is a copy of another segment.")
 
     def set_aside(self) -> None:
-        """Keep the segments that nobody here can read under a name that is not read again."""
+        """Rename the segments that this version cannot read: they are kept, but not read again."""
         for number in self.segments:
             path = path_of(self.path, number)
             with open(path, "rb") as file:
@@ -68,12 +68,12 @@ class LeftOver:
         self.segments = _segments(self.path)
 
     def finish(self) -> None:
-        """All is delivered: remove the folder, then let go."""
+        """All is delivered: remove the folder, then release the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.release()
 
     def release(self) -> None:
-        """Let go, so that somebody else may deliver it. Does nothing the second time."""
+        """Release the lock, so that another worker may deliver it. Idempotent."""
         self._held.close()
         self._held = GONE
 
@@ -82,22 +82,22 @@ Source = FileJournal | MemoryJournal | LeftOver  # what is delivered
 
 
 class LeftOvers:
-    """The journals of dead workers that are for this database; one is held at a time, for each is an open file."""
+    """The journals of dead workers that are for this database, locked one at a time, for each lock is an open file."""
 
     def __init__(self, root: Path, database: str, columns: Columns | None = None) -> None:
         self._root = root
         self._database = database
         self._columns = columns
-        self.server = ""  # what the database says of itself, once it was asked
+        self.server = ""  # identity that the database reports, once it was asked
         self._ahead: Iterator[LeftOver] = iter(())
         self.held: LeftOver | None = None
 
     def look(self) -> None:
-        """Begin with the first again: with those that could not be delivered, and those that were left meanwhile."""
+        """Begin a new pass: over those that could not be delivered before, and those left since."""
         self._ahead = adopt(self._root, self._database, self.server, self._columns)
 
     def current(self) -> LeftOver | None:
-        """Return the one that is held, else the next of this look; None when there is none."""
+        """Return the one that is held, else the next of this pass; None when there is none."""
         if self.held is None:
             self.held = next(self._ahead, None)
         return self.held
@@ -109,7 +109,7 @@ class LeftOvers:
         self.held = None
 
     def release(self) -> None:
-        """Leave the current one, if any, to the next look, of whomever."""
+        """Leave the current one, if any, to a later pass of this or another worker."""
         if self.held is not None:
             self.held.release()
         self.held = None
@@ -118,19 +118,19 @@ class LeftOvers:
 def adopt(root: Path, database: str = "", server: str = "", columns: Columns | None = None) -> Iterator[LeftOver]:
     """Yield the journals for this database whose workers are dead, each locked for us.
 
-    A damaged header is known again where it named these `columns`.
-    What cannot be opened now, such as for want of descriptors, is passed over and keeps none.
+    A damaged header can be restored if it named these `columns`.
+    Journals that cannot be opened now, such as for lack of descriptors, are skipped.
     """
     ours = Destination(database, server=server)
     folders: list[Path] = []
     with contextlib.suppress(OSError):
         folders = sorted(root.iterdir())
-    lives = cache(lambda key: _lives(key, folders))  # there may be thousands, each of which would ask for itself
+    lives = cache(lambda key: _lives(key, folders))  # else each of maybe thousands would scan all
     for path in folders:
         destination = read_destination(path)
         if destination is None or not destination.is_same(ours):
             continue
-        # Two apps with one folder must not swap their rows: who lives under the other name delivers it.
+        # Two apps that share a folder must not swap rows: a live worker with that key delivers it.
         if destination.key != database and lives(destination.key):
             continue
         if (held := _try_lock(path)) is not None:
@@ -145,9 +145,9 @@ def adopt(root: Path, database: str = "", server: str = "", columns: Columns | N
 def _segments(path: Path) -> list[int]:
     """Return the numbers of the segments in a folder; what others have put there is no segment. Raises OSError.
 
-    Not by glob(), some versions of which tell a folder that cannot be read from an empty one by nothing.
+    Not by glob(), which in some Python versions returns nothing for an unreadable folder.
     """
-    with os.scandir(path) as found:  # to open a pipe would take for ever
+    with os.scandir(path) as found:  # only regular files: opening a pipe would block
         names = [
             entry.name.removesuffix(".journal") for entry in found if _SEGMENT.fullmatch(entry.name) and entry.is_file()
         ]

@@ -1,4 +1,4 @@
-"""What all workers agree on through the store, brought into this one: the salts of these days, and rulings."""
+"""What all workers agree on through the store: the salts of yesterday to tomorrow, and rulings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SALTS_INTERVAL = 600.0  # seconds
 
 
 class Agreement:
-    """Asks the store now and then, as `schedule` says. Raises StoreError."""
+    """Asks the store periodically, as `schedule` says. Raises StoreError."""
 
     def __init__(
         self, shared: SharedState, rulings: SharedRulings | None, clock: Clock, calendar: Calendar, schedule: Schedule
     ) -> None:
-        self.is_reached = False  # on the salts, over the connection that is open
+        self.is_reached = False  # on the salts, since the connection was opened
         self._shared = shared
         self._rulings = rulings
         self._clock = clock
@@ -34,7 +34,7 @@ class Agreement:
         if same and self.is_reached and not self._schedule.take_turn("salts", SALTS_INTERVAL):
             return
         known = [salt for salt in self._salts if salt.period in periods]
-        # A server whose clock leapt has forgotten those of today: they stay ours.
+        # A server whose clock jumped may have deleted today's: we keep ours.
         agreed = {salt.period: salt for salt in (*known, *store.exchange_salts(known, periods))}
         self._salts = sorted(agreed.values(), key=lambda salt: salt.period)
         self._shared.learn_salts(self._salts)

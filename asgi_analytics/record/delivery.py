@@ -1,4 +1,4 @@
-"""Batches on their way into the store, and how far each journal is in: exactly once, with poison rows set aside."""
+"""Delivery of batches to the store, exactly once: tracks each journal's position, sets poison rows aside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEGINNING = (1, 0)  # of a journal: segment and offset
 
 
 class Delivery:
-    """Moves batches, counts what became of their rows, and tells `warn` of those that were set aside."""
+    """Moves batches, counts what became of their rows, and calls `warn` for those that were set aside."""
 
     def __init__(
         self,
@@ -34,18 +34,18 @@ class Delivery:
         self._watchdog = watchdog
         self._warn = warn
         self._positions: dict[bytes, tuple[int, int]] = {}
-        self._unsure: Batch | None = None  # was on its way when the connection broke
+        self._unsure: Batch | None = None  # in flight when the connection broke: maybe committed
 
     def begin_anew(self) -> None:
-        """Ask for all positions again: after a fail-over the server may have less than we remember."""
+        """Forget the known positions: after a fail-over the server may have less than they say."""
         self._positions.clear()
 
     def known_position(self, journal: bytes) -> tuple[int, int]:
-        """Return how far a journal is in, as far as was asked already; callable from another thread."""
+        """Return the position last known of a journal, else BEGINNING; callable from another thread."""
         return self._positions.get(journal, BEGINNING)
 
     def position(self, store: Store, of: Source) -> tuple[int, int]:
-        """Return (segment, offset) up to which a journal is in. Raises StoreError."""
+        """Return (segment, offset) up to which a journal is committed. Raises StoreError."""
         if of.id not in self._positions:
             own = of in (self._recorder.journal, self._recorder.memory)
             self._positions[of.id] = store.position(of.id, of.end(), own)
@@ -53,9 +53,9 @@ class Delivery:
         return self._positions[of.id]
 
     def move(self, store: Store, batch: Batch, whole: Batch | None = None, again: bool = False) -> None:
-        """Move a batch; where a row is poison, split until it stands alone, and set it aside. Raises StoreError."""
+        """Move a batch; if rejected, split it until a poison row is alone, and set that aside. Raises StoreError."""
         self._unsure, began = batch, self._clock.monotonic()
-        self._watchdog.begin()  # a half is a transaction of its own
+        self._watchdog.begin()  # each part is a transaction of its own
         try:
             self._shared.merge(store.write(batch))
         except StoreUnavailable:
@@ -69,7 +69,7 @@ class Delivery:
                 return
             if not again:
                 store.probe(batch.frames[0].kind, whole)
-                # What refused it may have been a schema that was changed back before we asked.
+                # The schema may have been at fault, and have been restored before the probe.
                 self.move(store, batch, whole, again=True)
                 return
             store.quarantine(batch, str(error), error.sqlstate)
@@ -82,9 +82,9 @@ class Delivery:
         self._positions[batch.journal] = (batch.segment, batch.end)
 
     def _parts(self, store: Store, batch: Batch, error: RowRejected) -> list[Batch]:
-        """Return what is tried next: each half, or the one row that takes too long and what is around it.
+        """Return what to try next: both halves, or the one row that takes too long and what is around it.
 
-        Raises StoreUnavailable where fewer rows may get through.
+        Raises StoreUnavailable where a smaller batch may get through.
         """
         if not error.took_too_long:
             return batch.halves()
@@ -102,7 +102,7 @@ class Delivery:
         return batch.halves()
 
     def _settle(self, journal: bytes, position: tuple[int, int]) -> None:
-        """Count what got in of a transfer that nobody saw the end of."""
+        """Count the rows of the in-flight batch that turn out to be committed."""
         unsure = self._unsure
         if unsure is not None and unsure.journal == journal:
             self._unsure = None

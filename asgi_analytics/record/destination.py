@@ -1,4 +1,4 @@
-"""Where a journal goes, as its folder says it beside the segments: what makes others deliver it, or leave it alone."""
+"""Which database a journal is for, in files beside its segments: others adopt only what is for theirs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATABASE = "database"  # the digest of host, port and name
-ADDRESS = "address"  # the same in words, for people
-SERVER = "server"  # what the database says of itself; not there before its first answer
-MOST_BYTES = 65_536  # of each
+ADDRESS = "address"  # the same in clear, for people
+SERVER = "server"  # identity that the database reports; not there before it was reached
+MOST_BYTES = 65_536  # of each file
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A database by its key, its address without user and password, and its own word for itself; "": not known."""
+    """A database: its key, its address without user and password, the identity it reports; "": not known."""
 
     key: str
     address: str = ""
     server: str = ""
 
     def is_same(self, other: Destination) -> bool:
-        """Tell whether both are one database: so named, or by its own word, whatever host leads to it."""
+        """Tell whether both are one database: by key, or by its identity, under whatever host name."""
         return self.key == other.key or (self.server != "" and self.server == other.server)
 
     def write(self, folder: Path) -> None:
         """Write what is known of it into the folder of a journal. Raises OSError, and then what was there stays."""
-        # The key last, for it is what makes others look.
+        # The key last: without it nobody adopts the journal.
         for name, text in ((ADDRESS, self.address), (SERVER, self.server), (DATABASE, self.key)):
             if (text or name == DATABASE) and _text(folder / name) != text:
                 fresh = folder / f".{name}"
@@ -48,7 +48,7 @@ def read_destination(folder: Path) -> Destination | None:
 
 
 def _text(path: Path) -> str | None:
-    """Return what a file holds, None where it is none: to read a pipe takes for ever, a device all memory."""
+    """Return what a regular file holds, else None: a pipe would block, a device may fill memory."""
     with contextlib.suppress(OSError, UnicodeError):
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

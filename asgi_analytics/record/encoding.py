@@ -1,4 +1,4 @@
-"""Rows in Postgres COPY binary format. What repeats is encoded once and kept as bytes."""
+"""Rows in Postgres COPY binary format. What repeats is encoded once and cached as bytes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def text(value: str | None, most: int = 256) -> bytes:
 
 
 def _sound(value: str) -> str:
-    """Return a text that Postgres takes: what is no Unicode character, and NUL, becomes U+FFFD."""
+    """Return a text that Postgres accepts: NUL and lone surrogates become U+FFFD."""
     return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -82,17 +82,17 @@ def visitor(identity: Identity, site: str, verified: str | None = None, policy: 
 
     `verified`: the status of a crawler's claim; `policy`: the version of the policy that judges.
     """
-    told = identity.tracked
+    tracked = identity.tracked
     agent, operator = _agent(identity.agent)
     return b"".join(
         (
-            uuid(identity.fingerprint if told else None),
-            uuid(identity.network if told else None),
+            uuid(identity.fingerprint if tracked else None),
+            uuid(identity.network if tracked else None),
             text(site, 100),
-            text(identity.address if told else None, 64),
-            _place(identity.place if told else Place(identity.place.country)),
+            text(identity.address if tracked else None, 64),
+            _place(identity.place if tracked else Place(identity.place.country)),
             agent,
-            text(identity.language if told else None, 35),
+            text(identity.language if tracked else None, 35),
             boolean(identity.provisional),
             operator,
             text(verified, 16),
@@ -153,7 +153,7 @@ def hit_head(hit: Hit, decision: Decision, high: int, low: int) -> bytes:
                 2, decision.score, 2, decision.level, 2, status, 8, hit.first_byte_us, 8, hit.started_at,
                 2, hit.inputs,
             )  # fmt: skip
-    except (struct.error, TypeError):  # out of range or no number: rare enough to pay for only then
+    except (struct.error, TypeError):  # out of range or no number: rare, so checked one by one only then
         pass
     valid = status if isinstance(status, int) and 100 <= status <= 599 else None
     start = struct.pack("!hiQQ", _COLUMNS, 16, high, low) + big(_timestamp(time_us)) + boolean(hit.page_view)
@@ -204,7 +204,7 @@ def decision_row(
 
 
 def _sounded(value: Any) -> Any:
-    """Return a JSON value that jsonb takes: sound texts, no NaN, no infinity."""
+    """Return a JSON value that jsonb accepts: texts as by `_sound`, None for NaN and infinities."""
     if isinstance(value, str):
         return _sound(value)
     if isinstance(value, float):

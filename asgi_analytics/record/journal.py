@@ -1,6 +1,6 @@
-"""The journal: what is appended here survives the death of the process and is delivered by whoever comes next.
+"""The journal: what is appended survives the death of the process; another worker then delivers what is left.
 
-A worker's journal is a folder of segments (see segment.py), held by a file lock for life.
+A worker's journal is a folder of segments (see segment.py), which it holds a file lock on for as long as it lives.
 """
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ from .segment import MAGIC, Columns, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SEGMENT_SIZE = 16 << 20
-RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the tail
+RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the last commits
 
 
-def _holding_write() -> Callable[[int, bytes, int], int]:
-    """Return write(2) that keeps the interpreter's lock; -1 or fewer bytes when it failed.
+def _write_with_gil() -> Callable[[int, bytes, int], int]:
+    """Return write(2) as a call that does not release the GIL; it returns -1 or a short count when it fails.
 
-    os.write gives the lock away, and a thread that works (our writer's, mostly) keeps it for 5 ms: at each request,
-    for the sake of 2 µs.
+    os.write releases the GIL for these 2 µs, and a busy thread (mostly our writer's) may then keep it for 5 ms.
     """
     write = ctypes.PyDLL(None).write
     write.argtypes, write.restype = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t), ctypes.c_ssize_t
     return write
 
 
-_write = _holding_write()
+_write = _write_with_gil()
 
 
 class FileJournal:
-    """This worker's journal. `append` is called on the request path, all else by the writer's thread."""
+    """This worker's journal. `append` is called on the request path, all else in background threads."""
 
     def __init__(
         self, root: Path, journal: bytes, columns: Columns, limit: int, destination: Destination = NOWHERE
@@ -51,7 +50,7 @@ class FileJournal:
         self.path = root / journal.hex()
         self.destination = destination
         self._limit = limit
-        # Re-entrant: a finaliser or a signal handler may send an event while we append one.
+        # Re-entrant: a finaliser or a signal handler may append while this thread does.
         self._lock = threading.RLock()
         self._held, self._open = self._create(root)
         self._fd = self._open.number
@@ -59,15 +58,15 @@ class FileJournal:
         self.segment = 1
         self.size = len(header(journal, 1, columns))  # committed bytes of the open segment
         self.backlog = 0  # bytes of closed segments that are not delivered yet
-        self._worn = False  # a segment took no more, though the disk is not full
+        self._worn = False  # a segment refused a write, though the disk is not full
         self._dirty = False
         self._ended = False
-        self._trouble: OSError | None = None  # that is to be told
+        self._trouble: OSError | None = None  # for `prepare` to raise
         self._retired: list[int] = []  # rotated segments that are not flushed yet
-        self._kept: dict[int, Opened] = {}  # descriptors of closed segments until they are delivered: names may vanish
+        self._kept: dict[int, Opened] = {}  # closed segments until they are delivered: files may be unlinked
         self._syncing = threading.Lock()
-        self._sizes: dict[int, int] = {}  # of closed segments
-        self._delivered: dict[int, float] = {}  # segment → when
+        self._sizes: dict[int, int] = {}  # bytes of closed segments
+        self._delivered: dict[int, float] = {}  # segment → monotonic seconds
 
     def append(self, data: bytes) -> None:
         """Append frames in one write: about 1 µs. Raises JournalError when full, unwritable or closed."""
@@ -86,13 +85,13 @@ class FileJournal:
                     pass
 
     def _write_again(self, data: bytes) -> None:
-        """Take back what was written in part, and see what is wrong. Raises JournalError unless all goes in now."""
+        """Truncate a partial write and try again, reopening files first. Raises JournalError if that fails too."""
         try:
             self._mend()
             self._write_whole(data)
         except OSError as error:
             if error.errno not in _DISK_FULL:
-                # Another file may take what this one does not: it is too large, or on a bad spot.
+                # The next segment may take it: this file may be too large, or on a bad sector.
                 self._worn = True
                 if self._leave_worn():
                     return self._write_again(data)
@@ -104,7 +103,7 @@ class FileJournal:
         os.ftruncate(self._fd, self.size)
         try:
             written = os.write(self._fd, data)
-            # What is left over tells by its error why it was left over.
+            # After a short write, writing the rest raises the error that explains it.
             if written != len(data) and os.write(self._fd, data[written:]) != len(data) - written:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
@@ -112,7 +111,7 @@ class FileJournal:
             raise
 
     def _leave_worn(self) -> bool:
-        """Go on in the next segment, unless this one has taken nothing: then it is not the file's fault."""
+        """Rotate, unless this segment has no rows: then the file is not at fault. Return whether it did."""
         if self._next is None or self.size <= len(header(self.id, self.segment, self.columns)):
             return False
         self._rotate()
@@ -122,14 +121,14 @@ class FileJournal:
         assert self._next is not None
         try:
             if not self._next.is_ours() or (self._open != GONE and not self._open.is_ours()):
-                return  # the keeper opens them again
+                return  # the keeper reopens them
             size, whole = os.fstat(self._next.number).st_size, max(self.size, self._size_on_disk())
-        except OSError:  # nothing has changed: the row after this one tries again
+        except OSError:  # nothing has changed: the next append tries again
             return
         number, fd = self.segment, self._next.number
         retired, kept = [*self._retired, number], {**self._kept, number: self._open}
         sizes, backlog, following = {**self._sizes, number: whole}, self.backlog + whole, number + 1
-        # In one go, without allocations and signals: after half of it, rows would be read from another file.
+        # No allocation or signal may come in between: half of it would have rows read from the wrong file.
         self._fd, self._open, self._next, self.segment, self.size = fd, self._next, None, following, size
         self._retired, self._kept, self._sizes, self.backlog = retired, kept, sizes, backlog
 
@@ -137,11 +136,11 @@ class FileJournal:
         return 0 if self._open == GONE else os.fstat(self._fd).st_size
 
     def _mend(self) -> None:
-        """Open again what somebody in this process has closed, such as by os.closerange. Raises OSError."""
+        """Reopen files that other code in this process has closed, such as by os.closerange. Raises OSError."""
         with self._lock:
             if self._ended:
                 return
-            if self._held == GONE:  # somebody who thought us dead had it
+            if self._held == GONE:  # a worker that took us for dead had it
                 self._held = try_lock(self.path) or GONE
             known = (self._open, self._held, self._next, *self._kept.values())
             if all(one.is_ours() for one in known if one is not None and one != GONE):
@@ -150,9 +149,9 @@ class FileJournal:
             self._open, self._fd = opened, opened.number
             what = "its file is gone, hits that were not delivered yet may be lost"
             if opened != GONE:
-                astray = max(0, self.size - self._size_on_disk())
-                what = f"{astray:,} bytes of hits went into another file" if astray else "no hit was lost by it"
-                self.size -= astray
+                lost = max(0, self.size - self._size_on_disk())
+                what = f"{lost:,} bytes of hits went into another file" if lost else "no hit was lost by it"
+                self.size -= lost
             text = f"was closed by other code in this process, such as os.closerange: {what}"
             self._trouble = OSError(errno.EBADF, text, str(self.path))
             if not self._held.is_ours():
@@ -164,8 +163,8 @@ class FileJournal:
     def prepare(self) -> None:
         """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError.
 
-        Begins one at once where somebody has removed the files: what is in them is read while we live, no longer.
-        Or has written into the open one. Or has cut it, or closed it: then an OSError tells it.
+        Rotates at once if somebody has removed files (their rows can be read only while we live), or has truncated or
+        written into the open one. OSError also reports a truncation, and files that had been closed.
         """
         if self._ended:
             return
@@ -181,9 +180,9 @@ class FileJournal:
             raise trouble
 
     def _hold(self) -> None:
-        """Take the lock that lies in the folder, where somebody has put another there: who has it may deliver for us.
+        """Lock the lock file of the folder, if it was replaced by another, such as with a backup of the folder.
 
-        From a copy, that is, and past what came since.
+        Whoever locked it could deliver the backup, and advance our position past newer rows.
         """
         with self._lock:
             if not is_in(self.path, self._held) and (fresh := try_lock(self.path)) is not None:
@@ -194,26 +193,26 @@ class FileJournal:
         number = self.segment + 1
         try:
             return Opened.of(create(self.path, self.id, number, self.columns))
-        except FileExistsError:  # what somebody put there is kept, under a name that nobody reads
+        except FileExistsError:  # a foreign file is kept, under a name that nobody reads
             path = path_of(self.path, number)
             path.rename(path.with_suffix(".strange"))
             return Opened.of(create(self.path, self.id, number, self.columns))
 
     def touch(self) -> None:
-        """Make the files look used to those who clear away old ones. Raises OSError."""
+        """Refresh the files' times, so that cleaners of old files (systemd-tmpfiles) spare them. Raises OSError."""
         for name in ("lock", DATABASE, ADDRESS, SERVER):
             if (path := self.path / name).exists():
                 os.utime(path)
 
     def name_server(self, server: str) -> None:
-        """Say which server the database is on, so that who reaches it by another name delivers this. Raises OSError."""
+        """Record the server's identity, so that workers that know it by another host name can adopt. Raises OSError."""
         if server != self.destination.server:
             destination = replace(self.destination, server=server)
             destination.write(self.path)
             self.destination = destination
 
     def _make_room(self) -> None:
-        """Delete what is kept for a fail-over before it takes the room of what is not delivered."""
+        """Delete segments kept for a fail-over where undelivered rows need the room."""
         with self._lock:
             while self._delivered and sum(self._sizes.values()) + self.size > self._limit:
                 self._delete(min(self._delivered))
@@ -233,7 +232,7 @@ class FileJournal:
         return named and ours.is_of(found) and found.st_size >= size
 
     def _is_longer(self) -> bool:
-        """Tell whether the open segment has bytes that are not ours: what came after them lies elsewhere than told."""
+        """Tell whether the open segment has foreign bytes: rows after them are not at the offsets we assume."""
         with self._lock:
             return self._size_on_disk() > self.size
 
@@ -258,7 +257,7 @@ class FileJournal:
                 raise OSError(errno.EIO, "was cut by somebody, hits that were not delivered yet may be lost", self.path)
 
     def _after_cut(self) -> bytes | None:
-        """Return what was appended since the open segment was cut, as far as that can be told; None: it was not."""
+        """Return what was appended since the open segment was truncated, as far as known; None if it was not."""
         size = self._size_on_disk()
         if size >= self.size or self._open == GONE:
             return None
@@ -267,7 +266,7 @@ class FileJournal:
 
     def sync(self) -> None:
         """Flush to disk all that was appended before this call. Raises OSError. Never called on an event loop."""
-        with self._syncing:  # who comes while another flushes waits: its own rows may be among those
+        with self._syncing:  # a second caller waits: its rows may be among those being flushed
             retired, descriptors = self._unflushed()
             try:
                 for descriptor in descriptors:
@@ -292,9 +291,9 @@ class FileJournal:
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames from a position on, or None when there is nothing yet. Raises OSError."""
         self._mend()
-        if self._is_longer():  # the segment after it tells where this one ends
+        if self._is_longer():  # read up to its end on disk once it is rotated
             raise OSError(errno.EIO, "was written into by somebody, another is begun", str(self.path))
-        with self._lock:  # a segment and a size that belong together, while requests rotate
+        with self._lock:  # a consistent segment and size, while requests rotate
             current, size, sizes = self.segment, self.size, dict(self._sizes)
         while segment <= current:
             live = segment == current
@@ -315,9 +314,9 @@ class FileJournal:
         except (FileNotFoundError, NotADirectoryError):  # or a file has taken the place of the folder
             return None
         try:
-            if os.fstat(opened).st_size < end:  # cut by somebody: its offsets mean nothing any more
+            if os.fstat(opened).st_size < end:  # truncated by somebody: offsets are no longer valid
                 return None
-            # What it begins with is known, whatever has become of it.
+            # Our header is known, even where the one on disk is damaged.
             body = len(header(self.id, segment, self.columns))
             return read_body(opened, (self.id, segment, self.columns, body), offset, most, end)
         finally:
@@ -326,7 +325,7 @@ class FileJournal:
     def acknowledge(self, segment: int, now: float) -> None:
         """All segments before this one are delivered; those delivered long ago are deleted."""
         with self._lock:
-            # After a fail-over that lost the tail, less is delivered than was.
+            # After a fail-over that lost commits, delivered segments are pending again.
             for number in [number for number in self._delivered if number >= segment]:
                 del self._delivered[number]
                 self.backlog += self._sizes[number]
@@ -339,26 +338,26 @@ class FileJournal:
                 self._delete(number)
 
     def end(self) -> tuple[int, int]:
-        """Return (segment, offset) behind the last frame."""
+        """Return (segment, offset) after the last frame."""
         with self._lock:
             return self.segment, self.size
 
     def has_more(self, segment: int, offset: int) -> bool:
-        """Tell whether a frame lies behind a position; what cannot be read, such as for want of descriptors, may."""
+        """Tell whether there are frames after a position; True also if that cannot be read (no descriptors)."""
         try:
             return self.read(segment, offset, 1) is not None
         except OSError:
             return True
 
     def pending_bytes(self, segment: int, offset: int) -> int:
-        """Return how many bytes lie behind a position."""
+        """Return how many bytes there are after a position."""
         with self._lock:
             later = sum(size for number, size in self._sizes.items() if number >= segment)
             return max(0, later + self.size - offset)
 
     def close(self, segment: int, offset: int) -> bool:
-        """Let go. When all up to a position is all there is, the folder goes too; returns whether it did."""
-        with self._lock:  # nothing comes in between the last look and the end
+        """Close the files; if nothing follows a position, delete the folder. Return whether it was deleted."""
+        with self._lock:  # no row may come between the last read and the end
             delivered = not self.has_more(segment, offset)
             if delivered:
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -366,7 +365,7 @@ class FileJournal:
             return delivered
 
     def abandon(self) -> None:
-        """Close the files without touching the lock: after a fork they are the parent's."""
+        """Close the files without unlocking: after a fork the lock is the parent's."""
         for one in (self._open, self._next, self._held, *self._kept.values()):
             if one is not None:
                 one.close()
@@ -386,7 +385,7 @@ class FileJournal:
             self.destination.write(hidden)
             hidden.rename(self.path)
         except BaseException:
-            # It is tried again and again, each time under another name.
+            # Each retry uses another name.
             for one in opened:
                 one.close()
             shutil.rmtree(hidden, ignore_errors=True)

@@ -10,13 +10,13 @@ from ..schedule import Schedule
 from .pace import Backoff
 from .recorder import Recorder
 
-SYNC_INTERVAL = 0.5  # seconds a power cut may cost
+SYNC_INTERVAL = 0.5  # seconds of hits that a power cut may cost
 REOPEN_INTERVAL = 30.0  # between two attempts to open a journal that could not be opened
 TOUCH_INTERVAL = 3600.0
 
 
 class Keeper:
-    """Looks after the files in rounds of SYNC_INTERVAL, and calls `chores` in each; `warn` is told of faults."""
+    """Looks after the files in rounds of SYNC_INTERVAL, and calls `chores` in each; `warn` for faults."""
 
     def __init__(
         self, recorder: Recorder, clock: Clock, warn: Callable[[str, Exception], None], chores: Callable[[], None]
@@ -32,7 +32,7 @@ class Keeper:
         while not stopping.wait(SYNC_INTERVAL):
             try:
                 self._keep_files()
-            finally:  # a disk that fails holds up nothing else
+            finally:  # a failing disk must not hold up the rest
                 self._chores()
             self.backoff.reset()
 
@@ -43,7 +43,7 @@ class Keeper:
             return
         try:
             journal.prepare()
-        except OSError as error:  # without a next segment, the open one goes on growing
+        except OSError as error:  # without a next segment, the open one keeps growing
             self._recorder.counters.failures["journal"] += 1
             self._warn("Trouble with the files of the journal", error)
         journal.sync()

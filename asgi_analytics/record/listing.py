@@ -41,7 +41,7 @@ def is_journal(folder: Path) -> bool:
 
 
 def strays(folder: Path, destination: Destination) -> list[JournalState]:
-    """Return the journals without a worker that are for a database of another name. Raises PermissionError."""
+    """Return the journals of dead workers that are for a database of another key. Raises PermissionError."""
     return [one for one in journals(folder) if not one.alive and one.destination.key != destination.key]
 
 
@@ -63,9 +63,9 @@ def _is_segment(file: Path) -> bool:
 
 
 def _is_held(lock: Path) -> bool:
-    handle = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
+    handle = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would block
     try:
-        # Held for microseconds at most: whoever wants to adopt the journal just then comes back for it.
+        # Held for microseconds at most: an adopter that it gets in the way of tries again.
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

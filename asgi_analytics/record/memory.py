@@ -1,4 +1,4 @@
-"""What stands in for the journal where no file can be written."""
+"""A journal in memory, for where no file can be written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .segment import FRAME, Columns, split
 
 
 class MemoryJournal:
-    """Stands in where no file can be written: bounded, lost with the process. Same positions, same reader."""
+    """Bounded, and lost with the process. Positions and batches are as a FileJournal's."""
 
     def __init__(self, journal: bytes, columns: Columns, limit: int) -> None:
         self.id = journal
@@ -24,7 +24,7 @@ class MemoryJournal:
         self.size = 0
 
     def append(self, data: bytes) -> None:
-        """Keep frames; raises JournalError when the bound is reached: the newest is dropped."""
+        """Append frames, all or none. Raises JournalError when full: the newest are dropped, not the oldest."""
         with self._lock:
             if self.size + len(data) > self._limit:
                 raise JournalError("memory_full")
@@ -32,11 +32,11 @@ class MemoryJournal:
             for record in split(data):
                 start, end = end, end + FRAME.size + len(record)
                 frames.append(Frame(record[:1], record[1:], start, end))
-            self._frames.extend(frames)  # all or none
+            self._frames.extend(frames)
             self._end, self.size = end, self.size + len(data)
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
-        """Return up to `most` frames behind an offset, or None."""
+        """Return up to `most` frames after an offset, or None."""
         with self._lock:
             frames = [kept for _, kept in zip(range(most), self._frames, strict=False) if kept.end > offset]
         return Batch(self.id, 1, self.columns, Frames(frames), frames[-1].end) if frames else None
@@ -47,14 +47,14 @@ class MemoryJournal:
             return sum(frame.kind == kind for frame in self._frames)
 
     def acknowledge_to(self, offset: int) -> None:
-        """Forget what is delivered."""
+        """Drop the frames up to an offset, which are delivered."""
         with self._lock:
             while self._frames and self._frames[0].end <= offset:
                 gone = self._frames.popleft()
                 self.size -= gone.end - gone.start
 
     def end(self) -> tuple[int, int]:
-        """Return (segment, offset) behind the last frame."""
+        """Return (segment, offset) after the last frame."""
         with self._lock:
             return 1, self._end
 

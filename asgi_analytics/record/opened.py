@@ -1,6 +1,6 @@
-"""Descriptors that are ours for long, in a process where others close what they do not know, as daemons do.
+"""Long-lived file descriptors, in a process where other code may close all it does not know, as daemons do.
 
-The number of one that was closed goes to the next file or socket that anybody opens: what we write would go into it.
+The number of a closed one is reused for the next file or socket that is opened: our writes would go there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-HIGH = 512  # the lowest free number is given away first: those from here on are seldom reached
+HIGH = 512  # the system hands out the lowest free number: those from here on are seldom reused
 
 
 class Opened(NamedTuple):
-    """A descriptor, and which file it was given for."""
+    """A descriptor, and which file it was opened for."""
 
     number: int
     device: int = 0
@@ -26,7 +26,7 @@ class Opened(NamedTuple):
 
     @classmethod
     def of(cls, number: int) -> Opened:
-        """Take over a descriptor, under a high number where there is one. Raises OSError, and has closed it."""
+        """Take over a descriptor, under a high number if one is free. If that fails, closes it and raises OSError."""
         high = _high(number)
         try:
             found = os.fstat(high)
@@ -36,7 +36,7 @@ class Opened(NamedTuple):
         return cls(high, found.st_dev, found.st_ino)
 
     def is_ours(self) -> bool:
-        """Tell whether it is still of that file. Raises OSError where the disk fails."""
+        """Tell whether it still refers to that file. Raises OSError where the disk fails."""
         try:
             return self.is_of(os.fstat(self.number))
         except OSError as error:
@@ -45,13 +45,13 @@ class Opened(NamedTuple):
             return False
 
     def is_of(self, found: os.stat_result) -> bool:
-        """Tell whether a file is that one."""
+        """Tell whether a stat result is that file's."""
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
     def again(self, path: Path) -> Opened:
-        """Return itself, or where somebody has closed it the file opened again; GONE where it is not there any more.
+        """Return itself if it is still ours, else the file reopened, or GONE if the path is no longer that file.
 
-        Raises OSError, such as for want of descriptors.
+        Raises OSError, such as for lack of descriptors.
         """
         if self.is_ours():
             return self
@@ -65,8 +65,8 @@ class Opened(NamedTuple):
         return GONE
 
     def close(self) -> None:
-        """Close it, unless it is somebody else's by now."""
-        with contextlib.suppress(OSError):  # such as of a network's disk
+        """Close it, unless its number is another file's by now."""
+        with contextlib.suppress(OSError):  # such as of a network file system
             if self.is_ours():
                 os.close(self.number)
 
@@ -79,21 +79,21 @@ def _high(number: int) -> int:
     least = HIGH if most == resource.RLIM_INFINITY else min(HIGH, most // 2)
     try:
         high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, least)
-    except OSError:  # none is left there
+    except OSError:  # none is free there
         return number
     os.close(number)
     return high
 
 
 def close(numbers: Iterable[int]) -> None:
-    """Close descriptors, each whatever becomes of the others."""
+    """Close descriptors, each even if others fail."""
     for number in numbers:
         with contextlib.suppress(OSError):
             os.close(number)
 
 
 def duplicates(opened: Iterable[Opened]) -> list[int]:
-    """Return descriptors of one's own; where there are not enough left, none stays open. Raises OSError."""
+    """Duplicate descriptors; if they run out, closes those made. Raises OSError."""
     own: list[int] = []
     try:
         for one in opened:
@@ -105,7 +105,7 @@ def duplicates(opened: Iterable[Opened]) -> list[int]:
 
 
 def lock_new(folder: Path) -> Opened:
-    """Make the lock of a journal, and hold it. Raises OSError."""
+    """Create the lock file of a journal, and lock it. Raises OSError."""
     held = Opened.of(os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     try:
         os.fchmod(held.number, 0o600)  # whatever the umask
@@ -117,7 +117,7 @@ def lock_new(folder: Path) -> Opened:
 
 
 def is_in(folder: Path, held: Opened) -> bool:
-    """Tell whether the lock in a folder is the one that is held; also where there is none. Raises OSError."""
+    """Tell whether the lock file in a folder is the one held; True if there is none. Raises OSError."""
     try:
         return held.is_of((folder / "lock").stat())
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def try_lock(folder: Path) -> Opened | None:
         return None
     try:
         fcntl.flock(held.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The one who had the lock before may have delivered and removed it meanwhile.
+        # Its last holder may have delivered and removed the journal meanwhile.
         if held.is_of((folder / "lock").stat()):
             return held
     except OSError:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from ..clock import jitter
 
 LEAST_ROWS = 100
-QUICK = 10.0  # seconds: far from any limit on statements, transactions and our own patience
+QUICK = 10.0  # seconds: far below all time-outs of statements and transactions
 
 
 @dataclass(slots=True)
 class Backoff:
-    """Waits 0.25 s, doubling up to 15 s, each with jitter; a success starts again."""
+    """Pauses from 0.25 s, doubling up to 15 s, each with jitter; a success starts again."""
 
     wait: float = 0.0
 
@@ -27,17 +27,17 @@ class Backoff:
 
 
 class BatchSize:
-    """How many rows a transfer takes: fewer after one that failed, for it may have been too slow to be let through."""
+    """How many rows a transfer takes: fewer after a failed one, which may have run into a time-out."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.rows = most
 
     def failed(self) -> None:
-        """Halve it, whatever the fault was: where it is another, a few small transfers cost little."""
+        """Halve it, whatever the error was: if size was not the cause, a few small transfers cost little."""
         self.rows = min(self.rows, max(LEAST_ROWS, self.rows // 2))
 
     def moved(self, rows: int, seconds: float) -> None:
-        """Double it after a transfer of as many rows that leaves room for twice the time."""
+        """Double it after a full-sized transfer that was quick enough to take twice as long."""
         if seconds < QUICK and rows >= self.rows:
             self.rows = min(self._most, self.rows * 2)

@@ -26,7 +26,7 @@ from .segment import frame, seal
 
 COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUSED: refusals.COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}
-MEMORY_LIMIT = 32 << 20  # bytes kept where no journal can be written
+MEMORY_LIMIT = 32 << 20  # bytes of rows kept in memory where no journal can be written
 _MOST_CACHED = 4096
 _LONGEST_CACHED = 256  # characters of path and method: some servers take methods of any length
 
@@ -64,15 +64,15 @@ class Recorder:
         self.memory = MemoryJournal(random_bytes(16), COLUMNS, MEMORY_LIMIT)
         self.journal: FileJournal | None = None
         self._clean_path = clean_path
-        self._kind_of = kind_of  # of a path, what verdicts would not see in the stored one
+        self._kind_of = kind_of  # path → what verdicts read that its stored form may not show
         self._mask = Mask(random_bytes(32))
         self._drops_opted_out = settings.privacy.signals == "drop"
         self._refusals = refusals.Refusals(settings.site)
         self._texts: dict[str, bytes] = {}
-        self._plain: dict[Hashable, bytes] = {}  # middles of rows
+        self._plain: dict[Hashable, bytes] = {}  # encoded columns of _middle
 
     def open(self, again: bool = False) -> None:
-        """Open the journal; where that fails, hits are kept in memory, said once in the log: not when tried `again`."""
+        """Open the journal; if that fails, hits are kept in memory. A failed retry (`again`) is not logged."""
         if self._settings.durability == "memory" or self.journal is not None:
             return
         try:
@@ -88,13 +88,13 @@ class Recorder:
                 log.warning("The journal is in %s from now on.", self._settings.journal_dir)
 
     def refuse(self, hit: Hit) -> None:
-        """Tell a refusal whether it is a hit or a count, before it is answered: a count has another decision id."""
+        """Choose before the answer whether a refusal becomes a hit or a count, which has another decision id."""
         kept = hit.visitor.identity.tracked or not self._drops_opted_out
         if kept and hit.decision.previous_level is None:
             hit.count_row = self._refusals.count(hit)
 
     def refuse_again(self, count_row: bytes, time_ns: int) -> None:
-        """Append a further refusal like the one that `count_row` is of."""
+        """Append one more refusal like the one that `count_row` counts."""
         self._append(frame(REFUSED, refusals.again(count_row, time_ns)))
 
     def hit(self, hit: Hit) -> None:
@@ -114,7 +114,7 @@ class Recorder:
         inside = (EXEMPT if decision.exempt else FROM_INSIDE)[hit.from_inside]
         if decision.id is None and hit.query is None and hit.referral is None and hit.variant is None:
             key = (hit.path, hit.route, hit.method, hit.outcome, hit.close_code)
-            middle = self._plain.get(key) or self._remembered(key, hit)
+            middle = self._plain.get(key) or self._cached_middle(key, hit)
             self._append(seal(b"".join((HIT, head, inside, numbers, middle, tail))))
             return None
         data = seal(b"".join((HIT, head, inside, numbers, self._middle(hit), tail)))
@@ -128,7 +128,7 @@ class Recorder:
         return encoding.big(self._mask.numbers(claims, hit.attempt))
 
     def _path_inputs(self, path: str, stored: bytes, variant: Variant | None) -> bytes:
-        """Encode the column `path_inputs`: NULL where the stored path tells verdicts all."""
+        """Encode the column `path_inputs`: NULL where the stored path has all that verdicts read."""
         if variant is not None:
             return encoding.big(packed(variant))
         if stored[4:] == path.encode("utf-8", "surrogatepass"):
@@ -152,8 +152,8 @@ class Recorder:
             )
         )
 
-    def _remembered(self, key: Hashable, hit: Hit) -> bytes:
-        """Encode the middle of a plain hit: all hits of its path and route that end alike have the same."""
+    def _cached_middle(self, key: Hashable, hit: Hit) -> bytes:
+        """Encode `_middle` of a plain hit, cached: it depends on the key alone."""
         if len(hit.path + hit.method) > _LONGEST_CACHED:
             return self._middle(hit)
         if len(self._plain) >= _MOST_CACHED:

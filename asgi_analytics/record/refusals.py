@@ -1,4 +1,4 @@
-"""Refusals past a rate are counts, not rows: who hammers at a closed door must not fill the table.
+"""Refusals past a rate are counts, not rows: clients that ignore refusals must not fill the table.
 
 Each is still in the journal before its last byte is sent, so that none is lost; the store adds them up by minute.
 """
@@ -20,12 +20,12 @@ _HEAD = struct.Struct("!hiq")
 
 
 def again(count_row: bytes, time_ns: int) -> bytes:
-    """Return the row of a further refusal like the one that `count_row` is of."""
+    """Return the row of one more refusal like the one that `count_row` counts."""
     return _HEAD.pack(len(COLUMNS), 8, _time_us(time_ns)) + count_row[_HEAD.size :]
 
 
 class Refusals:
-    """Counts the refusals of this minute. Bounded: after OF_ALL nobody is told apart."""
+    """Counts the refusals of this minute. Bounded: after OF_ALL, visitors are no longer told apart."""
 
     def __init__(self, site: str) -> None:
         self._site = encoding.text(site, 100)
@@ -37,8 +37,7 @@ class Refusals:
     def count(self, hit: Hit) -> bytes | None:
         """Return a row of COLUMNS for a refusal beyond the rate; None for one that is a hit of its own.
 
-        A decision that is not stored gets the id of its visitor's, else network's, last one that is; None: there is
-        none.
+        A counted refusal gets the id of the visitor's, else network's, last stored decision, or None without one.
         """
         counted = self._count(hit)
         identity, decision = hit.visitor.identity, hit.decision
@@ -57,12 +56,12 @@ class Refusals:
         if self._all > OF_ALL:
             return self._row(hit.time_ns, _NOBODY, _NOBODY)
         visitor, network = self._seen(identity.fingerprint), self._seen(b"network" + identity.network)
-        told = identity.tracked
+        tracked = identity.tracked
         if network > OF_A_NETWORK:
-            return self._row(hit.time_ns, _NOBODY, encoding.uuid(identity.network) if told else _NOBODY)
+            return self._row(hit.time_ns, _NOBODY, encoding.uuid(identity.network) if tracked else _NOBODY)
         if visitor > OF_A_VISITOR:
             own = (encoding.uuid(identity.fingerprint), encoding.uuid(identity.network))
-            return self._row(hit.time_ns, *(own if told else (_NOBODY, _NOBODY)))
+            return self._row(hit.time_ns, *(own if tracked else (_NOBODY, _NOBODY)))
         return None
 
     def _seen(self, key: bytes) -> int:

@@ -3,7 +3,7 @@
     MAGIC | length u32 | crc32 u32 | JSON {"journal", "segment", "columns"} | frame*
     frame = length u32 | crc32 u32 | kind (1 byte) + row in COPY binary format
 
-A row's columns stand in the header, so that a later version can deliver what an earlier one wrote.
+The header names the columns of the rows, so that a later version can deliver what an earlier one wrote.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..clock import give_way
 from ..errors import JournalFormatError
 
 MAGIC = b"ASGIAJ\x01\n"
-_VERSION = 6  # of MAGIC: where it stands
+_VERSION = 6  # index of the version byte in MAGIC
 MOST_FRAME = 1 << 20
-SLICE = 256  # frames that are cut at a stretch: half a millisecond
-MOST_COLUMNS = 1600  # of a table, PostgreSQL appendix K
+SLICE = 256  # frames that are parsed before other threads may run: half a millisecond
+MOST_COLUMNS = 1600  # limit of a table, PostgreSQL appendix K
 FRAME = struct.Struct("!II")
 _COUNT = struct.Struct("!h")
 _KINDS = (HIT, DECISION, REFUSED)
@@ -40,7 +40,7 @@ def frame(kind: bytes, row: bytes) -> bytes:
 
 
 def seal(record: bytes) -> bytes:
-    """Return a record, which is kind and row, as one frame."""
+    """Return a record (kind + row) as one frame."""
     return FRAME.pack(len(record), crc32(record)) + record
 
 
@@ -78,7 +78,7 @@ def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
 
 
 def _flush_name(folder: Path) -> None:
-    """Flush the folder: a segment whose name a power cut takes away holds its rows for nobody."""
+    """Flush the directory entry: without it, a power cut would lose the segment, synced rows included."""
     opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(opened)
@@ -95,7 +95,7 @@ def split(data: bytes) -> Iterator[bytes]:
 
 
 def read(path: Path, offset: int, most: int, columns: Columns | None = None) -> Batch | None:
-    """Read frames of a segment that nobody writes any more. `columns`: those that it has, if this version wrote it."""
+    """Read frames of a segment that nobody writes any more. `columns`: those it has if this version wrote it."""
     opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return read_body(opened, read_header(os.pread(opened, 65_536, 0), path, columns), offset, most, None)
@@ -106,7 +106,7 @@ def read(path: Path, offset: int, most: int, columns: Columns | None = None) -> 
 def read_body(opened: int, head: Head, offset: int, most: int, end: int | None) -> Batch | None:
     """Read frames of an open segment whose header is known; `end` bounds a living one, None reads to the last byte.
 
-    The file's own offset is left alone: it may be an appender's.
+    Leaves the file offset alone: an appender may share it.
     """
     journal, segment, columns, body = head
     start = max(offset, body)
@@ -124,19 +124,19 @@ def read_body(opened: int, head: Head, offset: int, most: int, end: int | None) 
 
 
 def _heads(columns: Columns) -> re.Pattern[bytes]:
-    """Return how the frames of a segment begin: a length up to MOST_FRAME, a checksum, kind and number of columns."""
+    """Return a pattern of how frames begin: a length up to MOST_FRAME, a checksum, kind and number of columns."""
     marks = [re.escape(kind + _COUNT.pack(len(names))) for kind, names in columns.items() if kind in _KINDS]
     return re.compile(rb"\x00[\x00-\x10].{6}(?:%b)" % b"|".join(marks), re.DOTALL)
 
 
 def _frames(data: bytes, base: int, at_end: bool, heads: re.Pattern[bytes]) -> Iterator[Frame]:
-    """Cut frames out of a segment's bytes. What lies between sound frames becomes DAMAGED ones.
+    """Parse frames from a segment's bytes; bytes between valid frames become DAMAGED ones.
 
-    Without the segment's end in sight, stops before a frame that reaches beyond the data.
+    Unless the data is `at_end` of the segment, stops before a frame that reaches beyond the data.
     """
     at, size = 0, len(data)
     while at < size:
-        # The sound frame, which is nearly every one: written out, for the writer shares its CPU with the app.
+        # The common case, a valid frame, is inlined: the writer shares its CPU with the app.
         if at + 8 < size:
             length, checksum = FRAME.unpack_from(data, at)
             stop = at + 8 + length
@@ -157,7 +157,7 @@ def _frames(data: bytes, base: int, at_end: bool, heads: re.Pattern[bytes]) -> I
 
 
 def _sound_end(data: bytes, at: int) -> int | None:
-    """Return where the frame at a position ends: beyond the data when it may be sound, None when it is not."""
+    """Return where the frame at a position ends: beyond the data if it may be valid, None if it is not."""
     if at + FRAME.size > len(data):
         return None
     length, checksum = FRAME.unpack_from(data, at)
@@ -171,9 +171,9 @@ def _sound_end(data: bytes, at: int) -> int | None:
 
 
 def _next_sound(data: bytes, at: int, at_end: bool, heads: re.Pattern[bytes]) -> int:
-    """Return where the next frame begins that is sound, or may be; without one, how far nothing can begin.
+    """Return where the next frame begins that is or may be valid; without one, up to where none can begin.
 
-    No visitor can fake one inside a row: a frame begins with a NUL, and no text has any.
+    No visitor can forge one inside a row: a frame begins with a NUL, and no text field has any.
     """
     size, found = len(data), heads.search(data, at)
     while found is not None:
@@ -182,12 +182,12 @@ def _next_sound(data: bytes, at: int, at_end: bool, heads: re.Pattern[bytes]) ->
         if stop is not None and (stop <= size or not at_end):
             return start
         found = heads.search(data, start + 1)
-    # The last bytes may be the beginning of a frame whose mark is not read yet.
+    # The last bytes may begin a frame that is too short for the pattern yet.
     return size if at_end else max(at, size - FRAME.size - 2)
 
 
 def _as_written(data: bytes, path: Path, columns: Columns) -> Head | None:
-    """Return the header that this version writes, where damage has left its text, or else the checksum of it."""
+    """Return the header that this version writes, if of a damaged one the text or the checksum is intact."""
     journal, number = bytes.fromhex(path.parent.name), int(path.stem)
     whole, text = header(journal, number, columns), len(MAGIC) + FRAME.size
     same_text, same_sum = data[text : len(whole)] == whole[text:], data[len(MAGIC) : text] == whole[len(MAGIC) : text]

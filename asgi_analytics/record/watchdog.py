@@ -1,4 +1,4 @@
-"""A server that is frozen keeps the connection alive and answers nothing: then it is cut, for another may answer."""
+"""Cuts the connection to a frozen server, which keeps it alive but never answers: another may answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STUCK = 120.0  # seconds of one transaction, after which the connection is cut: 
 
 
 class Watchdog:
-    """Watches the thread that waits for the store, from another; what it had to cut is counted in `failures`."""
+    """Watches, from another thread, the one that waits for the store; each cut is counted in `failures`."""
 
     def __init__(self, clock: Clock, failures: Counter[str]) -> None:
         self._clock = clock
@@ -18,15 +18,15 @@ class Watchdog:
         self._waits_since: float | None = None
 
     def begin(self) -> None:
-        """The thread waits from now on; whatever it waited for before has come."""
+        """The watched thread begins to wait; an earlier wait is over."""
         self._waits_since = self._clock.monotonic()
 
     def end(self) -> None:
-        """The thread waits for nothing."""
+        """The watched thread no longer waits."""
         self._waits_since = None
 
     def free_stuck(self, store: Store | None) -> None:
-        """Cut the connection where the thread has waited for too long. Called now and then."""
+        """Cut the connection where the thread has waited for too long. Called periodically."""
         since = self._waits_since
         if since is None or store is None:
             return

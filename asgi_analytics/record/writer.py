@@ -32,7 +32,7 @@ MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs 
 
 @dataclass(slots=True)
 class WriterState:
-    """What the writer tells about itself; times are Clock.monotonic() seconds."""
+    """The writer's state, for stats; times are Clock.monotonic() seconds."""
 
     connected: bool = False
     error: str | None = None
@@ -97,7 +97,7 @@ class Writer:
     def stop(self, timeout: float) -> bool:
         """Deliver what is left within `timeout` seconds; returns whether all was. Nothing is lost either way.
 
-        In four steps, so that several writers can stop at once: each step of all before the next.
+        In four steps, so that several writers can stop in parallel: each step for all before the next.
         """
         self.request_stop()
         self.wait(timeout)
@@ -116,7 +116,7 @@ class Writer:
                 thread.join(max(0.0, deadline - self._clock.monotonic()))
 
     def cut(self) -> None:
-        """The time is over: cut the connection of a thread that still waits for the server."""
+        """Time is up: cut the connection of a thread that still waits for the server."""
         self._time_is_up.set()
         if self._is_alive() and self._store is not None:
             self._store.interrupt()
@@ -143,16 +143,16 @@ class Writer:
             log.warning("%d hits that were in memory only end with this process.", lost)
 
     def abandon(self) -> None:
-        """Close what a forked child inherited, so that the parent's locks end with the parent."""
+        """In a forked child: close inherited files, so that the parent's locks end with the parent."""
         self._left_overs.release()
 
     def lag(self) -> float:
-        """Return for how many seconds there has been something that is not delivered; 0.0 when all is."""
+        """Return for how many seconds hits have been waiting for delivery; 0.0 when none are."""
         since = self.state.behind_since
         return 0.0 if since is None or not self.pending_bytes() else self._clock.monotonic() - since
 
     def pending_bytes(self) -> int:
-        """Return the bytes that wait for delivery, of this worker."""
+        """Return how many bytes of this worker wait for delivery."""
         journal, memory = self._recorder.journal, self._recorder.memory
         waiting = memory.size
         if journal is not None:
@@ -163,25 +163,25 @@ class Writer:
     def _run_writer(self) -> None:
         try:
             self._guarded(self._write, self._backoff)
-        finally:  # however it ends, others may have what it held
+        finally:  # however it ends, other workers may adopt what it held
             self._release()
 
     def _run_keeper(self) -> None:
         self._guarded(lambda: self._keeper.run(self._stopping), self._keeper.backoff)
 
     def _guarded(self, run: Callable[[], None], backoff: Backoff) -> None:
-        # A thread of ours that dies would stop delivery for good: begin again, with a pause.
+        # If the thread died, delivery would stop for good: run again, after a pause.
         while True:
             try:
                 if self._is_done(run, backoff):
                     return
-            except Exception:  # noqa: BLE001 - where memory is short, to tell and to wait fail too
+            except Exception:  # noqa: BLE001 - out of memory, logging and waiting fail too
                 give_way()
 
     def _is_done(self, run: Callable[[], None], backoff: Backoff) -> bool:
         try:
             run()
-        except Exception as error:  # noqa: BLE001 - counted and said; see above
+        except Exception as error:  # noqa: BLE001 - counted and logged; see above
             self._recorder.counters.failures["writer"] += 1
             self._warn("Unexpected error in a background thread", error)
             return self._stopping.wait(backoff.next()) and self._time_is_up.wait(LAST_PAUSE)
@@ -189,7 +189,7 @@ class Writer:
 
     def _write(self) -> None:
         while True:
-            # Asked before the look at the journal: what comes in between must not be left behind.
+            # Read before the journal is: a hit that comes in between must still be delivered.
             stopping = self._stopping.is_set()
             try:
                 moved = self._cycle()
@@ -199,7 +199,7 @@ class Writer:
                 if not self._stopping.is_set():
                     self._stopping.wait(self._backoff.next())
                     continue
-                # At the end a passing fault is tried again, a Postgres that is not there is not waited for.
+                # While stopping, transient errors are retried, but an absent Postgres is not waited for.
                 if not was_connected or self._time_is_up.wait(LAST_PAUSE):
                     break
                 continue
@@ -209,7 +209,7 @@ class Writer:
                 self._stopping.wait(self._age)
 
     def _cycle(self) -> int:
-        """One round: connected, salts and partitions in time, one batch of each source. Returns frames moved."""
+        """One round: connect, exchange salts, do what is due, move one batch of each source. Returns frames moved."""
         self._watchdog.begin()
         try:
             store = self._connected()
@@ -219,18 +219,18 @@ class Writer:
             self._agreement.learn_rulings(store, self._age)
             try:
                 moved = self._deliver_journal(store)
-            except OSError:  # a disk that fails holds up nothing else
+            except OSError:  # a failing disk must not hold up the rest
                 self._deliver_others(store)
                 raise
             moved += self._deliver_others(store)
         except (StoreError, OSError):
             raise
-        except Exception:  # what we remember of the server may be what is wrong
+        except Exception:  # what we have cached of the server may be wrong: reconnect
             self.state.connected = False
             raise
         finally:
             self._watchdog.end()
-        # Not when connected: most faults come after that, and each attempt would be taken for the first.
+        # Not reset on connecting: most errors come later, and the pauses would never grow.
         self.state.error = None
         self._backoff.reset()
         if not moved:
@@ -269,7 +269,7 @@ class Writer:
             store.make_partitions()
             try:
                 store.tidy()
-            except StoreError as error:  # what cannot be cleared away holds up nothing that comes
+            except StoreError as error:  # a failed clean-up must not hold up delivery
                 self._recorder.counters.failures["tidy"] += 1
                 self._warn("What is old cannot be cleared away", error)
 
@@ -311,7 +311,7 @@ class Writer:
         try:
             return self._move_left_over(store, found)
         except (OSError, StoreMisconfigured) as error:
-            # Written by a later version, or on a disk that fails: it waits for the next look and holds up nobody.
+            # Written by a later version, or on a failing disk: it waits for the next pass, and the rest goes on.
             self._recorder.counters.failures["left_over"] += 1
             self._warn(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
             self._left_overs.release()
