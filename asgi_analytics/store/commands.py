@@ -1,4 +1,4 @@
-"""How commands reach the database: a connection each, whose errors are told to a person."""
+"""How commands reach the database: a connection each, with errors worded for the operator."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
 from .connection import ServerSession, connect_command
 
 MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, function, schema
-LOCKED = "55P03"  # waited for as long as lock_timeout says
+LOCKED = "55P03"  # SQLSTATE lock_not_available, after lock_timeout
 HELD = "Another session holds a table or row that this needs: see pg_locks and pg_stat_activity, and try again."
-LOCK_PATIENCE = "10s"  # that a command waits in silence for who holds a table
+LOCK_PATIENCE = "10s"  # that a command waits for a lock
 NO_SCHEMA = (
     "The database has no schema of this version ({}): run `asgi-analytics migrate`, and where that finds nothing to "
     "do, `doctor`."
@@ -23,7 +23,7 @@ READ_ONLY = "25006"
 
 @contextlib.contextmanager
 def opened(dsn: str) -> Iterator[ServerSession]:
-    """Open a connection for the while. Raises StoreUnavailable, StoreMisconfigured where that fails."""
+    """Open a session for the block. Raises StoreUnavailable, StoreMisconfigured where that fails."""
     with command_errors():
         connection = connect_command(dsn)
     with contextlib.closing(connection):
@@ -34,17 +34,17 @@ def opened(dsn: str) -> Iterator[ServerSession]:
 
 @contextlib.contextmanager
 def command_errors() -> Iterator[None]:
-    """Turn the driver's errors into ours, as they mean something to whoever gave the command."""
+    """Turn the driver's errors into ours, worded for whoever gave the command."""
     try:
         yield
     except psycopg.Error as error:
         raise _ours(error) from error
-    except UnicodeEncodeError as error:  # what a shell passes on of bytes that are none
+    except UnicodeEncodeError as error:  # an argument of bytes that are not UTF-8
         raise StoreMisconfigured(f"{error.object!r} is not UTF-8, which all text in the database is.") from None
 
 
 def _ours(error: psycopg.Error) -> StoreError:
-    text = " ".join((error.diag.message_primary or str(error)).split())  # not the place in a query of ours
+    text = " ".join((error.diag.message_primary or str(error)).split())  # without the position in our query
     if error.sqlstate == LOCKED:
         return StoreUnavailable(HELD)
     if error.sqlstate in MISSING:

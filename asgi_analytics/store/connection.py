@@ -1,4 +1,4 @@
-"""A connection to Postgres that one thread owns: how it is told from others, and how it ends."""
+"""Connections to Postgres, each owned by one thread: which database, with which settings, and how they end."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..errors import ConfigurationError, StoreMisconfigured
 
 DEFAULT_PORT = "5432"
 MOST_ADDRESS = 1_000  # characters
-# What we send is UTF-8, and what we are sent is taken for it; SQL_ASCII keeps bytes as they come.
+# We send and expect UTF-8; SQL_ASCII stores bytes as they come.
 ENCODINGS = ("UTF8", "SQL_ASCII")
-# The schemas on the search_path, but those where anybody may make functions: concat_ws(text, text, text) would be
-# called for the server's own, which takes any arguments, and do what it likes with our privileges (CVE-2018-1058).
+# The schemas on the search_path, but those where anybody may create functions: there a concat_ws(text, text, text)
+# would be preferred to the server's variadic one, and run with our privileges (CVE-2018-1058).
 TRUSTED = """
 SELECT pg_catalog.string_agg(pg_catalog.quote_ident(kept.nspname), ', ' ORDER BY listed.place)
 FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS listed (name, place)
@@ -32,23 +32,23 @@ JOIN pg_catalog.pg_namespace AS kept ON kept.nspname = listed.name
 WHERE NOT pg_catalog.has_schema_privilege('public', kept.oid, 'CREATE')
     AND NOT pg_catalog.starts_with(kept.nspname, 'pg_')
 """
-# What the driver, our queries and what we print go by, whatever a role, database or environment prefers.
+# What the driver, our queries and our output rely on, whatever role, database or environment set.
 READ = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on", "extra_float_digits": "1"}
 SET = sql.SQL("pg_catalog.set_config({}, {}, {})")
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
 
 
 def database_key(dsn: str) -> str:
-    """Return what tells this database from others, without user and password: a digest of host, port and name.
+    """Return the key of a database, a digest of host, port and name, without user and password.
 
-    What the text leaves open is looked up as libpq does, in the environment and in the services' file.
+    What the DSN leaves open is taken from where libpq takes it: the environment and the service file.
     Raises ConfigurationError, which does not repeat the text: it may hold a password.
     """
     return blake2b("\0".join(_parts(dsn).values()).encode(), digest_size=16).hexdigest()
 
 
 def database_address(dsn: str) -> str:
-    """Return the same in words, to be read by people; raises ConfigurationError."""
+    """Return the same in clear, for people; raises ConfigurationError."""
     told = [f"{name}={escape(value)}" for name, value in _parts(dsn).items() if value]
     return " ".join(told)[:MOST_ADDRESS]
 
@@ -56,7 +56,7 @@ def database_address(dsn: str) -> str:
 def _parts(dsn: str) -> dict[str, str]:
     try:
         given = conninfo_to_dict(dsn)
-        if "://" in str(given.get("dbname")):  # a whole URL with its password, which nobody would look into
+        if "://" in str(given.get("dbname")):  # a nested URL: not parsed here, so its password would be shown
             raise ValueError
     except (psycopg.Error, ValueError):
         raise ConfigurationError(
@@ -66,13 +66,13 @@ def _parts(dsn: str) -> dict[str, str]:
         ) from None
     parts = {**_defaults(), **given}
     if parts.get("port") == DEFAULT_PORT:
-        del parts["port"]  # said or not, it is the same database
+        del parts["port"]  # given or not, it is the same database
     host = str(parts.get("host", ""))
     parts["host"] = host if host.startswith("/") else host.lower()
     parts["dbname"] = parts.get("dbname") or parts.get("user", "")
     named = ["host", "hostaddr", "port", "dbname"]
     if not {"host", "port", "dbname"} <= given.keys() and "service" in parts:
-        named.append("service")  # whose file says the rest
+        named.append("service")  # its file gives the rest
     return {name: str(parts.get(name, "")) for name in named}
 
 
@@ -80,16 +80,16 @@ def _defaults() -> dict[str, str]:
     """Return what libpq takes where a connection string says nothing."""
     try:
         found = pq.Conninfo.get_defaults()
-    except MemoryError:  # the driver's word for a services' file that cannot be read: connecting will tell
+    except MemoryError:  # the driver's error for an unreadable service file: connecting will report it
         return {"service": os.environ.get("PGSERVICE", "")}
     return {one.keyword.decode(): one.val.decode("utf-8", "replace") for one in found if one.val}
 
 
 class ServerSession:
-    """A session of the server with our settings: for good, or behind a pooler for one transaction at a time.
+    """A server session with our settings: set once, or behind a pooler in each transaction.
 
-    A pooler in transaction mode (PgBouncer, Supavisor, …) may give each transaction another session, which other
-    programs use in between: nothing of ours is left there.
+    A pooler in transaction mode (PgBouncer, Supavisor, …) may run each transaction in another session, shared with
+    other programs: we leave nothing behind there.
     """
 
     def __init__(self, connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
@@ -102,7 +102,7 @@ class ServerSession:
         path = SET.format("search_path", trusted_path(connection), self.is_pooled)
         self._takes([path])
         calls = [SET.format(name, value, self.is_pooled) for name, value in {**READ, **settings}.items()]
-        if not self._takes(calls):  # not every platform knows every setting; none is worth refusing to store
+        if not self._takes(calls):  # not every platform knows every setting, and none is essential
             calls = [call for call in calls if self._takes([call])]
         self._settings = _select([*calls, path])
 
@@ -115,7 +115,7 @@ class ServerSession:
 
     @contextlib.contextmanager
     def transaction(self, force_rollback: bool = False) -> Iterator[psycopg.Connection]:
-        """Run a block in a transaction with these settings; one that is rolled back fails where COMMIT would."""
+        """Run a block in a transaction with these settings; `force_rollback` still fails where COMMIT would."""
         with self._connection.transaction(force_rollback=force_rollback):
             if self.is_pooled:
                 self._connection.execute(self._settings)
@@ -125,7 +125,7 @@ class ServerSession:
 
     @contextlib.contextmanager
     def statement(self) -> Iterator[psycopg.Connection]:
-        """Run statements that are a transaction each, where no pooler makes them share one, and none is open."""
+        """Run statements in autocommit; behind a pooler in one transaction, unless one is open."""
         if self.is_pooled and self._connection.info.transaction_status == pq.TransactionStatus.IDLE:
             with self.transaction() as connection:
                 yield connection
@@ -134,7 +134,7 @@ class ServerSession:
 
 
 def local_settings(connection: psycopg.Connection) -> sql.Composed:
-    """Return what sets, for one transaction, what queries of ours are read by."""
+    """Return a query that makes the settings our queries rely on, for one transaction."""
     settings = {**READ, "search_path": trusted_path(connection)}
     return _select([SET.format(name, value, True) for name, value in settings.items()])
 
@@ -144,16 +144,16 @@ def _select(calls: Sequence[sql.Composed]) -> sql.Composed:
 
 
 def trusted_path(connection: psycopg.Connection) -> str:
-    """Return the search_path by which nobody else's functions or tables are taken for the server's or ours.
+    """Return a search_path on which nobody else's functions or tables shadow the server's or ours.
 
-    Our temporary tables come before those of the same name that one such as "public, pg_temp" leads to.
+    pg_temp comes first: on "public, pg_temp", a table in public would shadow our temporary one.
     """
     row = connection.execute(TRUSTED).fetchone()
     return f"pg_temp, {row[0]}" if row and row[0] else "pg_temp"
 
 
 def is_pooled(connection: psycopg.Connection) -> bool:
-    """Tell whether a pooler stands between: it hands out its own process number, or clears a session after use."""
+    """Tell whether there is a pooler in between: it reports a backend pid of its own, or resets a session after use."""
     row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         return True
@@ -168,13 +168,13 @@ class Connected:
     _connection: psycopg.Connection | None = None
 
     def interrupt(self) -> None:
-        """Free the thread that waits on the connection; callable from another thread."""
+        """Unblock the thread that waits on the connection; callable from another thread."""
         connection = self._connection
         if connection is not None and not connection.closed:
             cut(connection)
 
     def abandon(self) -> None:
-        """Forget the connection without a word to the server: it belongs to the parent of this process."""
+        """In a forked child: close the socket without a message to the server, for the session is the parent's."""
         if self._connection is not None:
             with contextlib.suppress(OSError, psycopg.Error):
                 os.close(self._connection.fileno())
@@ -189,7 +189,7 @@ class Connected:
 
 
 def cut(connection: psycopg.Connection) -> None:
-    """Free the thread that waits on a connection. psycopg's cancel asks the server, which may be what hangs."""
+    """Unblock the thread that waits on a connection. psycopg's cancel asks the server, which may be what hangs."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as wire:
         wire.shutdown(socket.SHUT_RDWR)
 
@@ -202,16 +202,16 @@ def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
 
 
 def connect_command(dsn: str, name: str = "asgi-analytics cli") -> psycopg.Connection:
-    """Open what a command works with, whose settings a ServerSession adds. Raises psycopg.Error."""
+    """Open a connection for a command; a ServerSession adds the settings. Raises psycopg.Error."""
     ours = {"connect_timeout": 5, "application_name": name}
-    # The next session that a pooler gives knows nothing of what was prepared in this one.
+    # Behind a pooler, the next session lacks the statements prepared in this one.
     connection = psycopg.connect(conninfo(dsn, ours), autocommit=True, prepare_threshold=None)
-    connection.adapters.register_loader("timestamptz", _Moments)
+    connection.adapters.register_loader("timestamptz", _ClampedLoader)
     return connection
 
 
-class _Moments(TimestamptzLoader):
-    """Reads times as far as datetime goes: one that an operator's row has beyond must not hide all others."""
+class _ClampedLoader(TimestamptzLoader):
+    """Clamps times to datetime's range: one beyond it, in an operator's row, must not hide all others."""
 
     def load(self, data: Buffer) -> datetime:
         try:
@@ -222,12 +222,12 @@ class _Moments(TimestamptzLoader):
 
 
 def check_encoding(connection: psycopg.Connection) -> None:
-    """Refuse a database that would keep other text than was sent. Raises StoreMisconfigured."""
+    """Refuse a database whose encoding cannot store all text. Raises StoreMisconfigured."""
     encoding = connection.info.parameter_status("server_encoding") or "UTF8"
     if encoding not in ENCODINGS:
         name = connection.info.dbname
         raise StoreMisconfigured(f"The database {name} has encoding {encoding}, which cannot hold all text: {UTF8}.")
 
 
-# A connection inherited over fork must never be finalised here: its farewell would end the parent's session.
+# A connection inherited over fork must never be finalised here: its Terminate message would end the parent's session.
 _ABANDONED: list[psycopg.Connection] = []

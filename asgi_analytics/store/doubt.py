@@ -1,7 +1,7 @@
-"""Journals of which more may be stored than their position says: somebody has cleared positions away, or rewound them.
+"""Journals of which more may be stored than their position says, since somebody has deleted or rewound positions.
 
-What is stored of a journal is one piece of it: its beginning, or what retention has left of that. So a doubt ends with
-the first hit behind that piece, or, where there is none, with one that came after the doubt: no later one is stored.
+What is stored of a journal is contiguous: its beginning, or what retention has left of that. So a doubt ends with the
+first hit after that stretch, or, if none is stored, with one newer than the doubt: no later one is stored.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Doubts:
 
     def __init__(self) -> None:
         self._reached: dict[bytes, tuple[int, int]] = {}
-        self._since: dict[bytes, bytes] = {}  # when a doubt began, as an id of that moment
+        self._since: dict[bytes, bytes] = {}  # when a doubt began, as a UUIDv7, to compare with ids
 
     def __contains__(self, journal: object) -> bool:
         return journal in self._since
 
     def see(self, journal: bytes, position: tuple[int, int], registered: bool) -> None:
-        """Take in a position as it is read; `registered`: there was none until now."""
+        """Note a position as it was read; `registered`: there was none until now."""
         if registered or position < self._reached.get(journal, position):
             self._since[journal] = uuid7(SystemClock.time_ns())
 
@@ -37,14 +37,14 @@ class Doubts:
         return _field(hit, batch.columns[HIT].index("id")) > self._since[batch.journal]
 
     def reach(self, batch: Batch, settled: bool) -> None:
-        """Take in that a batch is committed; `settled`: nothing behind it is stored."""
+        """Note that a batch is committed; `settled`: nothing after it is stored."""
         self._reached[batch.journal] = (batch.segment, batch.end)
         if settled:
             self._since.pop(batch.journal, None)
 
 
 def behind(batch: Batch, stored: Set[bytes]) -> Batch:
-    """Return what a batch has behind its last hit of these ids."""
+    """Return the part of a batch after its last hit whose id is `stored`."""
     at = batch.columns[HIT].index("id")
     known = 0
     for number, frame in enumerate(batch.frames, 1):

@@ -15,8 +15,8 @@ from ..model import Merged
 from . import queries, values
 from .staging import Staging, listed
 
-# By name: in a table that an operator has added columns to, those are theirs. Never prepared: a plan that a rule of
-# theirs has left nothing of (DO INSTEAD NOTHING) is one that the server keeps when the rule is gone.
+# Columns by name: an operator may have added some. Never prepared: the empty plan that an operator's rule makes of it
+# (DO INSTEAD NOTHING) would stay in use after the rule is dropped.
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
 _INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FROM decided ON CONFLICT DO NOTHING")
 
@@ -66,7 +66,7 @@ class Fold:
         return totals + [values.settled(row) for row in moved if row[0].bytes not in learnt]
 
     def _settle(self, connection: psycopg.Connection) -> list[tuple[Any, ...]]:
-        """Give hits that go on with another session its id; return visitors with both ids."""
+        """Give hits that continue a stored session its id; return fingerprints with the old and the new id."""
         fold, parameters = self._queries, {"timeout": self._timeout}
         unsettled = connection.execute(fold["name_sessions"], parameters).fetchone()
         if not unsettled or not unsettled[0]:

@@ -1,4 +1,4 @@
-"""What ails a database, as `doctor` asks it: in bounded time, whatever hangs; what is written is rolled back."""
+"""What `doctor` checks in a database: in bounded time, whatever hangs; what it writes is rolled back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .reading import Reader
 
 PATIENCE = 15.0  # seconds that all questions together may take
 LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
-# What servers say before they speak in SQLSTATEs, which is in their own language: elsewhere the text must do.
+# Errors of connecting come without SQLSTATE; if the server speaks another language, its own text must do.
 REFUSALS = (
     (r"password authentication failed", "the password, or the user, is wrong: check the DSN"),
     (r"no password supplied", "the DSN needs a password"),
@@ -49,7 +49,7 @@ STATES = (
 
 @dataclass(frozen=True, slots=True)
 class WriteProblem:
-    """What a write of ours came to."""
+    """Why a test write failed."""
 
     subject: str
     text: str
@@ -57,12 +57,12 @@ class WriteProblem:
 
 
 def advice_on(refusal: str) -> str:
-    """Return what to do about a connection that a server, or the way to it, refused with this text."""
+    """Return advice on an error of connecting with this text."""
     return next((advice for pattern, advice in REFUSALS if re.search(pattern, refusal)), OTHERWISE)
 
 
 class HealthReader(Reader):
-    """A Reader that also tells what would hinder a writer."""
+    """A Reader that also finds what would hinder a writer."""
 
     def schema_state(self) -> migrate.SchemaState:
         """Return how the schema compares with this version's migrations."""
@@ -75,7 +75,7 @@ class HealthReader(Reader):
             return [text for (text,) in connection.execute(self._queries["lock_holders"], {}).fetchall()]
 
     def write_problem(self) -> WriteProblem | None:
-        """Write rows as large as ours get, and take them back. None: they fit."""
+        """Write rows as large as ours get, and roll back; None if they fit."""
         try:
             with self._session.transaction(force_rollback=True) as connection:
                 connection.execute(queries.load("writer")["probe"])

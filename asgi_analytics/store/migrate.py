@@ -1,7 +1,7 @@
 """Applies the numbered files of `migrations/`: forward only, checksummed, one process at a time.
 
-Who waits for an exclusive lock keeps all others out behind it, and a dump or a report may hold the table for hours:
-so no wait here is longer than the others can bear.
+Whoever waits for an exclusive lock blocks all later queries, and a dump or a report may hold the table for hours: so
+lock waits here are short, and repeated.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..errors import MigrationError, StoreUnavailable
 from .connection import check_encoding, connect_command, local_settings
 
 LOCK = 0x6173_6769  # "asgi"
-PATIENCE = 30.0  # seconds, for another process that migrates, and for a lock that others do not let go
-PAUSE = 3.0  # seconds between two attempts to lock a table: time for those who waited behind
-# Of a migration: it takes what it takes, and sees what was committed while it waited.
+PATIENCE = 30.0  # seconds to wait for another process that migrates, and for locks that others hold
+PAUSE = 3.0  # seconds between two attempts to lock a table: time for queries queued behind us
+# A migration takes as long as it must, and sees what was committed while it waited.
 LIMITS = (
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0"
 )
@@ -35,7 +35,7 @@ OTHERS = (
     "Migration {} was not applied by analytics.migrations, and finds what it makes: {}. Restore the rows of that "
     "table, or rename what is not ours."
 )
-SINCE_17 = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"  # of the server
+SINCE_17 = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"  # of PostgreSQL
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
@@ -67,9 +67,9 @@ def migrate(dsn: str) -> list[str]:
 
 
 def apply(connection: psycopg.Connection) -> list[str]:
-    """Apply what is missing over an autocommit connection. Takes no lock where nothing is.
+    """Apply what is missing over an autocommit connection. Takes no lock if nothing is.
 
-    Raises MigrationError, StoreUnavailable when others do not let us, psycopg.Error.
+    Raises MigrationError, StoreUnavailable when others hold the locks, psycopg.Error.
     """
     applied: list[str] = []
     while missing := _missing(_known(connection)):
@@ -99,7 +99,7 @@ def _patiently(connection: psycopg.Connection, name: str) -> list[str]:
 
 def _next(connection: psycopg.Connection) -> list[str]:
     with connection.transaction():
-        connection.execute(LIMITS)  # before any query: the level of isolation stands from then on
+        connection.execute(LIMITS)  # before any query, which fixes the isolation level
         connection.execute(local_settings(connection))
         connection.execute(SINCE_17)
         # Tried, not waited for: a session that waits for such a lock can deadlock with index builds.
@@ -121,7 +121,7 @@ def _next(connection: psycopg.Connection) -> list[str]:
 
 
 class _Busy(Exception):
-    """Another process is at it."""
+    """Another process is migrating."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,4 @@
-"""The day partitions of hits, made ahead of need.
-
-Who waits for an exclusive lock keeps all others out behind it, and a dump or a report may hold the table for hours: so
-no wait here is longer than the others can bear.
-"""
+"""The day partitions of hits, made ahead of need. Lock waits are short, for the reason in migrate.py."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ LIMIT = "SET LOCAL lock_timeout = '500ms'"
 def make_partitions(connection: psycopg.Connection) -> None:
     """Make the day partitions from yesterday to a week ahead, over an autocommit connection.
 
-    Those that are not needed yet can wait for who holds the table. Raises psycopg.Error.
+    If the table is locked, those that are not needed yet are left to a later call. Raises psycopg.Error.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -49,7 +45,7 @@ def missing_partitions(connection: psycopg.Connection) -> list[date]:
 
 
 def _lacks_one(connection: psycopg.Connection) -> bool:
-    """Tell whether one is missing; while somebody locks the default partition, that is not known."""
+    """Tell whether today or tomorrow has none; False where the default partition is locked, so unknown."""
     try:
         with connection.transaction():
             connection.execute(LIMIT)

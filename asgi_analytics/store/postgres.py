@@ -30,10 +30,10 @@ from .suspects import slow_row
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 MOST_RULINGS = 100_000  # that stand; the newest, allowances first
-MOST_CHANGES = 10_000  # in one look
-FEW = 20  # rows of a batch that are looked for, or tried
+MOST_CHANGES = 10_000  # in one query
+FEW = 20  # about how many rows of a batch are looked up or tried as a sample
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings", "forget_positions")
-# Ours of the connection: a server that vanished is noticed within half a minute. What the DSN says comes first.
+# Defaults of the connection, below the DSN: a server that vanished is noticed within half a minute.
 CLIENT: dict[str, Any] = {
     "application_name": "asgi-analytics writer",
     "connect_timeout": 5,
@@ -42,9 +42,9 @@ CLIENT: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30000,
 }
-# A dead client must not hold its locks: the successor waits for the ghost of an unfinished commit.
+# A dead client must not keep its locks: its successor waits for its last transaction to end.
 SESSION: dict[str, str] = {
-    "default_transaction_isolation": "read committed",  # who waited for another sees what that one wrote
+    "default_transaction_isolation": "read committed",  # after a lock wait, see what its holder wrote
     "synchronous_commit": "on",
     "idle_in_transaction_session_timeout": "10s",
     "statement_timeout": "60s",
@@ -57,7 +57,7 @@ SESSION: dict[str, str] = {
     "jit": "off",
 }
 T = TypeVar("T")
-SINCE_17 = {"transaction_timeout": "0"}  # of the server
+SINCE_17 = {"transaction_timeout": "0"}  # of PostgreSQL
 
 
 class PostgresStore(Connected):
@@ -87,11 +87,11 @@ class PostgresStore(Connected):
         self._staging = Staging()
         rules = values.parameters(reputation or ReputationRules(), bot_score)
         self._fold = Fold(self._staging, rules, timedelta(seconds=session_timeout), bans)
-        self._server = ""  # what the database says of itself
-        self._had_schema: str | None = None  # of which database
+        self._server = ""  # identity that the database reports
+        self._had_schema: str | None = None  # identity of the last database in which the schema was found
 
     def connect(self) -> None:
-        """Open the connection and bring the schema up to date; partitions are made apart: the salts come first."""
+        """Open the connection and bring the schema up to date; partitions are made later: the salts come first."""
         self.close()
         with as_ours():
             connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
@@ -110,21 +110,21 @@ class PostgresStore(Connected):
 
     def _apply_migrations(self, connection: psycopg.Connection) -> None:
         if self._had_schema == self._server and not migrate.is_begun(connection):
-            # Made anew, it would keep who has renamed it from naming it back.
+            # Created anew, it would keep an operator from renaming the old one back.
             raise StoreMisconfigured(
                 "The schema analytics is gone: was it renamed or dropped? Name it back, or make it anew by "
                 "`asgi-analytics migrate`."
             )
         if not migrate.is_behind(connection):
             return
-        self.migrating = True  # from now on silence is no sign of a frozen server
+        self.migrating = True  # the watchdog must not take it for a frozen server
         try:
             migrate.apply(connection)
         finally:
             self.migrating = False
 
     def server(self) -> str:
-        """Return what the database is known by whatever host leads to it; "" where it does not tell."""
+        """Return the identity of the database, the same under any host name; "" where it may not be read."""
         self._connected()
         return self._server
 
@@ -132,7 +132,7 @@ class PostgresStore(Connected):
         try:
             with as_ours(), self._current().statement() as connection:
                 row = connection.execute(queries.load("reading")["identity"]).fetchone()
-        except StoreMisconfigured:  # the function may be kept from us
+        except StoreMisconfigured:  # we may not be allowed to call the function
             return ""
         return str(row[0]) if row else ""
 
@@ -156,10 +156,10 @@ class PostgresStore(Connected):
     def position(self, journal: bytes, end: tuple[int, int] | None = None, own: bool = False) -> tuple[int, int]:
         """Return (segment, offset) up to which the journal is committed; registers a new journal.
 
-        One behind the `end` of the journal was not written by us: what is stored of it is found out by id. `own`: this
-        process writes it, so that its position is kept for as long as it lives.
+        A position after the `end` of the journal is not ours: it is rewound, and what is stored is found by id. `own`:
+        this process writes the journal, so its position is kept for as long as it lives.
         """
-        host = socket.gethostname().encode("utf-8", "replace").decode()[:200]  # any bytes may be one
+        host = socket.gethostname().encode("utf-8", "replace").decode()[:200]  # a host name may be any bytes
         parameters = {"journal": UUID(bytes=journal), "host": host}
         with as_ours(), self._current().statement() as connection:
             registered = connection.execute(self._queries["register_journal"], parameters).rowcount == 1
@@ -174,14 +174,14 @@ class PostgresStore(Connected):
         return position
 
     def write(self, batch: Batch) -> list[Merged]:
-        """Move one batch in one transaction; a batch that is already in is left out.
+        """Move one batch in one transaction; frames that are already committed are skipped.
 
         Returns the merged totals of visitors that other workers have seen too.
         """
         try:
             return self._write(batch)
         except RowRejected as error:
-            # Of a day without a partition, where an operator has dropped the default one? Asked of a row by itself.
+            # Maybe its day has no partition, and an operator has dropped the default one: tried for single rows.
             if error.sqlstate != NO_PLACE or len(batch.frames) > 1 or not self._make_partition_of(batch):
                 raise
             return self._write(batch)
@@ -204,12 +204,12 @@ class PostgresStore(Connected):
         return merged
 
     def _not_stored_yet(self, batch: Batch) -> tuple[Batch, bool]:
-        """Return what a batch has behind its last hit that is stored already, and whether that settles the doubt."""
+        """Return the part of a batch after its last hit that is stored, and whether that settles the doubt."""
         connection, columns, hits = self._connected(), batch.columns[HIT], batch.frames.rows(HIT)
         if not hits:
             return batch, False
-        # Where none of a few is, none is: that is what a journal new to us costs. The first alone tells nothing, for it
-        # may have been deleted, or gone with its partition.
+        # If none of a sample is stored, none is: a journal new to us costs no more than that. The first hit alone is no
+        # proof, for it may have been deleted, or dropped with its partition.
         if not self._staging.stored(connection, columns, [*_some(hits), hits[-1]]):
             return batch, self._doubts.is_past(batch, hits[-1])
         left = behind(batch, self._staging.stored(connection, columns, hits))
@@ -237,8 +237,8 @@ class PostgresStore(Connected):
             return taken is not None
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
-        """Set the rows of a batch aside with their raw bytes, and move on behind them."""
-        # A queue of NOTIFY that is full, by an operator's trigger, is told by COMMIT, and no row is at fault.
+        """Set the rows of a batch aside with their raw bytes, and advance the position past them."""
+        # If an operator's trigger fills the queue of NOTIFY, COMMIT fails with it: then no row is at fault.
         if sqlstate == OVER_LIMIT and self._takes(batch.frames, batch.columns):
             raise StoreUnavailable(error)
         with self._transaction():
@@ -252,10 +252,10 @@ class PostgresStore(Connected):
         self._doubts.reach(batch, settled=False)
 
     def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
-        """Try a row of ours. Raises StoreMisconfigured where it is the schema that takes none: then all can wait.
+        """Write a test row and roll back. Raises StoreMisconfigured if the schema takes no rows: then all must wait.
 
-        What an operator forbids may be just such a row: then some of the `others` tell that are of the same kind as the
-        one that was refused.
+        An operator's rule may forbid just the test row: then a sample of those of `others` that are of the refused
+        row's `kind` decides.
         """
         try:
             with as_ours(), self._current().transaction(force_rollback=True) as connection:
@@ -265,9 +265,9 @@ class PostgresStore(Connected):
                 raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
     def slow_row(self, batch: Batch) -> int | None:
-        """Return the place of the row that a batch took too long for, None where that is not one row.
+        """Return the index of the one row that makes a batch too slow, None where it is not one row.
 
-        A hint, by tries of a twentieth of the time: all get all of it afterwards.
+        Only a hint, by tries with a twentieth of statement_timeout: afterwards each row gets all of it.
         """
         frames = batch.frames
         return slow_row(len(frames), lambda first, last: self._takes(frames[first:last], batch.columns, in_time=True))
@@ -277,7 +277,7 @@ class PostgresStore(Connected):
         return any(self._takes(batch.frames[place : place + 1], batch.columns) for place in few)
 
     def _takes(self, frames: Frames, columns: Mapping[bytes, Sequence[str]], in_time: bool = False) -> bool:
-        """Tell whether rows would get in."""
+        """Tell whether rows would get in; `in_time`: within a twentieth of statement_timeout."""
         rows = {kind: frames.rows(kind) for kind in KINDS}
         try:
             with self._transfer(force_rollback=True) as connection:
@@ -302,13 +302,13 @@ class PostgresStore(Connected):
             return [values.ruling(row) for row in cursor]
 
     def tidy(self) -> None:
-        """Let flags fall after a calm week; delete incidents, networks, rulings, positions that nobody needs.
+        """Expire flags after a week without incidents; delete incidents, networks, rulings, positions no longer needed.
 
-        And what is older than the retention, where there is one.
+        Also what is older than the retention, if there is one.
         """
         with as_ours(), self._current().statement() as connection:
             if not self._current().is_pooled:
-                # No vacuum may touch another session's temporary tables: as they age, so does the whole database.
+                # Autovacuum cannot freeze temporary tables: old ones would bring the database to xid wraparound.
                 connection.execute("DISCARD TEMP")
                 self._staging.make(connection)
             journals = [UUID(bytes=journal) for journal in self._own]
@@ -319,7 +319,7 @@ class PostgresStore(Connected):
             self.forget(timedelta(days=self._retention_days))
 
     def forget(self, kept: timedelta) -> Mapping[str, int]:
-        """Delete what is older than `kept`, a part of it where it is much: see retention.forget."""
+        """Delete what is older than `kept`, a bounded part of it: see retention.forget."""
         with as_ours():
             return retention.forget(self._current(), kept)
 
@@ -346,7 +346,7 @@ class PostgresStore(Connected):
             if pooled:
                 self._staging.make(connection)
             yield connection
-            if pooled:  # the session goes to others, who may have tables of these names
+            if pooled:  # other clients get the session next, and may use these names
                 self._staging.drop(connection)
 
     def _current(self) -> ServerSession:
@@ -355,9 +355,9 @@ class PostgresStore(Connected):
         return self._session
 
     def _not_in_yet(self, batch: Batch) -> Batch:
-        """Wait for a ghost of this journal's last commit, then return what it has left of the batch.
+        """Wait for a transaction of this journal that a lost connection left open; return what it left of the batch.
 
-        The ghost may have moved only a part: the batch was cut anew, when the journal had grown.
+        It may have moved only a part: the batch was cut anew, when the journal had grown.
         """
         row = (
             self._connected().execute(self._queries["lock_position"], {"journal": UUID(bytes=batch.journal)}).fetchone()
@@ -399,7 +399,7 @@ class PostgresStore(Connected):
                 "quarantined": quarantined,
             },
         )
-        if advanced.fetchone() != (batch.segment, batch.end):  # else who comes next would send it again
+        if advanced.fetchone() != (batch.segment, batch.end):  # else the batch would be sent again
             raise StoreMisconfigured("The table positions takes no change: is there a trigger or a rule on it?")
 
 

@@ -43,7 +43,7 @@ class Quarantined:
 
 
 class Quarantine:
-    """What `quarantine` works with. Raises StoreUnavailable, StoreMisconfigured."""
+    """What the command `quarantine` does. Raises StoreUnavailable, StoreMisconfigured."""
 
     def __init__(self, session: ServerSession, store: PostgresStore) -> None:
         self._session = session
@@ -57,9 +57,9 @@ class Quarantine:
             return cursor.execute(self._queries["quarantined"], {"ids": _listed(ids), "most": most}).fetchall()
 
     def retry(self, row: Quarantined) -> bool:
-        """Store a row where it belonged and take it out of here; False when another did, or purged it, meanwhile.
+        """Move a row to where it belongs; False when somebody else did, or purged it, meanwhile.
 
-        Raises RowRejected where it is refused again, as one is that has columns which its table has no more.
+        Raises RowRejected where it is refused again, such as for a column that its table no longer has.
         """
         kind = _OF_KIND[row.kind]
         rows = {one: [row.raw] if one == kind else [] for one in (HIT, DECISION, REFUSED)}
@@ -80,7 +80,7 @@ class Quarantine:
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[Quarantine]:
-    """Open what the command needs. Raises StoreUnavailable, StoreMisconfigured."""
+    """Open the two connections of the command. Raises StoreUnavailable, StoreMisconfigured."""
     store = PostgresStore(lambda: dsn, migrate=False)
     with opened(dsn) as session, contextlib.closing(store):
         yield Quarantine(session, store)

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import LiteralString, cast
 
-# Asked for here, as it imports modules: a process forked while a thread does so waits for their locks for ever.
-# Not kept: in an archive it is an open file, whose position would be shared by all processes forked from this one.
+# Called here since it imports modules: forked while a thread does so, a child would wait for import locks for ever.
+# The result is not kept: in a zip archive it is an open file, whose offset forked processes would share.
 files("asgi_analytics.store")
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 

@@ -85,7 +85,7 @@ class LastHour:
     severe: int
     blocked: int
     ahead: int
-    furthest: datetime | None  # of those ahead
+    furthest: datetime | None  # the latest of those ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class Reader:
         return self._rows(Server, "server")[0]
 
     def identity(self) -> str:
-        """Return what the database is known by whatever host leads to it; "" where it does not tell."""
+        """Return the identity of the database, the same under any host name; "" where it may not be read."""
         with (
             command_errors(),
             contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction),

@@ -17,7 +17,7 @@ from . import queries
 from .commands import command_errors, opened
 from .connection import ServerSession
 
-FETCHED = 5_000  # rows at once
+FETCHED = 5_000  # rows per round trip
 SESSIONS = 1_000  # in a batch
 NOT_YET = UUID(int=0)
 COPY_JUDGED = "COPY judged (id, time, score, level, bot_class) FROM STDIN"
@@ -63,7 +63,7 @@ class RecordedHit(NamedTuple):  # made for every row of a period
 
 
 class Judged(NamedTuple):
-    """A hit's place and what it is to become."""
+    """A hit's key and its new verdict."""
 
     id: UUID
     time: datetime
@@ -91,7 +91,7 @@ class Recorded:
                         for hit in cursor.execute(self._queries["recorded_hits"], self._period):  # noqa: UP028 - it would close the cursor first
                             yield hit
             except psycopg.Error as error:
-                if not isinstance(error.__context__, GeneratorExit):  # else who read has left, and so has the server
+                if not isinstance(error.__context__, GeneratorExit):  # else the reader stopped, and the server died
                     raise
 
     def count(self) -> int:

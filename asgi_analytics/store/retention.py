@@ -1,4 +1,4 @@
-"""Retention: what is older than it is to be kept is deleted, whole partitions of hits at once, rows in batches."""
+"""Retention: what is older than the time to keep is deleted: hits by partitions, other rows in batches."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from . import queries
 from .commands import command_errors
 from .connection import ServerSession, connect_command
 
-# Hits last: whoever reads them for hours, or publishes them, keeps nothing else.
+# Hits last: where a long reader or a publication blocks dropping them, all else is deleted by then.
 TABLES = ("sessions", "fingerprints", "decisions", "refusals", "quarantine", "hits")
 PARTITIONS = "partitions"
 MOST_ROWS = 10_000  # of a table in one transaction
-COUNTING = {"statement_timeout": "0", "transaction_timeout": "0"}  # all hits may be counted
-MOST_BATCHES = 20  # of a table in one go: the writer has hits to deliver, too
+COUNTING = {"statement_timeout": "0", "transaction_timeout": "0"}  # counting all hits may take long
+MOST_BATCHES = 20  # of a table in one call: the writer has hits to deliver, too
 
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[ServerSession]:
-    """Open what the command works with. Raises StoreUnavailable, StoreMisconfigured."""
+    """Open a session for the command `purge`. Raises StoreUnavailable, StoreMisconfigured."""
     with command_errors(), contextlib.closing(connect_command(dsn)) as connection:
         yield ServerSession(connection, COUNTING)
 
@@ -50,7 +50,7 @@ def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
 
 
 def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
-    """Count what is older than `kept`, as `forget` tells it; hits of whole partitions among the hits.
+    """Count what is older than `kept`, by the keys of `forget`; hits of whole partitions are among the hits.
 
     Raises psycopg.Error.
     """
@@ -64,7 +64,7 @@ def _drop_partitions(session: ServerSession, kept: timedelta) -> int:
     with _transaction(session) as connection:
         outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
     dropped = 0
-    for name in outdated:  # one in a transaction: each locks the whole table for a moment
+    for name in outdated:  # a transaction each: dropping one locks the whole table for a moment
         with contextlib.suppress(psycopg.errors.UndefinedTable):  # dropped by another meanwhile, who counts it
             with _transaction(session) as connection:
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(*name)))

@@ -18,7 +18,7 @@ from .commands import command_errors, opened
 from .connection import ServerSession
 
 Row = TypeVar("Row")
-PARDON_LENGTH = timedelta(days=1)  # workers that start within it know of the pardon too
+PARDON_LENGTH = timedelta(days=1)  # it stands for so long, for workers that start later
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Target:
     prefix: int | None = None
     network: bytes | None = None  # its bits in clear, or their digest under `key`
     key: bytes | None = None
-    also: Sequence[bytes] = ()  # how else the network may be written in rulings that stand
+    also: Sequence[bytes] = ()  # how standing rulings may have stored the same network, under other keys
     packed: bytes | None = None  # the network in clear, which goes into no table
 
 
@@ -59,8 +59,8 @@ class Reach:
 
     client_networks: Sequence[UUID] = ()  # keyed hashes of those that the tables have
     rulings: Sequence[UUID] = ()  # bans on it, and on parts of it
-    around: Sequence[StandingRow] = ()  # bans on more than it, which go on
-    parts: int = 0  # where client networks are too many to look for: how long a prefix can be told
+    around: Sequence[StandingRow] = ()  # bans on wider networks, which stay in force
+    parts: int = 0  # shortest prefix whose client networks are few enough to look for; 0: all were
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,17 @@ from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailab
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
 OPERATOR = ("28", "3D", "3F", "42")
-# What a row may be refused for, by a trigger of the operator too; the probe tells whether all rows are.
+# Single rows may be refused for these, also by an operator's trigger; the probe tells whether all are.
 POISON = ("09", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54000", "54001", "P0")
-# Classes that the standard leaves to each program, of which these are the server's: the others are a trigger's own.
+# Implementation-defined classes of the SQL standard; all but the server's own are raised by an operator's trigger.
 _FREE, _SERVERS = re.compile("[5-9I-Z]|45"), ("53", "54", "55", "57", "58", "72", "XX")
-# And what only a trigger, or another function of the operator's, refuses some rows with: it raises what it likes, lacks
-# what it looks for, or takes longer than a statement may. Said by our own statements these mean all rows.
+# These concern single rows only if raised inside an operator's trigger or function, which may raise anything, miss an
+# object, or run into statement_timeout. From our own statements they concern all rows.
 _BY_FUNCTION = (*OPERATOR, "0A", "55000", "57014")
 OVER_LIMIT = "54000"
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 _NARROW = (None, "22001", "22003")  # a value is longer or larger than its column
-_TELLS_ROW = ("23", "44")  # whose DETAIL has the row, or its key, in whatever language the server speaks
+_TELLS_ROW = ("23", "44")  # their DETAIL quotes the row or its key, in the server's language
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def _ours(error: psycopg.Error) -> StoreError:
     if state is None and isinstance(error, psycopg.DataError):
         return RowRejected(text)
     if state is None:
-        # The server says these two before it speaks in SQLSTATEs.
+        # These two are errors of connecting, which have no SQLSTATE.
         wrong = "authentication failed" in text or ("database" in text and "does not exist" in text)
         return StoreMisconfigured(text) if wrong else StoreUnavailable(text)
     if state.startswith(POISON) or (_FREE.match(state) and not state.startswith(_SERVERS)):
@@ -56,7 +56,7 @@ def _ours(error: psycopg.Error) -> StoreError:
 
 
 def _told(error: Exception) -> str:
-    """Return an error's text in one line, which goes into logs: without the row, and nothing acts on a terminal."""
+    """Return an error's text as one line for logs: without the row's data, and escaped for terminals."""
     text = str(error)
     if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_TELLS_ROW):
         told = error.diag
@@ -65,7 +65,7 @@ def _told(error: Exception) -> str:
 
 
 def is_forbidden(error: RowRejected) -> bool:
-    """Tell whether a row was refused by a rule, rather than for want of room in columns or of a partition."""
+    """Tell whether an operator's rule refused a row, rather than a narrow column or a missing partition."""
     cause = error.__cause__
     if not isinstance(cause, psycopg.Error):
         return False

@@ -14,9 +14,9 @@ from . import queries
 
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_TRAILER = struct.pack("!h", -1)
-SLICE = 1_000  # rows that are sent at a stretch
+SLICE = 1_000  # rows that are sent before other threads may run
 TEMPORARY = ("create_staging", "create_decided", "create_named", "create_begun", "create_noticed", "create_refused")
-BEHIND = {"staging": "analytics.hits", "decided": "analytics.decisions"}  # the tables that these stand before
+BEHIND = {"staging": "analytics.hits", "decided": "analytics.decisions"}  # staging table → the table that it feeds
 
 
 class Staging:
@@ -27,7 +27,7 @@ class Staging:
         self._known = {table: set(re.findall(r"\w+", self._queries[f"create_{table}"])) for table in BEHIND}
 
     def make(self, connection: psycopg.Connection) -> None:
-        """Make those that are not there. Raises psycopg.Error."""
+        """Create those that are missing. Raises psycopg.Error."""
         for query in TEMPORARY:
             connection.execute(self._queries[query])
 
@@ -56,7 +56,7 @@ class Staging:
         return found
 
     def _widen(self, connection: psycopg.Connection, table: str, columns: Sequence[str]) -> None:
-        """Add what a later version's journal names, where that version has migrated the database before us."""
+        """Add columns that a later version's journal names, if that version has migrated the database."""
         wanted = {"staged": f"pg_temp.{table}", "table": BEHIND[table], "columns": list(columns)}
         for name, kind in connection.execute(self._queries["columns_of_later_versions"], wanted).fetchall():
             add = sql.SQL("ALTER TABLE {} ADD COLUMN {} {}")
@@ -64,5 +64,5 @@ class Staging:
 
 
 def listed(columns: Sequence[str]) -> sql.Composed:
-    """Return names with commas between."""
+    """Return column names as a comma-separated list."""
     return sql.SQL(", ").join(map(sql.Identifier, columns))

@@ -1,4 +1,4 @@
-"""Which row of a batch is at fault, where one is that something in the database takes for ever for."""
+"""Finds the one row of a batch that something in the database, such as a trigger, is too slow for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 
 def slow_row(count: int, gets_in: Callable[[int, int], bool]) -> int | None:
-    """Return the place of the only one of `count` rows that keeps them from getting in; None where it is not one alone.
+    """Return the index of the one of `count` rows that keeps the rest from getting in, by bisection; None if not one.
 
-    `gets_in` tries the rows from a place up to another. Where the server is slow for all of them, two tries tell it.
+    `gets_in` tries the rows of a half-open range. If the server is slow for all of them, two tries show it.
     """
     first, last = 0, count
     while last - first > 1:

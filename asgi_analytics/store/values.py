@@ -1,4 +1,4 @@
-"""What goes into the queries of the store, and what their rows are to us."""
+"""Conversions between our values and the parameters and rows of the store's queries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def settled(row: Sequence[Any]) -> Merged:
 
 
 def ruling(row: dict[str, Any]) -> Ruling:
-    """Return a ruling of a row with its columns' names."""
+    """Return the ruling in a row, which is a dict by column."""
     fingerprint, until = row.pop("fingerprint"), row.pop("until")
     return Ruling(
         id=row.pop("id").bytes,
@@ -49,7 +49,7 @@ def ruling(row: dict[str, Any]) -> Ruling:
 
 
 def parameters(rules: ReputationRules, bot_score: int) -> dict[str, Any]:
-    """Return the parameters that the rules of reputation are for the queries."""
+    """Return the rules of reputation as parameters of the queries."""
     points = dict(rules.points)
     named = {name: points.pop(kind, 0) for name, kind in POINTS.items()}
     return {
