@@ -36,7 +36,7 @@ NOT_THERE = "The embedded Postgres could not be started in {} (ASGI_ANALYTICS_DA
 class EmbeddedPostgres:
     """A server for as long as this process lives; processes with the same `data_dir` share one.
 
-    `settings` are server parameters (`-c name=value`); those of the process that comes to own the server count.
+    `settings` are server parameters (`-c name=value`); only those of the process that owns the server take effect.
     """
 
     def __init__(self, data_dir: Path | None = None, settings: Mapping[str, str] | None = None) -> None:

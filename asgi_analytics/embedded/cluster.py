@@ -1,4 +1,4 @@
-"""A cluster in the hands of its owner: made, started on a free port, ended."""
+"""A cluster in the hands of its owner: created, started on a free port, shut down."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if sys.platform != "win32":
     import pwd
 
 START_TIMEOUT = 60.0  # seconds; recovery after a crash is part of a start
-# Below the ports of outgoing connections: a client that keeps reconnecting could otherwise end up owning ours.
+# Below the ephemeral ports: a client that keeps reconnecting could otherwise be given ours as its own.
 PORTS = range(20_000, 30_000)
 
 
 class Cluster:
-    """The data folder in the hands of its owner: what was taken for it and must be given back."""
+    """The owner's hold on a cluster: its server, its locks and a copy of the programs, until `end` releases them."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str], account: pwd.struct_passwd | None, lock: int) -> None:
         self.server: Child | None = None
@@ -58,7 +58,7 @@ class Cluster:
         return dsn
 
     def end(self, signals: Sequence[int]) -> None:
-        """Send the signals, one after the other while the server lives, and give everything back."""
+        """Send the signals, one after the other while the server lives, and release everything."""
         try:
             if self.server is not None:
                 self.server.end(signals)
@@ -93,7 +93,7 @@ class Cluster:
         account = self._account
         if account is None or runs([str(server.programs / "initdb"), "--version"], account):
             return server
-        # A virtual environment under /root: opening folders of others is not ours to do, a private copy is.
+        # Such as in a virtual environment under /root: we copy them, rather than change its permissions.
         self._copy = Path(tempfile.mkdtemp(prefix="bin-", dir=self._folder))
         copied = copy_wheel(server, self._copy, account)
         if copied is None or not runs([str(copied.programs / "initdb"), "--version"], account):
@@ -205,7 +205,7 @@ def is_free(port: int) -> bool:
 
 
 def serves(pid: int, data: Path) -> bool:
-    """Tell whether the process is a postmaster of this cluster, not one that got a dead one's number."""
+    """Tell whether the process is a postmaster of this cluster, not one that reuses a pid."""
     if sys.platform == "linux":
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")

@@ -1,4 +1,4 @@
-"""A request that the app answers: what the answer tells of who asked."""
+"""A request that the app answers: its visitor is judged by the answer."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from ..model import Variant
 from .arrival import Arrival
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-# Data in the answer to a write is what was sent: a phone that was offline saves all that changed, one by one.
+# The answer to a write echoes what was sent: a phone that was offline saves its changes one by one.
 _WRITES = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 
 
 class Answered(Arrival):
-    """A request whose visitor is judged by the answer, before its headers leave."""
+    """A request whose visitor is judged by the answer, before its headers are sent."""
 
     def _judge(self, status: Any, names: Mapping[bytes, bytes]) -> None:
         engine, visitor = self._engine, self.visitor
@@ -45,7 +45,7 @@ class Answered(Arrival):
             self.page_view = True
             self.from_inside = inner = is_inner(headers)
             facts = actor.behaviour
-            # Else nothing that could be read of the headers would matter.
+            # Read only where they may change the verdict.
             claims = None if facts.steps < facts.quiet_until else self._session_claims or self._claims(self.scope)
             query = self._query
             page = (query and self._page_variant(inner)) or self.path
@@ -75,14 +75,14 @@ class Answered(Arrival):
             self._level_changed()
 
     def _was_redirected(self, traces: Traces, page: str | Variant, now: float) -> bool:
-        """Tell whether the app chose this page, by its answer to a form, and take it in as such."""
+        """Tell whether the app itself redirected to this page after a form; if so, count it as such."""
         if not is_redirected(traces, target_number(self.path, self._query), now):
             return False
         self.inputs |= REDIRECTED
         return pass_redirected(self.visitor.actor, page, self.decision, now)
 
     def _leads_astray(self, names: Mapping[bytes, bytes]) -> bool:
-        """Tell whether a redirect stands for an error; one picture stands for all that are missing."""
+        """Tell whether a redirect stands for an error; not one to a picture, which may replace all missing ones."""
         if is_picture(names.get(b"location", b"").decode("latin-1")):
             return False
         return leads_astray(self.visitor.actor, self.path, target_on_site(names, self._headers))
@@ -113,7 +113,7 @@ class Answered(Arrival):
         judge_data_or_post(actor, data, self.path, engine.site, engine.policy, self.decision, now, excused, variant)
 
     def _page_variant(self, inner: bool) -> Variant | None:
-        """Return what the query makes of the page; who does not send where it comes from may have followed a link."""
+        """Return which page the query names; a client that does not send where it comes from may follow a link."""
         actor = self.visitor.actor
         says = b"sec-fetch-site" in self._headers or actor.program
         says = says or (actor.claims.is_browser and self._engine.site.knows_headers())
@@ -121,7 +121,7 @@ class Answered(Arrival):
         return None if variant is None else self._keep_for_row(with_order(variant, self.visitor.actor.behaviour))
 
     def _data_variant(self) -> Variant | None:
-        """Return what the query makes of an answer with data; None where credentials came with the request."""
+        """Return which data the query names; None where credentials came with the request."""
         if self.method != "GET" or has_credentials(self._headers):
             return None
         variant = self._engine.variants.data(self.path, self._query)
@@ -133,5 +133,5 @@ class Answered(Arrival):
         return variant
 
     def _was_refused(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
-        """Tell whether a form was shown again, though its answer is no error."""
+        """Tell whether a form was refused and shown again, with a status that is no error."""
         return self.method == "POST" and refused_attempt("POST", self._headers, status, self.path, names) is not None

@@ -22,14 +22,14 @@ CACHED_FOR = 1.0  # seconds, at most, that a refusal is sent again unchanged: it
 
 
 class Arrival(Hit):
-    """A request that is identified and decided on. What is found out of it on its way lives here, too."""
+    """A request that is identified and decided on. All its state on the way lives here, too."""
 
     # Defaults here rather than in __init__: most requests change few of them.
     recorded = False
     _session_claims: Claims | None = None
     _ruling: Ruling | None = None  # the ban that refuses
     _cached: CachedRefusal | None = None  # the refusal that this request gets again
-    scope: Scope  # the server's own, which the app gets: what it writes there is seen further out
+    scope: Scope  # the server's own, passed on to the app: outer middlewares see what it writes there
 
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
         """Identify who asks."""
@@ -38,7 +38,7 @@ class Arrival(Hit):
         self._send = send
         self.started_at = now = engine.monotonic()
         self.time_ns = time_ns = engine.time_ns()
-        # Now, for the app may rewrite its scope: the row tells what was asked for.
+        # Read now, for the app may rewrite its scope: the row has what was asked for.
         self.path = scope["path"]
         try:
             self._query = scope["query_string"] or b""
@@ -46,7 +46,7 @@ class Arrival(Hit):
             self._query = b""
         self.method = scope.get("method", "WEBSOCKET")
         lines = scope.get("headers") or ()
-        if lines.__class__ is not list and iter(lines) is iter(lines):  # read once, it is used up: the app reads it too
+        if lines.__class__ is not list and iter(lines) is iter(lines):  # an iterator, which the app reads, too
             scope["headers"] = lines = list(lines)
         self._headers = headers = dict(lines)
         if not engine.started:
@@ -66,13 +66,13 @@ class Arrival(Hit):
             start_like_pool(visitor.actor, visitor.network, self._session_claims, engine.site, engine.policy, now)
 
     def _learn_of_others(self, merged: Merged, began: bool) -> None:
-        """Bring the visitor up to date with what other workers saw of it; a session that began since is its own."""
+        """Apply what other workers saw of the visitor; a session that has just begun keeps its own id."""
         visitor, engine, now = self.visitor, self._engine, self.started_at
         visitor.merged, visitor.cached_refusal = None, None
         if not began:
             visitor.session.id = merged.session
             visitor.row_tail = None
-        if merged.remote > 0 and not engine.leases.connected:  # else what others admit is accounted for
+        if merged.remote > 0 and not engine.leases.connected:  # else leases account for what others admit
             charge(visitor.actor, merged.remote, engine.policy, now)
         if merged.level_changed_us:
             changed_at = now - (self.time_ns / 1e9 - merged.level_changed_us / 1e6)
@@ -91,16 +91,16 @@ class Arrival(Hit):
             elif STATE_KEY not in state or _is_of(state[STATE_KEY], self.visitor):
                 state[STATE_KEY] = findings
             else:
-                # A server shares one dict among requests: this one gets a copy, or the others' apps would read of it.
+                # A server may share one dict among requests: this one gets a copy, which the others cannot see.
                 scope["state"] = {**state, STATE_KEY: findings}
-        except Exception as error:  # noqa: BLE001 - one that takes nothing, or that is no mapping at all
+        except Exception as error:  # noqa: BLE001 - a state that is read-only, or no mapping at all
             if isinstance(state, Mapping):
                 scope["state"] = {**state, STATE_KEY: findings}
             else:
                 self._engine.failed("findings", error)
 
     def _decision(self, scope: Scope, strict: StrictAnswer | None) -> Decision:
-        """What an operator ruled comes first, then quotas and level."""
+        """An operator's ruling comes first, then quotas and level."""
         engine, visitor, now = self._engine, self.visitor, self.started_at
         exempt, ruling, rulings = False, None, engine.rulings.current
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
@@ -147,7 +147,7 @@ class Arrival(Hit):
         return verified and agent.purpose == "search"
 
     def _ruled(self, current: Rulings, scope: Scope) -> Ruling | None:
-        """Return the ruling that stands on the visitor, after what is pardoned was forgiven."""
+        """Apply a pardon that is due, and return the ruling in force on the visitor."""
         engine, visitor, now = self._engine, self.visitor, self.started_at
         fingerprint, actor = visitor.identity.fingerprint, visitor.actor
         network, wall = network_of(engine.identifier.address(scope, self._headers)), self._wall()
@@ -196,5 +196,5 @@ class Arrival(Hit):
 
 
 def _is_of(findings: object, visitor: Visitor) -> bool:
-    """Tell whether findings are of the same visitor: somebody further out tries once more."""
+    """Tell whether findings are of the same visitor: an outer middleware may call the app again."""
     return isinstance(findings, Analytics) and findings._visitor is visitor

@@ -1,4 +1,4 @@
-"""One HTTP request on its way: identified and judged, what is sent passes here, is measured, and becomes a row."""
+"""One HTTP request with its answer, from identification to its row in the journal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .answered import Answered
 from .arrival import CACHED_FOR
 from .sound import text
 
-SCOPE_KEY = "asgi_analytics"  # in the scope while the app runs: a middleware further out has this request already
+SCOPE_KEY = "asgi_analytics"  # in the scope while the app runs: an outer middleware of ours has this request already
 
 # Beside http.response.body, what can end an answer.
 _FILE_MESSAGES = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
@@ -29,7 +29,7 @@ class Exchange(Answered):
     """An HTTP request and its answer: what the app sends passes here, and at its end the request becomes a row."""
 
     _length: Any = None  # of the answer, as its headers announce it
-    held: list[Message] | None = None  # what is sent with the message after it
+    held: list[Message] | None = None  # messages that are sent with the next one
     _owed: str | None = None  # the outcome of a request whose row could not be made yet
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -47,7 +47,7 @@ class Exchange(Answered):
             elif kind in _FILE_MESSAGES:
                 is_last = not message.get("more_body")
                 self._count_file(message)
-        except Exception as error:  # noqa: BLE001 - a body that is none is the server's to judge
+        except Exception as error:  # noqa: BLE001 - an invalid body is left to the server
             self._engine.failed("count", error)
         if not is_last:
             return self._send(message)
@@ -55,7 +55,7 @@ class Exchange(Answered):
         return self._send_synced(message) if self._engine.syncs else self._send(message)
 
     def _count_file(self, message: Message) -> None:
-        """Count what the server is asked to send by itself, as far as it is said: to ask the disk may take time."""
+        """Count what the server sends from a file, as far as it is announced: asking the disk may block."""
         if message["type"] == "http.response.pathsend":
             self.bytes_sent = int(self._length or 0)
         else:
@@ -105,7 +105,7 @@ class Exchange(Answered):
         return self._send(message)
 
     def end(self, outcome: str | None = None) -> None:
-        """Record the request, once. Without an outcome the app returned: before its last message is "aborted"."""
+        """Record the request, once. Without an outcome the app returned early: "aborted", or "error" before any answer."""
         if self.recorded:
             return
         self.recorded = True
@@ -116,15 +116,15 @@ class Exchange(Answered):
             self._engine.failed("record", error)
         except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
             is_first = self._owed is None
-            self.recorded, self._owed = False, self.outcome  # before any call, which may find the stack full
+            self.recorded, self._owed = False, self.outcome  # before any call, which may raise RecursionError
             if is_first:
                 self._engine.failed("record", error)
 
     def finish(self, outcome: str | None = None) -> None:
         """The app has returned or raised: record what is not recorded yet, as `end` does.
 
-        A row that could not be made gets another chance, for the app may have called us with its stack nearly full;
-        then without what cannot be read.
+        A row that could not be made is tried again, for the app may have called us near the recursion limit; then
+        without what cannot be read.
         """
         self.end(self._owed or outcome)
         if not self.recorded:
@@ -144,9 +144,9 @@ class Exchange(Answered):
             headers = list(message.get("headers") or ())
             names = dict(headers)
             try:
-                if not b"".join(names).islower():  # ASGI asks for lower case; not all apps listen
+                if not b"".join(names).islower():  # ASGI asks for lower case; not all apps comply
                     names = {name.lower(): value for name, value in headers}
-            except TypeError:  # names that are no bytes are the server's to judge
+            except TypeError:  # names that are no bytes are left to the server
                 pass
             self._length = names.get(b"content-length")
             self._judge(status, names)
@@ -161,7 +161,7 @@ class Exchange(Answered):
                 message = with_fields({**message, "headers": headers}, fields)
         except Exception as error:
             if headers is None and hasattr(message.get("headers"), "__next__"):
-                raise  # the app's own error: its iterator has nothing left for the server
+                raise  # the app's own error, raised by its iterator, which is used up
             engine.failed("judge and respond", error)
             if headers is not None:  # an iterator is used up by now
                 return {**message, "headers": headers}
@@ -169,7 +169,7 @@ class Exchange(Answered):
 
     def _record(self) -> None:
         scope, engine = self.scope, self._engine
-        if not engine.started:  # stopped while the app was at it
+        if not engine.started:  # stopped while the app ran
             engine.start()
         self.duration_us = int((engine.monotonic() - self.started_at) * 1e6)
         query = self._query
@@ -204,7 +204,7 @@ class Exchange(Answered):
         )
 
     def _send_last(self, message: Message) -> Awaitable[None]:
-        """Send the last message of a request that is recorded; `send` has the same written out."""
+        """Send the last message of a request that is recorded; `send` has the same inlined."""
         return self._send_synced(message) if self._engine.syncs else self._send(message)
 
     async def _send_synced(self, message: Message) -> None:
@@ -212,6 +212,6 @@ class Exchange(Answered):
         if journal is not None:
             try:
                 await run_in_thread(journal.sync)
-            except Exception as error:  # noqa: BLE001 - a disk that fails must not cost the visitor the answer
+            except Exception as error:  # noqa: BLE001 - a failing disk must not cost the visitor the answer
                 self._engine.failed("sync", error)
         await self._send(message)

@@ -1,4 +1,4 @@
-"""What a request says, in the types that ASGI asks for: for servers, tests and frameworks that say it in others."""
+"""Converts a scope to the types that ASGI asks for: some servers, tests and frameworks use others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..protocols import Scope
 
 
 def sound(scope: Scope) -> Scope:
-    """Return a copy that can be read; what cannot be understood is left out."""
+    """Return a copy that can be read; what cannot be converted is left empty."""
     client = scope.get("client")
     return {
         **scope,

@@ -1,4 +1,4 @@
-"""The exchange of one request in many, which measures what our own steps cost."""
+"""The exchange of one request in SAMPLE, which times our own steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class TimedExchange(Exchange):
     """An exchange whose steps are timed for `stats()`."""
 
     def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
-        """As for any request."""
+        """As Exchange.decide."""
         super().decide(scope, strict)
         self._engine.overhead.add("identify_and_decide", self._engine.monotonic() - self.started_at)
 

@@ -17,11 +17,11 @@ class WebSocketExchange(Exchange):
         super().__init__(engine, scope, receive, send)
         if engine.syncs:
             self.held = []
-            self._send = _following(send, self.held)
+            self._send = _with_start_held(send, self.held)
         self.receive = self._receiving(receive)
 
     def _receiving(self, receive: Receive) -> Receive:
-        """Return what the app receives by: it tells us when the visitor has gone."""
+        """Return the app's `receive`, which notes when the visitor has gone."""
 
         async def received() -> Message:
             message = await receive()
@@ -36,7 +36,7 @@ class WebSocketExchange(Exchange):
         """Pass a message of the app on, untouched."""
         try:
             is_last = self._note(message)
-        except Exception as error:  # noqa: BLE001 - what is no message is the server's to judge
+        except Exception as error:  # noqa: BLE001 - an invalid message is left to the server
             self._engine.failed("count", error)
             return self._send(message)
         if not is_last:
@@ -45,7 +45,7 @@ class WebSocketExchange(Exchange):
         return self._send_last(message)
 
     def _note(self, message: Message) -> bool:
-        """Take in what a message says; returns whether it is the last one."""
+        """Note what a message says; returns whether it is the last one."""
         kind = message["type"]
         if kind == "websocket.send":
             self.bytes_sent += _size(message.get("text") or message.get("bytes") or b"")
@@ -64,10 +64,10 @@ class WebSocketExchange(Exchange):
         return False
 
 
-def _following(send: Send, held: list[Message]) -> Send:
-    """Return what sends a denial's start with its body: uvicorn drops one whose body does not follow at once.
+def _with_start_held(send: Send, held: list[Message]) -> Send:
+    """Return a `send` that holds a denial's start until its body: uvicorn drops one whose body does not follow at once.
 
-    The row is flushed to disk in between, which takes its time.
+    The row is flushed to disk in between, which takes a while.
     """
 
     async def sent(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Questions that take their time, asked one after another in a thread: bounded, never asked twice at once."""
+"""Slow questions, answered one after another in a thread: bounded, none queued twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..low_memory import A_THREAD, SafeEvent, ensure_memory
 from ..protocols import Clock
 from ..schedule import Schedule
 
-IDLE = 60.0  # seconds between two looks for questions, however still it is
+IDLE = 60.0  # seconds after which the queue is looked at without a wake-up, too
 
 Question = TypeVar("Question", bound=Hashable)
 
@@ -20,7 +20,7 @@ Question = TypeVar("Question", bound=Hashable)
 class Background(Generic[Question]):
     """A thread that answers questions; at most `size` wait and `rate` are taken in a minute, others are dropped.
 
-    It starts with its first question after start(), so that an app that nobody asks about costs no thread.
+    It starts with its first question after start(), so that an app without questions costs no thread.
     """
 
     def __init__(self, name: str, answer: Callable[[Question], None], clock: Clock, *, size: int, rate: int) -> None:
@@ -62,7 +62,7 @@ class Background(Generic[Question]):
         return True
 
     def work_off(self) -> None:
-        """Answer what waits in the caller's thread, for those who have time: tests, and commands without an app."""
+        """Answer what waits, in the caller's thread: for tests, and for commands without an app."""
         while self._waiting:
             self._try(self._waiting.popitem(last=False)[0])
 
@@ -108,7 +108,7 @@ class Background(Generic[Question]):
             self._changed.clear()
             with self._lock:
                 if not self.started or self._thread is not me:
-                    self._changed.set()  # what was cleared may have been meant for the next
+                    self._changed.set()  # the wake-up may have been for the next thread
                     return
                 question = self._current = self._waiting.popitem(last=False)[0] if self._waiting else None
             if question is None:

@@ -63,7 +63,7 @@ def from_web(sources: Mapping[str, str], now: float) -> Get:
 
 
 def from_folder(folder: Path) -> Get:
-    """Take each file from another folder, as old as it is there. Files that are not there are errors."""
+    """Take each file from another folder, with its modification time. Missing files are errors."""
     return partial(_read, folder)
 
 
@@ -84,7 +84,7 @@ def held(folder: Path, names: Mapping[str, object] = SOURCES) -> tuple[dict[str,
 
 
 def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return what changes when a file of the folder does; empty for a folder that is not there."""
+    """Return names, times and sizes of the folder's files, to detect changes; empty if there is no folder."""
     try:
         with os.scandir(folder) as entries:
             files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".json")]

@@ -102,9 +102,9 @@ def _get(connection: http.client.HTTPSConnection, path: str) -> Fetched:
 
 
 class _Pinned(http.client.HTTPSConnection):
-    """Connects to an address that was looked at: a name may have another one a moment later."""
+    """Connects to the address that was checked: the name may resolve to another one by now (DNS rebinding)."""
 
-    wire: socket.socket | None = None  # the same by a descriptor of its own, from the handshake to the last byte
+    wire: socket.socket | None = None  # a duplicate of its socket, for _Deadline to shut down
 
     def __init__(self, host: str, address: str, timeout: float) -> None:
         self._address = address
@@ -118,7 +118,7 @@ class _Pinned(http.client.HTTPSConnection):
 
 
 class _Deadline:
-    """Ends what reads for too long in all: a time-out of each read alone lets a slow server hold us for hours."""
+    """Bounds the time of a whole exchange: with a time-out per read alone, a slow server may hold us for hours."""
 
     def __init__(self, seconds: float, held: _Pinned) -> None:
         self._held = held
@@ -133,7 +133,7 @@ class _Deadline:
         self._timer.cancel()
         if self._held.wire is not None:
             self._held.wire.close()
-        if self._is_over:  # what was cut off may look whole
+        if self._is_over:  # what was cut off may look complete
             raise TimeoutError("not all there in time")
 
     def _end(self) -> None:

@@ -1,4 +1,4 @@
-"""Signed requests: the keys of their signers, got in the background, and the nonces that were used."""
+"""Signed requests: the keys of their signers, fetched in the background, and the nonces that were used."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..model import ClaimStatus, Verification
 from ..protocols import Clock, Fetch
 from .background import Background
 
-MOST_DIRECTORIES = 256  # of signers that are not in our table; those that are, are kept
+MOST_DIRECTORIES = 256  # of signers that are not in our table; those that are have a map of their own
 MOST_NONCES = 20_000  # about 4 MB; beyond, the oldest are forgotten and counted
 MOST_WAITING, MOST_FETCHES = 64, 60  # directories to fetch: that wait, and that are taken in a minute
-SHORTEST, LONGEST, USUAL = 300.0, 86_400.0, 3_600.0  # seconds that a directory is kept, by its max-age
+SHORTEST, LONGEST, USUAL = 300.0, 86_400.0, 3_600.0  # seconds to keep a directory, by its max-age
 RETRY = 60.0  # seconds until a directory is asked again for a key that it lacks, or after a failure
 
 _RANK = (ClaimStatus.UNVERIFIABLE, ClaimStatus.FALSE, ClaimStatus.PENDING, ClaimStatus.VERIFIED)
@@ -79,7 +79,7 @@ class Signatures:
         if key is None:
             return _verdict(ClaimStatus.UNVERIFIABLE, signer, f"{signer} does not publish the key of the signature")
         if not verify(signature, key):
-            # Who forges gains nothing by seeming rewritten: unsigned requests are as unverifiable.
+            # A forger gains nothing by looking rewritten: unsigned requests are as unverifiable.
             if is_rewritten(scope):
                 text = f"a proxy rewrites the Host that {signer} signed for: let it pass Host on"
                 return _verdict(ClaimStatus.UNVERIFIABLE, signer, text)
@@ -89,7 +89,7 @@ class Signatures:
         return _verdict(ClaimStatus.VERIFIED, signer, f"signed by {signer}")
 
     def _key(self, signer: str, keyid: str, now: float) -> tuple[Key | None, bool]:
-        """The signer's key, and whether it may still come."""
+        """Return the signer's key, and whether it is still being fetched."""
         directory = self._known.get(signer) or self._others.get(signer)
         key = directory.keys.get(keyid) if directory else None
         if directory and key and key.not_before <= now < key.expires:

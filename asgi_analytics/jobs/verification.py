@@ -1,4 +1,4 @@
-"""Verified or not: whether a crawler is who it says, decided on a ladder of signature, address ranges and names."""
+"""Whether a crawler is who it claims to be: by signature, then published address ranges, then DNS names."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .fetch import fetch_directory
 from .signatures import Signatures
 
 MOST_KNOWN = 20_000  # outcomes by crawler and network, least recently used out first
-MOST_WAITING, MOST_LOOKUPS = 256, 300  # addresses to look up: that wait, and that are taken in a minute
-FRESH = 14 * 86_400.0  # seconds for which an address that a file lacks is not the operator's
+MOST_WAITING, MOST_LOOKUPS = 256, 300  # addresses to look up: queued, and taken in a minute
+FRESH = 14 * 86_400.0  # seconds for which a file is complete: an address that it lacks is not the operator's
 REFRESH_INTERVAL = 30.0  # seconds between two looks at the folder
 TRANSIENT = 60.0  # seconds until a name server that gave no answer is asked again
 KEPT = {ClaimStatus.VERIFIED: 86_400.0, ClaimStatus.FALSE: 3_600.0, ClaimStatus.UNVERIFIABLE: 600.0}
-TOOLS = frozenset((None, *TOOL_CLASSES))  # classes that claim nobody's name
+TOOLS = frozenset((None, *TOOL_CLASSES))  # bot classes that claim no operator
 
 Lookup = tuple[str, bytes, str]  # crawler, network, address
 
@@ -38,7 +38,7 @@ UNKNOWN = Verification(ClaimStatus.UNVERIFIABLE, text="nothing is known of this 
 
 
 class SocketResolver:
-    """Asks by the system's resolver; each call may take as long as that allows."""
+    """Asks the system's resolver; a call may take as long as that allows."""
 
     def names(self, address: str) -> Sequence[str]:
         """Return the names of an address; none when it has none. Raises ResolverError."""
@@ -96,7 +96,7 @@ class Verifier:
         self._signatures.background.start()
 
     def stop(self, timeout: float) -> bool:
-        """Let go of what waits; returns whether the threads ended within `timeout` seconds. They hold nothing."""
+        """Drop what waits; returns whether the threads ended within `timeout` seconds. They hold nothing."""
         deadline = self._clock.monotonic() + timeout
         ended = self._names.stop(timeout)
         return self._signatures.background.stop(max(0.0, deadline - self._clock.monotonic())) and ended

@@ -20,7 +20,7 @@ def open_quotas(settings: Settings, dsn: Callable[[], str]) -> SharedQuotas:
 
 
 def open_strict(settings: Settings, clock: Clock) -> StrictQuotas | None:
-    """Return what each request asks; None but in strict mode.
+    """Return the quotas that each request asks in strict mode; None in lease mode.
 
     Raises ConfigurationError without the client library, and for a URL that it cannot read.
     """
@@ -33,7 +33,7 @@ def open_strict(settings: Settings, clock: Clock) -> StrictQuotas | None:
 
 
 def server_of(url: str, *, asked: bool = False) -> str:
-    """Return the address of a Valkey or Redis, `asked`: once it has answered.
+    """Return the address of a Valkey or Redis; `asked`: only once it has answered a ping.
 
     Raises ConfigurationError without the client library, and for a URL that it cannot read; SharedUnavailable.
     """

@@ -18,13 +18,13 @@ from ..store import queries
 from ..store.connection import Connected, ServerSession, conninfo
 from .bounds import MOST_ASKS, MOST_SCARCE
 
-TIDY = 240  # exchanges
+TIDY = 240  # exchanges between two clean-ups
 CLIENT: dict[str, Any] = {
     "application_name": "asgi-analytics quotas",
     "connect_timeout": 2,
     "tcp_user_timeout": 2000,
 }
-# What is late is of no use: the limits hold per worker meanwhile.
+# Short time-outs: a late answer is of no use, for the limits hold per worker meanwhile.
 SESSION = {
     "default_transaction_isolation": "read committed",
     "statement_timeout": "2s",
@@ -55,7 +55,7 @@ class PostgresQuotas(Connected):
                 answer = Exchanged(more.workers, more.revision, scarce, grants)
             self._exchanges += 1
             if self._exchanges % TIDY == 0:
-                with contextlib.suppress(psycopg.Error):  # what was exchanged stands, and is not to be told twice
+                with contextlib.suppress(psycopg.Error):  # the exchange is committed: a retry would report usage twice
                     self._execute("forget")
         return answer
 

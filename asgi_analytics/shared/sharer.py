@@ -42,7 +42,7 @@ class Sharer:
         self.spent = 0.0  # seconds in exchanges
         self.failures = 0  # exchanges
         self.outages = 0
-        self.attempted = SafeEvent()  # quotas are shared and the others know of us, or they cannot be
+        self.attempted = SafeEvent()  # quotas are shared and other workers know of us, or sharing failed
         self._leases = leases
         self._clock = clock
         self._interval = min(interval, LONGEST_INTERVAL)
@@ -65,7 +65,7 @@ class Sharer:
             self.attempted.set()
 
     def wake(self) -> None:
-        """Have the next exchange come soon; only sets a flag, for it is called on the way of a request."""
+        """Have the next exchange come soon; only sets a flag, for it is called on the request path."""
         self._wanted.set()
 
     def stop(self, timeout: float) -> None:
@@ -86,7 +86,7 @@ class Sharer:
                 pause = self._exchange_once(began)
                 self._wanted.wait(max(0.0, pause - (self._clock.monotonic() - began)))
                 self._stopping.wait(SHORTEST_INTERVAL)
-            except Exception:  # noqa: BLE001 - where memory is short, to tell and to wait fail; the thread must live
+            except Exception:  # noqa: BLE001 - out of memory, logging and waiting fail; the thread must live
                 give_way()
         if self._leases.connected:
             self._give_back()
@@ -126,14 +126,14 @@ class Sharer:
             self._stuck_at = None
 
     def free_stuck(self) -> None:
-        """Cut the connection to a server that is frozen: who waits for it is lent nothing. Called now and then."""
+        """Cut the connection to a frozen server: while waiting for it we are lent nothing. Called periodically."""
         stuck_at = self._stuck_at
         if stuck_at is not None and self._clock.monotonic() > stuck_at:
             self._stuck_at = None
             self.quotas.interrupt()
 
     def _is_known(self, now: float) -> bool:
-        """Tell whether others had the time to hear of this worker and then to tell what they used."""
+        """Tell whether other workers have had time to learn of this one and to report what they used."""
         if self._first_exchange_at is None:
             self._first_exchange_at = now
         return (
@@ -164,7 +164,7 @@ class Sharer:
             self.quotas.exchange(self.worker, revision, returned)
             self.quotas.leave(self.worker)
         except SharedUnavailable:
-            pass  # it is believed dead soon, and what it was lent used
+            pass  # it soon counts as dead, and its loans as used
 
 
 def _has_no_schema(error: Exception) -> bool:

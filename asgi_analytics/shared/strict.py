@@ -18,7 +18,7 @@ from ..protocols import Clock, StrictAnswer
 from .scripts import GIVE_BACK, TAKE
 from .valkey import client_options, counter_key, in_scheme, sha
 
-MOST_FLIGHTS = 4  # round trips at once, each over a connection of its own; who comes then waits for the next
+MOST_FLIGHTS = 4  # concurrent round trips, each over its own connection; later requests wait for the next
 MOST_ASKED = 256  # requests in one round trip
 PAUSE = 0.5  # seconds after a failure in which nobody asks: requests must not queue for a server that is lost
 
@@ -38,7 +38,7 @@ class ValkeyStrict:
         self._askers: dict[asyncio.AbstractEventLoop, _Asker] = {}
 
     async def take(self, quotas: Actors) -> StrictAnswer | None:
-        """Take one unit of each quota, or of none. None when the server does not say so in time."""
+        """Take one unit of each quota, or of none. None when the server does not answer in time."""
         if self._clock.monotonic() < self._again_at:
             return None
         loop = _running_loop()
@@ -66,7 +66,7 @@ class ValkeyStrict:
         self._again_at = self._clock.monotonic() + PAUSE
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> _Asker:
-        """Make what asks in an event loop; what belongs to those that are gone is left."""
+        """Make the asker of an event loop, and drop those of closed loops."""
         for other in list(self._askers):
             if other.is_closed():
                 self._askers.pop(other, None)
@@ -93,7 +93,7 @@ class _Asker:
         self._flights: set[asyncio.Task[None]] = set()
 
     def ask(self, asked: Actors) -> asyncio.Future[StrictAnswer | None]:
-        """Have a question asked with the next round trip."""
+        """Queue a question for the next round trip."""
         answer: asyncio.Future[StrictAnswer | None] = self._loop.create_future()
         self._waiting.append((asked, answer))
         if len(self._flights) < MOST_FLIGHTS:
@@ -114,7 +114,7 @@ class _Asker:
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._ask(batch)
-            except Exception:  # noqa: BLE001 - who is there may answer anything
+            except Exception:  # noqa: BLE001 - whatever listens there may answer anything
                 self._failed()
             finally:
                 for _, answer in batch:
@@ -138,7 +138,7 @@ class _Asker:
             await self._run(GIVE_BACK, taken)
 
     async def _run(self, script: str, asked: Actors) -> list[Any]:
-        """Run a script for each actor in one round trip; more where the server has forgotten it."""
+        """Run a script for each actor in one round trip; more if the server has not loaded it."""
         answers = await self._send(script, asked)
         lost = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if lost:

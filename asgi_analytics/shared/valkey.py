@@ -22,7 +22,7 @@ Call = tuple[str, list[str], list[object]]  # script, keys, arguments
 
 
 def client_options(timeout: float) -> dict[str, Any]:
-    """Return what every client of ours is made with; `timeout` in seconds."""
+    """Return the options of every client of ours; `timeout` in seconds."""
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -43,11 +43,11 @@ def where(url: str) -> str:
     """Return the address in a URL. Raises ConfigurationError, which does not repeat it, where there is none."""
     try:
         if not url.startswith("unix://") and (database := urlsplit(url).path.strip("/")):
-            int(database)  # the client takes a name that is no number for database 0
+            int(database)  # the client would take a name that is no number for database 0
         client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(1.0))
         connection = client.connection_pool.make_connection()
         return getattr(connection, "path", "") or f"{connection.host}:{connection.port}"
-    except (TypeError, ValueError, ValkeyError):  # such as a port or a parameter that is none
+    except (TypeError, ValueError, ValkeyError):  # such as of an invalid port or parameter
         raise ConfigurationError(
             "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis; "
             'allowed: "redis://user:password@host:6379/0", also rediss:// or unix://.'
@@ -62,7 +62,7 @@ def ping(url: str) -> None:
 
 
 def sha(script: str) -> str:
-    """Return the name that the server gives a script."""
+    """Return the SHA-1 by which the server names a script."""
     return sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -76,7 +76,7 @@ class ValkeyQuotas:
 
     def __init__(self, url: str, site: str, timeout: float) -> None:
         self._client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(timeout))
-        # A name is hashed: it may hold what a key should not.
+        # Hashed, for a site's name may hold what a key should not.
         tag = f"asgi-analytics:{{site {blake2b(site.encode(), digest_size=8).hexdigest()}}}"
         self._workers, self._revision = f"{tag}:workers", f"{tag}:revision"
         self._told = [f"{tag}:scarce", f"{tag}:believed"]
@@ -109,10 +109,10 @@ class ValkeyQuotas:
             self._client.close()
 
     def interrupt(self) -> None:
-        """Nothing to do: the client waits no longer than the time-out."""
+        """Nothing to do: the client waits no longer than its time-out."""
 
     def abandon(self) -> None:
-        """Nothing to do: the client notices by itself that it is in a child."""
+        """Nothing to do: the client itself detects a fork."""
 
     def _lend(self, worker: bytes, asks: Sequence[Ask], alive: Sequence[bytes]) -> list[Any]:
         calls: list[Call] = [
@@ -134,7 +134,7 @@ class ValkeyQuotas:
         return found
 
     def _run(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts in one round trip; one more where the server has forgotten them."""
+        """Run scripts in one round trip; one more if the server has not loaded them."""
         answers = self._send(calls)
         lost = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if lost:
