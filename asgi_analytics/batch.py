@@ -22,7 +22,7 @@ HIT, DECISION, REFUSED, DAMAGED = b"h", b"d", b"r", b"?"
 
 
 class Frames(Sequence[Frame]):
-    """Frames kept by column: objects by the thousand would have the garbage collector walk all of the app's."""
+    """Frames stored as columns: objects by the thousand would trigger full collections of the app's heap."""
 
     __slots__ = ("_ends", "_kinds", "_rows", "_starts")
 
@@ -32,7 +32,7 @@ class Frames(Sequence[Frame]):
         self.extend(frames)
 
     def extend(self, frames: Iterable[Frame]) -> None:
-        """Add frames behind these."""
+        """Append frames."""
         kinds, rows, starts, ends = self._kinds, self._rows, self._starts, self._ends
         for kind, row, start, end in frames:
             kinds += kind
@@ -79,14 +79,14 @@ class Batch:
     segment: int
     columns: Mapping[bytes, tuple[str, ...]]  # of the rows, by kind
     frames: Frames
-    end: int  # offset behind the last frame
+    end: int  # offset after the last frame
 
     def upto(self, position: tuple[int, int]) -> Frames:
-        """Return the frames that a committed (segment, offset) has behind it."""
+        """Return the frames up to a committed (segment, offset)."""
         return self.frames[: self._count_to(position)]
 
     def after(self, position: tuple[int, int]) -> Frames:
-        """Return the frames that a committed (segment, offset) has before it."""
+        """Return the frames after a committed (segment, offset)."""
         return self.frames[self._count_to(position) :]
 
     def _count_to(self, position: tuple[int, int]) -> int:
@@ -100,7 +100,7 @@ class Batch:
         return self._cut(len(self.frames) // 2)
 
     def around(self, place: int) -> list[Batch]:
-        """Split into the frame at a place, what is before it and what is behind it, where there is any."""
+        """Split into the frame at an index, those before it and those after it, if any."""
         return self._cut(place, place + 1)
 
     def _cut(self, *places: int) -> list[Batch]:

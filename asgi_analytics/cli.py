@@ -29,9 +29,9 @@ from .store.reading import HitRow, Reader, connect, migrate_all
 from .threads import within
 
 PATIENCE = 2.0  # seconds that `explain` waits for a decision on its way to the database
-POLL = 0.5  # seconds between two looks of `tail --follow`
+POLL = 0.5  # seconds between two polls of `tail --follow`
 OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
-MOST_FOLLOWED = 10_000  # hits in one look
+MOST_FOLLOWED = 10_000  # hits in one poll
 MOST_SHOWN = 10  # journals in `stats`
 _DEMO_LIMITS = ("20/second", "600/minute")
 _QUOTAS = f"quotas per visitor, such as {' '.join(_DEMO_LIMITS)}"
@@ -79,7 +79,7 @@ def _open_closed() -> None:
 
 
 def give_up_output() -> None:
-    """What is left of it cannot be written: the interpreter must not try to at exit."""
+    """Send the rest of stdout to /dev/null: it cannot be written, and must not fail again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    """Add a command that says in its own help, too, what it does, and that is named where its usage is wrong."""
+    """Add a command, with `text` in its own help, too, and its parser for usage errors."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.set_defaults(parser=parser)
     return parser
@@ -181,7 +181,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from . import demo  # uvicorn and the sample site are nobody else's business
+    from . import demo  # no other command needs uvicorn and the sample site
 
     wanted = demo.Demo(
         host=options.host,
@@ -229,7 +229,7 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
         destination = destination_of(resolve_dsn(options.dsn))
         yield from doctor.patiently("journal", doctor.journal_checks(folder, destination))
         stray: list[listing.JournalState] = []
-        with contextlib.suppress(OSError):  # which was told
+        with contextlib.suppress(OSError):  # reported above
             stray = within(doctor.FILE_PATIENCE, lambda: listing.strays(folder, destination))
         with _database(options.dsn) as dsn:
             yield from doctor.database_checks(dsn, SystemClock.time_ns() / 1e9, stray=stray)
@@ -301,7 +301,7 @@ def _data_update(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _database(dsn: str | None) -> Iterator[str]:
-    """The DSN asked for, else that of an embedded Postgres, which is started for the while where none runs."""
+    """The DSN asked for, else that of an embedded Postgres, which is started for the block if none runs."""
     found = resolve_dsn(dsn)
     if found:
         yield found
@@ -319,7 +319,7 @@ def _print_hits(hits: Sequence[HitRow], line: Callable[[HitRow], str]) -> dict[U
 
 
 def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
-    """The hits that a look from here on would meet again."""
+    """Return the newest hits, which the first poll would find again."""
     newest = reader.hits(1, site)
     found = reader.hits(MOST_FOLLOWED, site, _since(newest[0].time)) if newest else []
     return {hit.id: hit.time for hit in found}
@@ -328,7 +328,7 @@ def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
 def _follow(
     reader: Reader, site: str | None, shown: dict[UUID, datetime], line: Callable[[HitRow], str]
 ) -> dict[UUID, datetime]:
-    """Print what came since the last look; returns the hits shown that may be met again."""
+    """Print what came since the last poll; returns the shown hits that the next may find again."""
     since = _since(max(shown.values(), default=None))
     found = [hit for hit in reader.hits(MOST_FOLLOWED, site, since) if hit.id not in shown]
     kept = {**shown, **_print_hits(found, line)}
@@ -336,7 +336,7 @@ def _follow(
 
 
 def _since(newest: datetime | None) -> datetime:
-    """Where the next look begins: a hit of a worker whose clock is ahead must not hide those that come meanwhile."""
+    """Where the next poll begins: a hit of a worker whose clock is ahead must not hide those that come meanwhile."""
     now = datetime.now().astimezone()
     return min(newest or now, now) - OVERLAP
 

@@ -20,15 +20,15 @@ class SystemClock:
 
 
 def give_way() -> None:
-    """Let the other threads run: what a background thread does between slices of a long piece of work.
+    """Release the GIL for a moment, as background threads do between slices of a long piece of work.
 
-    One that merely asks for the interpreter's lock gets it after five milliseconds (sys.getswitchinterval).
+    Otherwise a thread that waits for it gets it only after five milliseconds (sys.getswitchinterval).
     """
     time.sleep(50e-6)
 
 
 class Calendar:
-    """The wall time that salts, cookies and rulings go by: a leap by years makes no visitor new and lifts no ban.
+    """The wall time that salts, cookies and rulings go by: a jump by years makes no visitor new and lifts no ban.
 
     Shared by the threads of one process; `leap_ns` is what the wall clock is believed to be ahead by.
     """

@@ -1,4 +1,4 @@
-"""Texts in columns for terminals and files; what a visitor wrote cannot act on either."""
+"""Texts in columns for terminals and files; what a visitor sent is escaped for both."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cut(text: str, most: int) -> str:
 
 
 def terminal_columns(stream: TextIO) -> int:
-    """Return how wide the terminal is that a line can be drawn anew on; 0 for what is none."""
+    """Return the width of a terminal on which a line can be redrawn; 0 for any other stream."""
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         return 0
     try:
@@ -45,7 +45,7 @@ def terminal_columns(stream: TextIO) -> int:
 
 
 def bar(share: float, columns: int) -> str:
-    """Return a bar that fits into so many columns, "" where that is none to speak of."""
+    """Return a bar that fits into so many columns, "" where it would be too short."""
     width = min(BAR, columns - 2)
     done = int(share * width)
     return f"[{'#' * done}{'.' * (width - done)}]" if width >= LEAST_BAR else ""

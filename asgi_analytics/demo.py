@@ -159,7 +159,7 @@ def _page(title: str, body: str, status: int = 200) -> Response:
 
 
 def _tightened(demo: Demo) -> dict[str, Any]:
-    """The options whose values are in the way of a demo: its limits show themselves within seconds."""
+    """Return options that suit a demo: its limits show themselves within seconds."""
     # All requests come from this machine, which is in no country: X-Forwarded-For says whom they play.
     here = ["127.0.0.0/8", "::1/128"]
     return {"limits": list(demo.limits), "cooldown": demo.cooldown, "trusted_proxies": here}
@@ -171,7 +171,7 @@ def _check_port(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except (OSError, UnicodeError) as error:  # the latter of a name that no resolver could be asked for
+    except (OSError, UnicodeError) as error:  # the latter of a name that cannot be encoded for DNS
         reason = getattr(error, "strerror", "") or str(error)
         other = "--port" if getattr(error, "errno", 0) in (errno.EADDRINUSE, errno.EACCES) else "--host"
         raise AnalyticsError(f"Port {port} on {host} cannot be used ({reason}): choose another by {other}.") from None

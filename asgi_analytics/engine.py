@@ -1,9 +1,9 @@
-"""The parts of one middleware put together: built with the app, started by the first need, stopped with the process."""
+"""The parts of one middleware put together: built with the app, started on first need, stopped with the process."""
 
 from __future__ import annotations
 
 import atexit
-import encodings.idna  # noqa: F401 - else a thread that looks a name up imports it: a fork would inherit its lock
+import encodings.idna  # noqa: F401 - else imported by a thread that looks up a name: a fork would inherit the lock
 import os
 import threading
 import weakref
@@ -50,7 +50,7 @@ from .threads import Aside
 from .variants import Variants
 
 GEO_PATIENCE = 2.0  # seconds that building an app waits for geo files; what is read later is used from then on
-# A third of a second to make, and alike for all apps of one process.
+# Takes a third of a second to build, and is the same for all apps of a process.
 _countries = cache(CountryTable.load)
 
 
@@ -65,7 +65,7 @@ class Engine:
     def __init__(self, settings: Settings, dsn: str | None) -> None:
         self.settings = settings
         self.clock: Clock = settings.clock or SystemClock()
-        # As the settings say it; what verdicts go by; and by what this worker admits where nobody answers for all.
+        # As configured; as verdicts read it; as this worker admits by where no server answers for all workers.
         self._whole_policy = self.policy = self.own_policy = Policy.of(settings, self.failed)
         self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
@@ -91,7 +91,7 @@ class Engine:
         self.identifier = self._new_identifier(fingerprinter)
         self._dsn = dsn
         self._destination = destination_of(dsn)
-        self.variants = Variants(random_bytes(32))  # children too tell pages apart by these numbers
+        self.variants = Variants(random_bytes(32))  # forked children tell pages apart by the same numbers
         self.recorder = self._new_recorder()
         self.started = False
         self.writer: Writer | None = None
@@ -129,12 +129,12 @@ class Engine:
         )
 
     def is_like(self, other: Engine) -> bool:
-        """Tell whether another does the same for the same database."""
+        """Tell whether another has the same settings and database."""
         return self._dsn == other._dsn and self.settings == other.settings
 
     def start(self) -> None:
-        """Open the journal and start the background threads; does nothing when that is done."""
-        # What we log while we open may make a request, here or in another thread: that one must not wait for us.
+        """Open the journal and start the background threads. Idempotent."""
+        # A log handler may make a request while we open, here or in another thread: it must not wait for us.
         if self.started or self._opening:
             return
         with self._starting:
@@ -161,14 +161,14 @@ class Engine:
         )
         self.leases.cut_off()
         self.sharer = self._new_sharer()
-        # All is made by now: what failed would leave threads at work, and more of them with each request.
+        # Started once all is built: a failure in between would leave more threads running with each request.
         try:
             if self.verifier is not None:
                 self.verifier.start()
             self.writer.start()
             self.sharer.start()
             self.started = True
-        except BaseException:  # such as a signal's handler raises
+        except BaseException:  # such as one raised by a signal handler
             self.sharer.request_stop()
             self.writer.request_stop()
             raise
@@ -192,7 +192,7 @@ class Engine:
             sharer, self.sharer = self.sharer, None
             if writer is None:
                 return None
-            # A hit that ends from now on begins a journal of its own, without waiting for this one to be delivered.
+            # Hits from now on go to a journal of their own, and do not wait for this one to be delivered.
             self.recorder = self._new_recorder()
             database, self._embedded = self._embedded, None
         if self.verifier is not None:
@@ -203,12 +203,12 @@ class Engine:
         return Stopping(writer, sharer, database, self.settings.shutdown_timeout)
 
     def failed(self, where: str, error: Exception) -> None:
-        """Our own bug: count it, say it now and then, and let the app go on."""
+        """Our own bug: count it, log it now and then, and let the app go on."""
         try:
             self.counters.failures[where] += 1
             if self._logged.take_turn(where, LOG_INTERVAL):
                 log.error("Error in asgi-analytics (%s); the request is served without it.", where, exc_info=error)
-        except RecursionError:  # the app calls us with its stack nearly full
+        except RecursionError:  # the app calls us near the recursion limit
             pass
 
     def stats(self) -> dict[str, Any]:
@@ -276,7 +276,7 @@ class Engine:
         return await self.strict.take([(key, limits) for key, limits in asked if limits])
 
     async def hang_up(self) -> None:
-        """Close what the event loop that is about to end has open."""
+        """Close our connections of the event loop that is about to end."""
         if self.strict is not None:
             await self.strict.close()
 
@@ -315,7 +315,7 @@ class Engine:
             self.verifier.refresh(self.clock.monotonic())
 
     def _after_fork(self) -> None:
-        # Threads do not survive a fork; files and connection belong to the parent.
+        # Threads do not survive a fork; files and connections belong to the parent.
         if self.recorder.journal is not None:
             self.recorder.journal.abandon()
         if self.writer is not None:
@@ -327,7 +327,7 @@ class Engine:
             self.leases.let_go()
         if self.verifier is not None:
             self.verifier.after_fork()
-        # What the parent counted is the parent's to tell.
+        # The parent reports its own counts.
         self.counters, self.overhead = Counters(), Overhead()
         self.strict = open_strict(self.settings, self.clock)
         self.recorder = self._new_recorder()
@@ -337,7 +337,7 @@ class Engine:
 
 
 def stop_all(engines: Iterable[Engine], timeout: float | None = None) -> bool:
-    """Stop engines at once: what hangs in one costs the others no time. Return whether all was delivered."""
+    """Stop engines in parallel: what hangs in one costs the others no time. Return whether all was delivered."""
     began = SystemClock.monotonic()
     return finish([one for engine in list(engines) if (one := engine.begin_stop()) is not None], began, timeout)
 
@@ -355,6 +355,6 @@ os.register_at_fork(after_in_child=lambda: _each(Engine._after_fork))
 
 @atexit.register
 def _at_exit() -> None:
-    # For servers that send no lifespan events. Ours is one of three ends; the journal makes them all the same.
+    # For servers without lifespan events. After a crash the next start delivers the journal instead.
     stop_all(ENGINES)
     _each(lambda engine: engine.owners.wait())

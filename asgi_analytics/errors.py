@@ -59,7 +59,7 @@ class RowRejected(StoreError):
 
     @property
     def took_too_long(self) -> bool:
-        """Whether it was no value, but the time that something did for it."""
+        """Whether no value was refused, but the statement ran into its time-out (query_canceled)."""
         return self.sqlstate == "57014"
 
 

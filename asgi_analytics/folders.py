@@ -1,4 +1,4 @@
-"""Where what outlives a process is kept, unless somebody says otherwise, and how a file gets there as a whole."""
+"""Default folders for what outlives a process, checks of their ownership, and atomic writes of files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .errors import JournalError
 def named(text: str | Path) -> Path:
     """Return the folder or file that an option or the environment names; "~" is a home.
 
-    In full: an app that changes its working directory later would leave journals in several places.
+    Absolute: an app that changes its working directory later would leave journals in several places.
     """
     path = Path(os.path.expanduser(text))
     try:
         return path.absolute()
-    except FileNotFoundError:  # where we are was deleted
+    except FileNotFoundError:  # the working directory was deleted
         return path
 
 
@@ -35,7 +35,7 @@ def state_folder() -> Path:
     """Return our folder in this user's place for state; in /var/tmp for a user without a home, as containers run."""
     if place := os.environ.get("XDG_STATE_HOME"):
         return named(place) / "asgi-analytics"
-    home = os.path.expanduser("~")  # "/" under Docker, /nonexistent of nobody, "~" of a number that nobody has
+    home = os.path.expanduser("~")  # "/" under Docker, /nonexistent of nobody, "~" of a uid without a user
     folder = Path(home) / ".local/state/asgi-analytics"
     there = next((place for place in (folder, *folder.parents) if os.path.exists(place)), folder)
     effective = os.access in os.supports_effective_ids
@@ -45,9 +45,9 @@ def state_folder() -> Path:
 
 
 def foreign_part(folder: Path) -> Path | None:
-    """Return which part of a path belongs to another user who could make it, where anybody may make entries.
+    """Return the part of a path that belongs to another user, in a folder where anybody may create entries.
 
-    He could put another folder in the place of ours. None where there is none.
+    That user could put another folder in the place of ours. None where there is none.
     """
     for part in (folder, *folder.parents[:-1]):
         if part.parent.stat().st_mode & stat.S_IWOTH and part.lstat().st_uid not in (os.geteuid(), 0):
@@ -56,7 +56,7 @@ def foreign_part(folder: Path) -> Path | None:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that is ours alone. Raises OSError, and JournalError where it belongs to another user."""
+    """Create a folder that only we may enter. Raises OSError, and JournalError where it belongs to another user."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
         folder.chmod(0o700)  # whatever the umask
@@ -69,9 +69,9 @@ def make_private(folder: Path) -> None:
 
 
 def put_whole(path: Path, data: bytes, mode: int, at: float | None = None) -> None:
-    """Put a file in place in one step: a reader sees the old one or the new one, and what fails leaves the old.
+    """Write a file atomically: a reader sees the old or the new one, and a failure leaves the old.
 
-    `at`: seconds since 1970 that it is dated back to. Raises OSError.
+    `at`: its modification time, in seconds since 1970. Raises OSError.
     """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:

@@ -1,4 +1,4 @@
-"""Middlewares of equal settings that one app holds are one: they share an engine."""
+"""Middlewares of one app with equal settings count as one: they share an engine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .engine import ENGINES, Engine
 
 
 def joined(engine: Engine, app: object) -> Engine:
-    """Return the engine that the middlewares of an app share: this one, where there is none of equal settings yet."""
+    """Return the engine that middlewares of an app share: this one, if there is none of equal settings yet."""
     with _joining:
         for other in list(ENGINES):
-            # An id may be that of an app before; its middlewares are gone by then.
+            # Python may reuse the id of an earlier app; its middlewares are gone by then.
             if other.app_id == id(app) and len(other.owners) and other.is_like(engine):
                 return other
         engine.app_id = id(app)
@@ -23,7 +23,7 @@ _joining = threading.Lock()
 
 
 def _after_fork() -> None:
-    global _joining  # another thread of the parent may hold it for ever
+    global _joining  # a thread of the parent may have held it, which is not here to release it
     _joining = threading.Lock()
 
 

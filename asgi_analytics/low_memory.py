@@ -1,7 +1,7 @@
-"""Where memory runs out, MemoryError is the least: here is what keeps the rest from us.
+"""Guards against what running out of memory does besides MemoryError.
 
 Compiled Rust aborts the process; threading.Thread.start waits for ever for a thread that dies as it begins; and locks
-that are taken and given back in Python, as by threading.Condition and logging, stay taken.
+that are acquired and released in Python code, as in threading.Condition and logging, stay locked.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from threading import Lock
 
-A_THREAD = 24 << 20  # bytes: its stack, and what it begins with
-A_LINE = 1 << 20  # bytes: of a log
+A_THREAD = 24 << 20  # bytes: its stack, and its first allocations
+A_LINE = 1 << 20  # bytes: to format and write a line of a log
 
 
 def ensure_memory(size: int) -> None:
-    """Raise MemoryError where there are fewer bytes left. Takes a microsecond: none of them is touched."""
+    """Raise MemoryError if fewer bytes are left. Takes a microsecond: they are mapped, not touched."""
     try:
         mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS).close()
     except OSError as error:
@@ -22,7 +22,7 @@ def ensure_memory(size: int) -> None:
 
 
 class SafeEvent:
-    """As threading.Event, which is a Condition: here the lock is one of C's, free while the event is set."""
+    """A threading.Event made of one C-level lock instead of a Condition: unlocked while the event is set."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -39,7 +39,7 @@ class SafeEvent:
         self._free()
 
     def clear(self) -> None:
-        """Have others wait again; for the one thread that waits."""
+        """Reset it. Only for the one thread that waits on it."""
         self._is_set = False
         self._lock.acquire(blocking=False)
 

@@ -32,7 +32,7 @@ class _Lifespan:
 
     engine: Engine
     is_ending: bool = False  # the server has asked for it, or the app has said so
-    is_over: bool = False  # the app has said so: nothing of ours may follow, for granian stops the event loop then
+    is_over: bool = False  # the app has said so: nothing of ours may follow, for granian then stops the event loop
 
 
 _lifespans: ContextVar[tuple[_Lifespan, ...]] = ContextVar("asgi_analytics_lifespans", default=())
@@ -90,10 +90,10 @@ class AnalyticsMiddleware:
         return getattr(self.app, "routes", [])
 
     def _exchanges_of(self, scope: Scope) -> Iterator[type[Exchange]] | None:
-        """Return the classes of the exchanges to come for this type of scope; None for a type that we pass by.
+        """Return an iterator over classes of exchanges for this type of scope; None for a type that we pass by.
 
-        Frameworks that make a middleware for each route (Litestar, Starlette's Route) make many for one app, which
-        scope["app"] tells: they share an engine, for with quotas of their own they would admit many times as much.
+        Some frameworks make a middleware per route (Litestar, Starlette's Route): those of one app, by scope["app"],
+        share an engine, for with quotas of their own they would admit many times as much.
         """
         if not self._exchanges and scope["type"] in ("http", "websocket"):
             app = scope.get("app")
@@ -138,8 +138,8 @@ class AnalyticsMiddleware:
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start before the app says that it has started, stop before it says that it has stopped.
 
-        We start even where the app then raises, since it knows no lifespan: so the salts are there before the first
-        request. An app that was asked to shut down may return or raise without a word: then we stop there.
+        We start even if the app then raises, as one without lifespan support does: so the salts are there before the
+        first request. At shutdown an app may return or raise without sending a message: then we stop there.
         """
         lifespan = _Lifespan(self._engine)
         lifespans = (*(one for one in _lifespans.get() if not one.is_ending), lifespan)
@@ -193,11 +193,11 @@ class AnalyticsMiddleware:
 
 
 def writable(scope: Scope) -> Scope:
-    """Return the scope itself, so that what the app writes there is seen further out; a copy where it is read-only."""
+    """Return the scope itself, so that outer middlewares see what the app writes there; a copy if it is read-only."""
     try:
         scope[SCOPE_KEY] = True
         del scope[SCOPE_KEY]
-    except Exception:  # noqa: BLE001 - whatever it says
+    except Exception:  # noqa: BLE001 - whatever a mapping raises that is read-only
         return {**scope}
     return scope
 
@@ -214,13 +214,13 @@ def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, 
 
 
 def begin_soundly(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-    """As `begin`, of a scope that cannot be read as it is; None where that fails too."""
+    """As `begin`, of a scope that had to be converted to the types of ASGI; None where that fails, too."""
     try:
         readable = sound(scope)
         exchange = kind(engine, readable, receive, send)
         exchange.decide(readable)
         exchange.scope = scope
-    except Exception:  # noqa: BLE001 - the first one was told
+    except Exception:  # noqa: BLE001 - the first error was reported
         return None
     return exchange
 
@@ -239,7 +239,7 @@ async def begin_strictly(
 
 
 def was_cancelled(error: BaseException) -> bool:
-    """Tell whether an error is the event loop's way to end a task, asyncio's or trio's."""
+    """Tell whether an error is a cancellation by asyncio or trio, or a group of nothing else."""
     if isinstance(error, CancelledError):
         return True
     try:

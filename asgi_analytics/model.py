@@ -154,7 +154,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """An operator's word on an actor, or one of the option `bans`. Times in wall seconds."""
+    """A ban, pardon or allowance by an operator, or a ban by the option `bans`. Times in wall seconds."""
 
     id: bytes  # 16 bytes
     revision: int  # grows with each change of any ruling
@@ -175,7 +175,7 @@ class Variant(NamedTuple):
     """A page that its query tells from others of its path."""
 
     number: int  # 32 bits
-    key: str  # what it sorts by; in a replay of rows, where it is not known, a text that is the same for the same page
+    key: str  # what it sorts by; in a replay, where that is not known, any text that is unique to the page
     kind: int  # ITEM, TURN or CURSOR of variants.py
     onward: bool = False  # sorts after the page that this visitor loaded before, and is new to it
 
@@ -188,7 +188,7 @@ class CachedRefusal:
     answer: Any  # respond.Refusal
     count_row: bytes  # of the first one, see record.refusals
     until: float  # monotonic seconds
-    minute: int  # of the wall clock: the next one has rows of refusals again
+    minute: int  # of the wall clock: in the next one, refusals are rows again
     ruling: Ruling | None  # the ban; None: refused by quota or level
 
 
@@ -205,11 +205,11 @@ class Visitor:
     merged: Merged | None = None  # what other workers saw, applied at the next request
     cached_refusal: CachedRefusal | None = None
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
-    cookie_sent: bool = False  # an answer took it along
-    unsent: tuple[bytes, Visitor] | None = None  # who gets the next cookie that an answer can take along, and its name
+    cookie_sent: bool = False  # an answer has carried it
+    unsent: tuple[bytes, Visitor] | None = None  # id and visitor of the next cookie, until an answer carries it
     unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
     known: bool = False  # is in this worker's memory
-    seen: bool = False  # since it was last in turn to be forgotten
+    seen: bool = False  # since its last turn to be evicted
 
 
 class Hit:
@@ -221,8 +221,8 @@ class Hit:
     duration_us = 0
     first_byte_us: int | None = None
     bytes_sent = 0
-    started_at = 0.0  # Clock.monotonic(): what decisions went by
-    from_inside: bool | None = None  # asked for by a page of this site, errors by any; only for these
+    started_at = 0.0  # Clock.monotonic(): the time that decisions used
+    from_inside: bool | None = None  # pages: asked for by a page of this site; errors: by any page; else None
     route: str | None = None
     query: str | None = None
     referral: Referral | None = None
@@ -230,7 +230,7 @@ class Hit:
     detail: dict[str, Any] | None = None  # of the decision, see decide.explain
     count_row: bytes | None = None  # of a refusal that is only counted: its row, see record.refusals; else None
     inputs = 0  # what verdicts read beside the columns above: bits of inputs.py
-    claims: Claims | None = None  # as they were read; None: they were not, or the visitor asked not to be told apart
+    claims: Claims | None = None  # as read; None: not read, or the visitor asked not to be told apart
     attempt: int | None = None  # see identify.credentials.refused_attempt
     variant: Variant | None = None  # what the query made of the page or the data that was asked for
 

@@ -6,7 +6,7 @@ SAMPLE = 64  # one request in so many is timed
 
 
 class Overhead:
-    """What our own steps cost, from one request in SAMPLE."""
+    """Mean times of our own steps, over one request in SAMPLE."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[int, float]] = {}

@@ -57,7 +57,7 @@ class Ask:
     share: int  # units that each worker may admit unasked
     used: int  # units admitted since the worker told last
     keep: int  # units lent before that it does not give back
-    wanted: int  # units that it would like to hold, with `keep`
+    wanted: int  # units that it would like to hold, `keep` included
 
 
 class Grant(NamedTuple):
@@ -74,7 +74,7 @@ class Exchanged:
     """The answer to an exchange."""
 
     workers: int  # that live, this one too
-    revision: int  # up to which `scarce` goes
+    revision: int  # of the newest change in `scarce`
     scarce: Mapping[bytes, int]  # counter → stage (1, 2) at which less or nothing may be admitted unasked, if changed
     grants: Sequence[Grant]
 
@@ -93,11 +93,11 @@ class SharedQuotas(Protocol):
     def close(self) -> None: ...
 
     def interrupt(self) -> None:
-        """Free the thread that waits for an answer; callable from another thread."""
+        """Unblock the thread that waits for an answer; callable from another thread."""
         ...
 
     def abandon(self) -> None:
-        """Forget in a forked child what belongs to the parent, without a word to the server."""
+        """In a forked child: drop the parent's connection without a message to the server."""
         ...
 
 
@@ -132,7 +132,7 @@ class SharedRulings(Protocol):
 class Store(Protocol):
     """Where batches go, exactly once. Raises StoreUnavailable, StoreMisconfigured and RowRejected."""
 
-    migrating: bool  # while connecting: how long that may take, nobody knows
+    migrating: bool  # while connecting: may take any time
 
     def connect(self) -> None: ...
 
@@ -143,7 +143,7 @@ class Store(Protocol):
     def exchange_salts(self, known: Sequence[Salt], periods: Sequence[str]) -> list[Salt]: ...
 
     def position(self, journal: bytes, end: tuple[int, int] | None = None, own: bool = False) -> tuple[int, int]:
-        """Return up to where a journal is in; registers a new one. `end`: of the journal; no position is behind it."""
+        """Return up to where a journal is committed; registers a new one. It is never after the journal's `end`."""
         ...
 
     def write(self, batch: Batch) -> list[Merged]: ...
@@ -151,7 +151,7 @@ class Store(Protocol):
     def probe(self, kind: bytes = ..., others: Batch | None = None) -> None: ...
 
     def slow_row(self, batch: Batch) -> int | None:
-        """Return the place of the one row that a batch took too long for, None where that is not one row."""
+        """Return the index of the one row that makes a batch too slow, None where it is not one row."""
         ...
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None: ...

@@ -103,7 +103,7 @@ class Responder:
         return Refusal(headers, encoded, error)
 
     async def refuse(self, scope: Mapping[str, Any], send: Send, decision: Decision) -> Refusal:
-        """Answer a request or a websocket's handshake with 429, without reading it; return what was said in full."""
+        """Answer a request or a websocket's handshake with 429, without reading it; return the full refusal."""
         refusal = CLOSED if _is_closed(scope) else self.refusal(decision)
         for message in messages(scope, refusal):
             await send(message)
@@ -121,7 +121,7 @@ class Responder:
 
 
 def messages(scope: Mapping[str, Any], refusal: Refusal) -> tuple[Message, ...]:
-    """Return what says a refusal; fresh, since whoever is further out may change it.
+    """Return the messages of a refusal; new ones each time, since outer middlewares may change them.
 
     A websocket gets the denial response where the server has that extension, else is closed before it is accepted,
     which servers answer with 403. The answer to HEAD has no body, and all headers of that to GET.
@@ -155,7 +155,7 @@ def with_fields(message: Message, fields: Iterable[Header]) -> Message:
             spoken = {_FAMILY.get(name) for name in names} - {None}
             fields = [field for field in fields if _FAMILY.get(field[0]) not in spoken]
     except (AttributeError, IndexError, TypeError):
-        pass  # headers that are none are the server's to judge
+        pass  # invalid headers are left to the server
     headers += fields
     return {**message, "headers": headers}
 

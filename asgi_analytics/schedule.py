@@ -1,4 +1,4 @@
-"""What is done now and then: an upkeep, a look for something, a line in the log."""
+"""When periodic work is due: upkeep, polling, log lines."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from .protocols import Clock
 
 
 class Schedule:
-    """Keeps by name when something has its turn again; a name that was never asked for has it now."""
+    """Keeps by name when something is due again; a name that was never asked for is due now."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._next: dict[str, float] = {}
 
     def take_turn(self, what: str, interval: float) -> bool:
-        """Tell whether it is time for something; if so, that was its turn until `interval` seconds have passed."""
+        """Tell whether something is due; if so, it is due again in `interval` seconds."""
         now = self._clock.monotonic()
         if now < self._next.get(what, 0.0):
             return False
@@ -21,5 +21,5 @@ class Schedule:
         return True
 
     def clear(self) -> None:
-        """Give everything its turn now."""
+        """Make everything due now."""
         self._next.clear()

@@ -13,7 +13,7 @@ from .low_memory import A_THREAD, ensure_memory
 from .record.writer import LAST_WAIT, Writer
 from .shared.sharer import Sharer
 
-RETURN_PATIENCE = 0.5  # seconds for giving back the quota units that were lent
+RETURN_PATIENCE = 0.5  # seconds to give back the quota units that were lent
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +62,15 @@ class Owners:
         self._known = True
 
     def stop_if_none_left(self) -> None:
-        """Stop the engine, in a thread of its own, once all are gone. A thread that may not wait calls this."""
-        # Not by a finaliser: the garbage collector calls those in the middle of anything, with any lock held.
+        """Stop the engine, in a thread of its own, once all are gone: the calling thread must not block."""
+        # Not by a finaliser: the garbage collector may call those anywhere, with any lock held.
         if not self._known or self._alive or (self._thread is not None and self._thread.is_alive()):
             return
         thread = threading.Thread(target=self._stop, name="asgi-analytics-end", daemon=True)
         try:
             ensure_memory(A_THREAD)
             thread.start()
-        except (RuntimeError, MemoryError):  # the system gives no thread: we look again
+        except (RuntimeError, MemoryError):  # the system starts no thread: tried again with the next call
             return
         self._thread = thread
 

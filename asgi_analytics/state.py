@@ -36,7 +36,7 @@ class State:
         self._max_flagged = max_flagged
         self._new_network = new_network
         self._learn_salts = learn_salts
-        self._meet = meet  # told of each actor that is new here, and whether it is a network
+        self._meet = meet  # called with each actor that is new here, and whether it is a network
         # Not dict: its first key is found by walking over all that were deleted before.
         self._visitors: OrderedDict[bytes, Visitor] = OrderedDict()
         self._flagged: OrderedDict[bytes, Visitor] = OrderedDict()  # Warning and Severe
@@ -56,7 +56,7 @@ class State:
         return self._visitors.get(fingerprint) or self._flagged.get(fingerprint) or self._blocked.get(fingerprint)
 
     def add(self, visitor: Visitor) -> None:
-        """Take in a new visitor; one that was not seen for long goes."""
+        """Add a new visitor; if full, evict one not seen for long."""
         if len(self._visitors) >= self._max_visitors:
             self._forget_one()
         visitor.known = True
@@ -64,7 +64,7 @@ class State:
         self.name_actors(visitor)
 
     def name_actors(self, visitor: Visitor) -> None:
-        """Give who is judged for a visitor the names that all workers share; who asks for privacy gets none."""
+        """Give a visitor's actors the keys that all workers share; a visitor who asks for privacy gets none."""
         identity, actor, network = visitor.identity, visitor.actor, visitor.network
         if not identity.tracked:
             return
@@ -94,7 +94,7 @@ class State:
         return [*((visitor.actor, False) for visitor in visitors), *((network, True) for network in networks)]
 
     def _forget_one(self) -> None:
-        """Second chance (Corbató, 1968): who was seen since the last turn goes back to the end, MOST_CHANCES at a time.
+        """Second chance (Corbató, 1968): those seen since their last turn go back to the end, at most MOST_CHANCES.
 
         Moving each visitor to the end at each request would cost every request what this costs new visitors alone.
         """
@@ -117,7 +117,7 @@ class State:
         for place in (self._flagged, self._blocked, self._visitors):
             if place.pop(fingerprint, None) is not None:
                 place[visitor.identity.fingerprint] = visitor
-                if visitor.actor.loans is None:  # else it goes on under the name that others use too
+                if visitor.actor.loans is None:  # else it keeps the key that other workers use, too
                     visitor.actor.key = b""
                 self.name_actors(visitor)
                 return
@@ -137,7 +137,7 @@ class State:
         return actor
 
     def level_changed(self, visitor: Visitor) -> None:
-        """Put a visitor where its level belongs."""
+        """Move a visitor to the map of its level."""
         fingerprint = visitor.identity.fingerprint
         place = self._place(visitor.actor.throttle.level)
         if fingerprint in place:
@@ -148,12 +148,12 @@ class State:
             self.add(visitor)
             return
         if len(self._flagged) + len(self._blocked) >= self._max_flagged:
-            # Nobody gets out of a block by having others warned.
+            # Blocked visitors are evicted last: nobody escapes a block by having others warned.
             self._forget_flagged()
         place[fingerprint] = visitor
 
     def cache_refusal(self, visitor: Visitor, cached: CachedRefusal) -> None:
-        """Keep a refusal to be sent again to its visitor; of too many the oldest goes."""
+        """Keep a refusal to send it to its visitor again; beyond MOST_CACHED_REFUSALS the oldest is dropped."""
         if len(self._cached_refusals) >= MOST_CACHED_REFUSALS:
             with suppress(IndexError):  # as above
                 other, oldest = self._cached_refusals.popleft()
@@ -177,7 +177,7 @@ class State:
         self._learn_salts(salts)
 
     def merge(self, totals: Sequence[Merged]) -> None:
-        """SharedState: leave what others saw with each visitor, which takes it in at its next request."""
+        """SharedState: keep what others saw with each visitor, to be applied at its next request."""
         for merged in totals:
             key = merged.fingerprint
             visitor = self._find(key)

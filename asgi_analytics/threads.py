@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 async def run_in_thread(act: Callable[..., object], *arguments: object) -> None:
-    """Call a function in a thread of ours: the app's own calls may hold all that anyio gives it, and wait for us.
+    """Call a function in a thread of ours: the app's calls may occupy all of anyio's, and wait for us.
 
     Where the system starts no thread, the function is called here.
     """
@@ -33,7 +33,7 @@ async def run_in_thread(act: Callable[..., object], *arguments: object) -> None:
 
 
 def end_threads() -> None:
-    """Let the threads of this event loop end; they would stay until it is collected. The next call starts another."""
+    """Let the threads of this event loop end, which would stay until it is collected. A later call starts new ones."""
     if _is_asyncio() and (pool := _pool.get(None)) is not None:
         pool.end()
 
@@ -41,7 +41,7 @@ def end_threads() -> None:
 class _Pool:
     """Threads of one event loop, which alone uses it.
 
-    anyio's end with the loop's first task: where a loop breaks off, they keep the process from ending.
+    anyio's threads end with the loop's root task: if a loop is abandoned, they keep the process from exiting.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class _Pool:
         return self._process == os.getpid()
 
     def end(self) -> None:
-        """Have the threads end with what they are at."""
+        """Let the threads end after the calls that are queued."""
         for _ in range(self._threads):
             self._calls.put(None)
         self._threads = 0
@@ -73,7 +73,7 @@ class _Pool:
         return True
 
     def submit(self, call: Call) -> asyncio.Future[None]:
-        """Have a call made; the future is done, or has its error, when it is over."""
+        """Queue a call; the future is done, or has its error, when the call is over."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -81,7 +81,7 @@ class _Pool:
             error: BaseException | None = None
             try:
                 call()
-            except BaseException as raised:  # noqa: BLE001 - raised again by who waits for it
+            except BaseException as raised:  # noqa: BLE001 - raised again where it is awaited
                 error = raised
             _call_in_loop(loop, partial(self._settle, done, error))
 
@@ -100,7 +100,7 @@ class _Pool:
 
 
 class Aside:
-    """Does one thing at a time in a thread and waits a while for it: what hangs, hangs there."""
+    """Calls one function at a time in a thread and waits a while for it, so that the caller never hangs."""
 
     def __init__(self, patience: float) -> None:
         """`patience` in seconds."""
@@ -108,7 +108,7 @@ class Aside:
         self._thread: threading.Thread | None = None
 
     def __call__(self, act: Callable[[], object]) -> None:
-        """Call a function, unless the last one still hangs; where the system starts no thread, the next may do."""
+        """Call a function, unless the last one still runs or the system starts no thread."""
         if self._thread is not None and self._thread.is_alive():
             return
         thread = threading.Thread(target=act, name="asgi-analytics-aside", daemon=True)
@@ -122,13 +122,13 @@ class Aside:
 
 
 def within(seconds: float, act: Callable[[], T]) -> T:
-    """Call a function in a thread and return what it returns. Raises TimeoutError, and leaves it, where it hangs."""
+    """Call a function in a thread and return what it returns. Raises TimeoutError, and lets it run on, when late."""
     answer: Future[T] = Future()
 
     def run() -> None:
         try:
             answer.set_result(act())
-        except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+        except BaseException as error:  # noqa: BLE001 - raised again by result()
             answer.set_exception(error)
 
     threading.Thread(target=run, name="asgi-analytics-within", daemon=True).start()
@@ -142,14 +142,14 @@ _limiter: RunVar[CapacityLimiter] = RunVar("asgi_analytics_threads")
 def _work(calls: SimpleQueue[Call | None]) -> None:
     while (call := calls.get()) is not None:
         call()
-        del call  # it holds the pool
+        del call  # it refers to the pool, which must be collectable
 
 
 def _call_in_loop(loop: asyncio.AbstractEventLoop, call: Call) -> None:
     while not loop.is_closed():
         try:
             loop.call_soon_threadsafe(call)
-        except (RuntimeError, MemoryError):  # closed by now; or who waits must not wait for ever
+        except (RuntimeError, MemoryError):  # closed by now; or out of memory: try again, for somebody waits
             give_way()
         else:
             return

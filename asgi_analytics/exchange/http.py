@@ -105,7 +105,7 @@ class Exchange(Answered):
         return self._send(message)
 
     def end(self, outcome: str | None = None) -> None:
-        """Record the request, once. Without an outcome the app returned early: "aborted", or "error" before any answer."""
+        """Record the request, once. Without an outcome: "aborted", or "error" if the app sent no answer."""
         if self.recorded:
             return
         self.recorded = True
