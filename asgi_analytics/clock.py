@@ -41,7 +41,7 @@ class Calendar:
         self._leapt_at: float | None = None
 
     def wall(self, now: float, time_ns: int) -> int:
-        """Return the wall time to go by, in nanoseconds; `now` and `time_ns` as the clocks tell."""
+        """Return the wall time to go by, in nanoseconds; `now` and `time_ns` as the Clock returns them."""
         since = round(now * 1e9)
         leap = 0 if self._offset is None else time_ns - since - self._offset
         if abs(leap) > DAY_NS:

@@ -194,7 +194,7 @@ class CachedRefusal:
 
 @dataclass(slots=True, eq=False)
 class Visitor:
-    """A visitor as this worker knows it: identity, running session, and who is judged for it."""
+    """A visitor as this worker knows it: identity, running session, and its actors, which are judged."""
 
     identity: Identity
     session: Session

@@ -49,13 +49,13 @@ class SharedState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a worker tells of one counter, and what it wants to be lent."""
+    """What a worker reports of one counter, and what it wants to be lent."""
 
     counter: bytes
     window: float  # seconds
     limit: int
     share: int  # units that each worker may admit unasked
-    used: int  # units admitted since the worker told last
+    used: int  # units admitted since the last report
     keep: int  # units lent before that it does not give back
     wanted: int  # units that it would like to hold, `keep` included
 

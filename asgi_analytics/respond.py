@@ -143,7 +143,7 @@ def _is_closed(scope: Mapping[str, Any]) -> bool:
 
 
 def with_fields(message: Message, fields: Iterable[Header]) -> Message:
-    """Return a copy of the app's start message with `fields` behind its own headers, which may be any iterable.
+    """Return a copy of the app's start message with `fields` after its own headers, which may be any iterable.
 
     Where the app sends a rate-limit field itself, ours of the same family are left out; other names are added as
     they are.

@@ -136,7 +136,7 @@ return {keep + extra, math.max(0, left), tostring(wait), announce}
 """
 )
 
-# KEYS: counter. ARGV: the revision under which its stage is told.
+# KEYS: counter. ARGV: the revision under which its stage was announced.
 RAISED = """
 local packed = redis.call('GET', KEYS[1])
 if packed then

@@ -70,7 +70,7 @@ class HealthReader(Reader):
             return migrate.schema_state(connection)
 
     def lock_holders(self) -> list[str]:
-        """Return who holds a lock on our tables that keeps all others out, in words."""
+        """Return who holds an exclusive lock on our tables, in words."""
         with command_errors(), self._session.statement() as connection:
             return [text for (text,) in connection.execute(self._queries["lock_holders"], {}).fetchall()]
 

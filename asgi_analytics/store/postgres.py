@@ -29,7 +29,7 @@ from .staging import Staging
 from .suspects import slow_row
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
-MOST_RULINGS = 100_000  # that stand; the newest, allowances first
+MOST_RULINGS = 100_000  # in force; the newest, allowances first
 MOST_CHANGES = 10_000  # in one query
 FEW = 20  # about how many rows of a batch are looked up or tried as a sample
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings", "forget_positions")
@@ -293,7 +293,7 @@ class PostgresStore(Connected):
         return True
 
     def rulings(self, since: int) -> list[Ruling]:
-        """Return the rulings that changed after revision `since`, in order; below 0: all that stand, bounded."""
+        """Return the rulings that changed after revision `since`, in order; below 0: all in force, bounded."""
         with as_ours(), self._current().statement() as connection, connection.cursor(row_factory=dict_row) as cursor:
             if since < 0:
                 cursor.execute(self._queries["standing_rulings"], {"most": MOST_RULINGS})

@@ -65,7 +65,7 @@ def _drop_partitions(session: ServerSession, kept: timedelta) -> int:
         outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
     dropped = 0
     for name in outdated:  # a transaction each: dropping one locks the whole table for a moment
-        with contextlib.suppress(psycopg.errors.UndefinedTable):  # dropped by another meanwhile, who counts it
+        with contextlib.suppress(psycopg.errors.UndefinedTable):  # dropped meanwhile by another, which counts it
             with _transaction(session) as connection:
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(*name)))
             dropped += 1

@@ -18,7 +18,7 @@ from .commands import command_errors, opened
 from .connection import ServerSession
 
 Row = TypeVar("Row")
-PARDON_LENGTH = timedelta(days=1)  # it stands for so long, for workers that start later
+PARDON_LENGTH = timedelta(days=1)  # in force for so long, for workers that start later
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Target:
     prefix: int | None = None
     network: bytes | None = None  # its bits in clear, or their digest under `key`
     key: bytes | None = None
-    also: Sequence[bytes] = ()  # how standing rulings may have stored the same network, under other keys
+    also: Sequence[bytes] = ()  # how rulings in force may have stored the same network, under other keys
     packed: bytes | None = None  # the network in clear, which goes into no table
 
 
 @dataclass(frozen=True, slots=True)
 class StandingRow:
-    """A ruling on a network that stands: its bits in clear, or their digest under `key`."""
+    """A ruling in force on a network: its bits in clear, or their digest under `key`."""
 
     id: UUID
     size: int
@@ -106,7 +106,7 @@ class ActorRow:
 
 @dataclass(frozen=True, slots=True)
 class RulingRow:
-    """A ruling that stands."""
+    """A ruling in force."""
 
     id: UUID
     kind: str
@@ -176,7 +176,7 @@ class Registry:
         return [bytes(key) for (key,) in self._all("salts")]
 
     def standing_keys(self) -> list[bytes]:
-        """Return the keys that the networks of standing rulings are digested with."""
+        """Return the keys that the networks of rulings in force are digested with."""
         return [bytes(key) for (key,) in self._all("standing_keys")]
 
     def key_to_share(self, kind: str) -> bytes | None:
@@ -188,17 +188,17 @@ class Registry:
         return {found.bytes for (found,) in self._all("known_networks")}
 
     def standing_networks(self, kind: str) -> list[StandingRow]:
-        """Return the rulings of a kind on networks that stand."""
+        """Return the rulings of a kind in force on networks."""
         return self._rows(StandingRow, "standing_networks", {"kind": kind})
 
     def rule(self, kind: str, target: Target, length: timedelta | None, reason: str, made_by: str) -> Made:
-        """Make a ban or an allowance; one of the same kind that stands on this target is replaced."""
+        """Make a ban or an allowance; one of the same kind in force on this target is replaced."""
         with command_errors(), self._session.transaction():
             self._lift(target, kind)
             return Made(*self._make(kind, target, length, reason, made_by))
 
     def lift(self, target: Target, kind: str) -> int:
-        """Lift what stands on this target and return how many rulings that were."""
+        """Lift what is in force on this target and return how many rulings that were."""
         with command_errors():
             return len(self._lift(target, kind))
 
@@ -230,7 +230,7 @@ class Registry:
         return self._rows(ActorRow, "actors", {"flagged": flagged, "most": most})
 
     def standing(self, kind: str, most: int) -> list[RulingRow]:
-        """Return the rulings of a kind that stand, the newest first."""
+        """Return the rulings of a kind in force, the newest first."""
         return self._rows(RulingRow, "standing", {"kind": kind, "most": most})
 
     def networks(self, most: int) -> list[NetworkRow]:
