@@ -57,7 +57,3 @@ class MemoryJournal:
         """Return (segment, offset) after the last frame."""
         with self._lock:
             return 1, self._end
-
-    def pending_bytes(self, segment: int, offset: int) -> int:
-        """Return the bytes kept."""
-        return self.size

@@ -144,11 +144,6 @@ def schema_state(connection: psycopg.Connection) -> SchemaState:
     )
 
 
-def pending(connection: psycopg.Connection) -> list[str]:
-    """Return the names that `apply` would apply; writes nothing."""
-    return schema_state(connection).pending
-
-
 def _folder() -> Traversable:
     packaged = files("asgi_analytics").joinpath("migrations")
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "migrations"

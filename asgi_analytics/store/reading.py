@@ -189,11 +189,6 @@ class Reader:
             return str(row[0]) if row else ""
         return ""
 
-    def pending(self) -> list[str]:
-        """Return the names of the migrations that are not applied."""
-        with command_errors(), self._session.statement() as connection:
-            return migrate.pending(connection)
-
     def missing_objects(self) -> list[str]:
         """Return the tables, views and functions of a migrated schema that are not there."""
         with command_errors(), self._session.statement() as connection:

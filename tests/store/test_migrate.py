@@ -52,9 +52,9 @@ def test_an_empty_database_gets_the_whole_schema(empty_dsn: str) -> None:
 
 def test_the_second_time_there_is_nothing_to_do(empty_dsn: str) -> None:
     with psycopg.connect(empty_dsn, autocommit=True) as connection:
-        names = migrate.pending(connection)
+        names = migrate.schema_state(connection).pending
         assert migrate.apply(connection) == names != []
-        assert migrate.apply(connection) == migrate.pending(connection) == []
+        assert migrate.apply(connection) == migrate.schema_state(connection).pending == []
 
 
 def test_of_eight_processes_one_applies_each_migration(empty_dsn: str) -> None:
