@@ -236,12 +236,12 @@ class Engine:
 
     def _shared_stats(self) -> dict[str, Any]:
         sharer, leases = self.sharer, self.leases
-        told = {"workers": leases.workers, "connected": leases.connected, "leased": leases.count()}
+        shared = {"workers": leases.workers, "connected": leases.connected, "leased": leases.count()}
         if sharer is None:
-            return told
+            return shared
         mean = round(1e3 * sharer.spent / max(1, sharer.exchanges), 2)
         return {
-            **told,
+            **shared,
             "exchanges": sharer.exchanges,
             "exchange_ms": mean,
             "unanswered": self.strict.failures if self.strict is not None else 0,

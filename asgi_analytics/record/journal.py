@@ -58,10 +58,10 @@ class FileJournal:
         self.segment = 1
         self.size = len(header(journal, 1, columns))  # committed bytes of the open segment
         self.backlog = 0  # bytes of closed segments that are not delivered yet
-        self._worn = False  # a segment refused a write, though the disk is not full
+        self._failing = False  # a segment refused a write, though the disk is not full
         self._dirty = False
         self._ended = False
-        self._trouble: OSError | None = None  # for `prepare` to raise
+        self._pending_error: OSError | None = None  # for `prepare` to raise
         self._retired: list[int] = []  # rotated segments that are not flushed yet
         self._kept: dict[int, Opened] = {}  # closed segments until they are delivered: files may be unlinked
         self._syncing = threading.Lock()
@@ -75,7 +75,7 @@ class FileJournal:
                 raise JournalError("journal_full")
             size = len(data)
             if _write(self._fd, data, size) != size:
-                self._write_again(data)
+                self._retry_write(data)
             self.size += size
             self._dirty = True
             if self.size > SEGMENT_SIZE and self._next is not None:
@@ -84,17 +84,17 @@ class FileJournal:
                 except RecursionError:  # the row is in; the next one tries again
                     pass
 
-    def _write_again(self, data: bytes) -> None:
+    def _retry_write(self, data: bytes) -> None:
         """Truncate a partial write and try again, reopening files first. Raises JournalError if that fails too."""
         try:
-            self._mend()
+            self._reopen_closed()
             self._write_whole(data)
         except OSError as error:
             if error.errno not in _DISK_FULL:
                 # The next segment may take it: this file may be too large, or on a bad sector.
-                self._worn = True
-                if self._leave_worn():
-                    return self._write_again(data)
+                self._failing = True
+                if self._leave_failing():
+                    return self._retry_write(data)
             full = (*_DISK_FULL, errno.EFBIG)
             raise JournalError("disk_full" if error.errno in full else "journal_unwritable") from error
 
@@ -110,7 +110,7 @@ class FileJournal:
             os.ftruncate(self._fd, self.size)
             raise
 
-    def _leave_worn(self) -> bool:
+    def _leave_failing(self) -> bool:
         """Rotate, unless this segment has no rows: then the file is not at fault. Return whether it did."""
         if self._next is None or self.size <= len(header(self.id, self.segment, self.columns)):
             return False
@@ -135,7 +135,7 @@ class FileJournal:
     def _size_on_disk(self) -> int:
         return 0 if self._open == GONE else os.fstat(self._fd).st_size
 
-    def _mend(self) -> None:
+    def _reopen_closed(self) -> None:
         """Reopen files that other code in this process has closed, such as by os.closerange. Raises OSError."""
         with self._lock:
             if self._ended:
@@ -153,7 +153,7 @@ class FileJournal:
                 what = f"{lost:,} bytes of hits went into another file" if lost else "no hit was lost by it"
                 self.size -= lost
             text = f"was closed by other code in this process, such as os.closerange: {what}"
-            self._trouble = OSError(errno.EBADF, text, str(self.path))
+            self._pending_error = OSError(errno.EBADF, text, str(self.path))
             if not self._held.is_ours():
                 self._held = try_lock(self.path) or GONE
             if self._next is not None:
@@ -168,18 +168,18 @@ class FileJournal:
         """
         if self._ended:
             return
-        self._mend()
-        self._hold()
+        self._reopen_closed()
+        self._relock()
         self._make_room()
-        if not self._is_there() or self._is_longer():
-            self._begin_anew()
-        elif self._next is None and (self._worn or self.size > SEGMENT_SIZE // 2):
+        if not self._files_exist() or self._has_foreign_bytes():
+            self._begin_new_segment()
+        elif self._next is None and (self._failing or self.size > SEGMENT_SIZE // 2):
             self._next = self._create_next()
-        trouble, self._trouble = self._trouble, None
-        if trouble is not None:
-            raise trouble
+        error, self._pending_error = self._pending_error, None
+        if error is not None:
+            raise error
 
-    def _hold(self) -> None:
+    def _relock(self) -> None:
         """Lock the lock file of the folder, if it was replaced by another, such as with a backup of the folder.
 
         Whoever locked it could deliver the backup, and advance our position past newer rows.
@@ -221,7 +221,7 @@ class FileJournal:
         del self._delivered[number], self._sizes[number]
         path_of(self.path, number).unlink(missing_ok=True)
 
-    def _is_there(self) -> bool:
+    def _files_exist(self) -> bool:
         with self._lock:
             segment, size, ours = self.segment, self.size, self._open
         try:
@@ -231,12 +231,12 @@ class FileJournal:
             return False
         return named and ours.is_of(found) and found.st_size >= size
 
-    def _is_longer(self) -> bool:
+    def _has_foreign_bytes(self) -> bool:
         """Tell whether the open segment has foreign bytes: rows after them are not at the offsets we assume."""
         with self._lock:
             return self._size_on_disk() > self.size
 
-    def _begin_anew(self) -> None:
+    def _begin_new_segment(self) -> None:
         with self._lock:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.chmod(0o700)
@@ -250,13 +250,13 @@ class FileJournal:
             if self._next is None:
                 self._next = self._create_next()
             self.destination.write(self.path)
-            saved = self._after_cut()
+            saved = self._rows_after_truncation()
             self._rotate()
             if saved is not None:
                 self.append(saved)
                 raise OSError(errno.EIO, "was cut by somebody, hits that were not delivered yet may be lost", self.path)
 
-    def _after_cut(self) -> bytes | None:
+    def _rows_after_truncation(self) -> bytes | None:
         """Return what was appended since the open segment was truncated, as far as known; None if it was not."""
         size = self._size_on_disk()
         if size >= self.size or self._open == GONE:
@@ -280,7 +280,7 @@ class FileJournal:
     def _unflushed(self) -> tuple[list[int], list[int]]:
         """Return which closed segments are to be flushed, and descriptors of these and of the open one."""
         with self._lock:
-            self._mend()
+            self._reopen_closed()
             wanted = [self._kept[number] for number in self._retired if number in self._kept]
             if self._dirty:
                 wanted.append(self._open)
@@ -290,8 +290,8 @@ class FileJournal:
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames from a position on, or None when there is nothing yet. Raises OSError."""
-        self._mend()
-        if self._is_longer():  # read up to its end on disk once it is rotated
+        self._reopen_closed()
+        if self._has_foreign_bytes():  # read up to its end on disk once it is rotated
             raise OSError(errno.EIO, "was written into by somebody, another is begun", str(self.path))
         with self._lock:  # a consistent segment and size, while requests rotate
             current, size, sizes = self.segment, self.size, dict(self._sizes)

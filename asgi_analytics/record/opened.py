@@ -27,7 +27,7 @@ class Opened(NamedTuple):
     @classmethod
     def of(cls, number: int) -> Opened:
         """Take over a descriptor, under a high number if one is free. If that fails, closes it and raises OSError."""
-        high = _high(number)
+        high = _to_high_number(number)
         try:
             found = os.fstat(high)
         except OSError:
@@ -74,7 +74,7 @@ class Opened(NamedTuple):
 GONE = Opened(-1)
 
 
-def _high(number: int) -> int:
+def _to_high_number(number: int) -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     least = HIGH if most == resource.RLIM_INFINITY else min(HIGH, most // 2)
     try:

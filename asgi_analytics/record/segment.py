@@ -206,9 +206,9 @@ def read_header(data: bytes, path: Path, columns: Columns | None = None) -> Head
         text = data[len(MAGIC) + FRAME.size : body]
         if crc32(text) != checksum:
             raise JournalFormatError(f"{path.name} has a damaged header.")
-        told = json.loads(text)
-        columns = {kind.encode(): tuple(map(str, names)) for kind, names in told["columns"].items()}
-        journal, segment = bytes.fromhex(told["journal"]), int(told["segment"])
+        parsed = json.loads(text)
+        columns = {kind.encode(): tuple(map(str, names)) for kind, names in parsed["columns"].items()}
+        journal, segment = bytes.fromhex(parsed["journal"]), int(parsed["segment"])
         if (
             len(journal) != 16
             or not 0 <= segment < 1 << 31

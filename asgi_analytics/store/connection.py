@@ -49,8 +49,8 @@ def database_key(dsn: str) -> str:
 
 def database_address(dsn: str) -> str:
     """Return the same in clear, for people; raises ConfigurationError."""
-    told = [f"{name}={escape(value)}" for name, value in _parts(dsn).items() if value]
-    return " ".join(told)[:MOST_ADDRESS]
+    parts = [f"{name}={escape(value)}" for name, value in _parts(dsn).items() if value]
+    return " ".join(parts)[:MOST_ADDRESS]
 
 
 def _parts(dsn: str) -> dict[str, str]:
@@ -100,13 +100,13 @@ class ServerSession:
             connection.prepare_threshold = None
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         path = SET.format("search_path", trusted_path(connection), self.is_pooled)
-        self._takes([path])
+        self._accepts([path])
         calls = [SET.format(name, value, self.is_pooled) for name, value in {**READ, **settings}.items()]
-        if not self._takes(calls):  # not every platform knows every setting, and none is essential
-            calls = [call for call in calls if self._takes([call])]
+        if not self._accepts(calls):  # not every platform knows every setting, and none is essential
+            calls = [call for call in calls if self._accepts([call])]
         self._settings = _select([*calls, path])
 
-    def _takes(self, calls: Sequence[sql.Composed]) -> bool:
+    def _accepts(self, calls: Sequence[sql.Composed]) -> bool:
         try:
             self._connection.execute(_select(calls))
         except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):

@@ -188,7 +188,7 @@ class PostgresStore(Connected):
 
     def _write(self, batch: Batch) -> list[Merged]:
         with self._transfer() as connection:
-            batch = self._not_in_yet(batch)
+            batch = self._not_committed_yet(batch)
             if not batch.frames:
                 return []
             settled = False
@@ -210,7 +210,7 @@ class PostgresStore(Connected):
             return batch, False
         # If none of a sample is stored, none is: a journal new to us costs no more than that. The first hit alone is no
         # proof, for it may have been deleted, or dropped with its partition.
-        if not self._staging.stored(connection, columns, [*_some(hits), hits[-1]]):
+        if not self._staging.stored(connection, columns, [*_sample(hits), hits[-1]]):
             return batch, self._doubts.is_past(batch, hits[-1])
         left = behind(batch, self._staging.stored(connection, columns, hits))
         return left, left.frames.count_of(HIT) > 0
@@ -239,10 +239,10 @@ class PostgresStore(Connected):
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set the rows of a batch aside with their raw bytes, and advance the position past them."""
         # If an operator's trigger fills the queue of NOTIFY, COMMIT fails with it: then no row is at fault.
-        if sqlstate == OVER_LIMIT and self._takes(batch.frames, batch.columns):
+        if sqlstate == OVER_LIMIT and self._accepts(batch.frames, batch.columns):
             raise StoreUnavailable(error)
         with self._transaction():
-            batch = self._not_in_yet(batch)
+            batch = self._not_committed_yet(batch)
             if not batch.frames:
                 return
             for frame in batch.frames:
@@ -261,7 +261,7 @@ class PostgresStore(Connected):
             with as_ours(), self._current().transaction(force_rollback=True) as connection:
                 connection.execute(self._queries["probe"])
         except RowRejected as error:
-            if others is None or not is_forbidden(error) or not self._takes_some(kind, others):
+            if others is None or not is_forbidden(error) or not self._accepts_some(kind, others):
                 raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
     def slow_row(self, batch: Batch) -> int | None:
@@ -270,13 +270,13 @@ class PostgresStore(Connected):
         Only a hint, by tries with a twentieth of statement_timeout: afterwards each row gets all of it.
         """
         frames = batch.frames
-        return slow_row(len(frames), lambda first, last: self._takes(frames[first:last], batch.columns, in_time=True))
+        return slow_row(len(frames), lambda first, last: self._accepts(frames[first:last], batch.columns, in_time=True))
 
-    def _takes_some(self, kind: bytes, batch: Batch) -> bool:
-        few = _some([place for place, one in enumerate(batch.frames) if one.kind == kind])
-        return any(self._takes(batch.frames[place : place + 1], batch.columns) for place in few)
+    def _accepts_some(self, kind: bytes, batch: Batch) -> bool:
+        few = _sample([place for place, one in enumerate(batch.frames) if one.kind == kind])
+        return any(self._accepts(batch.frames[place : place + 1], batch.columns) for place in few)
 
-    def _takes(self, frames: Frames, columns: Mapping[bytes, Sequence[str]], in_time: bool = False) -> bool:
+    def _accepts(self, frames: Frames, columns: Mapping[bytes, Sequence[str]], in_time: bool = False) -> bool:
         """Tell whether rows would get in; `in_time`: within a twentieth of statement_timeout."""
         rows = {kind: frames.rows(kind) for kind in KINDS}
         try:
@@ -354,7 +354,7 @@ class PostgresStore(Connected):
         assert self._session is not None
         return self._session
 
-    def _not_in_yet(self, batch: Batch) -> Batch:
+    def _not_committed_yet(self, batch: Batch) -> Batch:
         """Wait for a transaction of this journal that a lost connection left open; return what it left of the batch.
 
         It may have moved only a part: the batch was cut anew, when the journal had grown.
@@ -403,5 +403,5 @@ class PostgresStore(Connected):
             raise StoreMisconfigured("The table positions takes no change: is there a trigger or a rule on it?")
 
 
-def _some(rows: Sequence[T]) -> Sequence[T]:
+def _sample(rows: Sequence[T]) -> Sequence[T]:
     return rows[:: len(rows) // FEW + 1]

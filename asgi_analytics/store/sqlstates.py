@@ -35,11 +35,11 @@ def as_ours() -> Iterator[None]:
     except psycopg.Error as error:
         raise _ours(error) from error
     except (UnicodeError, OverflowError, struct.error) as error:
-        raise RowRejected(_told(error)) from error
+        raise RowRejected(_log_text(error)) from error
 
 
 def _ours(error: psycopg.Error) -> StoreError:
-    state, text = error.sqlstate, _told(error)
+    state, text = error.sqlstate, _log_text(error)
     if state is None and isinstance(error, psycopg.DataError):
         return RowRejected(text)
     if state is None:
@@ -55,12 +55,12 @@ def _ours(error: psycopg.Error) -> StoreError:
     return StoreUnavailable(f"{text} (SQLSTATE {state})")
 
 
-def _told(error: Exception) -> str:
+def _log_text(error: Exception) -> str:
     """Return an error's text as one line for logs: without the row's data, and escaped for terminals."""
     text = str(error)
     if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_TELLS_ROW):
-        told = error.diag
-        text = " ".join(filter(None, (told.message_primary, told.message_hint, told.context))) or text
+        diag = error.diag
+        text = " ".join(filter(None, (diag.message_primary, diag.message_hint, diag.context))) or text
     return escape(" ".join(text.split()))
 
 
