@@ -16,7 +16,8 @@ import psycopg
 
 from ..clock import random_bytes
 from ..errors import EmbeddedPostgresError
-from .folder import address, flock, pause, read_dsn, sync, write_dsn
+from ..folders import sync_entries
+from .folder import address, flock, pause, read_dsn, write_dsn
 from .process import Child, runs
 from .programs import Server, choose, copy_wheel
 
@@ -118,7 +119,7 @@ class Cluster:
         # The password first, then the whole cluster at once: a kill in between leaves nothing half made.
         write_dsn(self._folder, address(password, free_port(None)))
         staging.rename(self._data)
-        sync(self._folder)
+        sync_entries(self._folder)
 
     def _clear_pid_file(self) -> None:
         file = self._data / "postmaster.pid"

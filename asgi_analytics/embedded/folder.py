@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..clock import SystemClock
 from ..errors import EmbeddedPostgresError
-from ..folders import foreign_part
+from ..folders import foreign_part, sync_entries
 from .process import runs, shell
 
 if sys.platform != "win32":
@@ -82,12 +82,4 @@ def write_dsn(folder: Path, dsn: str) -> None:
         file.flush()
         os.fsync(handle)
     os.replace(name, folder / "dsn")
-    sync(folder)
-
-
-def sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_entries(folder)

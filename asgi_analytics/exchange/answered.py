@@ -118,7 +118,7 @@ class Answered(Arrival):
         says = b"sec-fetch-site" in self._headers or actor.program
         says = says or (actor.claims.is_browser and self._engine.site.knows_headers())
         variant = self._engine.variants.page(self.path, self._query, inner or not says)
-        return None if variant is None else self._keep_for_row(with_order(variant, self.visitor.actor.behaviour))
+        return None if variant is None else self._keep_for_row(with_order(variant, actor.behaviour))
 
     def _data_variant(self) -> Variant | None:
         """Return which data the query names; None where credentials came with the request."""

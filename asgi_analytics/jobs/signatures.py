@@ -115,7 +115,7 @@ class Signatures:
         return True
 
     def _learn(self, signer: str) -> None:
-        """Fetch a directory. A failure says nothing about the keys that are known."""
+        """Fetch a directory of keys; if that fails, those known before are kept."""
         before = self._known.get(signer) or self._others.get(signer)
         try:
             fetched = self._fetch(f"https://{signer}{WELL_KNOWN}")

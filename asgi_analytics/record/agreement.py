@@ -27,7 +27,7 @@ class Agreement:
         self._revision = -1  # of the newest ruling that this worker knows
 
     def exchange_salts(self, store: Store) -> None:
-        """Offer the salts that this worker knows of yesterday, today and tomorrow, and learn which ones hold."""
+        """Offer the salts that this worker knows of yesterday, today and tomorrow, and learn the agreed ones."""
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         periods = [(today + timedelta(days=shift)).isoformat() for shift in (-1, 0, 1)]
         same = [salt.period for salt in self._salts] == periods

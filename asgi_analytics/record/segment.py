@@ -21,6 +21,7 @@ from zlib import crc32
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
 from ..clock import give_way
 from ..errors import JournalFormatError
+from ..folders import sync_entries
 
 MAGIC = b"ASGIAJ\x01\n"
 _VERSION = 6  # index of the version byte in MAGIC
@@ -68,22 +69,13 @@ def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
         os.fchmod(opened, 0o600)  # whatever the umask
         if os.write(opened, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        _flush_name(folder)
+        sync_entries(folder)
     except OSError:
         # A segment with half a header would take frames that nobody can read.
         os.close(opened)
         path.unlink()
         raise
     return opened
-
-
-def _flush_name(folder: Path) -> None:
-    """Flush the directory entry: without it, a power cut would lose the segment, synced rows included."""
-    opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def split(data: bytes) -> Iterator[bytes]:
