@@ -205,7 +205,7 @@ class FileJournal:
                 os.utime(path)
 
     def name_server(self, server: str) -> None:
-        """Record the server's identity, so that workers that know it by another host name can adopt. Raises OSError."""
+        """Record the server's identity: workers that know it by another host name may adopt this. Raises OSError."""
         if server != self.destination.server:
             destination = replace(self.destination, server=server)
             destination.write(self.path)
