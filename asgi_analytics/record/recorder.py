@@ -202,7 +202,7 @@ class Recorder:
                 (self.journal or self.memory).append(data)
             except JournalError as error:
                 self._keep(data, str(error))
-        except RecursionError:  # the stack is nearly full: the row is made again when it is not
+        except RecursionError:  # near the recursion limit: the row is made again later
             raise
         except Exception as error:
             self.counters.queued += 1
@@ -210,7 +210,7 @@ class Recorder:
         self.counters.queued += 1
 
     def _keep(self, data: bytes, failure: str) -> None:
-        """Keep in memory what the journal does not take, as far as that is no matter of a bound."""
+        """Keep a row in memory that the journal did not take; where a bound is reached, drop and count it."""
         if failure in ("journal_full", "memory_full"):
             return self.drop(failure)
         self.counters.failures[failure] += 1
