@@ -13,8 +13,8 @@ from anyio import get_cancelled_exc_class
 
 from .database import resolve_dsn
 from .engine import Engine, stop_all
+from .exchange.beginning import begin, begin_strictly, writable
 from .exchange.http import SCOPE_KEY, Exchange
-from .exchange.sound import sound
 from .exchange.timed import TimedExchange
 from .exchange.websocket import WebSocketExchange
 from .joining import joined
@@ -74,15 +74,12 @@ class AnalyticsMiddleware:
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
-            exchange.finish("aborted" if was_cancelled(error) else "error")
-            if exchange.held:
-                await exchange.let_go(send)
+            await exchange.finish("aborted" if was_cancelled(error) else "error")
             raise
         finally:
             scope.pop(SCOPE_KEY, None)
         if not exchange.recorded:
-            exchange.finish()
-            await exchange.let_go(send)
+            await exchange.finish()
 
     @property
     def routes(self) -> Any:
@@ -190,52 +187,6 @@ class AnalyticsMiddleware:
             await run_in_thread(act, *arguments)
         except Exception as error:  # noqa: BLE001 - as in begin
             self._engine.failed(where, error)
-
-
-def writable(scope: Scope) -> Scope:
-    """Return the scope itself, so that outer middlewares see what the app writes there; a copy if it is read-only."""
-    try:
-        scope[SCOPE_KEY] = True
-        del scope[SCOPE_KEY]
-    except Exception:  # noqa: BLE001 - whatever a mapping raises that is read-only
-        return {**scope}
-    return scope
-
-
-def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-    """Identify and decide, without I/O; None when that failed: then the app is served as if we were not there."""
-    try:
-        exchange = kind(engine, scope, receive, send)
-        exchange.decide(scope)
-    except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
-        engine.failed("identify and decide", error)
-        return begin_soundly(kind, engine, scope, receive, send)
-    return exchange
-
-
-def begin_soundly(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-    """As `begin`, of a scope that had to be converted to the types of ASGI; None where that fails, too."""
-    try:
-        readable = sound(scope)
-        exchange = kind(engine, readable, receive, send)
-        exchange.decide(readable)
-        exchange.scope = scope
-    except Exception:  # noqa: BLE001 - the first error was reported
-        return None
-    return exchange
-
-
-async def begin_strictly(
-    kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send
-) -> Exchange | None:
-    """As `begin`, in strict mode: one round trip to the server that counts the requests of all workers."""
-    try:
-        exchange = kind(engine, scope, receive, send)
-        exchange.decide(scope, await engine.ask_strict_quotas(exchange.visitor))
-    except Exception as error:  # noqa: BLE001 - as above
-        engine.failed("identify and decide", error)
-        return None
-    return exchange
 
 
 def was_cancelled(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from ..identify.referral import clean_query, read_referral
 from ..identify.request import is_shared, route_template
 from ..inputs import QUERIED
 from ..model import CachedRefusal, Referral
-from ..protocols import Message, Send
+from ..protocols import Message
 from ..respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 from ..threads import run_in_thread
 from .answered import Answered
@@ -29,7 +29,6 @@ class Exchange(Answered):
     """An HTTP request and its answer: what the app sends passes here, and at its end the request becomes a row."""
 
     _length: Any = None  # of the answer, as its headers announce it
-    held: list[Message] | None = None  # messages that are sent with the next one
     _owed: str | None = None  # the outcome of a request whose row could not be made yet
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -120,7 +119,7 @@ class Exchange(Answered):
             if is_first:
                 self._engine.failed("record", error)
 
-    def finish(self, outcome: str | None = None) -> None:
+    async def finish(self, outcome: str | None = None) -> None:
         """The app has returned or raised: record what is not recorded yet, as `end` does.
 
         A row that could not be made is tried again, for the app may have called us near the recursion limit; then
@@ -130,11 +129,6 @@ class Exchange(Answered):
         if not self.recorded:
             self.path, self.method, self._query, self._headers = text(self.path), text(self.method), b"", {}
             self.end(self._owed)
-
-    async def let_go(self, send: Send) -> None:
-        """Send what is held, for no message comes after it any more."""
-        while self.held:
-            await send(self.held.pop(0))
 
     def _respond(self, message: Message) -> Message:
         """Judge the visitor by the answer that begins, and add our headers. A failure of ours adds none."""

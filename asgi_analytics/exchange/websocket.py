@@ -13,11 +13,13 @@ from .http import Exchange
 class WebSocketExchange(Exchange):
     """A websocket from handshake to close: one row, written when either side closes it."""
 
+    _held: Message | None  # the start of a denial, which is sent with the message after it
+
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(engine, scope, receive, send)
+        self._server, self._held = send, None
         if engine.syncs:
-            self.held = []
-            self._send = _with_start_held(send, self.held)
+            self._send = self._send_denial_at_once
         self.receive = self._receiving(receive)
 
     def _receiving(self, receive: Receive) -> Receive:
@@ -44,6 +46,27 @@ class WebSocketExchange(Exchange):
         self.end("complete")
         return self._send_last(message)
 
+    async def finish(self, outcome: str | None = None) -> None:
+        """As for any request; no message follows one that is still held."""
+        await super().finish(outcome)
+        await self._send_held()
+
+    async def _send_denial_at_once(self, message: Message) -> None:
+        """Send a denial's start with its body: uvicorn drops one whose body does not follow at once.
+
+        The row is flushed to disk in between, which takes a while.
+        """
+        if message["type"] == "websocket.http.response.start":
+            self._held = message
+            return
+        await self._send_held()
+        await self._server(message)
+
+    async def _send_held(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            await self._server(held)
+
     def _note(self, message: Message) -> bool:
         """Note what a message says; returns whether it is the last one."""
         kind = message["type"]
@@ -62,23 +85,6 @@ class WebSocketExchange(Exchange):
             self.bytes_sent += len(message.get("body") or b"")
             return not message.get("more_body")
         return False
-
-
-def _with_start_held(send: Send, held: list[Message]) -> Send:
-    """Return a `send` that holds a denial's start until its body: uvicorn drops one whose body does not follow at once.
-
-    The row is flushed to disk in between, which takes a while.
-    """
-
-    async def sent(message: Message) -> None:
-        if message["type"] == "websocket.http.response.start":
-            held.append(message)
-            return
-        while held:
-            await send(held.pop())
-        await send(message)
-
-    return sent
 
 
 def _size(data: Any) -> int:

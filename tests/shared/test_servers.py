@@ -341,6 +341,16 @@ def test_strict_mode_makes_one_round_trip_for_each_request(server: Server, fleet
 
 
 @needs_server
+def test_in_strict_mode_a_scope_in_other_types_than_asgi_asks_for_is_judged_and_recorded(
+    server: Server, fleet: Callable[..., list[App]]
+) -> None:
+    (app,) = fleet(1, shared=server.url, shared_mode="strict", shared_timeout=2.0)
+    reply = asyncio.run(ask(app, {**http_scope(), "headers": 5}))
+    assert (reply.status, app.stats()["queued"]) == (200, 1)
+    assert app.stats()["failures"] == {"decide by strict quotas": 1, "identify and decide": 1}
+
+
+@needs_server
 def test_doctor_says_whether_the_server_answers(server: Server) -> None:
     settings = Settings.build(shared=server.url.replace("127.0.0.1", "me:hunter2@127.0.0.1"))
     (wrong_password,) = shared_checks(settings)

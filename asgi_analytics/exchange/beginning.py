@@ -1,0 +1,55 @@
+"""How an exchange begins: identified and decided. Whatever fails here, the app is served as if we were not there."""
+
+from __future__ import annotations
+
+from ..engine import Engine
+from ..protocols import Receive, Scope, Send
+from .http import SCOPE_KEY, Exchange
+from .sound import sound
+
+
+def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+    """Identify and decide, without I/O: by the scope as it is, else converted to the types of ASGI.
+
+    None when that failed, too.
+    """
+    try:
+        exchange = kind(engine, scope, receive, send)
+        exchange.decide(scope)
+        return exchange
+    except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
+        engine.failed("identify and decide", error)
+    try:
+        readable = sound(scope)
+        exchange = kind(engine, readable, receive, send)
+        exchange.decide(readable)
+        exchange.scope = scope
+        return exchange
+    except Exception:  # noqa: BLE001 - the first error was reported
+        return None
+
+
+async def begin_strictly(
+    kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send
+) -> Exchange | None:
+    """As `begin`, in strict mode: one round trip to the server that counts the requests of all workers.
+
+    Where that fails, the quotas of this worker decide.
+    """
+    try:
+        exchange = kind(engine, scope, receive, send)
+        exchange.decide(scope, await engine.ask_strict_quotas(exchange.visitor))
+        return exchange
+    except Exception as error:  # noqa: BLE001 - as above
+        engine.failed("decide by strict quotas", error)
+        return begin(kind, engine, scope, receive, send)
+
+
+def writable(scope: Scope) -> Scope:
+    """Return the scope itself, so that outer middlewares see what the app writes there; a copy if it is read-only."""
+    try:
+        scope[SCOPE_KEY] = True
+        del scope[SCOPE_KEY]
+    except Exception:  # noqa: BLE001 - whatever a mapping raises that is read-only
+        return {**scope}
+    return scope
