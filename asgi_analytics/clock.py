@@ -19,7 +19,7 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
 
-def give_way() -> None:
+def release_gil() -> None:
     """Release the GIL for a moment, as background threads do between slices of a long piece of work.
 
     Otherwise a thread that waits for it gets it only after five milliseconds (sys.getswitchinterval).
@@ -30,13 +30,13 @@ def give_way() -> None:
 class Calendar:
     """The wall time that salts, cookies and rulings go by: a jump by years makes no visitor new and lifts no ban.
 
-    Shared by the threads of one process; `leap_ns` is what the wall clock is believed to be ahead by.
+    Shared by the threads of one process; `jump_ns` is what the wall clock is believed to be ahead by.
     """
 
     # Steps up to a day are followed at once: slews, NTP, a laptop that slept overnight while the monotonic clock
     # stood still. A longer one (a longer sleep, or the end of years of being wrong) once it has lasted for an hour.
     def __init__(self) -> None:
-        self.leap_ns = 0
+        self.jump_ns = 0
         self._offset: int | None = None  # from monotonic to wall time
         self._leapt_at: float | None = None
 
@@ -48,9 +48,9 @@ class Calendar:
             if self._leapt_at is None:
                 self._leapt_at = now
             if now - self._leapt_at < BELIEVED_AFTER:
-                self.leap_ns = leap
+                self.jump_ns = leap
                 return time_ns - leap
-        self._offset, self._leapt_at, self.leap_ns = time_ns - since, None, 0
+        self._offset, self._leapt_at, self.jump_ns = time_ns - since, None, 0
         return time_ns
 
 

@@ -77,7 +77,7 @@ def sync_entries(folder: Path) -> None:
         os.close(opened)
 
 
-def put_whole(path: Path, data: bytes, mode: int, at: float | None = None) -> None:
+def write_atomically(path: Path, data: bytes, mode: int, at: float | None = None) -> None:
     """Write a file atomically: a reader sees the old or the new one, and a failure leaves the old.
 
     `at`: its modification time, in seconds since 1970. Raises OSError.

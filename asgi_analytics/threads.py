@@ -14,7 +14,7 @@ from typing import TypeVar
 from anyio import CancelScope, CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
-from .clock import give_way
+from .clock import release_gil
 from .low_memory import A_THREAD, ensure_memory
 
 MOST_THREADS = 40  # of one event loop, as many as anyio gives an app
@@ -150,7 +150,7 @@ def _call_in_loop(loop: asyncio.AbstractEventLoop, call: Call) -> None:
         try:
             loop.call_soon_threadsafe(call)
         except (RuntimeError, MemoryError):  # closed by now; or out of memory: try again, for somebody waits
-            give_way()
+            release_gil()
         else:
             return
 

@@ -23,7 +23,7 @@ OTHER = ("198.51.100.8", 40000)
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each refusal is a count, so that the next one is given again."""
-    monkeypatch.setattr(refusals, "OF_A_VISITOR", 0)
+    monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 0)
 
 
 @pytest.mark.usefixtures("counted")
@@ -113,7 +113,7 @@ def test_what_somebody_further_out_does_to_an_answer_is_not_given_again() -> Non
 
 
 def test_a_new_minute_has_rows_of_refusals_again(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "OF_A_VISITOR", 3)
+    monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 3)
     clock = FakeClock()
     clock.advance(60.0 - clock.time_ns() / 1e9 % 60.0 - 0.5)
     with wrapped(page(), dsn, clock=clock, limits="1/day") as wrap:

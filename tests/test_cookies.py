@@ -88,7 +88,7 @@ def test_who_returns_cookies_uses_none_up() -> None:
 
 
 def test_a_refusal_does_not_move_along_with_its_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "OF_A_VISITOR", 0)
+    monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 0)
     with wrapped(page(), network_limits="3/minute", **COOKIE) as app:
         cookie = cookie_of(get(app))
         assert [get(app, headers=cookie).status for _ in range(4)] == [200, 200, 429, 429]

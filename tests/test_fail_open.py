@@ -85,7 +85,7 @@ def test_a_disk_that_cannot_flush_costs_no_answer(monkeypatch: pytest.MonkeyPatc
 @interpreted_only
 @pytest.mark.parametrize("step", ["refuse", "refuse_again"])
 def test_a_refusal_that_cannot_be_counted_is_told_all_the_same(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "OF_A_VISITOR", 0)  # each is a count, so that the next one is given again
+    monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 0)  # each is a count, so that the next one is given again
     with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
         break_step(wrap, "recorder", step, monkeypatch)
         told = [get(wrap) for _ in range(2)]

@@ -24,8 +24,7 @@ from ..record.segment import read_header
 from ..settings import Settings
 from ..shared import server_of
 from ..store.connection import ENCODINGS, UTF8
-from ..store.health import PATIENCE, HealthReader, advice_on, examine
-from ..store.reading import Server
+from ..store.health import PATIENCE, HealthReader, Server, advice_on, examine
 from ..threads import within
 
 OLDEST = 140000  # server_version_num of PostgreSQL 14
@@ -102,7 +101,7 @@ def address_checks(settings: Settings, peer: str | None, headers: Sequence[tuple
     resolver = ClientAddress.of(settings.trusted_proxies)
     scope = {"client": (peer, 0) if peer else None, "headers": list(headers)}
     address = resolver.read(scope, dict(headers))
-    yield _address_check(settings, peer, address, any(name in FORWARDING for name, _ in headers))
+    yield _address_check(peer, address, any(name in FORWARDING for name, _ in headers))
     if address:
         yield _place_check(settings, address)
 
@@ -279,7 +278,7 @@ def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
         yield Check("quarantine", text, note=True)
 
 
-def _address_check(settings: Settings, peer: str | None, address: str, forwarded: bool) -> Check:
+def _address_check(peer: str | None, address: str, forwarded: bool) -> Check:
     if not address:
         return Check("client address", f"none from {peer!r}", "name the server's peer address, such as 10.0.0.5")
     network = f" (counted as one network: {_network(address)})"

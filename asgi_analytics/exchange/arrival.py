@@ -160,7 +160,7 @@ class Arrival(Hit):
         return ruling
 
     def _wall(self) -> float:
-        return (self.time_ns - self._engine.calendar.leap_ns) / 1e9
+        return (self.time_ns - self._engine.calendar.jump_ns) / 1e9
 
     def _still_holds(self, cached: CachedRefusal, ruling: Ruling | None) -> bool:
         """Tell whether a cached refusal still holds; one from the future, since a clock went back, does not."""

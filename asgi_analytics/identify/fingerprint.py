@@ -54,7 +54,7 @@ class Fingerprinter:
             return False
         before = self._key
         self.day = time_ns // DAY_NS  # first: whoever learns salts meanwhile has us turn again
-        wall = time_ns - self.calendar.leap_ns if now == inf else self.calendar.wall(now, time_ns)
+        wall = time_ns - self.calendar.jump_ns if now == inf else self.calendar.wall(now, time_ns)
         self._turn(wall // DAY_NS, now)
         return self._key != before
 

@@ -183,7 +183,7 @@ class Identifier:
     ) -> Visitor:
         """Return the visitor that the cookie tells; `alike` is who the request looks like without it."""
         secure = self._client.is_secure(scope, headers)
-        wall = (time_ns - self._fingerprinter.calendar.leap_ns) // 1_000_000_000
+        wall = (time_ns - self._fingerprinter.calendar.jump_ns) // 1_000_000_000
         if b"cookie" in headers and (ticket := cookie.read(scope["headers"], secure, wall)) is not None:
             return self._returned(cookie, ticket, alike, secure, now, wall)
         if not is_navigation(scope.get("method", ""), headers):

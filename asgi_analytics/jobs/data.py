@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import DataFileError
-from ..folders import default_folder, foreign_part, put_whole
+from ..folders import default_folder, foreign_part, write_atomically
 from ..identify.operators import SOURCES
 from ..identify.ranges import MOST_BYTES, RangeFile, Ranges, read_ranges
 from .fetch import download
@@ -108,7 +108,7 @@ def _update(folder: Path, name: str, get: Get) -> Update:
     try:
         data, at = get(name)
         fresh = _held(data, at)
-        put_whole(folder / f"{name}.json", data, 0o644, at)
+        write_atomically(folder / f"{name}.json", data, 0o644, at)
     except (OSError, DataFileError) as error:
         kept, _ = held(folder, {name: None})
         text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)

@@ -92,7 +92,7 @@ class LeftOvers:
         self._ahead: Iterator[LeftOver] = iter(())
         self.held: LeftOver | None = None
 
-    def look(self) -> None:
+    def begin_pass(self) -> None:
         """Begin a new pass: over those that could not be delivered before, and those left since."""
         self._ahead = adopt(self._root, self._database, self.server, self._columns)
 

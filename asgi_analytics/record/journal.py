@@ -145,7 +145,7 @@ class FileJournal:
             known = (self._open, self._held, self._next, *self._kept.values())
             if all(one.is_ours() for one in known if one is not None and one != GONE):
                 return
-            opened = self._open.again(path_of(self.path, self.segment))
+            opened = self._open.reopened(path_of(self.path, self.segment))
             self._open, self._fd = opened, opened.number
             what = "its file is gone, hits that were not delivered yet may be lost"
             if opened != GONE:
@@ -157,8 +157,8 @@ class FileJournal:
             if not self._held.is_ours():
                 self._held = try_lock(self.path) or GONE
             if self._next is not None:
-                self._next = self._next.again(path_of(self.path, self.segment + 1))
-            self._kept = {number: one.again(path_of(self.path, number)) for number, one in self._kept.items()}
+                self._next = self._next.reopened(path_of(self.path, self.segment + 1))
+            self._kept = {number: one.reopened(path_of(self.path, number)) for number, one in self._kept.items()}
 
     def prepare(self) -> None:
         """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError.

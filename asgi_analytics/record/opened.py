@@ -48,7 +48,7 @@ class Opened(NamedTuple):
         """Tell whether a stat result is that file's."""
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
-    def again(self, path: Path) -> Opened:
+    def reopened(self, path: Path) -> Opened:
         """Return itself if it is still ours, else the file reopened, or GONE if the path is no longer that file.
 
         Raises OSError, such as for lack of descriptors.

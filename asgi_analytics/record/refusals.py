@@ -12,9 +12,9 @@ from ..model import Hit
 from . import encoding
 
 COLUMNS = ("time", "fingerprint", "network", "site")
-OF_A_VISITOR = 100  # rows of refusals within a minute by the wall clock; what is beyond is counted
-OF_A_NETWORK = 1_000
-OF_ALL = 6_000  # of this worker
+ROWS_PER_VISITOR = 100  # rows of refusals within a minute by the wall clock; what is beyond is counted
+ROWS_PER_NETWORK = 1_000
+ROWS_PER_WORKER = 6_000  # of this worker
 _NOBODY = encoding.uuid(bytes(16))
 _HEAD = struct.Struct("!hiq")
 
@@ -25,7 +25,7 @@ def again(count_row: bytes, time_ns: int) -> bytes:
 
 
 class Refusals:
-    """Counts the refusals of this minute. Bounded: after OF_ALL, visitors are no longer told apart."""
+    """Counts the refusals of this minute. Bounded: after ROWS_PER_WORKER, visitors are no longer told apart."""
 
     def __init__(self, site: str) -> None:
         self._site = encoding.text(site, 100)
@@ -53,13 +53,13 @@ class Refusals:
         if minute != self._minute:
             self._minute, self._all, self._counts, self._stored = minute, 0, {}, {}
         self._all += 1
-        if self._all > OF_ALL:
+        if self._all > ROWS_PER_WORKER:
             return self._row(hit.time_ns, _NOBODY, _NOBODY)
         visitor, network = self._seen(identity.fingerprint), self._seen(b"network" + identity.network)
         tracked = identity.tracked
-        if network > OF_A_NETWORK:
+        if network > ROWS_PER_NETWORK:
             return self._row(hit.time_ns, _NOBODY, encoding.uuid(identity.network) if tracked else _NOBODY)
-        if visitor > OF_A_VISITOR:
+        if visitor > ROWS_PER_VISITOR:
             own = (encoding.uuid(identity.fingerprint), encoding.uuid(identity.network))
             return self._row(hit.time_ns, *(own if tracked else (_NOBODY, _NOBODY)))
         return None

@@ -19,7 +19,7 @@ from pathlib import Path
 from zlib import crc32
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
-from ..clock import give_way
+from ..clock import release_gil
 from ..errors import JournalFormatError
 from ..folders import sync_entries
 
@@ -111,7 +111,7 @@ def read_body(opened: int, head: Head, offset: int, most: int, end: int | None) 
     while len(frames) > before:
         before = len(frames)
         frames.extend(islice(found, SLICE))
-        give_way()
+        release_gil()
     return Batch(journal, segment, columns, frames, frames[-1].end) if frames else None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..batch import HIT
-from ..clock import Calendar, give_way
+from ..clock import Calendar, release_gil
 from ..errors import JournalFormatError, MigrationError, StoreError, StoreMisconfigured
 from ..log import LOG_INTERVAL, log
 from ..low_memory import A_THREAD, SafeEvent, ensure_memory
@@ -176,7 +176,7 @@ class Writer:
                 if self._is_done(run, backoff):
                     return
             except Exception:  # noqa: BLE001 - out of memory, logging and waiting fail too
-                give_way()
+                release_gil()
 
     def _is_done(self, run: Callable[[], None], backoff: Backoff) -> bool:
         try:
@@ -304,7 +304,7 @@ class Writer:
     def _deliver_left_over(self, store: Store) -> int:
         found = self._left_overs.current()
         if found is None and self._schedule.take_turn("adopt", ADOPT_INTERVAL):
-            self._left_overs.look()
+            self._left_overs.begin_pass()
             found = self._left_overs.current()
         if found is None:
             return 0

@@ -17,7 +17,7 @@ from .. import columns
 from ..arguments import path, split, whole
 from ..clock import SystemClock
 from ..errors import ReplayError
-from ..folders import put_whole
+from ..folders import write_atomically
 from ..settings.canonical import canonical, version
 from ..settings.canonical import options as stored_options
 from ..store.recorded import FETCHED, Recorded, RecordedHit, rewriter
@@ -210,7 +210,7 @@ def _write(output: Path, text: str) -> None:
             if place.exists() and not place.is_file():
                 place.write_bytes(data)  # a device or a pipe, which takes what comes
             else:
-                put_whole(place, data, _mode(place))
+                write_atomically(place, data, _mode(place))
         except PermissionError:  # the file may be ours where the folder is not
             place.write_bytes(data)
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ..clock import give_way, jitter, random_bytes
+from ..clock import jitter, random_bytes, release_gil
 from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import log
@@ -87,7 +87,7 @@ class Sharer:
                 self._wanted.wait(max(0.0, pause - (self._clock.monotonic() - began)))
                 self._stopping.wait(SHORTEST_INTERVAL)
             except Exception:  # noqa: BLE001 - out of memory, logging and waiting fail; the thread must live
-                give_way()
+                release_gil()
         if self._leases.connected:
             self._give_back()
         self.quotas.close()

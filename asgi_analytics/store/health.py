@@ -7,11 +7,12 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 
 import psycopg
 
 from ..errors import StoreUnavailable
-from . import migrate, queries
+from . import migrate, partitions, queries
 from .commands import command_errors
 from .connection import ServerSession, cut
 from .reading import Reader
@@ -56,6 +57,23 @@ class WriteProblem:
     advice: str
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Facts about a server; `number` as in server_version_num."""
+
+    version: str
+    number: int
+    username: str
+    database: str
+    encoding: str
+    read_only: bool
+    standby: bool
+    now: float  # wall seconds
+    may_create: bool
+    may_stage: bool
+    may_use: bool
+
+
 def advice_on(refusal: str) -> str:
     """Return advice on an error of connecting with this text."""
     return next((advice for pattern, advice in REFUSALS if re.search(pattern, refusal)), OTHERWISE)
@@ -64,10 +82,29 @@ def advice_on(refusal: str) -> str:
 class HealthReader(Reader):
     """A Reader that also finds what would hinder a writer."""
 
+    def server(self) -> Server:
+        """Return the facts about the server and what we may do there."""
+        return self._rows(Server, "server")[0]
+
     def schema_state(self) -> migrate.SchemaState:
         """Return how the schema compares with this version's migrations."""
         with command_errors(), self._session.statement() as connection:
             return migrate.schema_state(connection)
+
+    def missing_objects(self) -> list[str]:
+        """Return the tables, views and functions of a migrated schema that are not there."""
+        with command_errors(), self._session.statement() as connection:
+            return [text for (text,) in connection.execute(self._queries["missing_objects"]).fetchall()]
+
+    def missing_privileges(self) -> list[str]:
+        """Return what a writer needs and this user may not do, in words."""
+        with command_errors(), self._session.statement() as connection:
+            return [text for (text,) in connection.execute(self._queries["missing_privileges"]).fetchall()]
+
+    def missing_partitions(self) -> list[date]:
+        """Return which of today and tomorrow have no partition; their hits go to the default one."""
+        with command_errors(), self._session.statement() as connection:
+            return partitions.missing_partitions(connection)
 
     def lock_holders(self) -> list[str]:
         """Return who holds an exclusive lock on our tables, in words."""

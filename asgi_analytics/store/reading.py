@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -115,23 +115,6 @@ class ClassSummary:
     blocked: int
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What `doctor` asks of a server; `number` as in server_version_num."""
-
-    version: str
-    number: int
-    username: str
-    database: str
-    encoding: str
-    read_only: bool
-    standby: bool
-    now: float  # wall seconds
-    may_create: bool
-    may_stage: bool
-    may_use: bool
-
-
 class Reader:
     """Reads over one session."""
 
@@ -174,10 +157,6 @@ class Reader:
         """Return the number of rows that were set aside."""
         return self._count("count_quarantined")
 
-    def server(self) -> Server:
-        """Return the facts about the server and what we may do there."""
-        return self._rows(Server, "server")[0]
-
     def identity(self) -> str:
         """Return the identity of the database, the same under any host name; "" where it may not be read."""
         with (
@@ -188,21 +167,6 @@ class Reader:
             row = connection.execute(self._queries["identity"]).fetchone()
             return str(row[0]) if row else ""
         return ""
-
-    def missing_objects(self) -> list[str]:
-        """Return the tables, views and functions of a migrated schema that are not there."""
-        with command_errors(), self._session.statement() as connection:
-            return [text for (text,) in connection.execute(self._queries["missing_objects"]).fetchall()]
-
-    def missing_privileges(self) -> list[str]:
-        """Return what a writer needs and this user may not do, in words."""
-        with command_errors(), self._session.statement() as connection:
-            return [text for (text,) in connection.execute(self._queries["missing_privileges"]).fetchall()]
-
-    def missing_partitions(self) -> list[date]:
-        """Return which of today and tomorrow have no partition; their hits go to the default one."""
-        with command_errors(), self._session.statement() as connection:
-            return partitions.missing_partitions(connection)
 
     def _count(self, query: str, parameters: Mapping[str, Any] | None = None) -> int:
         with command_errors(), self._session.statement() as connection:

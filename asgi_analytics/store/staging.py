@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import sql
 
-from ..clock import give_way
+from ..clock import release_gil
 from . import queries
 
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
@@ -45,7 +45,7 @@ class Staging:
             copy.write(COPY_HEADER)
             for at in range(0, len(rows), SLICE):
                 copy.write(b"".join(rows[at : at + SLICE]))
-                give_way()
+                release_gil()
             copy.write(COPY_TRAILER)
 
     def stored(self, connection: psycopg.Connection, columns: Sequence[str], hits: Sequence[bytes]) -> set[bytes]:

@@ -9,7 +9,7 @@ import pytest
 from asgi_analytics import cli
 from asgi_analytics.clock import uuid7
 from asgi_analytics.record import refusals
-from asgi_analytics.record.refusals import OF_A_NETWORK, OF_A_VISITOR, OF_ALL, Refusals
+from asgi_analytics.record.refusals import ROWS_PER_NETWORK, ROWS_PER_VISITOR, ROWS_PER_WORKER, Refusals
 from asgi_analytics.store.connection import database_key
 from asgi_analytics.testing import FakeClock
 from tests.drive import get, page, rows, start, wrapped
@@ -36,19 +36,19 @@ def own(counted: Refusals, hits: list[Any]) -> int:
 
 
 def test_up_to_the_rate_each_refusal_is_a_row(counted: Refusals) -> None:
-    assert own(counted, [refusal()] * OF_A_VISITOR) == OF_A_VISITOR
+    assert own(counted, [refusal()] * ROWS_PER_VISITOR) == ROWS_PER_VISITOR
     assert counted.count(refusal()) is not None
 
 
 def test_a_refusal_that_is_counted_has_the_id_of_the_last_stored_one_of_its_visitor_or_network(
     counted: Refusals,
 ) -> None:
-    stored = [refusal(number) for number in range(OF_A_NETWORK)]
-    assert own(counted, stored) == OF_A_NETWORK
+    stored = [refusal(number) for number in range(ROWS_PER_NETWORK)]
+    assert own(counted, stored) == ROWS_PER_NETWORK
     for hit, same in ((refusal(5), stored[5]), (refusal(5_000), stored[-1])):
         assert counted.count(hit) is not None
         assert hit.decision.id == same.decision.id
-    own(counted, [refusal(0, number) for number in range(1, OF_ALL)])
+    own(counted, [refusal(0, number) for number in range(1, ROWS_PER_WORKER)])
     stranger = refusal(9_999, 9_999)
     assert counted.count(stranger) is not None
     assert stranger.decision.id is None, "nobody's decision is told to somebody else"
@@ -58,7 +58,7 @@ def test_a_refusal_that_is_counted_has_the_id_of_the_last_stored_one_of_its_visi
 def test_the_id_of_each_refusal_of_a_flood_is_explained_by_the_command(
     dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: bool
 ) -> None:
-    monkeypatch.setattr(refusals, "OF_A_VISITOR", 5)
+    monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 5)
     with wrapped(page(), dsn, limits="1/day", clock=FakeClock()) as app:
         start(app)
         headers = {} if told else {"sec-gpc": "1"}
@@ -74,20 +74,20 @@ def test_the_id_of_each_refusal_of_a_flood_is_explained_by_the_command(
 
 def test_the_next_minute_begins_again(counted: Refusals) -> None:
     own(counted, [refusal()] * 500)
-    assert own(counted, [refusal(time_ns=NOW + 61_000_000_000)] * 500) == OF_A_VISITOR
+    assert own(counted, [refusal(time_ns=NOW + 61_000_000_000)] * 500) == ROWS_PER_VISITOR
 
 
 def test_who_changes_its_name_each_time_is_counted_by_its_network(counted: Refusals) -> None:
-    assert own(counted, [refusal(number) for number in range(3_000)]) == OF_A_NETWORK
+    assert own(counted, [refusal(number) for number in range(3_000)]) == ROWS_PER_NETWORK
 
 
 def test_rows_and_memory_are_bounded_whoever_comes(counted: Refusals) -> None:
-    assert own(counted, [refusal(number, number) for number in range(OF_ALL + 5_000)]) == OF_ALL
-    assert len(counted._counts) == 2 * OF_ALL
+    assert own(counted, [refusal(number, number) for number in range(ROWS_PER_WORKER + 5_000)]) == ROWS_PER_WORKER
+    assert len(counted._counts) == 2 * ROWS_PER_WORKER
 
 
 def test_every_refusal_is_stored_or_counted_exactly_once(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "OF_A_VISITOR", 20)
+    monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 20)
     clock = FakeClock()
     with wrapped(page(), dsn, limits="10/day", clock=clock) as app:
         start(app)
@@ -106,7 +106,7 @@ def test_every_refusal_is_stored_or_counted_exactly_once(dsn: str, monkeypatch: 
 
 
 def test_counted_refusals_outlive_a_killed_process(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "OF_A_VISITOR", 5)
+    monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 5)
     with wrapped(page(), limits="10/day", journal_dir=tmp_path) as app:
         refused = [get(app).status for _ in range(60)].count(429)
     for path in tmp_path.glob("*/database"):

@@ -18,7 +18,7 @@ from psycopg import sql
 from asgi_analytics.commands import doctor
 from asgi_analytics.embedded.programs import find_servers
 from asgi_analytics.errors import MigrationError, StoreError, StoreUnavailable
-from asgi_analytics.store import migrate, reading
+from asgi_analytics.store import health, migrate, reading
 from asgi_analytics.store.postgres import PostgresStore
 
 TABLES = {
@@ -154,7 +154,7 @@ def lack_partition(dsn: str, ahead: int) -> None:
 
 
 def missing(dsn: str) -> list[str]:
-    with reading.connect(dsn) as reader:
+    with health.examine(dsn) as reader:
         return [day.isoformat() for day in reader.missing_partitions()]
 
 
