@@ -9,40 +9,41 @@ from .sound import sound
 
 
 def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-    """Identify and decide, without I/O: by the scope as it is, else converted to the types of ASGI.
-
-    None when that failed, too.
-    """
+    """Identify and decide, without I/O; None when that failed."""
     try:
         exchange = kind(engine, scope, receive, send)
         exchange.decide(scope)
-        return exchange
     except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
         engine.failed("identify and decide", error)
-    try:
-        readable = sound(scope)
-        exchange = kind(engine, readable, receive, send)
-        exchange.decide(readable)
-        exchange.scope = scope
-        return exchange
-    except Exception:  # noqa: BLE001 - the first error was reported
-        return None
+        return _begin_converted(kind, engine, scope, receive, send)
+    return exchange
 
 
 async def begin_strictly(
     kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send
 ) -> Exchange | None:
-    """As `begin`, in strict mode: one round trip to the server that counts the requests of all workers.
-
-    Where that fails, the quotas of this worker decide.
-    """
+    """As `begin`, in strict mode: one round trip to the server that counts the requests of all workers."""
     try:
         exchange = kind(engine, scope, receive, send)
         exchange.decide(scope, await engine.ask_strict_quotas(exchange.visitor))
-        return exchange
     except Exception as error:  # noqa: BLE001 - as above
-        engine.failed("decide by strict quotas", error)
-        return begin(kind, engine, scope, receive, send)
+        engine.failed("identify and decide", error)
+        return _begin_converted(kind, engine, scope, receive, send)
+    return exchange
+
+
+def _begin_converted(
+    kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send
+) -> Exchange | None:
+    """As `begin`, by the scope converted to the types of ASGI and by the quotas of this worker."""
+    try:
+        readable = sound(scope)
+        exchange = kind(engine, readable, receive, send)
+        exchange.decide(readable)
+        exchange.scope = scope
+    except Exception:  # noqa: BLE001 - the first error was reported
+        return None
+    return exchange
 
 
 def writable(scope: Scope) -> Scope:

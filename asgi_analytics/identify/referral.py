@@ -6,7 +6,7 @@ Names of parameters and channels follow Google Analytics 4 and Plausible; a chan
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ VALUE_LENGTH = 200
 QUERY_LENGTH = 4096
 NAME_LENGTH = 80
 STORED_QUERY_LENGTH = 1024
-READ_LENGTH = 2 * STORED_QUERY_LENGTH  # a secret may end behind what is stored
+READ_LENGTH = 2 * STORED_QUERY_LENGTH
 ORIGIN_LENGTH = 300
 MOST_PARAMETERS = 50
 MOST_NESTED = 10  # parameters of an address within a value
@@ -79,18 +79,24 @@ def read_referral(query: bytes | str, referer: str | None, host: str | None, fro
 def clean_query(query: bytes | str) -> str:
     """Return a query fit to be stored: campaign parameters gone, values of secret-looking ones "REDACTED".
 
-    At most 1,024 characters of the first 50 parameters, percent-encoded as they were sent. Never raises.
+    At most 1,024 characters, of the first 50 parameters and the first 2,048 characters, percent-encoded as they were
+    sent. Never raises.
     """
     kept, length = [], 0
-    for part in _parts(query):
+    parts = _parts(query[:READ_LENGTH])
+    cut = parts[-1] if len(query) > READ_LENGTH else None
+    for part in parts:
         if length >= STORED_QUERY_LENGTH:
             break
-        name, sign, value = part[: READ_LENGTH - length].partition("=")
+        name, sign, value = part.partition("=")
         plain = unescaped(name[:NAME_LENGTH]).strip().lower()
         if plain in CAMPAIGN_NAMES or plain.startswith("utm_"):
             continue
         if sign and (len(name) > NAME_LENGTH or is_secret_name(plain) or _holds_secret(value)):
             value = REDACTED
+        elif part is cut:  # a secret may end behind what was read
+            part = part[:-STORED_QUERY_LENGTH]
+            name, sign, value = part.partition("=")
         if _SECRET_VALUE.search(name):
             name = REDACTED
         kept.append(f"{name}{sign}{value}")
@@ -279,7 +285,7 @@ def _parameters(query: bytes | str) -> dict[str, str]:
     return values
 
 
-def _parts(query: bytes | str) -> Iterable[str]:
+def _parts(query: bytes | str) -> list[str]:
     text = query[:QUERY_LENGTH]
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
