@@ -137,8 +137,8 @@ class ClientAddress:
         if known is not None:
             return known
         match = _NODE.fullmatch(text)
-        packed = _packed(match[1] or match[2] or match[3]) if match else b""
-        if not packed:
+        packed = packed_address(match[1] or match[2] or match[3]) if match else None
+        if packed is None:
             return _UNKNOWN
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
@@ -152,26 +152,29 @@ class ClientAddress:
 
 def network_of(address: str) -> bytes:
     """Return the key of the client network: 4 bytes of an IPv4 address, 8 of an IPv6 /64, none when unknown."""
-    return _packed(address)[:8]
+    return (packed_address(address) or b"")[:8]
 
 
 def shorten(address: str) -> str:
     """Return the IPv4 /24 or IPv6 /48 that the address is in, such as "203.0.113.0/24"; "" when unknown."""
-    packed = _packed(address)
-    if not packed:
+    packed = packed_address(address)
+    if packed is None:
         return ""
     kept = 3 if len(packed) == 4 else 6
     return f"{_text(packed[:kept] + bytes(len(packed) - kept))}/{kept * 8}"
 
 
-def _packed(address: str) -> bytes:
-    """Network byte order, 4 or 16 bytes; none when it is no address. Bytes, since ints can be made to collide."""
+def packed_address(address: str) -> bytes | None:
+    """Return 4 or 16 bytes, None for what is no address; zone ids are cut. Bytes, since ints can be made to collide.
+
+    IPv6 that stands for IPv4 is IPv4: mapped (RFC 4291 section 2.5.5.2), and NAT64 (RFC 6052 section 2.1).
+    """
     try:
         if ":" not in address:
             return inet_pton(AF_INET, address)
-        packed = inet_pton(AF_INET6, address)
+        packed = inet_pton(AF_INET6, address.partition("%")[0])
     except (OSError, ValueError):
-        return b""
+        return None
     return packed[12:] if packed.startswith(EMBEDDING) else packed
 
 

@@ -21,8 +21,6 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from ..settings import EMBEDDING
-
 MAGIC = "asgi-analytics countries 1"
 WIDTHS = {"I": 4, "Q": 8}
 SAMPLES = 50_000
@@ -68,7 +66,7 @@ class CountryTable:
         return [code for code in self._codes if code]
 
     def find(self, packed: bytes) -> str | None:
-        """Return the country of an address as `packed_address` gives it; None when it is not registered."""
+        """Return the country of an address as `client.packed_address` gives it; None when it is not registered."""
         if len(packed) == 4:
             number = self._numbers4[bisect_right(self._starts4, int.from_bytes(packed, "big")) - 1]
         else:
@@ -101,20 +99,6 @@ class _Columns:
             raise ValueError("cut short")
         self._at += count
         return taken
-
-
-def packed_address(address: str) -> bytes | None:
-    """Return 4 or 16 bytes, None for what is no address; zone ids are cut.
-
-    IPv6 that stands for IPv4 is IPv4: mapped (RFC 4291 section 2.5.5.2), and NAT64 (RFC 6052 section 2.1).
-    """
-    try:
-        if ":" not in address:
-            return socket.inet_pton(socket.AF_INET, address)
-        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
-    except (OSError, ValueError):
-        return None
-    return packed[12:] if packed.startswith(EMBEDDING) else packed
 
 
 def make_table(networks: Iterable[tuple[Any, Any]], built: str) -> bytes:

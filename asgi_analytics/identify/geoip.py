@@ -24,7 +24,8 @@ from maxminddb.decoder import Decoder
 
 from ..log import log
 from ..model import Place
-from .countries import CountryTable, packed_address
+from .client import packed_address
+from .countries import CountryTable
 
 REFRESH_SECONDS = 5.0
 NAME_LENGTH = 100

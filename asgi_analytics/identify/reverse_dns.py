@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..model import ClaimStatus, Verification
-from .countries import packed_address
+from .client import packed_address
 from .operators import Operator, is_below
 
 MOST_NAMES = 4  # of one address that are looked at

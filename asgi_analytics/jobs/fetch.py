@@ -14,7 +14,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from ..errors import DataFileError
-from ..identify.countries import packed_address
+from ..identify.client import packed_address
 from ..identify.geoip import is_local
 from ..identify.keys import MOST_DIRECTORY
 from ..protocols import Fetched

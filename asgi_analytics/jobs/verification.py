@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ResolverError
-from ..identify.client import network_of
-from ..identify.countries import packed_address
+from ..identify.client import network_of, packed_address
 from ..identify.geoip import is_local
 from ..identify.operators import CLAIMS, Claim, claim_of
 from ..identify.reverse_dns import judge_names, names_to_confirm

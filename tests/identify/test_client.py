@@ -187,6 +187,7 @@ def test_addresses_that_would_collide_as_numbers_do_not_as_keys() -> None:
         ("2001:db8:1:2:3:4:5:6", b"\x20\x01\x0d\xb8\x00\x01\x00\x02", "2001:db8:1::/48"),
         ("2001:db8:1:2::", b"\x20\x01\x0d\xb8\x00\x01\x00\x02", "2001:db8:1::/48"),
         ("::1", bytes(8), "::/48"),
+        ("fe80::1%eth0", b"\xfe\x80" + bytes(6), "fe80::/48"),
         ("", b"", ""),
         ("testclient", b"", ""),
         ("1.2.3.4\x00", b"", ""),

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
+from asgi_analytics.identify.client import packed_address
 from asgi_analytics.identify.countries import (
     CountryTable,
     bundled,
     differences,
     main,
     make_table,
-    packed_address,
 )
 
 TABLE = CountryTable.load()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from asgi_analytics.identify.countries import CountryTable, packed_address
+from asgi_analytics.identify.client import packed_address
+from asgi_analytics.identify.countries import CountryTable
 from asgi_analytics.identify.geoip import GeoFile, GeoLocator, Tree, city_of, country_of, is_local, region_of, system_of
 from asgi_analytics.model import Place
 from asgi_analytics.protocols import Locator

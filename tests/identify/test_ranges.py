@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.errors import DataFileError
-from asgi_analytics.identify.countries import packed_address
+from asgi_analytics.identify.client import packed_address
 from asgi_analytics.identify.ranges import MOST_BYTES, MOST_PREFIXES, Ranges, read_ranges
 
 PUBLISHED = b"""{"creationTime": "2026-11-20T14:00:00.000000", "prefixes": [
