@@ -14,12 +14,10 @@ from ..facts import LEVEL_LABELS
 from ..model import TOOL_CLASSES
 from .history import Verdict
 from .page import read_target
-from .tally import BEHAVIOURAL, HUMAN, SILENT, UNKNOWN
+from .tally import BEHAVIOURAL, HUMAN, OTHER_ROUTES, SILENT, UNKNOWN, counted_as
 
 MOST_ACTORS = 500_000  # then half of them are forgotten, those that neither policy refused first
-MOST_ROUTES = 10_000
 MOST_PATHS = 100_000  # whose route is remembered
-OTHERS = "(other routes)"
 PEOPLE, VERIFIED, DECLARED = "likely humans", "verified crawlers", "other declared crawlers"
 TOOLS, BOTS, NO_PAGES = "tools", "behavioural bots", "without page loads"
 KINDS = (PEOPLE, VERIFIED, DECLARED, TOOLS, BOTS, NO_PAGES)
@@ -105,7 +103,7 @@ class Difference:
         self.freed += freed
         if hit.route and len(self._route_of) < MOST_PATHS:
             self._route_of[hit.path] = hit.route
-        route = _bounded(self.routes, hit.route) if hit.route else _bounded(self.paths, hit.path)
+        route = _route(self.routes, hit.route) if hit.route else _route(self.paths, hit.path)
         route.requests += 1
         route.newly += newly
         route.freed += freed
@@ -122,7 +120,7 @@ class Difference:
         found = {name: replace(route) for name, route in self.routes.items()}
         for path, counts in self.paths.items():
             known = self._route_of.get(path)
-            route = _bounded(found, known or (path if path == OTHERS else read_target(path).route))
+            route = _route(found, known or (path if path == OTHER_ROUTES else read_target(path).route))
             route.requests += counts.requests
             route.newly += counts.newly
             route.freed += counts.freed
@@ -172,10 +170,8 @@ class Difference:
             self.forgotten += bool(actor.then or actor.now)
 
 
-def _bounded(routes: dict[str, Route], name: str) -> Route:
-    if name not in routes and len(routes) >= MOST_ROUTES:
-        name = OTHERS
-    return routes.setdefault(name, Route())
+def _route(routes: dict[str, Route], name: str) -> Route:
+    return routes.setdefault(counted_as(name, routes), Route())
 
 
 def report(difference: Difference, top: int) -> Iterator[str]:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ..decide.traces import NOT_FOUND, Failure
+from ..decide.verdict import pass_redirected
 from ..facts import Claims
 from ..inputs import DATA, FORGIVEN, INJECTED, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
@@ -108,7 +109,7 @@ class History:
                 page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
                 status = 200
             attempt = attempt_of(inputs, hit.numbers)
-            if page and inputs & REDIRECTED and pipeline.pass_redirected(visitor, decision, variant or path, at):
+            if page and inputs & REDIRECTED and pass_redirected(visitor.actor, variant or path, decision, at):
                 pass
             elif page:
                 bare = not inputs & QUERIED

@@ -12,7 +12,7 @@ from ..decide.behaviour import Site, with_order
 from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.traces import Failure
-from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
+from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
 from ..facts import Claims
 from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
@@ -170,11 +170,6 @@ class Pipeline:
         judge_failure(actor, failure, self.site, self.policy, decision, now, claims, visitor.network)
         if decision.previous_level is not before:
             self.state.level_changed(visitor)
-
-    @staticmethod
-    def pass_redirected(visitor: Visitor, decision: Decision, page: str | Variant, now: float) -> bool:
-        """Record a page that the app led to; False where it counts as others do."""
-        return pass_redirected(visitor.actor, page, decision, now)
 
     def page_variant(self, visitor: Visitor, path: str, query: str, inner: bool) -> Variant | None:
         """Return what a query makes of a page that is answered now; `inner`: a page of this site linked it."""

@@ -106,14 +106,17 @@ class Replay:
             else:
                 page = method == "GET" and delivers_page(status, content_type, page_shaped)
                 if page or status >= 400:
-                    route.count(page)
-                    actor.count(page)
                     inner = bool(referer) and self._is_inner(referer, host)
-                    if page:  # a log without Referers does not tell who follows links
+                    if page:
+                        route.pages += 1
+                        actor.pages += 1
+                        # A log without Referers does not tell who follows links.
                         follows = inner or not self._tells_links
                         variant = pipeline.page_variant(visitor, path, query, follows) if query else None
                         pipeline.take_page(visitor, decision, variant or path, inner, now, bare=not query)
                     else:
+                        route.errors += 1
+                        actor.errors += 1
                         injected = bool(query) and is_injection(query)
                         failure = Failure(status, method, path, inner, injected=injected)
                         pipeline.take_failure(visitor, decision, failure, now)

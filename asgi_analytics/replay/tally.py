@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from ..facts import LEVEL_LABELS
@@ -50,13 +50,6 @@ class Actor:
         self.reasons = decision.reasons
         if not self.first_refused:
             self.first_refused = self.requests
-
-    def count(self, page: bool) -> None:
-        """Count a page, else an error."""
-        if page:
-            self.pages += 1
-        else:
-            self.errors += 1
 
     def judged(self, decision: Decision) -> None:
         """Take in what became of the score and, when that changed, why the level did."""
@@ -111,13 +104,6 @@ class Route:
     errors: int = 0
     refused: int = 0
 
-    def count(self, page: bool) -> None:
-        """Count a page, else an error."""
-        if page:
-            self.pages += 1
-        else:
-            self.errors += 1
-
 
 @dataclass(slots=True)
 class Tally:
@@ -146,12 +132,8 @@ class Tally:
 
     def route(self, name: str) -> Route:
         """Return the counts of a route, of the others together when there are too many."""
-        if name not in self.routes and len(self.routes) >= MOST_ROUTES:
-            name = OTHER_ROUTES
-        found = self.routes.get(name)
-        if found is None:
-            found = self.routes[name] = Route(name)
-        return found
+        name = counted_as(name, self.routes)
+        return self.routes.setdefault(name, Route(name))
 
     def make_room(self) -> bool:
         """Settle half of the actors when there are too many; returns whether some were."""
@@ -187,6 +169,11 @@ class Tally:
     def busiest(self) -> list[Actor]:
         """Return the actors by their number of requests."""
         return sorted(self.actors.values(), key=lambda actor: (-actor.requests, actor.name, actor.agent_text))
+
+
+def counted_as(name: str, routes: Collection[str]) -> str:
+    """Return under which name a route is counted: with the others together when there are too many."""
+    return name if name in routes or len(routes) < MOST_ROUTES else OTHER_ROUTES
 
 
 def busiest_routes(routes: Iterable[Route]) -> list[Route]:

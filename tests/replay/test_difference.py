@@ -9,11 +9,11 @@ import pytest
 
 from asgi_analytics.model import ClaimStatus
 from asgi_analytics.replay import difference as module
+from asgi_analytics.replay import tally
 from asgi_analytics.replay.difference import (
     BOTS,
     DECLARED,
     NO_PAGES,
-    OTHERS,
     PEOPLE,
     TOOLS,
     VERIFIED,
@@ -140,12 +140,12 @@ def test_a_flood_of_actors_that_were_all_refused_costs_bounded_memory_too(monkey
 
 @pytest.mark.parametrize("routed", [True, False])
 def test_routes_without_number_are_told_as_one(routed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_ROUTES", 10)
+    monkeypatch.setattr(tally, "MOST_ROUTES", 10)
     paths = [f"/{'x' * number}" for number in range(1, 100)]
     difference = taken(*(verdict(path, path if routed else None, now=True) for path in paths))
     found = difference.by_route()
     assert len(found) == 11
-    assert found[OTHERS].newly == 89
+    assert found[tally.OTHER_ROUTES].newly == 89
 
 
 def test_routes_of_no_more_than_so_many_paths_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
