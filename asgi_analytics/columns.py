@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 from typing import TextIO
 
 BAR = 40  # columns at most
@@ -66,3 +67,11 @@ def _aligned(text: str, right: bool, width: int) -> str:
 def counted(number: int, noun: str) -> str:
     """Return "1 row", "2,000 rows"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def span(seconds: float, whole: Callable[[float], int] = ceil) -> str:
+    """Return "12 s", "10 min", "3 h", "2 days": of a wait what is surely enough, of an age (`floor`) what is over."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{whole(seconds / size)} {unit}"
+    return f"{whole(max(0.0, seconds))} s"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from datetime import UTC, datetime
 from io import StringIO
+from math import floor
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ import pytest
 
 from asgi_analytics import cli, traffic
 from asgi_analytics.batch import DECISION, HIT
-from asgi_analytics.columns import escape
+from asgi_analytics.columns import escape, span
 from asgi_analytics.commands import console
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
@@ -309,6 +310,21 @@ def test_a_line_of_tail_has_a_sign_where_something_is_not_known() -> None:
 )
 def test_escape_leaves_only_what_can_be_printed(text: str, shown: str) -> None:
     assert escape(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wait", "age"),
+    [
+        (-1.0, "0 s", "0 s"),
+        (0.1, "1 s", "0 s"),
+        (119.5, "120 s", "119 s"),
+        (120.5, "3 min", "2 min"),
+        (7200.0, "2 h", "2 h"),
+        (5 * 86_400 + 1.0, "6 days", "5 days"),
+    ],
+)
+def test_a_wait_is_rounded_up_and_an_age_down(seconds: float, wait: str, age: str) -> None:
+    assert (span(seconds), span(seconds, floor)) == (wait, age)
 
 
 def test_json_cannot_act_on_a_terminal_and_says_the_same() -> None:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import floor
 from pathlib import Path
 
-from ..columns import counted, cut, escape, table
+from ..columns import counted, cut, escape, span, table
 from ..decide.explain import reproduce
 from ..decide.signals import SIGNALS
 from ..facts import LEVEL_LABELS
@@ -157,7 +158,7 @@ def statistics(
     yield f"Writers: {len(positions)} of {totals.journals:,}, this machine's first, then those that moved last"
     heading = ("journal", "host", "segment", "offset", "rows", "quarantined", "moved")
     rows = [
-        (p.journal.hex[:8], escape(p.host), p.segment, p.position, p.rows, p.quarantined, f"{_span(p.age)} ago")
+        (p.journal.hex[:8], escape(p.host), p.segment, p.position, p.rows, p.quarantined, f"{span(p.age, floor)} ago")
         for p in positions
     ]
     yield from table([heading, *rows]) if rows else ()
@@ -217,7 +218,7 @@ def rest(answered: int, stored: int, shown: int) -> Iterator[str]:
 
 def data_line(name: str, held: Held | None, error: str | None, now: float) -> str:
     """Return the line of one file of `data update`: what the folder has, how old it is, and what went wrong."""
-    has = f"{held.prefixes} prefixes, {_span(max(0.0, now - held.fetched_at))} old" if held else "none"
+    has = f"{held.prefixes} prefixes, {span(now - held.fetched_at, floor)} old" if held else "none"
     went_wrong = f"; {'kept' if held else 'not there'}: {escape(error)}" if error else ""
     return f"{name:<32}{has}{went_wrong}"
 
@@ -310,10 +311,3 @@ def _delivered(journal: JournalState, position: Position | None) -> str:
         return "nothing delivered yet"
     behind = journal.newest_bytes - position.position
     return f"{behind:,} bytes behind" if behind > 0 else "all delivered"
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from ..columns import span
 from ..facts import LEVEL_LABELS, Actor, Finding, Window
 from ..model import Decision, Ruling
 from ..settings import Quota
 from .policy import Policy
+from .rulings import rest
 from .signals import SIGNALS
 from .throttle import (
     BLOCKED,
@@ -94,7 +96,7 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
 
 def inputs_of_ban(ruling: Ruling, now: float) -> Inputs:
     """Return what a ban's refusal rests on; `now` in wall seconds."""
-    ban = {"id": ruling.id.hex(), "by": ruling.made_by, "reason": ruling.reason, "rest": round(ruling.until - now, 3)}
+    ban = {"id": ruling.id.hex(), "by": ruling.made_by, "reason": ruling.reason, "rest": round(rest(ruling, now), 3)}
     return {"level": int(BLOCKED), "ban": ban}
 
 
@@ -156,19 +158,19 @@ def _criteria(inputs: Mapping[str, Any], score: int) -> list[str]:
 
 def _ways_past_refusal(inputs: Mapping[str, Any], violated: Sequence[str]) -> Iterator[str]:
     if "ban" in inputs:
-        yield f"wait {_span(inputs['ban']['rest'])}: then the ban ends; `asgi-analytics pardon` lifts it at once"
+        yield f"wait {span(inputs['ban']['rest'])}: then the ban ends; `asgi-analytics pardon` lifts it at once"
         return
     level = LEVELS[inputs.get("level", 0)]
     if "throttle" in violated:
-        yield f"wait {_span(inputs['rest'])}: then the level cools down to {LEVEL_LABELS[level - 1]}"
+        yield f"wait {span(inputs['rest'])}: then the level cools down to {LEVEL_LABELS[level - 1]}"
     for quota in (*inputs.get("quotas", ()), *inputs.get("network_quotas", ())):
         if quota["name"] in violated and quota["limit"] > 0:
             yield (
-                f'under {quota["limit"]} requests in {_span(quota["window"])} (quota "{quota["name"]}"), '
-                f"or wait {_span(quota['wait'])}"
+                f'under {quota["limit"]} requests in {span(quota["window"])} (quota "{quota["name"]}"), '
+                f"or wait {span(quota['wait'])}"
             )
     if level and "throttle" not in violated:
-        yield f"a level below {level.label}: it falls by one in {_span(inputs['rest'])} without new evidence"
+        yield f"a level below {level.label}: it falls by one in {span(inputs['rest'])} without new evidence"
 
 
 def _ways_to_keep_level(inputs: Mapping[str, Any], signals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -248,11 +250,3 @@ def _is_raised(signal: Mapping[str, Any]) -> bool:
     if value is None or threshold is None:
         return True
     return bool(value < threshold if signal.get("below", signal["signal"] in _BELOW) else value > threshold)
-
-
-def _span(seconds: float) -> str:
-    """Seconds as a person says them: "12 s", "10 min", "3 h", rounded up to what is surely enough."""
-    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{-(-seconds // size):.0f} {unit}"
-    return f"{-(-seconds // 1):.0f} s"

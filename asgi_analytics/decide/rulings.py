@@ -188,7 +188,7 @@ def refusal(ruling: Ruling, quotas: int, score: int, now: float) -> Decision:
 
     The banned read its reasons: who made the ban is not among them.
     """
-    seconds = max(1, ceil(min(ruling.until - now, 2.0**31 - 1)))
+    seconds = max(1, ceil(rest(ruling, now)))
     return Decision(
         refused=True,
         level=ThrottleLevel.BLOCKED,
@@ -198,6 +198,11 @@ def refusal(ruling: Ruling, quotas: int, score: int, now: float) -> Decision:
         violated=("ban",),
         reasons=(f"banned: {ruling.reason}",),
     )
+
+
+def rest(ruling: Ruling, now: float) -> float:
+    """Return the seconds until a ruling ends: a number where its end is "infinity", too."""
+    return min(ruling.until - now, 2.0**31 - 1)
 
 
 def _table(rulings: Sequence[Ruling]) -> Table:

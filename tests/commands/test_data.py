@@ -42,7 +42,7 @@ def test_data_update_takes_files_from_a_folder(tmp_path: Path) -> None:
     os.utime(source / "google-common-crawlers.json", (time.time() - 5 * 86_400,) * 2)
     done = called("data", "update", "--dir", str(folder), "--from", str(source))
     assert done.returncode == 1
-    assert "google-common-crawlers          2 prefixes, 5 d old\n" in done.stdout
+    assert "google-common-crawlers          2 prefixes, 5 days old\n" in done.stdout
     assert "openai-gptbot                   none; not there: " in done.stdout
 
 

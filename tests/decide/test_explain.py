@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from typing import Any
 
 import pytest
@@ -129,14 +130,15 @@ def test_a_used_up_quota_says_the_limit_and_the_wait() -> None:
     assert decision.retry_after == 51
 
 
-def test_a_ban_is_reproduced_and_says_its_end() -> None:
-    banned = ruling(fingerprint=A)
+@pytest.mark.parametrize(("until", "wait"), [(WALL + 100, "100 s"), (inf, "24856 days")])
+def test_a_ban_is_reproduced_and_says_its_end(until: float, wait: str) -> None:
+    banned = ruling(fingerprint=A, until=until)
     from asgi_analytics.decide.rulings import refusal
 
     decision = refusal(banned, 1, 0, WALL)
     stored = detail(decision, (), inputs_of_ban(banned, WALL), VERSION)
     assert again(stored) == told(decision)
-    assert stored["passes"] == ["wait 100 s: then the ban ends; `asgi-analytics pardon` lifts it at once"]
+    assert stored["passes"] == [f"wait {wait}: then the ban ends; `asgi-analytics pardon` lifts it at once"]
 
 
 def test_values_that_json_does_not_know_are_left_out() -> None:
