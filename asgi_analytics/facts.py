@@ -127,7 +127,7 @@ class Behaviour:
     crowd_at: float = -inf  # of the last one
     crowded: int = 0  # of those, not counted in the hour that ends at `crowded_until`
     crowded_until: float = -inf  # monotonic seconds
-    hurried: int = 0  # page loads, and reloads that follow faster than a person reloads
+    paced_loads: int = 0  # what counts for the pace: page loads, and reloads faster than a person reloads
     pages_bitmap: int = 0
     distinct_pages: int = 0  # bits set in the bitmap
     variants: int = 0  # page loads that a query told from others of their path
@@ -163,7 +163,7 @@ class Throttle:
     was_blocked: bool = False  # since it was last Normal
     spent_score: int = 0
     spent_page_loads: int = 0
-    spent_hurried: int = 0
+    spent_paced_loads: int = 0
     spent_requests: int = 0
     spent_errors: int = 0
     spent_probes: int = 0

@@ -12,7 +12,7 @@ from ..store.quarantine import Quarantine, Quarantined, connect
 from . import MOST_SHOWN, Command, Run
 from .console import moment
 
-MOST = 100_000  # rows of one retry
+MOST_RETRIED = 100_000  # rows of one retry
 LONGEST_ERROR = 100  # characters in the list
 
 
@@ -41,7 +41,7 @@ def _quarantine(options: argparse.Namespace, dsn: str) -> Iterator[str]:
         if options.action == "list":
             yield from _listing(_rows(quarantine, ids, options.top))
         elif options.action == "retry":
-            yield from _retry(quarantine, _rows(quarantine, ids, MOST))
+            yield from _retry(quarantine, _rows(quarantine, ids, MOST_RETRIED))
         else:
             yield f"{counted(quarantine.purge(ids, options.older), 'row')} deleted"
 

@@ -13,7 +13,7 @@ from . import throttle, window
 from .policy import Policy
 from .throttle import BLOCKED
 
-LENT = 0.05  # seconds for which a refusal holds where other workers can give units back
+SHARED_REFUSAL_HOLDS = 0.05  # seconds: other workers may give units back
 
 
 def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decision:
@@ -100,7 +100,7 @@ def _admit_shared(
         leases.miss(network, others)
         waits = leases.waits(visitor, limits, now) + leases.waits(network, outer, now)
         decision = _refuse(visitor, policy, own + others, waits, previous, now)
-        decision.holds_until = min(decision.holds_until, now + LENT)
+        decision.holds_until = min(decision.holds_until, now + SHARED_REFUSAL_HOLDS)
         return decision
     leases.take(visitor, limits, now)
     leases.take(network, outer, now)

@@ -18,8 +18,9 @@ What counts is chosen so that no human is flagged:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
-from math import log
+from math import inf, log
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Window
@@ -50,6 +51,12 @@ MOST_PAGES_REMEMBERED = 2048
 # Linear counting (Whang and others, 1990): the number of distinct paths by the number of set bits; a full map counts
 # as one with a last free bit.
 DISTINCT_PAGES = tuple(round(-PAGE_BITS * log(max(PAGE_BITS - bits, 1) / PAGE_BITS)) for bits in range(PAGE_BITS + 1))
+
+
+def steps_beyond(facts: Behaviour, pages: float) -> float:
+    """Return the number of steps within which no more than so many different pages can have been loaded."""
+    crossing = bisect_right(DISTINCT_PAGES, pages)
+    return crossing - 1 - facts.distinct_pages if crossing < len(DISTINCT_PAGES) else inf
 
 
 @dataclass(slots=True)
@@ -174,7 +181,7 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
         facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
     else:
         facts.last_page = key
-    facts.hurried += 1
+    facts.paced_loads += 1
     facts.last_page_at = facts.last_answer_at = now
     bitmap = facts.pages_bitmap
     if not bitmap & bit:
@@ -255,7 +262,7 @@ def _reload(facts: Behaviour, inner: bool, now: float, bare: bool = False) -> bo
     since, facts.last_answer_at = now - facts.last_answer_at, now
     if not 0.0 <= since < RUSH or _is_of_crowd(facts, now, bare):
         return False
-    facts.hurried += 1
+    facts.paced_loads += 1
     facts.quiet_until = -1
     window.charge(facts.minute, MINUTE, now)
     return True

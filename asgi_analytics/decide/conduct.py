@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from math import inf
 
 from ..facts import Actor, Traces
-from .behaviour import DISTINCT_PAGES, Site
+from .behaviour import DISTINCT_PAGES, Site, steps_beyond
 from .signal import Signal, with_a_session
 from .window import FIVE_MINUTES, TEN_MINUTES, estimate
 
@@ -95,10 +94,7 @@ def _browses(pool: Actor) -> bool:
 
 
 def _quiet_tool(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
-    if visitor.program != TOOL:
-        return inf
-    crossing = bisect_right(DISTINCT_PAGES, threshold)
-    return crossing - 1 - visitor.behaviour.distinct_pages if crossing < len(DISTINCT_PAGES) else inf
+    return steps_beyond(visitor.behaviour, threshold) if visitor.program == TOOL else inf
 
 
 def _faults(visitor: Actor) -> str:

@@ -78,19 +78,19 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
     state, facts = visitor.throttle, visitor.behaviour
     return {
         "level": int(state.level),
-        "bot_score": policy.criteria.bot_score,
+        "bot_score": policy.escalation.bot_score,
         "spent_score": state.spent_score,
         "page_loads": facts.page_loads - state.spent_page_loads,
-        "further_loads": policy.criteria.further_loads / relapse(visitor),
+        "further_loads": policy.escalation.further_loads / relapse(visitor),
         "people": facts.people,
-        "hurried": facts.hurried - state.spent_hurried,
+        "paced_loads": facts.paced_loads - state.spent_paced_loads,
         "pace": round(estimate(facts.minute, MINUTE, now), 6),
         "pace_limit": pace_limit(visitor, now),
         "requests": facts.requests - state.spent_requests,
         "errors": facts.errors - state.spent_errors,
         "error_rate": ERROR_RATE,
         "error_requests": ERROR_REQUESTS / relapse(visitor),
-        "conduct": list(conduct_evidence(visitor, policy.criteria, now)),
+        "conduct": list(conduct_evidence(visitor, policy.escalation, now)),
     }
 
 
@@ -132,7 +132,7 @@ def reproduce(detail: Mapping[str, Any]) -> Verdict:
     if "ban" in inputs:
         return Verdict(inputs["ban"]["rest"] > 0.0, level, score, ("ban",))
     if "bot_score" in inputs:
-        raised = min(level + bool(_criteria(inputs, score)), int(BLOCKED))
+        raised = min(level + bool(_exceeded(inputs, score)), int(BLOCKED))
         return Verdict(False, raised, inputs.get("own_score", score), ())
     if level == BLOCKED:
         return Verdict(True, level, score, ("throttle",))
@@ -140,20 +140,20 @@ def reproduce(detail: Mapping[str, Any]) -> Verdict:
     return Verdict(bool(used_up), level, score, tuple(used_up))
 
 
-def _criteria(inputs: Mapping[str, Any], score: int) -> list[str]:
-    """The criteria that are met, by name, as in throttle.new_evidence."""
+def _exceeded(inputs: Mapping[str, Any], score: int) -> list[str]:
+    """Return the names of the limits that are exceeded, as in throttle.new_evidence."""
     people = inputs["people"]
-    met = []
+    exceeded = []
     further = inputs["page_loads"] / people >= inputs["further_loads"]
     if score >= inputs["bot_score"] and (score > inputs["spent_score"] or further):
-        met.append("score")
-    if min(inputs["hurried"], inputs["pace"]) / people > inputs["pace_limit"]:
-        met.append("pace")
+        exceeded.append("score")
+    if min(inputs["paced_loads"], inputs["pace"]) / people > inputs["pace_limit"]:
+        exceeded.append("pace")
     if inputs["requests"] > inputs["error_requests"] and inputs["errors"] > inputs["error_rate"] * inputs["requests"]:
-        met.append("errors")
+        exceeded.append("errors")
     if inputs.get("conduct"):
-        met.append("conduct")
-    return met
+        exceeded.append("conduct")
+    return exceeded
 
 
 def _ways_past_refusal(inputs: Mapping[str, Any], violated: Sequence[str]) -> Iterator[str]:
@@ -175,16 +175,16 @@ def _ways_past_refusal(inputs: Mapping[str, Any], violated: Sequence[str]) -> It
 
 def _ways_to_keep_level(inputs: Mapping[str, Any], signals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     score = sum(signal["points"] for signal in signals)
-    met = _criteria(inputs, score)
-    if "score" in met:
+    exceeded = _exceeded(inputs, score)
+    if "score" in exceeded:
         limit = inputs["bot_score"]
         yield f"a score below {limit}: {score - limit + 1} points fewer of"
         for signal in sorted(signals, key=lambda one: -one["points"]):
             yield f"  {_quiet(signal)} ({signal['points']} points)"
-    if "pace" in met:
+    if "pace" in exceeded:
         each = f" for each of about {inputs['people']} people" if inputs["people"] > 1 else ""
         yield f"at most {inputs['pace_limit']:g} page loads in a minute{each}"
-    if "errors" in met:
+    if "errors" in exceeded:
         most = int(inputs["error_rate"] * inputs["requests"])
         yield f"at most {most} of the {inputs['requests']} requests answered with an error"
     for sentence in inputs.get("conduct", ()):

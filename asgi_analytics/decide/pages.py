@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from itertools import pairwise
 from math import inf, sqrt
 
@@ -16,6 +15,7 @@ from .behaviour import (
     MOST_IN_LOOP,
     REQUESTS_PER_PAGE,
     Site,
+    steps_beyond,
 )
 from .signal import MOST_QUIET, Signal, with_a_session
 from .window import FIVE_MINUTES, HOUR, estimate
@@ -153,7 +153,7 @@ def home_tab_watcher(visitor: Actor, site: Site, site_pages: int, now: float) ->
 
 def _quiet_entries(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
     facts = visitor.behaviour
-    return inf if facts.inner_steps else _steps_beyond(facts, threshold)
+    return inf if facts.inner_steps else steps_beyond(facts, threshold)
 
 
 def _quiet_once(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
@@ -180,14 +180,8 @@ def _quiet_count(visitor: Actor, site: Site, site_pages: int, now: float, thresh
 def _quiet_coverage(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
     facts = visitor.behaviour
     pages = site_pages or max(len(site.pages), MIN_SITE_PAGES)
-    steps = _steps_beyond(facts, threshold / 100.0 * pages * facts.people)
+    steps = steps_beyond(facts, threshold / 100.0 * pages * facts.people)
     return steps if steps >= 1.0 else max(steps, _steps_to_share(facts, NEW_SHARE))
-
-
-def _steps_beyond(facts: Behaviour, pages: float) -> float:
-    """Return the number of steps within which no more than so many different pages can have been loaded."""
-    crossing = bisect_right(DISTINCT_PAGES, pages)
-    return crossing - 1 - facts.distinct_pages if crossing < len(DISTINCT_PAGES) else inf
 
 
 def _quiet_order(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:

@@ -1,4 +1,4 @@
-"""What the settings mean for verdicts, computed once."""
+"""The policy: derived from the settings, and what it is for one worker among several."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Policy:
     sentences: tuple[tuple[str, ...], ...]  # why a quota refuses, one per throttle level and quota
     network_sentences: tuple[str, ...]
     cooldown: float
-    criteria: throttle.Criteria
+    escalation: throttle.EscalationLimits
     rules: tuple[signals.Rule, ...]
     program_rules: tuple[signals.Rule, ...]  # of those that hold for what says that it is a program
-    first: signals.FirstLoad  # of `rules`
-    program_first: signals.FirstLoad  # of `program_rules`
+    first: signals.FirstLoadRules  # of `rules`
+    program_first: signals.FirstLoadRules  # of `program_rules`
     site_pages: int  # 0: learned
     counted: tuple[Counted, ...]  # `limits`, each with the units from which on it is shared; see decide.lease
     network_counted: Counted
@@ -51,11 +51,11 @@ class Policy:
             sentences=tuple(tuple(_sentence(quota, level) for quota in settings.limits) for level in LEVELS),
             network_sentences=tuple(_sentence(quota, ThrottleLevel.NORMAL) for quota in settings.network_limits),
             cooldown=settings.cooldown,
-            criteria=_criteria(settings),
+            escalation=_escalation_limits(settings),
             rules=rules,
             program_rules=program_rules,
-            first=signals.first_load_of(rules, settings.site_pages),
-            program_first=signals.first_load_of(program_rules, settings.site_pages),
+            first=signals.first_load_rules(rules, settings.site_pages),
+            program_first=signals.first_load_rules(program_rules, settings.site_pages),
             site_pages=settings.site_pages,
             counted=tuple(_counted(_limits(settings.limits, level)) for level in LEVELS),
             network_counted=_counted(_limits(settings.network_limits, ThrottleLevel.NORMAL)),
@@ -78,12 +78,12 @@ class Policy:
         )
 
 
-def _criteria(settings: Settings) -> throttle.Criteria:
+def _escalation_limits(settings: Settings) -> throttle.EscalationLimits:
     def most(code: str, limit: float) -> float:
         return limit if settings.signal_points[code] else inf
 
     thresholds = settings.signal_thresholds
-    return throttle.Criteria(
+    return throttle.EscalationLimits(
         bot_score=settings.bot_score,
         further_loads=max(1.0, thresholds["high_request_count"]),
         probes=most("probing", throttle.PROBES),

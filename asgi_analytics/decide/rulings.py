@@ -16,7 +16,7 @@ from ..settings import Network
 from .behaviour import Site
 from .throttle import spend
 
-MOST = 100_000  # rulings in memory; what ends soonest goes first, allowances last
+MOST_RULINGS = 100_000  # in memory; what ends soonest goes first, allowances last
 MOST_ALIASES = 10_000  # ruled-on visitors whose fingerprint changed since
 WHOLE = {4: 32, 8: 64}  # bits of a client network, by its bytes
 IN_CLEAR = {4: 24, 8: 48}  # a narrower network is stored as a digest: it names a household or a person
@@ -56,7 +56,7 @@ class Rulings:
     count: int = 0
 
     @classmethod
-    def of(cls, rulings: Iterable[Ruling], now: float, most: int = MOST) -> Rulings:
+    def of(cls, rulings: Iterable[Ruling], now: float, most: int = MOST_RULINGS) -> Rulings:
         """Put together what stands at `now`; of more than `most`, allowances and what ends last are kept."""
         kept = [one for one in rulings if one.until > now and not one.lifted]
         if len(kept) > most:
@@ -81,7 +81,7 @@ class Rulings:
 class RulingBook:
     """SharedRulings of one worker. `learn_rulings` runs in the writer's thread; readers take `current` once."""
 
-    def __init__(self, allow: Sequence[Network] = (), now: float = 0.0, most: int = MOST) -> None:
+    def __init__(self, allow: Sequence[Network] = (), now: float = 0.0, most: int = MOST_RULINGS) -> None:
         self._born = now
         self._most = most
         self._known: dict[bytes, Ruling] = {one.id: one for one in map(allowance, allow)}

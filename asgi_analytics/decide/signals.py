@@ -13,11 +13,11 @@ from .signal import MOST_QUIET, Rule, Signal, with_a_session
 
 __all__ = [
     "SIGNALS",
-    "FirstLoad",
+    "FirstLoadRules",
     "Rule",
     "Signal",
     "evaluate",
-    "first_load_of",
+    "first_load_rules",
     "quiet_steps",
     "refresh",
     "rules",
@@ -40,14 +40,14 @@ def rules(
     )
 
 
-class FirstLoad(NamedTuple):
+class FirstLoadRules(NamedTuple):
     """What the first page load of a session is judged by, where nothing but it has happened yet."""
 
     rules: tuple[Rule, ...]  # those that it can raise
     quiet: int  # `quiet_steps` of the others
 
 
-def first_load_of(active: tuple[Rule, ...], site_pages: int) -> FirstLoad:
+def first_load_rules(active: tuple[Rule, ...], site_pages: int) -> FirstLoadRules:
     """Return what of `active` the first page load of a session can raise: nearly all visitors have one, many no other.
 
     The bounds of the others hold for any site: the fewer pages it has, the sooner a visitor covers it.
@@ -62,7 +62,7 @@ def first_load_of(active: tuple[Rule, ...], site_pages: int) -> FirstLoad:
         if rule.signal.quiet is with_a_session or steps < 1.0:
             due.append(rule)
         quiet = min(quiet, steps)
-    return FirstLoad(tuple(due), max(0, int(quiet)))
+    return FirstLoadRules(tuple(due), max(0, int(quiet)))
 
 
 def evaluate(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages: int, now: float) -> None:

@@ -28,7 +28,7 @@ LEVELS = tuple(ThrottleLevel)
 BLOCKED = ThrottleLevel.BLOCKED
 
 
-class Criteria(NamedTuple):
+class EscalationLimits(NamedTuple):
     """The limits above which a level rises; infinite if the signal that measures the same is switched off."""
 
     bot_score: int  # from this score on
@@ -44,13 +44,13 @@ def effective_limit(limit: int, level: ThrottleLevel) -> int:
     return max(1, int(limit * level.multiplier)) if level < BLOCKED else 0
 
 
-def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
-    """Return a sentence for each criterion met on evidence not yet spent; empty while Blocked."""
-    throttle, facts, bot_score = visitor.throttle, visitor.behaviour, criteria.bot_score
+def new_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tuple[str, ...]:
+    """Return a sentence for each limit exceeded by evidence not yet spent; empty while Blocked."""
+    throttle, facts, bot_score = visitor.throttle, visitor.behaviour, limits.bot_score
     # Nearly all page loads end here: too little of everything.
     if (
         visitor.score < bot_score
-        and facts.hurried - throttle.spent_hurried <= PAGE_LOADS_PER_MINUTE / RELAPSE
+        and facts.paced_loads - throttle.spent_paced_loads <= PAGE_LOADS_PER_MINUTE / RELAPSE
         and facts.errors - throttle.spent_errors <= _FEW_ERRORS
         and facts.traces is None
     ):
@@ -59,17 +59,17 @@ def new_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, .
         return ()
     reasons: tuple[str, ...] = ()
     score, loads = visitor.score, (facts.page_loads - throttle.spent_page_loads) / facts.people
-    if score >= bot_score and (score > throttle.spent_score or loads >= criteria.further_loads / relapse(visitor)):
+    if score >= bot_score and (score > throttle.spent_score or loads >= limits.further_loads / relapse(visitor)):
         reasons = (f"a score of {score} (limit {bot_score})",)
-    hurried, most = (facts.hurried - throttle.spent_hurried) / facts.people, pace_limit(visitor, now)
-    if hurried > most:
-        pace = min(hurried, estimate(facts.minute, MINUTE, now) / facts.people)
+    paced, most = (facts.paced_loads - throttle.spent_paced_loads) / facts.people, pace_limit(visitor, now)
+    if paced > most:
+        pace = min(paced, estimate(facts.minute, MINUTE, now) / facts.people)
         if pace > most:
             reasons += (f"{ceil(pace)} page loads in the last minute (limit {most:g})",)
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
     if requests > ERROR_REQUESTS / relapse(visitor) and errors > ERROR_RATE * requests:
         reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
-    return reasons + conduct_evidence(visitor, criteria, now) if facts.traces is not None else reasons
+    return reasons + conduct_evidence(visitor, limits, now) if facts.traces is not None else reasons
 
 
 def pace_limit(visitor: Actor, now: float) -> float:
@@ -86,11 +86,11 @@ def _may_open_tabs(visitor: Actor, now: float) -> bool:
     claims, state, facts = visitor.claims, visitor.throttle, visitor.behaviour
     if not (claims.tells_origin or claims.is_browser) or claims.faults or visitor.program:
         return False
-    if state.level or state.spent_hurried:
+    if state.level or state.spent_paced_loads:
         return False
     if estimate(facts.five_minutes, FIVE_MINUTES, now) > MOST_WITH_TABS * facts.people:
         return False
-    return facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.hurried
+    return facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.paced_loads
 
 
 def relapse(visitor: Actor) -> float:
@@ -98,41 +98,41 @@ def relapse(visitor: Actor) -> float:
     return RELAPSE if visitor.throttle.was_blocked else 1.0
 
 
-def conduct_evidence(visitor: Actor, criteria: Criteria, now: float) -> tuple[str, ...]:
-    """Return a sentence for each criterion met by what is no page load."""
+def conduct_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tuple[str, ...]:
+    """Return a sentence for each limit exceeded by what is no page load."""
     throttle, traces = visitor.throttle, visitor.behaviour.traces
     if traces is None:
         return ()
     reasons: tuple[str, ...] = ()
     probes = traces.probes - throttle.spent_probes
-    few = criteria.probes / relapse(visitor)
+    few = limits.probes / relapse(visitor)
     if probes > few:
         reasons = (f"sensitive paths asked for in vain, weighing {probes} (limit {few:g})",)
     tries = min(traces.tries - throttle.spent_tries, estimate(traces.ten_minutes, TEN_MINUTES, now))
-    most = try_limit(visitor, criteria)
+    most = try_limit(visitor, limits)
     if tries > most:
         reasons += (f"{ceil(tries)} credentials refused within ten minutes (limit {most:g})",)
     items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
-    few = item_limit(visitor, criteria, items, now)
+    few = item_limit(visitor, limits, items, now)
     if items > few and asks_once(visitor, traces):
         reasons += (f"{ceil(items)} different items of data within five minutes (limit {few:g})",)
     return reasons
 
 
-def item_limit(visitor: Actor, criteria: Criteria, items: float, now: float) -> float:
+def item_limit(visitor: Actor, limits: EscalationLimits, items: float, now: float) -> float:
     """Return the different items of data above which the level rises; fewer where they go on coming by the second."""
     throttle = visitor.throttle
     if not throttle.level:
-        return criteria.items
+        return limits.items
     goes_on = items > now - throttle.changed_at
-    return criteria.items / (15.0 if goes_on else 3.0) / relapse(visitor)
+    return limits.items / (15.0 if goes_on else 3.0) / relapse(visitor)
 
 
-def try_limit(visitor: Actor, criteria: Criteria) -> float:
+def try_limit(visitor: Actor, limits: EscalationLimits) -> float:
     """Return the refused credentials above which the level rises: none for one of many who try a route."""
     traces = visitor.behaviour.traces
     joins = traces is not None and traces.blind_tries > 1
-    return min(criteria.tries / relapse(visitor), criteria.shared_tries if joins else inf)
+    return min(limits.tries / relapse(visitor), limits.shared_tries if joins else inf)
 
 
 def quiet_steps(visitor: Actor, bot_score: int, now: float) -> int:
@@ -144,8 +144,8 @@ def quiet_steps(visitor: Actor, bot_score: int, now: float) -> int:
     if visitor.score >= bot_score:
         return 0
     facts = visitor.behaviour
-    hurried = min(facts.hurried - visitor.throttle.spent_hurried, estimate(facts.minute, MINUTE, now))
-    return max(0, int(_usual_pace(visitor) * facts.people - hurried))
+    paced = min(facts.paced_loads - visitor.throttle.spent_paced_loads, estimate(facts.minute, MINUTE, now))
+    return max(0, int(_usual_pace(visitor) * facts.people - paced))
 
 
 def escalate(visitor: Actor, reasons: tuple[str, ...], now: float) -> None:
@@ -195,7 +195,7 @@ def spend(visitor: Actor) -> None:
     throttle, facts = visitor.throttle, visitor.behaviour
     throttle.spent_score = visitor.score
     throttle.spent_page_loads = facts.page_loads
-    throttle.spent_hurried = facts.hurried
+    throttle.spent_paced_loads = facts.paced_loads
     throttle.spent_requests = facts.requests
     throttle.spent_errors = facts.errors
     traces = facts.traces

@@ -54,7 +54,7 @@ def traces_of(facts: Behaviour) -> Traces:
     return traces
 
 
-def leads_astray(visitor: Actor, path: str, target: int) -> bool:
+def stands_for_not_found(visitor: Actor, path: str, target: int) -> bool:
     """Tell whether a redirect stands for "not found": from a path that only scanners ask for, or to where the
     one before led. `target`: a number of path and query; 0 for nowhere.
 

@@ -53,7 +53,7 @@ def judge_page(
         return
     if claims is not None:
         visitor.claims = claims
-        if facts.hurried == 1:  # the first load, and no reload of it in a rush
+        if facts.paced_loads == 1:  # the first load, and no reload of it in a rush
             site.witness(claims)
         elif not facts.files and facts.page_loads > PAGES_TO_TELL and claims.is_browser and not claims.faults:
             site.look_for_files(facts)
@@ -131,27 +131,27 @@ def judge_data_or_post(
     elif count_data(visitor, path, now, excused, variant):
         traces = facts.traces
         # A fifth of the limit: most who ask for data never get this far.
-        few = 0.0 if visitor.throttle.level else policy.criteria.items / 5.0
+        few = 0.0 if visitor.throttle.level else policy.escalation.items / 5.0
         if traces is not None and traces.items - visitor.throttle.spent_items > few:
             _judge_in_full(visitor, site, policy, decision, now)
 
 
 def _judge_in_full(visitor: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
-    """Evaluate signals and criteria, raise the level where they say so, and note how long nothing can change."""
+    """Evaluate signals and limits, raise the level where they say so, and note how long nothing can change."""
     facts, rules, first = visitor.behaviour, policy.rules, policy.first
     if visitor.program and not visitor.claims.false_claim:
         rules, first = policy.program_rules, policy.program_first
     begins = facts.page_loads == 1 and not (facts.steps or facts.raised or facts.traces)
     signals.evaluate(visitor, first.rules if begins else rules, site, policy.site_pages, now)
     decision.score = visitor.score
-    reasons = throttle.new_evidence(visitor, policy.criteria, now)
+    reasons = throttle.new_evidence(visitor, policy.escalation, now)
     if reasons:
         _escalate(visitor, visitor, rules, reasons, site, policy, decision, now)
     if visitor.throttle.level != decision.level:
         _apply_level(visitor, policy, decision, now)
     facts.quiet_until = facts.steps + min(
         first.quiet if begins else signals.quiet_steps(visitor, rules, site, policy.site_pages, now),
-        throttle.quiet_steps(visitor, policy.criteria.bot_score, now),
+        throttle.quiet_steps(visitor, policy.escalation.bot_score, now),
     )
 
 
@@ -174,7 +174,7 @@ def _judge_with_pools(
 def _judge_pool(visitor: Actor, pool: Actor, site: Site, policy: Policy, decision: Decision, now: float) -> None:
     """Judge what a pool did, and put the visitor at its level."""
     signals.evaluate(pool, policy.rules, site, policy.site_pages, now)
-    reasons = throttle.new_evidence(pool, policy.criteria, now)
+    reasons = throttle.new_evidence(pool, policy.escalation, now)
     if reasons:
         _escalate(pool, visitor, policy.rules, reasons, site, policy, decision, now)
     adopt_pool(visitor, pool)

@@ -8,7 +8,7 @@ from typing import Any
 from ..decide.behaviour import with_order
 from ..decide.conduct import TOOL
 from ..decide.probes import is_injection, is_picture
-from ..decide.traces import NOT_FOUND, Failure, is_redirected, leads_astray, note_redirect
+from ..decide.traces import NOT_FOUND, Failure, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
 from ..facts import Traces
 from ..identify.credentials import has_credentials, refused_attempt
@@ -66,7 +66,7 @@ class Answered(Arrival):
             self._judge_data_or_post(data, now)
             if status in (302, 303) and not decision.refused:
                 note_redirect(actor.behaviour, redirect_target(names), now)
-        elif status in _REDIRECTS and self._leads_astray(names):
+        elif status in _REDIRECTS and self._stands_for_error(names):
             self.inputs |= REDIRECTED
             self._judge_failure(NOT_FOUND, names, now)
         elif not decision.refused:
@@ -81,11 +81,11 @@ class Answered(Arrival):
         self.inputs |= REDIRECTED
         return pass_redirected(self.visitor.actor, page, self.decision, now)
 
-    def _leads_astray(self, names: Mapping[bytes, bytes]) -> bool:
+    def _stands_for_error(self, names: Mapping[bytes, bytes]) -> bool:
         """Tell whether a redirect stands for an error; not one to a picture, which may replace all missing ones."""
         if is_picture(names.get(b"location", b"").decode("latin-1")):
             return False
-        return leads_astray(self.visitor.actor, self.path, target_on_site(names, self._headers))
+        return stands_for_not_found(self.visitor.actor, self.path, target_on_site(names, self._headers))
 
     def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
         engine, visitor = self._engine, self.visitor

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics.decide import throttle, window
 from asgi_analytics.decide.actor import adopt_level
-from asgi_analytics.decide.admission import LENT, admit, admit_strictly, charge
+from asgi_analytics.decide.admission import SHARED_REFUSAL_HOLDS, admit, admit_strictly, charge
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.model import Decision
 from asgi_analytics.protocols import StrictAnswer
@@ -46,7 +46,13 @@ def test_a_refusal_holds_for_as_long_as_it_says_and_no_longer(
 
 @pytest.mark.parametrize(
     ("cools_in", "lent", "seconds"),
-    [(None, False, 60.0), (None, True, LENT), (2.0, False, 2.0), (2.0, True, LENT), (LENT / 5, True, LENT / 5)],
+    [
+        (None, False, 60.0),
+        (None, True, SHARED_REFUSAL_HOLDS),
+        (2.0, False, 2.0),
+        (2.0, True, SHARED_REFUSAL_HOLDS),
+        (SHARED_REFUSAL_HOLDS / 5, True, SHARED_REFUSAL_HOLDS / 5),
+    ],
 )
 def test_a_refusal_holds_no_longer_than_the_level_and_hardly_where_others_give_units_back(
     cools_in: float | None, lent: bool, seconds: float

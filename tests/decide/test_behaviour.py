@@ -48,8 +48,8 @@ def test_reloads_in_a_rush_count_for_the_pace_only() -> None:
     load_page(once, "/a", False, Site(), 1000.0)
     for n in range(MAX_PEOPLE + 6):
         load_page(facts, "/a", False, site, 1000.0 + n / 10)
-    assert (facts.hurried, facts.minute.count) == (6, 6)
-    facts.hurried, facts.minute, facts.last_answer_at = once.hurried, once.minute, once.last_answer_at
+    assert (facts.paced_loads, facts.minute.count) == (6, 6)
+    facts.paced_loads, facts.minute, facts.last_answer_at = once.paced_loads, once.minute, once.last_answer_at
     facts.entries, facts.returns = once.entries, once.returns
     for name in ("crowd", "crowd_at", "crowded", "crowded_until"):
         setattr(facts, name, getattr(once, name))
@@ -68,7 +68,7 @@ def test_coming_back_to_a_page_of_long_ago_is_a_page_load_but_no_further_page() 
 
 def test_two_tabs_that_refresh_themselves_stay_silent() -> None:
     facts = walked(*(10.0 * n for n in range(400)), pages=2)
-    assert (facts.page_loads, facts.hurried, facts.gaps) == (2, 2, 1)
+    assert (facts.page_loads, facts.paced_loads, facts.gaps) == (2, 2, 1)
     assert facts.ascending <= facts.steps * 0.51
 
 
@@ -238,7 +238,7 @@ def test_a_long_walk_by_query_stays_visible() -> None:
 def test_reloads_in_a_rush_of_a_page_told_by_its_query_count_for_the_pace() -> None:
     facts = Behaviour()
     seen(facts, *[1] * (MAX_PEOPLE + 6), gap=0.5)
-    assert (facts.page_loads, facts.hurried, facts.minute.count) == (1, 6, 6)
+    assert (facts.page_loads, facts.paced_loads, facts.minute.count) == (1, 6, 6)
 
 
 @pytest.mark.parametrize("people", [1, 5, 20])

@@ -10,7 +10,7 @@ import pytest
 from asgi_analytics.decide import rulings
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.rulings import (
-    MOST,
+    MOST_RULINGS,
     RulingBook,
     Rulings,
     forgive,
@@ -148,7 +148,7 @@ def test_rulings_are_bounded_in_number_and_memory() -> None:
             for n in range(first, first + count)
         ]
 
-    most = MOST // 10  # a tenth, in a tenth of the time
+    most = MOST_RULINGS // 10  # a tenth, in a tenth of the time
     tracemalloc.start()
     book = RulingBook([ipaddress.ip_network("203.0.113.0/24")], WALL, most)
     book.learn_rulings(many(0, most), WALL)

@@ -246,7 +246,7 @@ def test_a_calm_visit_is_judged_by_what_the_last_minute_holds_however_long_it_is
 def test_the_first_page_load_is_judged_by_all_that_it_can_raise(
     thresholds: dict[str, float], pages: int, inner: bool, outdated: bool, program: int
 ) -> None:
-    """`first_load_of` leaves out only what a look at all signals would not find either."""
+    """`first_load_rules` leaves out only what a look at all signals would not find either."""
     visit = Visit(policy_of(signal_thresholds=thresholds, site_pages=pages), known_site(pages) if pages else Site())
     visit.visitor.outdated, visit.visitor.program = outdated, program
     visit.load("/", referer="inner" if inner else "outer")

@@ -13,15 +13,15 @@ from asgi_analytics.facts import Actor, Behaviour, Throttle, ThrottleLevel, Trac
 from .visits import START
 
 NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel
-CRITERIA = throttle.Criteria(bot_score=50, further_loads=50.0)
+LIMITS = throttle.EscalationLimits(bot_score=50, further_loads=50.0)
 END = 100_020.0  # the minute that START lies in
-SPENT = Throttle(spent_score=65, spent_page_loads=100, spent_hurried=100, spent_requests=100, spent_errors=50)
+SPENT = Throttle(spent_score=65, spent_page_loads=100, spent_paced_loads=100, spent_requests=100, spent_errors=50)
 
 
 def evidence(level: ThrottleLevel = NORMAL, score: int = 0, spent: Throttle | None = None, **facts: Any) -> int:
     state = replace(spent or Throttle(), level=level, changed_at=START)
     visitor = Actor([], state, Behaviour(**facts), score=score)
-    return len(throttle.new_evidence(visitor, CRITERIA, START))
+    return len(throttle.new_evidence(visitor, LIMITS, START))
 
 
 def minute(count: int) -> Window:
@@ -41,14 +41,14 @@ def test_a_level_lowers_the_limit_but_only_blocked_to_nothing(limit: int, limits
     [
         ({"score": 49}, 0),
         ({"score": 50}, 1),
-        ({"hurried": 30, "minute": minute(30)}, 0),
-        ({"hurried": 31, "minute": minute(31)}, 1),
-        ({"hurried": 90, "minute": minute(90), "people": 3}, 0),
-        ({"hurried": 93, "minute": minute(93), "people": 3}, 1),
+        ({"paced_loads": 30, "minute": minute(30)}, 0),
+        ({"paced_loads": 31, "minute": minute(31)}, 1),
+        ({"paced_loads": 90, "minute": minute(90), "people": 3}, 0),
+        ({"paced_loads": 93, "minute": minute(93), "people": 3}, 1),
         ({"requests": 20, "errors": 20}, 0),
         ({"requests": 21, "errors": 11}, 1),
         ({"requests": 22, "errors": 11}, 0),
-        ({"score": 50, "hurried": 31, "minute": minute(31), "requests": 31, "errors": 31}, 3),
+        ({"score": 50, "paced_loads": 31, "minute": minute(31), "requests": 31, "errors": 31}, 3),
     ],
 )
 def test_a_criterion_is_met_beyond_its_edge(facts: dict[str, Any], criteria: int) -> None:
@@ -61,8 +61,8 @@ def test_a_criterion_is_met_beyond_its_edge(facts: dict[str, Any], criteria: int
         ({"score": 65, "page_loads": 149}, 0),
         ({"score": 66, "page_loads": 100}, 1),
         ({"score": 65, "page_loads": 150}, 1),
-        ({"hurried": 130, "minute": minute(60)}, 0),
-        ({"hurried": 131, "minute": minute(60)}, 1),
+        ({"paced_loads": 130, "minute": minute(60)}, 0),
+        ({"paced_loads": 131, "minute": minute(60)}, 1),
         ({"requests": 120, "errors": 70}, 0),
         ({"requests": 121, "errors": 61}, 1),
         ({"requests": 121, "errors": 60}, 0),
@@ -109,11 +109,11 @@ def test_what_is_no_page_load_meets_a_criterion_by_itself_whatever_the_score(
 def test_items_that_do_not_come_by_the_second_may_be_more(items: int, criteria: int) -> None:
     state = Throttle(WARNING, START - 51.0)
     visitor = Actor([], state, Behaviour(traces=fetched(items, items)))
-    assert len(throttle.new_evidence(visitor, CRITERIA, START)) == criteria
+    assert len(throttle.new_evidence(visitor, LIMITS, START)) == criteria
 
 
 def test_a_blocked_visitor_gives_no_evidence() -> None:
-    assert evidence(BLOCKED, score=100, hurried=500, minute=minute(500)) == 0
+    assert evidence(BLOCKED, score=100, paced_loads=500, minute=minute(500)) == 0
 
 
 def test_escalation_goes_up_by_one_and_ends_at_blocked() -> None:
@@ -145,7 +145,7 @@ def test_cooling_late_is_the_same_as_cooling_in_time() -> None:
 def test_cooling_down_spends_the_evidence() -> None:
     visitor = Actor([], Throttle(SEVERE, START), Behaviour(page_loads=80), score=65)
     throttle.cool_down(visitor, 600.0, START + 600)
-    assert throttle.new_evidence(visitor, CRITERIA, START + 600) == ()
+    assert throttle.new_evidence(visitor, LIMITS, START + 600) == ()
 
 
 def test_less_is_enough_to_be_blocked_again_until_the_level_is_normal() -> None:
@@ -185,7 +185,7 @@ def test_the_later_change_wins() -> None:
     assert visitor.throttle.level == WARNING
     throttle.adopt(visitor, SEVERE, START + 1, ("newer",))
     assert (visitor.throttle.level, visitor.throttle.changed_at) == (SEVERE, START + 1)
-    assert throttle.new_evidence(visitor, CRITERIA, START + 1) == ()
+    assert throttle.new_evidence(visitor, LIMITS, START + 1) == ()
 
 
 def test_a_level_from_before_this_machine_started_is_adopted() -> None:
@@ -196,5 +196,5 @@ def test_a_level_from_before_this_machine_started_is_adopted() -> None:
 
 def test_a_reason_never_tells_a_value_that_looks_allowed() -> None:
     """Of thirty loads of the minute before, weighed by the time, and twenty of this one, 30.3 count."""
-    visitor = Actor([], Throttle(), Behaviour(hurried=60, minute=Window(END, 20, 31)))
-    assert throttle.new_evidence(visitor, CRITERIA, END - 20.0) == ("31 page loads in the last minute (limit 30)",)
+    visitor = Actor([], Throttle(), Behaviour(paced_loads=60, minute=Window(END, 20, 31)))
+    assert throttle.new_evidence(visitor, LIMITS, END - 20.0) == ("31 page loads in the last minute (limit 30)",)
