@@ -27,6 +27,14 @@ class ThrottleLevel(IntEnum):
         return LEVEL_MULTIPLIERS[self]
 
 
+class Program(IntEnum):
+    """What a visitor's user agent says of the program behind it."""
+
+    NONE = 0  # a browser's name
+    CRAWLER = 1  # its own name
+    TOOL = 2  # that of a library, or of nothing known
+
+
 LEVEL_LABELS = ("normal", "warning", "severe", "blocked")
 LEVEL_MULTIPLIERS = (1.0, 0.5, 0.25, 0.0)
 
@@ -182,7 +190,7 @@ class Actor:
     score: int = 0
     signals: tuple[Finding, ...] = ()
     outdated: bool = False  # Agent.outdated of this visitor
-    program: int = 0  # 0: claims to be a browser; else decide.conduct.CRAWLER or TOOL
+    program: Program = Program.NONE
     claims: Claims = _NO_CLAIMS
     loaded: bool = False  # a page, in an earlier session
     starts: int = 0  # sessions begun

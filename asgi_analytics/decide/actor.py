@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..facts import Actor, Behaviour, Claims, Throttle, ThrottleLevel, Window
+from ..facts import Actor, Behaviour, Claims, Program, Throttle, ThrottleLevel, Window
 from ..model import TOOL_CLASSES, Agent
 from . import throttle, window
 from .behaviour import ERROR_BITS, GAP_MEMORY, Site
@@ -16,16 +16,16 @@ IDLE = 1800.0  # seconds without a page load after which facts shared by several
 NO_THROTTLE, NO_BEHAVIOUR, NO_SESSIONS = Throttle(), Behaviour(), Window()
 
 
-def program_of(agent: Agent) -> int:
-    """Return CRAWLER for a program that says its own name, TOOL for a library or an unknown one, 0 for a browser."""
+def program_of(agent: Agent) -> Program:
+    """Return what a user agent says of the program behind it."""
     if agent.crawler in GATEWAYS:
         return CRAWLER
     if agent.bot_class is not None:
         return TOOL if agent.bot_class in TOOL_CLASSES else CRAWLER
-    return 0 if agent.browser is not None else TOOL
+    return Program.NONE if agent.browser is not None else TOOL
 
 
-def new_actor(quotas_count: int, outdated: bool = False, program: int = 0) -> Actor:
+def new_actor(quotas_count: int, outdated: bool = False, program: Program = Program.NONE) -> Actor:
     """Return a visitor nobody knows yet; `outdated` is what `Agent.outdated` says, `program` as from program_of."""
     return Actor([Window() for _ in range(quotas_count)], outdated=outdated, program=program)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from math import inf
 
-from ..facts import Actor, Traces
+from ..facts import Actor, Program, Traces
 from .behaviour import DISTINCT_PAGES, Site, steps_beyond
 from .signal import Signal, with_a_session
 from .window import FIVE_MINUTES, TEN_MINUTES, estimate
 
-CRAWLER, TOOL = 1, 2  # Actor.program: says its own name, or that of a library or of nothing known
+CRAWLER, TOOL = Program.CRAWLER, Program.TOOL
 ITEM_SHARE = 0.8  # of the answers with data
 POOL_SHARE = 0.1  # inner steps among the page loads of a pool that does not browse
 
@@ -42,12 +42,12 @@ def distinct_items(visitor: Actor, site: Site, site_pages: int, now: float) -> f
 
 def asks_once(visitor: Actor, traces: Traces) -> bool:
     """Tell whether hardly any data is asked for twice. For a library always: it may ask twice to hide a walk."""
-    return visitor.program == TOOL or traces.items >= ITEM_SHARE * traces.calls
+    return visitor.program is TOOL or traces.items >= ITEM_SHARE * traces.calls
 
 
 def tool_pages(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
     """Return the distinct pages that a library, or a program without a known name, loaded in this session."""
-    return DISTINCT_PAGES[visitor.behaviour.distinct_pages] if visitor.program == TOOL else None
+    return DISTINCT_PAGES[visitor.behaviour.distinct_pages] if visitor.program is TOOL else None
 
 
 def inconsistent_headers(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -94,7 +94,7 @@ def _browses(pool: Actor) -> bool:
 
 
 def _quiet_tool(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
-    return steps_beyond(visitor.behaviour, threshold) if visitor.program == TOOL else inf
+    return steps_beyond(visitor.behaviour, threshold) if visitor.program is TOOL else inf
 
 
 def _faults(visitor: Actor) -> str:

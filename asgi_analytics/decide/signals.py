@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..facts import Actor, Finding
+from ..facts import Actor, Finding, Program
 from .behaviour import Site, load_page
-from .conduct import CONDUCT_SIGNALS, CRAWLER, TOOL
+from .conduct import CONDUCT_SIGNALS
 from .pages import PAGE_SIGNALS
 from .signal import MOST_QUIET, Rule, Signal, with_a_session
 
@@ -24,7 +24,6 @@ __all__ = [
 ]
 
 SIGNALS = (*PAGE_SIGNALS, *CONDUCT_SIGNALS)
-PROGRAMS = (0, CRAWLER, TOOL)  # Actor.program
 
 
 def rules(
@@ -52,7 +51,7 @@ def first_load_rules(active: tuple[Rule, ...], site_pages: int) -> FirstLoadRule
 
     The bounds of the others hold for any site: the fewer pages it has, the sooner a visitor covers it.
     """
-    site, visitors = Site(), [Actor([], program=program) for program in PROGRAMS]
+    site, visitors = Site(), [Actor([], program=program) for program in Program]
     for visitor in visitors:
         load_page(visitor.behaviour, "/", False, site, 0.0)
     due: list[Rule] = []

@@ -78,7 +78,7 @@ def pace_limit(visitor: Actor, now: float) -> float:
 
 
 def _usual_pace(visitor: Actor) -> float:
-    return (CRAWLER_PAGE_LOADS if visitor.program == CRAWLER else PAGE_LOADS_PER_MINUTE) / relapse(visitor)
+    return (CRAWLER_PAGE_LOADS if visitor.program is CRAWLER else PAGE_LOADS_PER_MINUTE) / relapse(visitor)
 
 
 def _may_open_tabs(visitor: Actor, now: float) -> bool:

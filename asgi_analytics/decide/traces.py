@@ -61,7 +61,7 @@ def stands_for_not_found(visitor: Actor, path: str, target: int) -> bool:
     One to the same path, of another scheme or with a slash, does not; nor for crawlers, which come for moved pages.
     """
     facts = visitor.behaviour
-    if not target or visitor.program == CRAWLER or target in (path_number(f"{path}?"), path_number(f"{path}/?")):
+    if not target or visitor.program is CRAWLER or target in (path_number(f"{path}?"), path_number(f"{path}/?")):
         return False
     before, facts.led_to = facts.led_to, target
     return target == before or probe_kind(path) > 1
@@ -91,7 +91,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
         return new
     kind = probe_kind(path)
     picture = is_picture(path)
-    linked = inner and visitor.program != TOOL and (kind < HIDDEN or _shows_pages(visitor))
+    linked = inner and visitor.program is not TOOL and (kind < HIDDEN or _shows_pages(visitor))
     # A client that mounts the site as a folder asks each folder for this one, which scanners like, too.
     trusted = trusted and (not kind or path.endswith("/.DS_Store"))
     most = MOST_TRUSTED if trusted else MOST_LINKED * facts.people

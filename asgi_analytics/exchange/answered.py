@@ -41,7 +41,7 @@ class Answered(Arrival):
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.started_at) * 1e6)
         before = decision.previous_level
-        if self.method == "GET" and is_page(headers, status, names, actor.program == TOOL):
+        if self.method == "GET" and is_page(headers, status, names, actor.program is TOOL):
             self.page_view = True
             self.from_inside = inner = is_inner(headers)
             facts = actor.behaviour
@@ -115,8 +115,11 @@ class Answered(Arrival):
     def _page_variant(self, inner: bool) -> Variant | None:
         """Return which page the query names; a client that does not send where it comes from may follow a link."""
         actor = self.visitor.actor
-        says = b"sec-fetch-site" in self._headers or actor.program
-        says = says or (actor.claims.is_browser and self._engine.site.knows_headers())
+        says = (
+            b"sec-fetch-site" in self._headers
+            or actor.program
+            or (actor.claims.is_browser and self._engine.site.knows_headers())
+        )
         variant = self._engine.variants.page(self.path, self._query, inner or not says)
         return None if variant is None else self._keep_for_row(with_order(variant, actor.behaviour))
 

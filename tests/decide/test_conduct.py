@@ -14,7 +14,7 @@ from asgi_analytics.decide.conduct import CRAWLER, TOOL
 from asgi_analytics.decide.policy import Policy
 from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, Failure, count_data, count_failure, pool_of
 from asgi_analytics.decide.verdict import judge_data_or_post
-from asgi_analytics.facts import Actor, Behaviour, Claims, ThrottleLevel
+from asgi_analytics.facts import Actor, Behaviour, Claims, Program, ThrottleLevel
 from asgi_analytics.model import Agent, Decision
 from asgi_analytics.settings import Settings
 
@@ -130,21 +130,21 @@ def test_a_sync_of_sixty_items_every_five_minutes_is_welcome() -> None:
 
 # Programs
 @pytest.mark.parametrize(("agent", "program"), [
-    (Agent(browser="Chrome"), 0), (Agent(), TOOL), (Agent(bot_class="http-library"), TOOL),
+    (Agent(browser="Chrome"), Program.NONE), (Agent(), TOOL), (Agent(bot_class="http-library"), TOOL),
     (Agent(bot_class="search-engine", browser="Googlebot"), CRAWLER), (Agent(bot_class="monitoring"), CRAWLER),
 ])  # fmt: skip
-def test_programs_are_told_by_their_names(agent: Agent, program: int) -> None:
-    assert program_of(agent) == program
+def test_programs_are_told_by_their_names(agent: Agent, program: Program) -> None:
+    assert program_of(agent) is program
 
 
-def program(kind: int) -> Visit:
+def program(kind: Program) -> Visit:
     visit = Visit()
     visit.visitor.program = kind
     return visit
 
 
 @pytest.mark.parametrize("kind", [CRAWLER, TOOL])
-def test_a_monitor_of_six_pages_is_not_judged_as_a_person(kind: int) -> None:
+def test_a_monitor_of_six_pages_is_not_judged_as_a_person(kind: Program) -> None:
     visit = program(kind)
     for number in range(3000):
         send(visit, f"/{number % 6}", after=5.0)
@@ -161,7 +161,7 @@ def test_a_crawler_in_order_at_a_steady_pace_is_welcome_and_a_tool_is_not() -> N
 
 
 @pytest.mark.parametrize("kind", [CRAWLER, TOOL])
-def test_a_program_in_a_hurry_or_with_a_false_claim_is_slowed_down(kind: int) -> None:
+def test_a_program_in_a_hurry_or_with_a_false_claim_is_slowed_down(kind: Program) -> None:
     hurried, liar = program(kind), program(kind)
     for number in range(250):
         send(hurried, f"/page/{number}", after=0.5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics.decide import signals
 from asgi_analytics.decide.behaviour import Site
-from asgi_analytics.facts import Actor, Behaviour, Window
+from asgi_analytics.facts import Actor, Behaviour, Program, Window
 from asgi_analytics.settings import SIGNAL_POINTS, SIGNAL_THRESHOLDS
 
 from .visits import START, Visit, known_site, policy_of
@@ -241,10 +241,10 @@ def test_a_calm_visit_is_judged_by_what_the_last_minute_holds_however_long_it_is
     st.sampled_from([0, 1, 20, 2000]),
     st.booleans(),
     st.booleans(),
-    st.sampled_from(signals.PROGRAMS),
+    st.sampled_from(Program),
 )
 def test_the_first_page_load_is_judged_by_all_that_it_can_raise(
-    thresholds: dict[str, float], pages: int, inner: bool, outdated: bool, program: int
+    thresholds: dict[str, float], pages: int, inner: bool, outdated: bool, program: Program
 ) -> None:
     """`first_load_rules` leaves out only what a look at all signals would not find either."""
     visit = Visit(policy_of(signal_thresholds=thresholds, site_pages=pages), known_site(pages) if pages else Site())
