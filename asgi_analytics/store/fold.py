@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from ..batch import DECISION, HIT, REFUSED
+from ..batch import DECISION, HIT, REFUSED, Frames
 from ..model import Merged
 from . import queries, values
 from .staging import Staging, listed
@@ -19,6 +19,11 @@ from .staging import Staging, listed
 # (DO INSTEAD NOTHING) would stay in use after the rule is dropped.
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
 _INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FROM decided ON CONFLICT DO NOTHING")
+
+
+def by_kind(frames: Frames) -> dict[bytes, list[bytes]]:
+    """Return the rows of frames as `Fold.move` takes them."""
+    return {kind: frames.rows(kind) for kind in (HIT, DECISION, REFUSED)}
 
 
 class Fold:

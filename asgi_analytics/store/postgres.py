@@ -7,13 +7,14 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, LiteralString, TypeVar
+from functools import partial
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row
 
-from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frames
+from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
 from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
@@ -22,16 +23,15 @@ from ..reputation import ReputationRules
 from . import migrate, partitions, queries, retention, values
 from .connection import Connected, ServerSession, check_encoding, conninfo
 from .doubt import Doubts, behind
-from .fold import Fold
+from .fold import Fold, by_kind
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, OVER_LIMIT, as_ours, is_forbidden
 from .staging import Staging
-from .suspects import slow_row
+from .trials import Trials, sample
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 MOST_RULINGS = 100_000  # in force; the newest, allowances first
 MOST_CHANGES = 10_000  # in one query
-FEW = 20  # about how many rows of a batch are looked up or tried as a sample
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings", "forget_positions")
 # Defaults of the connection, below the DSN: a server that vanished is noticed within half a minute.
 CLIENT: dict[str, Any] = {
@@ -56,7 +56,6 @@ SESSION: dict[str, str] = {
     "client_connection_check_interval": "5s",
     "jit": "off",
 }
-T = TypeVar("T")
 SINCE_17 = {"transaction_timeout": "0"}  # of PostgreSQL
 
 
@@ -194,7 +193,7 @@ class PostgresStore(Connected):
             settled = False
             if batch.journal in self._doubts:
                 batch, settled = self._not_stored_yet(batch)
-            rows = {kind: batch.frames.rows(kind) for kind in KINDS}
+            rows = by_kind(batch.frames)
             merged = self._fold.move(connection, rows, batch.columns, UUID(bytes=batch.journal))
             damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
@@ -210,7 +209,7 @@ class PostgresStore(Connected):
             return batch, False
         # If none of a sample is stored, none is: a journal new to us costs no more than that. The first hit alone is no
         # proof, for it may have been deleted, or dropped with its partition.
-        if not self._staging.stored(connection, columns, [*_sample(hits), hits[-1]]):
+        if not self._staging.stored(connection, columns, [*sample(hits), hits[-1]]):
             return batch, self._doubts.is_past(batch, hits[-1])
         left = behind(batch, self._staging.stored(connection, columns, hits))
         return left, left.frames.count_of(HIT) > 0
@@ -239,7 +238,7 @@ class PostgresStore(Connected):
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set the rows of a batch aside with their raw bytes, and advance the position past them."""
         # If an operator's trigger fills the queue of NOTIFY, COMMIT fails with it: then no row is at fault.
-        if sqlstate == OVER_LIMIT and self._accepts(batch.frames, batch.columns):
+        if sqlstate == OVER_LIMIT and self._trials().accepts(batch.frames, batch.columns):
             raise StoreUnavailable(error)
         with self._transaction():
             batch = self._not_committed_yet(batch)
@@ -258,10 +257,10 @@ class PostgresStore(Connected):
         row's `kind` decides.
         """
         try:
-            with as_ours(), self._current().transaction(force_rollback=True) as connection:
+            with self._transaction(force_rollback=True) as connection:
                 connection.execute(self._queries["probe"])
         except RowRejected as error:
-            if others is None or not is_forbidden(error) or not self._accepts_some(kind, others):
+            if others is None or not is_forbidden(error) or not self._trials().accepts_some(kind, others):
                 raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
     def slow_row(self, batch: Batch) -> int | None:
@@ -269,28 +268,10 @@ class PostgresStore(Connected):
 
         Only a hint, by tries with a twentieth of statement_timeout: afterwards each row gets all of it.
         """
-        frames = batch.frames
-        return slow_row(len(frames), lambda first, last: self._accepts(frames[first:last], batch.columns, in_time=True))
+        return self._trials().slow_row(batch)
 
-    def _accepts_some(self, kind: bytes, batch: Batch) -> bool:
-        few = _sample([place for place, one in enumerate(batch.frames) if one.kind == kind])
-        return any(self._accepts(batch.frames[place : place + 1], batch.columns) for place in few)
-
-    def _accepts(self, frames: Frames, columns: Mapping[bytes, Sequence[str]], in_time: bool = False) -> bool:
-        """Tell whether rows would get in; `in_time`: within a twentieth of statement_timeout."""
-        rows = {kind: frames.rows(kind) for kind in KINDS}
-        try:
-            with self._transfer(force_rollback=True) as connection:
-                if in_time:
-                    connection.execute(self._queries["hurry"])
-                self._fold.move(connection, rows, columns, UUID(int=0))
-        except RowRejected:
-            return False
-        except StoreUnavailable as error:
-            if in_time and isinstance(error.__cause__, psycopg.errors.QueryCanceled):
-                return False
-            raise
-        return True
+    def _trials(self) -> Trials:
+        return Trials(self._fold, partial(self._transfer, force_rollback=True))
 
     def rulings(self, since: int) -> list[Ruling]:
         """Return the rulings that changed after revision `since`, in order; below 0: all in force, bounded."""
@@ -401,7 +382,3 @@ class PostgresStore(Connected):
         )
         if advanced.fetchone() != (batch.segment, batch.end):  # else the batch would be sent again
             raise StoreMisconfigured("The table positions takes no change: is there a trigger or a rule on it?")
-
-
-def _sample(rows: Sequence[T]) -> Sequence[T]:
-    return rows[:: len(rows) // FEW + 1]

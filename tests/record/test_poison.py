@@ -19,7 +19,7 @@ from asgi_analytics.record.encoding import decision_row
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.record.segment import frame
 from asgi_analytics.store.postgres import SESSION, PostgresStore
-from asgi_analytics.store.suspects import slow_row
+from asgi_analytics.store.trials import slow_row
 from tests.record.rows import NOW_US, batch, fetch, hit, hit_frame, identity, one
 from tests.waiting import wait_until
 

@@ -1,0 +1,73 @@
+"""Rows on trial: moved in transactions that are rolled back, to tell which of them the database does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeVar
+from uuid import UUID
+
+import psycopg
+
+from ..batch import Batch, Frames
+from ..errors import RowRejected, StoreUnavailable
+from . import queries
+from .fold import Fold, by_kind
+
+FEW = 20  # about how many rows of a batch are looked up or tried as a sample
+T = TypeVar("T")
+
+
+class Trials:
+    """Tries rows. `begin` opens a transaction that has the temporary tables of a fold, and is rolled back."""
+
+    def __init__(self, fold: Fold, begin: Callable[[], AbstractContextManager[psycopg.Connection]]) -> None:
+        self._fold = fold
+        self._begin = begin
+
+    def accepts(self, frames: Frames, columns: Mapping[bytes, Sequence[str]], in_time: bool = False) -> bool:
+        """Tell whether rows would get in; `in_time`: within a twentieth of statement_timeout."""
+        try:
+            with self._begin() as connection:
+                if in_time:
+                    connection.execute(queries.load("writer")["hurry"])
+                self._fold.move(connection, by_kind(frames), columns, UUID(int=0))
+        except RowRejected:
+            return False
+        except StoreUnavailable as error:
+            if in_time and isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+                return False
+            raise
+        return True
+
+    def accepts_some(self, kind: bytes, batch: Batch) -> bool:
+        """Tell whether one of a sample of the rows of a kind would get in."""
+        few = sample([place for place, one in enumerate(batch.frames) if one.kind == kind])
+        return any(self.accepts(batch.frames[place : place + 1], batch.columns) for place in few)
+
+    def slow_row(self, batch: Batch) -> int | None:
+        """Return the index of the one row that makes a batch too slow, None where it is not one row."""
+        frames = batch.frames
+        return slow_row(len(frames), lambda first, last: self.accepts(frames[first:last], batch.columns, in_time=True))
+
+
+def slow_row(count: int, gets_in: Callable[[int, int], bool]) -> int | None:
+    """Return the index of the one of `count` rows that keeps the rest from getting in, by bisection; None if not one.
+
+    `gets_in` tries the rows of a half-open range. If the server is slow for all of them, two tries show it.
+    """
+    first, last = 0, count
+    while last - first > 1:
+        middle = (first + last) // 2
+        if gets_in(first, middle):
+            first = middle
+        elif gets_in(middle, last):
+            last = middle
+        else:
+            return None
+    return None if gets_in(first, last) else first
+
+
+def sample(rows: Sequence[T]) -> Sequence[T]:
+    """Return about FEW of some rows, evenly spread."""
+    return rows[:: len(rows) // FEW + 1]
