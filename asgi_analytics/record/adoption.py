@@ -13,11 +13,12 @@ from pathlib import Path
 from ..batch import Batch
 from ..errors import JournalFormatError
 from .destination import Destination, read_destination
+from .frames import Columns
 from .journal import FileJournal
 from .listing import is_journal
 from .memory import MemoryJournal
 from .opened import GONE, Opened, try_lock
-from .segment import Columns, path_of, read, read_header
+from .segment import path_of, read, read_header
 
 _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
 

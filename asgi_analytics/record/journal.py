@@ -18,8 +18,9 @@ from ..batch import Batch
 from ..errors import JournalError
 from ..folders import make_private
 from .destination import ADDRESS, DATABASE, NOWHERE, SERVER, Destination
+from .frames import Columns
 from .opened import GONE, Opened, close, duplicates, is_in, lock_new, try_lock
-from .segment import MAGIC, Columns, create, header, path_of, read_body
+from .segment import MAGIC, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SEGMENT_SIZE = 16 << 20

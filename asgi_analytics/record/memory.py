@@ -7,7 +7,7 @@ from collections import deque
 
 from ..batch import Batch, Frame, Frames
 from ..errors import JournalError
-from .segment import FRAME, Columns, split
+from .frames import FRAME, Columns, split
 
 
 class MemoryJournal:

@@ -20,9 +20,9 @@ from ..variants import packed
 from . import encoding, refusals
 from .destination import NOWHERE, Destination
 from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL
+from .frames import frame, seal
 from .journal import FileJournal
 from .memory import MemoryJournal
-from .segment import frame, seal
 
 COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUSED: refusals.COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}

@@ -28,8 +28,8 @@ from asgi_analytics.batch import HIT
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.facts import Actor
 from asgi_analytics.record.encoding import HIT_COLUMNS
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import Counters, Recorder
-from asgi_analytics.record.segment import frame
 from asgi_analytics.record.writer import MOST_BATCHES_BEHIND, Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.state import State

@@ -11,7 +11,7 @@ from typing import Any
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from asgi_analytics.record.segment import frame
+from asgi_analytics.record.frames import frame
 from tests.fuzz.parsers import COOKIE, NOW, SIGNED
 from tests.record.rows import hit, hit_frame
 from tests.signing import AGENT_COMPONENT, Signer, make_scope

@@ -31,7 +31,7 @@ from asgi_analytics.identify.useragent import LENGTH, AgentReader
 from asgi_analytics.jobs.data import read_sources
 from asgi_analytics.jobs.fetch import _check, max_age
 from asgi_analytics.model import Agent, Decision, Identity, Place
-from asgi_analytics.record import encoding, segment
+from asgi_analytics.record import encoding, frames, segment
 from asgi_analytics.replay import formats, page, source
 from asgi_analytics.replay.json_lines import JsonLines
 from asgi_analytics.replay.timestamps import LAST, Timestamps
@@ -237,20 +237,20 @@ class _Blob:
 def segment_header(data: bytes) -> None:
     """The head of a segment whose checksum fits, whatever it says."""
     whole = data.startswith(segment.MAGIC)
-    head = data if whole else segment.MAGIC + segment.FRAME.pack(len(data), crc32(data)) + data
+    head = data if whole else segment.MAGIC + frames.FRAME.pack(len(data), crc32(data)) + data
     journal, number, columns, body = segment.read_header(head, Path("1.journal"))
     assert (len(journal), 0 <= number < 1 << 31, body <= len(head)) == (16, True, True)
-    segment._heads(columns)
+    frames.beginnings(columns)
 
 
-HEADS = segment._heads(dict.fromkeys(segment._KINDS, ("",) * 47))
+HEADS = frames.beginnings(dict.fromkeys(frames.KINDS, ("",) * 47))
 
 
 def segment_frames(data: bytes) -> None:
     """Frames, damaged ones among them: what is cut out is all that was there, in order."""
     for at_end in (True, False):
         at = 0
-        for frame in segment._frames(data, 0, at_end, HEADS):
+        for frame in frames.parse(data, 0, at_end, HEADS):
             assert (frame.start, frame.end > at) == (at, True)
             assert frame.kind == DAMAGED or frame.end - frame.start == len(frame.row) + 9
             at = frame.end
@@ -260,7 +260,7 @@ def segment_frames(data: bytes) -> None:
 def segment_mended(data: bytes) -> None:
     """Pieces of the input as frames with right checksums, and pieces between them that are none."""
     parts = data.split(b"\n")
-    made = (segment.frame(part[:1], part[1:]) if part[:1] in segment._KINDS else part for part in parts)
+    made = (frames.frame(part[:1], part[1:]) if part[:1] in frames.KINDS else part for part in parts)
     segment_frames(b"".join(made)[: 8 << 10])
 
 

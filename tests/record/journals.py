@@ -6,8 +6,8 @@ import struct
 
 from asgi_analytics.batch import DECISION, HIT, Frame
 from asgi_analytics.record.adoption import LeftOver, adopt
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import FileJournal
-from asgi_analytics.record.segment import frame
 
 COLUMNS = {HIT: ("a", "b"), DECISION: ("c",)}
 NAME = b"j" * 16

@@ -18,8 +18,8 @@ from asgi_analytics.clock import uuid7
 from asgi_analytics.facts import Actor, ThrottleLevel
 from asgi_analytics.model import Agent, Decision, Hit, Identity, Place, Referral, Session, Visitor
 from asgi_analytics.record import encoding
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import COLUMNS
-from asgi_analytics.record.segment import frame
 
 __all__ = ["COLUMNS", "NOW_US", "batch", "fetch", "finished", "hit", "hit_frame", "identity", "one"]
 

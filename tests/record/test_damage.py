@@ -13,8 +13,9 @@ from asgi_analytics.batch import DAMAGED, DECISION, HIT
 from asgi_analytics.errors import JournalFormatError
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import DATABASE
+from asgi_analytics.record.frames import MOST_FRAME, frame
 from asgi_analytics.record.journal import FileJournal
-from asgi_analytics.record.segment import MAGIC, MOST_FRAME, frame
+from asgi_analytics.record.segment import MAGIC
 
 from .journals import COLUMNS, NAME, dead, fill, read_all, row, rows
 

@@ -19,9 +19,9 @@ from asgi_analytics.errors import JournalError
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import Destination
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import RETENTION, FileJournal
 from asgi_analytics.record.listing import bytes_in
-from asgi_analytics.record.segment import frame
 
 from .journals import COLUMNS, NAME, dead, fill, read_all, row, rows
 

@@ -4,8 +4,8 @@ import pytest
 
 from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.errors import JournalError
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.memory import MemoryJournal
-from asgi_analytics.record.segment import frame
 
 from .journals import COLUMNS, NAME, row, rows
 

@@ -16,8 +16,8 @@ from asgi_analytics.errors import RowRejected
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.model import Decision, Merged
 from asgi_analytics.record.encoding import decision_row
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import COLUMNS
-from asgi_analytics.record.segment import frame
 from asgi_analytics.store.postgres import SESSION, PostgresStore
 from asgi_analytics.store.trials import slow_row
 from tests.record.rows import NOW_US, batch, fetch, hit, hit_frame, identity, one

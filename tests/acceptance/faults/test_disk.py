@@ -18,9 +18,9 @@ import pytest
 from asgi_analytics.batch import HIT
 from asgi_analytics.record import journal as journals
 from asgi_analytics.record.adoption import adopt
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.recorder import COLUMNS
-from asgi_analytics.record.segment import frame
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE
 from tests.acceptance.faults.rows import Works

@@ -15,8 +15,8 @@ import pytest
 from asgi_analytics.batch import HIT
 from asgi_analytics.clock import uuid7
 from asgi_analytics.record import journal as journals
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.listing import bytes_in
-from asgi_analytics.record.segment import frame
 from asgi_analytics.store.postgres import PostgresStore
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import PARITY, WHOLE

@@ -20,7 +20,7 @@ from asgi_analytics.errors import StoreError, StoreUnavailable
 from asgi_analytics.model import Merged
 from asgi_analytics.protocols import Store
 from asgi_analytics.record import journal as journals
-from asgi_analytics.record.segment import frame
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.testing import MemoryStore
