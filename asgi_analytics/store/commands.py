@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.rows import class_row
 
 from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
+from . import queries
 from .connection import ServerSession, connect_command
 
 MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, function, schema
@@ -19,6 +22,24 @@ NO_SCHEMA = (
     "do, `doctor`."
 )
 READ_ONLY = "25006"
+Row = TypeVar("Row")
+
+
+class CommandQueries:
+    """The queries of one file, for a command. Raises StoreUnavailable, StoreMisconfigured."""
+
+    def __init__(self, session: ServerSession, file: str) -> None:
+        self._session = session
+        self._queries = queries.load(file)
+
+    def _all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        with command_errors(), self._session.statement() as connection:
+            return connection.execute(self._queries[query], parameters).fetchall()
+
+    def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        with command_errors(), self._session.statement() as connection:
+            cursor = connection.cursor(row_factory=class_row(kind))
+            return cursor.execute(self._queries[query], parameters).fetchall()
 
 
 @contextlib.contextmanager

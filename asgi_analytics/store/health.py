@@ -93,13 +93,11 @@ class HealthReader(Reader):
 
     def missing_objects(self) -> list[str]:
         """Return the tables, views and functions of a migrated schema that are not there."""
-        with command_errors(), self._session.statement() as connection:
-            return [text for (text,) in connection.execute(self._queries["missing_objects"]).fetchall()]
+        return [text for (text,) in self._all("missing_objects")]
 
     def missing_privileges(self) -> list[str]:
         """Return what a writer needs and this user may not do, in words."""
-        with command_errors(), self._session.statement() as connection:
-            return [text for (text,) in connection.execute(self._queries["missing_privileges"]).fetchall()]
+        return [text for (text,) in self._all("missing_privileges")]
 
     def missing_partitions(self) -> list[date]:
         """Return which of today and tomorrow have no partition; their hits go to the default one."""
@@ -108,8 +106,7 @@ class HealthReader(Reader):
 
     def lock_holders(self) -> list[str]:
         """Return who holds an exclusive lock on our tables, in words."""
-        with command_errors(), self._session.statement() as connection:
-            return [text for (text,) in connection.execute(self._queries["lock_holders"], {}).fetchall()]
+        return [text for (text,) in self._all("lock_holders", {})]
 
     def write_problem(self) -> WriteProblem | None:
         """Write rows as large as ours get, and roll back; None if they fit."""

@@ -9,12 +9,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import class_row
 
 from ..batch import DECISION, HIT, REFUSED
 from ..errors import RowRejected, StoreMisconfigured
-from . import queries
-from .commands import command_errors, opened
+from .commands import CommandQueries, command_errors, opened
 from .connection import ServerSession
 from .postgres import KINDS, PostgresStore
 
@@ -42,19 +40,16 @@ class Quarantined:
         return self.kind in _OF_KIND and bool(self.columns)
 
 
-class Quarantine:
+class Quarantine(CommandQueries):
     """What the command `quarantine` does. Raises StoreUnavailable, StoreMisconfigured."""
 
     def __init__(self, session: ServerSession, store: PostgresStore) -> None:
-        self._session = session
+        super().__init__(session, "quarantine")
         self._store = store
-        self._queries = queries.load("quarantine")
 
     def rows(self, ids: Sequence[int] | None, most: int) -> list[Quarantined]:
         """Return the rows of these ids, None: of all, oldest first and at most so many."""
-        with command_errors(), self._session.statement() as connection:
-            cursor = connection.cursor(row_factory=class_row(Quarantined))
-            return cursor.execute(self._queries["quarantined"], {"ids": _listed(ids), "most": most}).fetchall()
+        return self._rows(Quarantined, "quarantined", {"ids": _listed(ids), "most": most})
 
     def retry(self, row: Quarantined) -> bool:
         """Move a row to where it belongs; False when somebody else did, or purged it, meanwhile.

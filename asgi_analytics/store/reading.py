@@ -6,17 +6,15 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import class_row
 
-from . import migrate, partitions, queries
-from .commands import command_errors, opened
+from . import migrate, partitions
+from .commands import CommandQueries, command_errors, opened
 from .connection import ServerSession
 
-Row = TypeVar("Row")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -115,12 +113,11 @@ class ClassSummary:
     blocked: int
 
 
-class Reader:
+class Reader(CommandQueries):
     """Reads over one session."""
 
     def __init__(self, session: ServerSession) -> None:
-        self._session = session
-        self._queries = queries.load("reading")
+        super().__init__(session, "reading")
 
     def hits(self, most: int, site: str | None = None, since: datetime = EPOCH) -> list[HitRow]:
         """Return the newest hits, at most `most` of them, oldest first."""
@@ -145,9 +142,7 @@ class Reader:
 
     def summary(self, since: datetime) -> list[ClassSummary]:
         """Return what came since a moment, by bot class; visitors who may not be told apart are not in it."""
-        with command_errors(), self._session.statement() as connection:
-            cursor = connection.execute(self._queries["summary"], {"since": since})
-            return [ClassSummary(*row) for row in cursor.fetchall()]
+        return [ClassSummary(*row) for row in self._all("summary", {"since": since})]
 
     def count_since(self, since: datetime) -> int:
         """Return the number of hits since a moment."""
@@ -169,14 +164,7 @@ class Reader:
         return ""
 
     def _count(self, query: str, parameters: Mapping[str, Any] | None = None) -> int:
-        with command_errors(), self._session.statement() as connection:
-            row = connection.execute(self._queries[query], parameters).fetchone()
-        return row[0] if row else 0
-
-    def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-        with command_errors(), self._session.statement() as connection:
-            cursor = connection.cursor(row_factory=class_row(kind))
-            return cursor.execute(self._queries[query], parameters).fetchall()
+        return next((count for (count,) in self._all(query, parameters)), 0)
 
 
 @contextlib.contextmanager

@@ -6,18 +6,15 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from ..reputation import ReputationRules
-from . import queries
-from .commands import command_errors, opened
+from .commands import CommandQueries, command_errors, opened
 from .connection import ServerSession
 
-Row = TypeVar("Row")
 PARDON_LENGTH = timedelta(days=1)  # in force for so long, for workers that start later
 
 
@@ -155,12 +152,11 @@ class CaseRow:
     bans: Sequence[Mapping[str, Any]]
 
 
-class Registry:
+class Registry(CommandQueries):
     """Rulings, actors and cases over one session. Raises StoreUnavailable, StoreMisconfigured."""
 
     def __init__(self, session: ServerSession) -> None:
-        self._session = session
-        self._queries = queries.load("rulings")
+        super().__init__(session, "rulings")
 
     def find_visitors(self, prefix: str) -> list[UUID]:
         """Return at most two of the visitors whose fingerprint begins with these hex digits."""
@@ -259,10 +255,6 @@ class Registry:
         )
         return made[0], made[1]
 
-    def _all(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
-        with command_errors(), self._session.statement() as connection:
-            return connection.execute(self._queries[query], parameters).fetchall()
-
     def _one(self, query: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         (row,) = self._all(query, parameters)
         return row
@@ -270,11 +262,6 @@ class Registry:
     def _run(self, query: str, parameters: Mapping[str, Any]) -> None:
         with self._session.statement() as connection:
             connection.execute(self._queries[query], parameters)
-
-    def _rows(self, kind: type[Row], query: str, parameters: Mapping[str, Any]) -> list[Row]:
-        with command_errors(), self._session.statement() as connection:
-            cursor = connection.cursor(row_factory=class_row(kind))
-            return cursor.execute(self._queries[query], parameters).fetchall()
 
 
 @contextlib.contextmanager
