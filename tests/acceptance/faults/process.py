@@ -13,7 +13,9 @@ from pathlib import Path
 
 from asgi_analytics import AnalyticsMiddleware
 from tests.acceptance.faults.app import OPEN, bare
-from tests.acceptance.rig import ROOT, Server
+from tests.acceptance.faults.ledger import Account
+from tests.acceptance.rig import ROOT, Load, Server
+from tests.acceptance.wire import Fault, Wire
 from tests.waiting import wait_until
 
 APP = "tests.acceptance.faults.app:app"
@@ -37,7 +39,7 @@ RECYCLING = {
     "gunicorn-preload": [*GUNICORN, "--max-requests", "40", "--preload"],
 }
 
-
+STOP = 5.0  # seconds that the end of a process may take
 WHOLE = os.environ.get("ASGI_ANALYTICS_FAULTS") == "all"  # as `python -m tests.acceptance.faults` says
 KILLS = int(os.environ.get("ASGI_ANALYTICS_KILLS", "4"))
 PARITY = int(os.environ.get("ASGI_ANALYTICS_PARITY", "12000"))  # read here: `environment` hides it from tests
@@ -98,6 +100,22 @@ def running(command: list[str], dsn: str, folder: Path, app: str = APP) -> Itera
     server = AnyServer(command, dsn, folder, app)
     with server.alive():
         yield server
+
+
+def end_while_broken(
+    fault: Fault, command: list[str], dsn: str, folder: Path, account: Account, patience: float = 5.0
+) -> None:
+    """End a server under load while Postgres cannot be reached: in time, and with nothing lost."""
+    with Wire(dsn) as wire, running(command, wire.dsn, folder) as server:
+        with Load(server.port) as load:
+            load.more(100)
+            with wire.broken(fault):
+                load.more(100)
+                took = server.end(signal.SIGTERM)
+        account.round()
+        assert took < STOP, server.log()
+        recover(wire.dsn, folder)
+    account.settle(dsn, load.answered, patience)
 
 
 def recover(dsn: str, folder: Path) -> None:

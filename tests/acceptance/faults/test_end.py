@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -11,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.faults.ledger import Account
-from tests.acceptance.faults.process import UVICORN, journals, recover, running
-from tests.acceptance.rig import ROOT, Load
-from tests.acceptance.wire import Wire
+from tests.acceptance.faults.process import STOP, UVICORN, end_while_broken, journals, recover
+from tests.acceptance.rig import ROOT
+from tests.acceptance.wire import Fault, Wire
 
-STOP = 5.0  # seconds that the end of a process may take
 SERVE = """
 import runpy, sys
 import tests.acceptance.faults.app as rig
@@ -69,15 +67,6 @@ def test_a_process_that_ends_with_four_middlewares_and_a_deaf_postgres_takes_one
 
 @pytest.mark.parametrize("fault", ["deaf", "refuse"])
 def test_four_nested_middlewares_end_with_the_lifespan_within_one_deadline(
-    dsn: str, tmp_path: Path, account: Account, fault: str
+    dsn: str, tmp_path: Path, account: Account, fault: Fault
 ) -> None:
-    with Wire(dsn) as wire, running(["-c", SERVE, *UVICORN[2:]], wire.dsn, tmp_path / "j") as server:
-        with Load(server.port) as load:
-            load.more(100)
-            with wire.broken(fault):  # type: ignore[arg-type]
-                load.more(100)
-                took = server.end(signal.SIGTERM)
-        account.round()
-        assert took < STOP, server.log()
-        recover(wire.dsn, tmp_path / "j")
-    account.settle(dsn, load.answered, 10)
+    end_while_broken(fault, ["-c", SERVE, *UVICORN[2:]], dsn, tmp_path / "j", account, 10)

@@ -9,12 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.faults.ledger import Account
-from tests.acceptance.faults.process import RECYCLING, SERVERS, UVICORN, WHOLE, recover, running, some
+from tests.acceptance.faults.process import (
+    RECYCLING,
+    SERVERS,
+    STOP,
+    UVICORN,
+    WHOLE,
+    end_while_broken,
+    recover,
+    running,
+    some,
+)
 from tests.acceptance.rig import ROUNDS, Load
-from tests.acceptance.wire import Wire
+from tests.acceptance.wire import Fault
 
 FAST = ["uvicorn-h11", "hypercorn", "granian", "daphne", "gunicorn-preload"]
-STOP = 5.0  # seconds that the end of a process may take
 
 
 @pytest.mark.parametrize("name", some(SERVERS, FAST))
@@ -92,18 +101,9 @@ def test_a_fork_in_a_handler_disturbs_nobody(dsn: str, tmp_path: Path, account: 
 @pytest.mark.parametrize("name", some(["uvicorn-httptools", "hypercorn", "daphne"], ["uvicorn-httptools"]))
 @pytest.mark.parametrize("fault", some(["deaf", "hole", "refuse"], ["refuse"]))
 def test_the_end_is_quick_whatever_the_network_does(
-    dsn: str, tmp_path: Path, account: Account, fault: str, name: str
+    dsn: str, tmp_path: Path, account: Account, fault: Fault, name: str
 ) -> None:
-    with Wire(dsn) as wire, running(SERVERS[name], wire.dsn, tmp_path / "j") as server:
-        with Load(server.port) as load:
-            load.more(100)
-            with wire.broken(fault):  # type: ignore[arg-type]
-                load.more(100)
-                took = server.end(signal.SIGTERM)
-        account.round()
-        assert took < STOP, server.log()
-        recover(wire.dsn, tmp_path / "j")
-    account.settle(dsn, load.answered, 5)
+    end_while_broken(fault, SERVERS[name], dsn, tmp_path / "j", account)
 
 
 def test_where_no_thread_may_start_all_is_answered_and_delivered_by_the_next_start(
