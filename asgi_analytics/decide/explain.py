@@ -83,7 +83,7 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
         "page_loads": facts.page_loads - state.spent_page_loads,
         "further_loads": policy.escalation.further_loads / relapse(visitor),
         "people": facts.people,
-        "paced_loads": facts.paced_loads - state.spent_paced_loads,
+        "hurried": facts.paced_loads - state.spent_paced_loads,
         "pace": round(estimate(facts.minute, MINUTE, now), 6),
         "pace_limit": pace_limit(visitor, now),
         "requests": facts.requests - state.spent_requests,
@@ -147,7 +147,7 @@ def _exceeded(inputs: Mapping[str, Any], score: int) -> list[str]:
     further = inputs["page_loads"] / people >= inputs["further_loads"]
     if score >= inputs["bot_score"] and (score > inputs["spent_score"] or further):
         exceeded.append("score")
-    if min(inputs["paced_loads"], inputs["pace"]) / people > inputs["pace_limit"]:
+    if min(inputs["hurried"], inputs["pace"]) / people > inputs["pace_limit"]:
         exceeded.append("pace")
     if inputs["requests"] > inputs["error_requests"] and inputs["errors"] > inputs["error_rate"] * inputs["requests"]:
         exceeded.append("errors")
