@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from ..batch import Batch
+from ..clock import SystemClock
 from ..errors import JournalFormatError
 from .destination import Destination, read_destination
 from .frames import Columns
@@ -21,6 +22,7 @@ from .opened import GONE, Opened, try_lock
 from .segment import path_of, read, read_header
 
 _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
+UNLOCKED_FOR = 20.0  # seconds after which a journal without a lock file is nobody's
 
 
 class LeftOver:
@@ -149,10 +151,9 @@ def _segments(path: Path) -> list[int]:
     Not by glob(), which in some Python versions returns nothing for an unreadable folder.
     """
     with os.scandir(path) as found:  # only regular files: opening a pipe would block
-        names = [
-            entry.name.removesuffix(".journal") for entry in found if _SEGMENT.fullmatch(entry.name) and entry.is_file()
-        ]
-    return sorted(map(int, names))
+        names = [entry.name for entry in found if _SEGMENT.fullmatch(entry.name) and entry.is_file()]
+    numbers = {int(name.removesuffix(".journal")) for name in names}
+    return sorted(number for number in numbers if path_of(path, number).name in names)  # not one with further zeros
 
 
 def _lives(key: str, folders: Iterable[Path]) -> bool:
@@ -180,4 +181,18 @@ def redirect(path: Path, destination: Destination) -> bool:
 
 
 def _try_lock(path: Path) -> Opened | None:
-    return try_lock(path) if is_journal(path) else None
+    if not is_journal(path):
+        return None
+    with contextlib.suppress(OSError):
+        _restore_lock(path)
+    return try_lock(path)
+
+
+def _restore_lock(path: Path) -> None:
+    """Put the lock file back that somebody has removed, such as a cleaner of empty files. Raises OSError.
+
+    Not where that may just have happened: a living worker puts it back itself, one who has delivered removes the rest.
+    """
+    since = SystemClock.time_ns() / 1e9 - path.stat().st_mtime
+    if abs(since) > UNLOCKED_FOR and not (path / "lock").exists():
+        os.close(os.open(path / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))

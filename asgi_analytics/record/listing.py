@@ -50,7 +50,7 @@ def _journal_state(folder: Path) -> JournalState | None:
         found = {int(file.stem): file.stat() for file in folder.glob("*.journal") if _is_segment(file)}
         sizes = {number: file.st_size for number, file in found.items()}
         written = max((file.st_mtime for file in found.values()), default=folder.stat().st_mtime)
-        alive = _is_held(folder / "lock")
+        alive = (folder / "lock").exists() and _is_held(folder / "lock")
     except FileNotFoundError:
         return None  # delivered and removed while we looked
     newest = max(sizes, default=0)

@@ -14,6 +14,7 @@ from asgi_analytics.model import Merged
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import FileJournal
+from asgi_analytics.record.listing import journals
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
@@ -126,6 +127,25 @@ def test_a_journal_that_cannot_be_looked_into_keeps_no_descriptor_and_no_row_is_
         assert list(adopt(tmp_path)) == []
         os.close(os.dup(0))
     assert [(found.path, found.segments) for found in adopt(tmp_path)] == [(one.path, [1]) for one in left]
+
+
+def test_a_journal_whose_lock_file_was_removed_is_delivered_once_it_is_nobodys(tmp_path: Path) -> None:
+    left = dead_journal(tmp_path, 1)
+    (left.path / "lock").unlink()  # it is empty, so cleaners of empty files and some backups leave it out
+    assert [one.alive for one in journals(tmp_path)] == [False]
+    assert list(adopt(tmp_path)) == []  # a living worker puts it back itself
+    os.utime(left.path, (0, 0))
+    (found,) = adopt(tmp_path)
+    assert found.read(1, 0, 10) is not None
+    assert list(adopt(tmp_path)) == []
+
+
+def test_a_stray_file_with_a_longer_number_hides_no_row(tmp_path: Path) -> None:
+    left = dead_journal(tmp_path, 1)
+    (left.path / "0000000000.journal").write_bytes(b"?")
+    (found,) = adopt(tmp_path)
+    assert found.segments == [1]
+    assert found.read(1, 0, 10) is not None
 
 
 def test_stopping_without_a_free_descriptor_raises_nothing_and_leaves_the_rows_to_the_next(tmp_path: Path) -> None:
