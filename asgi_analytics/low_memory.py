@@ -1,13 +1,15 @@
 """Guards against what running out of memory does besides MemoryError.
 
-Compiled Rust aborts the process; threading.Thread.start waits for ever for a thread that dies as it begins; and locks
-that are acquired and released in Python code, as in threading.Condition and logging, stay locked.
+Compiled Rust aborts the process; threading.Thread.start waits for ever for a thread that dies as it begins (as it does
+while the interpreter ends); and locks that are acquired and released in Python code, as in threading.Condition and
+logging, stay locked.
 """
 
 from __future__ import annotations
 
+import sys
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
-from threading import Lock
+from threading import Lock, Thread
 
 A_THREAD = 24 << 20  # bytes: its stack, and its first allocations
 A_LINE = 1 << 20  # bytes: to format and write a line of a log
@@ -19,6 +21,14 @@ def ensure_memory(size: int) -> None:
         mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS).close()
     except OSError as error:
         raise MemoryError(str(error)) from error
+
+
+def start_thread(thread: Thread) -> None:
+    """Start a thread. Raises RuntimeError or MemoryError where none can begin."""
+    if sys.is_finalizing():  # a finaliser makes a request
+        raise RuntimeError("the interpreter ends")
+    ensure_memory(A_THREAD)
+    thread.start()
 
 
 class SafeEvent:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .clock import SystemClock
 from .embedded import EmbeddedPostgres
-from .low_memory import A_THREAD, ensure_memory
+from .low_memory import start_thread
 from .record.writer import LAST_WAIT, Writer
 from .shared.sharer import Sharer
 
@@ -68,8 +68,7 @@ class Owners:
             return
         thread = threading.Thread(target=self._stop, name="asgi-analytics-end", daemon=True)
         try:
-            ensure_memory(A_THREAD)
-            thread.start()
+            start_thread(thread)
         except (RuntimeError, MemoryError):  # the system starts no thread: tried again with the next call
             return
         self._thread = thread

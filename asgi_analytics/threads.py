@@ -15,7 +15,7 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
 from .clock import release_gil
-from .low_memory import A_THREAD, ensure_memory
+from .low_memory import start_thread
 
 MOST_THREADS = 40  # of one event loop, as many as anyio gives an app
 
@@ -65,8 +65,9 @@ class _Pool:
         """Tell whether a call will be made, now or after others; starts a thread where all are busy."""
         if self._busy >= self._threads < MOST_THREADS:
             try:
-                ensure_memory(A_THREAD)
-                threading.Thread(target=_work, args=(self._calls,), name="asgi-analytics-call", daemon=True).start()
+                start_thread(
+                    threading.Thread(target=_work, args=(self._calls,), name="asgi-analytics-call", daemon=True)
+                )
             except (RuntimeError, MemoryError):
                 return self._threads > 0
             self._threads += 1
@@ -113,8 +114,7 @@ class Aside:
             return
         thread = threading.Thread(target=act, name="asgi-analytics-aside", daemon=True)
         try:
-            ensure_memory(A_THREAD)
-            thread.start()
+            start_thread(thread)
         except (RuntimeError, MemoryError):
             return
         self._thread = thread

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from ..log import LOG_INTERVAL, log
-from ..low_memory import A_THREAD, SafeEvent, ensure_memory
+from ..low_memory import SafeEvent, start_thread
 from ..protocols import Clock
 from ..schedule import Schedule
 
@@ -95,8 +95,7 @@ class Background(Generic[Question]):
             return
         thread = threading.Thread(target=self._work, name=f"asgi-analytics-{self._name}", daemon=True)
         try:
-            ensure_memory(A_THREAD)
-            thread.start()
+            start_thread(thread)
         except (RuntimeError, MemoryError):  # the system gives no thread: the next question tries again
             self.counters["failed"] += 1
             return

@@ -11,7 +11,7 @@ from ..batch import HIT
 from ..clock import Calendar, release_gil
 from ..errors import JournalFormatError, MigrationError, StoreError, StoreMisconfigured
 from ..log import LOG_INTERVAL, log
-from ..low_memory import A_THREAD, SafeEvent, ensure_memory
+from ..low_memory import SafeEvent, start_thread
 from ..protocols import Clock, SharedRulings, SharedState, Store
 from ..schedule import Schedule
 from .adoption import LeftOver, LeftOvers
@@ -88,8 +88,7 @@ class Writer:
         """Start the threads. Where the system refuses one, the journal keeps all for the next start."""
         for thread in self._threads:
             try:
-                ensure_memory(A_THREAD)
-                thread.start()
+                start_thread(thread)
             except (RuntimeError, MemoryError) as error:
                 self._recorder.counters.failures["thread"] += 1
                 log.warning("No background thread (%s): hits stay in the journal until the next start.", error)

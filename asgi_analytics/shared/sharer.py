@@ -9,7 +9,7 @@ from ..clock import jitter, random_bytes, release_gil
 from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import log
-from ..low_memory import A_THREAD, SafeEvent, ensure_memory
+from ..low_memory import SafeEvent, start_thread
 from ..protocols import Clock, Exchanged, SharedQuotas
 from .bounds import MOST_ASKS
 
@@ -58,8 +58,7 @@ class Sharer:
     def start(self) -> None:
         """Start the thread; where the system refuses it, quotas hold per worker."""
         try:
-            ensure_memory(A_THREAD)
-            self._thread.start()
+            start_thread(self._thread)
         except (RuntimeError, MemoryError) as error:
             log.warning("No background thread (%s): quotas hold per worker.", error)
             self.attempted.set()

@@ -182,7 +182,7 @@ def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:
     ("place", "name", "error"),
     [
         (threading.Thread, "start", RuntimeError("can't start new thread")),
-        (writer_module, "ensure_memory", MemoryError()),
+        (writer_module, "start_thread", MemoryError()),
     ],
 )
 def test_where_no_thread_can_be_started_the_journal_keeps_all(

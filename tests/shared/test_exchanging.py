@@ -197,10 +197,10 @@ def test_a_schema_that_is_not_there_yet_is_no_failure_and_one_that_has_gone_is(k
 def test_where_there_is_no_thread_nobody_waits_for_it(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(size: int) -> None:
+    def refuse(thread: object) -> None:
         raise error
 
-    monkeypatch.setattr(sharer, "ensure_memory", refuse)
+    monkeypatch.setattr(sharer, "start_thread", refuse)
     shared = sharing(Quotas(FakeClock()))
     shared.start()
     assert shared.attempted.is_set()

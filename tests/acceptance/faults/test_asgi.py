@@ -179,6 +179,8 @@ def test_a_logging_filter_that_raises_costs_no_request_and_ends_no_thread(tmp_pa
         "raise SystemExit(0)",
         "import atexit; atexit.register(lambda: asyncio.run(ask(app, http_scope('/late'))))",
         "import threading; threading.Thread(target=lambda: asyncio.run(ask(app, http_scope('/thread')))).start()",
+        # Deleted after the exit handlers have stopped us, when no thread can begin any more.
+        "import builtins; builtins.kept = type('', (), {'__del__': lambda self, get=get, app=app: get(app)})()",
     ],
 )
 def test_an_interpreter_that_ends_in_any_way_ends(tmp_path: Path, account: Account, ending: str) -> None:
