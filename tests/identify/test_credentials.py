@@ -49,6 +49,12 @@ def test_a_login_that_shows_its_form_again_has_refused(
     assert refused_attempt("POST", headers, status, "/contact", answer) is None
 
 
+@pytest.mark.parametrize(("path", "is_try"), [("/xmlrpc.php", True), ("/blog/xmlrpc.php", True), ("/feed.php", False)])
+def test_what_wordpress_is_told_a_password_through_is_a_login(path: str, is_try: bool) -> None:
+    """Even where it is switched off, and nothing is there: who goes on guesses."""
+    assert (refused_attempt("POST", {}, 404, path) is not None) is is_try
+
+
 @pytest.mark.parametrize(
     ("location", "is_try"),
     [
