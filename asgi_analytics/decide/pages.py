@@ -49,7 +49,8 @@ def _goes_round(facts: Behaviour) -> bool:
 
 def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
     """Return the percentage of the site's pages that each person loaded; None while the site's size is unknown, and for
-    visitors who mostly return to pages, as people at work in a tool of few pages do.
+    visitors who mostly return to pages, as people at work in a tool of few pages do, or are led from one to the next,
+    as through a gallery, which may be most of a site.
 
     A configured size may count /item?id=… as one page: once such were loaded, the learned size counts if larger.
     """
@@ -59,7 +60,7 @@ def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> fl
         learned = site.size(facts.page_loads)
         pages = max(site_pages, learned) if learned else 0
     different = DISTINCT_PAGES[facts.distinct_pages]
-    if not pages or different < NEW_SHARE * (facts.steps + 1):
+    if not pages or different < NEW_SHARE * (facts.steps + 1) or _is_led_on(facts):
         return None
     share = different / pages
     return 100.0 * (share if share < 1.0 else 1.0) / facts.people

@@ -326,6 +326,18 @@ def test_pages_without_files_or_in_no_order_are_no_gallery(ours: Ours, pictures:
     assert looked_at(ours, paths, pictures)[-1].flagged
 
 
+def test_a_gallery_that_is_most_of_a_site_may_be_seen_to_its_end(tmp_path: Path) -> None:
+    site = Ours(str(tmp_path), site_pages=80)
+    for number in range(40):
+        site.judge(Request(0.0, f"198.51.100.{number}", "GET", f"/other/{number}", b"", TYPED), PAGE)
+    found, shuffled = looked_at(site, photos(75, 1)), [f"/photo/{number * 37 % 79}" for number in range(75)]
+    site.close()
+    assert touched(found) == []
+    walked = Ours(str(tmp_path), site_pages=80)
+    assert looked_at(walked, shuffled)[-1].flagged
+    walked.close()
+
+
 def photos(count: int, first: int) -> list[str]:
     return [f"/photo/{first + number}" for number in range(count)]
 
