@@ -23,10 +23,11 @@ FAULT = 256  # and the three bits above: one per line of FAULTS
 TRUSTED = 8192  # an error, or data, that was answered to somebody with credentials, which it did not refuse
 # A page that the app led to, by its answer to a form; of what is no page: led elsewhere instead of an error.
 REDIRECTED = 16384
-# One bit with three meanings, as a row is of a page, of data or of an error.
+# One bit with four meanings, as a row is of a page, of data, of an error or of a redirect.
 INJECTED = 4096  # the error was asked for with a query that scanners try
 QUERIED = 4096  # the page was asked for with a query
 PREFETCHED = 4096  # the data was, by a browser, a script or a service worker, or as a tile of a map
+LED_ON = 4096  # the redirect was answered to who asked for a page: what counts is the answer where it leads
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
 FAULTS = (
     ("no Sec-Fetch-Site", "no Sec-Fetch-Site"),

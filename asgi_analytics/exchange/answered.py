@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..decide.behaviour import with_order
-from ..decide.conduct import TOOL
+from ..decide.conduct import CRAWLER, TOOL
 from ..decide.probes import is_injection, is_picture
 from ..decide.traces import NOT_FOUND, Failure, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
@@ -16,6 +16,7 @@ from ..identify.request import (
     is_data,
     is_inner,
     is_linked,
+    is_navigation,
     is_page,
     is_precached_or_tile,
     is_prefetch,
@@ -23,7 +24,7 @@ from ..identify.request import (
     target_number,
     target_on_site,
 )
-from ..inputs import DATA, INJECTED, PREFETCHED, QUERIED, REDIRECTED, TRUSTED
+from ..inputs import DATA, INJECTED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED
 from ..model import Variant
 from .arrival import Arrival
 
@@ -66,9 +67,8 @@ class Answered(Arrival):
             self._judge_data_or_post(data, now)
             if status in (302, 303) and not decision.refused:
                 note_redirect(actor.behaviour, redirect_target(names), now)
-        elif status in _REDIRECTS and self._stands_for_error(names):
-            self.inputs |= REDIRECTED
-            self._judge_failure(NOT_FOUND, names, now)
+        elif status in _REDIRECTS:
+            self._judge_redirect(names, now)
         elif not decision.refused:
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
@@ -81,11 +81,25 @@ class Answered(Arrival):
         self.inputs |= REDIRECTED
         return pass_redirected(self.visitor.actor, page, self.decision, now)
 
+    def _judge_redirect(self, names: Mapping[bytes, bytes], now: float) -> None:
+        """Judge a redirect that stands for an error; else leave it to the answer where it leads, which comes here.
+
+        What is no page may lead to a server of files; a crawler comes for pages that moved, and are gone meanwhile.
+        """
+        actor = self.visitor.actor
+        if self._stands_for_error(names):
+            self.inputs |= REDIRECTED
+            self._judge_failure(NOT_FOUND, names, now)
+        elif is_navigation(self.method, self._headers) and actor.program != CRAWLER:
+            self.inputs |= LED_ON
+        elif not self.decision.refused:
+            actor.behaviour.requests += 1
+
     def _stands_for_error(self, names: Mapping[bytes, bytes]) -> bool:
         """Tell whether a redirect stands for an error; not one to a picture, which may replace all missing ones."""
         if is_picture(names.get(b"location", b"").decode("latin-1")):
             return False
-        return stands_for_not_found(self.visitor.actor, self.path, target_on_site(names, self._headers))
+        return stands_for_not_found(self.visitor.actor, self.path, target_on_site(names, self._headers, self.path))
 
     def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
         engine, visitor = self._engine, self.visitor

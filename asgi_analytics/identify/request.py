@@ -34,6 +34,8 @@ _DATA = (
     b"application/vnd.openxmlformats-",
     b"multipart/byteranges",  # of whatever: a page in two parts is one all the same
 )
+# What registries of packages tell of one: a client asks for hundreds at once, each that a project builds on.
+_INDEX = (b"application/vnd.npm.", b"application/vnd.pypi.", b"application/vnd.oci.", b"application/vnd.docker.")
 _TILE = re.compile(r"/(\d{1,2})/(\d{1,8})/(\d{1,8})(?:@\dx)?(?:\.\w{1,12}){0,2}\Z", re.ASCII)
 _LONGEST_TILE, _DEEPEST = 64, 24  # characters of such an end; zoom
 # What Workbox and Angular add while a service worker fetches all that an app needs without a network.
@@ -127,8 +129,8 @@ def is_data(names: Headers, status: object, path: str) -> bool:
     """Tell whether an answer that is no page holds what the site has to say: data, parts of pages, documents, text.
 
     `names`: the response headers by name. Feeds are none: a service reads thousands of one site for its subscribers.
-    Nor are redirects, which some frameworks send as HTML. Apps that send text/plain, or no type, for files of unknown
-    kind may do so for pages too: then the name tells.
+    Nor is what a registry tells programs of its packages, nor are redirects, which some frameworks send as HTML. Apps
+    that send text/plain, or no type, for files of unknown kind may do so for pages too: then the name tells.
     """
     if not isinstance(status, int) or not 200 <= status < 300:
         return False
@@ -136,7 +138,7 @@ def is_data(names: Headers, status: object, path: str) -> bool:
     if content_type is None:
         content_type = _content_type(names)
     if content_type.startswith(_DATA) or b"+json" in content_type:
-        return True
+        return not content_type.startswith(_INDEX)
     return status == 200 and (not content_type or content_type.startswith(b"text/plain")) and _is_text(path)
 
 
@@ -193,23 +195,28 @@ def is_linked(headers: Headers) -> bool:
     return site == b"same-site" or is_inner(headers)
 
 
-def redirect_target(names: Headers) -> int:
-    """Return `target_number` of where an answer leads to on this site, by its Location; 0 where it leads nowhere."""
+def redirect_target(names: Headers, asked: str = "") -> int:
+    """Return `target_number` of where an answer leads to on this site, by its Location; 0 where it leads nowhere.
+
+    `asked`: the path asked for; a query that takes it along, as to a login that leads back, tells no other target.
+    """
     location = names.get(b"location", b"")[:_MOST_PATH].partition(b"#")[0]
     start, scheme, rest = location.partition(b"://")
     if scheme and b"/" not in start:
         location = b"/" + rest.partition(b"/")[2]
     path, _, query = location.partition(b"?")
+    if len(asked) > 1 and asked in unquote_to_bytes(query).decode("utf-8", "replace"):
+        query = b""
     return target_number(unquote_to_bytes(path).decode("utf-8", "replace"), query) if path[:1] == b"/" else 0
 
 
-def target_on_site(names: Headers, headers: Headers) -> int:
-    """Return `redirect_target`, 0 where it is of another host; `headers`: of the request."""
+def target_on_site(names: Headers, headers: Headers, asked: str) -> int:
+    """Return `redirect_target`, 0 where it is of another host; `headers`: of the request, `asked`: its path."""
     location = names.get(b"location", b"")
     start = location.find(b"//", 0, 8)
     if start >= 0 and location[start + 2 : _MOST_PATH].partition(b"/")[0] != headers.get(b"host"):
         return 0
-    return redirect_target(names)
+    return redirect_target(names, asked)
 
 
 def target_number(path: str, query: bytes) -> int:

@@ -27,7 +27,7 @@ from uuid import UUID
 from ..decide.traces import NOT_FOUND, Failure
 from ..decide.verdict import pass_redirected
 from ..facts import Claims
-from ..inputs import DATA, FORGIVEN, INJECTED, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, attempt_of, claims_of
+from ..inputs import DATA, FORGIVEN, INJECTED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, attempt_of, claims_of
 from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
@@ -122,7 +122,7 @@ class History:
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
                 excused = bool(inputs & (PREFETCHED | TRUSTED))
                 pipeline.take_data(visitor, decision, path, at, hit.method != "POST", excused, variant)
-            else:
+            elif not (300 <= status < 400 and inputs & LED_ON):
                 pipeline.pass_by(visitor, decision)
             yield _verdict(hit, decision)
 

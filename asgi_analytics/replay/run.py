@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from math import inf
 
+from ..decide.conduct import CRAWLER
 from ..decide.probes import is_injection
 from ..decide.traces import Failure
 from ..identify.request import is_precached_or_tile
@@ -129,7 +130,7 @@ class Replay:
                     level = decision.level
                 elif method == "POST":
                     take_data(visitor, decision, path, now, False)
-                else:
+                elif not (300 <= status < 400 and page_shaped and visitor.actor.program != CRAWLER):
                     pass_by(visitor, decision)
             levels[level] += 1
             if level > actor.level:

@@ -13,13 +13,14 @@ from tests.benchmarks.detect.site import Reply
 from tests.benchmarks.detect.traffic import Headers
 
 from .conduct import send as judge
-from .test_calls import BROWSER, GONE, TOOL, TYPED, ours, send, touched
+from .test_calls import BROWSER, GONE, PAGE, TOOL, TYPED, ours, send, touched
 from .test_honest import Way, looked_at, photos, tabs
 from .visits import Visit
 
 __all__ = ["ours"]  # a fixture
 FOLLOWED, INNER = BROWSER.page("https://old.example/links"), BROWSER.page("https://www.example.com/")
 CRAWLER = headers_of("Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)")
+SMALL = headers_of("SmallSearch/0.9 (+https://s.example)")
 TO_LOGIN = Reply(302, location=b"/login")
 OLD = [f"/old/{number}.html" for number in range(30)]
 
@@ -54,16 +55,52 @@ def test_paths_that_all_lead_to_one_place_are_not_there(ours: Ours) -> None:
 
 @pytest.mark.parametrize(
     "location",
-    [b"https://www.example.com%s", b"%s/", b"https://sso.example/login", b"/new%s", b"/login?next=%s", b"/no-face.png"],
+    [
+        b"https://www.example.com%s",
+        b"%s/",
+        b"https://sso.example/login",
+        b"/new%s",
+        b"/shown?number=%d",
+        b"/no-face.png",
+    ],
     ids=["same path", "slash", "another host", "moved", "each its own", "picture"],
 )
 def test_a_redirect_that_leads_on_is_no_error(ours: Ours, location: bytes) -> None:
     way = Way(ours)
     for number in range(90):
         path = f"/things/{number}"
-        target = location % path.encode() if b"%s" in location else location
+        target = location.replace(b"%s", path.encode()).replace(b"%d", b"%d" % number)
         way.ask(path, TOOL, Reply(302, location=target), gap=0.5)
     assert touched(way.found) == []
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["/login?next={}", "/login?redirectTo=https%3A%2F%2Fwww.example.com{}%3Fa%3D1", "/error?code=404&path={}"],
+)
+def test_a_login_that_is_told_where_to_lead_back_to_is_one_place(ours: Ours, location: str) -> None:
+    way, person, dice = Way(ours), Way(ours, 3_000.0, "84.130.9.10"), random.Random(5)
+    for number in range(90):
+        path = f"/things/{number}.php"
+        way.ask(path, TOOL, Reply(302, location=location.format(path.replace("/", "%2F")).encode()), gap=0.5)
+    for number in range(40):  # somebody who was logged out, and clicks on
+        path = f"/account/{number}"
+        person.ask(path, INNER, Reply(302, location=location.format(path).encode()), gap=dice.uniform(0.4, 3.0))
+        person.ask("/login", INNER, gap=0.05)
+    assert way.found[-1].refused
+    assert touched(person.found) == []
+
+
+@pytest.mark.parametrize("headers", [TOOL, TYPED], ids=["tool", "browser"])
+def test_who_is_led_on_to_what_is_not_there_guesses_no_less(ours: Ours, headers: Headers) -> None:
+    """As an app does that adds a language, a slash or another host to all that it is asked for."""
+    way, crawler, person = Way(ours), Way(ours, 3_000.0, "84.130.9.10"), Way(ours, 6_000.0, "84.130.9.11")
+    for one, sent, found, gap in ((way, headers, GONE, 0.5), (crawler, SMALL, GONE, 0.5), (person, INNER, PAGE, 9.0)):
+        for number in range(90 if one is not person else 40):
+            one.ask(f"/{number}.php", sent, Reply(302, location=b"/en/%d.php" % number), gap=gap * (0.5 + number % 3))
+            one.ask(f"/en/{number}.php", sent, found)
+    assert way.found[-1].refused
+    assert touched(crawler.found) == touched(person.found) == []
 
 
 def test_a_hidden_file_that_is_only_looked_for_at_another_scheme_is_not_asked_for_twice(ours: Ours) -> None:

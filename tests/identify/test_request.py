@@ -66,6 +66,8 @@ def test_html_is_a_page_where_it_is_shown_as_one(headers: dict[bytes, bytes], sh
         (b"application/pdf", True),
         (b"application/vnd.openxmlformats-officedocument.wordprocessingml.document", True),
         (b"application/x-protobuf", True),
+        (b"application/vnd.npm.install-v1+json; charset=utf-8", False),
+        (b"application/vnd.pypi.simple.v1+json", False),
         (b"image/svg+xml", False),
         (b"application/rss+xml", False),
         (b"text/css", False),

@@ -240,6 +240,9 @@ async def office(scope: MutableMapping[str, Any], receive: Any, send: Any) -> No
     elif path.startswith("/led/"):
         status = 302
         headers.append((b"location", b"/login"))
+    elif path.startswith("/on/"):
+        status = 302
+        headers.append((b"location", b"/gone" + path.encode()))
     elif path.startswith(("/objects/", "/avatars/", "/gone/", "/broken")):
         status = 500 if path == "/broken" else 404
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -292,6 +295,10 @@ async def scan(mix: Mix, app: AnalyticsMiddleware) -> None:
         await mix.ask(app, "198.51.100.4", f"/text/{number}", {**SENT, "sec-fetch-dest": "empty"})
         await mix.ask(app, "198.51.100.5", f"/page/{number}", {"user-agent": "Amazon CloudFront"})
         await mix.ask(app, "198.51.100.6", f"/led/{number}.php", {"user-agent": "wget/1.21"})
+        for address, headers in (("198.51.100.8", {"user-agent": "wget/1.21"}), ("198.51.100.9", SENT)):
+            await mix.ask(app, address, f"/on/{number}", headers)
+            await mix.ask(app, address, f"/gone/on/{number}", headers)
+        await mix.ask(app, "198.51.100.10", f"/on/{number}", {**SENT, "sec-fetch-dest": "image"})
         await mix.ask(app, "198.51.100.7", f"/gone/{number}", SENT)  # as a person follows dead links
         mix.clock.advance(2.0 if number % 50 else 700.0)
 
@@ -305,5 +312,5 @@ def test_parameters_that_scanners_try_text_and_a_gateways_people_are_judged_as_t
     levels = {
         network: max(hit.level for hit in hits if hit.network == network) for network in {h.network for h in hits}
     }
-    assert sorted(levels.values()) == [0, 0, 0, 2, 3, 3, 3]
+    assert sorted(levels.values()) == [0, 0, 0, 0, 1, 1, 2, 3, 3, 3]
     assert list(differing(hits)) == []
