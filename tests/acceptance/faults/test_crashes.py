@@ -190,7 +190,7 @@ def test_kills_while_segments_rotate_and_journals_are_adopted_lose_and_double_no
             time.sleep(dice.uniform(0.6, 1.2))
         account.round(2)
     with Works(dsn, tmp_path / "j", rows=5_000):
-        account.settle(dsn, answered, 60)
+        account.settle(dsn, answered, 180)  # there are some 600,000, and others at work on the machine
 
 
 @pytest.mark.skipif(not WHOLE, reason="takes fifteen seconds: `python -m tests.acceptance.faults F43`")
