@@ -48,8 +48,9 @@ class Delivery:
         """Return (segment, offset) up to which a journal is committed. Raises StoreError."""
         if of.id not in self._positions:
             own = of in (self._recorder.journal, self._recorder.memory)
-            self._positions[of.id] = store.position(of.id, of.end(), own)
-            self._settle(of.id, self._positions[of.id])
+            position = store.position(of.id, of.end(), own)
+            self._settle(of.id, position)
+            self._positions[of.id] = position  # last: other threads conclude from it what is counted
         return self._positions[of.id]
 
     def move(self, store: Store, batch: Batch, whole: Batch | None = None, again: bool = False) -> None:

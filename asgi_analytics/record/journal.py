@@ -174,11 +174,24 @@ class FileJournal:
         self._make_room()
         if not self._files_exist() or self._has_foreign_bytes():
             self._begin_new_segment()
-        elif self._next is None and (self._failing or self.size > SEGMENT_SIZE // 2):
+        elif self._next is None and (self._failing or self.size > self._segment_size() // 2):
             self._next = self._create_next()
+        self._rotate_grown()
         error, self._pending_error = self._pending_error, None
         if error is not None:
             raise error
+
+    def _segment_size(self) -> int:
+        return min(SEGMENT_SIZE, self._limit // 4)
+
+    def _rotate_grown(self) -> None:
+        """Rotate what no append has: the limit is small, or was reached for want of a next segment.
+
+        Only closed segments make room once they are delivered.
+        """
+        with self._lock:
+            if self._next is not None and self.size > self._segment_size():
+                self._rotate()
 
     def _relock(self) -> None:
         """Lock the lock file of the folder, if it was replaced by another, such as with a backup of the folder.
@@ -354,7 +367,8 @@ class FileJournal:
         """Return how many bytes there are after a position."""
         with self._lock:
             later = sum(size for number, size in self._sizes.items() if number >= segment)
-            return max(0, later + self.size - offset)
+            is_there = segment == self.segment or segment in self._sizes  # not delivered and deleted
+            return max(0, later + self.size - (offset if is_there else 0))
 
     def close(self, segment: int, offset: int) -> bool:
         """Close the files; if nothing follows a position, delete the folder. Return whether it was deleted."""

@@ -279,12 +279,12 @@ class Writer:
         with contextlib.suppress(OSError):  # tried again with the next round
             journal.name_server(self._left_overs.server)
         segment, offset = self._delivery.position(store, journal)
+        opened = journal.segment
         batch = journal.read(segment, offset, self._size.rows)
-        if batch is None:
-            return 0
-        self._delivery.move(store, batch)
-        journal.acknowledge(batch.segment, self._clock.monotonic())
-        return len(batch.frames)
+        if batch is not None:
+            self._delivery.move(store, batch)
+        journal.acknowledge(opened if batch is None else batch.segment, self._clock.monotonic())
+        return 0 if batch is None else len(batch.frames)
 
     def _deliver_others(self, store: Store) -> int:
         return self._deliver_memory(store) + self._deliver_left_over(store)

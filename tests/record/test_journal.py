@@ -116,6 +116,22 @@ def test_at_the_limit_the_newest_is_refused(tmp_path: Path, small_segments: None
     assert bytes_in(tmp_path) <= 2000 + module.SEGMENT_SIZE
 
 
+def test_a_segment_that_grew_to_the_limit_for_want_of_a_next_one_makes_room_once_it_is_delivered(
+    tmp_path: Path, small_segments: None
+) -> None:
+    journal = FileJournal(tmp_path, NAME, COLUMNS, 2000)
+    with contextlib.suppress(JournalError):
+        for number in range(1000):
+            journal.append(frame(HIT, row(number)))
+    with pytest.raises(JournalError, match="journal_full"):
+        journal.append(frame(HIT, row(1)))
+    journal.prepare()
+    journal.acknowledge(journal.segment, now=0.0)
+    journal.append(frame(HIT, row(2)))
+    assert rows(read_all(journal))[-1] == 2
+    assert journal.pending_bytes(1, 2000) == journal.size, "the segment of that position is deleted"
+
+
 def test_a_reader_between_two_segments_cuts_no_frame(journal: FileJournal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEGMENT_SIZE", 4000)
     fill(journal, 60)

@@ -73,6 +73,25 @@ def test_at_its_limit_the_journal_drops_the_newest_and_counts_each(
         assert following.counters.adopted == 20_000 - dropped
 
 
+@pytest.mark.parametrize("segment", [100_000, 2 * MIB])
+def test_a_full_journal_takes_rows_again_once_it_is_delivered(
+    dsn: str, tmp_path: Path, account: Account, monkeypatch: pytest.MonkeyPatch, segment: int
+) -> None:
+    monkeypatch.setattr(journals, "SEGMENT_SIZE", segment)
+    where = NOWHERE
+    with Works("", tmp_path / "j", lambda: PostgresStore(lambda: where), journal_limit=MIB) as works:
+        works.send(0, 10_000)  # faster than a next segment is prepared
+        kept = 10_000 - works.counters.dropped["journal_full"]
+        assert kept < 10_000
+        where = dsn
+        wait_until(lambda: works.counters.written == kept, 30, "the delivery of what was kept")
+        time.sleep(1)
+        works.send(10_000, 1_000)
+        account.round()
+        assert works.counters.dropped["journal_full"] == 10_000 - kept
+        account.settle(dsn, [*range(kept), *range(10_000, 11_000)], 30)
+
+
 def test_a_burst_of_10_000_is_stored(dsn: str, tmp_path: Path, account: Account) -> None:
     with Works(dsn, tmp_path / "j") as works:
         for number in range(ROUNDS):
