@@ -279,11 +279,11 @@ class Writer:
         with contextlib.suppress(OSError):  # tried again with the next round
             journal.name_server(self._left_overs.server)
         segment, offset = self._delivery.position(store, journal)
-        opened = journal.segment
+        current = journal.segment  # asked before: if nothing follows the position, all segments before it are delivered
         batch = journal.read(segment, offset, self._size.rows)
         if batch is not None:
             self._delivery.move(store, batch)
-        journal.acknowledge(opened if batch is None else batch.segment, self._clock.monotonic())
+        journal.acknowledge(current if batch is None else batch.segment, self._clock.monotonic())
         return 0 if batch is None else len(batch.frames)
 
     def _deliver_others(self, store: Store) -> int:
