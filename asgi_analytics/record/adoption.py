@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from ..batch import Batch
 from ..clock import SystemClock
 from ..errors import JournalFormatError
-from .destination import Destination, read_destination
+from .destination import Destination, read_destination, remove
 from .frames import Columns
 from .journal import FileJournal
 from .listing import is_journal
@@ -72,7 +71,7 @@ class LeftOver:
 
     def finish(self) -> None:
         """All is delivered: remove the folder, then release the lock."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
         self.release()
 
     def release(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,14 @@ def read_destination(folder: Path) -> Destination | None:
     """Return where a journal goes, None where that cannot be read."""
     key = _text(folder / DATABASE)
     return None if key is None else Destination(key, _text(folder / ADDRESS) or "", _text(folder / SERVER) or "")
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder of a delivered journal; if we are killed meanwhile, what is left can be adopted and removed."""
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder), key=lambda name: name == DATABASE):
+            os.unlink(folder / name)
+    shutil.rmtree(folder, ignore_errors=True)  # also what somebody else has put there
 
 
 def _text(path: Path) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..batch import Batch
 from ..errors import JournalError
 from ..folders import make_private
-from .destination import ADDRESS, DATABASE, NOWHERE, SERVER, Destination
+from .destination import ADDRESS, DATABASE, NOWHERE, SERVER, Destination, remove
 from .frames import Columns
 from .opened import GONE, Opened, close, duplicates, is_in, lock_new, try_lock
 from .segment import MAGIC, create, header, path_of, read_body
@@ -375,7 +375,7 @@ class FileJournal:
         with self._lock:  # no row may come between the last read and the end
             delivered = not self.has_more(segment, offset)
             if delivered:
-                shutil.rmtree(self.path, ignore_errors=True)
+                remove(self.path)
             self.abandon()
             return delivered
 

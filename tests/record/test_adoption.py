@@ -3,16 +3,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+
 from asgi_analytics.batch import Batch
 from asgi_analytics.errors import StoreMisconfigured
 from asgi_analytics.model import Merged
 from asgi_analytics.record.adoption import adopt
-from asgi_analytics.record.destination import Destination
+from asgi_analytics.record.destination import Destination, remove
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import journals
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
@@ -138,6 +141,35 @@ def test_a_journal_whose_lock_file_was_removed_is_delivered_once_it_is_nobodys(t
     (found,) = adopt(tmp_path)
     assert found.read(1, 0, 10) is not None
     assert list(adopt(tmp_path)) == []
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_a_kill_while_a_delivered_journal_is_removed_leaves_no_litter(tmp_path: Path, after: int) -> None:
+    left = FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, Destination("d", "host:5432/name", "server"))
+    left.abandon()
+    killed = fork.Process(target=remove_and_die, args=(left.path, after))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    os.utime(left.path, (0, 0))  # nobody's for long
+    for found in adopt(tmp_path, "d"):
+        assert found.read(1, 0, 1) is None
+        found.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
+def remove_and_die(folder: Path, after: int) -> None:
+    """Be killed after so many of its five files."""
+    left = iter(range(after))
+    unlink = os.unlink
+
+    def unlink_or_die(path: Path) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        unlink(path)
+
+    os.unlink = unlink_or_die  # type: ignore[assignment]
+    remove(folder)
 
 
 def test_a_stray_file_with_a_longer_number_hides_no_row(tmp_path: Path) -> None:
