@@ -7,12 +7,15 @@ first hit after that stretch, or, if none is stored, with one newer than the dou
 from __future__ import annotations
 
 import struct
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
-from ..batch import HIT, Batch
+from ..batch import DAMAGED, HIT, Batch
 from ..clock import SystemClock, uuid7
 
+KEY = ("id", "time")  # what a hit is looked up by
+_KEY = struct.Struct("!hi16si8s")  # a row of these two fields
+_FRAME = struct.Struct("!I4xc")  # what a frame begins with: length, checksum, kind
 _COUNT = struct.calcsize("!h")  # bytes before the first field of a row in COPY binary format
 _LENGTH = struct.Struct("!i")
 
@@ -32,9 +35,9 @@ class Doubts:
         if registered or position < self._reached.get(journal, position):
             self._since[journal] = uuid7(SystemClock.time_ns())
 
-    def is_past(self, batch: Batch, hit: bytes) -> bool:
-        """Tell whether a hit of a batch, a row, came after the doubt began."""
-        return _field(hit, batch.columns[HIT].index("id")) > self._since[batch.journal]
+    def is_past(self, journal: bytes, hit: bytes) -> bool:
+        """Tell whether a hit, by its id, came after the doubt began."""
+        return hit > self._since[journal]
 
     def reach(self, batch: Batch, settled: bool) -> None:
         """Note that a batch is committed; `settled`: nothing after it is stored."""
@@ -43,18 +46,51 @@ class Doubts:
             self._since.pop(batch.journal, None)
 
 
-def behind(batch: Batch, stored: Set[bytes]) -> Batch:
+def keys(batch: Batch) -> dict[int, bytes]:
+    """Return the KEY of each hit, as a row, by its place among the frames of a batch.
+
+    Also of a damaged frame that was one hit, if its key can be read: its end may be torn off, or a byte have turned.
+    """
+    found = {}
+    for place, (kind, row, _, _) in enumerate(batch.frames):
+        hit = row if kind == HIT else _damaged_hit(row) if kind == DAMAGED else b""
+        if key := _key(hit, batch.columns.get(HIT, ())):
+            found[place] = key
+    return found
+
+
+def behind(batch: Batch, keys: Mapping[int, bytes], stored: Set[bytes]) -> Batch:
     """Return the part of a batch after its last hit whose id is `stored`."""
-    at = batch.columns[HIT].index("id")
-    known = 0
-    for number, frame in enumerate(batch.frames, 1):
-        if frame.kind == HIT and _field(frame.row, at) in stored:
-            known = number
-    return replace(batch, frames=batch.frames[known:])
+    known = max((place for place, key in keys.items() if id_of(key) in stored), default=-1)
+    return replace(batch, frames=batch.frames[known + 1 :])
+
+
+def id_of(key: bytes) -> bytes:
+    """Return the id in a KEY."""
+    number: bytes = _KEY.unpack(key)[2]
+    return number
+
+
+def _damaged_hit(data: bytes) -> bytes:
+    """Return what is left of a hit from the bytes of a damaged frame; empty where these may hold more than one."""
+    if len(data) < _FRAME.size:
+        return b""
+    length, kind = _FRAME.unpack_from(data)
+    is_one = kind == HIT and _FRAME.size - len(HIT) + length >= len(data)
+    return data[_FRAME.size :] if is_one else b""
+
+
+def _key(hit: bytes, columns: Sequence[str]) -> bytes | None:
+    """Return the KEY of a row, None where it cannot be read."""
+    try:
+        number, moment = (_field(hit, columns.index(name)) for name in KEY)
+    except (struct.error, ValueError):
+        return None
+    return _KEY.pack(2, 16, number, 8, moment) if (len(number), len(moment)) == (16, 8) else None
 
 
 def _field(row: bytes, index: int) -> bytes:
-    """Return a field of a row; raises struct.error where the row is malformed."""
+    """Return a field of a row, empty for NULL; raises struct.error where the row is malformed."""
     at = _COUNT
     for _ in range(index):
         at += _LENGTH.size + max(0, _LENGTH.unpack_from(row, at)[0])

@@ -22,7 +22,7 @@ from ..protocols import Salt
 from ..reputation import ReputationRules
 from . import migrate, partitions, queries, retention, values
 from .connection import Connected, ServerSession, check_encoding, conninfo
-from .doubt import Doubts, behind
+from .doubt import KEY, Doubts, behind, id_of, keys
 from .fold import Fold, by_kind
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, OVER_LIMIT, as_ours, is_forbidden
@@ -204,14 +204,16 @@ class PostgresStore(Connected):
 
     def _not_stored_yet(self, batch: Batch) -> tuple[Batch, bool]:
         """Return the part of a batch after its last hit that is stored, and whether that settles the doubt."""
-        connection, columns, hits = self._connected(), batch.columns[HIT], batch.frames.rows(HIT)
-        if not hits:
+        known = keys(batch)
+        rows = list(known.values())
+        if not rows:
             return batch, False
         # If none of a sample is stored, none is: a journal new to us costs no more than that. The first hit alone is no
         # proof, for it may have been deleted, or dropped with its partition.
-        if not self._staging.stored(connection, columns, [*sample(hits), hits[-1]]):
-            return batch, self._doubts.is_past(batch, hits[-1])
-        left = behind(batch, self._staging.stored(connection, columns, hits))
+        if not self._staging.stored(self._connected(), KEY, [*sample(rows), rows[-1]]):
+            hits = [key for place, key in known.items() if batch.frames[place].kind == HIT]
+            return batch, bool(hits) and self._doubts.is_past(batch.journal, id_of(hits[-1]))
+        left = behind(batch, known, self._staging.stored(self._connected(), KEY, rows))
         return left, left.frames.count_of(HIT) > 0
 
     def _make_partition_of(self, batch: Batch) -> bool:

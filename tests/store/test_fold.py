@@ -14,9 +14,10 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from asgi_analytics.batch import HIT
+from asgi_analytics.batch import DAMAGED, HIT, Frame, Frames
 from asgi_analytics.errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from asgi_analytics.model import Merged
+from asgi_analytics.record.frames import frame
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
 
@@ -367,6 +368,24 @@ def test_what_is_stored_is_left_out_though_batches_before_it_are_gone(store: Pos
         store.write(part)
     assert one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits") == {"n": 90, "ids": 90}
     assert whole.journal not in store._doubts
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_delivered_journal_whose_end_is_torn_off_sets_nothing_aside(
+    store: PostgresStore, dsn: str, left: int
+) -> None:
+    """Its last hit is stored: what is left of it in the file is no damage that anybody need look at."""
+    whole = batch([hit(f"/{number}") for number in range(3)])
+    store.position(whole.journal)
+    store.write(whole)
+    last = whole.frames[2]
+    remains = Frame(DAMAGED, frame(HIT, last.row)[:-5], last.start, last.end - 5)
+    torn = replace(whole, frames=Frames([*whole.frames[3 - left : 2], remains]), end=remains.end)
+    assert store.position(whole.journal, (torn.segment, torn.end)) == (0, 0)
+    store.write(torn)
+    assert fetch(dsn, "SELECT FROM analytics.quarantine") == []
+    assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 3
+    assert store.position(whole.journal, (torn.segment, torn.end)) == (torn.segment, torn.end)
 
 
 def test_a_journal_new_to_us_is_in_doubt_until_it_has_what_came_since(store: PostgresStore) -> None:
