@@ -7,17 +7,18 @@ first hit after that stretch, or, if none is stored, with one newer than the dou
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from ..batch import DAMAGED, HIT, Batch
-from ..clock import SystemClock, uuid7
+from ..clock import SystemClock, release_gil, uuid7
 
 KEY = ("id", "time")  # what a hit is looked up by
 _KEY = struct.Struct("!hi16si8s")  # a row of these two fields
 _FRAME = struct.Struct("!I4xc")  # what a frame begins with: length, checksum, kind
 _COUNT = struct.calcsize("!h")  # bytes before the first field of a row in COPY binary format
 _LENGTH = struct.Struct("!i")
+SLICE = 500  # frames that are read before other threads may run: a millisecond
 
 
 class Doubts:
@@ -47,15 +48,24 @@ class Doubts:
 
 
 def keys(batch: Batch) -> dict[int, bytes]:
-    """Return the KEY of each hit, as a row, by its place among the frames of a batch.
+    """Return the KEY of each hit, as a row, by its place among the frames of a batch; without what cannot be read.
 
-    Also of a damaged frame that was one hit, if its key can be read: its end may be torn off, or a byte have turned.
+    Also of a damaged frame that was one hit: its end may be torn off, or a byte have turned.
     """
-    found = {}
+    columns, found = batch.columns.get(HIT, ()), dict[int, bytes]()
+    if not set(KEY).issubset(columns):
+        return found
+    id_at, time_at = map(columns.index, KEY)
     for place, (kind, row, _, _) in enumerate(batch.frames):
+        if place % SLICE == 0:
+            release_gil()
         hit = row if kind == HIT else _damaged_hit(row) if kind == DAMAGED else b""
-        if key := _key(hit, batch.columns.get(HIT, ())):
-            found[place] = key
+        try:
+            number, moment = _field(hit, id_at), _field(hit, time_at)
+        except struct.error:
+            continue
+        if len(number) == 16 and len(moment) == 8:
+            found[place] = _KEY.pack(2, 16, number, 8, moment)
     return found
 
 
@@ -78,15 +88,6 @@ def _damaged_hit(data: bytes) -> bytes:
     length, kind = _FRAME.unpack_from(data)
     is_one = kind == HIT and _FRAME.size - len(HIT) + length >= len(data)
     return data[_FRAME.size :] if is_one else b""
-
-
-def _key(hit: bytes, columns: Sequence[str]) -> bytes | None:
-    """Return the KEY of a row, None where it cannot be read."""
-    try:
-        number, moment = (_field(hit, columns.index(name)) for name in KEY)
-    except (struct.error, ValueError):
-        return None
-    return _KEY.pack(2, 16, number, 8, moment) if (len(number), len(moment)) == (16, 8) else None
 
 
 def _field(row: bytes, index: int) -> bytes:

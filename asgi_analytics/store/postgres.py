@@ -27,7 +27,7 @@ from .fold import Fold, by_kind
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, OVER_LIMIT, as_ours, is_forbidden
 from .staging import Staging
-from .trials import Trials, sample
+from .trials import Trials
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 MOST_RULINGS = 100_000  # in force; the newest, allowances first
@@ -205,16 +205,12 @@ class PostgresStore(Connected):
     def _not_stored_yet(self, batch: Batch) -> tuple[Batch, bool]:
         """Return the part of a batch after its last hit that is stored, and whether that settles the doubt."""
         known = keys(batch)
-        rows = list(known.values())
-        if not rows:
-            return batch, False
-        # If none of a sample is stored, none is: a journal new to us costs no more than that. The first hit alone is no
-        # proof, for it may have been deleted, or dropped with its partition.
-        if not self._staging.stored(self._connected(), KEY, [*sample(rows), rows[-1]]):
-            hits = [key for place, key in known.items() if batch.frames[place].kind == HIT]
-            return batch, bool(hits) and self._doubts.is_past(batch.journal, id_of(hits[-1]))
-        left = behind(batch, known, self._staging.stored(self._connected(), KEY, rows))
-        return left, left.frames.count_of(HIT) > 0
+        stored = self._staging.stored(self._connected(), KEY, list(known.values())) if known else set()
+        left = behind(batch, known, stored)
+        if stored:
+            return left, left.frames.count_of(HIT) > 0
+        hits = [key for place, key in known.items() if batch.frames[place].kind == HIT]
+        return batch, bool(hits) and self._doubts.is_past(batch.journal, id_of(hits[-1]))
 
     def _make_partition_of(self, batch: Batch) -> bool:
         """Make the day partitions that the hits of a batch lack; returns whether there was one to make."""

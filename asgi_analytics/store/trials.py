@@ -14,7 +14,7 @@ from ..errors import RowRejected, StoreUnavailable
 from . import queries
 from .fold import Fold, by_kind
 
-FEW = 20  # about how many rows of a batch are looked up or tried as a sample
+FEW = 20  # about how many rows of a batch are tried as a sample
 T = TypeVar("T")
 
 
