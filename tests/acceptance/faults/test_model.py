@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -65,6 +66,7 @@ class Machine(RuleBasedStateMachine):
         self.store = Faulty(PostgresStore(lambda: self.dsn) if self.dsn else MemoryStore())
         self.base = self.next = self.first()
         self.poison: set[int] = set()
+        self.backups: dict[Path, Path] = {}  # of dead journals: where they were, and the copy
         self.works: Works
         self.spans: dict[int, tuple[bytes, int, int]] = {}  # row → journal, segment, offset of its end
         self.born()
@@ -124,6 +126,7 @@ class Machine(RuleBasedStateMachine):
         path, rows = self.dead()
         if not rows:
             return
+        self.backups.pop(path.parent, None)  # it would bring the sound row beside the damaged one
         end = self.dice.choice(rows)
         with open(path, "r+b") as file:  # within the row's last bytes, which are its own
             file.seek(end - 1)
@@ -136,9 +139,30 @@ class Machine(RuleBasedStateMachine):
         """The end of a dead journal is not whole, as after a power cut, and what was on the disk before follows."""
         path, rows = self.dead()
         if rows and rows[-1] == path.stat().st_size:
+            self.backups.pop(path.parent, None)
             os.truncate(path, rows[-1] - cut)
             with open(path, "ab") as file:
                 file.write(more)
+
+    @rule()
+    def forget_positions(self) -> None:
+        """Somebody empties the table: what is stored is known by its ids."""
+        if self.dsn:
+            fetch(self.dsn, "DELETE FROM analytics.positions")
+
+    @rule()
+    def back_up(self) -> None:
+        """Keep a copy of a dead journal as it is."""
+        path, _ = self.dead()
+        if path.name:
+            self.backups[path.parent] = Path(tempfile.mkdtemp(dir=self.folder)) / "copy"
+            shutil.copytree(path.parent, self.backups[path.parent])
+
+    @rule()
+    def restore(self) -> None:
+        """A backup of a journal is put back after it was delivered and removed."""
+        for path in [path for path in self.backups if not path.exists()]:
+            shutil.copytree(self.backups.pop(path), path)
 
     def dead(self) -> tuple[Path, list[int]]:
         """A segment of a dead journal that nobody has taken over yet, and where each of its rows ends."""
