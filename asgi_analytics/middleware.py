@@ -15,6 +15,7 @@ from .database import resolve_dsn
 from .engine import Engine, stop_all
 from .exchange.beginning import begin, begin_strictly, writable
 from .exchange.http import SCOPE_KEY, Exchange
+from .exchange.sound import text
 from .exchange.timed import TimedExchange
 from .exchange.websocket import WebSocketExchange
 from .joining import joined
@@ -127,7 +128,7 @@ class AnalyticsMiddleware:
 
     def _is_excluded(self, scope: Scope) -> bool:
         """Tell whether a path is not analysed. Options name paths as routes do, without the root_path of a mount."""
-        settings, path, root = self.settings, scope.get("path", ""), (scope.get("root_path") or "").rstrip("/")
+        settings, path, root = self.settings, text(scope.get("path")), text(scope.get("root_path")).rstrip("/")
         if root and f"{path}/".startswith(f"{root}/"):  # some servers and proxies take it off themselves
             path = path[len(root) :] or "/"
         return path.startswith(settings.exclude) or bool(settings.include and not path.startswith(settings.include))
@@ -139,7 +140,8 @@ class AnalyticsMiddleware:
         first request. At shutdown an app may return or raise without sending a message: then we stop there.
         """
         lifespan = _Lifespan(self._engine)
-        lifespans = (*(one for one in _lifespans.get() if not one.is_ending), lifespan)
+        around = _lifespans.get()
+        lifespans = (*(one for one in around if not one.is_ending), lifespan)
         _lifespans.set(lifespans)
         await self._run_in_thread("start", self._engine.start)
 
@@ -164,6 +166,7 @@ class AnalyticsMiddleware:
         else:
             await self._stop_unannounced(lifespans)
         finally:
+            _lifespans.set(around)  # for a task that outlives the app, such as one that runs apps in turn
             end_threads()
 
     async def _stop_unannounced(self, lifespans: Sequence[_Lifespan]) -> None:

@@ -31,15 +31,20 @@ ODD: dict[str, tuple[str, Any]] = {
     "a header of three": ("headers", [(b"a", b"b", b"c")]),
     "a number as headers": ("headers", 5),
     "a list as address": ("client", (["192.0.2.1"], 1)),
+    "bytes as root": ("root_path", b"/site"),
+    "a number as root": ("root_path", 7),
 }
 
 
+@pytest.mark.parametrize("options", [{}, {"exclude": "/health"}], ids=["all", "some"])
 @pytest.mark.parametrize("odd", ODD)
-def test_a_scope_in_other_types_than_asgi_asks_for_is_answered_as_bare_and_is_one_row(dsn: str, odd: str) -> None:
+def test_a_scope_in_other_types_than_asgi_asks_for_is_answered_as_bare_and_is_one_row(
+    dsn: str, odd: str, options: dict[str, Any]
+) -> None:
     key, value = ODD[odd]
     scope = {**http_scope("/p", state={}), key: value}
     bare = asyncio.run(ask(page(), dict(scope)))
-    with wrapped(page(), dsn) as wrap:
+    with wrapped(page(), dsn, **options) as wrap:
         reply = asyncio.run(ask(wrap, scope))
         assert (reply.status, reply.headers[:1], reply.body) == (bare.status, bare.headers, bare.body)
     (row,) = rows(dsn)
