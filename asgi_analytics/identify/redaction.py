@@ -52,6 +52,7 @@ _UUID = re.compile(r"[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}", re.ASCII | re.IG
 _PIECES = re.compile(r"[-_]+")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d{1,8}", re.ASCII)
 _LONGEST_ID = 27  # characters: an ObjectId has 24, a ULID 26, a KSUID 27
+_LAST_RUN, _LONGEST_RUN = re.compile(r"[\w .:=@%+~-]+\Z"), 64
 _ESCAPES = re.compile(r"(?:%[\da-f]{2})+", re.IGNORECASE | re.ASCII)
 
 
@@ -73,15 +74,18 @@ def hide_secrets(text: str) -> str:
     return _DIGITS.sub(_hidden_number, _TOKEN.sub("…", text))
 
 
-def hide_in_path(path: str) -> str:
-    """As hide_secrets, also of what is escaped once more, or has a name: "/reset/token=abc"."""
-    if "%" in path and (plain := unescaped(unescaped(path))) != (hidden := _hide_values(hide_secrets(plain))):
-        return hidden
-    return _hide_values(hide_secrets(path)) if "=" in path else hide_secrets(path)
+def hide_named(text: str, is_cut: bool = False) -> str:
+    """As hide_secrets, also of what is escaped once more, or has a name: "/reset/token=abc".
+
+    `is_cut`: the text went on, and its last run may be the beginning of a secret that cannot be told by it.
+    """
+    if "%" not in text or (plain := unescaped(unescaped(text))) == (hidden := _hide_values(hide_secrets(plain))):
+        hidden = _hide_values(hide_secrets(text)) if "=" in text else hide_secrets(text)
+    return hidden[:-_LONGEST_RUN] + _LAST_RUN.sub("…", hidden[-_LONGEST_RUN:]) if is_cut else hidden
 
 
-def _hide_values(path: str) -> str:
-    return _VALUE.sub(_hidden_value, path)
+def _hide_values(text: str) -> str:
+    return _VALUE.sub(_hidden_value, text)
 
 
 def _hidden_value(found: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..model import Referral
 from .channels import BY_BRAND, BY_KEY, CLICK_IDS, SECOND_LEVELS, SHARED_DOMAINS, SPAM, Source
-from .redaction import hide_secrets, is_secret_name, unescaped
+from .redaction import hide_named, hide_secrets, is_secret_name, unescaped
 
 VALUE_LENGTH = 200
 QUERY_LENGTH = 4096
@@ -97,7 +97,7 @@ def clean_query(query: bytes | str) -> str:
         elif part is cut:  # a secret may end behind what was read
             part = part[:-STORED_QUERY_LENGTH]
             name, sign, value = part.partition("=")
-        if _SECRET_VALUE.search(name):
+        if _holds_secret(name):
             name = REDACTED
         kept.append(f"{name}{sign}{value}")
         length += len(kept[-1])
@@ -109,7 +109,9 @@ def _holds_secret(value: str) -> bool:
     if _SECRET_VALUE.search(value):
         return True
     plain = unescaped(unescaped(value))
-    if hide_secrets(plain) != plain:
+    # "+" is a space in a form, and itself in an address.
+    spaced = unescaped(unescaped(value.replace("+", " "))) if "+" in value else plain
+    if hide_secrets(plain) != plain or hide_secrets(spaced) != spaced:
         return True
     named = (part.partition("=") for part in _NESTED.split(plain, MOST_NESTED)[:MOST_NESTED])
     return any(sign and is_secret_name(name.strip().lower()) for name, sign, _ in named)
@@ -185,7 +187,7 @@ def _by_campaign(values: Mapping[str, str], origin: Origin | None) -> Referral:
 
 
 def _kept(value: str | None) -> str | None:
-    return hide_secrets(value) if value else None
+    return _printable(hide_named(value[:VALUE_LENGTH], len(value) > VALUE_LENGTH)) if value else None
 
 
 @lru_cache(maxsize=2048)
@@ -260,22 +262,26 @@ def _known(name: str) -> Source | None:
 def _named(sent: str) -> Source | None:
     """Find the source that a campaign's word means: a name, a host or an address of a page.
 
-    None for what is not kept: an IP address, an e-mail address, a token, a page whose host is none.
+    None for what is not kept: an IP address, an e-mail address, a token, a page whose host is none, what was cut.
     """
     word = sent.lower()
     scheme, sign, authority = word.partition("://")
     if sign:
         origin = read_origin(scheme, authority[:ORIGIN_LENGTH])
         return origin.source if origin is not None else None
-    if hide_secrets(sent) != sent or _ADDRESS.fullmatch(word):
+    if len(sent) > VALUE_LENGTH or hide_named(sent) != sent or _ADDRESS.fullmatch(word):
         return None
     return BY_KEY.get(word) or (_known(word) if "." in word else None) or Source(word)
 
 
 def _parameters(query: bytes | str) -> dict[str, str]:
-    """Return the parameters that speak of a campaign: the first of each name, decoded, without empty ones."""
+    """Return the parameters that speak of a campaign: the first of each name, decoded, without empty ones.
+
+    A value that is too long has one character more than is kept.
+    """
     values: dict[str, str] = {}
-    for part in _parts(query):
+    parts = _parts(query)
+    for part in parts if len(query) <= QUERY_LENGTH else parts[:-1]:  # a secret may end behind what was read
         name, _, value = part.partition("=")
         if len(name) > NAME_LENGTH:
             continue
@@ -294,8 +300,8 @@ def _parts(query: bytes | str) -> list[str]:
 
 def _decoded(value: str) -> str:
     # Four bytes of UTF-8 take twelve characters of a query.
-    text = unescaped(value[: 12 * VALUE_LENGTH].replace("+", " "))
-    return _printable(text).strip()[:VALUE_LENGTH].rstrip()
+    text = unescaped(value[: 12 * (VALUE_LENGTH + 1)].replace("+", " "))
+    return _printable(text).strip()[: VALUE_LENGTH + 1]
 
 
 def _printable(text: str) -> str:

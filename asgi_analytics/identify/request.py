@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ..inputs import is_digest, path_number
-from .redaction import hide_in_path
+from .redaction import hide_named
 
 Headers = Mapping[bytes, bytes]
 
@@ -57,7 +57,7 @@ def clean_path(path: str) -> str:
         cut = _SCHEME.sub("", cut, count=1) or "/"
     if ";" in cut:
         cut = _PARAMETER.sub("", cut)
-    return hide_in_path(cut)
+    return hide_named(cut, len(path) > _MOST_PATH)
 
 
 def is_navigation(method: str, headers: Headers) -> bool:

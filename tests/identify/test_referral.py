@@ -129,6 +129,32 @@ def test_long_values_are_cut_and_control_characters_go() -> None:
     assert referral.utm_term == "abc"
 
 
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("jane.doe%2540example.com", "…"),
+        ("%2541KIAIOSFODNN7EXAMPLE", "…"),
+        ("reset%2Ftoken%3Dabc", "reset/token=…"),
+        ("to%250Ajane.doe%2540example.com", "to…"),
+        ("100%2525+off", "100%25 off"),
+    ],
+)
+def test_secrets_in_campaigns_are_not_stored_however_often_they_are_escaped(sent: str, stored: str) -> None:
+    referral = read_referral(f"utm_source={sent}&utm_campaign={sent}", None, HOST)
+    assert (referral.utm_source, referral.utm_campaign) == (stored, stored)
+    assert referral.source == (None if "…" in stored else stored)
+
+
+@pytest.mark.parametrize("secret", ["0123456789abcdef0123456789abcdef", "jane.doe@example.com", "4111 1111 1111 1111"])
+def test_a_secret_that_the_end_of_a_campaign_would_cut_in_two_is_not_stored(secret: str) -> None:
+    for before in range(160, 210):
+        referral = read_referral(f"utm_source={'word+' * 50}"[: before + 11] + f"+{secret}+x", None, HOST)
+        assert secret[:6] not in f"{referral.utm_source} {referral.source}"
+    for before in range(4050, 4096):
+        query = f"{'a=word&' * 45}b={'word+' * 900}"[:before] + f"&utm_campaign={secret}"
+        assert secret[:6] not in (read_referral(query, None, HOST).utm_campaign or "")
+
+
 def test_the_first_of_a_parameter_wins_and_empty_ones_do_not_count() -> None:
     referral = read_referral("utm_source=&utm_source=one&utm_source=two&utm_medium=", None, HOST)
     assert (referral.utm_source, referral.utm_medium) == ("one", None)
@@ -286,6 +312,8 @@ def test_registrable_domains(name: str, domain: str) -> None:
         ("a=1;password=2", "a=REDACTED"),
         ("q=me%2540example.org", "q=REDACTED"),
         ("me@example.org", "REDACTED"),
+        ("AKIAIOSFODNN7EXAMPLE&0123456789abcdef0123456789abcdef&4111%201111%201111%201111=", "REDACTED&REDACTED&REDACTED="),
+        ("q=card+4111+1111+1111+1111&q=call+%2B491701234567&q=c+and+c%2B%2B", "q=REDACTED&q=REDACTED&q=c+and+c%2B%2B"),
         ("author=bob&country_code=DE&keyword=a&monkey=1", "author=bob&country_code=DE&keyword=a&monkey=1"),
         ("a=1\x00\n&b", "a=1&b"),
         ("x" * 81 + "=abc", "REDACTED=REDACTED"),

@@ -175,6 +175,18 @@ def test_secrets_in_paths_are_not_stored(path: str, stored: str) -> None:
     assert clean_path(path) == stored
 
 
+SECRETS = ["0123456789abcdef0123456789abcdef", "jane.doe@example.com", "4111111111111111", "AKIAIOSFODNN7EXAMPLE"]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_that_the_end_of_a_stored_path_would_cut_in_two_is_not_stored(secret: str) -> None:
+    for before in range(990, 1024):
+        stored = clean_path(f"{'/word' * 300}"[:before] + f"/{secret}/x")
+        assert secret[:6] not in stored or secret in clean_path(f"/{secret}")
+        assert len(stored) <= 1024
+        assert stored.startswith("/word/word")
+
+
 @pytest.mark.parametrize(
     ("site", "inner", "linked"),
     [(b"same-origin", True, True), (b"same-site", False, True), (b"cross-site", False, False), (b"none", False, False)],
