@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -149,10 +150,20 @@ def _segments(path: Path) -> list[int]:
 
     Not by glob(), which in some Python versions returns nothing for an unreadable folder.
     """
-    with os.scandir(path) as found:  # only regular files: opening a pipe would block
-        names = [entry.name for entry in found if _SEGMENT.fullmatch(entry.name) and entry.is_file()]
+    with os.scandir(path) as found:
+        names = [entry.name for entry in found if _SEGMENT.fullmatch(entry.name) and _is_file(entry)]
     numbers = {int(name.removesuffix(".journal")) for name in names}
     return sorted(number for number in numbers if path_of(path, number).name in names)  # not one with further zeros
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a regular file: opening a pipe would block. Raises OSError where a disk fails."""
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link that leads to itself
+            raise
+        return False
 
 
 def _lives(key: str, folders: Iterable[Path]) -> bool:

@@ -36,8 +36,13 @@ def journals(root: Path) -> list[JournalState]:
 
 
 def is_journal(folder: Path) -> bool:
-    """Tell by its name whether a folder is a journal, rather than one in the making or somebody else's."""
-    return _NAME.fullmatch(folder.name) is not None
+    """Tell by its name whether a folder is a journal, rather than one in the making or somebody else's.
+
+    One that was moved elsewhere may be linked to; under another name a link is a second name of the journal.
+    """
+    if _NAME.fullmatch(folder.name) is None:
+        return False
+    return not folder.is_symlink() or os.path.basename(os.path.realpath(folder)) == folder.name
 
 
 def strays(folder: Path, destination: Destination) -> list[JournalState]:

@@ -180,6 +180,24 @@ def test_a_stray_file_with_a_longer_number_hides_no_row(tmp_path: Path) -> None:
     assert found.read(1, 0, 10) is not None
 
 
+def test_a_link_that_leads_to_itself_keeps_no_journal_from_being_delivered(tmp_path: Path) -> None:
+    left = dead_journal(tmp_path, 1)
+    (left.path / "00000002.journal").symlink_to("00000002.journal")
+    (found,) = adopt(tmp_path)
+    assert found.segments == [1]
+
+
+def test_a_link_to_a_journal_under_another_name_is_no_journal_and_one_under_its_own_is(dsn: str, tmp_path: Path) -> None:
+    left, moved = dead_journal(tmp_path / "j", 1), dead_journal(tmp_path / "j", 2)
+    (tmp_path / "j" / ("0" * 32)).symlink_to(left.path)
+    moved.path.rename(tmp_path / moved.path.name)
+    moved.path.symlink_to(tmp_path / moved.path.name)
+    assert {one.name for one in journals(tmp_path / "j")} == {left.path.name, moved.path.name}
+    with Rig(dsn, tmp_path / "j"):
+        wait_until(lambda: not left.path.exists() and not list((tmp_path / moved.path.name).iterdir()))
+    assert stored(dsn) == [1, 2]
+
+
 def test_stopping_without_a_free_descriptor_raises_nothing_and_leaves_the_rows_to_the_next(tmp_path: Path) -> None:
     recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters()), MemoryStore()
     recorder.open()
