@@ -95,6 +95,7 @@ class Engine:
         self.recorder = self._new_recorder()
         self.started = False
         self.writer: Writer | None = None
+        self._writers: weakref.WeakSet[Writer] = weakref.WeakSet()  # also those that end
         self.sharer: Sharer | None = None
         self._embedded: EmbeddedPostgres | None = None
         self._store: PostgresStore | None = None
@@ -159,6 +160,7 @@ class Engine:
             rulings=self.rulings,
             calendar=self.calendar,
         )
+        self._writers.add(self.writer)
         self.leases.cut_off()
         self.sharer = self._new_sharer()
         # Started once all is built: a failure in between would leave more threads running with each request.
@@ -318,8 +320,8 @@ class Engine:
         # Threads do not survive a fork; files and connections belong to the parent.
         if self.recorder.journal is not None:
             self.recorder.journal.abandon()
-        if self.writer is not None:
-            self.writer.abandon()
+        for writer in list(self._writers):
+            writer.abandon()
         if self._store is not None:
             self._store.abandon()
         if self.sharer is not None:

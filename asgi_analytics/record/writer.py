@@ -17,6 +17,7 @@ from ..schedule import Schedule
 from .adoption import LeftOver, LeftOvers
 from .agreement import Agreement
 from .delivery import Delivery
+from .journal import FileJournal
 from .keeper import Keeper
 from .pace import Backoff, BatchSize
 from .recorder import COLUMNS, Recorder
@@ -126,12 +127,27 @@ class Writer:
             self._threads[0].join(timeout)
         if self._is_alive():
             self._give_up_memory()
+            self._close_later()
             return False
         delivered = self.pending_bytes() == 0
         self._give_up_memory()
         if (journal := self._recorder.journal) is not None:
             delivered = journal.close(*self._delivery.known_position(journal.id)) and delivered
         return delivered
+
+    def _close_later(self) -> None:
+        """Close the journal when the threads have ended: nobody else delivers it while this process holds its lock."""
+
+        def close(journal: FileJournal) -> None:
+            for thread in self._threads:
+                if thread.ident is not None:
+                    thread.join()
+            journal.close(*self._delivery.known_position(journal.id))
+
+        if (journal := self._recorder.journal) is not None:
+            # Where the system starts no thread, the end of the process releases it.
+            with contextlib.suppress(RuntimeError, MemoryError):
+                start_thread(threading.Thread(target=close, args=(journal,), name="asgi-analytics-close", daemon=True))
 
     def _is_alive(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
@@ -144,6 +160,8 @@ class Writer:
     def abandon(self) -> None:
         """In a forked child: close inherited files, so that the parent's locks end with the parent."""
         self._left_overs.release()
+        if self._recorder.journal is not None:
+            self._recorder.journal.abandon()
 
     def lag(self) -> float:
         """Return for how many seconds hits have been waiting for delivery; 0.0 when none are."""

@@ -312,7 +312,10 @@ def test_registrable_domains(name: str, domain: str) -> None:
         ("a=1;password=2", "a=REDACTED"),
         ("q=me%2540example.org", "q=REDACTED"),
         ("me@example.org", "REDACTED"),
-        ("AKIAIOSFODNN7EXAMPLE&0123456789abcdef0123456789abcdef&4111%201111%201111%201111=", "REDACTED&REDACTED&REDACTED="),
+        (
+            "AKIAIOSFODNN7EXAMPLE&0123456789abcdef0123456789abcdef&4111%201111%201111%201111=",
+            "REDACTED&REDACTED&REDACTED=",
+        ),
         ("q=card+4111+1111+1111+1111&q=call+%2B491701234567&q=c+and+c%2B%2B", "q=REDACTED&q=REDACTED&q=c+and+c%2B%2B"),
         ("author=bob&country_code=DE&keyword=a&monkey=1", "author=bob&country_code=DE&keyword=a&monkey=1"),
         ("a=1\x00\n&b", "a=1&b"),

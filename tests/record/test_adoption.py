@@ -187,7 +187,9 @@ def test_a_link_that_leads_to_itself_keeps_no_journal_from_being_delivered(tmp_p
     assert found.segments == [1]
 
 
-def test_a_link_to_a_journal_under_another_name_is_no_journal_and_one_under_its_own_is(dsn: str, tmp_path: Path) -> None:
+def test_a_link_to_a_journal_under_another_name_is_no_journal_and_one_under_its_own_is(
+    dsn: str, tmp_path: Path
+) -> None:
     left, moved = dead_journal(tmp_path / "j", 1), dead_journal(tmp_path / "j", 2)
     (tmp_path / "j" / ("0" * 32)).symlink_to(left.path)
     moved.path.rename(tmp_path / moved.path.name)

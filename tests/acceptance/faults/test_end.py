@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -9,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.record import listing
+from tests.acceptance.faults.app import OPEN, bare
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import STOP, UVICORN, end_while_broken, journals, recover
 from tests.acceptance.rig import ROOT
 from tests.acceptance.wire import Fault, Wire
+from tests.drive import ask, http_scope
+from tests.waiting import wait_until
 
 SERVE = """
 import runpy, sys
@@ -70,3 +77,24 @@ def test_four_nested_middlewares_end_with_the_lifespan_within_one_deadline(
     dsn: str, tmp_path: Path, account: Account, fault: Fault
 ) -> None:
     end_while_broken(fault, ["-c", SERVE, *UVICORN[2:]], dsn, tmp_path / "j", account, 10)
+
+
+def test_what_a_close_that_ran_out_of_time_leaves_is_delivered_while_the_process_and_its_children_live(
+    dsn: str, tmp_path: Path, account: Account
+) -> None:
+    """By a lock that is held for no thread any more, it would wait for the end of all of them."""
+    folder = tmp_path / "j"
+    with Wire(dsn) as wire:
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
+        with wire.broken("deaf"):
+            app = AnalyticsMiddleware(bare, dsn=wire.dsn, journal_dir=folder, **{**OPEN, "shutdown_timeout": 0.1})
+            asyncio.run(ask(app, http_scope("/e/1")))
+            assert not app.close()
+            assert [one.alive for one in listing.journals(folder)] == [True]
+            child.start()
+            wait_until(lambda: not any(one.alive for one in listing.journals(folder)), 30)
+        account.round()
+        recover(wire.dsn, folder)
+    child.kill()
+    child.join()
+    account.settle(dsn, [1], 10)
