@@ -16,10 +16,13 @@ import pytest
 import valkey
 
 from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.engine import Engine
+from asgi_analytics.middleware import Receive, Scope, Send
 
-from .drive import ask, get, http_scope, page, rows
+from .drive import NOWHERE, ask, get, http_scope, page, rows
 from .servers import HOUSE
 from .shared.valkey import Server, found_servers
+from .transparent import serve
 from .waiting import wait_until
 
 SESSIONS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -53,6 +56,24 @@ def test_a_dropped_engine_is_forgotten(dsn: str) -> None:
         return engine() is None
 
     wait_until(gone)
+
+
+def test_a_task_that_runs_the_lifespans_of_many_apps_in_turn_holds_none_of_their_engines() -> None:
+    async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ValueError("lifespan is not supported")
+
+    async def run() -> list[Engine]:
+        engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+        for _ in range(3):
+            wrap = AnalyticsMiddleware(without_lifespan, dsn=NOWHERE, shutdown_timeout=0.1)
+            engines.add(wrap._engine)
+            await serve(wrap, {"type": "lifespan"}, [])
+            wrap.close()
+        del wrap
+        gc.collect()
+        return list(engines)
+
+    assert asyncio.run(run()) == []
 
 
 def test_an_app_that_is_held_goes_on(dsn: str) -> None:
