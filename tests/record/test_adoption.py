@@ -17,7 +17,7 @@ from asgi_analytics.model import Merged
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import Destination, remove
 from asgi_analytics.record.journal import FileJournal
-from asgi_analytics.record.listing import journals
+from asgi_analytics.record.listing import bytes_in, journals
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
@@ -185,6 +185,13 @@ def test_a_link_that_leads_to_itself_keeps_no_journal_from_being_delivered(tmp_p
     (left.path / "00000002.journal").symlink_to("00000002.journal")
     (found,) = adopt(tmp_path)
     assert found.segments == [1]
+
+
+def test_a_file_that_cannot_be_measured_hides_no_other(tmp_path: Path) -> None:
+    left = dead_journal(tmp_path, 1)
+    size = bytes_in(tmp_path)
+    (left.path / "00000000.journal").symlink_to("nowhere")  # as one that is removed meanwhile
+    assert bytes_in(tmp_path) == size > 0
 
 
 def test_a_link_to_a_journal_under_another_name_is_no_journal_and_one_under_its_own_is(
