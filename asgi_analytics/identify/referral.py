@@ -108,10 +108,10 @@ def _holds_secret(value: str) -> bool:
     """Tell whether a value is a secret by itself, or an address that has one: /login?next=%2Freset%3Ftoken%3D…"""
     if _SECRET_VALUE.search(value):
         return True
-    plain = unescaped(unescaped(value))
-    # "+" is a space in a form, and itself in an address.
-    spaced = unescaped(unescaped(value.replace("+", " "))) if "+" in value else plain
-    if hide_secrets(plain) != plain or hide_secrets(spaced) != spaced:
+    # "+" is a space in a form, and itself in an address; unescaped once, with NUL in its place.
+    text = unescaped(unescaped(value.replace("+", "\0")))
+    plain = text.replace("\0", "+")
+    if any(hide_secrets(one) != one for one in {plain, text.replace("\0", " ")}):
         return True
     named = (part.partition("=") for part in _NESTED.split(plain, MOST_NESTED)[:MOST_NESTED])
     return any(sign and is_secret_name(name.strip().lower()) for name, sign, _ in named)
