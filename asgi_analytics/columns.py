@@ -64,9 +64,9 @@ def _aligned(text: str, right: bool, width: int) -> str:
     return text.rjust(width) if right else text.ljust(width)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return "1 row", "2,000 rows"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return "1 row", "2,000 rows"; `plural` where it is not formed by an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def span(seconds: float, whole: Callable[[float], int] = ceil) -> str:

@@ -241,3 +241,7 @@ def test_the_table_of_the_traffic_says_which_requests_are_not_in_it() -> None:
         "5 more requests are counts in analytics.refusals: what is refused past a rate.",
     ]
     assert list(console.rest(100, 101, 101)) == []
+    assert list(console.rest(11, 10, 9)) == [
+        "1 more hit is of visitors who asked not to be told apart (Sec-GPC, DNT).",
+        "1 more request is a count in analytics.refusals: what is refused past a rate.",
+    ]

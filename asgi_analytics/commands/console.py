@@ -144,7 +144,7 @@ def statistics(
     written, sources = counted(totals.written, "row"), counted(totals.journals, "journal")
     yield f"  written         {written} from {sources}, last {updated}"
     last = f", last error: {escape(totals.last_error)}" if totals.last_error else ""
-    yield f"  quarantined     {totals.quarantined:,} rows{last}"
+    yield f"  quarantined     {counted(totals.quarantined, 'row')}{last}"
     recent = f"{hour.last_minute:,} in the last minute, {hour.hits:,} in the last hour"
     yield f"  hits            {recent}, of these {hour.refused:,} refused"
     yield (
@@ -211,16 +211,23 @@ def summary(classes: Sequence[ClassSummary]) -> Iterator[str]:
 def rest(answered: int, stored: int, shown: int) -> Iterator[str]:
     """Yield what of the demo's answered requests is not in the table's hits, and why."""
     if stored > shown:
-        yield f"{stored - shown:,} more hits are of visitors who asked not to be told apart (Sec-GPC, DNT)."
+        yield f"{_more(stored - shown, 'hit')} of visitors who asked not to be told apart (Sec-GPC, DNT)."
     if answered > stored:
-        yield f"{answered - stored:,} more requests are counts in analytics.refusals: what is refused past a rate."
+        counts = "a count" if answered - stored == 1 else "counts"
+        yield f"{_more(answered - stored, 'request')} {counts} in analytics.refusals: what is refused past a rate."
 
 
 def data_line(name: str, held: Held | None, error: str | None, now: float) -> str:
     """Return the line of one file of `data update`: what the folder has, how old it is, and what went wrong."""
-    has = f"{held.prefixes} prefixes, {span(now - held.fetched_at, floor)} old" if held else "none"
+    has = "none"
+    if held:
+        has = f"{counted(held.prefixes, 'prefix', 'prefixes')}, {span(now - held.fetched_at, floor)} old"
     went_wrong = f"; {'kept' if held else 'not there'}: {escape(error)}" if error else ""
     return f"{name:<32}{has}{went_wrong}"
+
+
+def _more(number: int, noun: str) -> str:
+    return f"{counted(number, f'more {noun}')} {'is' if number == 1 else 'are'}"
 
 
 def _columns(texts: Sequence[str]) -> str:

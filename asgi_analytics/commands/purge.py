@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ..arguments import span
+from ..columns import counted
 from ..store.retention import PARTITIONS, TABLES, connect, forget, outdated
 from . import Command, Run
 
@@ -32,7 +33,14 @@ def _purge(options: argparse.Namespace, dsn: str) -> Iterator[str]:
             found.update(outdated(session, options.older))
         while options.yes and any((done := forget(session, options.older)).values()):
             found.update(done)
-    yield f"{found[PARTITIONS]:,} partitions of hits {'dropped' if options.yes else 'are older as a whole'}"
-    yield from (f"{found[table]:,} rows of {table} {'deleted' if options.yes else 'are older'}" for table in TABLES)
-    if not options.yes:
-        yield "nothing was deleted: this was a dry run, --yes deletes"
+    if options.yes:
+        yield f"{counted(found[PARTITIONS], 'partition')} of hits dropped"
+        yield from (f"{counted(found[table], 'row')} of {table} deleted" for table in TABLES)
+        return
+    yield f"{counted(found[PARTITIONS], 'partition')} of hits {_are(found[PARTITIONS])} older as a whole"
+    yield from (f"{counted(found[table], 'row')} of {table} {_are(found[table])} older" for table in TABLES)
+    yield "nothing was deleted: this was a dry run, --yes deletes"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

@@ -186,7 +186,7 @@ def report(difference: Difference, top: int) -> Iterator[str]:
     if d.is_none:
         yield "Nothing differs: every hit has the refusal, level and score that it had."
         return
-    yield f"Refused     {d.then:,} requests then, {d.now:,} now: {d.newly:,} newly refused, {d.freed:,} freed"
+    yield f"Refused     {counted(d.then, 'request')} then, {d.now:,} now: {d.newly:,} newly refused, {d.freed:,} freed"
     saved = d.now - d.then
     told = (
         f"Saved       {counted(saved, 'request')} that would not"
@@ -194,7 +194,7 @@ def report(difference: Difference, top: int) -> Iterator[str]:
         else f"Let in      {counted(-saved, 'request')} that would"
     )
     yield f"{told} have reached the app"
-    yield f"Otherwise   {d.levels:,} hits at another level, {d.scores:,} with another score"
+    yield f"Otherwise   {counted(d.levels, 'hit')} at another level, {d.scores:,} with another score"
     if d.forgotten:
         yield f"            {d.forgotten:,} actors that were refused least are not among those below"
     yield from _actors("Actors newly refused", d, d.newly_refused(), top)

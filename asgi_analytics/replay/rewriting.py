@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from ..columns import counted
 from ..store.recorded import Judged, Rewriter
 from .history import Verdict
 from .pipeline import declared_class
@@ -54,10 +55,12 @@ class Rewriting:
 def report(rewriting: Rewriting, written: bool) -> Iterator[str]:
     """Yield the lines that tell what was rewritten."""
     one = rewriting
-    yield f"Judged      {one.hits:,} hits again, {one.done:,} of them of this version already, {one.kept:,} kept"
-    yield f"Differ      {one.scores:,} scores, {one.levels:,} levels, {one.classes:,} classes"
+    hits, classes = counted(one.hits, "hit"), counted(one.classes, "class", "classes")
+    yield f"Judged      {hits} again, {one.done:,} of them of this version already, {one.kept:,} kept"
+    yield f"Differ      {counted(one.scores, 'score')}, {counted(one.levels, 'level')}, {classes}"
     if written:
-        left = f"; {one.sessions_left:,} left, which have hits of other versions" if one.sessions_left else ""
-        yield f"Written     {one.written:,} hits and {one.sessions:,} sessions{left}"
+        have = "has" if one.sessions_left == 1 else "have"
+        left = f"; {one.sessions_left:,} left, which {have} hits of other versions" if one.sessions_left else ""
+        yield f"Written     {counted(one.written, 'hit')} and {counted(one.sessions, 'session')}{left}"
     else:
         yield "Written     nothing: this was a dry run, --yes writes"

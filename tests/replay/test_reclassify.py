@@ -103,7 +103,14 @@ def test_a_run_that_was_stopped_is_taken_up_and_comes_to_the_same(
 def test_a_session_that_began_before_the_period_stays(recorded: str, capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows(recorded, "SELECT max(time) AS last FROM analytics.hits")
     assert reclassify(recorded, *HARSH, "--since", row["last"].isoformat(), "--yes") == 0
-    assert "which have hits of other versions" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Judged      1 hit again" in said
+    assert "Written     1 hit and 0 sessions; 1 left, which has hits of other versions" in said
+    told = list(rewriting.report(rewriting.Rewriting(classes=1, sessions_left=2), True))
+    assert told[1:] == [
+        "Differ      0 scores, 0 levels, 1 class",
+        "Written     0 hits and 0 sessions; 2 left, which have hits of other versions",
+    ]
     live, ours = version(Settings.build(limits=LIMITS)), version(harsh())
     assert rows(recorded, "SELECT DISTINCT policy FROM analytics.sessions") == [{"policy": live}]
     assert len([row for row in hits(recorded) if row["policy"] == ours]) == 1

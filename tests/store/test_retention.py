@@ -120,6 +120,13 @@ def test_much_goes_in_several_goes_and_the_command_waits_for_all(
     assert count(dsn, "refusals") == 0
 
 
+def test_a_single_row_is_told_in_the_singular(dsn: str) -> None:
+    fetch(dsn, OTHERS["refusals"].format("now() - interval '31 days'"))
+    told = [called("purge", "--older", "30d", *yes, "--dsn", dsn).stdout.splitlines() for yes in ((), ("--yes",))]
+    assert "1 row of refusals is older" in told[0]
+    assert "1 row of refusals deleted" in told[1]
+
+
 def test_counting_all_hits_may_take_longer_than_other_statements_of_the_role(dsn: str) -> None:
     limited = make_conninfo(dsn, options="-c statement_timeout=5s")
     with retention.connect(limited) as session, session.statement() as connection:
