@@ -93,8 +93,9 @@ def shared_checks(settings: Settings) -> Iterator[Check]:
 
 def address_checks(settings: Settings, peer: str | None, headers: Sequence[tuple[bytes, bytes]]) -> Iterator[Check]:
     """Say whom a request from this peer with these headers would be counted for, and where that is."""
-    proxies = ", ".join(map(str, settings.trusted_proxies)) or "none: headers are not believed"
-    yield Check("trusted proxies", proxies)
+    trusted = settings.trusted_proxies
+    anybody = any(one != "forwarded" for one in trusted)  # that word alone names nobody
+    yield Check("trusted proxies", ", ".join(map(str, trusted)) if anybody else "none: headers are not believed")
     if peer is None and not headers:
         yield Check("client address", "the peer's own (try --client ADDRESS --header 'X-Forwarded-For: …')")
         return

@@ -12,6 +12,7 @@ import pytest
 
 from asgi_analytics.commands import doctor
 from asgi_analytics.protocols import Ask
+from asgi_analytics.settings import Settings
 from asgi_analytics.shared import postgres as shared
 from asgi_analytics.store.postgres import PostgresStore
 from tests.drive import called
@@ -101,6 +102,14 @@ def test_doctor_resolves_the_client_address(dsn: str, proxies: tuple[str, ...], 
     answer = called("doctor", "--dsn", dsn, *header, *trusted)
     assert answer.returncode == status
     assert f"client address: {address}" in answer.stdout
+
+
+@pytest.mark.parametrize("words", [(), ("forwarded",)])
+def test_a_word_that_says_how_proxies_write_trusts_none(words: tuple[str, ...]) -> None:
+    (first, *_) = doctor.address_checks(Settings.build(trusted_proxies=words), None, ())
+    assert first.text == "none: headers are not believed"
+    (named, *_) = doctor.address_checks(Settings.build(trusted_proxies=(*words, "10.0.0.0/8")), None, ())
+    assert named.text == ", ".join((*words, "10.0.0.0/8"))
 
 
 def test_doctor_says_that_the_journal_folder_is_no_folder(dsn: str, tmp_path: Path) -> None:
