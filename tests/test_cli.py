@@ -119,7 +119,7 @@ def test_an_empty_dsn_is_refused_as_that_of_a_variable_which_is_not_set(
     monkeypatch.setenv("DATABASE_URL", dsn)
     answer = called(command, "--dsn", "")
     assert (answer.returncode, answer.stdout) == (1, "")
-    assert "Option dsn='…' is not allowed" in answer.stderr
+    assert "Option dsn='' is not allowed" in answer.stderr
 
 
 def test_a_connection_string_with_a_driver_of_sqlalchemy_is_taken_without_it(

@@ -17,6 +17,7 @@ from .drive import get, page, rows
         ({"limit": "1/second"}, "Unknown option 'limit'. Did you mean 'limits'? Allowed: dsn, site,"),
         ({"mode": "strict"}, 'Option mode=\'strict\' is not allowed; allowed: "enforce", "observe".'),
         ({"limits": "20 per second"}, 'allowed: "<number>/<second|minute|hour|day>"'),
+        ({"limits": "1/second, 2/minute"}, 'such as "20/second" or "100/15 minutes", or a list of such.'),
         ({"limits": ["1/second", "2/second"]}, "at most one quota per window"),
         ({"cooldown": 0}, "Option cooldown=0 is not allowed; allowed: a number of seconds, 1 to 2592000"),
         ({"batch_rows": 1.5}, "Option batch_rows=1.5 is not allowed; allowed: a whole number of rows"),
@@ -29,6 +30,7 @@ from .drive import get, page, rows
         ({"signal_points": {"typo": 1}}, "a mapping with keys among high_request_count"),
         ({"clock": 5}, "an object with time_ns() and monotonic()"),
         ({"dsn": "secret-password"}, "Option dsn='…' is not allowed"),
+        ({"dsn": ""}, "Option dsn='' is not allowed; allowed: None,"),
         ({"legacy_headers": 1}, "True or False"),
         (
             {"shared": "redis://host:6379/cache"},

@@ -97,8 +97,10 @@ def read_sources(path: Path) -> dict[str, str]:
     """Read a JSON object of URLs by file name, in place of SOURCES. Raises DataFileError."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataFileError(f"{path}: {error}") from None
+    except OSError as error:
+        raise DataFileError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataFileError(f'{path}: not {{"name": "https://…"}} as JSON: {error}') from None
     if not isinstance(content, dict) or not all(_NAME.fullmatch(name) for name in content):
         raise DataFileError(f'{path}: not {{"name": "https://…"}} with names of small letters, digits and dashes')
     return {name: str(url) for name, url in content.items()}

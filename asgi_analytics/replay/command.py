@@ -155,7 +155,9 @@ def _recorded(dsn: str, options: argparse.Namespace) -> tuple[Recorded, float, f
     since, until = given.moment(options.since, now), given.moment(options.until, now)
     since, until = EARLIEST if since is None else since, now if until is None else until
     if not EARLIEST <= since < until < LATEST:
-        raise ReplayError("--since has to be before --until, both of the years 1970 to 9998.")
+        raise ReplayError(
+            "--since has to be before --until, or now where --until is left out, both of the years 1970 to 9998."
+        )
     return Recorded(dsn, max(EARLIEST, since - DAY), until, options.site), since, until
 
 

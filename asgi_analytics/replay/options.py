@@ -30,7 +30,8 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
 def add_period(parser: argparse.ArgumentParser, since: str | None = None) -> None:
     """Add --since and --until."""
     shown = f" ({since})" if since else ""
-    parser.add_argument("--since", default=since, metavar="WHEN", help=f"a date, a time, or a span such as 7d{shown}")
+    spoken = f"a date or time (UTC), or a span such as 7d{shown}"
+    parser.add_argument("--since", default=since, metavar="WHEN", help=spoken)
     parser.add_argument("--until", metavar="WHEN", help="the end, as --since; by itself not in the period")
 
 
@@ -46,12 +47,12 @@ def settings(options: argparse.Namespace, base: Mapping[str, Any] | None = None,
     for name in _SCALARS:
         if (value := getattr(options, name)) is not None:
             chosen[name] = value
-    for name, given, known, kind in (
-        ("signal_points", options.points, SIGNAL_POINTS, int),
-        ("signal_thresholds", options.thresholds, SIGNAL_THRESHOLDS, float),
+    for name, flag, given, known, kind in (
+        ("signal_points", "--points", options.points, SIGNAL_POINTS, int),
+        ("signal_thresholds", "--thresholds", options.thresholds, SIGNAL_THRESHOLDS, float),
     ):
         if given:
-            chosen[name] = {**chosen.get(name, {}), **_pairs(given, known, kind)}
+            chosen[name] = {**chosen.get(name, {}), **_pairs(flag, given, known, kind)}
     return Settings.build(**chosen)
 
 
@@ -78,14 +79,14 @@ def moment(text: str | None, now: float) -> float | None:
         raise ReplayError(f"{text!r} is no moment; allowed: {allowed}.") from None
 
 
-def _pairs(given: Iterable[str], known: Iterable[str], kind: type) -> dict[str, Any]:
+def _pairs(flag: str, given: Iterable[str], known: Iterable[str], kind: type) -> dict[str, Any]:
     found = {}
     for text in split(given):
         name, sign, value = text.partition("=")
         if not sign or name.strip() not in known:
-            raise ReplayError(f"{text!r} is not NAME=NUMBER with a name among {', '.join(known)}.")
+            raise ReplayError(f"{flag} {text!r} is not NAME=NUMBER with a name among {', '.join(known)}.")
         try:
             found[name.strip()] = kind(value)
         except ValueError:
-            raise ReplayError(f"{text!r}: {value!r} is no {'whole ' if kind is int else ''}number.") from None
+            raise ReplayError(f"{flag} {text!r}: {value!r} is no {'whole ' if kind is int else ''}number.") from None
     return found

@@ -62,6 +62,8 @@ def _days(name: str, value: Any) -> int | None:
 
 def _unsaid(value: object) -> object:
     """Return what an error says in place of a value that may hold a password: of an object, what it is."""
+    if isinstance(value, str) and not value.strip():
+        return value  # as of a variable that is empty
     return "…" if isinstance(value, (str, list, tuple)) else type(value)
 
 
@@ -113,7 +115,7 @@ def _quotas(prefix: str) -> Callable[[str, Any], tuple[Quota, ...]]:
             try:
                 quotas.append(Quota.parse(text, prefix))
             except ValueError as error:
-                raise wrong(name, text, str(error)) from None
+                raise wrong(name, text, f"{error}, or a list of such") from None
         if len({quota.window for quota in quotas}) != len(quotas):
             raise wrong(name, value, "at most one quota per window")
         return tuple(sorted(quotas, key=lambda quota: quota.window))

@@ -106,8 +106,14 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"../x": "https://a"}', '{"A": "https://a"}', '{"": "https://a"}'])
 def test_sources_are_checked(tmp_path: Path, text: str) -> None:
     (tmp_path / "sources.json").write_text(text)
-    with pytest.raises(DataFileError):
+    with pytest.raises(DataFileError, match=r'not \{"name": "https://…"\}'):
         read_sources(tmp_path / "sources.json")
+
+
+def test_sources_that_are_not_there_are_named_once(tmp_path: Path) -> None:
+    with pytest.raises(DataFileError) as caught:
+        read_sources(tmp_path / "sources.json")
+    assert str(caught.value) == f"{tmp_path / 'sources.json'} cannot be read: No such file or directory."
 
 
 def test_the_folder_is_the_users_own_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

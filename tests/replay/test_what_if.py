@@ -133,10 +133,11 @@ def test_visitors_who_asked_not_to_be_told_apart_keep_their_verdicts(
     ("options", "said"),
     [
         (("--site", "other"), "No hits of site 'other' are stored in that period."),
-        (("--points", "nothing=1"), "is not NAME=NUMBER with a name among"),
-        (("--points", "regular_timing=1.5"), "'1.5' is no whole number"),
+        (("--points", "nothing=1"), "--points 'nothing=1' is not NAME=NUMBER with a name among"),
+        (("--points", "regular_timing=1.5"), "--points 'regular_timing=1.5': '1.5' is no whole number"),
+        (("--thresholds", "probing"), "--thresholds 'probing' is not NAME=NUMBER with a name among"),
         (("--since", "yesterday"), "'yesterday' is no moment; allowed:"),
-        (("--since", "2101-01-01"), "--since has to be before --until"),
+        (("--since", "2101-01-01"), "--since has to be before --until, or now where --until is left out"),
         (("--limits", "many"), "Option limits='many' is not allowed"),
     ],
 )
