@@ -154,6 +154,7 @@ def test_a_page_is_a_page_whether_its_status_is_a_number_or_an_http_status(dsn: 
         ({"exclude": "/health"}, ["/", "/api/x"]),
         ({"include": "/api"}, ["/api/x"]),
         ({"include": ["/api", "/health"], "exclude": ["/api/x"]}, ["/health"]),
+        ({"exclude": "/heal"}, ["/", "/api/x"]),
         ({}, ["/", "/api/x", "/health"]),
     ],
 )

@@ -29,7 +29,7 @@ def moments(data: bytes) -> None:
 def points(data: bytes) -> None:
     """Points and thresholds of signals as options of a command."""
     for kind in (float, int):
-        assert set(options._pairs([text_of(data)], ["probing"], kind)) <= {"probing"}
+        assert set(options._pairs("--points", [text_of(data)], ["probing"], kind)) <= {"probing"}
 
 
 def quota(data: bytes) -> None:
