@@ -21,7 +21,9 @@ def add_purge(parser: argparse.ArgumentParser) -> Run:
 
 COMMANDS = (
     Command(
-        "purge", "delete hits, sessions, visitors, decisions and quarantined rows that are older than a time", add_purge
+        "purge",
+        "delete hits, refusals, sessions, visitors, decisions and quarantined rows that are older than a time",
+        add_purge,
     ),
 )
 
