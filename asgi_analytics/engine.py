@@ -209,7 +209,7 @@ class Engine:
         try:
             self.counters.failures[where] += 1
             if self._logged.take_turn(where, LOG_INTERVAL):
-                log.error("Error in asgi-analytics (%s); the request is served without it.", where, exc_info=error)
+                log.error("Error in asgi-analytics (%s); the request goes on without it.", where, exc_info=error)
         except RecursionError:  # the app calls us near the recursion limit
             pass
 

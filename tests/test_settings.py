@@ -28,6 +28,12 @@ async def refined_later(problem: dict[str, Any]) -> dict[str, Any]:
     return problem
 
 
+async def measured_later(*_: Any) -> None: ...
+
+
+LATER: Any = measured_later  # its type is not that of a measure
+
+
 class RefinedLater:
     async def __call__(self, problem: dict[str, Any]) -> dict[str, Any]:
         return problem
@@ -47,7 +53,8 @@ class RefinedLater:
         ({"signals": own(sentence="{nothing}")}, "signals['own'].sentence='{nothing}' is not allowed"),
         ({"signals": own(sentence="{")}, "signals['own'].sentence"),
         ({"signals": own("Own code")}, "lower-case letters, digits and underscores"),
-        ({"signals": own("probing")}, "each with a code of its own"),
+        ({"signals": own("probing")}, "each with a code of its own, which none of those built in has"),
+        ({"signals": Signal("own", LATER, "{value:g}")}, "a function, not an async one, each with a code of its own"),
         ({"signals": [own(), own()]}, "each with a code of its own"),
         ({"signals": ["own"]}, "asgi_analytics.Signal objects"),
         ({"session_cookie": "x" * 65}, "at most 64 characters"),

@@ -138,11 +138,12 @@ def _signals(name: str, value: Any) -> tuple[Any, ...]:
     found = tuple(_listed(value))
     codes = [getattr(one, "code", None) for one in found]
     fit = all(
-        callable(getattr(one, "measure", None)) and isinstance(code, str)
+        _is_function(getattr(one, "measure", None)) and isinstance(code, str)
         for one, code in zip(found, codes, strict=True)
     )
     if not fit or len({*codes}) != len(codes) or not SIGNAL_POINTS.keys().isdisjoint(codes):
-        raise wrong(name, value, "asgi_analytics.Signal objects, each with a code of its own")
+        allowed = "asgi_analytics.Signal objects that measure by a function, not an async one, each with a code"
+        raise wrong(name, value, f"{allowed} of its own, which none of those built in has")
     for one in found:
         label = f"{name}[{one.code!r}]"
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", one.code):
@@ -232,9 +233,14 @@ def _privacy(name: str, value: Any) -> Privacy:
 
 
 def _callable(name: str, value: Any) -> Any:
-    if value is not None and (not callable(value) or any(map(iscoroutinefunction, (value, type(value).__call__)))):
+    if value is not None and not _is_function(value):
         raise wrong(name, value, "a function, not an async one, or None")
     return value
+
+
+def _is_function(value: Any) -> bool:
+    """Tell whether a value can be called, and gives what it returns at once."""
+    return callable(value) and not any(map(iscoroutinefunction, (value, type(value).__call__)))
 
 
 def _clock(name: str, value: Any) -> Any:
