@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.faults.__main__ import main
 from tests.acceptance.faults.registry import CASES, Case
 from tests.acceptance.faults.table import lines
 
@@ -40,3 +41,12 @@ def test_the_table_has_a_line_for_each_case_and_says_what_did_not_run() -> None:
     told = list(lines({}))
     assert len(told) == len(CASES) + 1
     assert "not run" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(("F09", "F999"), "no case F999; allowed: F01, "), (("--rounds", "0"), "number from 1 to")]
+)
+def test_what_is_no_case_runs_nothing(given: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(given)
+    assert said in capsys.readouterr().err
