@@ -194,6 +194,19 @@ def test_a_level_is_shown_as_far_as_it_has_not_cooled_down(store: PostgresStore,
     assert levels == [3, 3, 2, 1, 0]
 
 
+def test_each_site_s_levels_cool_down_as_its_own_policy_says(store: PostgresStore, dsn: str) -> None:
+    for site, cooldown in (("quick", 60), ("slow", 6_000)):  # the last one in force is not that of all
+        settings = Settings.build(cooldown=cooldown)
+        with psycopg.connect(dsn) as connection:
+            remember_policy(connection, version(settings), canonical(settings), in_force=True)
+        visitor, policy = site.encode(), version(settings)
+        row = hit(visitor=visitor, session=visitor, site=site, policy=policy, score=60, level=3, level_before=2)
+        write(store, row)
+    fetch(dsn, "UPDATE analytics.fingerprints SET level_changed_at = now() - interval '100 seconds'")
+    rows = json.loads(told("actors", "--json", "--dsn", dsn))
+    assert {row["site"]: row["level"] for row in rows} == {"quick": 2, "slow": 3}
+
+
 def test_no_table_holds_an_address_that_was_ruled_on(store: PostgresStore, dsn: str) -> None:
     for command in (("ban", "--for", "2h", "--reason", "x"), ("allow",), ("pardon",)):
         for target in (ADDRESS, "2001:db8:1:2::9", "::ffff:203.0.113.7"):

@@ -111,17 +111,28 @@ WHERE fingerprint = ANY (%(concerned)s::uuid[])
 DELETE FROM analytics.networks WHERE network = ANY (%(client_networks)s::uuid[])
 
 -- name: actors
--- A level is recorded when it changes by evidence; what cooled down since is taken off, by the policy last in force.
+-- A level is recorded when it changes by evidence; what cooled down since is taken off, by the policy of the site's newest
+-- hit of a week, else by the one that a writer started with last.
+WITH cooldown AS MATERIALIZED (
+    SELECT one.site, coalesce((settings ->> 'cooldown')::float8, 'infinity') AS seconds
+    FROM (SELECT DISTINCT site FROM analytics.fingerprints WHERE level > 0) AS one
+    LEFT JOIN LATERAL (
+        SELECT settings FROM analytics.policies WHERE in_force_at IS NOT NULL
+        ORDER BY version IS NOT DISTINCT FROM (
+            SELECT policy FROM analytics.hits
+            WHERE policy IS NOT NULL AND hits.site = one.site AND time > now() - interval '7 days'
+            ORDER BY time DESC LIMIT 1
+        ) DESC, in_force_at DESC, version
+        LIMIT 1
+    ) AS its ON true
+)
 SELECT known.fingerprint, known.site, known.network,
     analytics.decayed(known.reputation, known.reputation_at, now()) AS reputation,
     analytics.decayed(home.reputation, home.reputation_at, now()) AS network_reputation,
     today.level, known.level_changed_at, known.score, recent.incidents, recent.kinds, recent.last_incident_at,
     known.sessions, known.hits, known.refusals, known.first_seen_at, known.last_seen_at, ban.until AS banned_until
 FROM analytics.fingerprints AS known
-CROSS JOIN (
-    SELECT coalesce(min((settings ->> 'cooldown')::float8), 'infinity') AS seconds
-    FROM (SELECT settings FROM analytics.policies WHERE in_force_at IS NOT NULL ORDER BY in_force_at DESC LIMIT 1) AS last
-) AS cooldown
+LEFT JOIN cooldown ON cooldown.site = known.site
 CROSS JOIN LATERAL (
     SELECT greatest(0, known.level - floor(
         greatest(0.0, extract(epoch FROM now() - known.level_changed_at)::float8) / cooldown.seconds
