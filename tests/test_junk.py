@@ -61,6 +61,25 @@ def test_a_wrong_connection_string_fails_when_the_app_is_built() -> None:
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("dsn", "allowed"),
+    [
+        ("host=db port=secret", "1 to 65535"),
+        ("host=a,b port=5432,0", "1 to 65535"),
+        ("postgresql://db:99999/app", "1 to 65535"),
+        ("host=db sslmode=secret", "disable, allow, prefer, require, verify-ca, verify-full"),
+    ],
+)
+def test_what_can_never_connect_fails_when_the_app_is_built(dsn: str, allowed: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"Option dsn .*; allowed: {allowed}") as raised:
+        AnalyticsMiddleware(page(), dsn=dsn)
+    assert "secret" not in str(raised.value)
+
+
+def test_several_ports_and_those_left_out_are_taken() -> None:
+    AnalyticsMiddleware(page(), dsn="host=a,b,c port=5432,,6432 sslmode=verify-full").close()
+
+
 @pytest.mark.parametrize("password", ["12/secret", "/secret", "p@/secret", "p@secret/x", "1,secret/x", "p@[secret]/x"])
 def test_no_part_of_a_password_is_taken_for_a_host_or_a_database(password: str) -> None:
     with pytest.raises(ConfigurationError, match=r"Option dsn=.*percent-encoded.*as %40") as raised:

@@ -19,7 +19,9 @@ from psycopg.types.datetime import TimestamptzLoader
 from ..columns import escape
 from ..errors import ConfigurationError, StoreMisconfigured
 
+OPTION = "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL)"
 DEFAULT_PORT = "5432"
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 MOST_ADDRESS = 1_000  # characters
 # We send and expect UTF-8; SQL_ASCII stores bytes as they come.
 ENCODINGS = ("UTF8", "SQL_ASCII")
@@ -60,10 +62,11 @@ def _parts(dsn: str) -> dict[str, str]:
             raise ValueError
     except (psycopg.Error, ValueError):
         raise ConfigurationError(
-            "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL) is not a connection string of Postgres; allowed: "
+            f"{OPTION} is not a connection string of Postgres; allowed: "
             '"postgresql://user:password@host/database" or "host=… dbname=…", with parameters that libpq knows, '
             "such as sslmode=require; in a URL a password is percent-encoded, its spaces (%20) and % (%25) too."
         ) from None
+    _check_values(given)
     parts = {**_defaults(), **given}
     if parts.get("port") == DEFAULT_PORT:
         del parts["port"]  # given or not, it is the same database
@@ -74,6 +77,15 @@ def _parts(dsn: str) -> dict[str, str]:
     if not {"host", "port", "dbname"} <= given.keys() and "service" in parts:
         named.append("service")  # its file gives the rest
     return {name: str(parts.get(name, "")) for name in named}
+
+
+def _check_values(given: Mapping[str, Any]) -> None:
+    """Refuse what libpq refuses only when it connects. Values are not repeated: a wrong one may be of a password."""
+    ports = filter(None, str(given.get("port") or "").split(","))
+    if not all(port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16 for port in ports):
+        raise ConfigurationError(f"{OPTION} has a port that is not allowed; allowed: 1 to 65535.")
+    if given.get("sslmode") not in (None, "", *SSL_MODES):
+        raise ConfigurationError(f"{OPTION} has an sslmode that is not allowed; allowed: {', '.join(SSL_MODES)}.")
 
 
 def _defaults() -> dict[str, str]:
