@@ -19,7 +19,7 @@ from .columns import escape
 from .commands import Command, actors, adopt, console, doctor, purge, quarantine
 from .database import destination_of, resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
-from .errors import AnalyticsError, CommandError
+from .errors import AnalyticsError, CommandError, StoreUnavailable
 from .identify.operators import SOURCES
 from .jobs import data
 from .record import listing
@@ -276,9 +276,14 @@ def _stats(options: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"The journal folder cannot be read: {error}") from None
     journals_here = [UUID(journal.name) for journal in found]
-    with _database(options.dsn) as dsn, connect(dsn) as reader:
-        destination = replace(destination, server=reader.identity())
-        totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
+    try:
+        with _database(options.dsn) as dsn, connect(dsn) as reader:
+            destination = replace(destination, server=reader.identity())
+            totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
+    except StoreUnavailable:  # what waits here is known all the same
+        if not options.json:
+            print("\n".join(console.journals_here(found, folder, destination)))
+        raise
     if options.json:
         print(console.statistics_json(totals, hour, positions, found, folder))
     else:

@@ -21,13 +21,14 @@ from asgi_analytics import cli, traffic
 from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.columns import escape, span
 from asgi_analytics.commands import console
+from asgi_analytics.database import destination_of
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import journals
 from asgi_analytics.store import commands as commands_of_store
 from asgi_analytics.store import queries
 from asgi_analytics.store.reading import HitRow, connect
-from tests.drive import called, get, page, start, wrapped
+from tests.drive import NOWHERE, called, get, page, start, wrapped
 
 from .command import COMMAND, free_port, heed_ctrl_c, run
 
@@ -182,6 +183,15 @@ def test_stats_tells_programs_the_same_as_people(dsn: str, tmp_path: Path) -> No
     (journal,) = told["journals"]
     assert (journal["name"], journal["alive"]) == ("01" * 16, False)
     assert datetime.fromisoformat(journal["written"]).tzinfo is not None
+
+
+def test_stats_without_the_database_tells_what_waits_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FileJournal(tmp_path, bytes([1]) * 16, {HIT: HIT_COLUMNS}, 1 << 20, destination_of(NOWHERE)).abandon()
+    assert cli.main(["stats", "--journal-dir", str(tmp_path), "--dsn", NOWHERE]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("Journals on this machine: 1, ")
+    assert re.search(r"01010101 +\d+ bytes +owner is dead", told.out)
+    assert "Connection refused" in told.err
 
 
 def test_tail_shows_one_site_only(dsn: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from math import floor
@@ -162,11 +162,21 @@ def statistics(
         for p in positions
     ]
     yield from table([heading, *rows]) if rows else ()
+    yield from journals_here(journals, folder, destination, {one.journal.hex: one for one in positions})
+    yield "Queued, retried, dropped by reason and the overhead of our own steps: middleware.stats() in each process."
+
+
+def journals_here(
+    journals: Sequence[JournalState],
+    folder: Path,
+    destination: Destination | None,
+    known: Mapping[str, Position] | None = None,
+) -> Iterator[str]:
+    """Yield the lines of `stats` on the journals in a folder; `known`: their positions, None: not to be had."""
     yield f"Journals on this machine: {len(journals)}, {place(folder)}"
-    known = {position.journal.hex: position for position in positions}
     lost = [j for j in journals if not j.alive and destination is not None and not j.destination.is_same(destination)]
     found = [
-        (j.name[:8], f"{j.bytes:,} bytes", _owner(j), _delivered(j, known.get(j.name)))
+        (j.name[:8], f"{j.bytes:,} bytes", _owner(j), "" if known is None else _delivered(j, known.get(j.name)))
         for j in journals
         if j not in lost
     ]
@@ -174,7 +184,6 @@ def statistics(
     if lost:
         yield "Of these left over for a database of another name, see `asgi-analytics adopt`:"
         yield from table(map(stray, lost))
-    yield "Queued, retried, dropped by reason and the overhead of our own steps: middleware.stats() in each process."
 
 
 def statistics_json(
