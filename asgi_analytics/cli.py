@@ -281,7 +281,7 @@ def _stats(options: argparse.Namespace) -> int:
             destination = replace(destination, server=reader.identity())
             totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
     except StoreUnavailable:  # what waits here is known all the same
-        if not options.json:
+        if found and not options.json:
             print("\n".join(console.journals_here(found, folder, destination)))
         raise
     if options.json:
