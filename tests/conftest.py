@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import shutil
@@ -33,6 +34,12 @@ _numbers = itertools.count(1)
 hypothesis.settings.register_profile("normal", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("whole", max_examples=500, deadline=None)
 hypothesis.settings.load_profile("whole" if os.environ.get("ASGI_ANALYTICS_FAULTS") == "all" else "normal")
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: each full collection of garbage would look at six thousand tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
