@@ -49,9 +49,12 @@ def read_destination(folder: Path) -> Destination | None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder of a delivered journal; if we are killed meanwhile, what is left can be adopted and removed."""
+    """Remove the folder of a delivered journal; if we are killed meanwhile, what is left can be adopted and removed.
+
+    The oldest segment goes first: one that ends before the position would have all of it looked up again.
+    """
     with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(folder), key=lambda name: name == DATABASE):
+        for name in sorted(os.listdir(folder), key=lambda name: (name == DATABASE, name)):
             os.unlink(folder / name)
     shutil.rmtree(folder, ignore_errors=True)  # also what somebody else has put there
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from ..batch import DAMAGED, HIT, Batch
-from ..clock import SystemClock, release_gil, uuid7
+from ..clock import release_gil
 
 KEY = ("id", "time")  # what a hit is looked up by
 _KEY = struct.Struct("!hi16si8s")  # a row of these two fields
@@ -22,19 +22,25 @@ SLICE = 500  # frames that are read before other threads may run: a millisecond
 
 
 class Doubts:
-    """Which journals are in doubt, by what this process saw of their positions."""
+    """Which journals are in doubt, as far as this process has seen their positions."""
 
     def __init__(self) -> None:
         self._reached: dict[bytes, tuple[int, int]] = {}
-        self._since: dict[bytes, bytes] = {}  # when a doubt began, as a UUIDv7, to compare with ids
+        self._since: dict[bytes, bytes] = {}  # when a doubt began
 
     def __contains__(self, journal: object) -> bool:
         return journal in self._since
 
-    def see(self, journal: bytes, position: tuple[int, int], registered: bool) -> None:
-        """Note a position as it was read; `registered`: there was none until now."""
-        if registered or position < self._reached.get(journal, position):
-            self._since[journal] = uuid7(SystemClock.time_ns())
+    def see(self, journal: bytes, since: bytes | None) -> None:
+        """Note since when the database has a journal in doubt, as a UUIDv7; None: it has not."""
+        if since is None:
+            self._since.pop(journal, None)
+        else:
+            self._since[journal] = since
+
+    def went_back(self, journal: bytes, position: tuple[int, int]) -> bool:
+        """Tell whether this process knows of a later position."""
+        return position < self._reached.get(journal, position)
 
     def is_past(self, journal: bytes, hit: bytes) -> bool:
         """Tell whether a hit, by its id, came after the doubt began."""

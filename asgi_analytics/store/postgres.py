@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
-from ..clock import random_bytes
+from ..clock import SystemClock, random_bytes, uuid7
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
 from ..protocols import Salt
@@ -159,18 +159,21 @@ class PostgresStore(Connected):
         this process writes the journal, so its position is kept for as long as it lives.
         """
         host = socket.gethostname().encode("utf-8", "replace").decode()[:200]  # a host name may be any bytes
-        parameters = {"journal": UUID(bytes=journal), "host": host}
+        now = UUID(bytes=uuid7(SystemClock.time_ns()))
+        parameters: dict[str, Any] = {"journal": UUID(bytes=journal), "host": host, "now": now}
         with as_ours(), self._current().statement() as connection:
-            registered = connection.execute(self._queries["register_journal"], parameters).rowcount == 1
+            connection.execute(self._queries["register_journal"], parameters)
             row = connection.execute(self._queries["read_position"], parameters).fetchone()
-            position = (row[0], row[1]) if row else (0, 0)
-            if end is not None and position > end:
-                connection.execute(self._queries["rewind_position"], parameters)
-                registered, position = True, (0, 0)
-        self._doubts.see(journal, position, registered)
+            segment, offset, since = row or (0, 0, now)
+            is_beyond = end is not None and (segment, offset) > end
+            if is_beyond or self._doubts.went_back(journal, (segment, offset)):
+                segment, offset, since = (0, 0, now) if is_beyond else (segment, offset, now)
+                parameters |= {"segment": segment, "position": offset}
+                connection.execute(self._queries["doubt_position"], parameters)
+        self._doubts.see(journal, None if since is None else since.bytes)
         if own:
             self._own.add(journal)
-        return position
+        return segment, offset
 
     def write(self, batch: Batch) -> list[Merged]:
         """Move one batch in one transaction; frames that are already committed are skipped.
@@ -198,7 +201,7 @@ class PostgresStore(Connected):
             damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
-            self._advance(batch, sum(map(len, rows.values())), len(damaged))
+            self._advance(batch, sum(map(len, rows.values())), len(damaged), settled)
         self._doubts.reach(batch, settled)
         return merged
 
@@ -207,7 +210,7 @@ class PostgresStore(Connected):
         known = keys(batch)
         stored = self._staging.stored(self._connected(), KEY, list(known.values())) if known else set()
         left = behind(batch, known, stored)
-        if stored:
+        if len(left.frames) < len(batch.frames):
             return left, left.frames.count_of(HIT) > 0
         hits = [key for place, key in known.items() if batch.frames[place].kind == HIT]
         return batch, bool(hits) and self._doubts.is_past(batch.journal, id_of(hits[-1]))
@@ -367,7 +370,7 @@ class PostgresStore(Connected):
             },
         )
 
-    def _advance(self, batch: Batch, rows: int, quarantined: int) -> None:
+    def _advance(self, batch: Batch, rows: int, quarantined: int, settled: bool = False) -> None:
         advanced = self._connected().execute(
             self._queries["advance_position"],
             {
@@ -376,6 +379,7 @@ class PostgresStore(Connected):
                 "position": batch.end,
                 "rows": rows,
                 "quarantined": quarantined,
+                "settled": settled,
             },
         )
         if advanced.fetchone() != (batch.segment, batch.end):  # else the batch would be sent again

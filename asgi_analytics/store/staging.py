@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -49,9 +50,9 @@ class Staging:
             copy.write(COPY_TRAILER)
 
     def stored(self, connection: psycopg.Connection, columns: Sequence[str], hits: Sequence[bytes]) -> set[bytes]:
-        """Return the ids of the hits that are stored already, and leave staging empty. Raises psycopg.Error."""
+        """Return ids of stored hits, those of `hits` among them, and leave staging empty. Raises psycopg.Error."""
         self.fill(connection, "staging", columns, hits)
-        found = {row[0].bytes for row in connection.execute(self._queries["stored_already"])}
+        found = {UUID(row[0]).bytes for row in connection.execute(self._queries["stored_at"])}
         connection.execute(self._queries["clear_staging"])
         return found
 

@@ -14,6 +14,7 @@ import pytest
 from asgi_analytics.batch import Batch
 from asgi_analytics.errors import StoreMisconfigured
 from asgi_analytics.model import Merged
+from asgi_analytics.record import journal as journal_module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import Destination, remove
 from asgi_analytics.record.journal import FileJournal
@@ -25,7 +26,7 @@ from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import fetch, hit_frame
 from tests.waiting import wait_until
 
-from .journals import NAME, dead
+from .journals import NAME, dead, fill
 from .rig import Rig, stored
 
 fork = multiprocessing.get_context("fork")
@@ -143,9 +144,15 @@ def test_a_journal_whose_lock_file_was_removed_is_delivered_once_it_is_nobodys(t
     assert list(adopt(tmp_path)) == []
 
 
-@pytest.mark.parametrize("after", range(5))
-def test_a_kill_while_a_delivered_journal_is_removed_leaves_no_litter(tmp_path: Path, after: int) -> None:
+@pytest.mark.parametrize("after", range(7))
+def test_a_kill_while_a_delivered_journal_is_removed_leaves_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    monkeypatch.setattr(journal_module, "SEGMENT_SIZE", 100)
     left = FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, Destination("d", "host:5432/name", "server"))
+    while left.segment < 3:
+        fill(left, 1)
+    end = left.end()
     left.abandon()
     killed = fork.Process(target=remove_and_die, args=(left.path, after))
     killed.start()
@@ -153,13 +160,14 @@ def test_a_kill_while_a_delivered_journal_is_removed_leaves_no_litter(tmp_path: 
     assert killed.exitcode == -signal.SIGKILL
     os.utime(left.path, (0, 0))  # nobody's for long
     for found in adopt(tmp_path, "d"):
-        assert found.read(1, 0, 1) is None
+        assert found.end() == (end if after < 3 else (0, 0)), "no position is behind what is left"
+        assert found.read(*end, 1) is None
         found.finish()
     assert list(tmp_path.iterdir()) == []
 
 
 def remove_and_die(folder: Path, after: int) -> None:
-    """Be killed after so many of its five files."""
+    """Be killed after so many of its seven files, of which three are segments."""
     left = iter(range(after))
     unlink = os.unlink
 

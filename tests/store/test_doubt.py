@@ -56,19 +56,21 @@ def test_rows_without_an_id_are_known_by_nothing() -> None:
     assert keys(batch_of((HIT, b"\0"))) == {}
 
 
-def test_a_doubt_begins_with_a_position_that_went_back_and_ends_with_a_batch_that_settles_it() -> None:
-    doubts, journal = Doubts(), b"j" * 16
+def test_a_doubt_is_what_the_database_says_and_ends_with_a_batch_that_settles_it() -> None:
+    doubts, journal, since = Doubts(), b"j" * 16, b"s" * 16
     batch = Batch(journal, 2, {}, Frames([Frame(HIT, b"", 0, 50)]), 50)
-    doubts.see(journal, (1, 0), registered=False)
+    doubts.see(journal, None)
     assert journal not in doubts
-    doubts.reach(batch, settled=True)
-    doubts.see(journal, (2, 50), registered=False)
-    assert journal not in doubts
-    doubts.see(journal, (2, 49), registered=False)
-    assert journal in doubts
+    doubts.see(journal, since)
+    assert (doubts.is_past(journal, b"r" * 16), doubts.is_past(journal, b"t" * 16)) == (False, True)
     doubts.reach(batch, settled=False)
     assert journal in doubts
     doubts.reach(batch, settled=True)
     assert journal not in doubts
-    doubts.see(journal, (2, 50), registered=True)
-    assert journal in doubts
+
+
+def test_a_position_goes_back_where_this_process_knows_of_a_later_one() -> None:
+    doubts, journal = Doubts(), b"j" * 16
+    assert not doubts.went_back(journal, (0, 0))
+    doubts.reach(Batch(journal, 2, {}, Frames([Frame(HIT, b"", 0, 50)]), 50), settled=True)
+    assert [doubts.went_back(journal, position) for position in ((2, 49), (2, 50), (3, 0))] == [True, False, False]

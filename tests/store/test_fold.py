@@ -4,7 +4,7 @@ import os
 import socket
 import struct
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
@@ -390,6 +390,37 @@ def test_a_delivered_journal_whose_end_is_torn_off_sets_nothing_aside(
     assert fetch(dsn, "SELECT FROM analytics.quarantine") == []
     assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 3
     assert store.position(whole.journal, (torn.segment, torn.end)) == (torn.segment, torn.end)
+
+
+@pytest.mark.parametrize("how", ["deleted", "beyond the end", "set back"])
+def test_a_doubt_outlives_who_had_it(store: PostgresStore, dsn: str, how: str) -> None:
+    """Whoever delivers the rest may be another process, after a kill."""
+    whole = batch([hit(f"/{number:02}", time_us=NOW_US + number) for number in range(30)])
+    parts = [replace(whole, frames=whole.frames[a : a + 10], end=whole.frames[a + 9].end) for a in (0, 10, 20)]
+    store.position(whole.journal)
+    store.write(replace(whole, frames=whole.frames[:25], end=whole.frames[24].end))
+    if how == "deleted":
+        fetch(dsn, "DELETE FROM analytics.positions")
+    elif how == "set back":
+        fetch(dsn, "UPDATE analytics.positions SET segment = 0, position = 0")
+    store.position(whole.journal, (0, 1) if how == "beyond the end" else None)
+    for part in parts:
+        with closing(PostgresStore(lambda: dsn)) as successor:
+            successor.connect()
+            successor.position(whole.journal)
+            successor.write(part)
+    counted = one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits")
+    assert counted == {"n": 30, "ids": 30}
+    assert one(dsn, "SELECT doubted FROM analytics.positions")["doubted"] is None
+
+
+def test_hits_of_one_moment_are_told_apart_by_their_ids(store: PostgresStore, dsn: str) -> None:
+    for journal in (b"A", b"B"):
+        write_hits(store, journal, 3)
+    fetch(dsn, "DELETE FROM analytics.positions")
+    for journal, count in ((b"A", 3), (b"B", 5)):
+        write_hits(store, journal, count)
+    assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 14
 
 
 def test_a_journal_new_to_us_is_in_doubt_until_it_has_what_came_since(store: PostgresStore) -> None:

@@ -46,8 +46,9 @@ SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_catalog.pg_attrib
 WHERE attrelid = %(table)s::regclass AND attname = ANY(%(columns)s) AND attnum > 0 AND NOT attisdropped
     AND attname NOT IN (SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = %(staged)s::regclass)
 
--- name: stored_already
-SELECT staging.id FROM staging
--- OFFSET 0 keeps this a look-up by time; staging has no statistics.
-WHERE EXISTS (
-    SELECT FROM analytics.hits AS kept WHERE kept.time = staging.time AND kept.id::text = staging.id::text OFFSET 0)
+-- name: stored_at
+-- The ids of the hits at the times of those in staging: all but always these. OFFSET 0 keeps it a look-up by time, one
+-- for each; staging has no statistics.
+SELECT kept.id::text
+FROM (SELECT DISTINCT time FROM pg_temp.staging) AS one
+CROSS JOIN LATERAL (SELECT id FROM analytics.hits WHERE hits.time = one.time OFFSET 0) AS kept

@@ -1,10 +1,12 @@
 -- What the writer asks beside the fold: positions, salts, rulings, rows set aside, and what is old.
 
 -- name: register_journal
-INSERT INTO analytics.positions (journal, host) VALUES (%(journal)s, %(host)s) ON CONFLICT (journal) DO NOTHING
+-- In doubt, for a position may have been there, and been deleted.
+INSERT INTO analytics.positions (journal, host, doubted) VALUES (%(journal)s, %(host)s, %(now)s::uuid)
+ON CONFLICT (journal) DO NOTHING
 
 -- name: read_position
-SELECT segment::integer, position::bigint FROM analytics.positions WHERE journal = %(journal)s
+SELECT segment::integer, position::bigint, doubted::uuid FROM analytics.positions WHERE journal = %(journal)s
 
 -- name: lock_position
 SELECT segment::integer, position::bigint FROM analytics.positions WHERE journal = %(journal)s FOR UPDATE
@@ -12,7 +14,8 @@ SELECT segment::integer, position::bigint FROM analytics.positions WHERE journal
 -- name: advance_position
 UPDATE analytics.positions
 SET segment = %(segment)s, position = %(position)s, rows = rows + %(rows)s,
-    quarantined = quarantined + %(quarantined)s, updated_at = now()
+    quarantined = quarantined + %(quarantined)s, updated_at = now(),
+    doubted = CASE WHEN NOT %(settled)s::boolean THEN doubted END
 WHERE journal = %(journal)s
 RETURNING segment::integer, position::bigint
 
@@ -21,8 +24,9 @@ RETURNING segment::integer, position::bigint
 SELECT pg_catalog.set_config('statement_timeout', greatest(1, setting::integer / 20)::text, true)
 FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'
 
--- name: rewind_position
-UPDATE analytics.positions SET segment = 0, position = 0 WHERE journal = %(journal)s
+-- name: doubt_position
+UPDATE analytics.positions SET segment = %(segment)s, position = %(position)s, doubted = %(now)s::uuid
+WHERE journal = %(journal)s
 
 -- name: quarantine_row
 INSERT INTO analytics.quarantine (journal, segment, position, kind, columns, raw, sqlstate, error)

@@ -46,7 +46,8 @@ class Works:
     def send(self, first: int, count: int) -> range:
         """Record hits /e/<first> and following; return their numbers."""
         for number in range(first, first + count):
-            self.recorder._append(hit_frame(f"/e/{number}", hit_id=uuid7(time.time_ns())))
+            now_ns = time.time_ns()
+            self.recorder._append(hit_frame(f"/e/{number}", hit_id=uuid7(now_ns), time_us=now_ns // 1000))
         return range(first, first + count)
 
     def wait(self, seconds: float = 30.0) -> None:

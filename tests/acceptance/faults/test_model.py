@@ -118,6 +118,9 @@ class Machine(RuleBasedStateMachine):
         assert recorder.journal is not None
         recorder.journal.abandon()
         self.works.writer.abandon()
+        if self.dsn:  # what the next worker knows is in the database
+            self.store.close()
+            self.store = Faulty(PostgresStore(lambda: self.dsn))
         self.born()
 
     @rule(flip=st.integers(1, 255))
