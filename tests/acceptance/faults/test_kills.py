@@ -33,10 +33,17 @@ def workers(supervisor: int) -> list[int]:
 
 def crash(postgres: EmbeddedPostgres) -> None:
     """kill -9 of a backend, a writer's where there is one: Postgres ends all others and recovers from its log."""
+    wait_until(lambda: killed_backend(postgres), 30, "a backend to kill")
+
+
+def killed_backend(postgres: EmbeddedPostgres) -> bool:
     query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' ORDER BY application_name LIKE %s"
     with suppress(psycopg.OperationalError), psycopg.connect(postgres.dsn) as connection:  # where it still recovers
         *_, (pid,) = connection.execute(query, ("%writer",)).fetchall()
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # that one has just ended
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False
 
 
 @pytest.mark.timeout(180 + 4 * KILLS)
