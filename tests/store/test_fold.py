@@ -1,23 +1,19 @@
 from __future__ import annotations
 
-import os
-import socket
 import struct
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
 
-from asgi_analytics.batch import DAMAGED, HIT, Frame, Frames
-from asgi_analytics.errors import RowRejected, StoreMisconfigured, StoreUnavailable
+from asgi_analytics.batch import HIT
+from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.model import Merged
-from asgi_analytics.record.frames import frame
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
 
@@ -286,156 +282,6 @@ def test_without_its_primary_key_a_table_gets_no_row_twice(store: PostgresStore,
     fetch(dsn, f"ALTER TABLE analytics.{table} DROP CONSTRAINT {table}_pkey")
     with pytest.raises(StoreMisconfigured):
         store.position(b"j" * 16) if table == "positions" else store.exchange_salts([], ["2026-01-01"])
-
-
-def test_the_position_of_a_worker_that_ended_long_ago_is_forgotten(store: PostgresStore, dsn: str) -> None:
-    for journal, days in ((b"old", 91), (b"new", 89)):
-        write_hits(store, journal, 1)
-        fetch(
-            dsn,
-            "UPDATE analytics.positions SET updated_at = now() - make_interval(days => %s) WHERE journal = %s",
-            days,
-            UUID(bytes=name(journal)),
-        )
-    store.tidy()
-    assert [row["journal"] for row in fetch(dsn, "SELECT journal FROM analytics.positions")] == [name(b"new")]
-
-
-def test_what_is_stored_of_a_journal_is_left_out_where_its_position_was_cleared_away(
-    store: PostgresStore, dsn: str
-) -> None:
-    rows = [hit(f"/{number}") for number in range(10)]
-    whole = batch(rows)
-    first = replace(whole, frames=whole.frames[:6], end=whole.frames[5].end)
-    store.position(whole.journal)
-    store.write(first)
-    for cleared in ("DELETE FROM analytics.positions", "UPDATE analytics.positions SET segment = 0, position = 0"):
-        fetch(dsn, cleared)
-        store.position(whole.journal)
-        store.write(first)
-    fetch(dsn, "DELETE FROM analytics.positions")
-    store.position(whole.journal)
-    store.write(whole)
-    assert sorted(row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits")) == [f"/{n}" for n in range(10)]
-    assert sessions(dsn) == [(name(b"session"), 10)]
-    assert store.position(whole.journal) == (whole.segment, whole.end)
-
-
-def test_a_position_that_went_further_than_its_journal_is_not_believed(store: PostgresStore, dsn: str) -> None:
-    whole = batch([hit(f"/{number}") for number in range(10)])
-    first = replace(whole, frames=whole.frames[:6], end=whole.frames[5].end)
-    store.position(whole.journal)
-    store.write(first)
-    for advanced in ("segment = 1000", "position = 1000000"):
-        fetch(dsn, f"UPDATE analytics.positions SET {advanced}")
-        with pytest.raises(StoreUnavailable):  # so that it is read again
-            store.write(whole)
-        assert store.position(whole.journal, (whole.segment, whole.end)) == (0, 0)
-        store.write(whole)
-    assert sorted(row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits")) == [f"/{n}" for n in range(10)]
-    assert store.position(whole.journal, (whole.segment, whole.end)) == (whole.segment, whole.end)
-
-
-def test_where_the_position_cannot_move_on_nothing_gets_in(store: PostgresStore, dsn: str) -> None:
-    """Who comes next would send it again."""
-    fetch(dsn, "CREATE FUNCTION public.still() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
-    fetch(dsn, "CREATE TRIGGER still BEFORE UPDATE ON analytics.positions FOR EACH ROW EXECUTE FUNCTION still()")
-    with pytest.raises(StoreMisconfigured, match="positions"):
-        write_hits(store, b"A", 1)
-    assert fetch(dsn, "SELECT FROM analytics.hits") == []
-
-
-@pytest.mark.parametrize("first", [10, 41])
-def test_however_little_of_a_journal_is_still_stored_it_is_known_by_that(
-    store: PostgresStore, dsn: str, first: int
-) -> None:
-    whole = batch([hit(f"/{number:02}") for number in range(100)])
-    store.position(whole.journal)
-    store.write(replace(whole, frames=whole.frames[:42], end=whole.frames[41].end))
-    fetch(dsn, "DELETE FROM analytics.hits WHERE path < %s", f"/{first:02}")  # as retention does
-    fetch(dsn, "DELETE FROM analytics.positions")
-    store.position(whole.journal)
-    store.write(whole)
-    counted = one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits")
-    assert counted == {"n": 100 - first, "ids": 100 - first}
-
-
-def test_what_is_stored_is_left_out_though_batches_before_it_are_gone(store: PostgresStore, dsn: str) -> None:
-    whole = batch([hit(f"/{number}") for number in range(100)])
-    parts = [replace(whole, frames=whole.frames[a : a + 30], end=whole.frames[a + 29].end) for a in (0, 30, 60)]
-    store.position(whole.journal)
-    store.write(replace(whole, frames=whole.frames[:80], end=whole.frames[79].end))
-    fetch(dsn, "DELETE FROM analytics.hits WHERE length(path) = 2 OR path < '/6'")  # as retention does
-    fetch(dsn, "DELETE FROM analytics.positions")
-    store.position(whole.journal)
-    for part in parts:
-        store.write(part)
-    assert one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits") == {"n": 90, "ids": 90}
-    assert whole.journal not in store._doubts
-
-
-@pytest.mark.parametrize("left", [1, 2])
-def test_a_delivered_journal_whose_end_is_torn_off_sets_nothing_aside(
-    store: PostgresStore, dsn: str, left: int
-) -> None:
-    """Its last hit is stored: what is left of it in the file is no damage that anybody need look at."""
-    whole = batch([hit(f"/{number}") for number in range(3)])
-    store.position(whole.journal)
-    store.write(whole)
-    last = whole.frames[2]
-    remains = Frame(DAMAGED, frame(HIT, last.row)[:-5], last.start, last.end - 5)
-    torn = replace(whole, frames=Frames([*whole.frames[3 - left : 2], remains]), end=remains.end)
-    assert store.position(whole.journal, (torn.segment, torn.end)) == (0, 0)
-    store.write(torn)
-    assert fetch(dsn, "SELECT FROM analytics.quarantine") == []
-    assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 3
-    assert store.position(whole.journal, (torn.segment, torn.end)) == (torn.segment, torn.end)
-
-
-@pytest.mark.parametrize("how", ["deleted", "beyond the end", "set back"])
-def test_a_doubt_outlives_who_had_it(store: PostgresStore, dsn: str, how: str) -> None:
-    """Whoever delivers the rest may be another process, after a kill."""
-    whole = batch([hit(f"/{number:02}", time_us=NOW_US + number) for number in range(30)])
-    parts = [replace(whole, frames=whole.frames[a : a + 10], end=whole.frames[a + 9].end) for a in (0, 10, 20)]
-    store.position(whole.journal)
-    store.write(replace(whole, frames=whole.frames[:25], end=whole.frames[24].end))
-    if how == "deleted":
-        fetch(dsn, "DELETE FROM analytics.positions")
-    elif how == "set back":
-        fetch(dsn, "UPDATE analytics.positions SET segment = 0, position = 0")
-    store.position(whole.journal, (0, 1) if how == "beyond the end" else None)
-    for part in parts:
-        with closing(PostgresStore(lambda: dsn)) as successor:
-            successor.connect()
-            successor.position(whole.journal)
-            successor.write(part)
-    counted = one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits")
-    assert counted == {"n": 30, "ids": 30}
-    assert one(dsn, "SELECT doubted FROM analytics.positions")["doubted"] is None
-
-
-def test_hits_of_one_moment_are_told_apart_by_their_ids(store: PostgresStore, dsn: str) -> None:
-    for journal in (b"A", b"B"):
-        write_hits(store, journal, 3)
-    fetch(dsn, "DELETE FROM analytics.positions")
-    for journal, count in ((b"A", 3), (b"B", 5)):
-        write_hits(store, journal, count)
-    assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 14
-
-
-def test_a_journal_new_to_us_is_in_doubt_until_it_has_what_came_since(store: PostgresStore) -> None:
-    now_us = int(time.time() * 1e6)
-    for seconds, doubtful in ((-1, True), (1, False)):
-        write(store, b"A", hit(time_us=now_us + seconds * 10**6))
-        assert (name(b"A") in store._doubts) is doubtful
-
-
-def test_a_host_whose_name_is_no_text_delivers_too(
-    store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: os.fsdecode(b"h\xff"))
-    write_hits(store, b"A", 1)
-    assert one(dsn, "SELECT host FROM analytics.positions")["host"] == "h?"
 
 
 def test_rows_of_a_later_version_are_stored_where_it_has_migrated_the_database(store: PostgresStore, dsn: str) -> None:
