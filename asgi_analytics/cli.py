@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from .arguments import path, split, whole
 from .clock import SystemClock
 from .columns import escape
-from .commands import Command, actors, adopt, console, doctor, purge, quarantine
+from .commands import Command, actors, adopt, console, doctor, purge, quarantine, tail
 from .database import destination_of, resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
 from .errors import AnalyticsError, CommandError, StoreUnavailable
@@ -25,14 +24,12 @@ from .jobs import data
 from .record import listing
 from .replay import command as replay
 from .settings import Settings, default_journal_dir
-from .store.reading import HitRow, Reader, connect, migrate_all
+from .store.reading import connect, migrate_all
 from .threads import within
 
 PATIENCE = 2.0  # seconds that `explain` waits for a decision on its way to the database
-POLL = 0.5  # seconds between two polls of `tail --follow`
-OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
-MOST_FOLLOWED = 10_000  # hits in one poll
 MOST_SHOWN = 10  # journals in `stats`
+TRAFFIC_SECONDS = 180
 _DEMO_LIMITS = ("20/second", "600/minute")
 _QUOTAS = f"quotas per visitor, such as {' '.join(_DEMO_LIMITS)}"
 BROKEN_PIPE = 141  # what shells give to SIGPIPE
@@ -96,11 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(add("demo", "run a small wrapped site with its own Postgres"))
     _add_command(add("migrate", "bring the database's schema up to date"), _migrate)
     _add_doctor(add("doctor", "show what would be used, and what is wrong"))
-    tail = _add_command(add("tail", "show hits as they come"), _tail)
-    tail.add_argument("-n", "--lines", type=whole(0, MOST_FOLLOWED), default=20, help="hits to begin with (20)")
-    tail.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
-    tail.add_argument("--site", help="only hits of this site")
-    tail.add_argument("--json", action="store_true", help="a JSON object per line")
+    hits = _add_command(add("tail", "show hits as they come"), _tail)
+    hits.add_argument("-n", "--lines", type=whole(0, tail.MOST_FOLLOWED), default=20, help="hits to begin with (20)")
+    hits.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    hits.add_argument("--site", help="only hits of this site")
+    hits.add_argument("--json", action="store_true", help="a JSON object per line")
     explain = _add_command(add("explain", "tell why a request was refused or slowed down"), _explain)
     explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or hits.decision_id")
     explain.add_argument("--json", action="store_true", help="all that is stored, as one JSON object")
@@ -151,8 +148,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cooldown", type=float, default=15.0, help="seconds until a level cools down (15)")
     parser.add_argument("--traffic", action="store_true", help="send lifelike visitors, crawlers and scrapers")
-    parser.add_argument("--traffic-seconds", type=whole(1, 86_400), default=180, help="how long (180)")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same traffic")
+    parser.add_argument("--traffic-seconds", type=whole(1, 86_400), help="how long (180)")
+    parser.add_argument("--seed", type=int, help="the same seed gives the same traffic (1)")
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
@@ -183,6 +180,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _demo(options: argparse.Namespace) -> int:
     from . import demo  # no other command needs uvicorn and the sample site
 
+    if not options.traffic and (options.traffic_seconds or options.seed is not None):
+        raise CommandError("--traffic-seconds and --seed are of --traffic, which is not given.")
     wanted = demo.Demo(
         host=options.host,
         port=options.port,
@@ -190,8 +189,8 @@ def _demo(options: argparse.Namespace) -> int:
         data=options.data,
         limits=tuple(split(options.limits or _DEMO_LIMITS)),
         cooldown=options.cooldown,
-        traffic_seconds=options.traffic_seconds if options.traffic else None,
-        seed=options.seed,
+        traffic_seconds=options.traffic_seconds or TRAFFIC_SECONDS if options.traffic else None,
+        seed=1 if options.seed is None else options.seed,
     )
     return demo.run(wanted)
 
@@ -238,17 +237,21 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
 
 
 def _tail(options: argparse.Namespace) -> int:
-    with _database(options.dsn) as dsn, connect(dsn) as reader:
-        if sys.stdout.isatty() and not options.json:
-            print(console.hit_heading())
-        line = console.hit_json if options.json else console.hit_line
-        shown = _recent(reader, options.site) if options.follow else {}
-        shown |= _print_hits(reader.hits(options.lines, options.site), line)
-        while options.follow:
+    line = console.hit_json if options.json else console.hit_line
+    with _database(options.dsn) as dsn:
+        asked = (dsn, options.lines, options.site)
+        polls = tail.followed(*asked, _report_outage) if options.follow else iter([tail.newest(*asked)])
+        for number, hits in enumerate(polls):
+            if number == 0 and sys.stdout.isatty() and not options.json:
+                print(console.hit_heading())
+            for hit in hits:
+                print(line(hit))
             sys.stdout.flush()
-            time.sleep(POLL)
-            shown = _follow(reader, options.site, shown, line)
     return 0
+
+
+def _report_outage(error: StoreUnavailable) -> None:
+    print(f"asgi-analytics: {escape(' '.join(str(error).split()))} (trying again)", file=sys.stderr)
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -315,35 +318,6 @@ def _database(dsn: str | None) -> Iterator[str]:
         if server.owner:
             print(f"asgi-analytics: no DSN given: started the Postgres in {default_data_dir()}", file=sys.stderr)
         yield server.dsn
-
-
-def _print_hits(hits: Sequence[HitRow], line: Callable[[HitRow], str]) -> dict[UUID, datetime]:
-    for hit in hits:
-        print(line(hit))
-    return {hit.id: hit.time for hit in hits}
-
-
-def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
-    """Return the newest hits, which the first poll would find again."""
-    newest = reader.hits(1, site)
-    found = reader.hits(MOST_FOLLOWED, site, _since(newest[0].time)) if newest else []
-    return {hit.id: hit.time for hit in found}
-
-
-def _follow(
-    reader: Reader, site: str | None, shown: dict[UUID, datetime], line: Callable[[HitRow], str]
-) -> dict[UUID, datetime]:
-    """Print what came since the last poll; returns the shown hits that the next may find again."""
-    since = _since(max(shown.values(), default=None))
-    found = [hit for hit in reader.hits(MOST_FOLLOWED, site, since) if hit.id not in shown]
-    kept = {**shown, **_print_hits(found, line)}
-    return {known: at for known, at in kept.items() if at >= since}
-
-
-def _since(newest: datetime | None) -> datetime:
-    """Where the next poll begins: a hit of a worker whose clock is ahead must not hide those that come meanwhile."""
-    now = datetime.now().astimezone()
-    return min(newest or now, now) - OVERLAP
 
 
 def _header(text: str) -> tuple[bytes, bytes]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
-import signal
 import subprocess
 from datetime import UTC, datetime
 from io import StringIO
@@ -27,22 +25,11 @@ from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import journals
 from asgi_analytics.store import commands as commands_of_store
 from asgi_analytics.store import queries
-from asgi_analytics.store.reading import HitRow, connect
+from asgi_analytics.store.reading import connect
 from tests.drive import NOWHERE, called, get, page, start, wrapped
 
-from .command import COMMAND, free_port, heed_ctrl_c, run
-
-ADD_HIT = """
-INSERT INTO analytics.hits (id, time, page_view, duration_us, bytes_sent, score, level, status, outcome, method, path,
-    session_id, fingerprint, site, device, country, browser, provisional)
-VALUES (%(id)s, now(), true, 1000, 10, 20, 1, 200, 'complete', 'GET', %(path)s,
-    gen_random_uuid(), gen_random_uuid(), %(site)s, 'desktop', 'DE', 'Firefox', false)
-"""
-
-
-def add_hit(dsn: str, path: str, site: str = "default") -> None:
-    with psycopg.connect(dsn) as connection:
-        connection.execute(ADD_HIT, {"id": uuid4(), "path": path, "site": site})
+from .command import COMMAND, free_port, run
+from .commands.hits import add_hit
 
 
 def test_a_command_that_a_service_starts_with_its_streams_closed_does_its_work(tmp_path: Path) -> None:
@@ -154,25 +141,6 @@ def test_an_unknown_decision_id_is_told_so(
     assert "is stored" in capsys.readouterr().err
 
 
-def test_tail_escapes_what_a_visitor_sent(dsn: str) -> None:
-    add_hit(dsn, "/\x1b[2J\nGET /fake\u202e")
-    lines = called("tail", "--dsn", dsn).stdout.splitlines()
-    assert len(lines) == 1
-    assert "/\\x1b[2J\\nGET /fake\\u202e" in lines[0]
-    assert lines[0].isprintable()
-
-
-def test_tail_tells_programs_the_same_as_people(dsn: str) -> None:
-    add_hit(dsn, "/\x1b[2J\nGET /fake\u202e")
-    add_hit(dsn, "/second")
-    lines = called("tail", "--json", "--dsn", dsn).stdout.splitlines()
-    assert [json.loads(line)["path"] for line in lines] == ["/\x1b[2J\nGET /fake\u202e", "/second"]
-    assert all(line.isascii() and line.isprintable() for line in lines)
-    hit = json.loads(lines[1])
-    assert (hit["method"], hit["level"], hit["outcome"]) == ("GET", "warning", "complete")
-    assert datetime.fromisoformat(hit["time"]).tzinfo is not None
-
-
 def test_stats_tells_programs_the_same_as_people(dsn: str, tmp_path: Path) -> None:
     add_hit(dsn, "/first")
     FileJournal(tmp_path, bytes([1]) * 16, {HIT: HIT_COLUMNS, DECISION: DECISION_COLUMNS}, 1 << 20).abandon()
@@ -192,32 +160,6 @@ def test_stats_without_the_database_tells_what_waits_here(tmp_path: Path, capsys
     assert told.out.startswith("Journals on this machine: 1, ")
     assert re.search(r"01010101 +\d+ bytes +owner is dead", told.out)
     assert "Connection refused" in told.err
-
-
-def test_tail_shows_one_site_only(dsn: str) -> None:
-    add_hit(dsn, "/mine", "mine")
-    add_hit(dsn, "/other", "other")
-    shown = called("tail", "--site", "mine", "--dsn", dsn).stdout
-    assert "/mine" in shown
-    assert "/other" not in shown
-
-
-def test_tail_follows_new_hits_and_shows_each_once_until_ctrl_c(dsn: str) -> None:
-    add_hit(dsn, "/first")
-    with subprocess.Popen(
-        [*COMMAND, "tail", "-f", "--dsn", dsn],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=heed_ctrl_c,
-    ) as tail:
-        assert tail.stdout is not None
-        assert b"/first" in tail.stdout.readline()
-        for path in ("/second", "/third"):
-            add_hit(dsn, path)
-            assert path.encode() in tail.stdout.readline()
-        tail.send_signal(signal.SIGINT)
-        rest, errors = tail.communicate(timeout=10)
-    assert (tail.returncode, rest, errors) == (130, b"", b"")
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback(dsn: str) -> None:
@@ -301,13 +243,6 @@ def test_looking_at_journals_tells_the_living_from_the_dead_and_holds_none(tmp_p
     assert [one.name[:2] for one in journals(tmp_path)] == ["02"]
 
 
-def test_a_line_of_tail_has_a_sign_where_something_is_not_known() -> None:
-    now = datetime(2026, 11, 24, 1, 2, 3, 456_789, UTC)
-    hit = HitRow(uuid4(), now, "GET", "/", None, None, None, None, 3, 90, "aborted")
-    texts = console.hit_line(hit).split()
-    assert texts == ["01:02:03.456", "GET", "/", "-", "-", "-", "-", "blocked", "90", "aborted"]
-
-
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -380,21 +315,6 @@ def test_a_time_beyond_all_calendars_hides_nothing_else(dsn: str, time: str) -> 
         assert "/now" in called(*command, "--dsn", dsn).stdout
     for command in (["stats"], ["actors"]):
         assert called(*command, "--dsn", dsn).returncode == 0
-
-
-def test_tail_follows_on_where_the_clock_of_a_worker_is_ahead(dsn: str) -> None:
-    add_hit(dsn, "/ahead")
-    with psycopg.connect(dsn) as connection:
-        connection.execute("UPDATE analytics.hits SET time = time + interval '1 year'")
-    with subprocess.Popen([*COMMAND, "tail", "-f", "--dsn", dsn], stdout=subprocess.PIPE) as tail:
-        try:
-            assert tail.stdout is not None
-            assert b"/ahead" in tail.stdout.readline()
-            add_hit(dsn, "/now")
-            assert select.select([tail.stdout], [], [], 10)[0], "nothing came"
-            assert b"/now" in tail.stdout.readline()
-        finally:
-            tail.kill()
 
 
 @pytest.mark.parametrize("command", [("tail",), ("ban", "192.0.2.1", "--for", "2h", "--reason", "x")])

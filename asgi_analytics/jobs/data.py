@@ -63,7 +63,9 @@ def from_web(sources: Mapping[str, str], now: float) -> Get:
 
 
 def from_folder(folder: Path) -> Get:
-    """Take each file from another folder, with its modification time. Missing files are errors."""
+    """Take each file from another folder, with its modification time. Raises DataFileError if there is none."""
+    if not folder.is_dir():
+        raise DataFileError(f"{folder} is no folder, or cannot be read.")
     return partial(_read, folder)
 
 

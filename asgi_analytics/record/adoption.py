@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from .opened import GONE, Opened, try_lock
 from .segment import path_of, read, read_header
 
 _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}")
 UNLOCKED_FOR = 20.0  # seconds after which a journal without a lock file is nobody's
 
 
@@ -130,6 +132,9 @@ def adopt(root: Path, database: str = "", server: str = "", columns: Columns | N
         folders = sorted(root.iterdir())
     lives = cache(lambda key: _lives(key, folders))  # else each of maybe thousands would scan all
     for path in folders:
+        if _UNFINISHED.fullmatch(path.name):
+            _remove_unfinished(path)
+            continue
         destination = read_destination(path)
         if destination is None or not destination.is_same(ours):
             continue
@@ -198,11 +203,24 @@ def _try_lock(path: Path) -> Opened | None:
     return try_lock(path)
 
 
+def _remove_unfinished(path: Path) -> None:
+    """Remove a journal whose worker died while it made the folder: no row was in it yet."""
+    with contextlib.suppress(OSError):
+        if _age(path) > UNLOCKED_FOR and ((held := try_lock(path)) is not None or not (path / "lock").exists()):
+            shutil.rmtree(path, ignore_errors=True)
+            if held is not None:
+                held.close()
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since a folder has changed, by a clock that may have been set. Raises OSError."""
+    return abs(SystemClock.time_ns() / 1e9 - path.stat().st_mtime)
+
+
 def _restore_lock(path: Path) -> None:
     """Put the lock file back that somebody has removed, such as a cleaner of empty files. Raises OSError.
 
     Not where that may just have happened: a living worker puts it back itself, one who has delivered removes the rest.
     """
-    since = SystemClock.time_ns() / 1e9 - path.stat().st_mtime
-    if abs(since) > UNLOCKED_FOR and not (path / "lock").exists():
+    if _age(path) > UNLOCKED_FOR and not (path / "lock").exists():
         os.close(os.open(path / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))

@@ -22,6 +22,7 @@ NO_SCHEMA = (
     "do, `doctor`."
 )
 READ_ONLY = "25006"
+GONE = ("08", "53", "57P")  # SQLSTATEs: connection lost, too many of them, server shutting down or starting
 Row = TypeVar("Row")
 
 
@@ -74,4 +75,6 @@ def _ours(error: psycopg.Error) -> StoreError:
         return StoreMisconfigured(f"{text}: name the primary in the DSN, or SET default_transaction_read_only = off")
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
         return StoreUnavailable(f"No connection to Postgres: {text}")
+    if (error.sqlstate or "").startswith(GONE):
+        return StoreUnavailable(text)
     return StoreMisconfigured(text)

@@ -35,6 +35,13 @@ def test_data_update_downloads_says_what_failed_and_keeps_what_there_was(tmp_pat
     assert [path.read_bytes() for path in sorted(folder.iterdir())] == [RANGES, RANGES]
 
 
+def test_data_update_from_a_folder_that_is_not_there_is_one_error(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    done = called("data", "update", "--dir", str(tmp_path / "data"), "--from", str(missing))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"asgi-analytics: {missing} is no folder, or cannot be read.\n"
+
+
 def test_data_update_takes_files_from_a_folder(tmp_path: Path) -> None:
     source, folder = tmp_path / "source", tmp_path / "data"
     source.mkdir()

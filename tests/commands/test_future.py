@@ -7,7 +7,8 @@ import json
 import psycopg
 
 from tests.drive import called
-from tests.test_cli import add_hit
+
+from .hits import add_hit
 
 MOVE = "UPDATE analytics.hits SET time = now() + %s::interval WHERE path = %s"
 

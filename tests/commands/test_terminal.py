@@ -20,7 +20,8 @@ from asgi_analytics.traffic import Progress
 from tests.command import COMMAND, free_port
 from tests.drive import called
 from tests.replay.lines import scraper
-from tests.test_cli import add_hit
+
+from .hits import add_hit
 
 END = b"\0"
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")

@@ -49,6 +49,13 @@ def test_who_decides_without_a_name_is_the_user(dsn: str) -> None:
     assert row[0].strip()
 
 
+@pytest.mark.parametrize("option", [("--seed", "7"), ("--traffic-seconds", "10")])
+def test_options_of_traffic_that_is_not_asked_for_are_refused(option: tuple[str, str]) -> None:
+    answer = called("demo", *option, "--port", str(free_port()))
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "are of --traffic" in answer.stderr
+
+
 @pytest.mark.parametrize("host", ["a" * 300, "a..b"])
 def test_a_host_that_can_be_none_is_told_so(host: str) -> None:
     answer = called("demo", "--host", host, "--port", str(free_port()))

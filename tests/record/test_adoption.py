@@ -19,6 +19,7 @@ from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import Destination, remove
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import bytes_in, journals
+from asgi_analytics.record.opened import lock_new
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
@@ -178,6 +179,19 @@ def remove_and_die(folder: Path, after: int) -> None:
 
     os.unlink = unlink_or_die  # type: ignore[assignment]
     remove(folder)
+
+
+def test_what_a_kill_left_of_a_journal_in_the_making_is_removed_but_not_one_that_is_being_made(tmp_path: Path) -> None:
+    unlocked, unheld, held, fresh = (tmp_path / f".{digit * 32}" for digit in "abcd")
+    for folder in (unlocked, unheld, held, fresh):
+        folder.mkdir()
+    lock_new(unheld).close()
+    maker = lock_new(held)
+    for folder in (unlocked, unheld, held):
+        os.utime(folder, (0, 0))
+    assert list(adopt(tmp_path)) == []
+    assert sorted(tmp_path.iterdir()) == [held, fresh]
+    maker.close()
 
 
 def test_a_stray_file_with_a_longer_number_hides_no_row(tmp_path: Path) -> None:

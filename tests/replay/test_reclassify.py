@@ -13,10 +13,10 @@ from asgi_analytics.replay import rewriting
 from asgi_analytics.settings import Settings
 from asgi_analytics.settings.canonical import canonical, version
 from asgi_analytics.store.recorded import Recorded, Rewriter
+from tests.commands.hits import ADD_HIT
 from tests.drive import rows
 from tests.replay.live import LIMITS, PERIOD, record
 from tests.replay.test_what_if import remember
-from tests.test_cli import ADD_HIT
 
 HARSH = ("--points", "high_request_count=80", "--thresholds", "high_request_count=20")
 

@@ -1,0 +1,70 @@
+"""The command `tail`: the newest hits and, as they come, those after them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from ..errors import StoreUnavailable
+from ..store.reading import HitRow, Reader, connect
+
+POLL = 0.5  # seconds between two polls
+PAUSE = 2.0  # seconds between two attempts to connect again
+OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
+MOST_FOLLOWED = 10_000  # hits in one poll
+
+
+def newest(dsn: str, most: int, site: str | None) -> Sequence[HitRow]:
+    """Return the newest hits, oldest first; `site` None: of all. Raises StoreUnavailable, StoreMisconfigured."""
+    with connect(dsn) as reader:
+        return reader.hits(most, site)
+
+
+def followed(
+    dsn: str, most: int, site: str | None, report: Callable[[StoreUnavailable], None]
+) -> Iterator[Sequence[HitRow]]:
+    """Yield the newest hits, then for ever those that came since, each once.
+
+    A database that is gone meanwhile is reported once, and asked until it answers. Raises as `newest` at first.
+    """
+    shown: dict[UUID, datetime] | None = None
+    is_reported = False
+    while True:
+        try:
+            with connect(dsn) as reader:
+                if shown is None:
+                    recent, hits = _recent(reader, site), reader.hits(most, site)
+                    shown = recent | _times(hits)
+                    yield hits
+                while True:
+                    since = _since(max(shown.values(), default=None))
+                    fresh = [hit for hit in reader.hits(MOST_FOLLOWED, site, since) if hit.id not in shown]
+                    is_reported = False
+                    yield fresh
+                    shown = {known: at for known, at in (shown | _times(fresh)).items() if at >= since}
+                    time.sleep(POLL)
+        except StoreUnavailable as error:
+            if shown is None:
+                raise
+            if not is_reported:
+                report(error)
+            is_reported = True
+            time.sleep(PAUSE)
+
+
+def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
+    """Return the newest hits, which the first poll would find again."""
+    last = reader.hits(1, site)
+    return _times(reader.hits(MOST_FOLLOWED, site, _since(last[0].time))) if last else {}
+
+
+def _times(hits: Sequence[HitRow]) -> dict[UUID, datetime]:
+    return {hit.id: hit.time for hit in hits}
+
+
+def _since(newest: datetime | None) -> datetime:
+    """Where the next poll begins: a hit of a worker whose clock is ahead must not hide those that come meanwhile."""
+    now = datetime.now().astimezone()
+    return min(newest or now, now) - OVERLAP

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import psycopg
+
+from asgi_analytics.commands import console
+from asgi_analytics.commands.tail import PAUSE
+from asgi_analytics.embedded import EmbeddedPostgres
+from asgi_analytics.store.migrate import migrate
+from asgi_analytics.store.reading import HitRow
+from tests.command import COMMAND, heed_ctrl_c, run
+from tests.drive import NOWHERE, called
+
+from .hits import add_hit
+
+
+@contextmanager
+def following(dsn: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [*COMMAND, "tail", "-f", "--dsn", dsn],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,  # what select() says holds
+        preexec_fn=heed_ctrl_c,
+    ) as tail:
+        try:
+            yield tail
+        finally:
+            tail.kill()
+
+
+def next_line(tail: subprocess.Popen[bytes]) -> str:
+    assert tail.stdout is not None
+    assert select.select([tail.stdout], [], [], 15)[0], "nothing came"
+    return tail.stdout.readline().decode()
+
+
+def test_tail_escapes_what_a_visitor_sent(dsn: str) -> None:
+    add_hit(dsn, "/\x1b[2J\nGET /fake\u202e")
+    lines = called("tail", "--dsn", dsn).stdout.splitlines()
+    assert len(lines) == 1
+    assert "/\\x1b[2J\\nGET /fake\\u202e" in lines[0]
+    assert lines[0].isprintable()
+
+
+def test_tail_tells_programs_the_same_as_people(dsn: str) -> None:
+    add_hit(dsn, "/\x1b[2J\nGET /fake\u202e")
+    add_hit(dsn, "/second")
+    lines = called("tail", "--json", "--dsn", dsn).stdout.splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["/\x1b[2J\nGET /fake\u202e", "/second"]
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    hit = json.loads(lines[1])
+    assert (hit["method"], hit["level"], hit["outcome"]) == ("GET", "warning", "complete")
+    assert datetime.fromisoformat(hit["time"]).tzinfo is not None
+
+
+def test_tail_shows_one_site_only(dsn: str) -> None:
+    add_hit(dsn, "/mine", "mine")
+    add_hit(dsn, "/other", "other")
+    shown = called("tail", "--site", "mine", "--dsn", dsn).stdout
+    assert "/mine" in shown
+    assert "/other" not in shown
+
+
+def test_a_line_of_tail_has_a_sign_where_something_is_not_known() -> None:
+    now = datetime(2026, 11, 24, 1, 2, 3, 456_789, UTC)
+    hit = HitRow(uuid4(), now, "GET", "/", None, None, None, None, 3, 90, "aborted")
+    texts = console.hit_line(hit).split()
+    assert texts == ["01:02:03.456", "GET", "/", "-", "-", "-", "-", "blocked", "90", "aborted"]
+
+
+def test_tail_follows_new_hits_and_shows_each_once_until_ctrl_c(dsn: str) -> None:
+    add_hit(dsn, "/first")
+    with following(dsn) as tail:
+        assert "/first" in next_line(tail)
+        for path in ("/second", "/third"):
+            add_hit(dsn, path)
+            assert path in next_line(tail)
+        tail.send_signal(signal.SIGINT)
+        rest, errors = tail.communicate(timeout=10)
+    assert (tail.returncode, rest, errors) == (130, b"", b"")
+
+
+def test_tail_follows_on_where_the_clock_of_a_worker_is_ahead(dsn: str) -> None:
+    add_hit(dsn, "/ahead")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE analytics.hits SET time = time + interval '1 year'")
+    with following(dsn) as tail:
+        assert "/ahead" in next_line(tail)
+        add_hit(dsn, "/now")
+        assert "/now" in next_line(tail)
+
+
+def test_tail_follows_on_after_an_outage_which_it_reports_once(own_postgres: EmbeddedPostgres) -> None:
+    dsn = own_postgres.dsn
+    migrate(dsn)
+    add_hit(dsn, "/before")
+    with following(dsn) as tail:
+        assert "/before" in next_line(tail)
+        own_postgres.kill()
+        time.sleep(PAUSE + 1)  # more than one attempt
+        own_postgres.start()
+        add_hit(dsn, "/after")
+        assert "/after" in next_line(tail)
+        tail.send_signal(signal.SIGINT)
+        rest, errors = tail.communicate(timeout=10)
+    assert (tail.returncode, rest) == (130, b"")
+    (told,) = errors.decode().splitlines()
+    assert told.startswith("asgi-analytics: ")
+    assert told.endswith("(trying again)")
+
+
+def test_a_database_that_is_not_there_at_first_is_an_error_also_of_following() -> None:
+    answer = run("tail", "-f", "--dsn", NOWHERE)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.startswith("asgi-analytics: No connection to Postgres: ")
