@@ -48,7 +48,9 @@ LAYERS: tuple[set[str], ...] = (
 )
 PSYCOPG = {"shared", "store", "report", "jobs", "cli", "embedded", "demo"}
 # They drive other processes, not requests: a supervisor's poll, a wait for an advisory lock, made-up traffic.
-OWN_TIME = {"clock", "embedded.folder", "demo", "traffic", "cli", "store.migrate", "store.partitions"}
+OWN_TIME = {
+    *("clock", "embedded.folder", "demo", "traffic", "cli", "commands.tail", "store.migrate", "store.partitions"),
+}
 
 
 def name_of(path: Path) -> str:

@@ -28,7 +28,7 @@ _SECRET = re.compile(
 # no title has behind them: "/xoxo-and-goodbye", "/npm_install_fails_with_eacces". Those of any length with a
 # digit somewhere begin behind no dash, and have it among the first 32: "sk-sk-sk-" is made to be slow.
 _TOKEN = re.compile(
-    r"(?<![A-Za-z\d])(?:A(?:BI|CC|KI|SI)A[A-Z2-7]{16}(?![A-Za-z\d])|gh[oprsu]_[A-Za-z\d]{16,}"
+    r"(?<![A-Za-z\d])(?=[AGSadeghnprswxy])(?:A(?:BI|CC|KI|SI)A[A-Z2-7]{16}(?![A-Za-z\d])|gh[oprsu]_[A-Za-z\d]{16,}"
     r"|github_pat_[A-Za-z\d]{16,}\w*|AIza[\w-]{20,}|ya29\.[\w-]{8,}|GOCSPX-[\w-]{16,}|whsec_[A-Za-z\d]{8,}"
     r"|[prs]k_(?:live|test)_(?=[A-Za-z]*\d)[A-Za-z\d]{8,}|(?<!-)xox[abceprs]-(?=[\w-]{0,32}\d)[\w-]{8,}"
     r"|(?<!-)(?:gl(?:agent|cbt|dt|ft|imt|pat|ptt|rt|soat)-|sk-(?=[\w-]{0,32}[A-Z]))(?=[\w-]{0,32}\d)[\w-]{16,}"

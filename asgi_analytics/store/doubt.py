@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping, Set
 from dataclasses import replace
 
-from ..batch import DAMAGED, HIT, Batch
+from ..batch import DAMAGED, HIT, Batch, Frame, Frames
 from ..clock import release_gil
 
 KEY = ("id", "time")  # what a hit is looked up by
@@ -56,7 +56,7 @@ class Doubts:
 def keys(batch: Batch) -> dict[int, bytes]:
     """Return the KEY of each hit, as a row, by its place among the frames of a batch; without what cannot be read.
 
-    Also of a damaged frame that was one hit: its end may be torn off, or a byte have turned.
+    Also of a damaged frame that begins with a hit: its end may be torn off, or a byte have turned.
     """
     columns, found = batch.columns.get(HIT, ()), dict[int, bytes]()
     if not set(KEY).issubset(columns):
@@ -65,7 +65,7 @@ def keys(batch: Batch) -> dict[int, bytes]:
     for place, (kind, row, _, _) in enumerate(batch.frames):
         if place % SLICE == 0:
             release_gil()
-        hit = row if kind == HIT else _damaged_hit(row) if kind == DAMAGED else b""
+        hit = row if kind == HIT else row[_FRAME.size : _own_size(row)] if kind == DAMAGED else b""
         try:
             number, moment = _field(hit, id_at), _field(hit, time_at)
         except struct.error:
@@ -76,9 +76,15 @@ def keys(batch: Batch) -> dict[int, bytes]:
 
 
 def behind(batch: Batch, keys: Mapping[int, bytes], stored: Set[bytes]) -> Batch:
-    """Return the part of a batch after its last hit whose id is `stored`."""
+    """Return the part of a batch after its last hit whose id is `stored`.
+
+    What a damaged one has behind its end is not known: after a power cut, it may be what the disk had there before.
+    """
     known = max((place for place, key in keys.items() if id_of(key) in stored), default=-1)
-    return replace(batch, frames=batch.frames[known + 1 :])
+    left = batch.frames[known + 1 :]
+    if known >= 0 and (last := batch.frames[known]).kind == DAMAGED and (own := _own_size(last.row)) < len(last.row):
+        left = Frames([Frame(DAMAGED, last.row[own:], last.start + own, last.end), *left])
+    return replace(batch, frames=left)
 
 
 def id_of(key: bytes) -> bytes:
@@ -87,13 +93,12 @@ def id_of(key: bytes) -> bytes:
     return number
 
 
-def _damaged_hit(data: bytes) -> bytes:
-    """Return what is left of a hit from the bytes of a damaged frame; empty where these may hold more than one."""
-    if len(data) < _FRAME.size:
-        return b""
-    length, kind = _FRAME.unpack_from(data)
-    is_one = kind == HIT and _FRAME.size - len(HIT) + length >= len(data)
-    return data[_FRAME.size :] if is_one else b""
+def _own_size(damaged: bytes) -> int:
+    """Return how many bytes of a damaged frame are by its own account those of one hit; 0 where it begins with none."""
+    if len(damaged) < _FRAME.size:
+        return 0
+    length, kind = _FRAME.unpack_from(damaged)
+    return _FRAME.size - len(HIT) + int(length) if kind == HIT else 0
 
 
 def _field(row: bytes, index: int) -> bytes:

@@ -210,7 +210,7 @@ class PostgresStore(Connected):
         known = keys(batch)
         stored = self._staging.stored(self._connected(), KEY, list(known.values())) if known else set()
         left = behind(batch, known, stored)
-        if len(left.frames) < len(batch.frames):
+        if not left.frames or left.frames[0].start > batch.frames[0].start:
             return left, left.frames.count_of(HIT) > 0
         hits = [key for place, key in known.items() if batch.frames[place].kind == HIT]
         return batch, bool(hits) and self._doubts.is_past(batch.journal, id_of(hits[-1]))

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from asgi_analytics.batch import DAMAGED, HIT, Frame, Frames
+from asgi_analytics.batch import HIT, Frames
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
-from asgi_analytics.record.frames import frame
+from asgi_analytics.record.frames import beginnings, frame, parse
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import NOW_US, batch, fetch, hit, one
 
@@ -107,19 +107,24 @@ def test_what_is_stored_is_left_out_though_batches_before_it_are_gone(store: Pos
 
 
 @pytest.mark.parametrize("left", [1, 2])
-def test_a_delivered_journal_whose_end_is_torn_off_sets_nothing_aside(
-    store: PostgresStore, dsn: str, left: int
+@pytest.mark.parametrize("more", [b"", b"from before the power cut"])
+def test_a_delivered_journal_whose_end_is_torn_off_sets_none_of_it_aside(
+    store: PostgresStore, dsn: str, left: int, more: bytes
 ) -> None:
     """Its last hit is stored: what is left of it in the file is no damage that anybody need look at."""
     whole = batch([hit(f"/{number}") for number in range(3)])
     store.position(whole.journal)
     store.write(whole)
     last = whole.frames[2]
-    remains = Frame(DAMAGED, frame(HIT, last.row)[:-5], last.start, last.end - 5)
-    torn = replace(whole, frames=Frames([*whole.frames[3 - left : 2], remains]), end=remains.end)
+    remains = parse(frame(HIT, last.row)[:-5] + more, last.start, True, beginnings(whole.columns))
+    frames = Frames([*whole.frames[3 - left : 2], *remains])
+    torn = replace(whole, frames=frames, end=frames[-1].end)
+    if torn.end > whole.end:
+        fetch(dsn, "DELETE FROM analytics.positions")  # else it may be right
     assert store.position(whole.journal, (torn.segment, torn.end)) == (0, 0)
     store.write(torn)
-    assert fetch(dsn, "SELECT FROM analytics.quarantine") == []
+    aside = [row["raw"] for row in fetch(dsn, "SELECT raw FROM analytics.quarantine")]
+    assert aside == ([more[5:]] if more else [])
     assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 3
     assert store.position(whole.journal, (torn.segment, torn.end)) == (torn.segment, torn.end)
 
