@@ -7,10 +7,10 @@ first hit after that stretch, or, if none is stored, with one newer than the dou
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 
-from ..batch import DAMAGED, HIT, Batch, Frame, Frames
+from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
 from ..clock import release_gil
 
 KEY = ("id", "time")  # what a hit is looked up by
@@ -18,6 +18,7 @@ _KEY = struct.Struct("!hi16si8s")  # a row of these two fields
 _FRAME = struct.Struct("!I4xc")  # what a frame begins with: length, checksum, kind
 _COUNT = struct.calcsize("!h")  # bytes before the first field of a row in COPY binary format
 _LENGTH = struct.Struct("!i")
+Place = tuple[int, int]  # of a hit in a batch: the index of its frame, the offset of its end in that
 SLICE = 500  # frames that are read before other threads may run: a millisecond
 
 
@@ -53,37 +54,38 @@ class Doubts:
             self._since.pop(batch.journal, None)
 
 
-def keys(batch: Batch) -> dict[int, bytes]:
-    """Return the KEY of each hit, as a row, by its place among the frames of a batch; without what cannot be read.
+def keys(batch: Batch) -> dict[Place, bytes]:
+    """Return the KEY of each hit, as a row, by its place; without what cannot be read.
 
-    Also of a damaged frame that begins with a hit: its end may be torn off, or a byte have turned.
+    Also of those in a damaged frame: the end of one may be torn off, or a byte have turned.
     """
-    columns, found = batch.columns.get(HIT, ()), dict[int, bytes]()
+    columns, found = batch.columns.get(HIT, ()), dict[Place, bytes]()
     if not set(KEY).issubset(columns):
         return found
     id_at, time_at = map(columns.index, KEY)
-    for place, (kind, row, _, _) in enumerate(batch.frames):
-        if place % SLICE == 0:
+    for index, (kind, row, _, _) in enumerate(batch.frames):
+        if index % SLICE == 0:
             release_gil()
-        hit = row if kind == HIT else row[_FRAME.size : _own_size(row)] if kind == DAMAGED else b""
-        try:
-            number, moment = _field(hit, id_at), _field(hit, time_at)
-        except struct.error:
-            continue
-        if len(number) == 16 and len(moment) == 8:
-            found[place] = _KEY.pack(2, 16, number, 8, moment)
+        hits = ((len(row), row),) if kind == HIT else _damaged_hits(row) if kind == DAMAGED else ()
+        for end, hit in hits:
+            try:
+                number, moment = _field(hit, id_at), _field(hit, time_at)
+            except struct.error:
+                continue
+            if len(number) == 16 and len(moment) == 8:
+                found[index, end] = _KEY.pack(2, 16, number, 8, moment)
     return found
 
 
-def behind(batch: Batch, keys: Mapping[int, bytes], stored: Set[bytes]) -> Batch:
+def behind(batch: Batch, keys: Mapping[Place, bytes], stored: Set[bytes]) -> Batch:
     """Return the part of a batch after its last hit whose id is `stored`.
 
     What a damaged one has behind its end is not known: after a power cut, it may be what the disk had there before.
     """
-    known = max((place for place, key in keys.items() if id_of(key) in stored), default=-1)
-    left = batch.frames[known + 1 :]
-    if known >= 0 and (last := batch.frames[known]).kind == DAMAGED and (own := _own_size(last.row)) < len(last.row):
-        left = Frames([Frame(DAMAGED, last.row[own:], last.start + own, last.end), *left])
+    index, end = max((place for place, key in keys.items() if id_of(key) in stored), default=(-1, 0))
+    left = batch.frames[index + 1 :]
+    if index >= 0 and end < len((last := batch.frames[index]).row):
+        left = Frames([Frame(DAMAGED, last.row[end:], last.start + end, last.end), *left])
     return replace(batch, frames=left)
 
 
@@ -93,12 +95,17 @@ def id_of(key: bytes) -> bytes:
     return number
 
 
-def _own_size(damaged: bytes) -> int:
-    """Return how many bytes of a damaged frame are by its own account those of one hit; 0 where it begins with none."""
-    if len(damaged) < _FRAME.size:
-        return 0
-    length, kind = _FRAME.unpack_from(damaged)
-    return _FRAME.size - len(HIT) + int(length) if kind == HIT else 0
+def _damaged_hits(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield where the hits in a damaged frame end, and what is left of them, as far as one tells where the next is."""
+    at = 0
+    while at + _FRAME.size <= len(data):
+        length, kind = _FRAME.unpack_from(data, at)
+        end = at + _FRAME.size - len(HIT) + length
+        if kind == HIT:
+            yield min(end, len(data)), data[at + _FRAME.size : end]
+        elif kind not in (DECISION, REFUSED):
+            return
+        at = end
 
 
 def _field(row: bytes, index: int) -> bytes:

@@ -212,7 +212,7 @@ class PostgresStore(Connected):
         left = behind(batch, known, stored)
         if not left.frames or left.frames[0].start > batch.frames[0].start:
             return left, left.frames.count_of(HIT) > 0
-        hits = [key for place, key in known.items() if batch.frames[place].kind == HIT]
+        hits = [key for (index, _), key in known.items() if batch.frames[index].kind == HIT]
         return batch, bool(hits) and self._doubts.is_past(batch.journal, id_of(hits[-1]))
 
     def _make_partition_of(self, batch: Batch) -> bool:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from asgi_analytics.batch import HIT, Frames
+from asgi_analytics.batch import DAMAGED, HIT, Frames
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.record.frames import beginnings, frame, parse
 from asgi_analytics.store.postgres import PostgresStore
@@ -127,6 +127,20 @@ def test_a_delivered_journal_whose_end_is_torn_off_sets_none_of_it_aside(
     assert aside == ([more[5:]] if more else [])
     assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 3
     assert store.position(whole.journal, (torn.segment, torn.end)) == (torn.segment, torn.end)
+
+
+def test_of_several_stored_hits_in_one_damaged_piece_none_is_set_aside(store: PostgresStore, dsn: str) -> None:
+    whole = batch([hit(f"/{number}") for number in range(3)])
+    store.position(whole.journal)
+    store.write(whole)
+    first, second, third = (frame(HIT, one.row) for one in whole.frames)
+    turned = second[:-1] + bytes([second[-1] ^ 1])
+    pieces = Frames(parse(first + turned + third[:-5], 0, True, beginnings(whole.columns)))
+    assert [one.kind for one in pieces] == [HIT, DAMAGED]
+    torn = replace(whole, frames=pieces, end=pieces[-1].end)
+    assert store.position(whole.journal, (torn.segment, torn.end)) == (0, 0)
+    store.write(torn)
+    assert fetch(dsn, "SELECT FROM analytics.quarantine") == []
 
 
 @pytest.mark.parametrize("how", ["deleted", "beyond the end", "set back"])
