@@ -50,7 +50,7 @@ from .threads import Aside
 from .variants import Variants
 
 GEO_PATIENCE = 2.0  # seconds that building an app waits for geo files; what is read later is used from then on
-# Takes a third of a second to build, and is the same for all apps of a process.
+# Takes time to build, and is the same for all apps of a process.
 _countries = cache(CountryTable.load)
 
 

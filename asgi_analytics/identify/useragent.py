@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from importlib.resources import files
 from importlib.util import find_spec, module_from_spec
+from itertools import takewhile
 from typing import Any
 
 import ua_parser_rs
@@ -42,6 +43,7 @@ BOT_CLASSES = (
     "browser-automation",
 )
 UNKNOWN_CLASS = "crawler"
+SPIDER = "Spider"  # what ua-parser's device rules call a crawler
 
 # Crawlers that are not in the open list, or are there by the address of their operator's page or in another class.
 CRAWLERS = {
@@ -199,8 +201,14 @@ class AgentReader:
         """`today`: seconds since 1970, for what is outdated by its age; 0.0: by the documented versions only."""
         ensure_memory(ROOM_TO_BUILD)
         self._oldest = oldest(today)
-        rules = Resolver(load_lazy_builtins())
-        self._browser, self._system, self._device = rules.ua.extract, rules.os.extract, rules.de.extract
+        browsers, systems, devices = load_lazy_builtins()
+        # Of the device rules, which are the most and the slowest, those of crawlers. For a phone or the like only the
+        # ones before all others: the last, of words like "bot" and "silk", is for what no rule of a device knows.
+        spiders = list(filter(_is_of_spiders, devices))
+        first = list(takewhile(_is_of_spiders, devices))
+        rules = Resolver((browsers, systems, spiders))
+        self._browser, self._system, self._spider = rules.ua.extract, rules.os.extract, rules.de.extract
+        self._held_spider = Resolver(([], [], first)).de.extract
         self._form = _extractor((pattern, form) for form, pattern in FORMS).extract
         self._app = _extractor((rf"({pattern})([\d.]{{1,20}})?", app) for app, pattern in APPS).extract
         self._crawlers = CrawlerList()
@@ -242,13 +250,13 @@ class AgentReader:
         return name[:NAME_LENGTH], _dotted(found.major, found.minor, found.patch)
 
     def _is_spider(self, text: str, system: str | None) -> bool:
-        # ua-parser's device rules are its slowest; a plain browser's header is known not to need them.
+        # A plain browser's header is known not to need these rules.
         if system is not None and text.startswith("Mozilla/5.0 ("):
             lowered = text.lower()
             if not any(word in lowered for word in SUSPICIOUS):
                 return False
-        device = self._device(text)
-        return device is not None and device.family == "Spider"
+        find = self._spider if system is None or system in DESKTOPS else self._held_spider
+        return find(text) is not None
 
     def _device_class(self, text: str, system: str | None) -> str:
         # An iPad that asks for desktop pages calls itself a Mac, and is a desktop here.
@@ -355,6 +363,10 @@ def _compiles(pattern: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_of_spiders(rule: object) -> bool:
+    return getattr(rule, "family", None) == SPIDER
 
 
 def _name(matched: str) -> str:

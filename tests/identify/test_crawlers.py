@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import ua_parser_rs
+from ua_parser.loaders import load_lazy_builtins
+from ua_parser.regex import Resolver
 
 from asgi_analytics.identify import useragent
-from asgi_analytics.identify.useragent import BOT_CLASSES, CrawlerList
+from asgi_analytics.identify.useragent import BOT_CLASSES, SPIDER, SUSPICIOUS, CrawlerList
 
 from .agents import ANDROID, IPHONE, MAC, MOBILE, READER, REAL_BROWSERS, SAMPLES, WEBKIT
 
@@ -131,10 +133,16 @@ def test_no_browser_of_an_open_list_is_taken_for_a_crawler() -> None:
     assert [text for text, agent in agents.items() if agent.browser is None] == []
 
 
-def test_no_spider_of_the_device_rules_is_taken_for_a_person() -> None:
-    spiders = [text for _, text in SAMPLES if (found := READER._device(text)) and found.family == "Spider"]
+def test_a_spider_is_whom_all_device_rules_together_take_for_one() -> None:
+    device = Resolver(load_lazy_builtins()).de.extract
+    texts = [text for _, text in SAMPLES] + REAL_BROWSERS
+    spiders = {text for text in texts if (found := device(text)) and found.family == SPIDER}
     assert len(spiders) > 1000
     assert [text for text in spiders if READER.read(text).device != "bot"] == []
+    for text in texts:
+        system, _ = READER._read_system(text)
+        if not text.startswith("Mozilla/5.0 (") or any(word in text.lower() for word in SUSPICIOUS):
+            assert READER._is_spider(text, system) is (text in spiders), text
 
 
 def test_entries_the_engine_cannot_compile_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
