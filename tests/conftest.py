@@ -106,6 +106,13 @@ def dsn(postgres: str, template: str) -> Iterator[str]:
         yield _address(postgres, name)
 
 
+@pytest.fixture(scope="session")
+def unchanged_dsn(postgres: str, template: str) -> Iterator[str]:
+    """A migrated database for tests that leave it as it is: making one takes longer than most of them."""
+    with _database(postgres, template) as name:
+        yield _address(postgres, name)
+
+
 @pytest.fixture
 def store(dsn: str) -> Iterator[PostgresStore]:
     """A connected store on a fresh migrated database."""

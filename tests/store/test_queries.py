@@ -18,9 +18,9 @@ QUERIES = [(file, name) for file in FILES if file.parent.name == "sql" for name 
 
 
 @pytest.fixture
-def connection(dsn: str) -> Iterator[psycopg.Connection]:
-    """A connection as those have it who write: with their temporary tables."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+def connection(unchanged_dsn: str) -> Iterator[psycopg.Connection]:
+    """A connection as those have it who write: with their temporary tables. All is undone in the end."""
+    with psycopg.connect(unchanged_dsn) as connection, connection.transaction(force_rollback=True):
         Staging().make(connection)
         connection.execute(queries.load("recorded")["create_judged"])
         yield connection
