@@ -233,9 +233,11 @@ class Hit:
     claims: Claims | None = None  # as read; None: not read, or the visitor asked not to be told apart
     attempt: int | None = None  # see identify.credentials.refused_attempt
     variant: Variant | None = None  # what the query made of the page or the data that was asked for
+    address: str | None = None  # where it came from, if that is kept: an IPv6 /64 may be a whole building
 
     def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:
         self.visitor = visitor
+        self.session = visitor.session  # the visitor may have begun another when this request ends
         self.decision = decision
         self.time_ns = time_ns  # wall time of the start, nanoseconds since 1970
         self.method = method

@@ -75,3 +75,12 @@ def test_by_default_no_address_no_query_and_no_secret_is_anywhere_in_the_journal
     text = str(rows(dsn)) + written.decode("latin-1")
     assert "/reset/" in text
     assert [word for word in ("hunter2", "s3cr3t", token, "198.51.100.7") if word in text] == []
+
+
+def test_a_full_address_is_the_one_that_a_hit_came_from_though_a_network_of_ipv6_is_one_visitor(dsn: str) -> None:
+    with wrapped(page(), dsn, privacy=Privacy(address="full")) as wrap:
+        for host in ("a", "b", "a"):
+            get(wrap, f"/{host}", client=(f"2001:db8:1:2::{host}", 1))
+    found = rows(dsn)
+    assert [row["address"] for row in found] == ["2001:db8:1:2::a", "2001:db8:1:2::b", "2001:db8:1:2::a"]
+    assert len({row["session_id"] for row in found}) == 1

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
+from asgi_analytics.testing import FakeClock
 
-from .drive import page, rows, socket_scope, wrapped
+from .drive import ask, http_scope, page, rows, socket_scope, wrapped
 from .transparent import sending, serve
 
 
@@ -142,3 +143,36 @@ def test_the_row_of_a_websocket_tells_how_it_ended(dsn: str) -> None:
         "app raises at once": ("error", 500, None, 0),
         "sends after the close": ("complete", 101, 1000, 0),
     }
+
+
+def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(dsn: str) -> None:
+    clock = FakeClock()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (echo if scope["type"] == "websocket" else page())(scope, receive, send)
+
+    async def visit() -> None:
+        arrived, left = iter([CONNECT]), asyncio.Event()
+
+        async def receive() -> Message:
+            for message in arrived:
+                return message
+            await left.wait()
+            return DISCONNECT
+
+        async def send(message: Message) -> None: ...
+
+        await ask(wrap, http_scope("/first"))
+        opened = asyncio.create_task(wrap(socket_scope(), receive, send))
+        await asyncio.sleep(0)
+        clock.advance(7200)
+        await ask(wrap, http_scope("/two-hours-later"))
+        left.set()
+        await opened
+
+    with wrapped(app, dsn, clock=clock) as wrap:
+        asyncio.run(visit())
+    by_path = {row["path"]: row["session_id"] for row in rows(dsn)}
+    assert by_path["/ws"] == by_path["/first"] != by_path["/two-hours-later"]
+    sessions = rows(dsn, "SELECT hits, last_seen_at - started_at AS length FROM analytics.sessions ORDER BY started_at")
+    assert [(row["hits"], row["length"].total_seconds()) for row in sessions] == [(2, 0.0), (1, 0.0)]

@@ -52,7 +52,9 @@ class Arrival(Hit):
         if not engine.started:
             engine.start()
         visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
-        self.visitor = visitor
+        self.visitor, self.session = visitor, visitor.session
+        if engine.keeps_address:
+            self.address = engine.identifier.address(scope, headers) or None
         if began:
             self._begin_session(scope)
         if visitor.merged is not None:

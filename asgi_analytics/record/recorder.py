@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..batch import DECISION, HIT, REFUSED
 from ..clock import random_bytes, uuid7_halves
@@ -101,11 +101,10 @@ class Recorder:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
         visitor, decision = hit.visitor, hit.decision
         tail = visitor.row_tail
-        if tail is None:
-            if self._drops_opted_out and not visitor.identity.tracked:
-                self.drop("privacy_signal")
-                return None
-            tail = visitor.row_tail = self._tail(visitor)
+        if tail is None or hit.session is not visitor.session or hit.address is not None:
+            tail = self._tail_of(hit)
+            if tail is None:
+                return self.drop("privacy_signal")
         if hit.count_row is not None:
             return self._append(frame(REFUSED, hit.count_row))
         high, low = uuid7_halves(hit.time_ns)
@@ -184,13 +183,26 @@ class Recorder:
             self._texts[value] = field
         return field
 
-    def _tail(self, visitor: Visitor) -> bytes:
-        session = visitor.session.id if visitor.identity.tracked else None
+    def _tail_of(self, hit: Hit) -> bytes | None:
+        """Encode what the visitor's hits share, cached, or what this one has of its own; None for one not to be stored.
+
+        Own are the session of a request that ends after it, and a host of an IPv6 network that is one visitor.
+        """
+        visitor, identity = hit.visitor, hit.visitor.identity
+        if self._drops_opted_out and not identity.tracked:
+            return None
+        is_shared = hit.session is visitor.session and (hit.address is None or hit.address == identity.address)
+        if is_shared and visitor.row_tail is not None:
+            return visitor.row_tail
+        if not is_shared and hit.address is not None:
+            identity = replace(identity, address=hit.address)
         claim = visitor.verification
         verified = None if claim is None or claim.status == ClaimStatus.UNCLAIMED else str(claim.status)
-        return encoding.uuid(session) + encoding.visitor(
-            visitor.identity, self._settings.site, verified, self._policy_version
-        )
+        session = encoding.uuid(hit.session.id if identity.tracked else None)
+        tail = session + encoding.visitor(identity, self._settings.site, verified, self._policy_version)
+        if is_shared:
+            visitor.row_tail = tail
+        return tail
 
     def _append(self, data: bytes) -> None:
         """Append to the journal, else to memory; RecursionError comes before anything is written.
