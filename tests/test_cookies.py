@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from asgi_analytics.middleware import ASGIApp, Receive, Scope, Send
 from asgi_analytics.model import Analytics
 from asgi_analytics.record import refusals
 from asgi_analytics.testing import FakeClock
-from tests.drive import Reply, get, look, page, wrapped
+from tests.drive import Reply, ask, get, http_scope, look, page, wrapped
 
 COOKIE: dict[str, Any] = {"session_cookie": True, "secret": "correct horse battery staple", "clock": FakeClock()}
 
@@ -44,6 +45,20 @@ def test_the_next_one_who_looks_alike_gets_a_cookie_of_its_own() -> None:
         get(app, "/public/1")
         one, other = get(app, "/home"), get(app, "/home")
     assert cookie_of(one) != cookie_of(other)
+
+
+def test_no_two_answers_carry_one_cookie_though_both_were_asked_for_before_the_first_was_sent() -> None:
+    async def together(app: ASGIApp) -> list[Reply]:
+        return await asyncio.gather(*(ask(app, http_scope("/home")) for _ in range(3)))
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0)
+        await page()(scope, receive, send)
+
+    with wrapped(slow, **COOKIE) as app:
+        replies = [*asyncio.run(together(app)), get(app, "/home")]
+    given = [cookie for reply in replies for cookie in reply.cookies]
+    assert len(given) == len(set(given)) == 2
 
 
 def test_a_cookie_that_waits_for_an_answer_suits_the_scheme_that_takes_it() -> None:

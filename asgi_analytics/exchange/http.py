@@ -145,9 +145,11 @@ class Exchange(Answered):
             self._length = names.get(b"content-length")
             self._judge(status, names)
             fields = engine.responder.fields(self.decision)
-            if self.visitor.cookie is not None and status != 304 and not is_shared(headers):
-                fields.append((b"set-cookie", self.visitor.cookie))
-                self.visitor.cookie_sent = True
+            cookie = self.visitor.cookie
+            if cookie is not None and status != 304 and not is_shared(headers):
+                fields.append((b"set-cookie", cookie))
+                # Taken off: who looks alike and came at the same time must not get the same one.
+                self.visitor.cookie, self.visitor.cookie_sent = None, True
             if OURS.isdisjoint(names):
                 headers += fields
                 message = {**message, "headers": headers}
