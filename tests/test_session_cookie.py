@@ -61,6 +61,22 @@ def test_after_a_rotation_the_old_secret_is_read_and_the_new_one_signs() -> None
     assert len({analytics.visitor for analytics in seen}) == 1
 
 
+def test_a_visitor_stays_the_same_through_a_rotation_of_secrets_and_is_another_on_another_site() -> None:
+    seen: list[Analytics] = []
+    old, new = "an old secret of length", "a new secret, also long"
+    given: dict[str, str] = {}
+    for secrets in (old, [old, new], [new, old], new):
+        with wrapped(found(page(), seen), session_cookie=True, secret=secrets) as wrap:
+            if not given:
+                given = cookie_of(get(wrap))
+            for cookie in get(wrap, headers=given).cookies:
+                given = {"cookie": cookie.split(";")[0]}
+    assert len({analytics.visitor for analytics in seen}) == 1
+    with wrapped(found(page(), seen), session_cookie=True, secret=new, site="shop") as wrap:
+        assert get(wrap, headers=given).cookies == []
+    assert len({analytics.visitor for analytics in seen}) == 2
+
+
 @pytest.mark.parametrize("junk", ["aa_v=", "aa_v=" + "A" * 48, "aa_v=\x00\xff", "aa_v", "x=" + "aa_v=" * 2000])
 def test_a_forged_cookie_is_as_good_as_none(junk: str) -> None:
     with wrapped(page(), **COOKIE) as wrap:

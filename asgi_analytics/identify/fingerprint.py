@@ -67,9 +67,12 @@ class Fingerprinter:
             found.append(hasher.digest())
         return found
 
-    def named(self, visitor: bytes, key: bytes) -> bytes:
-        """Return the fingerprint of a visitor that a cookie names; it does not rotate, the cookie's end is its end."""
-        return blake2b(visitor, digest_size=16, key=key, person=b"cookie", salt=b"visitor").digest()
+    def named(self, visitor: bytes) -> bytes:
+        """Return the fingerprint of a visitor that a cookie names; it does not rotate, the cookie's end is its end.
+
+        Without the secret, which may change: the name is random, so the cookie cannot be found out from this.
+        """
+        return blake2b(self._site + b"\0" + visitor, digest_size=16, person=b"cookie", salt=b"visitor").digest()
 
     def _turn(self, day: int, now: float) -> None:
         keys = self._keys

@@ -67,7 +67,6 @@ class Identifier:
         self._most_recent = settings.max_visitors
         self._texts: dict[bytes | None, bytes | None] = {}
         self._cookie = VisitorCookie(settings.session_cookie, settings.secret) if settings.session_cookie else None
-        self._cookie_key = settings.secret[0].encode()[:64] if settings.secret else b""
 
     def visitor(
         self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], now: float, time_ns: int
@@ -220,7 +219,7 @@ class Identifier:
         return visitor
 
     def _named(self, name: bytes) -> bytes:
-        return self._fingerprinter.named(name, self._cookie_key)
+        return self._fingerprinter.named(name)
 
     def _twin(self, fingerprint: bytes, alike: Visitor, actor: Actor, now: float) -> Visitor:
         identity = _with(alike.identity, fingerprint, alike.identity.network, False)
