@@ -14,7 +14,7 @@ from ..facts import Claims, ThrottleLevel
 from ..identify.client import network_of
 from ..identify.consistency import read_claims
 from ..inputs import FORGIVEN
-from ..model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Merged, Ruling, Visitor
+from ..model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Merged, Ruling, Verification, Visitor
 from ..protocols import Receive, Scope, Send, StrictAnswer
 
 STATE_KEY = "analytics"  # in scope["state"]
@@ -107,6 +107,8 @@ class Arrival(Hit):
         exempt, ruling, rulings = False, None, engine.rulings.current
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
             exempt = self._is_search_crawler(scope)
+        elif visitor.verification is not None:  # a signature is of its request, not of those that look alike
+            self._verified(None)
         if rulings is not None:
             facts = visitor.actor.behaviour
             ruling = self._ruled(rulings, scope)
@@ -140,13 +142,17 @@ class Arrival(Hit):
         if verifier is None:
             return False
         agent, address = visitor.identity.agent, self._engine.identifier.address(scope, self._headers)
-        found = verifier.status(agent, address, scope, self._headers, self.time_ns / 1e9)
-        if visitor.verification is None or visitor.verification.status != found.status:
+        found = verifier.status(agent, address, scope, self._headers, self._wall())
+        self._verified(found)
+        verified = found.status == ClaimStatus.VERIFIED and found.operator == agent.operator
+        return verified and agent.purpose == "search"
+
+    def _verified(self, found: Verification | None) -> None:
+        visitor, before = self.visitor, self.visitor.verification
+        if before is None or found is None or before.status != found.status:
             visitor.row_tail = None
             visitor.actor.behaviour.quiet_until = -1
         visitor.verification = found
-        verified = found.status == ClaimStatus.VERIFIED and found.operator == agent.operator
-        return verified and agent.purpose == "search"
 
     def _ruled(self, current: Rulings, scope: Scope) -> Ruling | None:
         """Apply a pardon that is due, and return the ruling in force on the visitor."""

@@ -29,7 +29,7 @@ _MISSING = Verification(
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A signer's keys by thumbprint, as last seen; times in seconds since 1970."""
+    """A signer's keys by thumbprint, as last seen; times in monotonic seconds, which no wrong clock makes last."""
 
     keys: dict[str, Key]
     tried_at: float
@@ -92,11 +92,12 @@ class Signatures:
         """Return the signer's key, and whether it is still being fetched."""
         directory = self._known.get(signer) or self._others.get(signer)
         key = directory.keys.get(keyid) if directory else None
+        monotonic = self._clock.monotonic()
         if directory and key and key.not_before <= now < key.expires:
-            if now >= directory.fresh_until:
+            if monotonic >= directory.fresh_until:
                 self.background.ask(signer)
             return key, False
-        if directory and now < directory.tried_at + RETRY:
+        if directory and monotonic < directory.tried_at + RETRY:
             return None, False
         self.background.ask(signer)
         return None, True
@@ -123,7 +124,7 @@ class Signatures:
         except (DataFileError, ValueError):
             self.counters["directories_failed"] += 1
             keys, kept = before.keys if before else {}, SHORTEST
-        now = self._clock.time_ns() / 1e9
+        now = self._clock.monotonic()
         fresh_for = min(LONGEST, max(SHORTEST, USUAL if kept is None else kept))
         self._keep(signer, Directory(keys, now, now + fresh_for))
 

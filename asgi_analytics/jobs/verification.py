@@ -166,17 +166,17 @@ class Verifier:
         if file is not None and packed in file.ranges:
             return _in_ranges(claim)
         if claim.operator.domains:
-            return self._by_names(claim, address, now)
+            return self._by_names(claim, address)
         if file is None:
             return _unverifiable(claim, "publishes address ranges: get them by asgi-analytics data update")
         if now > file.fetched_at + FRESH:
             return _unverifiable(claim, "has published newer address ranges: get them by asgi-analytics data update")
         return _out_of_ranges(claim)
 
-    def _by_names(self, claim: Claim, address: str, now: float) -> Verification:
+    def _by_names(self, claim: Claim, address: str) -> Verification:
         key = claim.crawler, network_of(address)
         known = self._known.get(key)
-        if known is None or now >= known[1]:
+        if known is None or self._clock.monotonic() >= known[1]:
             self._names.ask((*key, address))
         if known is None:
             return _pending(claim)
@@ -205,7 +205,7 @@ class Verifier:
             self._known.pop(key, None)
             if len(self._known) >= MOST_KNOWN:
                 self._known.popitem(last=False)
-            self._known[key] = found, self._clock.time_ns() / 1e9 + seconds
+            self._known[key] = found, self._clock.monotonic() + seconds
 
 
 def _speaks_for(signature: Verification, claim: Claim) -> bool:

@@ -99,6 +99,17 @@ def test_an_outage_of_a_directory_takes_no_key_away(rig: Rig) -> None:
     assert len(rig.web.asked) == 2
 
 
+def test_a_directory_that_failed_while_the_clock_was_wrong_is_asked_again_once_it_is_right(rig: Rig) -> None:
+    signers, rig.web.signers = rig.web.signers, {}
+    rig.clock.jump_wall(86_400)
+    ahead = Signer().sign(created=NOW + 86_400, expires=NOW + 86_700)
+    assert rig.settled(BROWSER, EVIL, ahead).status == ClaimStatus.UNVERIFIABLE
+    rig.clock.jump_wall(-86_400)
+    rig.web.signers = signers
+    rig.clock.advance(61)
+    assert rig.settled(BROWSER, EVIL, Signer().sign()).status == ClaimStatus.VERIFIED
+
+
 def test_a_directory_is_kept_as_long_as_it_says_within_bounds(rig: Rig) -> None:
     rig.web.max_age = 0
     rig.settled(BROWSER, EVIL, Signer().sign(expires=NOW + 9_000))

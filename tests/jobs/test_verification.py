@@ -102,6 +102,16 @@ def test_a_name_server_without_an_answer_is_asked_again_and_changes_nothing(rig:
     assert rig.settled(GOOGLEBOT, CRAWL).status == ClaimStatus.VERIFIED
 
 
+def test_what_was_found_while_the_clock_was_wrong_is_not_kept_until_then(rig: Rig) -> None:
+    rig.clock.jump_wall(10 * 365 * 86_400)
+    rig.resolver.fails = True
+    assert rig.settled(GOOGLEBOT, CRAWL).status == ClaimStatus.UNVERIFIABLE
+    rig.clock.jump_wall(-10 * 365 * 86_400)
+    rig.resolver.fails = False
+    rig.clock.advance(61)
+    assert rig.settled(GOOGLEBOT, CRAWL).status == ClaimStatus.VERIFIED
+
+
 def test_a_name_server_that_knows_no_names_accuses_nobody(tmp_path: Path) -> None:
     rig = Rig(tmp_path, {})
     rig.resolver._names.clear()

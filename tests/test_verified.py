@@ -1,0 +1,59 @@
+"""What a signature proves of a request, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.jobs.verification import Verifier
+from asgi_analytics.middleware import Scope
+from asgi_analytics.model import Analytics, ClaimStatus, Verification
+from asgi_analytics.testing import FakeClock, FixedResolver
+
+from .drive import ask, found, http_scope, page, rows, wrapped
+from .jobs.rig import Web
+from .signing import NOW, Signer
+
+SEEN: list[Analytics] = []
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW * 1_000_000_000)
+
+
+@pytest.fixture
+def app(dsn: str, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AnalyticsMiddleware]:
+    """Knows the keys of one signer; nothing is fetched by a thread."""
+    monkeypatch.setattr(Verifier, "start", lambda verifier: None)
+    with wrapped(found(page(), SEEN), dsn, clock=clock) as middleware:
+        middleware._engine.verifier = Verifier(clock, tmp_path, FixedResolver({}), Web(Signer()))
+        verified(middleware, Signer().sign(dict(http_scope("/known"))))
+        middleware._engine.verifier.work_off()
+        yield middleware
+
+
+def verified(app: AnalyticsMiddleware, scope: Scope) -> Verification | None:
+    asyncio.run(ask(app, {**scope}))
+    return SEEN[-1].verification
+
+
+def test_who_signed_once_is_not_verified_without_a_signature(app: AnalyticsMiddleware, dsn: str) -> None:
+    signed = verified(app, Signer().sign(dict(http_scope("/signed"))))
+    assert signed is not None
+    assert signed.status == ClaimStatus.VERIFIED
+    assert verified(app, http_scope("/unsigned")) is None
+    app.close()
+    told = {row["path"]: row["verified"] for row in rows(dsn)}
+    assert told == {"/known": "pending", "/signed": "verified", "/unsigned": None}
+
+
+def test_a_leap_of_the_clock_makes_no_signature_false(app: AnalyticsMiddleware, clock: FakeClock) -> None:
+    clock.jump_wall(10 * 365 * 86_400)
+    leapt = verified(app, Signer().sign(dict(http_scope("/signed"))))
+    assert leapt is not None
+    assert leapt.status == ClaimStatus.VERIFIED
