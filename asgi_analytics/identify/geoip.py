@@ -143,6 +143,8 @@ class GeoFile:
             for probe in PROBES:
                 tree.find(probe)
         except READ_ERRORS as error:
+            if isinstance(error, OSError):  # such as no privilege, no descriptor: that passes, and changes no file
+                self._signature = None
             before = self.error
             self._fail(error)
             if self.error != before:

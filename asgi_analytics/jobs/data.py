@@ -86,13 +86,16 @@ def held(folder: Path, names: Mapping[str, object] = SOURCES) -> tuple[dict[str,
 
 
 def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return names, times and sizes of the folder's files, to detect changes; empty if there is no folder."""
+    """Return names, times and sizes of the folder's files, to detect changes; empty if there is no folder.
+
+    The time is that of the last change of privileges, too, which new content changes as well.
+    """
     try:
         with os.scandir(folder) as entries:
             files = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".json")]
     except OSError:
         return ()
-    return tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in files))
+    return tuple(sorted((name, stat.st_ctime_ns, stat.st_size) for name, stat in files))
 
 
 def read_sources(path: Path) -> dict[str, str]:

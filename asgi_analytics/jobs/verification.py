@@ -117,7 +117,9 @@ class Verifier:
             return
         self._looked_at = monotonic
         if (found := stamp(self._data_dir)) != self._stamp:
-            self._files, self.errors = held(self._data_dir)
+            files, self.errors = held(self._data_dir)
+            # One that cannot be read now is not refuted by that; its age tells how long it counts.
+            self._files = {**{name: file for name, file in self._files.items() if name in self.errors}, **files}
             self._stamp = found
 
     def status(

@@ -156,6 +156,20 @@ def test_a_file_that_cannot_be_used_is_said_once(tmp_path: Path, caplog: pytest.
     assert "none.mmdb is not used: FileNotFoundError" in said
 
 
+def test_a_file_that_could_not_be_opened_once_is_loaded_when_it_can_though_it_did_not_change(
+    city: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        locator = GeoLocator(city, None, None)
+        assert "PermissionError" in locator.describe()[0]
+    locator.refresh(0.0)
+    assert locator.locate("1.0.0.1").city == "Sydney"
+
+
 def test_refresh_looks_at_most_every_five_seconds(city: Path) -> None:
     locator = GeoLocator(city, None, None)
     locator.refresh(0.0)

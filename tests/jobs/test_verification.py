@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from asgi_analytics.errors import ResolverError
-from asgi_analytics.jobs import verification
+from asgi_analytics.identify.operators import SOURCES
+from asgi_analytics.jobs import data, verification
 from asgi_analytics.jobs.verification import FRESH, MOST_LOOKUPS, MOST_WAITING, SocketResolver, Verifier
 from asgi_analytics.model import Agent, ClaimStatus
 from asgi_analytics.testing import FakeClock, FixedResolver
@@ -26,6 +27,7 @@ from .rig import (
     CLAUDE_CODE,
     CRAWL,
     EVIL,
+    FILES,
     GOOGLEBOT,
     GPTBOT,
     NAMES,
@@ -185,6 +187,25 @@ def test_new_files_are_taken_in_and_damaged_ones_are_named(rig: Rig, tmp_path: P
     rig.verifier.refresh(rig.clock.monotonic() + 31)
     assert rig.ask(GPTBOT, EVIL).status == ClaimStatus.VERIFIED
     assert set(rig.verifier.errors) == {"openai-chatgpt-user"}
+
+
+def test_ranges_that_cannot_be_read_again_stay_and_are_read_once_they_can(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openai-gptbot.json").write_bytes(b'{"prefixes": [{"ipv4Prefix": "93.184.216.0/24"}]}')
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "_read", refused)
+        rig.verifier.refresh(rig.clock.monotonic() + 31)
+    assert set(rig.verifier.errors) == set(FILES) | set(SOURCES)
+    assert rig.ask(GPTBOT, "52.230.152.9").status == ClaimStatus.VERIFIED
+    (tmp_path / "openai-gptbot.json").chmod(0o600)
+    rig.verifier.refresh(rig.clock.monotonic() + 62)
+    assert rig.ask(GPTBOT, EVIL).status == ClaimStatus.VERIFIED
+    assert rig.verifier.errors == {}
+
+
+def refused(folder: Path, name: str) -> tuple[bytes, float]:
+    raise OSError(24, "Too many open files", name)
 
 
 def test_thousands_of_spoofed_crawlers_cost_bounded_memory_and_lookups(
