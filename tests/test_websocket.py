@@ -145,6 +145,37 @@ def test_the_row_of_a_websocket_tells_how_it_ended(dsn: str) -> None:
     }
 
 
+def test_a_visitor_who_is_gone_when_the_app_sends_has_left_and_is_no_error(dsn: str) -> None:
+    told: list[BaseException] = []
+
+    async def push(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                await send({"type": "websocket.send", "text": "news"})
+        except OSError as error:  # what Starlette does
+            told.append(error)
+            raise LookupError("disconnected") from error
+
+    def server() -> tuple[Send, OSError]:
+        messages, gone = iter(range(3)), OSError("gone")
+
+        async def send(message: Message) -> None:
+            if next(messages, None) is None:
+                raise gone
+
+        return send, gone
+
+    for durability in ("journal", "fsync"):
+        with wrapped(push, dsn, durability=durability) as wrap:
+            send, gone = server()
+            with pytest.raises(LookupError):
+                asyncio.run(wrap(socket_scope(), None, send))  # type: ignore[arg-type]
+            assert told.pop() is gone
+    ends = [(row["outcome"], row["status"], row["close_code"]) for row in rows(dsn)]
+    assert ends == [("complete", 101, 1006)] * 2
+
+
 def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(dsn: str) -> None:
     clock = FakeClock()
 

@@ -9,6 +9,8 @@ from ..engine import Engine
 from ..protocols import Message, Receive, Scope, Send
 from .http import Exchange
 
+GONE = 1006  # without a close frame, RFC 6455 section 7.4.1
+
 
 class WebSocketExchange(Exchange):
     """A websocket from handshake to close: one row, written when either side closes it."""
@@ -17,9 +19,8 @@ class WebSocketExchange(Exchange):
 
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(engine, scope, receive, send)
-        self._server, self._held = send, None
-        if engine.syncs:
-            self._send = self._send_denial_at_once
+        self._server, self._held = self._sending(send), None
+        self._send = self._send_denial_at_once if engine.syncs else self._server
         self.receive = self._receiving(receive)
 
     def _receiving(self, receive: Receive) -> Receive:
@@ -28,11 +29,27 @@ class WebSocketExchange(Exchange):
         async def received() -> Message:
             message = await receive()
             if message["type"] == "websocket.disconnect":
-                self.close_code = message.get("code", 1005)
-                self.end("complete")
+                self._note_leaving(message.get("code", 1005))
             return message
 
         return received
+
+    def _sending(self, send: Send) -> Send:
+        """Return the server's `send`, which notes when it tells that the visitor has gone: some apps never receive."""
+
+        async def sent(message: Message) -> None:
+            try:
+                await send(message)
+            except OSError:
+                self._note_leaving(GONE)
+                raise
+
+        return sent
+
+    def _note_leaving(self, code: Any) -> None:
+        if not self.recorded:
+            self.close_code = code
+            self.end("complete")
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on, untouched."""
