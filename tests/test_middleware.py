@@ -220,3 +220,10 @@ def test_an_unknown_scope_type_reaches_the_app_untouched() -> None:
         assert wrap.stats()["queued"] == 0
     assert got[0][0] is scope
     assert got[0][1:] == (receive, send)
+
+
+def test_an_answer_to_head_has_no_bytes_though_the_app_sends_them_as_to_a_get(dsn: str) -> None:
+    with wrapped(page(), dsn) as wrap:
+        get(wrap)
+        get(wrap, method="HEAD")
+    assert {row["method"]: row["bytes_sent"] for row in rows(dsn)} == {"GET": 14, "HEAD": 0}

@@ -178,6 +178,8 @@ class Exchange(Answered):
             self.referral = self._referral(query)
         if self.status is None and self.outcome == "error":
             self.status = 500
+        if self.method == "HEAD":  # apps answer it as a GET; servers leave the body out
+            self.bytes_sent = 0
         decision = self.decision
         if decision.id is not None and self.count_row is None:
             self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
