@@ -6,9 +6,10 @@ import pytest
 
 from asgi_analytics import Analytics
 from asgi_analytics.middleware import Scope
-from asgi_analytics.testing import FakeClock
+from asgi_analytics.model import Place
+from asgi_analytics.testing import FakeClock, FixedLocator
 
-from .drive import OLD, STRICT, block, found, get, look, page, rows, start, wrapped
+from .drive import COOKIE, OLD, STRICT, block, found, get, look, page, rows, start, wrapped
 
 
 def test_midnight_renames_a_visitor_and_cuts_no_visit(dsn: str) -> None:
@@ -28,6 +29,34 @@ def test_midnight_renames_a_visitor_and_cuts_no_visit(dsn: str) -> None:
     assert before["fingerprint"] != after["fingerprint"]
     assert before["network"] != after["network"]
     assert (before["provisional"], after["provisional"]) == (False, False)
+
+
+def test_who_comes_each_day_has_the_place_of_a_newer_geo_file_from_midnight_on(dsn: str) -> None:
+    clock = FakeClock()
+    clock.advance(86_000)
+    with wrapped(page(), dsn, clock=clock) as wrap:
+        start(wrap)
+        for country in ("FR", "DE"):
+            wrap._engine.identifier._locator = FixedLocator(elsewhere=Place(country))
+            get(wrap, f"/{country}")
+            clock.advance(600)
+    found = rows(dsn)
+    assert [row["country"] for row in found] == ["FR", "DE"]
+    assert len({row["session_id"] for row in found}) == 1
+
+
+def test_a_cookie_that_waits_for_an_answer_over_midnight_keeps_no_network_of_yesterday(dsn: str) -> None:
+    clock = FakeClock()
+    clock.advance(86_000)
+    public = page(headers=[(b"cache-control", b"public, max-age=60")])
+    with wrapped(public, dsn, clock=clock, **COOKIE) as wrap:
+        start(wrap)
+        get(wrap)
+        clock.advance(600)
+        get(wrap)
+    before, after = rows(dsn)
+    assert before["fingerprint"] == after["fingerprint"]
+    assert before["network"] != after["network"]
 
 
 def test_midnight_lifts_no_block(dsn: str) -> None:

@@ -130,7 +130,9 @@ class Identifier:
             visitor = self._known.get(older)
             if visitor is not None:
                 network = self._network_key(address, time_ns)
-                visitor.identity = _with(visitor.identity, fingerprint, network, self._fingerprinter.provisional)
+                renamed = _with(visitor.identity, fingerprint, network, self._fingerprinter.provisional)
+                # Geo files are loaded anew; who comes each day has the newer place from the next day on.
+                visitor.identity = replace(renamed, place=self._locator.locate(address))
                 visitor.row_tail = None
                 self._known.rename(older, visitor)
                 self._renamed(older, fingerprint)
@@ -195,6 +197,9 @@ class Identifier:
             name = random_bytes(16)
             fresh = self._twin(self._named(name), alike, alike.actor, now)
             alike.unsent = name, fresh
+        elif fresh.identity.network != alike.identity.network:  # another day
+            fresh.identity = _with(alike.identity, fresh.identity.fingerprint, alike.identity.network, False)
+            fresh.row_tail = None
         fresh.cookie = cookie.issue(name, secure, wall)
         return fresh
 
