@@ -247,11 +247,12 @@ class Hit:
 class Analytics:
     """What we found about the current request: `scope["state"]["analytics"]`. A live view, not a copy."""
 
-    __slots__ = ("_decision", "_visitor")
+    __slots__ = ("_decision", "_session", "_visitor")
 
-    def __init__(self, visitor: Visitor, decision: Decision) -> None:
+    def __init__(self, visitor: Visitor, decision: Decision, session: Session | None = None) -> None:
         self._visitor = visitor
         self._decision = decision
+        self._session = session or visitor.session
 
     @property
     def visitor(self) -> str | None:
@@ -262,7 +263,7 @@ class Analytics:
     @property
     def session(self) -> str | None:
         """The session's id as 32 hex digits; None as for `visitor`."""
-        return self._visitor.session.id.hex() if self._visitor.identity.tracked else None
+        return self._session.id.hex() if self._visitor.identity.tracked else None
 
     @property
     def place(self) -> Place:

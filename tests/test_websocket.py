@@ -177,9 +177,10 @@ def test_a_visitor_who_is_gone_when_the_app_sends_has_left_and_is_no_error(dsn: 
 
 
 def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(dsn: str) -> None:
-    clock = FakeClock()
+    clock, seen = FakeClock(), {}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen[scope["path"]] = scope["state"]["analytics"]
         await (echo if scope["type"] == "websocket" else page())(scope, receive, send)
 
     async def visit() -> None:
@@ -203,7 +204,8 @@ def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(ds
 
     with wrapped(app, dsn, clock=clock) as wrap:
         asyncio.run(visit())
-    by_path = {row["path"]: row["session_id"] for row in rows(dsn)}
+    by_path = {row["path"]: row["session_id"].hex for row in rows(dsn)}
+    assert by_path == {path: found.session for path, found in seen.items()}
     assert by_path["/ws"] == by_path["/first"] != by_path["/two-hours-later"]
     sessions = rows(dsn, "SELECT hits, last_seen_at - started_at AS length FROM analytics.sessions ORDER BY started_at")
     assert [(row["hits"], row["length"].total_seconds()) for row in sessions] == [(2, 0.0), (1, 0.0)]

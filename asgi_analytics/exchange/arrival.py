@@ -85,7 +85,7 @@ class Arrival(Hit):
         """Admit or refuse, and leave the findings for the app. `strict`: in strict mode, what StrictQuotas answered."""
         self.decision = decision = self._decision(scope, strict)
         self.scope = scope
-        findings = Analytics(self.visitor, decision)
+        findings = Analytics(self.visitor, decision, self.session)
         state = scope.get("state")
         try:
             if state is None:
