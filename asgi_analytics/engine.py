@@ -49,7 +49,7 @@ from .store.postgres import PostgresStore
 from .threads import Aside
 from .variants import Variants
 
-GEO_PATIENCE = 2.0  # seconds that building an app waits for geo files; what is read later is used from then on
+FILE_PATIENCE = 2.0  # seconds to wait for geo files and ranges of crawlers; what is read later is used from then on
 # Takes time to build, and is the same for all apps of a process.
 _countries = cache(CountryTable.load)
 
@@ -70,7 +70,9 @@ class Engine:
         self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
         self.verifier = (
-            Verifier(self.clock, settings.crawler_dir or default_crawler_dir()) if settings.verify_crawlers else None
+            Verifier(self.clock, settings.crawler_dir or default_crawler_dir(), read=Aside(FILE_PATIENCE))
+            if settings.verify_crawlers
+            else None
         )
         self.site = Site()
         self.responder = Responder(settings)
@@ -81,7 +83,7 @@ class Engine:
         self.overhead = Overhead()
         self.syncs = settings.durability == "fsync"
         self.strict = open_strict(settings, self.clock)
-        self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries(), Aside(GEO_PATIENCE))
+        self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries(), Aside(FILE_PATIENCE))
         self.calendar = Calendar()
         self.calendar.wall(self.clock.monotonic(), self.clock.time_ns())
         fingerprinter = Fingerprinter(settings.site, random_bytes(32), self.calendar)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,11 @@ class Verifier:
         data_dir: Path,
         resolver: Resolver | None = None,
         fetch: Fetch = fetch_directory,
+        read: Callable[[Callable[[], None]], object] = lambda load: load(),
     ) -> None:
+        """`read` is given what reads the folder, which may hang: it may call it later, in another thread."""
         self.errors: dict[str, str] = {}  # damaged files of the folder
+        self._read = read
         self._clock = clock
         self._data_dir = data_dir
         self._resolver = resolver or SocketResolver()
@@ -116,6 +119,9 @@ class Verifier:
         if monotonic < self._looked_at + REFRESH_INTERVAL:
             return
         self._looked_at = monotonic
+        self._read(self._load)
+
+    def _load(self) -> None:
         if (found := stamp(self._data_dir)) != self._stamp:
             files, self.errors = held(self._data_dir)
             # One that cannot be read now is not refuted by that; its age tells how long it counts.

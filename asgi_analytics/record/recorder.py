@@ -13,7 +13,7 @@ from ..errors import AppendInterrupted, JournalError
 from ..facts import Claims
 from ..inputs import TRIED, Mask, bits_of
 from ..log import log
-from ..model import ClaimStatus, Hit, Variant, Visitor
+from ..model import ClaimStatus, Hit, Variant
 from ..settings import Settings
 from ..settings.canonical import version
 from ..variants import packed
