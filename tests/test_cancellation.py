@@ -76,3 +76,29 @@ def test_without_an_event_loop_an_error_is_told_from_a_cancellation(
         wrap(http_scope(), noop, noop).send(None)
     (row,) = rows(dsn)
     assert row["outcome"] == outcome
+
+
+class Unanswered:
+    """StrictQuotas that never answer."""
+
+    failures = 0
+
+    async def take(self, quotas: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_who_leaves_while_strict_quotas_are_asked_is_an_aborted_hit(dsn: str, backend: str) -> None:
+    async def run() -> None:
+        with anyio.move_on_after(0.05) as scope:
+            await wrap(http_scope("/early"), noop, noop)
+        assert scope.cancelled_caught
+
+    with wrapped(app, dsn) as wrap:
+        wrap._engine.strict = Unanswered()
+        anyio.run(run, backend=backend)
+        assert wrap.stats()["failures"] == {}
+    (row,) = rows(dsn)
+    assert (row["path"], row["outcome"], row["status"]) == ("/early", "aborted", None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..engine import Engine
-from ..protocols import Receive, Scope, Send
+from ..model import Decision
+from ..protocols import Receive, Scope, Send, StrictAnswer
 from .http import SCOPE_KEY, Exchange
 from .sound import sound
 
@@ -25,11 +26,22 @@ async def begin_strictly(
     """As `begin`, in strict mode: one round trip to the server that counts the requests of all workers."""
     try:
         exchange = kind(engine, scope, receive, send)
-        exchange.decide(scope, await engine.ask_strict_quotas(exchange.visitor))
+        exchange.decide(scope, await _asked(engine, exchange, scope))
     except Exception as error:  # noqa: BLE001 - as above
         engine.failed("identify and decide", error)
         return _begin_converted(kind, engine, scope, receive, send)
     return exchange
+
+
+async def _asked(engine: Engine, exchange: Exchange, scope: Scope) -> StrictAnswer | None:
+    try:
+        return await engine.ask_strict_quotas(exchange.visitor)
+    except BaseException as error:
+        if not isinstance(error, Exception):  # the visitor left meanwhile: it was a request all the same
+            actor = exchange.visitor.actor
+            exchange.scope, exchange.decision = scope, Decision(actor.throttle.level, actor.score)
+            exchange.end("aborted")
+        raise
 
 
 def _begin_converted(
