@@ -237,7 +237,8 @@ class Hit:
 
     def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:
         self.visitor = visitor
-        self.session = visitor.session  # the visitor may have begun another when this request ends
+        # The visitor may have begun another session, under another day's fingerprint, when this request ends.
+        self.session, self.identity = visitor.session, visitor.identity
         self.decision = decision
         self.time_ns = time_ns  # wall time of the start, nanoseconds since 1970
         self.method = method

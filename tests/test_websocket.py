@@ -10,7 +10,7 @@ import pytest
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
-from .drive import ask, http_scope, page, rows, socket_scope, wrapped
+from .drive import answer_lifespan, ask, http_scope, page, rows, socket_scope, start, wrapped
 from .transparent import sending, serve
 
 
@@ -176,10 +176,14 @@ def test_a_visitor_who_is_gone_when_the_app_sends_has_left_and_is_no_error(dsn: 
     assert ends == [("complete", 101, 1006)] * 2
 
 
-def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(dsn: str) -> None:
+@pytest.mark.parametrize("time", [0, 80_000], ids=["by day", "over midnight"])
+def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(dsn: str, time: float) -> None:
     clock, seen = FakeClock(), {}
+    clock.advance(time)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await answer_lifespan(receive, send)
         seen[scope["path"]] = scope["state"]["analytics"]
         await (echo if scope["type"] == "websocket" else page())(scope, receive, send)
 
@@ -203,9 +207,16 @@ def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(ds
         await opened
 
     with wrapped(app, dsn, clock=clock) as wrap:
+        start(wrap)
         asyncio.run(visit())
     by_path = {row["path"]: row["session_id"].hex for row in rows(dsn)}
     assert by_path == {path: found.session for path, found in seen.items()}
     assert by_path["/ws"] == by_path["/first"] != by_path["/two-hours-later"]
+    of_sessions = rows(
+        dsn,
+        "SELECT path FROM analytics.hits JOIN analytics.sessions "
+        "ON hits.session_id = sessions.id AND hits.fingerprint = sessions.fingerprint",
+    )
+    assert len(of_sessions) == len(seen)
     sessions = rows(dsn, "SELECT hits, last_seen_at - started_at AS length FROM analytics.sessions ORDER BY started_at")
     assert [(row["hits"], row["length"].total_seconds()) for row in sessions] == [(2, 0.0), (1, 0.0)]

@@ -52,7 +52,7 @@ class Arrival(Hit):
         if not engine.started:
             engine.start()
         visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
-        self.visitor, self.session = visitor, visitor.session
+        self.visitor, self.session, self.identity = visitor, visitor.session, visitor.identity
         if engine.keeps_address:
             self.address = engine.identifier.address(scope, headers) or None
         if began:

@@ -188,10 +188,11 @@ class Recorder:
 
         Own are the session of a request that ends after it, and a host of an IPv6 network that is one visitor.
         """
-        visitor, identity = hit.visitor, hit.visitor.identity
+        visitor, is_shared = hit.visitor, hit.session is hit.visitor.session
+        identity = visitor.identity if is_shared else hit.identity
         if self._drops_opted_out and not identity.tracked:
             return None
-        is_shared = hit.session is visitor.session and (hit.address is None or hit.address == identity.address)
+        is_shared = is_shared and (hit.address is None or hit.address == identity.address)
         if is_shared and visitor.row_tail is not None:
             return visitor.row_tail
         if not is_shared and hit.address is not None:
