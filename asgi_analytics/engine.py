@@ -292,6 +292,7 @@ class Engine:
         self._store = PostgresStore(
             self._find_database,
             bot_score=self.settings.bot_score,
+            cooldown=self.settings.cooldown,
             session_timeout=self.settings.session_timeout,
             migrate=self.settings.migrate,
             bans=self.settings.bans,

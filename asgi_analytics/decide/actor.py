@@ -84,9 +84,11 @@ def start_like_pool(visitor: Actor, network: Actor, claims: Claims, site: Site, 
                 adopt_pool(visitor, pool)
 
 
-def adopt_level(visitor: Actor, level: ThrottleLevel, changed_at: float) -> None:
-    """Take over a level from another worker when it was changed later there; `changed_at` in monotonic seconds here."""
-    throttle.adopt(visitor, level, changed_at, ("another worker saw the evidence",))
+def adopt_level(
+    visitor: Actor, level: ThrottleLevel, changed_at: float, cooldown: float | None = None, now: float = 0.0
+) -> None:
+    """Take over a level from another worker, as throttle.adopt; `changed_at` in monotonic seconds here."""
+    throttle.adopt(visitor, level, changed_at, ("another worker saw the evidence",), cooldown, now)
 
 
 def adopt_pool(visitor: Actor, pool: Actor) -> None:

@@ -161,15 +161,23 @@ def escalate(visitor: Actor, reasons: tuple[str, ...], now: float) -> None:
 def cool_down(visitor: Actor, cooldown: float, now: float) -> None:
     """Lower the level by one for every `cooldown` seconds since the last change, and spend the evidence."""
     throttle = visitor.throttle
+    if not throttle.level:
+        return
     if now < throttle.changed_at:  # the clock went back: nobody waits longer than one cool-down for it
         throttle.changed_at = now
-    steps = int((now - throttle.changed_at) / cooldown)
-    if not steps or not throttle.level:
+    lower = cooled(throttle.level, throttle.changed_at, cooldown, now)
+    steps = throttle.level - lower
+    if not steps:
         return
-    throttle.level = LEVELS[max(throttle.level - steps, 0)]
+    throttle.level = lower
     throttle.was_blocked = throttle.was_blocked and throttle.level > ThrottleLevel.NORMAL
     throttle.changed_at += steps * cooldown
     spend(visitor)
+
+
+def cooled(level: ThrottleLevel, changed_at: float, cooldown: float, now: float) -> ThrottleLevel:
+    """Return what is left at `now` of a level that was set at `changed_at`."""
+    return LEVELS[max(0, level - int(max(0.0, now - changed_at) / cooldown))] if level else level
 
 
 def rest(throttle: Throttle, cooldown: float, now: float) -> float:
@@ -177,15 +185,31 @@ def rest(throttle: Throttle, cooldown: float, now: float) -> float:
     return throttle.changed_at + cooldown - now
 
 
-def adopt(visitor: Actor, level: ThrottleLevel, changed_at: float, reasons: tuple[str, ...]) -> None:
-    """Take over a level that was set elsewhere at `changed_at`, unless this one was changed later."""
+def adopt(
+    visitor: Actor,
+    level: ThrottleLevel,
+    changed_at: float,
+    reasons: tuple[str, ...],
+    cooldown: float | None = None,
+    now: float = 0.0,
+) -> None:
+    """Take over a level that was set elsewhere at `changed_at`, unless this one was changed later.
+
+    With a `cooldown`: what is left of either at `now` comes first. A level of the last round that cools down at a
+    worker, with the first request there for long, is no news of one that has risen meanwhile.
+    """
     throttle = visitor.throttle
-    if changed_at <= throttle.changed_at:
+    theirs = ours = 0
+    if cooldown is not None:
+        theirs = cooled(level, changed_at, cooldown, now)
+        ours = cooled(throttle.level, throttle.changed_at, cooldown, now)
+    if theirs < ours or (theirs == ours and changed_at <= throttle.changed_at):
         return
     if level != throttle.level:
         throttle.level = level
-        throttle.was_blocked = throttle.was_blocked and level > ThrottleLevel.NORMAL
+        throttle.was_blocked = (throttle.was_blocked or level == BLOCKED) and level > ThrottleLevel.NORMAL
         throttle.reasons = reasons
+        visitor.behaviour.quiet_until = -1  # the limits may be lower from now on
         spend(visitor)
     throttle.changed_at = changed_at
 

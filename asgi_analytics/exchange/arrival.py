@@ -76,9 +76,11 @@ class Arrival(Hit):
             visitor.row_tail = None
         if merged.remote > 0 and not engine.leases.connected:  # else leases account for what others admit
             charge(visitor.actor, merged.remote, engine.policy, now)
-        if merged.level_changed_us:
-            changed_at = now - (self.time_ns / 1e9 - merged.level_changed_us / 1e6)
-            adopt_level(visitor.actor, ThrottleLevel(merged.level), changed_at)
+        # What is told again is no news: where the wall clock went back, it would be of the future for as long.
+        if merged.level_changed_us > visitor.level_told_us:
+            visitor.level_told_us = merged.level_changed_us
+            changed_at = now - max(0.0, self.time_ns / 1e9 - merged.level_changed_us / 1e6)
+            adopt_level(visitor.actor, ThrottleLevel(merged.level), changed_at, engine.policy.cooldown, now)
             engine.state.level_changed(visitor)
 
     def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
@@ -197,7 +199,9 @@ class Arrival(Hit):
         decision = self.decision
         if decision.id is None:
             decision.id = uuid7(self.time_ns)
-        self._engine.state.level_changed(self.visitor)
+        visitor = self.visitor
+        visitor.level_told_us = max(visitor.level_told_us, self.time_ns // 1000)
+        self._engine.state.level_changed(visitor)
 
     def _elapsed_us(self) -> int:
         return int((self._engine.monotonic() - self.started_at) * 1e6)

@@ -67,6 +67,7 @@ class PostgresStore(Connected):
         dsn: Callable[[], str],
         *,
         bot_score: int = 50,
+        cooldown: float | None = None,
         session_timeout: float = 1800.0,
         migrate: bool = True,
         bans: bool = False,
@@ -84,7 +85,7 @@ class PostgresStore(Connected):
         self._doubts = Doubts()
         self._own: set[bytes] = set()  # journals of this process
         self._staging = Staging()
-        rules = values.parameters(reputation or ReputationRules(), bot_score)
+        rules = values.parameters(reputation or ReputationRules(), bot_score, cooldown)
         self._fold = Fold(self._staging, rules, timedelta(seconds=session_timeout), bans)
         self._server = ""  # identity that the database reports
         self._had_schema: str | None = None  # identity of the last database in which the schema was found

@@ -48,14 +48,15 @@ def ruling(row: dict[str, Any]) -> Ruling:
     )
 
 
-def parameters(rules: ReputationRules, bot_score: int) -> dict[str, Any]:
-    """Return the rules of reputation as parameters of the queries."""
+def parameters(rules: ReputationRules, bot_score: int, cooldown: float | None = None) -> dict[str, Any]:
+    """Return the rules of reputation and levels as parameters of the queries; `cooldown`: None where none is known."""
     points = dict(rules.points)
     named = {name: points.pop(kind, 0) for name, kind in POINTS.items()}
     return {
         **named,
         "signal_points": Jsonb(points),  # what is left: signals that are incidents by themselves
         "bot_score": bot_score,
+        "cooldown": cooldown,
         "grace": timedelta(seconds=PARDON_GRACE),
         "network_share": rules.network_share,
         "page_views_per_hour": rules.page_views_per_hour,

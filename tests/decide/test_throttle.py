@@ -140,6 +140,11 @@ def test_cooling_late_is_the_same_as_cooling_in_time() -> None:
         throttle.cool_down(timely, 600.0, START + second)
     throttle.cool_down(late, 600.0, START + 1499)
     assert late == timely
+    for actor in (timely, late):
+        throttle.cool_down(actor, 600.0, START + 1800)
+        throttle.cool_down(actor, 600.0, START + 9999)
+    throttle.cool_down(once := Actor([], Throttle(BLOCKED, START)), 600.0, START + 9999)
+    assert once == timely, "Normal since then, not since it was noted"
 
 
 def test_cooling_down_spends_the_evidence() -> None:
@@ -171,6 +176,32 @@ def test_whoever_made_it_normal_all_is_needed_again(end: Callable[[Actor], None]
     visitor = Actor([], Throttle(BLOCKED, START, was_blocked=True))
     end(visitor)
     assert (visitor.throttle.level, throttle.pace_limit(visitor, START + 1.0)) == (NORMAL, 30.0)
+
+
+def test_less_is_enough_after_a_block_at_another_worker_too() -> None:
+    visitor = Actor([], Throttle(), Behaviour(quiet_until=30))
+    throttle.adopt(visitor, BLOCKED, START, ())
+    assert visitor.behaviour.quiet_until < 0
+    throttle.cool_down(visitor, 600.0, START + 1200.0)
+    assert (visitor.throttle.level, throttle.pace_limit(visitor, START + 1200.0)) == (WARNING, 7.5)
+
+
+@pytest.mark.parametrize(
+    ("level", "before", "taken"),
+    [
+        (NORMAL, 1.0, SEVERE),  # as of who knew of an older one only, which has cooled down
+        (WARNING, -1.0, SEVERE),
+        (SEVERE, 1.0, SEVERE),
+        (BLOCKED, -1.0, BLOCKED),
+        (BLOCKED, -1200.0, SEVERE),  # of which Warning is left
+    ],
+)
+def test_of_two_workers_levels_that_of_which_more_is_left_is_taken(
+    level: ThrottleLevel, before: float, taken: ThrottleLevel
+) -> None:
+    visitor = Actor([], Throttle(SEVERE, START))
+    throttle.adopt(visitor, level, START + before, (), 600.0, START + 10.0)
+    assert visitor.throttle.level == taken
 
 
 def test_a_clock_set_back_prolongs_no_cool_down() -> None:

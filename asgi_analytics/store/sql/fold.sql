@@ -183,13 +183,18 @@ WITH batch AS (
         hour_sessions = excluded.hour_sessions
             + CASE WHEN kept.hour_at = excluded.hour_at THEN kept.hour_sessions ELSE 0 END,
         score = greatest(kept.score, excluded.score),
-        -- A worker that had yet to learn of a pardon cannot take it back.
-        level = CASE WHEN excluded.level_changed_at >= coalesce(kept.level_changed_at, '-infinity')
+        -- A worker that had yet to learn of a pardon cannot take it back; nor one that had yet to learn of a level what is
+        -- left of that, as with an older one that has cooled down. (A second: clocks do not run evenly.)
+        (level, level_changed_at) = (
+            SELECT CASE WHEN its.is_news THEN excluded.level ELSE kept.level END,
+                CASE WHEN its.is_news THEN excluded.level_changed_at ELSE kept.level_changed_at END
+            FROM (SELECT coalesce(
+                excluded.level_changed_at >= coalesce(kept.level_changed_at, '-infinity')
                 AND excluded.level_changed_at > coalesce(kept.pardoned_at + %(grace)s::interval, '-infinity')
-            THEN excluded.level ELSE kept.level END,
-        level_changed_at = CASE
-            WHEN excluded.level_changed_at <= kept.pardoned_at + %(grace)s::interval THEN kept.level_changed_at
-            ELSE greatest(kept.level_changed_at, excluded.level_changed_at) END,
+                AND excluded.level >= coalesce(kept.level - floor((1.0 + extract(epoch FROM
+                    excluded.level_changed_at - kept.level_changed_at)::float8) / %(cooldown)s::float8), 0.0),
+                false) AS is_news) AS its
+        ),
         abuse_incidents = kept.abuse_incidents + excluded.abuse_incidents,
         last_abuse_at = greatest(kept.last_abuse_at, excluded.last_abuse_at),
         remote = CASE
