@@ -171,3 +171,15 @@ def test_whose_cookie_came_back_has_a_quota_of_its_own_that_all_workers_share() 
     alike, _ = comes(engine, http_scope(method="POST"))
     assert back.actor is not alike.actor
     assert back.actor.key == back.identity.fingerprint
+
+
+@pytest.mark.parametrize(("workers", "charged"), [(1, 6), (2, 1)])
+def test_a_worker_that_keeps_to_its_part_leaves_what_others_admit_to_theirs(workers: int, charged: int) -> None:
+    """While quotas cannot be exchanged; who knows of no others counts what the store tells of them."""
+    engine = engine_of(limits="10/minute")
+    engine.leases.workers = workers
+    visitor, _ = comes(engine, http_scope())
+    visitor.merged = Merged(visitor.identity.fingerprint, b"s" * 16, 5, 0, 0)
+    scope = http_scope()
+    arrives(engine, scope).decide(scope)
+    assert visitor.actor.windows[0].count == charged

@@ -74,7 +74,8 @@ class Arrival(Hit):
         if not began:
             visitor.session.id = merged.session
             visitor.row_tail = None
-        if merged.remote > 0 and not engine.leases.connected:  # else leases account for what others admit
+        # Else leases, or the parts that workers keep to while these are lost, account for what others admit.
+        if merged.remote > 0 and not engine.leases.connected and engine.leases.workers < 2:
             charge(visitor.actor, merged.remote, engine.policy, now)
         # What is told again is no news: where the wall clock went back, it would be of the future for as long.
         if merged.level_changed_us > visitor.level_told_us:
