@@ -17,7 +17,7 @@ from .behaviour import Site
 from .throttle import spend
 
 MOST_RULINGS = 100_000  # in memory; what ends soonest goes first, allowances last
-MOST_ALIASES = 10_000  # ruled-on visitors whose fingerprint changed since
+MOST_ALIASES = 10_000  # ruled-on visitors whose fingerprint changed since; and as many that may be ruled on yet
 WHOLE = {4: 32, 8: 64}  # bits of a client network, by its bytes
 IN_CLEAR = {4: 24, 8: 48}  # a narrower network is stored as a digest: it names a household or a person
 KINDS = ("allow", "ban", "pardon")
@@ -33,11 +33,12 @@ class Table:
     fingerprints: Mapping[bytes, Ruling] = field(default_factory=dict)
     networks: Mapping[Shape, Mapping[bytes, Ruling]] = field(default_factory=dict)
 
-    def find(self, fingerprint: bytes, network: bytes, now: float) -> Ruling | None:
-        """Return what stands at `now` (wall seconds): on the fingerprint, else on the narrowest network."""
-        found = self.fingerprints.get(fingerprint)
-        if found is not None and found.until > now:
-            return found
+    def find(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> Ruling | None:
+        """Return what stands at `now` (wall seconds): on the fingerprint, else an older one, else the narrowest network."""
+        for name in (fingerprint, *older):
+            found = self.fingerprints.get(name)
+            if found is not None and found.until > now:
+                return found
         for (size, prefix, key), table in self.networks.items():
             if size == len(network):
                 found = table.get(name_network(network, prefix, key))
@@ -65,17 +66,22 @@ class Rulings:
         tables = {kind: _table([one for one in kept if one.kind == kind]) for kind in KINDS}
         return cls(tables["allow"], tables["ban"], tables["pardon"], len(kept))
 
-    def ruling_for(self, fingerprint: bytes, network: bytes, now: float) -> Ruling | None:
+    def ruling_for(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> Ruling | None:
         """Return the allowance, else the ban that stands at `now` (wall seconds); None: neither.
 
-        `network` is the client network in clear, 4 or 8 bytes as of identify.client.network_of; b"": unknown.
+        `network` is the client network in clear, 4 or 8 bytes as of identify.client.network_of; b"": unknown. `older`:
+        what the fingerprint was before.
         """
-        return self.allows.find(fingerprint, network, now) or self.bans.find(fingerprint, network, now)
+        return self.allows.find(fingerprint, network, now, older) or self.bans.find(fingerprint, network, now, older)
 
-    def pardoned_at(self, fingerprint: bytes, network: bytes, now: float) -> float:
+    def pardoned_at(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> float:
         """Return the wall seconds up to which all is forgiven; minus infinity: nothing is."""
-        found = self.pardons.find(fingerprint, network, now)
+        found = self.pardons.find(fingerprint, network, now, older)
         return -inf if found is None else found.made_at
+
+    def rules_on(self, fingerprint: bytes) -> bool:
+        """Tell whether an allowance or a ban is on this fingerprint."""
+        return fingerprint in self.allows.fingerprints or fingerprint in self.bans.fingerprints
 
 
 class RulingBook:
@@ -85,7 +91,10 @@ class RulingBook:
         self._born = now
         self._most = most
         self._known: dict[bytes, Ruling] = {one.id: one for one in map(allowance, allow)}
-        self._aliases: dict[bytes, bytes] = {}  # present fingerprint → the one that was ruled on
+        self._aliases: dict[
+            bytes, tuple[bytes, ...]
+        ] = {}  # present fingerprint → older ones, of which one was ruled on
+        self._renamed: dict[bytes, tuple[bytes, ...]] = {}  # likewise, of which none was yet
         self.current: Rulings | None = None
         self._publish(now)
 
@@ -96,25 +105,37 @@ class RulingBook:
             known.pop(ruling.id, None)
             if not ruling.lifted:
                 known[ruling.id] = self._as_learnt(ruling, now)
+                if ruling.kind == "pardon" and ruling.fingerprint is not None:  # bans on its older names end, too
+                    self._aliases.pop(ruling.fingerprint, None)
+                    self._renamed.pop(ruling.fingerprint, None)
         for name in [one.id for one in known.values() if one.until <= now]:
             del known[name]
         self._publish(now)
 
     def follow(self, older: bytes, newer: bytes) -> None:
-        """Let what was ruled on a visitor's older fingerprint hold for its present one: midnight lifts no ban."""
-        older = self._aliases.get(older, older)
-        current = self.current
-        if current and (older in current.allows.fingerprints or older in current.bans.fingerprints):
-            if len(self._aliases) >= MOST_ALIASES:
-                self._aliases.clear()
-            self._aliases[newer] = older
+        """Let what is ruled on a visitor's older fingerprint hold for its present one: midnight lifts no ban.
+
+        Also what is ruled on it later: who was refused before midnight may be pardoned after.
+        """
+        names, current = (older, *self._aliases.get(older, ())), self.current
+        ruled = tuple(name for name in names if current and current.rules_on(name))
+        kept = self._aliases if ruled else self._renamed
+        if len(kept) >= MOST_ALIASES:
+            kept.clear()
+        kept[newer] = tuple(dict.fromkeys((older, *ruled)))
 
     def ruling_for(self, fingerprint: bytes, network: bytes, now: float) -> Ruling | None:
         """Return Rulings.ruling_for, with the fingerprints of yesterday that `follow` told of; None: no ruling."""
         current = self.current
-        if current is None:
-            return None
-        return current.ruling_for(self._aliases.get(fingerprint, fingerprint), network, now)
+        return None if current is None else current.ruling_for(fingerprint, network, now, self._older(fingerprint))
+
+    def pardoned_at(self, fingerprint: bytes, network: bytes, now: float) -> float:
+        """Return Rulings.pardoned_at, likewise."""
+        current = self.current
+        return -inf if current is None else current.pardoned_at(fingerprint, network, now, self._older(fingerprint))
+
+    def _older(self, fingerprint: bytes) -> tuple[bytes, ...]:
+        return self._aliases.get(fingerprint) or self._renamed.get(fingerprint, ())
 
     def _as_learnt(self, ruling: Ruling, now: float) -> Ruling:
         """Let a pardon cover what came in until this worker learnt of it, if it ran when the pardon was made."""

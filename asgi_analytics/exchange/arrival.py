@@ -8,7 +8,7 @@ from ..clock import MINUTE_NS, uuid7
 from ..decide.actor import adopt_level, begin_session, count_session, start_like_pool
 from ..decide.admission import admit, admit_strictly, charge
 from ..decide.explain import inputs_of_admission, inputs_of_ban
-from ..decide.rulings import Rulings, is_pardon_due, pardon, refusal
+from ..decide.rulings import is_pardon_due, pardon, refusal
 from ..engine import Engine
 from ..facts import Claims, ThrottleLevel
 from ..identify.client import network_of
@@ -107,17 +107,12 @@ class Arrival(Hit):
     def _decision(self, scope: Scope, strict: StrictAnswer | None) -> Decision:
         """An operator's ruling comes first, then quotas and level."""
         engine, visitor, now = self._engine, self.visitor, self.started_at
-        exempt, ruling, rulings = False, None, engine.rulings.current
+        exempt = False
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
             exempt = self._is_search_crawler(scope)
         elif visitor.verification is not None:  # a signature is of its request, not of those that look alike
             self._verified(None)
-        if rulings is not None:
-            facts = visitor.actor.behaviour
-            ruling = self._ruled(rulings, scope)
-            if visitor.actor.behaviour is not facts:
-                self.inputs |= FORGIVEN
-                visitor.cached_refusal = None
+        ruling = None if engine.rulings.current is None else self._ruled(scope)
         cached = visitor.cached_refusal
         if cached is not None and strict is None and self._still_holds(cached, ruling):
             self._cached = cached
@@ -157,16 +152,23 @@ class Arrival(Hit):
             visitor.actor.behaviour.quiet_until = -1
         visitor.verification = found
 
-    def _ruled(self, current: Rulings, scope: Scope) -> Ruling | None:
+    def is_banned(self, scope: Scope) -> bool:
+        """Tell whether a ban refuses, whatever the quotas are: it charges none."""
+        ruling = None if self._engine.rulings.current is None else self._ruled(scope)
+        return ruling is not None and ruling.kind == "ban"
+
+    def _ruled(self, scope: Scope) -> Ruling | None:
         """Apply a pardon that is due, and return the ruling in force on the visitor."""
         engine, visitor, now = self._engine, self.visitor, self.started_at
         fingerprint, actor = visitor.identity.fingerprint, visitor.actor
         network, wall = network_of(engine.identifier.address(scope, self._headers)), self._wall()
         ruling = engine.rulings.ruling_for(fingerprint, network, wall)
         allowed = ruling is not None and ruling.kind == "allow"
-        pardoned = is_pardon_due(actor, current.pardoned_at(fingerprint, network, wall), now, wall)
+        pardoned = is_pardon_due(actor, engine.rulings.pardoned_at(fingerprint, network, wall), now, wall)
         if pardoned or (allowed and actor.throttle.level):
             pardon(actor, visitor.network, engine.site, now)
+            self.inputs |= FORGIVEN
+            visitor.cached_refusal = None
             engine.state.level_changed(visitor)
         return ruling
 

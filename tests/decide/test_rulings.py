@@ -141,6 +141,41 @@ def test_a_ban_follows_the_visitor_to_its_fingerprint_of_the_next_day() -> None:
     assert book.ruling_for(b"c" * 16, HERE, WALL) is None
 
 
+@pytest.mark.parametrize("kind", ["ban", "allow"])
+def test_what_is_ruled_on_the_fingerprint_of_today_holds_whatever_was_on_that_of_yesterday(kind: str) -> None:
+    """Yesterday's ban ended in the night, or stands; an allowance wins over it."""
+    book = RulingBook(now=WALL)
+    book.learn_rulings([ruling(fingerprint=A, until=WALL + 10)], WALL)
+    book.follow(A, B)
+    book.learn_rulings([ruling(kind, id=b"2" * 16, fingerprint=B, reason="today's", until=WALL + 100)], WALL)
+    for seconds in (0, 20):
+        found = book.ruling_for(B, HERE, WALL + seconds)
+        assert found is not None
+        assert (found.kind, found.reason) == (kind, "today's")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_was_banned_by_the_fingerprint_of_yesterday_is_pardoned_by_that_of_today(when: str) -> None:
+    book = RulingBook(now=WALL)
+    if when == "after":
+        book.follow(A, B)
+    book.learn_rulings([ruling(fingerprint=A)], WALL)
+    if when == "before":
+        book.follow(A, B)
+    book.learn_rulings([ruling("pardon", fingerprint=B, made_at=WALL)], WALL)
+    assert book.ruling_for(B, HERE, WALL) is None
+    book.follow(B, b"c" * 16)
+    assert book.ruling_for(b"c" * 16, HERE, WALL) is None
+
+
+def test_what_is_ruled_after_midnight_on_the_fingerprint_from_before_holds_for_who_has_another_now() -> None:
+    book = RulingBook(now=WALL)
+    book.follow(A, B)
+    assert book.pardoned_at(B, HERE, WALL) == -inf
+    book.learn_rulings([ruling(fingerprint=A), ruling("pardon", fingerprint=A, made_at=WALL)], WALL)
+    assert (book.ruling_for(B, HERE, WALL) is not None, book.pardoned_at(B, HERE, WALL)) == (True, WALL)
+
+
 def test_rulings_are_bounded_in_number_and_memory() -> None:
     def many(first: int, count: int) -> list[Ruling]:
         return [
@@ -175,6 +210,7 @@ def test_visitors_that_were_renamed_are_remembered_in_bounded_number(monkeypatch
         book.follow(A, name)
         book.follow(B, b"nobody " + name)
     assert len(book._aliases) <= 3
+    assert len(book._renamed) <= 3
     assert book.ruling_for(names[-1], HERE, WALL) is not None
     assert book.ruling_for(b"nobody " + names[-1], HERE, WALL) is None
 
