@@ -19,6 +19,7 @@ from .decide.lease import Leases
 from .decide.policy import Policy
 from .decide.probes import kind_of
 from .decide.rulings import RulingBook
+from .decide.throttle import cooled
 from .embedded import EmbeddedPostgres
 from .errors import EmbeddedPostgresError, StoreUnavailable
 from .facts import Actor, ThrottleLevel
@@ -271,10 +272,10 @@ class Engine:
         else:
             self.own_policy = self._whole_policy.share_of(self.leases.workers)
 
-    async def ask_strict_quotas(self, visitor: Visitor) -> StrictAnswer | None:
+    async def ask_strict_quotas(self, visitor: Visitor, now: float) -> StrictAnswer | None:
         """In strict mode, ask the server that counts for all workers; None without an answer or a need to ask."""
         actor, network, policy = visitor.actor, visitor.network, self.policy
-        level = actor.throttle.level
+        level = cooled(actor.throttle.level, actor.throttle.changed_at, policy.cooldown, now)
         if self.strict is None or not actor.key or level == ThrottleLevel.BLOCKED:
             return None
         asked = [(actor.key, policy.limits[level]), (network.key, policy.network_limits)]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from asgi_analytics.decide.actor import adopt_level
 from asgi_analytics.engine import Engine
 from asgi_analytics.exchange.arrival import Arrival
+from asgi_analytics.exchange.beginning import begin_strictly
+from asgi_analytics.exchange.http import Exchange
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.identify import visitor as module
 from asgi_analytics.middleware import Scope
-from asgi_analytics.model import Analytics, ClaimStatus, Merged, Verification, Visitor
+from asgi_analytics.model import Analytics, ClaimStatus, Merged, Ruling, Verification, Visitor
+from asgi_analytics.protocols import StrictAnswer
 from asgi_analytics.settings import Settings
 from asgi_analytics.shared.sharer import Sharer
 from asgi_analytics.testing import FakeClock
@@ -183,3 +189,56 @@ def test_a_worker_that_keeps_to_its_part_leaves_what_others_admit_to_theirs(work
     scope = http_scope()
     arrives(engine, scope).decide(scope)
     assert visitor.actor.windows[0].count == charged
+
+
+class Counted:
+    """StrictQuotas that have room for all, and remember what was asked for."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.asked: list[Any] = []
+
+    async def take(self, quotas: Any) -> StrictAnswer | None:
+        self.asked.append(quotas[0][1])
+        return StrictAnswer(True, [9] * len(quotas), [0.0] * len(quotas))
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def strictly(engine: Engine) -> Arrival:
+    """One request in strict mode, up to the app."""
+
+    async def never(*_: Any) -> Any:
+        raise AssertionError
+
+    arrival = asyncio.run(begin_strictly(Exchange, engine, http_scope(), never, never))
+    assert arrival is not None
+    return arrival
+
+
+def strict_engine(clock: FakeClock) -> tuple[Engine, Counted]:
+    server, counted = "redis://127.0.0.1:1/0", Counted()
+    engine = engine_of(limits="40/minute", clock=clock, shared=server, shared_mode="strict")
+    engine.strict = counted
+    return engine, counted
+
+
+def test_who_is_banned_is_refused_without_a_unit_of_anybodys_quota_in_strict_mode() -> None:
+    """Else a client that hammers would use up its network's."""
+    engine, counted = strict_engine(FakeClock())
+    first = strictly(engine)
+    ban = Ruling(b"1" * 16, 1, "ban", "scraping", "alice", 0.0, inf, fingerprint=first.visitor.identity.fingerprint)
+    engine.rulings.learn_rulings([ban], 0.0)
+    assert strictly(engine).decision.violated == ("ban",)
+    assert len(counted.asked) == 1
+
+
+@pytest.mark.parametrize(("level", "limit"), [(1, 40), (2, 20), (3, 10)])
+def test_a_server_of_strict_quotas_is_asked_for_those_of_the_level_that_has_cooled_down(level: int, limit: int) -> None:
+    clock = FakeClock()
+    engine, counted = strict_engine(clock)
+    adopt_level(strictly(engine).visitor.actor, ThrottleLevel(level), clock.monotonic())
+    clock.advance(600)
+    assert strictly(engine).decision.level == level - 1
+    assert counted.asked[1:] == [((60.0, limit),)]

@@ -26,7 +26,7 @@ async def begin_strictly(
     """As `begin`, in strict mode: one round trip to the server that counts the requests of all workers."""
     try:
         exchange = kind(engine, scope, receive, send)
-        exchange.decide(scope, await _asked(engine, exchange, scope))
+        exchange.decide(scope, None if exchange.is_banned(scope) else await _asked(engine, exchange, scope))
     except Exception as error:  # noqa: BLE001 - as above
         engine.failed("identify and decide", error)
         return _begin_converted(kind, engine, scope, receive, send)
@@ -35,7 +35,7 @@ async def begin_strictly(
 
 async def _asked(engine: Engine, exchange: Exchange, scope: Scope) -> StrictAnswer | None:
     try:
-        return await engine.ask_strict_quotas(exchange.visitor)
+        return await engine.ask_strict_quotas(exchange.visitor, exchange.started_at)
     except BaseException as error:
         if not isinstance(error, Exception):  # the visitor left meanwhile: it was a request all the same
             actor = exchange.visitor.actor
