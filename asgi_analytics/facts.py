@@ -198,6 +198,7 @@ class Actor:
     start_gap_mean: float = 0.0  # seconds between sessions' beginnings
     start_gap_variance: float = 0.0
     key: bytes = b""  # 16 bytes, keyed hash: what other workers call it
+    next_key: bytes = b""  # what they call it from today on, while its loans have yet to be told under that name
     loans: list[Loan] | None = None  # one per quota once it is shared with other workers; see decide.lease
 
 

@@ -71,13 +71,17 @@ class State:
         if actor.loans is None and not actor.key:
             actor.key = identity.fingerprint
             self._meet(actor, False)
-        if network.loans is None and network.key != identity.network:
-            network.key = identity.network
+        name = identity.network
+        if name not in (network.key, network.next_key):
             if len(self._shared_networks) >= self._max_networks:
                 with suppress(KeyError):  # another thread was faster
                     self._shared_networks.popitem(last=False)
-            self._shared_networks[network.key] = network
-            self._meet(network, True)
+            self._shared_networks[name] = network
+            if network.loans is None:
+                network.key = name
+                self._meet(network, True)
+            else:
+                network.next_key = name
 
     def actor(self, key: bytes) -> tuple[Actor, bool] | None:
         """Return the actor that all workers call `key`, and whether it is a network; None when it is not in memory."""
@@ -117,8 +121,11 @@ class State:
         for place in (self._flagged, self._blocked, self._visitors):
             if place.pop(fingerprint, None) is not None:
                 place[visitor.identity.fingerprint] = visitor
-                if visitor.actor.loans is None:  # else it keeps the key that other workers use, too
-                    visitor.actor.key = b""
+                actor = visitor.actor
+                if actor.loans is None:
+                    actor.key = actor.next_key = b""
+                elif actor.key:  # until its loans are told under the new one, it keeps the key that others use, too
+                    actor.next_key = visitor.identity.fingerprint
                 self.name_actors(visitor)
                 return
         self.add(visitor)

@@ -126,6 +126,20 @@ def test_who_shares_quotas_keeps_the_name_that_others_use_too() -> None:
     assert one.actor.key == (1).to_bytes(16, "big")
 
 
+def test_who_shares_quotas_has_a_name_of_today_to_go_on_under() -> None:
+    kept = state()
+    one = added(kept, 1)
+    for actor in (one.actor, one.network):
+        actor.loans = []
+    one.identity = replace(visitor(2).identity, network=b"m" * 16)
+    kept.rename((1).to_bytes(16, "big"), one)
+    assert (one.actor.next_key, one.network.next_key) == (one.identity.fingerprint, b"m" * 16)
+    for key, actor in ((one.identity.fingerprint, one.actor), (b"m" * 16, one.network)):
+        found = kept.actor(key)
+        assert found is not None
+        assert found[0] is actor
+
+
 def test_networks_are_bounded_and_made_once() -> None:
     kept = state()
     first = kept.network(b"a")

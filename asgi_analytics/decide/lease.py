@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from math import ceil
 
-from ..facts import Actor, Loan
+from ..facts import Actor, Loan, Window
 from ..protocols import Ask, Exchanged
 from . import window
 from .lending import LIFE, believed, floor, size_of, unasked
@@ -22,7 +23,8 @@ MOST_ACTORS = 4096  # whose loans are exchanged; those above keep to this worker
 MOST_SCARCE = 20_000
 IDLE = 1.0  # seconds after which a loan is exchanged though nothing was used; a quarter of short windows
 QUICK = 0.2  # seconds after which one is exchanged though plenty is left; a tenth of short windows
-LONGEST = 600.0  # seconds without use after which loans are closed, however long the window
+LONGEST = 600.0  # seconds without use after which loans rest, however long the window
+MOST_UNITS = 1_000_000  # lent ahead of need: plenty, and a number that every server takes
 
 
 def shared_from(limit: int, workers: int) -> int:
@@ -96,6 +98,9 @@ class Leases:
     def left(self, actor: Actor, limits: Limits, now: float) -> list[int]:
         """Return the units that this worker may admit now, one number per quota."""
         loans = actor.loans
+        if loans is not None and self.connected and (actor.next_key or actor.key not in self._actors):
+            self._take_up(actor, limits, now)
+            loans = actor.loans
         if loans is None or not self.connected or actor.key not in self._actors:
             part = 1 if loans is None else self.workers
             most = [(size, max(1, limit // part)) for size, limit in limits]
@@ -103,6 +108,26 @@ class Leases:
         for loan, (_, limit) in zip(loans, limits, strict=True):
             loan.limit = limit
         return [loan.allowed - loan.used for loan in loans]
+
+    def _take_up(self, actor: Actor, limits: Limits, now: float) -> None:
+        """Exchange loans that rest, or found no room, from now on; at midnight under another name, and from the start.
+
+        Of what rests all was told and given back; what others used meanwhile is told with the next exchange.
+        """
+        if actor.next_key:
+            self._actors.pop(actor.key, None)
+            actor.key, actor.next_key, actor.loans = actor.next_key, b"", None
+            return self.open(actor, limits, now)
+        if len(self._actors) >= MOST_ACTORS:
+            return None
+        for counter, loan in zip(actor.windows, actor.loans or (), strict=False):
+            _forget_old(counter, loan, now)
+            unasked_now = floor(unasked(loan.limit, self.sharing), self._stage(loan.counter, now))
+            loan.allowed = max(loan.used, loan.reported + min(unasked_now, loan.left))
+            loan.used_at, loan.dry = now, False
+        self._actors[actor.key] = actor
+        self._hurry()
+        return None
 
     def take(self, actor: Actor, limits: Limits, now: float) -> None:
         """Charge one unit to each quota."""
@@ -148,11 +173,12 @@ class Leases:
     def asks(self, now: float) -> list[Ask]:
         """Return what to report and to ask for; units not kept are given up here, before they are given back."""
         self._hurried = False
-        return [self._ask(loan, now) for _, loan in self._each() if _is_due(loan, now)]
+        given_back = [] if not self.connected else self._rest(now)
+        return given_back + [self._ask(counter, loan, now) for counter, loan in self._each() if _is_due(loan, now)]
 
     def returns(self, now: float) -> list[Ask]:
         """Return asks that report all use and give the rest back; from now on nothing may be admitted on loan."""
-        told = [self._ask(loan, now) for _, loan in self._each()]
+        told = [self._ask(counter, loan, now) for counter, loan in self._each()]
         self.let_go()
         return [replace(one, keep=0, wanted=0) for one in told]
 
@@ -162,10 +188,11 @@ class Leases:
         for _, loan in self._each():
             loan.reported = loan.allowed = loan.sent = loan.used
 
-    def _ask(self, loan: Loan, now: float) -> Ask:
+    def _ask(self, counter: Window, loan: Loan, now: float) -> Ask:
         share = unasked(loan.limit, self.sharing)
         # As much as a burst may need, as long as all who hold loans can have it.
-        least = max(int(loan.left >= self.workers), loan.left // (2 * self.workers))
+        least = min(MOST_UNITS, max(int(loan.left >= self.workers), loan.left // (2 * self.workers)))
+        _forget_old(counter, loan, now)
         loan.sent = used = loan.used
         fresh = used - loan.reported
         keep = min(max(0, loan.allowed - used), max(fresh, least))
@@ -207,10 +234,9 @@ class Leases:
         """Return how many actors have loans that are exchanged."""
         return len(self._actors)
 
-    def _each(self) -> Iterator[tuple[Actor, Loan]]:
+    def _each(self) -> Iterator[tuple[Window, Loan]]:
         for actor in list(self._actors.values()):
-            for loan in actor.loans or ():
-                yield actor, loan
+            yield from zip(actor.windows, actor.loans or (), strict=False)
 
     def _share_all(self, now: float) -> None:
         """Open loans for what was used while this worker was alone: actors may go to others only from now on."""
@@ -229,17 +255,38 @@ class Leases:
             self.open(actor, self._network_limits if is_network else self._limits, now)
 
     def _forget(self, now: float) -> None:
-        for key, actor in list(self._actors.items()):
-            if all(_is_idle(loan, now) for loan in actor.loans or ()):
-                actor.loans = None
-                del self._actors[key]
+        self._rest(now)
         for counter, (_, until) in list(self._scarce.items()):
             if until < now:
                 del self._scarce[counter]
 
+    def _rest(self, now: float) -> list[Ask]:
+        """Exchange no longer what nobody used for long; return what gives the units back that were lent for it."""
+        given_back = []
+        for key, actor in list(self._actors.items()):
+            loans = actor.loans or ()
+            if not all(_is_idle(loan, now) for loan in loans):
+                continue
+            for loan in loans:
+                if loan.allowed > loan.used and now - loan.asked_at < LIFE:
+                    given_back.append(Ask(loan.counter, loan.size, loan.limit, 0, 0, 0, 0))
+            if not any(
+                window.held(counter, loan.size, now) or self._stage(loan.counter, now)
+                for counter, loan in zip(actor.windows, loans, strict=False)
+            ):
+                actor.loans = None  # else they go on where they ended: the others know of what was used
+            self._actors.pop(key, None)
+        return given_back
+
     def _stage(self, counter: bytes, now: float) -> int:
         stage, until = self._scarce.get(counter, (0, 0.0))
         return stage if now < until else 0
+
+
+def _forget_old(counter: Window, loan: Loan, now: float) -> None:
+    """What was used more than a window ago need not be told any more, as after an outage."""
+    if now - loan.asked_at > loan.size:
+        loan.reported = max(loan.reported, loan.used - ceil(window.held(counter, loan.size, now)))
 
 
 def _is_due(loan: Loan, now: float) -> bool:

@@ -34,7 +34,7 @@ class Table:
     networks: Mapping[Shape, Mapping[bytes, Ruling]] = field(default_factory=dict)
 
     def find(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> Ruling | None:
-        """Return what stands at `now` (wall seconds): on the fingerprint, else an older one, else the narrowest network."""
+        """Return what stands at `now` (wall seconds): on the fingerprint, an older one, or the narrowest network."""
         for name in (fingerprint, *older):
             found = self.fingerprints.get(name)
             if found is not None and found.until > now:

@@ -50,6 +50,14 @@ def estimate(window: Window, size: float, now: float) -> float:
     return window.count + window.previous * left / size
 
 
+def held(window: Window, size: float, now: float) -> float:
+    """Return `estimate`, and leave the window as it is: for threads beside those of the requests."""
+    left = window.ends_at - now
+    if left > 0.0:
+        return window.count + window.previous * min(1.0, left / size)
+    return window.count * (1.0 + left / size) if left > -size else 0.0
+
+
 def remaining(window: Window, size: float, limit: int, now: float) -> int:
     """Return how many units fit at `now`; never negative."""
     return max(0, ceil(limit - estimate(window, size, now)))

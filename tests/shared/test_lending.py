@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asgi_analytics.clock import SystemClock, random_bytes
+from asgi_analytics.decide.lease import MOST_UNITS
 from asgi_analytics.decide.lending import LIFE, believed, unasked
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.protocols import Ask, SharedQuotas
@@ -143,6 +144,55 @@ def test_a_worker_that_leaves_gives_back_what_it_does_not_need() -> None:
     assert admitted == 80
 
 
+def burst(fleet: Fleet, count: int, pause: float, *workers: int) -> int:
+    """Send requests to one worker after the other; how many were admitted."""
+    admitted = 0
+    for number in range(count):
+        admitted += not fleet.send(workers[number % len(workers)]).refused
+        fleet.pass_until(fleet.clock.monotonic() + pause)
+    return admitted
+
+
+def begin_window(fleet: Fleet) -> None:
+    """Let time pass to the beginning of a window of the clock."""
+    size = fleet.limit.window
+    fleet.pass_until(fleet.clock.monotonic() + size + 1.0 - fleet.clock.time_ns() / 1e9 % size)
+
+
+def test_who_comes_now_and_then_gets_all_of_a_long_quota() -> None:
+    fleet, admitted = Fleet(2, "1000/hour"), []
+    begin_window(fleet)
+    for _ in range(5):
+        admitted.append(burst(fleet, 100, 0.05, 0))
+        fleet.pass_until(fleet.clock.monotonic() + 620.0)
+    assert admitted == [100] * 5
+
+
+def test_who_hammers_at_a_used_up_quota_for_hours_gets_none_of_it_and_no_less_afterwards() -> None:
+    fleet = Fleet(2, "100/day")
+    assert burst(fleet, 400, 0.02, 0, 1) == 100
+    assert burst(fleet, 200, 10.0, 0, 1) == 0
+    (counter,) = fleet.quotas._counters.values()
+    assert counter.count == 100
+
+
+def test_what_was_lent_and_not_used_before_a_pause_is_there_after_it() -> None:
+    fleet = Fleet(8, "1500/minute")
+    begin_window(fleet)
+    for _ in range(2):
+        assert burst(fleet, 1200, 0.02, *range(8)) >= 1180
+        fleet.pass_until(fleet.clock.monotonic() + 150.0)
+
+
+def test_after_an_outage_of_minutes_only_the_use_of_the_last_one_counts() -> None:
+    fleet = Fleet(4, "1500/minute")
+    fleet.quotas.error = SharedUnavailable()
+    assert burst(fleet, 4500, 1 / 15, 0, 1, 2, 3) == 4500
+    fleet.quotas.error = None
+    assert burst(fleet, 900, 1 / 15, 0, 1, 2, 3) > 300
+    assert burst(fleet, 900, 1 / 15, 0, 1, 2, 3) > 850
+
+
 # One contract for each SharedQuotas
 
 BACK_ENDS = ["memory", "postgres", *(f"{name}" for name in found_servers())]
@@ -190,6 +240,17 @@ def test_a_worker_alone_is_lent_what_it_wants_up_to_the_limit(quotas: SharedQuot
     assert 0 < grant.wait <= 2 * LONG
     assert grant.wait % 1.0, "not in whole seconds"
     assert answer.scarce == {}, "there is nobody to be told"
+
+
+def test_a_quota_without_measure_is_lent_like_others(quotas: SharedQuotas) -> None:
+    me, other, counter = random_bytes(16), random_bytes(16), random_bytes(16)
+    quotas.exchange(other, 0, [])
+    limit = 10**15 - 1
+    asked = ask(counter, 5, MOST_UNITS, MOST_UNITS, limit, unasked(limit, 2))
+    (grant,) = quotas.exchange(me, 0, [asked]).grants
+    assert (grant.units, grant.left) == (MOST_UNITS, limit - 5)
+    for worker in (me, other):
+        quotas.leave(worker)
 
 
 def test_workers_are_counted_until_they_leave(quotas: SharedQuotas) -> None:
