@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 
 from asgi_analytics import Analytics, Privacy
-from asgi_analytics.testing import FakeClock
+from asgi_analytics.engine import Engine
+from asgi_analytics.facts import Throttle, ThrottleLevel
+from asgi_analytics.model import Visitor
+from asgi_analytics.settings import Settings
+from asgi_analytics.testing import START_NS, FakeClock
 
-from .drive import COOKIE, Reply, found, get, page, rows, start, wrapped
+from .drive import COOKIE, NOWHERE, Reply, found, get, http_scope, page, rows, start, wrapped
 
 
 def cookie_of(reply: Reply) -> dict[str, str]:
@@ -136,3 +140,18 @@ def test_a_cookie_visitor_that_moves_is_stored_where_it_is(dsn: str) -> None:
     assert home["fingerprint"] == train["fingerprint"]
     assert home["network"] != train["network"]
     assert (home["address"], train["address"]) == ("198.51.100.7", "203.0.113.9")
+
+
+def test_whose_cookie_comes_back_brings_its_level_and_no_evidence_that_was_spent_without_it() -> None:
+    engine = Engine(Settings.build(verify_crawlers=False, **COOKIE), NOWHERE)
+
+    def comes(**headers: str) -> Visitor:
+        scope = http_scope(headers=headers)
+        return engine.identifier.visitor(scope, dict(scope["headers"]), 1000.0, START_NS)[0]
+
+    alike = comes()
+    assert alike.cookie is not None
+    alike.actor.throttle = Throttle(ThrottleLevel.WARNING, 900.0, ("pages",), True, spent_paced_loads=1800)
+    back = comes(cookie=alike.cookie.decode().partition(";")[0])
+    assert back.actor is not comes(**{"sec-fetch-dest": "image"}).actor
+    assert back.actor.throttle == Throttle(ThrottleLevel.WARNING, 900.0, ("pages",), True)

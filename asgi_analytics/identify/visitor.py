@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..clock import DAY_NS, random_bytes
-from ..facts import Actor
+from ..facts import Actor, Throttle
 from ..model import Agent, Identity, Visitor
 from ..protocols import Locator
 from ..settings import Privacy, Settings
@@ -213,7 +213,8 @@ class Identifier:
         elif visitor.actor is alike.actor:
             # Until it came back, the cookie bought no quota of its own.
             visitor.actor = self._new_actor(alike.identity.agent)
-            visitor.actor.throttle = replace(alike.actor.throttle)
+            state = alike.actor.throttle  # its level; what was spent is of what it did without the cookie
+            visitor.actor.throttle = Throttle(state.level, state.changed_at, state.reasons, state.was_blocked)
             self._known.name_actors(visitor)
             alike.unreturned = max(0, alike.unreturned - 1)
         if visitor.identity.network != alike.identity.network:  # another place, or another day
