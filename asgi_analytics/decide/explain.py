@@ -220,9 +220,12 @@ def _quota(quota: Quota, counter: Window, limit: int, now: float) -> dict[str, A
 
 
 def _shared(quota: dict[str, Any], decision: Decision) -> dict[str, Any]:
-    """Of a quota that all workers share: whether a unit was left, where that differs from what this worker counted."""
+    """Tell whether a unit was left, where the counts of this worker say otherwise.
+
+    So they do of a quota that all workers share, and of one of which this request took the last unit.
+    """
     used_up = quota["name"] in decision.violated
-    if used_up == _is_used_up(quota) or not decision.refused or "throttle" in decision.violated:
+    if used_up == _is_used_up(quota) or "throttle" in decision.violated:
         return quota
     return {**quota, "lent": int(not used_up), "wait": decision.retry_after if used_up else 0.0}
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide import explain, verdict
+from asgi_analytics.decide.actor import adopt_level
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.explain import detail, inputs_of_admission, inputs_of_ban, inputs_of_rise
-from asgi_analytics.facts import Finding
+from asgi_analytics.facts import Finding, ThrottleLevel
 from asgi_analytics.model import Decision
 from tests.build import COMPILED, DIRECT
 from tests.decide.test_rulings import WALL, A, blocked_visit, ruling
@@ -118,6 +119,15 @@ def test_a_used_up_quota_is_reproduced_at_any_moment(limit: int, pause: float, b
         stored = detail(decision, (), inputs, VERSION)
         assert again(stored) == told(decision)
         assert stored["passes"]
+
+
+def test_a_level_that_cools_down_with_the_last_unit_of_a_quota_is_reproduced() -> None:
+    visit = Visit(policy_of(limits="4/minute", network_limits=(), cooldown=600))
+    adopt_level(visit.visitor, ThrottleLevel.BLOCKED, visit.now - 600.0)
+    decision = admit(visit.visitor, visit.network, visit.policy, visit.now)
+    assert (decision.refused, decision.level, decision.remaining) == (False, 2, (0,))
+    inputs = inputs_of_admission(visit.visitor, visit.network, decision, visit.policy, visit.now)
+    assert again(detail(decision, (), inputs, VERSION)) == told(decision)
 
 
 def test_a_used_up_quota_says_the_limit_and_the_wait() -> None:
