@@ -100,6 +100,9 @@ def _admit_shared(
         leases.miss(network, others)
         waits = leases.waits(visitor, limits, now) + leases.waits(network, outer, now)
         decision = _refuse(visitor, policy, own + others, waits, previous, now)
+        # Of a quota that does not refuse, what is left to all, as with other answers: not what this worker was lent.
+        told = zip(own, leases.shown(visitor, limits, now), strict=True)
+        decision.quotas = paired([units if left > 0 else 0 for left, units in told], decision.reset)
         decision.holds_until = min(decision.holds_until, now + SHARED_REFUSAL_HOLDS)
         return decision
     leases.take(visitor, limits, now)

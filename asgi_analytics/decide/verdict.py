@@ -211,8 +211,13 @@ def _escalate(
 
 def _apply_level(visitor: Actor, policy: Policy, decision: Decision, now: float) -> None:
     """Show the level in force in the decision of a request that was admitted at another."""
-    decision.level = level = visitor.throttle.level
+    before, decision.level = decision.level, visitor.throttle.level
+    level = decision.level
     limits = list(zip(visitor.windows, policy.limits[level], strict=True))
     remaining = [window.remaining(counter, size, limit, now) for counter, (size, limit) in limits]
+    # What other workers admitted is known from what was told of the level before.
+    for place, left in enumerate(decision.remaining):
+        lowered = policy.limits[before][place][1] - policy.limits[level][place][1]
+        remaining[place] = max(0, min(remaining[place], left - lowered))
     reset = [rest(visitor, policy, now)] * len(limits) if level == BLOCKED else decision.reset
     decision.quotas = paired(remaining, reset)

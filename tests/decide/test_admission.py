@@ -11,7 +11,7 @@ from asgi_analytics.decide.actor import adopt_level
 from asgi_analytics.decide.admission import SHARED_REFUSAL_HOLDS, admit, admit_strictly, charge
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.model import Decision
-from asgi_analytics.protocols import StrictAnswer
+from asgi_analytics.protocols import Exchanged, StrictAnswer
 
 from .levels import BLOCKED, NORMAL, SEVERE, WARNING, blocked
 from .visits import START, Visit, policy_of
@@ -112,6 +112,16 @@ def test_a_network_keeps_its_whole_quota_whatever_its_visitors_do() -> None:
     other.network = visit.network
     assert not other.call().refused
     assert visit.network.throttle.level == NORMAL
+
+
+def test_a_refusal_by_one_shared_quota_tells_of_the_others_what_is_left_to_all() -> None:
+    visit = Visit(policy_of(limits=["2/second", "100/hour"], network_limits=()))
+    visit.visitor.key = b"k" * 16
+    visit.policy.leases.take_in(Exchanged(2, 1, {}, []), visit.now, visit.now)
+    visit.policy.leases.open(visit.visitor, visit.policy.limits[0], visit.now)
+    decisions = [visit.call() for _ in range(2)]
+    assert [decision.refused for decision in decisions] == [False, True]
+    assert [decision.remaining for decision in decisions] == [(1, 99), (0, 99)]
 
 
 def test_no_quotas_are_fine() -> None:

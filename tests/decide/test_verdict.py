@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from asgi_analytics.decide import actor
 from asgi_analytics.decide.actor import adopt_level, begin_session, count_session, new_actor
-from asgi_analytics.decide.admission import admit
+from asgi_analytics.decide.admission import admit, admit_strictly
 from asgi_analytics.decide.behaviour import Site
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.model import Decision
+from asgi_analytics.protocols import StrictAnswer
 
 from .levels import BLOCKED, NORMAL, SEVERE, WARNING, blocked, crawl
 from .visits import START, Answer, Visit, known_site, policy_of
@@ -308,6 +309,16 @@ def test_a_level_adopted_meanwhile_shows_in_the_answer() -> None:
     adopt_level(visit.visitor, WARNING, START)
     visit.judged(Answer(200, True, "/", False), decision, START)
     assert (decision.level, decision.previous_level, decision.remaining) == (WARNING, None, (49, 749))
+
+
+@pytest.mark.parametrize(("left", "shown"), [(900, 150), (800, 50), (749, 0), (10, 0)])
+def test_of_a_level_adopted_meanwhile_as_much_is_left_as_others_have_left(left: int, shown: int) -> None:
+    """In strict mode the server counts; this worker has counted one request."""
+    visit = Visit(policy_of(limits="1500/minute"))
+    decision = admit_strictly(visit.visitor, visit.network, visit.policy, StrictAnswer(True, [left + 1], [0.0]), START)
+    adopt_level(visit.visitor, WARNING, START)
+    visit.judged(Answer(200, True, "/", False), decision, START)
+    assert decision.remaining == (shown,)
 
 
 def test_a_visitor_nobody_knows_was_never_changed() -> None:
