@@ -150,13 +150,16 @@ class State:
         if fingerprint in place:
             return
         for other in (self._visitors, self._flagged, self._blocked):
-            other.pop(fingerprint, None)
+            before = other.pop(fingerprint, None)
+            if before is not None:  # maybe of who was evicted while a request of it was on its way, and is back
+                before.known = False
         if place is self._visitors:
             self.add(visitor)
             return
         if len(self._flagged) + len(self._blocked) >= self._max_flagged:
             # Blocked visitors are evicted last: nobody escapes a block by having others warned.
             self._forget_flagged()
+        visitor.known = True
         place[fingerprint] = visitor
 
     def cache_refusal(self, visitor: Visitor, cached: CachedRefusal) -> None:

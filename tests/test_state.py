@@ -105,6 +105,18 @@ def test_a_visitor_that_has_cooled_down_is_one_of_many_again() -> None:
     assert kept.get(one.identity.fingerprint) is one
 
 
+def test_who_rises_after_it_was_evicted_is_known_again_and_nobody_else_under_its_name() -> None:
+    """By an answer that was on its way meanwhile."""
+    kept = state(most=3)
+    one = added(kept, 1)
+    for number in range(2, 6):
+        added(kept, number)
+    back = added(kept, 1)
+    assert (one.known, back.known) == (False, True)
+    set_level(kept, one, BLOCKED)
+    assert (one.known, back.known, kept.get(one.identity.fingerprint)) == (True, False, one)
+
+
 def test_a_renamed_visitor_is_found_under_its_new_name_only() -> None:
     for level in ThrottleLevel:
         kept = state()
