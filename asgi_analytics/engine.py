@@ -278,7 +278,8 @@ class Engine:
         level = cooled(actor.throttle.level, actor.throttle.changed_at, policy.cooldown, now)
         if self.strict is None or not actor.key or level == ThrottleLevel.BLOCKED:
             return None
-        asked = [(actor.key, policy.limits[level]), (network.key, policy.network_limits)]
+        names = (actor.next_key or actor.key, network.next_key or network.key)
+        asked = zip(names, (policy.limits[level], policy.network_limits), strict=True)
         return await self.strict.take([(key, limits) for key, limits in asked if limits])
 
     async def hang_up(self) -> None:

@@ -200,6 +200,7 @@ class Counted:
 
     async def take(self, quotas: Any) -> StrictAnswer | None:
         self.asked.append(quotas[0][1])
+        self.names = [name for name, _ in quotas]
         return StrictAnswer(True, [9] * len(quotas), [0.0] * len(quotas))
 
     async def close(self) -> None:
@@ -242,3 +243,12 @@ def test_a_server_of_strict_quotas_is_asked_for_those_of_the_level_that_has_cool
     clock.advance(600)
     assert strictly(engine).decision.level == level - 1
     assert counted.asked[1:] == [((60.0, limit),)]
+
+
+def test_a_server_of_strict_quotas_is_asked_by_the_names_of_today() -> None:
+    """Though the loans that leases have for this actor still have those of yesterday."""
+    engine, counted = strict_engine(FakeClock())
+    visitor = strictly(engine).visitor
+    visitor.actor.next_key, visitor.network.next_key = b"a" * 16, b"n" * 16
+    strictly(engine)
+    assert counted.names == [b"a" * 16, b"n" * 16]

@@ -275,6 +275,8 @@ class Leases:
                 for counter, loan in zip(actor.windows, loans, strict=False)
             ):
                 actor.loans = None  # else they go on where they ended: the others know of what was used
+                if actor.next_key:
+                    actor.key, actor.next_key = actor.next_key, b""
             self._actors.pop(key, None)
         return given_back
 

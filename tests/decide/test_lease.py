@@ -438,3 +438,11 @@ def test_at_midnight_what_was_used_here_is_told_under_the_new_name() -> None:
     assert (actor.key, actor.next_key, leases.count()) == (KEYS[1], b"", 1)
     (ask,) = leases.asks(START)
     assert (ask.counter, ask.used) == (name_of(KEYS[1], 60.0), 10)
+
+
+def test_who_is_not_seen_after_midnight_has_the_new_name_when_its_loans_are_closed() -> None:
+    leases = leases_of(2)
+    actor = lent(leases, 20, 100)
+    actor.next_key = KEYS[1]
+    leases.asks(START + 126.0)
+    assert (actor.loans, actor.key, actor.next_key) == (None, KEYS[1], b"")
