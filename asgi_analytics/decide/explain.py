@@ -73,7 +73,8 @@ def inputs_of_admission(visitor: Actor, network: Actor, decision: Decision, poli
 def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
     """Return what a rise of the level rests on; to be called before `throttle.escalate`, which spends the evidence.
 
-    Of a pool: without the visitor's own score, which is added as "own_score".
+    Of a pool: without the visitor's own score, which is added as "own_score". The level of a pool that had risen before
+    and that the visitor is put at besides, is added as "pool_level".
     """
     state, facts = visitor.throttle, visitor.behaviour
     return {
@@ -128,16 +129,16 @@ def reproduce(detail: Mapping[str, Any]) -> Verdict:
     """Decide again on the stored inputs. Raises KeyError where a detail has none (stored by an earlier version)."""
     inputs: Mapping[str, Any] = detail["inputs"]
     score = sum(signal["points"] for signal in detail["signals"] if _is_raised(signal))
-    level = inputs["level"]
+    level, pool_level = inputs["level"], inputs.get("pool_level", 0)
     if "ban" in inputs:
         return Verdict(inputs["ban"]["rest"] > 0.0, level, score, ("ban",))
     if "bot_score" in inputs:
         raised = min(level + bool(_exceeded(inputs, score)), int(BLOCKED))
-        return Verdict(False, raised, inputs.get("own_score", score), ())
+        return Verdict(False, max(raised, pool_level), inputs.get("own_score", score), ())
     if level == BLOCKED:
         return Verdict(True, level, score, ("throttle",))
     used_up = [quota["name"] for quota in (*inputs["quotas"], *inputs["network_quotas"]) if _is_used_up(quota)]
-    return Verdict(bool(used_up), level, score, tuple(used_up))
+    return Verdict(bool(used_up), max(level, pool_level), score, tuple(used_up))
 
 
 def _exceeded(inputs: Mapping[str, Any], score: int) -> list[str]:

@@ -179,6 +179,10 @@ def _judge_pool(visitor: Actor, pool: Actor, site: Site, policy: Policy, decisio
         _escalate(pool, visitor, policy.rules, reasons, site, policy, decision, now)
     adopt_pool(visitor, pool)
     if visitor.throttle.level != decision.level:
+        if not reasons and decision.inputs is not None and visitor.throttle.level == pool.throttle.level:
+            decision.inputs["pool_level"] = int(pool.throttle.level)
+            known = decision.reasons
+            decision.reasons += tuple(reason for reason in pool.throttle.reasons if reason not in known)
         _apply_level(visitor, policy, decision, now)
 
 

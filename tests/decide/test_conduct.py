@@ -14,7 +14,7 @@ from asgi_analytics.decide.conduct import CRAWLER, TOOL
 from asgi_analytics.decide.policy import Policy
 from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, Failure, count_data, count_failure, pool_of
 from asgi_analytics.decide.verdict import judge_data_or_post
-from asgi_analytics.facts import Actor, Behaviour, Claims, Program, ThrottleLevel
+from asgi_analytics.facts import Actor, Behaviour, Claims, Program, Throttle, ThrottleLevel
 from asgi_analytics.model import Agent, Decision
 from asgi_analytics.settings import Settings
 
@@ -293,6 +293,20 @@ def test_a_rise_that_a_pool_caused_is_told_once_and_reproduced() -> None:
         stored = explain.detail(decision, decision.findings, decision.inputs, "policy")
         told = explain.reproduce(json.loads(json.dumps(stored)))
         assert told == explain.Verdict(False, int(decision.level), decision.score, ())
+
+
+def test_a_rise_to_the_level_that_a_pool_had_reached_is_reproduced() -> None:
+    """The others of the network were blocked while this one was silent, and what it asks for next is enough itself."""
+    site, policy = experienced(), policy_of()
+    visit = Visit(policy, site, START)
+    for number in range(3):
+        send(visit, f"/{number}/.env", 404, FORGED)
+    visit.network.throttle = Throttle(ThrottleLevel.BLOCKED, visit.now, ("what others did",), spent_score=1000)
+    decision = send(visit, "/3/.env", 404, FORGED)
+    assert (decision.previous_level, decision.level) == (ThrottleLevel.WARNING, ThrottleLevel.BLOCKED)
+    assert "what others did" in decision.reasons
+    stored = explain.detail(decision, decision.findings, decision.inputs, "policy")
+    assert explain.reproduce(stored) == explain.Verdict(False, 3, decision.score, ())
 
 
 # Bounds
