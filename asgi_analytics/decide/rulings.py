@@ -102,8 +102,10 @@ class RulingBook:
         """Take in changed rulings, in order of their revisions; `now` in wall seconds."""
         known = self._known
         for ruling in rulings:
-            known.pop(ruling.id, None)
-            if not ruling.lifted:
+            before = known.pop(ruling.id, None)
+            if before is not None and before.revision == ruling.revision:  # told again: a pardon forgives once
+                known[ruling.id] = before
+            elif not ruling.lifted:
                 known[ruling.id] = self._as_learnt(ruling, now)
                 if ruling.kind == "pardon" and ruling.fingerprint is not None:  # bans on its older names end, too
                     self._aliases.pop(ruling.fingerprint, None)

@@ -18,6 +18,7 @@ class Agreement:
         self, shared: SharedState, rulings: SharedRulings | None, clock: Clock, calendar: Calendar, schedule: Schedule
     ) -> None:
         self.is_reached = False  # on the salts, since the connection was opened
+        self.is_new = False  # a connection was opened since rulings were learnt: maybe to a database that was restored
         self._shared = shared
         self._rulings = rulings
         self._clock = clock
@@ -45,6 +46,10 @@ class Agreement:
         if self._rulings is None or not self._schedule.take_turn("rulings", interval):
             return
         changed = store.rulings(self._revision)
+        if self.is_new and not changed and self._revision >= 0:
+            changed = store.rulings(-1)  # in a backup, or a database made anew, revisions are lower
+            self._revision = 0
+        self.is_new = False
         if changed:
             self._rulings.learn_rulings(changed, self._wall())
         self._revision = max(self._revision, 0, *(ruling.revision for ruling in changed))

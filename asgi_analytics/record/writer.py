@@ -264,7 +264,7 @@ class Writer:
             self._left_overs.server = self._store.server()
             self._delivery.begin_anew()
             self._schedule.clear()
-            self._agreement.is_reached = False
+            self._agreement.is_reached, self._agreement.is_new = False, True
             self.state.connected = True
         return self._store
 

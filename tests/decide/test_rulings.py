@@ -261,6 +261,13 @@ def test_what_came_in_until_the_worker_learnt_of_a_pardon_is_forgiven() -> None:
     assert book.current.pardoned_at(B, HERE, WALL + 40) == -inf
 
 
+def test_a_pardon_that_is_told_again_forgives_no_more() -> None:
+    book = RulingBook(now=WALL)
+    for seconds in (40, 80):
+        book.learn_rulings([ruling("pardon", fingerprint=A, made_at=WALL + 10, until=WALL + 999)], WALL + seconds)
+        assert book.pardoned_at(A, HERE, WALL + seconds) == WALL + 40
+
+
 def test_a_worker_that_started_later_does_not_forgive_what_came_after_the_pardon() -> None:
     book = RulingBook(now=WALL)
     book.learn_rulings([ruling("pardon", fingerprint=A, made_at=WALL - 300)], WALL + 1)

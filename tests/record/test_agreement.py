@@ -134,3 +134,16 @@ def test_rulings_that_changed_are_learned_now_and_then(clock: FakeClock) -> None
         agreed.learn_rulings(store, 0.5)
     assert store.asked == [-1, 0, 7, 7]
     assert known.changes == [([3, 7], NOON + 0.5), ([8], NOON + 1.5)]
+
+
+def test_after_a_backup_was_restored_rulings_with_lower_revisions_are_learned_once(clock: FakeClock) -> None:
+    """Or the database made anew: its revisions begin at 1."""
+    store, known = Told(), Known()
+    agreed = agreement(clock, known)
+    for revisions, is_new in (((3, 7), True), ((2, 5), True), ((6,), False), ((), True), ((), False)):
+        store.ruled = [*store.ruled, *map(ruling, revisions)] if revisions != (2, 5) else [ruling(2), ruling(5)]
+        agreed.is_new = agreed.is_new or is_new
+        agreed.learn_rulings(store, 0.5)
+        clock.advance(0.5)
+    assert [revisions for revisions, _ in known.changes] == [[3, 7], [2, 5], [6], [2, 5, 6]]
+    assert store.asked == [-1, 7, -1, 5, 6, -1, 6]
