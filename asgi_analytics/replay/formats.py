@@ -27,13 +27,16 @@ VHOST = re.compile(rf"^({_HOST_FIRST}|(?!{_HOST_FIRST}))" + _LINE, re.MULTILINE 
 _ESCAPE = re.compile(r"((?:\\x[0-9A-Fa-f][0-9A-Fa-f])++)|\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
 _ADDRESS_SECOND = re.compile(r"\S++ (?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*) ", re.ASCII)
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "v": "\v", "b": "\b", "f": "\f"}
-_FORWARDED = re.compile(r'"([0-9A-Fa-f:.\[\]]{2,64}+(?:, ?[\w:.\[\]-]{1,64}+){0,50})"', re.ASCII)
+# What a visitor sends stands first, whatever it is; the last is an address, which no quoted time, status or number is.
+_FORWARDED = re.compile(
+    r'"((?:[^"]*,)? ?(?=\d{1,3}\.\d{1,3}\.\d|\[?[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:.\[\]]{2,64})"', re.ASCII
+)
 
 
 class Combined:
     """Common and combined log format, Apache's and nginx's, with whatever fields behind.
 
-    Of those fields a quoted list of addresses is taken for X-Forwarded-For; the others are left.
+    Of those fields a quoted list that ends with an address is taken for X-Forwarded-For; the others are left.
     """
 
     def __init__(self, name: str = "combined", pattern: re.Pattern[str] = COMBINED) -> None:

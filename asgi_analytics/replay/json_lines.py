@@ -57,7 +57,12 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 _LINE = re.compile(r'(?:(\S+) - )?"?([A-Z]{1,32}) (\S+)(?: HTTP/[\d.]{1,3})?"?(?: (\d{3})\b.*)?', re.ASCII)
-_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\d.]+)):\d{1,5}", re.ASCII)
+# What follows an address: behind IPv6 in brackets, or told by its five digits, which no group has (uvicorn writes so).
+_WITH_PORT = re.compile(
+    r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|((?:[0-9A-Fa-f:]*:)?(?:\d{1,3}\.){3}\d{1,3}):\d{1,5}"
+    r"|([0-9A-Fa-f]*:[0-9A-Fa-f:.]*):\d{5}",
+    re.ASCII,
+)
 DEPTH = 3
 
 
@@ -91,7 +96,7 @@ class JsonLines:
         client, method, target, status = _request_line(flat)
         method, target = _first(flat, "method") or method, _first(flat, "target") or target
         number = _whole(_first(flat, "status") or status)
-        address = _PORT.sub(lambda match: match[1] or match[2], _first(flat, "address") or client, count=1)
+        address = _without_port(_first(flat, "address") or client)
         if seconds is None or not address or not 0 <= number <= 999:
             return None
         return Entry(
@@ -147,6 +152,11 @@ def _request_line(flat: Mapping[str, Any]) -> tuple[str, str, str, str]:
         if isinstance(value, str) and (match := _LINE.fullmatch(value.strip())):
             return match[1] or "", match[2], match[3], match[4] or ""
     return "", "", "", ""
+
+
+def _without_port(address: str) -> str:
+    match = _WITH_PORT.fullmatch(address)
+    return next(filter(None, match.groups()), "") if match else address
 
 
 def _whole(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import blake2b
 
@@ -14,6 +14,7 @@ from ..decide.rulings import pardon
 from ..decide.traces import Failure
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
 from ..facts import Claims
+from ..identify.client import packed_address
 from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import begin, goes_on, none_yet
@@ -64,22 +65,26 @@ class Pipeline:
 
     def meet(self, address: str, agent: str, forwarded: str, now: float) -> Visitor:
         """Return the visitor behind a log line, its session brought up to date at `now`, seconds since 1970."""
-        headers = {b"user-agent": agent.encode("utf-8", "surrogateescape")} if agent else {}
-        if forwarded:
-            headers[b"x-forwarded-for"] = forwarded.encode("utf-8", "surrogateescape")
-        scope = {"type": "http", "client": (_address(address), 0), "headers": list(headers.items())}
-        visitor, began = self._identifier.visitor(scope, headers, now, int(now * 1e9))
+        headers = _headers(agent, forwarded)
+        visitor, began = self._identifier.visitor(_scope(address, headers), headers, now, int(now * 1e9))
         if began:
             self._begin(visitor, now)
         return visitor
 
-    def meet_again(self, visitor: Visitor, now: float) -> Visitor | None:
+    def meet_again(self, fingerprint: bytes, now: float) -> Visitor | None:
         """Return a visitor that `meet` returned before, for less; None where `meet` has to be asked."""
-        known = self.state.get(visitor.identity.fingerprint)
+        known = self.state.get(fingerprint)
         if known is None or not goes_on(known.session, now, self._timeout):
             return None
         known.session.last_seen_at = now
         return known
+
+    def client(self, address: str, forwarded: str) -> str:
+        """Return the address that a log line is counted for; the peer's as the log has it where that is a host name."""
+        headers = _headers("", forwarded)
+        found = self._identifier.address(_scope(address, headers), headers)
+        is_peer = packed_address(found) == packed_address(_address(address))
+        return address if not found or (is_peer and _address(address) != address) else found
 
     def recall(
         self, fingerprint: bytes, network: bytes, agent: Agent, now: float, claims: Claims | None = None
@@ -224,10 +229,27 @@ class _Nowhere:
         return _NOWHERE
 
 
+def _headers(agent: str, forwarded: str) -> dict[bytes, bytes]:
+    sent = {b"user-agent": agent, b"x-forwarded-for": forwarded}
+    return {name: _bytes(text) for name, text in sent.items() if text}
+
+
+def _scope(address: str, headers: Mapping[bytes, bytes]) -> dict[str, object]:
+    return {"type": "http", "client": (_address(address), 0), "headers": list(headers.items())}
+
+
+def _bytes(text: str) -> bytes:
+    """Return what was sent: the bytes that are no UTF-8, too; JSON may have surrogates that stand for none."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
 def _address(text: str) -> str:
     """Return an address as it is, and for a host name one of its own in fd00::/8 (RFC 4193), a /64 each."""
     if ":" in text or text.replace(".", "").isdecimal():
         return text
-    digest = blake2b(text.lower().encode("utf-8", "surrogateescape"), digest_size=7).hexdigest()
+    digest = blake2b(_bytes(text.lower()), digest_size=7).hexdigest()
     whole = f"fd{digest}"
     return ":".join(whole[place : place + 4] for place in range(0, 16, 4)) + "::1"

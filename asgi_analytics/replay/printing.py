@@ -203,7 +203,7 @@ def _rows(replay: Replay) -> Iterator[dict[str, Any]]:
             *(one.name, one.bot_class(tally.bot_score), one.agent.crawler, LEVEL_LABELS[one.level], one.score),
             *(one.sessions, one.requests, one.pages, one.errors, one.refused, one.first_refused or None),
             *(_iso(one.first), _iso(one.last), " ".join(f"{name}:{count}" for name, count in one.violated.items())),
-            *("; ".join(one.reasons), one.agent_text, one.visitor.identity.fingerprint.hex()),
+            *("; ".join(one.reasons), one.agent_text, one.fingerprint.hex()),
         )
         yield dict(zip(ACTOR_FIELDS, values, strict=True))
 

@@ -23,6 +23,8 @@ from .tally import Actor, Route, Tally
 BURST = 1.0  # seconds
 LATE = 60.0  # seconds behind
 MOST_KEPT = 100_000  # of each kind of text
+ENOUGH_REFERERS = 200
+MOST_LOOKED_AT = 50_000  # entries, before the first is judged
 Key = tuple[str, str, str]  # address, agent, X-Forwarded-For
 
 
@@ -46,6 +48,19 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
+def _opening(batches: Iterator[Batch]) -> list[Batch]:
+    """Take batches until enough Referers tell the site's own host: a pipe may give lines one by one."""
+    taken: list[Batch] = []
+    referers = entries = 0
+    for batch in batches:
+        taken.append(batch)
+        entries += len(batch)
+        referers += sum(1 for entry in batch if entry.referer)
+        if referers >= ENOUGH_REFERERS or entries >= MOST_LOOKED_AT:
+            break
+    return taken
+
+
 class Replay:
     """Replays one log. The clock is the log's and never goes back: a late line happens when it is read."""
 
@@ -65,13 +80,13 @@ class Replay:
     def run(self, batches: Iterable[Batch]) -> Tally:
         """Take in all batches."""
         batches = iter(batches)
-        first = next(batches, ())
-        learned_host = own_host(first)
+        opening = _opening(batches)
+        learned_host = own_host(chain.from_iterable(opening))
         self._tells_links = bool(learned_host)
         if not self.hosts:
             self.learned_host = learned_host
         with _without_collector():
-            for batch in chain((first,), batches):
+            for batch in chain(opening, batches):
                 self._take(batch)
         return self.tally
 
@@ -139,11 +154,8 @@ class Replay:
 
     def _find(self, key: Key, now: float) -> tuple[Actor, Visitor]:
         actor = self._actors.get(key)
-        visitor = None if actor is None else self.pipeline.meet_again(actor.visitor, now)
-        if actor is None or visitor is None:
-            actor = self._meet(key, now)
-            visitor = actor.visitor
-        return actor, visitor
+        visitor = None if actor is None else self.pipeline.meet_again(actor.fingerprint, now)
+        return self._meet(key, now) if actor is None or visitor is None else (actor, visitor)
 
     def _leave_out(self, at: float) -> None:
         if self._period.since <= at < self._period.until:
@@ -151,7 +163,7 @@ class Replay:
         else:
             self.tally.outside += 1
 
-    def _meet(self, key: Key, now: float) -> Actor:
+    def _meet(self, key: Key, now: float) -> tuple[Actor, Visitor]:
         address, text, forwarded = key
         visitor = self.pipeline.meet(address, text, forwarded, now)
         fingerprint, tally = visitor.identity.fingerprint, self.tally
@@ -159,15 +171,17 @@ class Replay:
         if actor is None:
             if tally.make_room():
                 self._actors.clear()
-            name = forwarded.rpartition(",")[2].strip() if forwarded else address
-            actor = tally.actors[fingerprint] = Actor(name, text, agents().read(text or None), visitor, now)
+            name = self.pipeline.client(address, forwarded)
+            # Not the visitor itself, which is large, and forgotten by the pipeline before the actor is.
+            actor = tally.actors[fingerprint] = Actor(name, text, agents().read(text or None), fingerprint, now)
             tally.first = now if tally.first is None else tally.first
-        actor.visitor = visitor
-        actor.sessions += visitor.session.started_at == now
+        if visitor.session.started_at == now != actor.began:  # a visitor is met by each port or proxy
+            actor.sessions += 1
+            actor.began = now
         if len(self._actors) >= MOST_KEPT:
             self._actors.clear()
         self._actors[key] = actor
-        return actor
+        return actor, visitor
 
     def _read_target(self, target: str) -> tuple[str, bool, Route, str]:
         found = read_target(target[:MOST_PATH])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from ..facts import LEVEL_LABELS
-from ..model import Agent, Decision, Visitor
+from ..model import Agent, Decision
 
 MOST_ACTORS = 200_000  # counted one by one; then half of them become sums, harmless ones and the longest unseen first
 MOST_ROUTES = 10_000
@@ -24,10 +25,11 @@ class Actor:
     name: str  # the client's address, as the log has it
     agent_text: str
     agent: Agent
-    visitor: Visitor
+    fingerprint: bytes
     first: float  # seconds since 1970
     last: float = 0.0
     sessions: int = 0
+    began: float = -inf  # the session that was counted last
     requests: int = 0
     pages: int = 0
     errors: int = 0

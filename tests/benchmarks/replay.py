@@ -70,7 +70,7 @@ def identify(batches: list[Batch]) -> None:
         for entry in batch:
             key = entry.address, entry.agent
             visitor = known.get(key)
-            if visitor is None or pipeline.meet_again(visitor, entry.time) is None:
+            if visitor is None or pipeline.meet_again(visitor.identity.fingerprint, entry.time) is None:
                 known[key] = pipeline.meet(entry.address, entry.agent, "", entry.time)
 
 

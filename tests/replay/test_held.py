@@ -1,0 +1,40 @@
+"""What a replay holds before it judges, and while it does."""
+
+from __future__ import annotations
+
+import gc
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from asgi_analytics.model import Visitor
+from asgi_analytics.replay.formats import make
+from asgi_analytics.replay.run import Replay
+from asgi_analytics.settings import Settings
+from tests.replay.lines import combined
+from tests.replay.test_replay import Pipe, replay, write
+
+
+def test_a_pipe_that_gives_line_by_line_comes_to_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One's own host is told by the Referers of many lines, which the first that come have not."""
+    first = [combined(n) for n in range(20)]
+    gone = [combined(20 + n, f"/gone/{n}", status=404, referer="https://shop.example/list") for n in range(60)]
+    path = write(tmp_path / "access.log", *first, *gone)
+    expected = replay(capsys, path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Pipe(Path(path).read_bytes())))
+    assert replay(capsys, "-") == expected
+
+
+def test_visitors_that_are_forgotten_are_counted_without_being_held() -> None:
+    lines = "\n".join(combined(n, address=f"10.0.{n // 250}.{n % 250}") for n in range(1_000))
+    gc.collect()
+    before = sum(isinstance(one, Visitor) for one in gc.get_objects())
+    done = Replay(Settings.build(max_visitors=100))
+    done.run([make("combined").read(lines)[0]])
+    gc.collect()
+    assert len(done.tally.actors) == 1_000
+    assert sum(isinstance(one, Visitor) for one in gc.get_objects()) - before < 200
