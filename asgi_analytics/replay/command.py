@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from collections import deque
@@ -59,15 +60,16 @@ def replay(options: argparse.Namespace) -> int:
         raise ReplayError("--output is where --export csv or json goes; without --export there is nothing to write.")
     if options.output and any(_is_same(options.output, log) for log in options.files):
         raise ReplayError(f"--output {options.output} is one of the logs that are read, and would be lost.")
+    if options.output and (problem := _problem_of(options.output)):
+        raise ReplayError(f"{options.output} cannot be written: {problem}.")
     if twice := next((log for log in options.files if _is_repeated(log, options.files)), None):
         raise ReplayError(f"{twice} is named twice: each of its lines would count twice.")
     more: dict[str, Any] = {"trusted_proxies": split(options.trusted_proxies)} if options.trusted_proxies else {}
     settings = given.settings(options, **more)
     reading = Reading()
-    progress = Progress(sys.stderr, total_size(options.files))
     done = Replay(settings, _period(options), split(options.host))
-    done.run(entries(options.files, options.format, reading, progress.add))
-    progress.close()
+    with contextlib.closing(Progress(sys.stderr, total_size(options.files))) as progress:
+        done.run(entries(options.files, options.format, reading, progress.add))
     for note in printing.notes(done, reading):
         print(f"asgi-analytics: {columns.escape(note)}", file=sys.stderr)
     _show(done, reading, options)
@@ -177,12 +179,11 @@ def _with_progress(recorded: Recorded) -> Iterator[RecordedHit]:
     if not sys.stderr.isatty():
         yield from recorded.hits()
         return
-    progress = Progress(sys.stderr, recorded.count(), unit=1)
-    for number, hit in enumerate(recorded.hits()):
-        if number % FETCHED == 0 and number:
-            progress.add(FETCHED)
-        yield hit
-    progress.close()
+    with contextlib.closing(Progress(sys.stderr, recorded.count(), unit=1)) as progress:
+        for number, hit in enumerate(recorded.hits()):
+            if number % FETCHED == 0 and number:
+                progress.add(FETCHED)
+            yield hit
 
 
 def _show(done: Replay, reading: Reading, options: argparse.Namespace) -> None:
@@ -205,8 +206,19 @@ def _is_repeated(log: str, logs: Sequence[str]) -> bool:
     return logs.count(log) > 1 or sum(_is_same(log, other) for other in logs) > 1
 
 
+def _problem_of(output: Path) -> str:
+    """Return why a file cannot be written, as far as that shows before a log is read, which may take an hour."""
+    place = _place(output)
+    if place.is_dir():
+        return os.strerror(errno.EISDIR)
+    if not place.parent.is_dir():
+        return os.strerror(errno.ENOTDIR if place.parent.exists() else errno.ENOENT)
+    may = any(os.access(one, os.W_OK) for one in (place, place.parent))
+    return "" if may else os.strerror(errno.EACCES)
+
+
 def _write(output: Path, text: str) -> None:
-    data, place = text.encode("utf-8", "backslashreplace"), Path(os.path.realpath(output))
+    data, place = text.encode("utf-8", "backslashreplace"), _place(output)
     try:
         try:
             if place.exists() and not place.is_file():
@@ -217,6 +229,11 @@ def _write(output: Path, text: str) -> None:
             place.write_bytes(data)
     except OSError as error:
         raise ReplayError(f"{output} cannot be written: {error.strerror or error}.") from None
+
+
+def _place(output: Path) -> Path:
+    """Return the file itself, whatever links lead to it; a pipe of the shell (/dev/fd/63) has no other name."""
+    return output if output.exists() and not output.is_file() else Path(os.path.realpath(output))
 
 
 def _mode(place: Path) -> int:
