@@ -20,6 +20,7 @@ from .connection import ServerSession
 FETCHED = 5_000  # rows per round trip
 SESSIONS = 1_000  # in a batch
 NOT_YET = UUID(int=0)
+PATIENT = "SET LOCAL statement_timeout = 0"  # hits may be many
 COPY_JUDGED = "COPY judged (id, time, score, level, bot_class) FROM STDIN"
 
 
@@ -85,7 +86,7 @@ class Recorded:
         with command_errors(), opened(self._dsn) as session:
             try:
                 with session.transaction() as connection:
-                    connection.execute("SET LOCAL statement_timeout = 0")
+                    connection.execute(PATIENT)
                     with connection.cursor("recorded", row_factory=class_row(RecordedHit)) as cursor:
                         cursor.itersize = FETCHED
                         for hit in cursor.execute(self._queries["recorded_hits"], self._period):  # noqa: UP028 - it would close the cursor first
@@ -96,15 +97,18 @@ class Recorded:
 
     def count(self) -> int:
         """Return the number of hits."""
-        with command_errors(), opened(self._dsn) as session, session.statement() as connection:
-            row = connection.execute(self._queries["count_recorded"], self._period).fetchone()
+        row = self._one("count_recorded")
         return row[0] if row else 0
 
     def policy(self) -> tuple[str, Mapping[str, Any]] | None:
         """Return version and settings of the policy in force at the site; None where none was recorded."""
-        with command_errors(), opened(self._dsn) as session, session.statement() as connection:
-            row = connection.execute(self._queries["policy_in_force"], {"site": self._period["site"]}).fetchone()
+        row = self._one("policy_in_force")
         return None if row is None else (row[0], row[1])
+
+    def _one(self, query: str) -> tuple[Any, ...] | None:
+        with command_errors(), opened(self._dsn) as session, session.transaction() as connection:
+            connection.execute(PATIENT)
+            return connection.execute(self._queries[query], self._period).fetchone()
 
 
 class Rewriter:
@@ -125,24 +129,30 @@ class Rewriter:
         times = [row.time for row in rows]
         bounds = {"version": self._version, "first": min(times), "last": max(times)}
         with command_errors(), self._session.transaction() as connection, connection.cursor() as cursor:
+            cursor.execute(PATIENT)
             cursor.execute(self._queries["create_judged"])
             with cursor.copy(COPY_JUDGED) as copy:
                 for row in rows:
                     copy.write_row(row)
-            return cursor.execute(self._queries["rewrite_hits"], bounds).rowcount
+            rewritten = cursor.execute(self._queries["rewrite_hits"], bounds).rowcount
+            if self._session.is_pooled:  # other programs get the session next
+                cursor.execute(self._queries["drop_judged"])
+        return rewritten
 
     def sessions(self, since: float, until: float, site: str | None = None) -> Iterator[tuple[int, int]]:
         """Rewrite sessions batch by batch; yields (looked at, rewritten). One with hits of other versions stays."""
         given = {"since": _moment(since), "until": _moment(until), "site": site, "version": self._version}
-        after: UUID | None = NOT_YET
-        while after is not None:
-            with command_errors(), self._session.statement() as connection:
-                row = connection.execute(
-                    self._queries["rewrite_sessions"], {**given, "after": after, "most": SESSIONS}
-                ).fetchone()
-            after, looked_at, rewritten = row or (None, 0, 0)
-            if looked_at:
-                yield looked_at, rewritten
+        after = NOT_YET
+        while True:
+            with command_errors(), self._session.transaction() as connection:
+                connection.execute(PATIENT)
+                asked = {**given, "after": after, "most": SESSIONS}
+                ids = [row[0] for row in connection.execute(self._queries["lock_sessions"], asked)]
+                rewritten = connection.execute(self._queries["rewrite_sessions"], {**given, "ids": ids}).rowcount
+            if not ids:
+                return
+            after = ids[-1]
+            yield len(ids), rewritten
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from asgi_analytics.store.connection import is_pooled
 from tests.acceptance.pooler import Pooler
 from tests.acceptance.rig import Load, assert_exactly_once, serving
 from tests.drive import called
+from tests.replay.live import PERIOD, record
 
 LEFT = """
     SELECT current_setting('statement_timeout'), current_setting('synchronous_commit'), current_setting('jit'),
@@ -116,3 +117,12 @@ def test_commands_through_a_pooler_go_by_settings_of_their_own(dsn: str, pooler:
     assert called("ban", "192.0.2.1", "--for", "2h", "--reason", r"back\\slash", "--dsn", pooler.dsn).returncode == 0
     assert r"back\\slash" in called("actors", "--banned", "--dsn", pooler.dsn).stdout
     assert called("purge", "--older", "1d", "--dsn", pooler.dsn).returncode == 0
+
+
+def test_hits_that_are_rewritten_through_a_pooler_leave_no_table_behind(dsn: str, pooler: Pooler) -> None:
+    record(dsn, rounds=4)
+    (before,) = state(dsn, 1)
+    done = called("reclassify", "--dsn", pooler.dsn, *PERIOD, "--bot-score", "60", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "Written     0 hits" not in done.stdout
+    assert state(pooler.dsn, 3) == [before] * 3

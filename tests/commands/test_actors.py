@@ -27,7 +27,7 @@ from asgi_analytics.store.recorded import remember_policy
 from asgi_analytics.testing import MemoryState
 from tests.decide.visits import Visit
 from tests.drive import called
-from tests.record.rows import fetch, hit, one
+from tests.record.rows import NOW_US, fetch, hit, one
 from tests.waiting import wait_until
 
 from .ruled import ADDRESS, FINGERPRINT, NAME, block, told, write
@@ -202,6 +202,8 @@ def test_each_site_s_levels_cool_down_as_its_own_policy_says(store: PostgresStor
         visitor, policy = site.encode(), version(settings)
         row = hit(visitor=visitor, session=visitor, site=site, policy=policy, score=60, level=3, level_before=2)
         write(store, row)
+    later = NOW_US + 1_000_000
+    write(store, hit(visitor=b"quick", session=b"quick", site="quick", policy="never in force", time_us=later))
     fetch(dsn, "UPDATE analytics.fingerprints SET level_changed_at = now() - interval '100 seconds'")
     rows = json.loads(told("actors", "--json", "--dsn", dsn))
     assert {row["site"]: row["level"] for row in rows} == {"quick": 2, "slow": 3}

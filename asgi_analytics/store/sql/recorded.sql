@@ -21,13 +21,20 @@ WHERE time >= %(since)s::timestamptz AND time < %(until)s::timestamptz
     AND (%(site)s::text IS NULL OR site = %(site)s::text)
 
 -- name: policy_in_force
--- That of the site's newest hit, unless that was reclassified since; else the one that a writer started with last.
+-- That of the site's newest hit that was not reclassified since, else of its newest decision; else the one that a writer,
+-- of whichever site, started with last.
+WITH known AS (SELECT version FROM analytics.policies WHERE in_force_at IS NOT NULL)
 SELECT version, settings FROM analytics.policies
 WHERE in_force_at IS NOT NULL
-ORDER BY version IS NOT DISTINCT FROM (
+ORDER BY version IS NOT DISTINCT FROM coalesce((
     SELECT policy FROM analytics.hits
-    WHERE policy IS NOT NULL AND (%(site)s::text IS NULL OR site = %(site)s::text) ORDER BY time DESC LIMIT 1
-) DESC, in_force_at DESC, version
+    WHERE policy IN (SELECT version FROM known) AND (%(site)s::text IS NULL OR site = %(site)s::text)
+    ORDER BY time DESC LIMIT 1
+), (
+    SELECT detail ->> 'policy' FROM analytics.decisions
+    WHERE detail ->> 'policy' IN (SELECT version FROM known) AND (%(site)s::text IS NULL OR site = %(site)s::text)
+    ORDER BY time DESC LIMIT 1
+)) DESC, in_force_at DESC, version
 LIMIT 1
 
 -- name: remember_policy
@@ -47,28 +54,30 @@ FROM judged
 WHERE hits.id = judged.id AND hits.time = judged.time
     AND hits.time >= %(first)s::timestamptz AND hits.time <= %(last)s::timestamptz
 
+-- name: drop_judged
+DROP TABLE pg_temp.judged
+
+-- name: lock_sessions
+-- A batch of sessions in the order of their ids, as writers lock them; none when there are no more.
+SELECT id FROM analytics.sessions
+WHERE id > %(after)s::uuid AND last_seen_at >= %(since)s::timestamptz AND started_at < %(until)s::timestamptz
+    AND policy IS DISTINCT FROM %(version)s::text AND (%(site)s::text IS NULL OR site = %(site)s::text)
+ORDER BY id LIMIT %(most)s::integer FOR NO KEY UPDATE
+
 -- name: rewrite_sessions
--- A batch of sessions in the order of their ids; returns the last one, none when there are no more.
-WITH batch AS (
-    SELECT id, started_at FROM analytics.sessions
-    WHERE id > %(after)s::uuid AND last_seen_at >= %(since)s::timestamptz AND started_at < %(until)s::timestamptz
-        AND policy IS DISTINCT FROM %(version)s::text AND (%(site)s::text IS NULL OR site = %(site)s::text)
-    ORDER BY id LIMIT %(most)s::integer
-), found AS (
+-- A statement of its own, whose snapshot is newer than the locks: it sees the hits of the writers that were waited for.
+UPDATE analytics.sessions
+SET score = found.score, level = found.level, bot_class = found.bot_class, policy = %(version)s::text
+FROM (
     SELECT batch.id, judged.score, judged.level, judged.bot_class
-    FROM batch
-    LEFT JOIN LATERAL (
+    FROM analytics.sessions AS batch
+    CROSS JOIN LATERAL (
         SELECT max(hits.score) AS score, max(hits.level) AS level, max(hits.bot_class) AS bot_class
         FROM analytics.hits
         WHERE hits.session_id = batch.id AND hits.time >= batch.started_at - interval '1 day'
             AND hits.time < %(until)s::timestamptz + interval '1 day'
         HAVING bool_and(hits.policy IS NOT DISTINCT FROM %(version)s::text)
-    ) AS judged ON true
-), rewritten AS (
-    UPDATE analytics.sessions
-    SET score = found.score, level = found.level, bot_class = found.bot_class, policy = %(version)s::text
-    FROM found WHERE sessions.id = found.id AND found.score IS NOT NULL
-    RETURNING 1
-)
-SELECT (SELECT id FROM batch ORDER BY id DESC LIMIT 1) AS last, (SELECT count(*) FROM batch) AS looked_at,
-    (SELECT count(*) FROM rewritten) AS rewritten
+    ) AS judged
+    WHERE batch.id = ANY (%(ids)s::uuid[])
+) AS found
+WHERE sessions.id = found.id

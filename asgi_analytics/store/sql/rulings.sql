@@ -112,7 +112,7 @@ DELETE FROM analytics.networks WHERE network = ANY (%(client_networks)s::uuid[])
 
 -- name: actors
 -- A level is recorded when it changes by evidence; what cooled down since is taken off, by the policy of the site's newest
--- hit of a week, else by the one that a writer started with last.
+-- hit of a week that was not reclassified since, else by the one that a writer started with last.
 WITH cooldown AS MATERIALIZED (
     SELECT one.site, coalesce((settings ->> 'cooldown')::float8, 'infinity') AS seconds
     FROM (SELECT DISTINCT site FROM analytics.fingerprints WHERE level > 0) AS one
@@ -120,7 +120,8 @@ WITH cooldown AS MATERIALIZED (
         SELECT settings FROM analytics.policies WHERE in_force_at IS NOT NULL
         ORDER BY version IS NOT DISTINCT FROM (
             SELECT policy FROM analytics.hits
-            WHERE policy IS NOT NULL AND hits.site = one.site AND time > now() - interval '7 days'
+            WHERE policy IN (SELECT version FROM analytics.policies WHERE in_force_at IS NOT NULL)
+                AND hits.site = one.site AND time > now() - interval '7 days'
             ORDER BY time DESC LIMIT 1
         ) DESC, in_force_at DESC, version
         LIMIT 1
