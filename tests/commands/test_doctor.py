@@ -117,3 +117,19 @@ def test_doctor_says_that_the_journal_folder_is_no_folder(dsn: str, tmp_path: Pa
     answer = called("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path / "file" / "journal"))
     assert answer.returncode == 1
     assert "WRONG journal: " in answer.stdout
+
+
+def test_a_lock_in_a_copy_of_the_database_is_none_in_this_one(dsn: str) -> None:
+    """Copies have tables of the same numbers, and pg_locks tells of all databases."""
+    copy = f"copy_{os.getpid()}"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        name = connection.info.dbname
+    with psycopg.connect(psycopg.conninfo.make_conninfo(dsn, dbname="postgres"), autocommit=True) as server:
+        server.execute(f'CREATE DATABASE {copy} TEMPLATE "{name}"'.encode())
+        try:
+            with psycopg.connect(psycopg.conninfo.make_conninfo(dsn, dbname=copy)) as holder:
+                holder.execute("LOCK TABLE analytics.hits IN ACCESS EXCLUSIVE MODE")
+                answer = called("doctor", "--dsn", dsn)
+        finally:
+            server.execute(f"DROP DATABASE {copy}".encode())
+    assert answer.returncode == 0, answer.stdout

@@ -100,6 +100,8 @@ JOIN pg_class AS known ON known.oid = locks.relation AND known.relnamespace = to
 LEFT JOIN pg_stat_activity AS held ON held.pid = locks.pid
 WHERE locks.granted AND locks.mode IN ('ExclusiveLock', 'AccessExclusiveLock') AND known.relkind IN ('r', 'p')
     AND locks.pid <> pg_backend_pid()
+    -- A copy of this database has tables of the same numbers.
+    AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY 1 LIMIT 5
 
 -- name: missing_objects
