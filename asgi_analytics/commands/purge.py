@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ..arguments import span
 from ..columns import counted
-from ..store.retention import PARTITIONS, TABLES, connect, forget, outdated
+from ..store.retention import PARTITIONS, TABLES, connect, forget, may_be_more, outdated
 from . import Command, Run
 
 
@@ -33,8 +33,11 @@ def _purge(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     with connect(dsn) as session:
         if not options.yes:
             found.update(outdated(session, options.older))
-        while options.yes and any((done := forget(session, options.older)).values()):
+        more = options.yes
+        while more:
+            done = forget(session, options.older)
             found.update(done)
+            more = may_be_more(done)
     if options.yes:
         yield f"{counted(found[PARTITIONS], 'partition')} of hits dropped"
         yield from (f"{counted(found[table], 'row')} of {table} deleted" for table in TABLES)

@@ -49,6 +49,11 @@ def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
     return done
 
 
+def may_be_more(done: Mapping[str, int]) -> bool:
+    """Tell whether `forget`, which returned this, may have left rows that were outdated when it began."""
+    return any(done[table] >= MOST_ROWS * MOST_BATCHES for table in TABLES)
+
+
 def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
     """Count what is older than `kept`, by the keys of `forget`; hits of whole partitions are among the hits.
 

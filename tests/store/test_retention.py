@@ -210,3 +210,17 @@ def test_two_purges_at_once_tell_of_each_partition_once(store: PostgresStore, ds
 def _purged(dsn: str) -> int:
     with retention.connect(dsn) as session:
         return retention.forget(session, KEPT)["partitions"]
+
+
+def test_what_becomes_older_while_it_is_purged_waits_for_the_next_purge(dsn: str) -> None:
+    """Else one of what is older than a second would not end as long as visitors come."""
+    again = OTHERS["refusals"].format("OLD.minute").replace(", 7", ", OLD.refusals + 1")
+    fetch(dsn, OTHERS["refusals"].format("now() - interval '31 days'"))
+    fetch(
+        dsn,
+        f"""CREATE FUNCTION public.again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF OLD.refusals < 30 THEN {again}; END IF; RETURN NULL; END $$;
+        CREATE TRIGGER again AFTER DELETE ON analytics.refusals FOR EACH ROW EXECUTE FUNCTION public.again()""",
+    )
+    assert "1 row of refusals deleted" in called("purge", "--older", "30d", "--yes", "--dsn", dsn).stdout
+    assert fetch(dsn, "SELECT refusals FROM analytics.refusals") == [{"refusals": 8}]
