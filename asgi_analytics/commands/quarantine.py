@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..arguments import span, whole
 from ..columns import counted, escape, table
@@ -12,7 +12,7 @@ from ..store.quarantine import Quarantine, Quarantined, connect
 from . import MOST_SHOWN, Command, Run
 from .console import moment
 
-MOST_RETRIED = 100_000  # rows of one retry
+MOST_READ = 1_000  # rows in memory while they are retried
 LONGEST_ERROR = 100  # characters in the list
 
 
@@ -41,7 +41,7 @@ def _quarantine(options: argparse.Namespace, dsn: str) -> Iterator[str]:
         if options.action == "list":
             yield from _listing(_rows(quarantine, ids, options.top))
         elif options.action == "retry":
-            yield from _retry(quarantine, _rows(quarantine, ids, MOST_RETRIED))
+            yield from _retry(quarantine, _every(quarantine, ids))
         else:
             yield f"{counted(quarantine.purge(ids, options.older), 'row')} deleted"
 
@@ -51,6 +51,14 @@ def _rows(quarantine: Quarantine, ids: Sequence[int] | None, most: int) -> Seque
     if ids and not rows:
         raise CommandError(f"No row of number {', '.join(map(str, ids))} is set aside: see `quarantine list`.")
     return rows
+
+
+def _every(quarantine: Quarantine, ids: Sequence[int] | None) -> Iterator[Quarantined]:
+    """Yield all rows of these ids, part by part: there may be millions."""
+    rows = _rows(quarantine, ids, MOST_READ)
+    while rows:
+        yield from rows
+        rows = quarantine.rows(ids, MOST_READ, rows[-1].id)
 
 
 def _listing(rows: Sequence[Quarantined]) -> Iterator[str]:
@@ -67,7 +75,7 @@ def _line(row: Quarantined) -> tuple[object, ...]:
     return (row.id, moment(row.created_at), row.kind, len(row.raw), *place, error)
 
 
-def _retry(quarantine: Quarantine, rows: Sequence[Quarantined]) -> Iterator[str]:
+def _retry(quarantine: Quarantine, rows: Iterable[Quarantined]) -> Iterator[str]:
     stored = refused = unreadable = gone = 0
     for row in rows:
         if not row.readable:

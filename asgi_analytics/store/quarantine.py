@@ -47,9 +47,9 @@ class Quarantine(CommandQueries):
         super().__init__(session, "quarantine")
         self._store = store
 
-    def rows(self, ids: Sequence[int] | None, most: int) -> list[Quarantined]:
-        """Return the rows of these ids, None: of all, oldest first and at most so many."""
-        return self._rows(Quarantined, "quarantined", {"ids": _listed(ids), "most": most})
+    def rows(self, ids: Sequence[int] | None, most: int, after: int = -1) -> list[Quarantined]:
+        """Return the rows of these ids, None: of all, oldest first, at most so many, behind the row `after`."""
+        return self._rows(Quarantined, "quarantined", {"ids": _listed(ids), "most": most, "after": after})
 
     def retry(self, row: Quarantined) -> bool:
         """Move a row to where it belongs; False when somebody else did, or purged it, meanwhile.

@@ -8,6 +8,7 @@ import pytest
 
 from asgi_analytics.batch import HIT, Batch
 from asgi_analytics.cli import main
+from asgi_analytics.commands import quarantine
 from asgi_analytics.commands.quarantine import _retry
 from asgi_analytics.errors import RowRejected
 from asgi_analytics.store.postgres import PostgresStore
@@ -162,3 +163,18 @@ def test_two_retries_at_once_tell_of_each_row_once(poisoned: str) -> None:
         assert list(_retry(second, rows)) == [
             "0 rows stored, 0 refused again, 0 damaged beyond reading, 1 gone meanwhile"
         ]
+
+
+def test_rows_that_are_refused_again_keep_none_behind_them_from_being_tried(
+    poisoned: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = "created_at, journal, segment, position, kind, columns, raw, sqlstate, error"
+    # The one that can be stored comes last.
+    fetch(
+        poisoned,
+        f"INSERT INTO analytics.quarantine ({columns}) SELECT {columns} FROM analytics.quarantine WHERE id = 1",
+    )
+    fetch(poisoned, "DELETE FROM analytics.quarantine WHERE id = 1")
+    monkeypatch.setattr(quarantine, "MOST_READ", 1)
+    status, told = run(capsys, poisoned, "retry")
+    assert (status, told[-1]) == (0, "1 row stored, 1 refused again, 1 damaged beyond reading")

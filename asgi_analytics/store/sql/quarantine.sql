@@ -2,7 +2,7 @@
 
 -- name: quarantined
 SELECT id, created_at, journal, segment, position, kind, columns, raw, sqlstate, error FROM analytics.quarantine
-WHERE %(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[])
+WHERE id > %(after)s::bigint AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
 ORDER BY id LIMIT %(most)s
 
 -- name: take
