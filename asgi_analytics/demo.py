@@ -33,7 +33,7 @@ from .clock import SystemClock
 from .commands import console
 from .database import resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
-from .errors import AnalyticsError, ConfigurationError
+from .errors import AnalyticsError, ConfigurationError, EmbeddedPostgresError
 from .middleware import AnalyticsMiddleware
 from .settings import Settings, default_journal_dir
 from .store.reading import connect, migrate_all
@@ -43,6 +43,7 @@ ARTICLES = 40
 PATIENCE = 30.0  # seconds until the server has to answer
 VISITOR = "X-Forwarded-For: 84.130.1.2"
 SETTLING = 5.0  # seconds until the last hits of the traffic have to be stored
+LOOKING = 1.0  # seconds between two looks at a Postgres that another process owns
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,27 @@ def _database(demo: Demo) -> Iterator[tuple[str, Path]]:
         return
     folder = demo.data or default_data_dir()
     print(f"Starting a Postgres in {folder} …", file=sys.stderr)
-    with EmbeddedPostgres(folder) as server:
+    with EmbeddedPostgres(folder) as server, _kept_up(server):
         yield server.dsn, server.data_dir / "demo-journal"
+
+
+@contextlib.contextmanager
+def _kept_up(server: EmbeddedPostgres) -> Iterator[None]:
+    """Take the server over when the process ends that owns it, such as a `tail` that was there before."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOKING):
+            with contextlib.suppress(EmbeddedPostgresError):
+                server.start()
+
+    thread = threading.Thread(target=look, name="demo-postgres", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _serve(demo: Demo) -> None:
@@ -235,7 +255,7 @@ def _announce(demo: Demo, dsn: str, journal: Path, stopping: threading.Event) ->
     since = datetime.fromtimestamp(SystemClock.time_ns() / 1e9, UTC)
     try:
         visits = traffic.plan(demo.seed, demo.traffic_seconds, ARTICLES)
-        answered = traffic.play(visits, demo.host, demo.port, stopping)
+        answered = traffic.play(visits, _reachable(demo.host), demo.port, stopping)
         if not stopping.is_set():
             _summarise(dsn, since, answered)
     except AnalyticsError as error:
@@ -255,7 +275,7 @@ def _answers(demo: Demo, stopping: threading.Event) -> bool:
 
 def banner(demo: Demo, dsn: str, journal: Path) -> str:
     """Return what the demo says when it answers: where it is, and three lines to try."""
-    url = f"http://{_bracketed(_reachable(demo.host))}:{demo.port}"
+    url = f"http://{traffic.bracketed(_reachable(demo.host))}:{demo.port}"
     # The commands find an embedded Postgres in its usual place by themselves.
     elsewhere = demo.data is not None or resolve_dsn(None) is not None
     export = f"  (after: export ASGI_ANALYTICS_DSN={shlex.quote(dsn)})" if elsewhere else ""
@@ -288,10 +308,6 @@ def _command() -> str:
 
 def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - to connect to
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _summarise(dsn: str, since: datetime, answered: int) -> None:

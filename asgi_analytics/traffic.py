@@ -119,6 +119,11 @@ def play(visits: Sequence[Visit], host: str, port: int, stopping: threading.Even
     return asyncio.run(_Stage(visits, host, port, stopping).play())
 
 
+def bracketed(host: str) -> str:
+    """Return a host as URLs have it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 class Progress:
     """A bar that is redrawn on a terminal; elsewhere a line for each tenth."""
 
@@ -183,7 +188,7 @@ class _Stage:
     async def _request(self, visit: Visit, step: Step) -> bool:
         reader, writer = await asyncio.open_connection(self._host, self._port)
         try:
-            writer.write(_message(visit, step, f"{self._host}:{self._port}"))
+            writer.write(_message(visit, step, f"{bracketed(self._host)}:{self._port}"))
             return (await reader.read()).startswith(b"HTTP/1.1 ")
         finally:
             writer.close()

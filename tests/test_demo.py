@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tests.drive import called
 
 from .command import COMMAND, free_port, heed_ctrl_c, run
 from .conftest import data_folder
+from .embedded.rig import worker
 from .waiting import wait_until
 
 
@@ -245,3 +247,32 @@ def test_the_table_of_the_traffic_says_which_requests_are_not_in_it() -> None:
         "1 more hit is of visitors who asked not to be told apart (Sec-GPC, DNT).",
         "1 more request is a count in analytics.refusals: what is refused past a rate.",
     ]
+
+
+def test_a_demo_takes_its_postgres_over_from_a_command_that_ends(cluster_folder: Path) -> None:
+    with worker(cluster_folder) as owner, demo(cluster_folder) as running:
+        dsn = running.dsn
+        owner.communicate(timeout=30)
+        wait_until(lambda: answers(dsn), 30, "a server of the demo's own")
+        assert running.get("/about")[0] == 200
+        wait_until(lambda: "/about" in called("tail", "--dsn", dsn).stdout, 30, "the row")
+
+
+def answers(dsn: str) -> bool:
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(dsn, connect_timeout=3):
+        return True
+    return False
+
+
+def test_traffic_names_an_ipv6_host_as_urls_do() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as silent:
+        host, port, *_ = silent.getsockname()
+        stopping = threading.Event()
+        visits = [visit for visit in traffic.plan(7, 60, 40) if visit.kind == "polling tab"]
+        thread = threading.Thread(target=traffic.play, args=(visits, host, port, stopping))
+        thread.start()
+        asked = silent.accept()[0]
+        with asked:
+            assert f"Host: [::1]:{port}\r\n".encode() in asked.recv(4096)
+        stopping.set()
+        thread.join()
