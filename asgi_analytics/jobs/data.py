@@ -118,7 +118,8 @@ def _update(folder: Path, name: str, get: Get) -> Update:
         write_atomically(folder / f"{name}.json", data, 0o644, at)
     except (OSError, DataFileError) as error:
         kept, _ = held(folder, {name: None})
-        text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+        # A full disk names no file.
+        text = f"{error.strerror}: {error.filename or folder}" if isinstance(error, OSError) else str(error)
         return Update(name, kept.get(name), text)
     return Update(name, fresh)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from asgi_analytics.errors import DataFileError
 from asgi_analytics.identify.operators import SOURCES
+from asgi_analytics.jobs import data
 from asgi_analytics.jobs.data import default_crawler_dir, from_folder, from_web, held, read_sources, stamp, update
 
 from .web import serve
@@ -123,3 +125,12 @@ def test_the_folder_is_the_users_own_unless_told_otherwise(monkeypatch: pytest.M
     assert default_crawler_dir() == tmp_path / "asgi-analytics" / "crawlers"
     monkeypatch.setenv("ASGI_ANALYTICS_CRAWLER_DIR", "/data/x")
     assert default_crawler_dir() == Path("/data/x")
+
+
+def test_a_disk_that_is_full_is_said_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(data, "write_atomically", full)
+    (done,) = update(tmp_path, {"a": ""}, lambda name: (ONE, NOW))
+    assert done.error == f"No space left on device: {tmp_path}"
