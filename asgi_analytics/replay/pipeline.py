@@ -81,6 +81,8 @@ class Pipeline:
 
     def client(self, address: str, forwarded: str) -> str:
         """Return the address that a log line is counted for; the peer's as the log has it where that is a host name."""
+        if not forwarded and ":" not in address:  # neither a header nor a port
+            return address
         headers = _headers("", forwarded)
         found = self._identifier.address(_scope(address, headers), headers)
         is_peer = packed_address(found) == packed_address(_address(address))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import re
+import resource
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +22,8 @@ from .formats import detect, make
 from .jumps import sifted
 
 CHUNK = 1 << 18  # bytes read at once: what they become stays within a core's cache
+FIRST = 1 << 14  # bytes of each file that are read at first: there may be hundreds, and all are begun at once
+SPARE = 64  # open files besides the logs
 LONGEST_LINE = 1 << 20  # bytes; longer ones are junk
 _HOLE = re.compile(rb"(?<=\n)\0+")  # where a log was truncated (copytruncate) while its server went on writing
 GZIP = b"\x1f\x8b"
@@ -58,6 +62,7 @@ def entries(
 
     Raises ReplayError for a file that cannot be opened.
     """
+    _allow_files(len(paths) + SPARE)
     with ExitStack() as stack:
         files = [(path, _open(path, stack)) for path in paths]
         streams = [Stream(_batches(path, file, forced, reading, watch)) for path, file in files]
@@ -118,6 +123,15 @@ def _flat(stream: Stream) -> Iterator[Entry]:
     yield from stream.head
     while stream.advance():
         yield from stream.head
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise our own limit of open files where it is lower, as far as the system lets us; macOS begins with 256."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _open(path: str, stack: ExitStack) -> BinaryIO:
@@ -213,9 +227,9 @@ def _wide(sample: bytes) -> str:
 
 def _raw(name: str, file: BinaryIO, watch: Watch) -> Iterator[bytes]:
     read = getattr(file, "read1", file.read)  # of a pipe, what is there
-    while True:
+    for size in chain((FIRST,), repeat(CHUNK)):
         try:
-            chunk = read(CHUNK)
+            chunk = read(size)
         except OSError as error:
             raise ReplayError(f"{name} cannot be read: {error.strerror or error}.") from None
         if not chunk:
@@ -226,11 +240,12 @@ def _raw(name: str, file: BinaryIO, watch: Watch) -> Iterator[bytes]:
 
 def _unzipped(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what gzip members hold, in pieces of at most CHUNK bytes; zeros may pad the end (RFC 1952, section 2.2)."""
-    data, inflate = first, zlib.decompressobj(wbits=31)
+    data, inflate, most = first, zlib.decompressobj(wbits=31), FIRST
     while True:
-        piece = inflate.decompress(data, CHUNK)
+        piece = inflate.decompress(data, most)
         if piece:
             yield piece
+            most = CHUNK
         data = inflate.unconsumed_tail or inflate.unused_data.lstrip(b"\0")
         if inflate.eof and (data or (data := next(chunks, b"").lstrip(b"\0"))):
             inflate = zlib.decompressobj(wbits=31)

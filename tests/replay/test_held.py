@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import io
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from asgi_analytics.model import Visitor
 from asgi_analytics.replay.formats import make
 from asgi_analytics.replay.run import Replay
+from asgi_analytics.replay.source import Reading, entries
 from asgi_analytics.settings import Settings
 from tests.replay.lines import combined
 from tests.replay.test_replay import Pipe, replay, write
@@ -38,3 +42,25 @@ def test_visitors_that_are_forgotten_are_counted_without_being_held() -> None:
     gc.collect()
     assert len(done.tally.actors) == 1_000
     assert sum(isinstance(one, Visitor) for one in gc.get_objects()) - before < 200
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_of_many_files_little_is_read_before_their_turn(tmp_path: Path, zipped: bool) -> None:
+    """A year of logs, all of which are begun at once to be merged by time, took half a gigabyte."""
+    paths = [tmp_path / f"access.log.{n}" for n in range(20)]
+    for day, path in enumerate(paths):
+        text = "".join(f"{combined(day * 80_000 + n, f'/{n}')}\n" for n in range(1_500)).encode()
+        path.write_bytes(gzip.compress(text) if zipped else text)
+    reading = Reading()
+    next(entries([str(path) for path in paths], None, reading))
+    assert reading.lines < 20 * 150
+
+
+def test_more_logs_than_may_be_open_are_read_where_the_system_allows_more(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"access.log.{n}", combined(n)) for n in range(80)]
+    command = shlex.join([sys.executable, "-m", "asgi_analytics", "replay", *paths])
+    done = subprocess.run(
+        ["sh", "-c", f"ulimit -S -n 64; {command}"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    assert "80 read (combined), 80 judged" in done.stdout
