@@ -12,6 +12,7 @@ Not exact, and therefore told beside the result:
 - with session_cookie, who has yet to return the cookie is judged with those that look alike; here each by itself.
 - a request that was refused by us then and would not be now: what the app would have answered is guessed by the path.
 - refusals past the rate are counts: they are let in under no policy.
+- who comes back after midnight in another session has another fingerprint, and begins anew.
 - paths are stored without parameters and long tokens; how pages that differ in nothing else sort is not known.
 - pages that only their queries tell apart are known again within a process and its children, not by other workers.
 - rows from before `inputs` were recorded: nobody forges headers, and data that programs asked for is not seen.
