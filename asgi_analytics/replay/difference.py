@@ -21,6 +21,7 @@ MOST_PATHS = 100_000  # whose route is remembered
 PEOPLE, VERIFIED, DECLARED = "likely humans", "verified crawlers", "other declared crawlers"
 TOOLS, BOTS, NO_PAGES = "tools", "behavioural bots", "without page loads"
 KINDS = (PEOPLE, VERIFIED, DECLARED, TOOLS, BOTS, NO_PAGES)
+_ONE = {kind: kind.removesuffix("s") for kind in KINDS if kind != NO_PAGES}
 
 
 @dataclass(slots=True, eq=False)
@@ -234,7 +235,7 @@ def as_json(difference: Difference, policy: Mapping[str, Any]) -> str:
 
 
 def _actors(title: str, d: Difference, actors: Sequence[Actor], top: int) -> Iterator[str]:
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in d.kinds(actors).items() if count)
+    kinds = ", ".join(counted(count, _ONE.get(kind, kind), kind) for kind, count in d.kinds(actors).items() if count)
     yield f"{title}: {len(actors):,}" + (f" ({kinds})" if kinds else "")
     if not actors:
         return

@@ -64,6 +64,7 @@ _WITH_PORT = re.compile(
     re.ASCII,
 )
 DEPTH = 3
+EARLIEST = 1e8  # seconds since 1970: what is called a time, and is less, is how long an answer took
 
 
 class JsonLines:
@@ -115,7 +116,7 @@ class JsonLines:
 
     def _time(self, flat: Mapping[str, Any]) -> float | None:
         for key in KEYS["time"]:
-            if key in flat and (seconds := self._timestamps.any(flat[key])) is not None:
+            if key in flat and (seconds := self._timestamps.any(flat[key])) is not None and seconds >= EARLIEST:
                 return seconds
         return None
 

@@ -58,7 +58,7 @@ def notes(replay: Replay, reading: Reading) -> list[str]:
     if not tally.is_out_of_order:
         return reading.notes
     late = (
-        f"{tally.late:,} lines are older than ones before them: verdicts are not to be trusted. "
+        f"{counted(tally.late, 'line is', 'lines are')} older than ones before them: verdicts are not to be trusted. "
         "Give the files as arguments, which merges them by time, or sort the lines."
     )
     return [*reading.notes, late]

@@ -175,6 +175,13 @@ def test_the_report_tells_savings_the_routes_that_differ_most_and_how_many_actor
     assert "Let in      1 request that would have reached the app" in report(freed, 1)
 
 
+def test_one_actor_of_a_kind_is_told_as_one() -> None:
+    told = list(report(taken(*(visitor(n, now=True, crawler=None, browser=None) for n in (1, 2))), 1))
+    assert "Actors newly refused: 2 (2 tools)" in told
+    one = taken(visitor(1, now=True, browser=None), visitor(2, now=True), visitor(3, now=True, page_view=False))
+    assert "Actors newly refused: 3 (1 likely human, 1 tool, 1 without page loads)" in list(report(one, 1))
+
+
 def test_a_ban_that_no_policy_changes_is_not_told_as_a_wish_not_to_be_told_apart() -> None:
     hit = verdict("/", then=True, banned=True).hit
     difference = taken(*History(Settings.build()).judge([hit]))

@@ -139,6 +139,13 @@ def test_times_are_seconds_or_finer_or_iso(value: object) -> None:
     assert Timestamps().any(value) == pytest.approx(START, abs=1e-3)
 
 
+@pytest.mark.parametrize("took", [12, "0.012", 0])
+def test_how_long_an_answer_took_is_not_when_it_was(took: object) -> None:
+    (entry,), _ = make("json").read(json.dumps({**NGINX, "time": took}))
+    assert entry.time == START
+    assert make("json").read(json.dumps({"time": took, "ip": "192.0.2.1", "status": 200}))[0] == []
+
+
 @given(st.text())
 def test_no_text_is_a_reason_to_raise(text: str) -> None:
     for name in FORMATS:
