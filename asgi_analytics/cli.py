@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import time
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         _open_closed()
+        _buffer_output()
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
             options, unknown = _parser().parse_known_args(argv)
@@ -73,6 +75,12 @@ def _open_closed() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as above
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as above
+
+
+def _buffer_output() -> None:
+    """With PYTHONUNBUFFERED, as containers have it, Python drops without an error what is not written at once."""
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        sys.stdout = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115 - as above
 
 
 def give_up_output() -> None:

@@ -53,3 +53,20 @@ def test_an_error_stands_on_a_line_of_its_own_where_a_bar_was_drawn(
     assert done.returncode == 1
     assert b"%" in drawn
     assert drawn.rpartition(b"\r\x1b[K")[2].startswith(b"asgi-analytics: ")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_has_no_room_for_all_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    """Unbuffered, Python takes the part that was written for all."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    path = write(tmp_path / "access.log", *(combined(n, address=f"10.0.{n // 250}.{n % 250}") for n in range(500)))
+    command = [sys.executable, "-m", "asgi_analytics", "replay", path, "--export", "json"]
+    shell = f"ulimit -f 64; {shlex.join(command)} > {shlex.quote(str(tmp_path / 'out.json'))}"
+    full = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+    assert (full.returncode, full.stderr) == (1, "asgi-analytics: File too large\n")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as left:
+        assert left.stdout is not None
+        left.stdout.read(1)
+    assert left.returncode == 141
