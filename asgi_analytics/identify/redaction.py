@@ -25,23 +25,46 @@ _SECRET = re.compile(
 )
 # Shorter ones that say what they are, by the prefixes of AWS, GitHub, GitLab, Google, OpenAI, Anthropic, OpenRouter,
 # Stripe, Slack, npm, PyPI, SendGrid, Hugging Face, DigitalOcean, Shopify; and the head of a JSON Web Token. With what
-# no title has behind them: "/xoxo-and-goodbye", "/npm_install_fails_with_eacces". Those of any length with a
-# digit somewhere begin behind no dash, and have it among the first 32: "sk-sk-sk-" is made to be slow.
+# no title has behind them: "/xoxo-and-goodbye", "/npm_install_fails_with_eacces". Those of any length with a digit
+# somewhere begin behind no dash, and have it among the first 32: "sk-sk-sk-" is made to be slow.
+_TOKENS = (
+    r"A(?:BI|CC|KI|SI)A[A-Z2-7]{16}(?![A-Za-z\d])",
+    r"gh[oprsu]_[A-Za-z\d]{16,}",
+    r"github_pat_[A-Za-z\d]{16,}\w*",
+    r"g(?<!-.)l(?:agent|cbt|dt|ft|imt|pat|ptt|rt|soat)-(?=[\w-]{0,32}\d)[\w-]{16,}",
+    r"AIza[\w-]{20,}",
+    r"ya29\.[\w-]{8,}",
+    r"GOCSPX-[\w-]{16,}",
+    r"sk-ant-[a-z]{3,6}\d\d-[\w-]+",
+    r"sk-or-v\d-[\w-]{8,}",
+    r"s(?<!-.)k-(?=[\w-]{0,32}[A-Z])(?=[\w-]{0,32}\d)[\w-]{16,}",
+    *(rf"{kind}k_(?:live|test)_(?=[A-Za-z]*\d)[A-Za-z\d]{{8,}}" for kind in "prs"),
+    r"whsec_[A-Za-z\d]{8,}",
+    r"x(?<!-.)ox[abceprs]-(?=[\w-]{0,32}\d)[\w-]{8,}",
+    r"xapp-\d-[\w-]{8,}",
+    r"npm_[A-Za-z\d]{20,}",
+    r"pypi-AgE[\w-]{8,}",
+    r"SG\.[\w-]{8,}\.[\w-]{8,}",
+    r"hf_[A-Za-z]{20,}",
+    r"do[opr]_v1_[a-f\d]{8,}",
+    r"shp[a-z]{2}_[a-f\d]{16,}",
+    r"eyJ[\w-]{12,}",
+)
+# Here and below, what stands in front is looked at after the first character: those are found by a fast scan.
+_BY_HEAD = {head: "|".join(token[1:] for token in _TOKENS if token[0] == head) for head, *_ in _TOKENS}
 _TOKEN = re.compile(
-    r"(?<![A-Za-z\d])(?=[AGSadeghnprswxy])(?:A(?:BI|CC|KI|SI)A[A-Z2-7]{16}(?![A-Za-z\d])|gh[oprsu]_[A-Za-z\d]{16,}"
-    r"|github_pat_[A-Za-z\d]{16,}\w*|AIza[\w-]{20,}|ya29\.[\w-]{8,}|GOCSPX-[\w-]{16,}|whsec_[A-Za-z\d]{8,}"
-    r"|[prs]k_(?:live|test)_(?=[A-Za-z]*\d)[A-Za-z\d]{8,}|(?<!-)xox[abceprs]-(?=[\w-]{0,32}\d)[\w-]{8,}"
-    r"|(?<!-)(?:gl(?:agent|cbt|dt|ft|imt|pat|ptt|rt|soat)-|sk-(?=[\w-]{0,32}[A-Z]))(?=[\w-]{0,32}\d)[\w-]{16,}"
-    r"|sk-ant-[a-z]{3,6}\d\d-[\w-]+|sk-or-v\d-[\w-]{8,}|xapp-\d-[\w-]{8,}|npm_[A-Za-z\d]{20,}|pypi-AgE[\w-]{8,}"
-    r"|SG\.[\w-]{8,}\.[\w-]{8,}|hf_[A-Za-z]{20,}|do[opr]_v1_[a-f\d]{8,}|shp[a-z]{2}_[a-f\d]{16,}|eyJ[\w-]{12,})",
+    rf"[{''.join(_BY_HEAD)}](?<![A-Za-z\d].)(?:"
+    + "|".join(f"(?<={head})(?:{rest})" for head, rest in _BY_HEAD.items())
+    + ")",
     re.ASCII,
 )
 _SHORTEST_TOKEN = 12
 # A telephone number with its country's code (E.164), bare or in groups.
-_PHONE = re.compile(r"(?<![\w.+-])\+\d(?:[ .-]?\d){7,14}(?![\w-])", re.ASCII)
+_PHONE = re.compile(r"\+(?<![\w.+-].)\d(?:[ .-]?\d){7,14}(?![\w-])", re.ASCII)
 # The number of a card, bare or in groups, a name or a date in front and behind; no part of an id.
 _CARD = re.compile(
-    r"(?<!\d)(?:(?:4\d|5[1-5]|2[2-7]|35|60(?=11)|6[25])\d\d(?:[ .-]?\d){12}|3[47]\d\d(?:[ .-]?\d){11})(?![A-Za-z\d])",
+    r"[2-6](?<!\d.)(?:(?:(?<=4)\d|(?<=5)[1-5]|(?<=2)[2-7]|(?<=3)5|(?<=6)(?:0(?=11)|[25]))\d\d(?:[ .-]?\d){12}"
+    r"|(?<=3)[47]\d\d(?:[ .-]?\d){11})(?![A-Za-z\d])",
     re.ASCII,
 )
 _NO_GAPS = {ord(gap): None for gap in " .-"}
