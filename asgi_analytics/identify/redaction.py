@@ -51,7 +51,8 @@ _TOKENS = (
     r"eyJ[\w-]{12,}",
 )
 # Here and below, what stands in front is looked at after the first character: those are found by a fast scan.
-_BY_HEAD = {head: "|".join(token[1:] for token in _TOKENS if token[0] == head) for head, *_ in _TOKENS}
+_HEADS = dict.fromkeys(token[0] for token in _TOKENS)
+_BY_HEAD = {head: "|".join(token[1:] for token in _TOKENS if token[0] == head) for head in _HEADS}
 _TOKEN = re.compile(
     rf"[{''.join(_BY_HEAD)}](?<![A-Za-z\d].)(?:"
     + "|".join(f"(?<={head})(?:{rest})" for head, rest in _BY_HEAD.items())
