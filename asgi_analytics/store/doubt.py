@@ -1,13 +1,14 @@
 """Journals of which more may be stored than their position says, since somebody has deleted or rewound positions.
 
 What is stored of a journal is contiguous: its beginning, or what retention has left of that. So a doubt ends with the
-first hit after that stretch, or, if none is stored, with one newer than the doubt: no later one is stored.
+first hit after that stretch, or, if none is stored, with one newer than the doubt: no later one is stored. Where an
+operator has deleted some rows or keeps some out, by a trigger, only a newer one ends it.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
@@ -28,6 +29,7 @@ class Doubts:
     def __init__(self) -> None:
         self._reached: dict[bytes, tuple[int, int]] = {}
         self._since: dict[bytes, bytes] = {}  # when a doubt began
+        self._patchy: set[bytes] = set()  # those in doubt of which hits before stored ones are not
 
     def __contains__(self, journal: object) -> bool:
         return journal in self._since
@@ -35,13 +37,27 @@ class Doubts:
     def see(self, journal: bytes, since: bytes | None) -> None:
         """Note since when the database has a journal in doubt, as a UUIDv7; None: it has not."""
         if since is None:
-            self._since.pop(journal, None)
+            self._settle(journal)
         else:
             self._since[journal] = since
+
+    def at(self, journal: bytes, position: tuple[int, int]) -> None:
+        """Note the position of a journal, as it was read."""
+        self._reached[journal] = position
 
     def went_back(self, journal: bytes, position: tuple[int, int]) -> bool:
         """Tell whether this process knows of a later position."""
         return position < self._reached.get(journal, position)
+
+    def is_settled(self, journal: bytes, hits: Sequence[bytes], stored: Set[bytes]) -> bool:
+        """Tell whether nothing after a batch is stored, by the ids of its hits and by which of them are."""
+        known = [hit in stored for hit in hits]
+        if True not in known:
+            return bool(hits) and self.is_past(journal, hits[-1])
+        last = len(known) - known[::-1].index(True)
+        if not all(known[known.index(True) : last]):
+            self._patchy.add(journal)
+        return last < len(hits) and (journal not in self._patchy or self.is_past(journal, hits[-1]))
 
     def is_past(self, journal: bytes, hit: bytes) -> bool:
         """Tell whether a hit, by its id, came after the doubt began."""
@@ -51,7 +67,11 @@ class Doubts:
         """Note that a batch is committed; `settled`: nothing after it is stored."""
         self._reached[batch.journal] = (batch.segment, batch.end)
         if settled:
-            self._since.pop(batch.journal, None)
+            self._settle(batch.journal)
+
+    def _settle(self, journal: bytes) -> None:
+        self._since.pop(journal, None)
+        self._patchy.discard(journal)
 
 
 def keys(batch: Batch) -> dict[Place, bytes]:

@@ -165,13 +165,15 @@ class PostgresStore(Connected):
         with as_ours(), self._current().statement() as connection:
             connection.execute(self._queries["register_journal"], parameters)
             row = connection.execute(self._queries["read_position"], parameters).fetchone()
-            segment, offset, since = row or (0, 0, now)
+            segment, offset, since, moved = row or (0, 0, now, False)
             is_beyond = end is not None and (segment, offset) > end
-            if is_beyond or self._doubts.went_back(journal, (segment, offset)):
+            is_reset = moved and since is None and (segment, offset) == (0, 0)
+            if is_beyond or is_reset or self._doubts.went_back(journal, (segment, offset)):
                 segment, offset, since = (0, 0, now) if is_beyond else (segment, offset, now)
                 parameters |= {"segment": segment, "position": offset}
                 connection.execute(self._queries["doubt_position"], parameters)
         self._doubts.see(journal, None if since is None else since.bytes)
+        self._doubts.at(journal, (segment, offset))
         if own:
             self._own.add(journal)
         return segment, offset
@@ -210,11 +212,12 @@ class PostgresStore(Connected):
         """Return the part of a batch after its last hit that is stored, and whether that settles the doubt."""
         known = keys(batch)
         stored = self._staging.stored(self._connected(), KEY, list(known.values())) if known else set()
-        left = behind(batch, known, stored)
-        if not left.frames or left.frames[0].start > batch.frames[0].start:
-            return left, left.frames.count_of(HIT) > 0
-        hits = [key for (index, _), key in known.items() if batch.frames[index].kind == HIT]
-        return batch, bool(hits) and self._doubts.is_past(batch.journal, id_of(hits[-1]))
+        hits = [
+            id_of(key)
+            for (index, _), key in known.items()
+            if batch.frames[index].kind == HIT or id_of(key) in stored  # not the damaged ones that are not
+        ]
+        return behind(batch, known, stored), self._doubts.is_settled(batch.journal, hits, stored)
 
     def _make_partition_of(self, batch: Batch) -> bool:
         """Make the day partitions that the hits of a batch lack; returns whether there was one to make."""
@@ -348,6 +351,9 @@ class PostgresStore(Connected):
         if row is None:
             raise StoreUnavailable("The journal's position row is gone; registering it again.")
         position = (row[0], row[1])
+        if self._doubts.went_back(batch.journal, position):
+            # After a fail-over that lost the last commits: a pooler keeps the connection to us.
+            raise StoreUnavailable("The position of a journal went back; reading it again.")
         if position <= (batch.segment, batch.frames[0].start):
             return batch
         if position > (batch.segment, batch.end):

@@ -187,3 +187,71 @@ def test_a_host_whose_name_is_no_text_delivers_too(
     monkeypatch.setattr(socket, "gethostname", lambda: os.fsdecode(b"h\xff"))
     write_hits(store, b"A", 1)
     assert one(dsn, "SELECT host FROM analytics.positions")["host"] == "h?"
+
+
+def test_a_position_that_went_back_unnoticed_is_read_again(store: PostgresStore, dsn: str) -> None:
+    """As by a fail-over that lost the last commits, behind a pooler: the connection to it lives on."""
+    whole = batch([hit(f"/{number}") for number in range(9)])
+    parts = [replace(whole, frames=whole.frames[a : a + 3], end=whole.frames[a + 2].end) for a in (0, 3, 6)]
+    store.position(whole.journal)
+    store.write(parts[0])
+    store.write(parts[1])
+    fetch(dsn, "DELETE FROM analytics.hits WHERE path BETWEEN '/3' AND '/5'")
+    fetch(dsn, "UPDATE analytics.positions SET position = %s, doubted = NULL", parts[0].end)
+    with pytest.raises(StoreUnavailable, match="went back"):
+        store.write(parts[2])
+    assert store.position(whole.journal) == (whole.segment, parts[0].end)
+    store.write(parts[1])
+    store.write(parts[2])
+    assert sorted(row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits")) == [f"/{n}" for n in range(9)]
+
+
+def test_a_position_that_was_only_read_went_back_too(store: PostgresStore, dsn: str) -> None:
+    whole = batch([hit(f"/{number}") for number in range(6)])
+    first, rest = (replace(whole, frames=whole.frames[a : a + 3], end=whole.frames[a + 2].end) for a in (0, 3))
+    with closing(PostgresStore(lambda: dsn)) as predecessor:
+        predecessor.connect()
+        predecessor.position(whole.journal)
+        predecessor.write(first)
+    store.position(whole.journal)
+    fetch(dsn, "DELETE FROM analytics.hits")
+    fetch(dsn, "UPDATE analytics.positions SET segment = 1, position = 1, doubted = NULL")
+    with pytest.raises(StoreUnavailable, match="went back"):
+        store.write(rest)
+
+
+def test_a_position_that_was_set_back_while_nobody_looked_is_in_doubt(store: PostgresStore, dsn: str) -> None:
+    """Who adopts a dead worker's journal knows of no later one."""
+    whole = batch([hit(f"/{number}") for number in range(3)])
+    store.position(whole.journal)
+    store.write(whole)
+    fetch(dsn, "UPDATE analytics.positions SET segment = 0, position = 0, doubted = NULL")
+    with closing(PostgresStore(lambda: dsn)) as successor:
+        successor.connect()
+        assert successor.position(whole.journal) == (0, 0)
+        successor.write(whole)
+    assert one(dsn, "SELECT count(*) AS hits FROM analytics.hits")["hits"] == 3
+
+
+@pytest.mark.parametrize("how", ["deleted", "kept out"])
+def test_rows_that_an_operator_deletes_or_keeps_out_end_no_doubt(store: PostgresStore, dsn: str, how: str) -> None:
+    """Where a batch ends with some of them, what comes after them is stored all the same."""
+    whole = batch([hit(f"/{number:02}") for number in range(40)])
+    parts = [replace(whole, frames=whole.frames[a : a + 10], end=whole.frames[a + 9].end) for a in (0, 10, 20, 30)]
+    if how == "kept out":
+        fetch(
+            dsn,
+            "CREATE FUNCTION keep_out() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RETURN CASE WHEN NEW.path ~ '[359]$' THEN NULL ELSE NEW END; END $$",
+        )
+        fetch(dsn, "CREATE TRIGGER keep_out BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION keep_out()")
+    store.position(whole.journal)
+    store.write(whole)
+    fetch(dsn, "DELETE FROM analytics.hits WHERE path ~ '[359]$'")
+    fetch(dsn, "DELETE FROM analytics.positions")
+    store.position(whole.journal)
+    for part in parts:
+        store.write(part)
+    counted = one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits")
+    assert counted["n"] == counted["ids"]
+    assert whole.journal in store._doubts

@@ -6,7 +6,8 @@ INSERT INTO analytics.positions (journal, host, doubted) VALUES (%(journal)s, %(
 ON CONFLICT (journal) DO NOTHING
 
 -- name: read_position
-SELECT segment::integer, position::bigint, doubted::uuid FROM analytics.positions WHERE journal = %(journal)s
+SELECT segment::integer, position::bigint, doubted::uuid, rows::bigint + quarantined::bigint > 0
+FROM analytics.positions WHERE journal = %(journal)s
 
 -- name: lock_position
 SELECT segment::integer, position::bigint FROM analytics.positions WHERE journal = %(journal)s FOR UPDATE
