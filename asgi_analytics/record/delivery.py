@@ -34,11 +34,17 @@ class Delivery:
         self._watchdog = watchdog
         self._warn = warn
         self._positions: dict[bytes, tuple[int, int]] = {}
+        self._last: dict[bytes, tuple[int, int]] = {}  # of those that were forgotten since
         self._unsure: Batch | None = None  # in flight when the connection broke: maybe committed
 
     def begin_anew(self) -> None:
         """Forget the known positions: after a fail-over the server may have less than they say."""
+        self._last |= self._positions
         self._positions.clear()
+
+    def last_position(self, journal: bytes) -> tuple[int, int]:
+        """Return the position that was last forgotten of a journal, else BEGINNING."""
+        return self._last.get(journal, BEGINNING)
 
     def known_position(self, journal: bytes) -> tuple[int, int]:
         """Return the position last known of a journal, else BEGINNING; callable from another thread."""

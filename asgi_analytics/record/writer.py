@@ -74,6 +74,7 @@ class Writer:
         self._agreement = Agreement(shared, rulings, clock, calendar or Calendar(), self._schedule)
         self._logged = Schedule(clock)
         self._backoff = Backoff()
+        self._is_refused = False  # by a server that can be reached
 
         def keeper_chores() -> None:
             self._watchdog.free_stuck(self._store)
@@ -129,11 +130,22 @@ class Writer:
             self._give_up_memory()
             self._close_later()
             return False
-        delivered = self.pending_bytes() == 0
+        delivered = not self._recorder.memory.size
         self._give_up_memory()
         if (journal := self._recorder.journal) is not None:
-            delivered = journal.close(*self._delivery.known_position(journal.id)) and delivered
+            delivered = self._close(journal) and delivered
         return delivered
+
+    def _close(self, journal: FileJournal) -> bool:
+        """Close the journal; if nothing in it waits, remove it and return True.
+
+        A server that is away may come back without its last commits, so that it is asked by the next start. Not so one
+        that refuses us, such as where the database was dropped.
+        """
+        position = self._delivery.known_position(journal.id)
+        if self._is_refused:
+            position = max(position, self._delivery.last_position(journal.id))
+        return journal.close(*position)
 
     def _close_later(self) -> None:
         """Close the journal when the threads have ended: nobody else delivers it while this process holds its lock."""
@@ -142,7 +154,7 @@ class Writer:
             for thread in self._threads:
                 if thread.ident is not None:
                     thread.join()
-            journal.close(*self._delivery.known_position(journal.id))
+            self._close(journal)
 
         if (journal := self._recorder.journal) is not None:
             # Where the system starts no thread, the end of the process releases it.
@@ -205,9 +217,15 @@ class Writer:
         return True
 
     def _write(self) -> None:
+        asked = False
         while True:
             # Read before the journal is: a hit that comes in between must still be delivered.
             stopping = self._stopping.is_set()
+            if stopping and not asked:
+                # What the journal still holds is removed only where the server says once more that it has it: one that
+                # came back, or will, may be without its last commits.
+                asked = True
+                self._delivery.begin_anew()
             try:
                 moved = self._cycle()
             except StoreError as error:
@@ -261,6 +279,7 @@ class Writer:
             self._store = self._open_store()
         if not self.state.connected:
             self._store.connect()
+            self._is_refused = False
             self._left_overs.server = self._store.server()
             self._delivery.begin_anew()
             self._schedule.clear()
@@ -270,11 +289,12 @@ class Writer:
 
     def _failed(self, error: StoreError) -> None:
         self.state.connected, self.state.error = False, str(error)
+        self._is_refused = isinstance(error, OPERATOR)
         self.attempted.set()
         if self.state.behind_since is None:
             self.state.behind_since = self._clock.monotonic()
         self._recorder.counters.retried += 1
-        what = "Postgres refuses: an operator must act" if isinstance(error, OPERATOR) else "No Postgres"
+        what = "Postgres refuses: an operator must act" if self._is_refused else "No Postgres"
         self._warn(f"{what}; hits wait in the journal", error)
 
     def _warn(self, what: str, error: Exception) -> None:

@@ -15,7 +15,7 @@ import pytest
 from asgi_analytics.batch import Batch
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.embedded import EmbeddedPostgres
-from asgi_analytics.errors import StoreUnavailable
+from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.model import Merged
 from asgi_analytics.record import keeper, watchdog
 from asgi_analytics.record.recorder import Counters, Recorder
@@ -200,3 +200,53 @@ def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_get
         wait_until(rig.delivered)
     assert stored(dsn) == list(range(300))
     assert rig.counters.retried > 1
+
+
+class Lagging(MemoryStore):
+    """A store that is left for a standby, which has yet to get the last rows."""
+
+    def fail_over(self) -> None:
+        self.error = StoreUnavailable("server closed the connection unexpectedly")
+        del self.frames[1:]
+        self._positions = dict.fromkeys(self._positions, (1, self.frames[0].end))
+
+
+def lagging_worker(store: Lagging, folder: Path) -> tuple[Recorder, Writer]:
+    recorder = Recorder(Settings.build(journal_dir=folder), Counters())
+    recorder.open()
+    return recorder, Writer(
+        lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None
+    )
+
+
+@pytest.mark.parametrize("back", ["before the end", "after the end"])
+def test_a_stop_after_a_fail_over_that_lost_the_last_rows_leaves_them_to_nobody(tmp_path: Path, back: str) -> None:
+    """As where the apps are started anew because of it, or a pooler has hidden it from them."""
+    store = Lagging()
+    recorder, writer = lagging_worker(store, tmp_path / "j")
+    for number in range(3):
+        recorder._append(hit_frame(f"/e/{number}"))
+    writer.start()
+    wait_until(lambda: writer.state.connected and writer.pending_bytes() == 0)
+    store.fail_over()
+    if back == "before the end":
+        store.error = None
+    assert writer.stop(5.0) is (back == "before the end")
+    store.error = None
+    _, successor = lagging_worker(store, tmp_path / "j")
+    successor.start()
+    wait_until(lambda: len(store.frames) == 3)
+    assert successor.stop(5.0)
+    assert list((tmp_path / "j").iterdir()) == []
+
+
+def test_a_stop_after_the_database_was_dropped_leaves_nothing_that_it_had(tmp_path: Path) -> None:
+    """As in a test suite: what is left over would go into the next database of that name."""
+    store = Lagging()
+    recorder, writer = lagging_worker(store, tmp_path / "j")
+    recorder._append(hit_frame("/e/1"))
+    writer.start()
+    wait_until(lambda: writer.state.connected and writer.pending_bytes() == 0)
+    store.error = StoreMisconfigured('database "test" does not exist')
+    assert writer.stop(5.0)
+    assert list((tmp_path / "j").iterdir()) == []
