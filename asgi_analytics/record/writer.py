@@ -25,7 +25,7 @@ from .watchdog import Watchdog
 
 OPERATOR = (StoreMisconfigured, MigrationError)
 ADOPT_INTERVAL = 30.0
-PARTITION_INTERVAL = 3600.0
+UPKEEP_INTERVAL = 3600.0
 LAST_PAUSE = 0.1  # between two attempts while stopping
 LAST_WAIT = 0.2  # for a thread whose connection was cut
 MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
@@ -73,6 +73,7 @@ class Writer:
         self._schedule = Schedule(clock)
         self._agreement = Agreement(shared, rulings, clock, calendar or Calendar(), self._schedule)
         self._logged = Schedule(clock)
+        self._tidied = Schedule(clock)  # not due with each connection: a clean-up may cost one
         self._backoff = Backoff()
         self._is_refused = False  # by a server that can be reached
 
@@ -250,7 +251,8 @@ class Writer:
             store = self._connected()
             self._agreement.exchange_salts(store)
             self.attempted.set()
-            self._upkeep(store)
+            if self._schedule.take_turn("partitions", UPKEEP_INTERVAL):
+                store.make_partitions()
             self._agreement.learn_rulings(store, self._age)
             try:
                 moved = self._deliver_journal(store)
@@ -258,6 +260,7 @@ class Writer:
                 self._deliver_others(store)
                 raise
             moved += self._deliver_others(store)
+            self._tidy(store)
         except (StoreError, OSError):
             raise
         except Exception:  # what we have cached of the server may be wrong: reconnect
@@ -301,14 +304,16 @@ class Writer:
         if self._logged.take_turn(what, LOG_INTERVAL):
             log.warning("%s: %s", what, " ".join(str(error).split())[:500])
 
-    def _upkeep(self, store: Store) -> None:
-        if self._schedule.take_turn("partitions", PARTITION_INTERVAL):
-            store.make_partitions()
-            try:
-                store.tidy()
-            except StoreError as error:  # a failed clean-up must not hold up delivery
-                self._recorder.counters.failures["tidy"] += 1
-                self._warn("What is old cannot be cleared away", error)
+    def _tidy(self, store: Store) -> None:
+        """Clear away what is old, after what waits: a clean-up that fails or takes long must not hold up delivery."""
+        if self._stopping.is_set() or not self._tidied.take_turn("tidy", UPKEEP_INTERVAL):
+            return
+        self._watchdog.begin()
+        try:
+            store.tidy()
+        except StoreError as error:
+            self._recorder.counters.failures["tidy"] += 1
+            self._warn("What is old cannot be cleared away", error)
 
     def _deliver_journal(self, store: Store) -> int:
         journal = self._recorder.journal

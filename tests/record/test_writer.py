@@ -96,6 +96,45 @@ def test_what_cannot_be_cleared_away_holds_up_nothing(tmp_path: Path) -> None:
     assert (recorder.counters.written, recorder.counters.failures) == (1, {"tidy": 1})
 
 
+class Hopeless(MemoryStore):
+    """A store whose server is killed by whoever clears away what is old."""
+
+    tidied = 0
+
+    def tidy(self) -> None:
+        self.tidied += 1
+        self.close()
+        raise StoreUnavailable("server closed the connection unexpectedly")
+
+
+def test_clearing_away_that_costs_the_connection_holds_up_nothing_and_waits_for_its_next_turn(tmp_path: Path) -> None:
+    store = Hopeless()
+    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
+    recorder.open()
+    writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)
+    recorder._append(hit_frame("/e/0"))
+    writer.start()
+    wait_until(lambda: store.tidied == 1)
+    for number in range(1, 25):
+        recorder._append(hit_frame(f"/e/{number}"))
+    wait_until(lambda: len(store.frames) == 25)
+    assert writer.stop(5.0)
+    assert store.tidied == 1
+
+
+def test_who_stops_clears_nothing_away(tmp_path: Path) -> None:
+    """It may take longer than there is time."""
+    store = Hopeless()
+    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
+    recorder.open()
+    writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)
+    recorder._append(hit_frame("/e/1"))
+    writer.request_stop()
+    writer.start()
+    assert writer.stop(5.0)
+    assert (len(store.frames), store.tidied) == (1, 0)
+
+
 def test_memory_mode_delivers_too(dsn: str, tmp_path: Path) -> None:
     with Rig(dsn, tmp_path / "j", "memory") as rig:
         rig.send(0, 300)
