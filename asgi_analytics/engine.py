@@ -179,6 +179,14 @@ class Engine:
             self.writer.request_stop()
             raise
 
+    def open_recorder(self) -> Recorder:
+        """Return a recorder whose rows are delivered, started where need be. It may be closed at once by a stop."""
+        recorder = self.recorder  # before the look: a stop replaces it after saying so
+        if not self.started:
+            self.start()
+            recorder = self.recorder
+        return recorder
+
     def wait(self, patience: float) -> None:
         """Wait until Postgres was reached or refused once since the start, at most `patience` seconds."""
         until = self.clock.monotonic() + patience

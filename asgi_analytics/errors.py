@@ -11,6 +11,7 @@ AnalyticsError
 ├── SharedUnavailable           transient, in the background: quotas hold per worker until it is over
 ├── JournalError
 │   ├── JournalFormatError
+│   ├── JournalClosed           the row is not in: it belongs into the next journal
 │   └── AppendInterrupted       the row may be in: it is not appended again
 ├── CrawlerError                raised in the background, never into a request
 │   ├── DataFileError           a published file could not be fetched or does not hold what it should
@@ -77,6 +78,10 @@ class JournalError(AnalyticsError):
 
 class JournalFormatError(JournalError):
     """A journal segment has a header that this version does not know."""
+
+
+class JournalClosed(JournalError):
+    """The journal takes no more rows: its engine has stopped."""
 
 
 class AppendInterrupted(JournalError):

@@ -14,6 +14,7 @@ from asgi_analytics.exchange.arrival import CACHED_FOR
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.model import Ruling
 from asgi_analytics.record import refusals
+from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.testing import FakeClock
 from tests.drive import Communicator, ask, get, http_scope, page, rows, socket_scope, start, wrapped
 
@@ -182,3 +183,21 @@ def test_a_pardon_ends_it_at_once() -> None:
         wrap._engine.rulings.learn_rulings([on("198.51.100.7", "pardon", wall, made_at=wall)], wall)
         statuses.append(get(wrap, "/5", old).status)
     assert statuses == [200, 200, 200, 429, 429, 200]
+
+
+@pytest.mark.usefixtures("counted")
+def test_it_is_counted_though_the_engine_stops_meanwhile(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = FileJournal.append
+
+    def append(journal: FileJournal, data: bytes) -> None:
+        patched.undo()
+        wrap.close()
+        whole(journal, data)
+
+    with wrapped(page(), dsn, clock=FakeClock(), limits="1/minute") as wrap:
+        assert [get(wrap).status for _ in range(2)] == [200, 429]
+        with monkeypatch.context() as patched:
+            patched.setattr(FileJournal, "append", append)
+            assert get(wrap).status == 429
+    (counted,) = rows(dsn, "SELECT sum(refusals) AS refusals FROM analytics.refusals")
+    assert counted["refusals"] == 2

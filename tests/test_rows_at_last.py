@@ -12,6 +12,7 @@ import pytest
 
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.record.journal import FileJournal
+from asgi_analytics.record.memory import MemoryJournal
 
 from .build import interpreted_only
 from .drive import ask, get, http_scope, page, rows, wrapped
@@ -124,4 +125,44 @@ def test_a_row_that_went_in_before_the_error_is_not_made_again(dsn: str, monkeyp
         with monkeypatch.context() as patched:
             patched.setattr(FileJournal, "append", append)
             get(wrap, "/second")
+    assert [row["path"] for row in rows(dsn)] == ["/first", "/second"]
+
+
+class Route:
+    """A route whose template is read, and by which the engine is stopped, while a row is made."""
+
+    def __init__(self, stop: Callable[[], object]) -> None:
+        self._stop = stop
+
+    @property
+    def path(self) -> str:
+        self._stop()
+        return "/route"
+
+
+def test_an_engine_that_stops_while_a_row_is_made_is_started_again_for_it(dsn: str) -> None:
+    """As by another thread that closes the middleware, or that has had the lifespan end."""
+    with wrapped(page(), dsn) as wrap:
+        get(wrap, "/first")
+        get(wrap, "/second", route=Route(wrap.close))
+    assert [row["path"] for row in rows(dsn)] == ["/first", "/second"]
+
+
+@pytest.mark.parametrize(("durability", "journal"), [("journal", FileJournal), ("memory", MemoryJournal)])
+def test_a_row_that_its_journal_no_longer_takes_goes_into_the_next(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, durability: str, journal: type[Any]
+) -> None:
+    whole = journal.append
+
+    def append(closing: Any, data: bytes) -> None:
+        patched.undo()
+        wrap.close()
+        whole(closing, data)
+
+    with wrapped(page(), dsn, durability=durability) as wrap:
+        get(wrap, "/first")
+        with monkeypatch.context() as patched:
+            patched.setattr(journal, "append", append)
+            get(wrap, "/second")
+        assert (wrap.stats()["queued"], wrap.stats()["failures"]) == (2, {})
     assert [row["path"] for row in rows(dsn)] == ["/first", "/second"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..clock import MINUTE_NS
 from ..decide.explain import detail
-from ..errors import AppendInterrupted
+from ..errors import AppendInterrupted, JournalClosed
 from ..identify.referral import clean_query, read_referral
 from ..identify.request import is_shared, route_template
 from ..inputs import QUERIED
@@ -83,10 +83,14 @@ class Exchange(Answered):
     async def _refuse_again(self, cached: CachedRefusal) -> None:
         """Send the cached answer. The refusal is counted before it is sent, as all are."""
         self.recorded = True
+        engine, row, time_ns = self._engine, cached.count_row, self.time_ns
         try:
-            self._engine.recorder.refuse_again(cached.count_row, self.time_ns)
+            try:
+                engine.open_recorder().refuse_again(row, time_ns)
+            except JournalClosed:  # stopped meanwhile
+                engine.open_recorder().refuse_again(row, time_ns)
         except Exception as error:  # noqa: BLE001 - as above
-            self._engine.failed("count refusals", error)
+            engine.failed("count refusals", error)
         *first, last = messages(self.scope, cached.answer)
         for message in first:
             await self._send(message)
@@ -165,8 +169,7 @@ class Exchange(Answered):
 
     def _record(self) -> None:
         scope, engine = self.scope, self._engine
-        if not engine.started:  # stopped while the app ran
-            engine.start()
+        recorder = engine.open_recorder()  # the engine may have been stopped while the app ran
         self.duration_us = int((engine.monotonic() - self.started_at) * 1e6)
         query = self._query
         if "route" in scope or "path_template" in scope:
@@ -183,7 +186,10 @@ class Exchange(Answered):
         decision = self.decision
         if decision.id is not None and self.count_row is None:
             self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
-        engine.recorder.hit(self)
+        try:
+            recorder.hit(self)
+        except JournalClosed:  # stopped meanwhile
+            engine.open_recorder().hit(self)
 
     def _read_query(self, query: bytes) -> None:
         if self._engine.keeps_query:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..batch import Batch
-from ..errors import JournalError
+from ..errors import JournalClosed, JournalError
 from ..folders import make_private
 from .destination import ADDRESS, DATABASE, NOWHERE, SERVER, Destination, remove
 from .frames import Columns
@@ -70,7 +70,7 @@ class FileJournal:
         self._delivered: dict[int, float] = {}  # segment → monotonic seconds
 
     def append(self, data: bytes) -> None:
-        """Append frames in one write: about 1 µs. Raises JournalError when full, unwritable or closed."""
+        """Append frames in one write: about 1 µs. Raises JournalError when full or unwritable, JournalClosed."""
         with self._lock:
             if self.size + self.backlog > self._limit:
                 raise JournalError("journal_full")
@@ -87,6 +87,8 @@ class FileJournal:
 
     def _retry_write(self, data: bytes) -> None:
         """Truncate a partial write and try again, reopening files first. Raises JournalError if that fails too."""
+        if self._ended:
+            raise JournalClosed
         try:
             self._reopen_closed()
             self._write_whole(data)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from ..batch import Batch, Frame, Frames
-from ..errors import JournalError
+from ..batch import HIT, Batch, Frame, Frames
+from ..errors import JournalClosed, JournalError
 from .frames import FRAME, Columns, split
 
 
@@ -21,11 +21,17 @@ class MemoryJournal:
         self._frames: deque[Frame] = deque()
         self._lock = threading.RLock()
         self._end = 0
+        self._closed = False
         self.size = 0
 
     def append(self, data: bytes) -> None:
-        """Append frames, all or none. Raises JournalError when full: the newest are dropped, not the oldest."""
+        """Append frames, all or none. Raises JournalError when full: the newest are dropped, not the oldest.
+
+        Raises JournalClosed after `close`.
+        """
         with self._lock:
+            if self._closed:
+                raise JournalClosed
             if self.size + len(data) > self._limit:
                 raise JournalError("memory_full")
             frames, end = list[Frame](), self._end
@@ -40,6 +46,12 @@ class MemoryJournal:
         with self._lock:
             frames = [kept for _, kept in zip(range(most), self._frames, strict=False) if kept.end > offset]
         return Batch(self.id, 1, self.columns, Frames(frames), frames[-1].end) if frames else None
+
+    def close(self) -> int:
+        """Take no more frames; return how many hits wait."""
+        with self._lock:
+            self._closed = True
+            return self.count(HIT)
 
     def count(self, kind: bytes) -> int:
         """Return how many frames of a kind wait."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ..batch import DECISION, HIT, REFUSED
 from ..clock import random_bytes, uuid7_halves
-from ..errors import AppendInterrupted, JournalError
+from ..errors import AppendInterrupted, JournalClosed, JournalError
 from ..facts import Claims
 from ..inputs import TRIED, Mask, bits_of
 from ..log import log
@@ -206,16 +206,18 @@ class Recorder:
         return tail
 
     def _append(self, data: bytes) -> None:
-        """Append to the journal, else to memory; RecursionError comes before anything is written.
+        """Append to the journal, else to memory; RecursionError and JournalClosed come before anything is written.
 
         Raises AppendInterrupted where the row may be in.
         """
         try:
             try:
                 (self.journal or self.memory).append(data)
+            except JournalClosed:
+                raise
             except JournalError as error:
                 self._keep(data, str(error))
-        except RecursionError:  # near the recursion limit: the row is made again later
+        except (RecursionError, JournalClosed):  # near the recursion limit, or at the end: the row is made again
             raise
         except Exception as error:
             self.counters.queued += 1
@@ -229,5 +231,7 @@ class Recorder:
         self.counters.failures[failure] += 1
         try:
             self.memory.append(data)
+        except JournalClosed:
+            raise
         except JournalError as error:
             self.drop(str(error))

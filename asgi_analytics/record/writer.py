@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..batch import HIT
 from ..clock import Calendar, release_gil
 from ..errors import JournalFormatError, MigrationError, StoreError, StoreMisconfigured
 from ..log import LOG_INTERVAL, log
@@ -166,7 +165,7 @@ class Writer:
         return any(thread.is_alive() for thread in self._threads)
 
     def _give_up_memory(self) -> None:
-        if (lost := self._recorder.memory.count(HIT)) > 0:
+        if (lost := self._recorder.memory.close()) > 0:
             self._recorder.counters.dropped["stopped"] += lost
             log.warning("%d hits that were in memory only end with this process.", lost)
 
