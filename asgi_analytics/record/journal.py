@@ -24,6 +24,7 @@ from .segment import MAGIC, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SEGMENT_SIZE = 16 << 20
+MOST_OPEN = 64  # closed segments that are held open: a gigabyte; the app needs descriptors, too
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the last commits
 
 
@@ -174,6 +175,7 @@ class FileJournal:
         self._reopen_closed()
         self._relock()
         self._make_room()
+        self._let_go_of_oldest()
         if not self._files_exist() or self._has_foreign_bytes():
             self._begin_new_segment()
         elif self._next is None and (self._failing or self.size > self._segment_size() // 2):
@@ -232,6 +234,12 @@ class FileJournal:
         with self._lock:
             while self._delivered and sum(self._sizes.values()) + self.size > self._limit:
                 self._delete(min(self._delivered))
+
+    def _let_go_of_oldest(self) -> None:
+        """Close the oldest of very many: they are read by their names then."""
+        with self._lock:
+            for number in sorted(self._kept)[:-MOST_OPEN]:
+                self._kept.pop(number).close()
 
     def _delete(self, number: int) -> None:
         del self._delivered[number], self._sizes[number]

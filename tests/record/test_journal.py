@@ -84,6 +84,19 @@ def test_a_rotation_that_gets_no_memory_has_changed_nothing(journal: FileJournal
     assert rows(read_all(dead(journal))) == list(range(120))
 
 
+def test_a_long_outage_takes_few_descriptors_however_long_the_journal_is(
+    journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_OPEN", 3)
+    before = len(os.listdir("/dev/fd"))
+    for number in range(20):
+        fill(journal, 5, first=5 * number)
+        journal.prepare()
+    assert journal.segment > 10
+    assert len(os.listdir("/dev/fd")) <= before + 4  # and the next one
+    assert rows(read_all(journal)) == [*range(100)]
+
+
 def test_delivered_segments_are_kept_for_a_while(journal: FileJournal, small_segments: None) -> None:
     fill(journal, 100)
     journal.acknowledge(journal.segment, now=1000.0)
