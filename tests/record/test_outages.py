@@ -23,7 +23,7 @@ from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.store.postgres import SESSION, PostgresStore
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
-from tests.record.rows import fetch, hit_frame
+from tests.record.rows import fetch, hit_frame, one
 from tests.waiting import wait_until
 
 from .rig import TERMINATE, WAIT, Rig, stored
@@ -200,6 +200,18 @@ def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_get
         wait_until(rig.delivered)
     assert stored(dsn) == list(range(300))
     assert rig.counters.retried > 1
+
+
+def test_a_fail_over_that_a_pooler_hides_has_the_lost_rows_sent_again(rig: Rig) -> None:
+    rig.send(0, 50)
+    wait_until(rig.delivered)
+    before = one(rig.dsn, "SELECT segment, position FROM analytics.positions WHERE rows > 0")
+    rig.send(50, 50)
+    wait_until(rig.delivered)
+    fetch(rig.dsn, "DELETE FROM analytics.hits WHERE substr(path, 4)::integer >= 50")
+    fetch(rig.dsn, "UPDATE analytics.positions SET segment = %s, position = %s", *before.values())
+    rig.send(100, 10)
+    wait_until(lambda: stored(rig.dsn) == [*range(110)])
 
 
 class Lagging(MemoryStore):
