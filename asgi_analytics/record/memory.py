@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from itertools import islice
 
 from ..batch import HIT, Batch, Frame, Frames
 from ..errors import JournalClosed, JournalError
@@ -44,7 +45,7 @@ class MemoryJournal:
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames after an offset, or None."""
         with self._lock:
-            frames = [kept for _, kept in zip(range(most), self._frames, strict=False) if kept.end > offset]
+            frames = list(islice((kept for kept in self._frames if kept.end > offset), most))
         return Batch(self.id, 1, self.columns, Frames(frames), frames[-1].end) if frames else None
 
     def close(self) -> int:

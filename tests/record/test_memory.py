@@ -25,6 +25,18 @@ def test_memory_keeps_frames_until_they_are_delivered() -> None:
     assert (memory.size, memory.read(1, rest.end, 9)) == (0, None)
 
 
+def test_what_waits_is_read_though_as_much_before_it_is_delivered() -> None:
+    """As where the connection broke between the two halves of a transfer, and the next one is half as large."""
+    memory = MemoryJournal(NAME, COLUMNS, 1 << 20)
+    for number in range(4):
+        memory.append(frame(HIT, row(number)))
+    half = memory.read(1, 0, 2)
+    assert half is not None
+    rest = memory.read(1, half.end, 2)
+    assert rest is not None
+    assert rows(list(rest.frames)) == [2, 3]
+
+
 def test_full_memory_refuses_the_newest() -> None:
     memory = MemoryJournal(NAME, COLUMNS, 100)
     memory.append(frame(HIT, row(1, 50)))
