@@ -89,7 +89,7 @@ def keys(batch: Batch) -> dict[Place, bytes]:
         hits = ((len(row), row),) if kind == HIT else _damaged_hits(row) if kind == DAMAGED else ()
         for end, hit in hits:
             try:
-                number, moment = _field(hit, id_at), _field(hit, time_at)
+                number, moment = field(hit, id_at), field(hit, time_at)
             except struct.error:
                 continue
             if len(number) == 16 and len(moment) == 8:
@@ -128,8 +128,8 @@ def _damaged_hits(data: bytes) -> Iterator[tuple[int, bytes]]:
         at = end
 
 
-def _field(row: bytes, index: int) -> bytes:
-    """Return a field of a row, empty for NULL; raises struct.error where the row is malformed."""
+def field(row: bytes, index: int) -> bytes:
+    """Return a field of a row in COPY binary format, empty for NULL; raises struct.error where the row is malformed."""
     at = _COUNT
     for _ in range(index):
         at += _LENGTH.size + max(0, _LENGTH.unpack_from(row, at)[0])

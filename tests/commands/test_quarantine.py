@@ -13,6 +13,7 @@ from asgi_analytics.commands.quarantine import _retry
 from asgi_analytics.errors import RowRejected
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.quarantine import connect
+from asgi_analytics.store.recorded import remember_policy
 from tests.acceptance.faults.rows import Works
 from tests.record.rows import batch, fetch, hit, one
 
@@ -178,3 +179,17 @@ def test_rows_that_are_refused_again_keep_none_behind_them_from_being_tried(
     monkeypatch.setattr(quarantine, "MOST_READ", 1)
     status, told = run(capsys, poisoned, "retry")
     assert (status, told[-1]) == (0, "1 row stored, 1 refused again, 1 damaged beyond reading")
+
+
+@pytest.mark.parametrize(("bot_score", "incidents"), [(80, 0), (60, 1), (None, 1)])
+def test_a_row_that_goes_back_is_judged_by_the_policy_that_it_was_judged_by(
+    store: PostgresStore, dsn: str, bot_score: int | None, incidents: int
+) -> None:
+    """A score that is none of a bot where the app runs is no incident; of a policy that is not known, the defaults."""
+    if bot_score is not None:
+        remember_policy(store._connected(), "0123456789ab", {"bot_score": float(bot_score), "session_timeout": 60.0})
+    store.position(b"journal".ljust(16, b"."))
+    store.quarantine(batch([hit(score=60, policy="0123456789ab")]), "the schema was wrong then", "22001")
+    with connect(dsn) as quarantine:
+        assert list(_retry(quarantine, quarantine.rows(None, 9)))[-1].startswith("1 row stored")
+    assert len(fetch(dsn, "SELECT kind FROM analytics.incidents")) == incidents
