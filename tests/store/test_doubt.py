@@ -36,19 +36,31 @@ def test_it_goes_by_the_ids_of_hits_wherever_their_column_is() -> None:
 @pytest.mark.parametrize(
     ("damaged", "legible"),
     [
-        (frame(HIT, row(IDS[0]))[:-1], True),  # its end is torn off
-        (frame(HIT, row(IDS[0]))[:-1] + b"x", True),
-        (frame(HIT, row(IDS[0]))[:-10], False),  # in the middle of the time
-        (frame(HIT, row(IDS[0])) + frame(HIT, row(IDS[1])), False),  # the second may not be stored
-        (frame(DECISION, row(IDS[0])), False),
-        (frame(HIT, b"\0\x04" + text("a") + uuid(None) + big(5)), False),
-        (frame(HIT, b"")[:9], False),
-        (b"\0\0\0", False),
-        (b"", False),
+        (frame(HIT, row(IDS[0]))[:-1], 1),  # its end is torn off
+        (frame(HIT, row(IDS[0]))[:-1] + b"x", 1),
+        (frame(HIT, row(IDS[0]))[:-1] + b"x and what was on the disk", 1),
+        (frame(HIT, row(IDS[0]))[:-10], 0),  # in the middle of the time
+        (frame(HIT, row(IDS[0])) + frame(HIT, row(IDS[1])), 2),
+        (frame(HIT, row(IDS[0])) + frame(DECISION, b"d") + frame(HIT, row(IDS[1]))[:-1], 2),
+        (frame(DECISION, row(IDS[0])), 0),
+        (frame(HIT, b"\0\x04" + text("a") + uuid(None) + big(5)), 0),
+        (frame(HIT, b"")[:9], 0),
+        (b"\0\0\0", 0),
+        (b"", 0),
     ],
 )
-def test_a_damaged_hit_is_known_by_what_can_be_read_of_it(damaged: bytes, legible: bool) -> None:
-    assert [id_of(key) for key in keys(batch_of((DAMAGED, damaged))).values()] == [IDS[0]] * legible
+def test_damaged_hits_are_known_by_what_can_be_read_of_them(damaged: bytes, legible: int) -> None:
+    assert [id_of(key) for key in keys(batch_of((DAMAGED, damaged))).values()] == list(IDS[:legible])
+
+
+def test_of_a_damaged_piece_what_is_behind_its_last_stored_hit_is_left() -> None:
+    first, second = (frame(HIT, row(one)) for one in IDS[:2])
+    batch = batch_of((HIT, row(IDS[2])), (DAMAGED, first + second + b"more"))
+    for stored, left in ((set(), first + second + b"more"), ({IDS[0]}, second + b"more"), ({IDS[1]}, b"more")):
+        frames = behind(batch, keys(batch), stored).frames
+        assert (frames[-1].kind, frames[-1].row) == (DAMAGED, left)
+        assert len(frames) == (1 if stored else 2)
+    assert frames[-1].start == batch.frames[1].start + len(first + second)
 
 
 def test_rows_without_an_id_are_known_by_nothing() -> None:
