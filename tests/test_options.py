@@ -37,6 +37,7 @@ from .drive import get, page, rows
             "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis",
         ),
         ({"shared": "redis://host:port"}, "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis"),
+        ({"shared": "unix://"}, "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis"),
         ({"shared": "unix:///redis?wait=1"}, "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis"),
         ({"dsn": "postgresql://host/db?ssl=require"}, "parameters that libpq knows, such as sslmode=require"),
     ],

@@ -47,7 +47,7 @@ def where(url: str) -> str:
         client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(1.0))
         connection = client.connection_pool.make_connection()
         return getattr(connection, "path", "") or f"{connection.host}:{connection.port}"
-    except (TypeError, ValueError, ValkeyError):  # such as of an invalid port or parameter
+    except (AttributeError, TypeError, ValueError, ValkeyError):  # an invalid port or parameter, a socket without path
         raise ConfigurationError(
             "Option shared (or ASGI_ANALYTICS_SHARED) is no URL of Valkey or Redis; "
             'allowed: "redis://user:password@host:6379/0", also rediss:// or unix://.'
