@@ -112,6 +112,9 @@ def _newest_first(folders: Iterator[Path]) -> list[Path]:
 
 def _major(programs: Path) -> int:
     command = [str(programs / "postgres"), "--version"]
-    answer = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)  # noqa: S603
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)  # noqa: S603
+    except OSError:  # such as of another kind of machine, or of another C library
+        return 0
     match = re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)
     return int(match[1]) if match else 0

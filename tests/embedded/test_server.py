@@ -123,6 +123,21 @@ def test_without_any_server_the_error_names_all_three_ways(monkeypatch: pytest.M
         assert way in str(caught.value)
 
 
+def test_programs_that_do_not_run_here_are_passed_over(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Such as those of a virtual environment that came from another machine."""
+    for name, content in {"initdb": b"\x7fELF", "postgres": b"\x7fELF"}.items():
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0o755)
+    others = find_servers()
+    monkeypatch.setenv("PATH", str(folder))
+    assert folder in programs.program_folders()
+    assert [one for one in find_servers() if one not in others] == []
+    monkeypatch.setattr(programs, "WHEEL", "a_wheel_that_is_not_here")
+    monkeypatch.setattr(programs, "INSTALLED", ())
+    with pytest.raises(EmbeddedPostgresError, match="does not run on this machine"):
+        find_servers()
+
+
 def test_a_start_that_fails_shows_the_end_of_the_log_and_gives_everything_back(folder: Path) -> None:
     with pytest.raises(EmbeddedPostgresError, match='invalid value for parameter "work_mem": "lots"'):
         EmbeddedPostgres(folder, {"work_mem": "lots"}).start()
