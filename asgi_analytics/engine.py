@@ -153,6 +153,9 @@ class Engine:
 
     def _open(self) -> None:
         self.recorder.open()
+        if not self._dsn:  # one for all threads, also while they end
+            self._embedded = EmbeddedPostgres()
+            log.warning("No dsn given: using the embedded Postgres (fine for development).")
         self.writer = Writer(
             self._open_store,
             self.recorder,
@@ -208,7 +211,7 @@ class Engine:
                 return None
             # Hits from now on go to a journal of their own, and do not wait for this one to be delivered.
             self.recorder = self._new_recorder()
-            database, self._embedded = self._embedded, None
+            database = self._embedded
         if self.verifier is not None:
             self.verifier.stop(0.0)  # holds nothing
         if sharer is not None:
@@ -314,9 +317,7 @@ class Engine:
     def _find_database(self) -> str:
         if self._dsn:
             return self._dsn
-        if self._embedded is None:
-            self._embedded = EmbeddedPostgres()
-            log.warning("No dsn given: using the embedded Postgres (fine for development).")
+        assert self._embedded is not None
         try:
             return self._embedded.start()
         except EmbeddedPostgresError as error:

@@ -40,7 +40,7 @@ def finish(stopping: Sequence[Stopping], began: float, timeout: float | None) ->
     delivered = [one.writer.finish(max(0.0, until - clock())) for one in stopping]
     for one in stopping:
         if one.database is not None:
-            one.database.stop()
+            one.database.leave()
     return all(delivered)
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from asgi_analytics import engine as engines
 from asgi_analytics.decide.actor import adopt_level
 from asgi_analytics.engine import Engine
+from asgi_analytics.errors import EmbeddedPostgresError
 from asgi_analytics.exchange.arrival import Arrival
 from asgi_analytics.exchange.beginning import begin_strictly
 from asgi_analytics.exchange.http import Exchange
@@ -146,6 +148,35 @@ def test_a_start_that_is_interrupted_leaves_no_threads_behind(monkeypatch: pytes
             thread.join(10)
         assert set(threading.enumerate()) <= before
         assert get(middleware).status == 200
+
+
+class NoPostgres:
+    """An embedded Postgres that does not start."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        NoPostgres.made += 1
+
+    def start(self) -> str:
+        raise EmbeddedPostgresError("no")
+
+    def leave(self) -> None:
+        pass
+
+
+def test_all_threads_of_an_engine_use_one_embedded_postgres_also_while_they_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another one, of the last attempt to deliver, would be stopped by nobody."""
+    monkeypatch.setattr(engines, "EmbeddedPostgres", NoPostgres)
+    monkeypatch.setattr(NoPostgres, "made", 0)
+    engine = Engine(Settings.build(durability="memory"), None)
+    engine.start()
+    assert engine.writer is not None
+    assert engine.writer.attempted.wait(10.0)
+    engine.stop()
+    assert NoPostgres.made == 1
 
 
 def test_who_came_lately_is_remembered_in_bounded_number() -> None:

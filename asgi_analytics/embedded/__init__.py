@@ -19,17 +19,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from ..clock import SystemClock
 from ..errors import EmbeddedPostgresError
 from ..folders import default_folder
 from .cluster import START_TIMEOUT, Cluster, answers
-from .folder import flock, pause, prepare, read_dsn
+from .folder import LEFT, Patience, flock, prepare, read_dsn
 from .process import account_of_server
 from .programs import Server, find_servers, is_available
 
 __all__ = ["EmbeddedPostgres", "Server", "default_data_dir", "find_servers", "is_available"]
 
 NOT_ON_WINDOWS = "The embedded Postgres runs on Linux and macOS, not on Windows: set ASGI_ANALYTICS_DSN."
+LEAVE_PATIENCE = 0.5  # seconds that `leave` waits for a start to give up, which it does by itself
 NOT_THERE = "The embedded Postgres could not be started in {} (ASGI_ANALYTICS_DATA_DIR names another folder): {}"
 
 
@@ -47,6 +47,7 @@ class EmbeddedPostgres:
         self._mutex = threading.RLock()
         self._cluster: Cluster | None = None
         self._dsn: str | None = None
+        self._left = False
         _instances.add(self)
 
     def start(self) -> str:
@@ -57,15 +58,26 @@ class EmbeddedPostgres:
         with self._mutex:
             if self.pid is None:
                 self.stop()
+                self._check_wanted()
                 try:
                     self._dsn = self._join_or_own()
                 except (OSError, subprocess.SubprocessError) as error:
                     raise EmbeddedPostgresError(NOT_THERE.format(self.data_dir, error)) from error
+                self._check_wanted()
             return self.dsn
 
     def stop(self) -> None:
         """Shut the server down if this process owns it: fast, after a while immediate, then by force."""
         self._end(signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+
+    def leave(self) -> None:
+        """Stop for good: a start on its way gives up, though it may have waited for a minute, and none follows."""
+        self._left = True
+        if self._mutex.acquire(timeout=LEAVE_PATIENCE):
+            try:
+                self.stop()
+            finally:
+                self._mutex.release()
 
     def kill(self) -> None:
         """Kill the postmaster if this process owns it, as a crash would; the next `start` recovers."""
@@ -98,20 +110,25 @@ class EmbeddedPostgres:
         self.stop()
 
     def _join_or_own(self) -> str:
-        deadline = SystemClock.monotonic() + START_TIMEOUT
+        patience = Patience(START_TIMEOUT, lambda: not self._left)
         account = account_of_server()
         prepare(self.data_dir, account)
         while (lock := flock(self.data_dir / "lock")) is None:
             dsn = read_dsn(self.data_dir)
             if dsn is not None and answers(dsn, self.data_dir):
                 return dsn
-            pause(deadline, f"The process that holds {self.data_dir / 'lock'} has no server that answers.")
+            patience.pause(f"The process that holds {self.data_dir / 'lock'} has no server that answers.")
         self._cluster = Cluster(self.data_dir, self._settings, account, lock)
         try:
-            return self._cluster.start(deadline)
+            return self._cluster.start(patience)
         except BaseException:
             self.stop()
             raise
+
+    def _check_wanted(self) -> None:
+        if self._left:
+            self.stop()
+            raise EmbeddedPostgresError(LEFT)
 
     def _end(self, *signals: int) -> None:
         with self._mutex:

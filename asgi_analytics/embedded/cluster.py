@@ -17,7 +17,7 @@ import psycopg
 from ..clock import random_bytes
 from ..errors import EmbeddedPostgresError
 from ..folders import sync_entries
-from .folder import address, flock, pause, read_dsn, write_dsn
+from .folder import Patience, address, flock, read_dsn, write_dsn
 from .process import Child, runs
 from .programs import Server, choose, copy_wheel
 
@@ -42,18 +42,18 @@ class Cluster:
         self._lock: int | None = lock
         self._server_lock: int | None = None
 
-    def start(self, deadline: float) -> str:
+    def start(self, patience: Patience) -> str:
         """Make the cluster if there is none, run a server on it and return the DSN that it answers to."""
         # The server and its children inherit this lock: once it is free, the last of them is gone.
         while (server_lock := flock(self._folder / "server.lock")) is None:
-            pause(deadline, f"An earlier server in {self._folder} is still shutting down.")
+            patience.pause(f"An earlier server in {self._folder} is still shutting down.")
         self._server_lock = server_lock
         self._clear_leftovers()
         server = self._runnable(choose(self._data))
         if not self._data.exists():
-            self._create(server)
+            self._create(server, patience.renewed(START_TIMEOUT))
         self._clear_pid_file()
-        dsn = self._launch(server, deadline)
+        dsn = self._launch(server, patience)
         os.close(server_lock)
         self._server_lock = None
         return dsn
@@ -101,7 +101,7 @@ class Cluster:
             raise EmbeddedPostgresError(f"The user {account.pw_name} cannot run the programs in {server.programs}.")
         return copied
 
-    def _create(self, server: Server) -> None:
+    def _create(self, server: Server, patience: Patience) -> None:
         password = random_bytes(24).hex()
         staging = Path(tempfile.mkdtemp(prefix="new-", dir=self._folder))
         handle, password_file = tempfile.mkstemp(prefix="new-", dir=self._folder)
@@ -113,7 +113,9 @@ class Cluster:
         access = ["--username=postgres", "--auth=scram-sha-256", f"--pwfile={password_file}"]
         arguments = ["-D", str(staging), *access, "--encoding=UTF8", "--locale=C"]
         self.server = self._spawn(server.programs / "initdb", arguments)
-        if self.server.wait(START_TIMEOUT) != 0:
+        while (status := self.server.poll()) is None:
+            patience.pause(f"initdb did not end in {START_TIMEOUT:.0f} s; see {self._folder / 'server.log'}.")
+        if status != 0:
             raise self._failure("initdb failed")
         os.unlink(password_file)
         # The password first, then the whole cluster at once: a kill in between leaves nothing half made.
@@ -130,7 +132,7 @@ class Cluster:
             raise EmbeddedPostgresError(f"Process {pid}, which is not ours, serves {self._data}: stop it first.")
         file.unlink()
 
-    def _launch(self, server: Server, deadline: float) -> str:
+    def _launch(self, server: Server, patience: Patience) -> str:
         known = read_dsn(self._folder)
         if known is None:
             lost = self._folder / "dsn"
@@ -140,7 +142,7 @@ class Cluster:
             port = free_port(parts.port)
             dsn = address(parts.password or "", port)
             self.server = self._spawn(server.programs / "postgres", self._arguments(port))
-            if self._ready(dsn, deadline):
+            if self._ready(dsn, patience):
                 if dsn != known:
                     write_dsn(self._folder, dsn)
                 return dsn
@@ -152,11 +154,11 @@ class Cluster:
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", **self._settings, "port": str(port)}
         return ["-D", str(self._data), *(part for pair in settings.items() for part in ("-c", "=".join(pair)))]
 
-    def _ready(self, dsn: str, deadline: float) -> bool:
+    def _ready(self, dsn: str, patience: Patience) -> bool:
         while self.server is not None and self.server.poll() is None:
             if answers(dsn, self._folder):
                 return True
-            pause(deadline, f"Postgres did not answer in {START_TIMEOUT:.0f} s; see {self._folder / 'server.log'}.")
+            patience.pause(f"Postgres did not answer in {START_TIMEOUT:.0f} s; see {self._folder / 'server.log'}.")
         return False
 
     def _spawn(self, program: Path, arguments: Sequence[str]) -> Child:

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..clock import SystemClock
@@ -16,6 +17,8 @@ from .process import runs, shell
 if sys.platform != "win32":
     import fcntl
     import pwd
+
+LEFT = "The embedded Postgres is no longer wanted: the app has ended."
 
 
 def prepare(folder: Path, account: pwd.struct_passwd | None) -> None:
@@ -58,10 +61,24 @@ def flock(file: Path) -> int | None:
     return handle
 
 
-def pause(deadline: float, complaint: str) -> None:
-    if SystemClock.monotonic() > deadline:
-        raise EmbeddedPostgresError(complaint)
-    time.sleep(0.02)
+class Patience:
+    """How long a start may take: `seconds`, and only as long as somebody wants it."""
+
+    def __init__(self, seconds: float, is_wanted: Callable[[], bool]) -> None:
+        self._deadline = SystemClock.monotonic() + seconds
+        self._is_wanted = is_wanted
+
+    def renewed(self, seconds: float) -> Patience:
+        """Return one with the same user that begins now."""
+        return Patience(seconds, self._is_wanted)
+
+    def pause(self, complaint: str) -> None:
+        """Wait a moment. Raises EmbeddedPostgresError with the complaint when time is up, or nobody wants it now."""
+        if not self._is_wanted():
+            raise EmbeddedPostgresError(LEFT)
+        if SystemClock.monotonic() > self._deadline:
+            raise EmbeddedPostgresError(complaint)
+        time.sleep(0.02)
 
 
 def address(password: str, port: int) -> str:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from asgi_analytics.embedded import EmbeddedPostgres, find_servers
 from asgi_analytics.embedded import cluster as clusters
+from asgi_analytics.embedded.folder import flock
 from asgi_analytics.embedded.process import account_of_server, popen
+from asgi_analytics.engine import Engine
 from asgi_analytics.errors import EmbeddedPostgresError
+from asgi_analytics.settings import Settings
 from tests.waiting import wait_until
 
-from .rig import ask, gone, report, store, worker
+from .rig import ask, gone, idle, report, store, worker
 
 # Children that would keep an inherited pipe or lock.
 CHILDREN = """
@@ -131,3 +135,43 @@ def test_a_kill_at_any_moment_of_the_first_start_leaves_nothing_half_made(folder
     with EmbeddedPostgres(folder) as postgres:
         assert ask(postgres.dsn) == 1
         assert not [*folder.glob("new-*"), *folder.glob("bin-*")]
+
+
+def test_an_app_ends_in_time_while_the_owner_of_the_folder_hangs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGI_ANALYTICS_DATA_DIR", str(folder))
+    lock, before = flock(folder / "lock"), set(threading.enumerate())
+    assert lock is not None
+    try:
+        engine = Engine(Settings.build(shutdown_timeout=0.5), None)
+        engine.start()
+        time.sleep(0.5)
+        began = time.monotonic()
+        assert not engine.stop()
+        assert time.monotonic() - began < 10.0
+    finally:
+        os.close(lock)
+    wait_until(lambda: set(threading.enumerate()) <= before)
+    assert not (folder / "cluster").exists()
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 1.0])
+def test_who_leaves_at_any_moment_of_a_start_leaves_no_server_behind(folder: Path, moment: float) -> None:
+    postgres = EmbeddedPostgres(folder)
+    starter = threading.Thread(target=_try, args=(postgres,))
+    starter.start()
+    wait_until((folder / "lock").exists)
+    time.sleep(moment)
+    postgres.leave()
+    starter.join(20)
+    assert not starter.is_alive()
+    assert not postgres.owner
+    wait_until(lambda: idle(folder))
+    with pytest.raises(EmbeddedPostgresError, match="no longer wanted"):
+        postgres.start()
+    with EmbeddedPostgres(folder) as another:
+        assert ask(another.dsn) == 1
+
+
+def _try(postgres: EmbeddedPostgres) -> None:
+    with suppress(EmbeddedPostgresError):
+        postgres.start()
