@@ -156,7 +156,7 @@ class Engine:
         if not self._dsn:  # one for all threads, also while they end
             self._embedded = EmbeddedPostgres()
             log.warning("No dsn given: using the embedded Postgres (fine for development).")
-        self.writer = Writer(
+        writer = self.writer = Writer(
             self._open_store,
             self.recorder,
             self.state,
@@ -167,19 +167,19 @@ class Engine:
             rulings=self.rulings,
             calendar=self.calendar,
         )
-        self._writers.add(self.writer)
+        self._writers.add(writer)
         self.leases.cut_off()
-        self.sharer = self._new_sharer()
+        sharer = self.sharer = self._new_sharer()
         # Started once all is built: a failure in between would leave more threads running with each request.
         try:
             if self.verifier is not None:
                 self.verifier.start()
-            self.writer.start()
-            self.sharer.start()
-            self.started = True
+            writer.start()
+            sharer.start()
+            self.started = self.writer is writer  # not where a signal handler has closed us meanwhile
         except BaseException:  # such as one raised by a signal handler
-            self.sharer.request_stop()
-            self.writer.request_stop()
+            sharer.request_stop()
+            writer.request_stop()
             raise
 
     def open_recorder(self) -> Recorder:

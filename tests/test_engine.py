@@ -150,6 +150,23 @@ def test_a_start_that_is_interrupted_leaves_no_threads_behind(monkeypatch: pytes
         assert get(middleware).status == 200
 
 
+def test_a_start_in_which_a_signal_closes_the_app_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next request starts it: taken for started it would keep all hits in memory, and lose them."""
+    with wrapped(page(), NOWHERE) as middleware:
+        start = Sharer.start
+
+        def start_and_close(sharer: Sharer) -> None:
+            start(sharer)
+            middleware.close()  # by a signal handler, in the thread that starts
+
+        monkeypatch.setattr(Sharer, "start", start_and_close)
+        middleware._engine.start()
+        assert not middleware._engine.started
+        monkeypatch.undo()
+        assert get(middleware).status == 200
+        assert middleware._engine.writer is not None
+
+
 class NoPostgres:
     """An embedded Postgres that does not start."""
 
