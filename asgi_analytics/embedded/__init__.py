@@ -21,7 +21,7 @@ from types import TracebackType
 
 from ..errors import EmbeddedPostgresError
 from ..folders import default_folder
-from .cluster import START_TIMEOUT, Cluster, answers
+from .cluster import START_TIMEOUT, Cluster, fault
 from .folder import LEFT, Patience, flock, prepare, read_dsn
 from .process import account_of_server
 from .programs import Server, find_servers, is_available
@@ -115,9 +115,10 @@ class EmbeddedPostgres:
         prepare(self.data_dir, account)
         while (lock := flock(self.data_dir / "lock")) is None:
             dsn = read_dsn(self.data_dir)
-            if dsn is not None and answers(dsn, self.data_dir):
+            why = "it has no address yet" if dsn is None else fault(dsn, self.data_dir)
+            if dsn is not None and why is None:
                 return dsn
-            patience.pause(f"The process that holds {self.data_dir / 'lock'} has no server that answers.")
+            patience.pause(f"The process that holds {self.data_dir / 'lock'} has no server that answers ({why}).")
         self._cluster = Cluster(self.data_dir, self._settings, account, lock)
         try:
             return self._cluster.start(patience)

@@ -25,6 +25,7 @@ if sys.platform != "win32":
     import pwd
 
 START_TIMEOUT = 60.0  # seconds; recovery after a crash is part of a start
+MOST_FAULT = 500  # characters
 # Below the ephemeral ports: a client that keeps reconnecting could otherwise be given ours as its own.
 PORTS = range(20_000, 30_000)
 
@@ -156,9 +157,10 @@ class Cluster:
 
     def _ready(self, dsn: str, patience: Patience) -> bool:
         while self.server is not None and self.server.poll() is None:
-            if answers(dsn, self._folder):
+            if (why := fault(dsn, self._folder)) is None:
                 return True
-            patience.pause(f"Postgres did not answer in {START_TIMEOUT:.0f} s; see {self._folder / 'server.log'}.")
+            log = self._folder / "server.log"
+            patience.pause(f"Postgres did not answer in {START_TIMEOUT:.0f} s ({why}); see {log}.")
         return False
 
     def _spawn(self, program: Path, arguments: Sequence[str]) -> Child:
@@ -176,16 +178,20 @@ class Cluster:
         return EmbeddedPostgresError("\n  ".join((f"{what}; the end of {log}:", *end)))
 
 
-def answers(dsn: str, folder: Path) -> bool:
-    """Tell whether the server at this address is the one of this folder: a port can have changed hands."""
+def fault(dsn: str, folder: Path) -> str | None:
+    """Return why the server at this address does not answer, None where it does.
+
+    It must be the one of this folder: a port can have changed hands.
+    """
     try:
         # SQL_ASCII: the path in bytes, for it need not be text.
         with psycopg.connect(dsn, connect_timeout=3, autocommit=True, client_encoding="SQL_ASCII") as connection:
             row = connection.execute("SHOW data_directory").fetchone()
         # Either name may lead over a symbolic link.
-        return row is not None and os.path.samefile(row[0], folder / "cluster")
-    except (psycopg.OperationalError, OSError):
-        return False
+        same = row is not None and os.path.samefile(row[0], folder / "cluster")
+        return None if same else "another server has its port"
+    except (psycopg.Error, OSError) as error:  # such as what a variable PGOPTIONS of the environment asks for
+        return " ".join(str(error).split())[:MOST_FAULT]
 
 
 def free_port(wished: int | None) -> int:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from asgi_analytics import embedded
 from asgi_analytics.embedded import EmbeddedPostgres, Server, find_servers, is_available, programs
 from asgi_analytics.embedded import cluster as clusters
 from asgi_analytics.errors import EmbeddedPostgresError
@@ -136,6 +137,19 @@ def test_programs_that_do_not_run_here_are_passed_over(monkeypatch: pytest.Monke
     monkeypatch.setattr(programs, "INSTALLED", ())
     with pytest.raises(EmbeddedPostgresError, match="does not run on this machine"):
         find_servers()
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_a_variable_of_the_environment_does_to_connections_is_told(
+    own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, joined: bool
+) -> None:
+    """The log of the server that a start points to does not have it all."""
+    if not joined:
+        own_postgres.stop()
+    monkeypatch.setattr(embedded, "START_TIMEOUT", 1.0)
+    monkeypatch.setenv("PGSERVICE", "gone")
+    with pytest.raises(EmbeddedPostgresError, match='definition of service "gone" not found'):
+        EmbeddedPostgres(own_postgres.data_dir).start()
 
 
 def test_a_start_that_fails_shows_the_end_of_the_log_and_gives_everything_back(folder: Path) -> None:
