@@ -207,6 +207,7 @@ def _kept_up(server: EmbeddedPostgres) -> Iterator[None]:
         yield
     finally:
         ended.set()
+        server.leave()  # it may be waiting for an owner that hangs
         thread.join()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -18,8 +19,11 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from asgi_analytics import demo as demos
 from asgi_analytics import traffic
 from asgi_analytics.commands import console
+from asgi_analytics.embedded import EmbeddedPostgres
+from asgi_analytics.embedded.folder import flock
 from tests.drive import called
 
 from .command import COMMAND, free_port, heed_ctrl_c, run
@@ -276,3 +280,17 @@ def test_traffic_names_an_ipv6_host_as_urls_do() -> None:
             assert f"Host: [::1]:{port}\r\n".encode() in asked.recv(4096)
         stopping.set()
         thread.join()
+
+
+def test_a_demo_ends_in_time_while_the_owner_of_its_server_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demos, "LOOKING", 0.01)
+    with data_folder() as folder:
+        lock = flock(folder / "lock")
+        assert lock is not None
+        try:
+            with demos._kept_up(EmbeddedPostgres(folder)):
+                time.sleep(0.2)
+                began = time.monotonic()
+            assert time.monotonic() - began < 10.0
+        finally:
+            os.close(lock)
