@@ -29,6 +29,7 @@ class Child:
         self, command: Sequence[str], account: pwd.struct_passwd | None, output: int, kept: Sequence[int]
     ) -> None:
         watched, self._leash = os.pipe()
+        _leashes.add(self._leash)
         go, going = os.pipe()
         try:
             self._process = popen(shell(_STARTER, *command), account, go, output, kept)
@@ -36,7 +37,7 @@ class Child:
             self._watcher = popen(shell(_WATCHER, str(self.pid)), account, watched, subprocess.DEVNULL)
             os.write(going, b"go\n")
         except BaseException:
-            os.close(self._leash)
+            _let_go(self._leash)
             raise
         finally:
             for handle in (watched, go, going):
@@ -48,7 +49,7 @@ class Child:
         if status is not None and self._watcher.poll() is None:
             self._watcher.kill()
             self._watcher.wait()
-            os.close(self._leash)
+            _let_go(self._leash)
         return status
 
     def wait(self, timeout: float) -> int | None:
@@ -68,9 +69,25 @@ class Child:
 
     def abandon(self) -> None:
         """Let go in a forked child: neither process is its own to wait for."""
-        if self._process.returncode is None:
-            os.close(self._leash)
         self._process.returncode = self._watcher.returncode = 0
+
+
+# Also of those that are just being made: a child that another thread forks meanwhile would keep the server alive.
+_leashes: set[int] = set()
+
+
+def _let_go(leash: int) -> None:
+    _leashes.discard(leash)
+    os.close(leash)
+
+
+def _after_fork() -> None:
+    while _leashes:
+        os.close(_leashes.pop())
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def popen(

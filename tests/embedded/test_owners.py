@@ -45,6 +45,27 @@ def test_the_server_ends_with_its_owner(made: Path, children: str) -> None:
             assert successor.dsn == dsn
 
 
+# As by another thread: the app makes its pool of processes while we start.
+FORKING = """
+import os, time
+from asgi_analytics.embedded import process
+popen = process.popen
+def forking(*arguments, **options):
+    if os.fork() == 0:
+        time.sleep(600)
+    return popen(*arguments, **options)
+process.popen = forking
+"""
+
+
+def test_the_server_ends_with_its_owner_though_children_were_forked_while_it_started(made: Path) -> None:
+    with worker(made, before=FORKING) as process:
+        _, owner, pid = report(process)
+        assert owner
+        process.kill()
+        wait_until(lambda: gone(pid), 5)
+
+
 def test_the_server_ends_with_a_process_that_forgets_to_stop_it(made: Path) -> None:
     with worker(made) as process:
         _, _, pid = report(process)
