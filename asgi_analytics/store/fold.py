@@ -50,18 +50,23 @@ class Fold:
         if decisions := rows[DECISION]:
             self._staging.fill(connection, "decided", columns[DECISION], decisions)
             connection.execute(_INSERT_DECISIONS.format(listed(columns[DECISION])), prepare=False)
-        merged = self._move_hits(connection, hits, columns[HIT], journal) if (hits := rows[HIT]) else []
         if refused := rows[REFUSED]:
             self._staging.fill(connection, "refused", columns[REFUSED], refused)
+        merged = []
+        if hits := rows[HIT]:
+            self._staging.fill(connection, "staging", columns[HIT], hits)
+            merged = self._move_hits(connection, columns[HIT], journal, bool(refused))
+        if refused:
             connection.execute(self._queries["fold_refusals"])
         return merged
 
     def _move_hits(
-        self, connection: psycopg.Connection, hits: list[bytes], columns: Sequence[str], journal: UUID
+        self, connection: psycopg.Connection, columns: Sequence[str], journal: UUID, with_refusals: bool
     ) -> list[Merged]:
-        self._staging.fill(connection, "staging", columns, hits)
         moved = self._settle(connection)
         connection.execute(self._queries["fold_sessions"])
+        if with_refusals:
+            connection.execute(self._queries["lock_visitors"])
         parameters = {"journal": journal, **self._reputation}
         cursor = connection.execute(self._queries["fold_fingerprints"], parameters)
         totals = [values.merged(row) for row in cursor.fetchall()]

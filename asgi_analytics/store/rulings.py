@@ -210,16 +210,16 @@ class Registry(CommandQueries):
         }
         with command_errors(), self._session.transaction():
             concerned = [found for (found,) in self._all("concerned", parameters)]
+            parameters["concerned"] = concerned
+            self._run("lock_networks", parameters)  # before the lock that rulings are numbered under, as transfers do
             lifted = self._lift(target, "ban", concerned, reach.rulings)
-            bans = [{"reason": why, "made_by": who, "made_at": f"{at}"} for why, who, at in lifted]
-            parameters |= {"concerned": concerned, "bans": Jsonb(bans)}
-            self._run("lock_networks", parameters)
+            parameters["bans"] = Jsonb([{"reason": why, "made_by": who, "made_at": f"{at}"} for why, who, at in lifted])
             case = self._one("keep_case", parameters)[0]
             incidents = self._one("forgive_incidents", parameters)[0]
             self._run("reset_visitors", parameters)
             self._run("reset_networks", parameters)
             self._make("pardon", target, PARDON_LENGTH, reason, made_by)
-        return Pardoned(case, len(concerned), incidents, len(bans))
+        return Pardoned(case, len(concerned), incidents, len(lifted))
 
     def actors(self, most: int, *, flagged: bool = False) -> list[ActorRow]:
         """Return visitors with incidents or above Normal, the worst reputation first."""

@@ -120,6 +120,16 @@ RETURNING fingerprint, xmax = 0 AS created  -- an inserted row has no locker: xm
 )
 INSERT INTO begun SELECT fingerprint, count(*) FROM folded WHERE created GROUP BY fingerprint
 
+-- name: lock_visitors
+-- Where refusals are counted too: those of the hits and of the refusals, in one order. One after the other, two transfers
+-- that meet the same two visitors would wait for each other.
+SELECT count(*) FROM (
+    SELECT fingerprint FROM staging WHERE fingerprint IS NOT NULL UNION SELECT fingerprint FROM refused ORDER BY fingerprint
+) AS met
+CROSS JOIN LATERAL (
+    SELECT FROM analytics.fingerprints AS kept WHERE kept.fingerprint = met.fingerprint OFFSET 0 FOR UPDATE
+) AS locked
+
 -- name: fold_fingerprints
 -- Returns the merged totals of visitors that other workers have seen too: what a worker must learn.
 WITH batch AS (
