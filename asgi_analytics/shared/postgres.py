@@ -73,7 +73,11 @@ class PostgresQuotas(Connected):
             "most": MOST_SCARCE,
             "asks": Jsonb([[ask.counter.hex(), *astuple(ask)[1:]] for ask in asks]),
         }
-        answer, ages = self._execute("exchange", parameters).fetchone() or ({}, {})
+        try:
+            found = self._execute("exchange", parameters)
+        except psycopg.errors.NullValueNotAllowed:  # one of the counters was cleared away meanwhile: it is made again
+            found = self._execute("exchange", parameters)
+        answer, ages = found.fetchone() or ({}, {})
         told = [(bytes.fromhex(name), stage, ages[name]) for name, stage, _ in answer["scarce"]]
         scarce = {name: stage for name, stage, age in told if age < believed(size_of(name))}
         newest = max((known for *_, known in answer["scarce"]), default=revision)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from threading import Thread
 
 import psycopg
 import pytest
 
 from asgi_analytics.clock import random_bytes
 from asgi_analytics.errors import EmbeddedPostgresError, SharedUnavailable, StoreError
-from asgi_analytics.protocols import Ask
+from asgi_analytics.protocols import Ask, Exchanged
 from asgi_analytics.shared import postgres
 from asgi_analytics.shared.postgres import PostgresQuotas
 from tests.record.rows import fetch
+from tests.waiting import wait_until
 
 from .aging import silence
 
@@ -85,6 +87,19 @@ def test_a_counter_that_somebody_has_in_hand_is_not_waited_for(dsn: str, quotas:
         other.execute("SELECT FROM analytics.counters WHERE counter < 'i' FOR UPDATE")
         quotas.exchange(WORKER, 0, [USED])
         assert kept(dsn) == ["held", "used"]
+
+
+def test_a_counter_that_is_cleared_away_while_it_is_asked_for_is_made_again(dsn: str, quotas: PostgresQuotas) -> None:
+    fetch(dsn, f"INSERT INTO analytics.counters (counter) VALUES ('\\x{USED.counter.hex()}')")
+    answers: list[Exchanged] = []
+    with psycopg.connect(dsn) as other:
+        other.execute("SELECT FROM analytics.counters FOR UPDATE")
+        asking = Thread(target=lambda: answers.append(quotas.exchange(WORKER, 0, [USED])))
+        asking.start()
+        wait_until(lambda: bool(fetch(dsn, "SELECT pid FROM pg_locks WHERE NOT granted")))
+        other.execute("DELETE FROM analytics.counters")
+    asking.join(10)
+    assert [grant.left for answer in answers for grant in answer.grants] == [93]
 
 
 def test_where_nothing_can_be_cleared_away_the_exchange_stands(dsn: str, quotas: PostgresQuotas) -> None:
