@@ -169,6 +169,19 @@ def test_a_calm_minute_ends_a_busy_run(store: PostgresStore, dsn: str) -> None:
     assert one(dsn, "SELECT busy_minutes FROM analytics.fingerprints")["busy_minutes"] == 0
 
 
+def test_a_transfer_that_began_in_the_minute_before_takes_nothing_back(store: PostgresStore, dsn: str) -> None:
+    counted = "SELECT busy_minutes, minute_page_views, minute_charges, hour_page_views, hour_sessions"
+    write(store, hit(page_view=True))
+    fetch(
+        dsn,
+        "UPDATE analytics.fingerprints SET busy_minutes = 40, minute_page_views = 11, minute_charges = 12,"
+        " hour_page_views = 90, hour_sessions = 9, minute_at = date_trunc('minute', now()) + interval '1 minute',"
+        " hour_at = date_trunc('hour', now()) + interval '1 hour'",
+    )
+    write(store, hit(page_view=True), journal=b"B")
+    assert list(one(dsn, f"{counted} FROM analytics.fingerprints").values()) == [40, 11, 12, 90, 9]
+
+
 @pytest.mark.parametrize("signal", ["probing", "false_crawler_claim"])
 def test_some_signals_are_incidents_once_per_session(store: PostgresStore, dsn: str, signal: str) -> None:
     for before in (0, 1):

@@ -175,23 +175,35 @@ WITH batch AS (
         page_views = kept.page_views + excluded.page_views,
         refusals = kept.refusals + excluded.refusals,
         charges = kept.charges + excluded.charges,
-        minute_at = excluded.minute_at,
-        minute_charges = excluded.minute_charges
-            + CASE WHEN kept.minute_at = excluded.minute_at THEN kept.minute_charges ELSE 0 END,
+        -- A transfer that began before the minute or the hour did, and comes after one that began in it, takes nothing of
+        -- it back. (Of a clock that went back by more, it does.)
+        minute_at = CASE kept.minute_at
+            WHEN excluded.minute_at + interval '1 minute' THEN kept.minute_at ELSE excluded.minute_at END,
+        minute_charges = CASE kept.minute_at
+            WHEN excluded.minute_at THEN kept.minute_charges + excluded.minute_charges
+            WHEN excluded.minute_at + interval '1 minute' THEN kept.minute_charges
+            ELSE excluded.minute_charges END,
         peak_per_minute = greatest(kept.peak_per_minute, excluded.minute_charges
             + CASE WHEN kept.minute_at = excluded.minute_at THEN kept.minute_charges ELSE 0 END),
         busy_minutes = CASE
-            WHEN kept.minute_at = excluded.minute_at THEN kept.busy_minutes
+            WHEN kept.minute_at IN (excluded.minute_at, excluded.minute_at + interval '1 minute') THEN kept.busy_minutes
             WHEN kept.minute_at = excluded.minute_at - interval '1 minute'
                 AND kept.minute_page_views > %(page_views_per_minute)s THEN kept.busy_minutes + 1
             ELSE 0 END,
-        minute_page_views = excluded.minute_page_views
-            + CASE WHEN kept.minute_at = excluded.minute_at THEN kept.minute_page_views ELSE 0 END,
-        hour_at = excluded.hour_at,
-        hour_page_views = excluded.hour_page_views
-            + CASE WHEN kept.hour_at = excluded.hour_at THEN kept.hour_page_views ELSE 0 END,
-        hour_sessions = excluded.hour_sessions
-            + CASE WHEN kept.hour_at = excluded.hour_at THEN kept.hour_sessions ELSE 0 END,
+        minute_page_views = CASE kept.minute_at
+            WHEN excluded.minute_at THEN kept.minute_page_views + excluded.minute_page_views
+            WHEN excluded.minute_at + interval '1 minute' THEN kept.minute_page_views
+            ELSE excluded.minute_page_views END,
+        hour_at = CASE kept.hour_at
+            WHEN excluded.hour_at + interval '1 hour' THEN kept.hour_at ELSE excluded.hour_at END,
+        hour_page_views = CASE kept.hour_at
+            WHEN excluded.hour_at THEN kept.hour_page_views + excluded.hour_page_views
+            WHEN excluded.hour_at + interval '1 hour' THEN kept.hour_page_views
+            ELSE excluded.hour_page_views END,
+        hour_sessions = CASE kept.hour_at
+            WHEN excluded.hour_at THEN kept.hour_sessions + excluded.hour_sessions
+            WHEN excluded.hour_at + interval '1 hour' THEN kept.hour_sessions
+            ELSE excluded.hour_sessions END,
         score = greatest(kept.score, excluded.score),
         -- A worker that had yet to learn of a pardon cannot take it back; nor one that had yet to learn of a level what is
         -- left of that, as with an older one that has cooled down. (A second: clocks do not run evenly.)
