@@ -182,6 +182,22 @@ def test_a_transfer_that_began_in_the_minute_before_takes_nothing_back(store: Po
     assert list(one(dsn, f"{counted} FROM analytics.fingerprints").values()) == [40, 11, 12, 90, 9]
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["one-by-one", "in-one-transfer"])
+def test_incidents_that_are_told_late_cost_what_they_would_have_cost_in_time(
+    store: PostgresStore, dsn: str, together: bool
+) -> None:
+    times = [NOW_US - hours * 3_600_000_000 for hours in (1, 73)]
+    rows = [
+        hit(level=3, level_before=2, decision_id=uuid7(time_us * 1000), time_us=time_us, session=b"%d" % time_us)
+        for time_us in times
+    ]
+    for transfer in [rows] if together else [[row] for row in rows]:
+        write(store, *transfer)
+    (visitor, network) = (one(dsn, f"SELECT reputation FROM analytics.{of}") for of in ("fingerprints", "networks"))
+    assert visitor["reputation"] == pytest.approx(50 - 15 - 15 / 8)
+    assert network["reputation"] == pytest.approx(50 - 3 - 3 / 8)
+
+
 @pytest.mark.parametrize("signal", ["probing", "false_crawler_claim"])
 def test_some_signals_are_incidents_once_per_session(store: PostgresStore, dsn: str, signal: str) -> None:
     for before in (0, 1):

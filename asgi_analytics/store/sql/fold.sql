@@ -301,30 +301,38 @@ WITH fresh AS (
     ORDER BY noticed.kind, noticed.evidence
     ON CONFLICT DO NOTHING
     RETURNING kind, time, site, fingerprint, network, points
+), aging AS (
+    -- What is told late has aged since, as if it had been told in time.
+    SELECT *, max(time) OVER (PARTITION BY network) AS network_at, max(time) OVER (PARTITION BY fingerprint) AS visitor_at
+    FROM fresh
 ), networks AS (
     INSERT INTO analytics.networks AS kept (
         network, site, first_incident_at, last_incident_at, incidents, reputation, reputation_at)
-    SELECT network, min(site), min(time), max(time), count(*),
-        greatest(50.0 - %(network_share)s * sum(points), 0.0), max(time)
-    FROM fresh WHERE network IS NOT NULL GROUP BY network ORDER BY network
+    SELECT network, min(site), min(time), network_at, count(*), greatest(0.0,
+        50.0 - %(network_share)s * sum(50.0 - analytics.decayed(50.0 - points, time, network_at))), network_at
+    FROM aging WHERE network IS NOT NULL GROUP BY network, network_at ORDER BY network
     ON CONFLICT (network) DO UPDATE SET
         last_incident_at = greatest(kept.last_incident_at, excluded.last_incident_at),
         incidents = kept.incidents + excluded.incidents,
         reputation = greatest(
             analytics.decayed(kept.reputation, kept.reputation_at, greatest(kept.reputation_at, excluded.reputation_at))
-                - (50.0 - excluded.reputation), 0.0),
+                - (50.0 - analytics.decayed(
+                    excluded.reputation, excluded.reputation_at, greatest(kept.reputation_at, excluded.reputation_at))),
+            0.0),
         reputation_at = greatest(kept.reputation_at, excluded.reputation_at)
 )
 UPDATE analytics.fingerprints AS known SET
     reputation = greatest(
-        analytics.decayed(known.reputation, known.reputation_at, greatest(known.reputation_at, lost.at)) - lost.points, 0.0),
+        analytics.decayed(known.reputation, known.reputation_at, greatest(known.reputation_at, lost.at))
+            - (50.0 - analytics.decayed(50.0 - lost.points, lost.at, greatest(known.reputation_at, lost.at))), 0.0),
     reputation_at = greatest(known.reputation_at, lost.at),
     flagged = true,
     flag_reason = coalesce(known.flag_reason, lost.kind),
     flagged_at = coalesce(known.flagged_at, lost.at)
 FROM (
-    SELECT fingerprint, max(time) AS at, sum(points) AS points, (array_agg(kind ORDER BY time, kind))[1] AS kind
-    FROM fresh GROUP BY fingerprint
+    SELECT fingerprint, visitor_at AS at, sum(50.0 - analytics.decayed(50.0 - points, time, visitor_at)) AS points,
+        (array_agg(kind ORDER BY time, kind))[1] AS kind
+    FROM aging GROUP BY fingerprint, visitor_at
 ) AS lost
 WHERE known.fingerprint = lost.fingerprint
 RETURNING known.fingerprint
