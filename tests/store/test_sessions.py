@@ -157,6 +157,13 @@ def test_an_id_of_an_older_session_is_not_used_again(store: PostgresStore, dsn: 
     assert new != old
 
 
+def test_who_is_told_of_two_sessions_in_one_transfer_goes_on_with_the_later_one(store: PostgresStore) -> None:
+    write(store, b"A", hit(session=b"a", time_us=NOW_US - 100 * MINUTE))
+    waited = [hit(session=b"b", time_us=NOW_US - 95 * MINUTE), hit(session=b"c", time_us=NOW_US)]
+    (told,) = write(store, b"B", *waited)
+    assert told.session == name(b"c")
+
+
 def test_a_session_ends_after_a_day(store: PostgresStore, dsn: str) -> None:
     for hours in range(24, -1, -1):
         write_hits(store, b"A", 3, session=b"a", time_us=NOW_US - hours * HOUR)

@@ -145,7 +145,7 @@ WITH batch AS (
             AND time >= date_trunc('minute', now())) AS minute_page_views,
         count(*) FILTER (WHERE level = 3 AND level_before < 3 AND outcome <> 'refused') AS incidents,
         max(time) FILTER (WHERE level = 3 AND level_before < 3 AND outcome <> 'refused') AS abused_at,
-        max(score) AS score, max(ctid) AS tail
+        max(score) AS score, (array_agg(ctid ORDER BY time DESC, ctid DESC))[1] AS tail
     FROM staging WHERE fingerprint IS NOT NULL GROUP BY fingerprint
 ), turns AS (
     SELECT DISTINCT ON (fingerprint) fingerprint, level, time FROM staging
