@@ -95,6 +95,24 @@ def test_a_cookie_that_comes_back_lifts_no_level() -> None:
         assert get(app, headers=cookie).header("x-throttle-level") == "blocked"
 
 
+def test_whose_cookie_comes_back_first_from_another_place_has_one_quota_which_nobody_at_the_first_pays() -> None:
+    with wrapped(page(kind=b"application/json"), limits="10/day", **COOKIE) as app:
+        cookie = cookie_of(get(app))
+        away = [get(app, headers=cookie, client=("203.0.113.9", 1)).status for _ in range(12)]
+        assert away == [200] * 10 + [429] * 2
+        assert get(app, headers=cookie).status == 429, "it is the same visitor at home"
+        alike = [get(app).status for _ in range(10)]
+    assert alike == [200] * 9 + [429], "who has the same browser there has spent the one request that gave the cookie"
+
+
+def test_a_level_comes_along_with_a_cookie_that_comes_back_from_another_place() -> None:
+    with wrapped(no_such_file, **COOKIE) as app:
+        cookie = cookie_of(get(app))
+        assert crawl(app, {}).status == 429
+        reply = get(app, headers=cookie, client=("203.0.113.9", 1))
+        assert reply.header("x-throttle-level") == "blocked"
+
+
 def test_who_returns_cookies_uses_none_up() -> None:
     with wrapped(page(), **COOKIE) as app:
         for _ in range(MOST_UNRETURNED):

@@ -196,6 +196,7 @@ class Identifier:
             alike.unreturned += 1
             name = random_bytes(16)
             fresh = self._twin(self._named(name), alike, alike.actor, now)
+            fresh.borrows = True
             alike.unsent = name, fresh
         elif fresh.identity.network != alike.identity.network:  # another day
             fresh.identity = _with(alike.identity, fresh.identity.fingerprint, alike.identity.network, False)
@@ -210,13 +211,14 @@ class Identifier:
         visitor = self._known.get(fingerprint)
         if visitor is None:
             visitor = self._twin(fingerprint, alike, self._new_actor(alike.identity.agent), now)
-        elif visitor.actor is alike.actor:
-            # Until it came back, the cookie bought no quota of its own.
-            visitor.actor = self._new_actor(alike.identity.agent)
-            state = alike.actor.throttle  # its level; what was spent is of what it did without the cookie
+        elif visitor.borrows:
+            # Until it came back, the cookie bought no quota of its own. It may come back from another place.
+            state = visitor.actor.throttle  # its level; what was spent is of what it did without the cookie
+            if visitor.actor is alike.actor:
+                alike.unreturned = max(0, alike.unreturned - 1)
+            visitor.actor, visitor.borrows = self._new_actor(alike.identity.agent), False
             visitor.actor.throttle = Throttle(state.level, state.changed_at, state.reasons, state.was_blocked)
             self._known.name_actors(visitor)
-            alike.unreturned = max(0, alike.unreturned - 1)
         if visitor.identity.network != alike.identity.network:  # another place, or another day
             visitor.identity = _with(alike.identity, fingerprint, alike.identity.network, False)
             visitor.row_tail = visitor.cached_refusal = None

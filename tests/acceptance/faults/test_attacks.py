@@ -92,14 +92,16 @@ def test_who_changes_or_drops_all_that_tells_it_apart_is_bound_by_its_address(
 
 
 def test_a_cookie_used_elsewhere_brings_no_trust(dsn: str, account: Account) -> None:
-    with wrapped(page(), dsn, session_cookie=True, secret="s" * 16, limits="20/hour", clock=FakeClock()) as app:
+    with wrapped(JSON, dsn, session_cookie=True, secret="s" * 16, limits="20/hour", clock=FakeClock()) as app:
         start(app)
         home = {"sec-fetch-dest": "document", "sec-fetch-mode": "navigate"}
         cookie = get(app, "/", home).cookies[0].partition(";")[0]
         stolen = {**home, "cookie": cookie, "user-agent": "thief/1"}
         answers = [get(app, "/", stolen, client=("203.0.113.9", 1)).status for _ in range(30)]
+        owner = get(app, "/", {**home, "cookie": cookie}).status
         account.round()
-    assert answers.count(200) <= 20, "the quota is the visitor's, wherever it is used"
+    assert 0 < answers.count(200) <= 20, "the quota is the visitor's, wherever it is used"
+    assert (answers[-1], owner) == (429, 429), "and is used up for the owner, too"
 
 
 def test_a_cookie_in_any_of_several_headers_is_found(account: Account) -> None:
