@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 from .clock import Calendar, SystemClock, random_bytes
 from .database import destination_of
@@ -131,6 +131,13 @@ class Engine:
             self.locator,
             lambda agent: new_actor(quotas, agent.outdated, program_of(agent)),
             self.rulings.follow,
+        )
+
+    def __reduce__(self) -> NoReturn:
+        """Say to whoever sends an app to another process what to do instead."""
+        raise TypeError(
+            "An AnalyticsMiddleware cannot be pickled: it has threads, files and connections. Build the app in each"
+            " process, as servers do that are given its name (module:app)."
         )
 
     def is_like(self, other: Engine) -> bool:

@@ -133,10 +133,12 @@ def test_explain_takes_an_id_without_dashes(running: Running) -> None:
 
 def test_tail_shows_the_demo_s_hits(running: Running) -> None:
     running.get("/about?secret=1")
-    time.sleep(0.6)
-    last = called("tail", "-n", "1", "--dsn", running.dsn).stdout.split()
-    assert last[1:3] == ["GET", "/about"]
-    assert last[-1] in ("complete", "refused")
+
+    def last() -> list[str]:
+        return called("tail", "-n", "1", "--dsn", running.dsn).stdout.split()
+
+    wait_until(lambda: last()[1:3] == ["GET", "/about"], what="the hit's line")
+    assert last()[-1] in ("complete", "refused")
 
 
 def test_stats_tell_of_the_demo_s_living_journal(running: Running) -> None:

@@ -6,10 +6,13 @@ import asyncio
 import gc
 import os
 import random
+import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from asgi_analytics.batch import HIT
@@ -29,6 +32,12 @@ from tests.waiting import wait_until
 
 MIB = 1 << 20
 SOME_ID = b"\xee" * 16
+CONNECTING: list[tuple[Any, str]] = [
+    (psycopg.Connection, "connect"),
+    (socket, "create_connection"),
+    (socket, "getaddrinfo"),
+    (socket.socket, "connect"),
+]
 
 
 def memory() -> int:
@@ -120,15 +129,16 @@ def test_no_file_is_flushed_and_nobody_is_connected_to_on_the_event_loop(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: Account
 ) -> None:
     slow: list[str] = []
-    for name in ("fsync", "fdatasync", "open"):
-        given = getattr(os, name)
+    # A transfer connects through psycopg, all else by a socket.
+    for owner, name in (*((os, name) for name in ("fsync", "fdatasync", "open")), *CONNECTING):
+        given = getattr(owner, name)
 
         def watched(*arguments: object, name: str = name, given: object = given, **named: object) -> object:
             if threading.current_thread() is threading.main_thread():
                 slow.append(name)
             return given(*arguments, **named)  # type: ignore[operator]
 
-        monkeypatch.setattr(os, name, watched)
+        monkeypatch.setattr(owner, name, watched)
     monkeypatch.setattr(journals, "SEGMENT_SIZE", 50_000)
     with wrapped(page(), dsn, journal_dir=tmp_path / "j", limits="100000/second") as app:
         get(app)
