@@ -115,6 +115,8 @@ def test_eight_hours_of_standing_still_give_a_full_quota_and_no_more(dsn: str, a
         clock.advance(8 * 3600)
         assert [get(app).status for _ in range(12)] == [200] * 10 + [429] * 2
         account.round()
+    hits = rows(dsn, "SELECT count(*) AS n FROM analytics.hits GROUP BY session_id")
+    assert hits == [{"n": 12}] * 2, "the session is over by its rule, once"
 
 
 def _ids(count: int, pipe: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.acceptance.faults.process import (
     STOP,
     UVICORN,
     WHOLE,
+    AnyServer,
     end_while_broken,
     recover,
     running,
@@ -22,6 +24,7 @@ from tests.acceptance.faults.process import (
 )
 from tests.acceptance.rig import ROUNDS, Load
 from tests.acceptance.wire import Fault
+from tests.drive import rows
 
 FAST = ["uvicorn-h11", "hypercorn", "granian", "daphne", "gunicorn-preload"]
 
@@ -36,6 +39,26 @@ def test_sigterm_under_load_loses_nothing_on_any_server(dsn: str, tmp_path: Path
         assert took < STOP, server.log()
     recover(dsn, tmp_path / "j")
     account.settle(dsn, load.answered, 5)
+
+
+@pytest.mark.parametrize("name", some(["uvicorn-h11", "uvicorn-httptools", "hypercorn"], ["uvicorn-h11"]))
+def test_streams_that_are_open_at_the_end_are_one_row_each(
+    dsn: str, tmp_path: Path, account: Account, name: str
+) -> None:
+    server = AnyServer(SERVERS[name], dsn, tmp_path / "j", "tests.acceptance.frameworks:wrapped")
+    server._environment["DSN"] = dsn
+    with contextlib.ExitStack() as stack, server.alive():
+        for _ in range(5):
+            wire = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+            wire.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+            got = b""
+            while b"data: 2" not in got:
+                got += wire.recv(4096)
+        server.end(signal.SIGTERM)
+        account.round(5)
+    recover(dsn, tmp_path / "j")
+    query = "SELECT outcome, status, bytes_sent > 20 AS sent FROM analytics.hits WHERE path = '/events'"
+    assert rows(dsn, query) == [{"outcome": "aborted", "status": 200, "sent": True}] * 5
 
 
 @pytest.mark.parametrize("name", some(RECYCLING, ["uvicorn"]))
