@@ -80,6 +80,19 @@ def test_a_rise_for_its_score_says_what_would_have_kept_the_level(
     )
 
 
+def test_a_score_that_was_spent_before_is_no_reason_for_a_rise_without_further_pages(
+    rises: list[tuple[dict[str, Any], Decision]],
+) -> None:
+    visit = Visit()
+    for number in range(80):
+        visit.load(f"/{number:04}", after=5.0)
+    stored, decision = rises[0]
+    inputs = {**stored["inputs"], "spent_score": decision.score, "further_loads": 1000}
+    assert again({**stored, "inputs": inputs}) == explain.Verdict(False, decision.level - 1, decision.score, ())
+    inputs = {**inputs, "further_loads": inputs["page_loads"]}
+    assert again({**stored, "inputs": inputs}) == told(decision)
+
+
 def test_a_rise_for_errors_says_how_many_would_have_passed(rises: list[tuple[dict[str, Any], Decision]]) -> None:
     visit = Visit()
     for number in range(25):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide import signals
+from asgi_analytics.decide.actor import begin_session, new_actor
 from asgi_analytics.decide.behaviour import Site
 from asgi_analytics.facts import Actor, Behaviour, Program, Window
 from asgi_analytics.settings import SIGNAL_POINTS, SIGNAL_THRESHOLDS
@@ -77,6 +78,26 @@ def test_a_home_tab_loads_the_home_page_and_nothing_else(more: dict[str, Any], w
     rules = signals.rules({**SIGNAL_POINTS, "home_tab_watcher": 5}, SIGNAL_THRESHOLDS)
     signals.evaluate(visitor, rules, Site(), 0, START)
     assert ({finding.signal for finding in visitor.signals} == {"home_tab_watcher"}) is watches
+
+
+@pytest.mark.parametrize(
+    ("gap", "spread", "starts", "by_the_clock"),
+    [
+        (3600.0, 0.0, 5, True),
+        (3600.0, 0.0, 4, False),
+        (3600.0, 0.08, 9, True),
+        (3600.0, 0.12, 9, False),
+        (1800.0, 0.0, 5, True),
+        (1799.0, 0.0, 5, False),
+    ],
+)
+def test_sessions_that_begin_by_the_clock_are_told(gap: float, spread: float, starts: int, by_the_clock: bool) -> None:
+    visitor, now = new_actor(2), START
+    for number in range(starts):
+        begin_session(visitor, now)
+        now += gap * (1.0 + (spread if number % 2 else -spread))
+    signals.evaluate(visitor, RULES, Site(), 0, now)
+    assert ({finding.signal for finding in visitor.signals} == {"periodic_cadence"}) is by_the_clock
 
 
 def test_coverage_of_a_learned_site_waits_until_others_loaded_more() -> None:

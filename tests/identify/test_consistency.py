@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from asgi_analytics.identify.consistency import Engine, engine_of, header_faults, is_hosting
+from asgi_analytics.identify.consistency import Engine, engine_of, header_faults, is_hosting, read_claims
+from asgi_analytics.identify.useragent import AgentReader
 from asgi_analytics.model import Place
 from tests.benchmarks.detect import browsers
 
@@ -55,6 +56,20 @@ def test_hints_of_another_release_or_engine_are_told() -> None:
         "Sec-CH-UA of Chromium 120 from Chrome 158",
     )
     assert header_faults("GET", "https", headers, Engine("Firefox", 120)) == ("Sec-CH-UA, which Firefox does not send",)
+
+
+def test_a_crawler_that_works_with_a_browsers_engine_is_not_held_to_that_browsers_habits() -> None:
+    crawler = CHROME.replace("Chrome/", "compatible; Googlebot/2.1; +http://www.google.com/bot.html) Chrome/")
+
+    def faults(text: str) -> tuple[str, ...]:
+        headers = {b"user-agent": text.encode(), b"accept": b"*/*"}
+        scope = {"method": "GET", "scheme": "https"}
+        claims = read_claims(scope, headers, AgentReader().read(text), Place(), b"\xc6\x33\x64\x07", False)
+        assert claims.is_browser is (claims.faults != ())
+        return claims.faults
+
+    assert engine_of(crawler) is not None
+    assert (len(faults(CHROME)), faults(crawler)) == (2, ())
 
 
 @pytest.mark.parametrize(

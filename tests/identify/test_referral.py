@@ -102,6 +102,7 @@ def test_sites_under_a_shared_domain_are_not_the_same_site() -> None:
 @pytest.mark.parametrize("referer", [None, "https://example.com/list"])
 def test_what_the_browser_says_came_from_inside_did_whatever_referer_and_host_say(referer: str | None) -> None:
     assert read_referral("page=2&ref=nav", referer, "backend:8000", from_inside=True) == Referral()
+    assert read_referral(b"", referer, "backend:8000", from_inside=True) == Referral()
     assert read_referral("utm_source=banner", referer, "backend:8000", from_inside=True).source == "banner"
 
 

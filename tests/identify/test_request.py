@@ -21,6 +21,7 @@ from asgi_analytics.identify.request import (
     is_prefetch,
     is_tile,
     route_template,
+    target_on_site,
 )
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
@@ -84,6 +85,36 @@ def test_text_and_what_has_no_type_are_data_by_their_names(names: dict[bytes, by
     files = ("/app.map", "/lib.jar.sha1", "/repo/objects/ab/" + "0123456789abcdef" * 2 + "012345")
     assert [is_data(names, 200, path) for path in files] == [False] * 3
     assert [is_data(names, status, "/notes/7") for status in (204, 206, 304)] == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("target", "stored"),
+    [
+        ("http://shop.example/things?", "/things?"),
+        ("HTTPS://shop.example:443/", "/"),
+        ("http://shop.example", "/"),
+        ("", "/"),
+        ("*", "*"),
+    ],
+)
+def test_a_target_that_names_its_host_is_stored_as_the_path_of_it(target: str, stored: str) -> None:
+    assert clean_path(target) == stored
+
+
+@pytest.mark.parametrize(
+    ("location", "here"),
+    [
+        (b"/login", True),
+        (b"https://shop.example/login", True),
+        (b"//shop.example/login", True),
+        (b"https://sso.example/login", False),
+        (b"//sso.example/login", False),
+        (b"https://shop.example.evil.example/login", False),
+        (b"/back?to=//sso.example/login", True),
+    ],
+)
+def test_a_redirect_leads_on_within_the_site_also_where_it_names_the_host(location: bytes, here: bool) -> None:
+    assert (target_on_site({b"location": location}, {b"host": b"shop.example"}, "/") != 0) is here
 
 
 def test_a_redirect_is_no_data_whatever_a_framework_writes_into_it() -> None:
