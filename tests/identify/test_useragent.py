@@ -155,6 +155,8 @@ def test_a_known_header_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> 
             "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:68.0) Goanna/4.8 Firefox/68.0 PaleMoon/29.0",
             False,
         ),
+        (f"{PIXEL} Version/4.0 Chrome/70.0.3538.110 Mobile Safari/537.36", False),  # a web view's app is another one
+        (f"{WINDOWS} QtWebEngine/5.15.2 Chrome/83.0.4103.122 Safari/537.36", False),
         (BROWSERS[-3][0], False),  # televisions are not updated by their owners
         (f"{PIXEL} Chrome/41.0.2272.96 Mobile Safari/537.36 (compatible; Googlebot/2.1)", False),
     ],
