@@ -186,6 +186,12 @@ def test_less_is_enough_after_a_block_at_another_worker_too() -> None:
     assert (visitor.throttle.level, throttle.pace_limit(visitor, START + 1200.0)) == (WARNING, 7.5)
 
 
+def test_less_is_enough_after_a_block_that_has_cooled_down_at_another_worker_too() -> None:
+    visitor = Actor([], Throttle(BLOCKED, START, was_blocked=True))
+    throttle.adopt(visitor, WARNING, START + 1200.0, ())
+    assert (visitor.throttle.level, throttle.pace_limit(visitor, START + 1200.0)) == (WARNING, 7.5)
+
+
 @pytest.mark.parametrize(
     ("level", "before", "taken"),
     [
