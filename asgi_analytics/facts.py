@@ -76,6 +76,7 @@ class Traces:
     last_tries: tuple[int, ...] = ()  # numbers of what was tried
     tried_at: float = -inf
     rapid_tries: int = 0  # in a row, that may be polls
+    polled: Window = field(default_factory=Window)  # of tries taken for polls by their length
     excused: int = 0  # tries of somebody who also gets it right
     calls: int = 0  # answers with data, such as JSON
     items: int = 0  # of those, of paths not asked before

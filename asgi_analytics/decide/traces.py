@@ -27,6 +27,9 @@ NOT_FOUND = 404
 MOST_WITNESSED = 3  # tries of one visitor that count towards an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
 POLL_GAP = 1.0  # seconds between two polls
+# In ten minutes, by a program and by a browser, whose pages have many parts: whoever guesses pads all guesses to one
+# length, and pauses now and then.
+MOST_POLLED, MOST_POLLED_BY_PAGES = 500, 4000
 RAPID = 30  # rapid tries of one length in a row: guesses, such as codes; a page polls fewer at once
 MOST_AT_FAULT = 100  # tries excused where nobody has got it right yet: the app may be at fault
 REQUESTS_PER_TRY = 2.2  # of a browser, at least: the form, its files, the try
@@ -149,9 +152,12 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
     traces = traces_of(facts)
     since, traces.tried_at = now - traces.tried_at, now
     if attempt in traces.last_tries:
-        is_rapid = attempt & (BY_LENGTH | BY_PAGE) == BY_LENGTH and 0.0 <= since < POLL_GAP
-        traces.rapid_tries = traces.rapid_tries + 1 if is_rapid else 0
-        if traces.rapid_tries < RAPID:
+        by_length = attempt & (BY_LENGTH | BY_PAGE) == BY_LENGTH
+        traces.rapid_tries = traces.rapid_tries + 1 if by_length and 0.0 <= since < POLL_GAP else 0
+        if not by_length:
+            return False
+        most = MOST_POLLED if visitor.program or visitor.claims.faults else MOST_POLLED_BY_PAGES
+        if traces.rapid_tries < RAPID and _charged(traces.polled, TEN_MINUTES, most, now):
             return False
     elif attempt:
         traces.last_tries = (attempt, *traces.last_tries[: MOST_REMEMBERED - 1])

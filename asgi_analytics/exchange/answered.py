@@ -104,7 +104,7 @@ class Answered(Arrival):
     def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
         engine, visitor = self._engine, self.visitor
         self.from_inside = inner = is_linked(self._headers)
-        self.attempt = refused_attempt(self.method, self._headers, status, self.path, names)
+        self.attempt = self._refused_attempt(status, names)
         trusted = self.attempt is None and has_credentials(self._headers)
         if trusted:
             self.inputs |= TRUSTED
@@ -151,4 +151,8 @@ class Answered(Arrival):
 
     def _was_refused(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
         """Tell whether a form was refused and shown again, with a status that is no error."""
-        return self.method == "POST" and refused_attempt("POST", self._headers, status, self.path, names) is not None
+        return self.method == "POST" and self._refused_attempt(status, names) is not None
+
+    def _refused_attempt(self, status: Any, names: Mapping[bytes, bytes]) -> int | None:
+        by_tool = self.visitor.actor.program is TOOL
+        return refused_attempt(self.method, self._headers, status, self.path, names, by_tool)

@@ -36,8 +36,8 @@ _TOKENS = (b"authorization", b"x-api-key", b"api-key", b"x-auth-token", b"privat
 
 
 def token_of(headers: Headers) -> bytes | None:
-    """Return the token that a request brings in a header; None where it has none."""
-    return next((headers[name] for name in _TOKENS if name in headers), None)
+    """Return the token that a request brings in a header, all of them where it has several; None where it has none."""
+    return b"\n".join([headers[name] for name in _TOKENS if name in headers]) or None
 
 
 def has_credentials(headers: Headers) -> bool:
@@ -46,13 +46,19 @@ def has_credentials(headers: Headers) -> bool:
 
 
 def refused_attempt(
-    method: str, headers: Headers, status: object, path: str, names: Headers | None = None
+    method: str,
+    headers: Headers,
+    status: object,
+    path: str,
+    names: Headers | None = None,
+    by_tool: bool = False,
 ) -> int | None:
     """Return a number of the credentials that were refused with this status; None where none were tried.
 
     What a script sends repeatedly, with the same length or token, may be a poll of somebody who was logged out, not a
     try: it has the same number each time. So has, whatever its length, what a page's script saves or reports at a route
-    that takes no secret, and what other servers report. `names`: the response headers by name.
+    that takes no secret, and what other servers report. `names`: the response headers by name. `by_tool`: sent by an
+    HTTP library, whose headers say nothing of how the answer is shown.
     """
     is_login = method in _SENT and _LOGIN.search(path, 0, 256) is not None
     token = token_of(headers)
@@ -61,8 +67,8 @@ def refused_attempt(
         return crc32(token) << 1 | 1 << 33 if status in (401, 403) else None
     if method not in _SENT:
         return None
-    refuses = status in _REFUSALS or (is_login and _refuses(headers, status, path, names or {}))
-    if not refuses and (token is not None or not _refuses_a_secret(headers, status, path)):
+    refuses = status in _REFUSALS or (is_login and _refuses(headers, status, path, names or {}, by_tool))
+    if not refuses and (token is not None or not _refuses_a_secret(status, path, names or {})):
         return None
     length, destination = headers.get(b"content-length"), headers.get(b"sec-fetch-dest")
     if destination == b"document":
@@ -74,9 +80,12 @@ def refused_attempt(
     return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
 
 
-def _refuses_a_secret(headers: Headers, status: object, path: str) -> bool:
-    """Tell whether what can be guessed, such as a code or a card, was not taken; a form being filled in only asks."""
-    if status not in _REFUSALS_OF_A_SECRET or b"precognition" in headers:
+def _refuses_a_secret(status: object, path: str, names: Headers) -> bool:
+    """Tell whether what can be guessed, such as a code or a card, was not taken.
+
+    A form being filled in only asks: an app that knows such requests says so in its answer.
+    """
+    if status not in _REFUSALS_OF_A_SECRET or b"precognition" in names:
         return False
     return _PAY.search(path, 0, 256) is not None or (status != 402 and _SECRET.search(path, 0, 256) is not None)
 
@@ -98,14 +107,14 @@ def _sends_by_itself(method: str, headers: Headers, path: str) -> bool:
     return method != "POST" or _GUESSED.search(path, 0, 256) is None
 
 
-def _refuses(headers: Headers, status: object, path: str, names: Headers) -> bool:
+def _refuses(headers: Headers, status: object, path: str, names: Headers, by_tool: bool) -> bool:
     """Tell whether a login was refused in another way: one that succeeds redirects elsewhere (post/redirect/get)."""
     if status in _REFUSALS_OF_A_LOGIN:
         return True
     if status == 200:
         is_form = headers.get(b"sec-fetch-dest", b"document") == b"document"
         by_script = b"x-requested-with" in headers or b"hx-request" in headers
-        return is_form and not by_script and names.get(b"content-type", b"").startswith(b"text/html")
+        return (by_tool or (is_form and not by_script)) and names.get(b"content-type", b"").startswith(b"text/html")
     if status not in (302, 303):
         return False
     target, _, query = names.get(b"location", b"")[:1024].partition(b"#")[0].partition(b"?")

@@ -4,7 +4,7 @@ import random
 
 from asgi_analytics.decide.actor import begin_session
 from asgi_analytics.decide.verdict import judge_data_or_post
-from asgi_analytics.facts import ThrottleLevel
+from asgi_analytics.facts import Program, ThrottleLevel
 from asgi_analytics.model import Decision
 
 from .conduct import attack, send, send_form
@@ -52,6 +52,22 @@ def test_guesses_of_one_length_without_a_pause_are_no_poll() -> None:
     for _ in range(100):
         send(visit, "/otp", 401, method="POST", attempt=11, after=0.05)
     assert (visit.codes, visit.level) == ({"credential_stuffing"}, ThrottleLevel.BLOCKED)
+
+
+def test_guesses_of_one_length_with_a_pause_now_and_then_are_no_poll_either() -> None:
+    visit = Visit()
+    visit.visitor.program = Program.TOOL
+    for number in range(600):
+        send(visit, "/login", 401, method="POST", attempt=11, after=0.05 if number % 29 else 1.1)
+    assert (visit.codes, visit.level) == ({"credential_stuffing"}, ThrottleLevel.BLOCKED)
+
+
+def test_four_devices_that_wait_for_their_token_poll() -> None:
+    visit = Visit()
+    visit.visitor.program = Program.TOOL
+    for _ in range(2_000):
+        send(visit, "/oauth/token", 400, method="POST", attempt=11, after=1.25)
+    assert (tries(visit), visit.level) == (1, 0)
 
 
 def test_one_token_again_and_again_is_no_guess_however_fast() -> None:

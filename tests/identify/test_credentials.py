@@ -84,11 +84,10 @@ def test_a_card_that_is_declined_and_a_code_that_is_unknown_are_tries(
     headers: dict[bytes, bytes], path: str, status: int, is_try: bool
 ) -> None:
     assert (refused_attempt("POST", headers, status, path) is not None) is is_try
-    for more in (
-        {b"x-api-key": b"k"},
-        {b"precognition": b"true"},
-    ):  # an app that imports; a form that is being filled in
-        assert refused_attempt("POST", headers | more, status, path) is None
+    importing, filling_in = headers | {b"x-api-key": b"k"}, {b"precognition": b"true"}
+    assert refused_attempt("POST", importing, status, path) is None
+    assert refused_attempt("POST", headers | filling_in, status, path, filling_in) is None
+    assert (refused_attempt("POST", headers | filling_in, status, path) is not None) is is_try, "any app may be told so"
     assert refused_attempt("GET", headers, status, path) is None
 
 
@@ -164,3 +163,18 @@ def test_the_same_token_again_is_the_same_try_and_never_one_that_is_told_by_its_
 @pytest.mark.parametrize("path", ["/\ud800/login", "/login\0"])
 def test_a_path_that_is_no_text_is_read_too(path: str) -> None:
     assert refused_attempt("POST", {}, 302, path, {b"location": b"/elsewhere"}) is None
+
+
+def test_a_token_beside_the_one_that_is_guessed_hides_no_guess() -> None:
+    tries = {
+        refused_attempt("GET", {b"authorization": b"Bearer x", b"x-api-key": b"%d" % number}, 401, "/api/items")
+        for number in range(9)
+    }
+    assert len(tries) == 9
+
+
+@pytest.mark.parametrize("claim", [{}, {b"x-requested-with": b"XMLHttpRequest"}, {b"sec-fetch-dest": b"empty"}])
+def test_a_librarys_word_for_how_it_shows_the_form_hides_no_refusal(claim: dict[bytes, bytes]) -> None:
+    html = {b"content-type": b"text/html"}
+    assert refused_attempt("POST", claim, 200, "/login", html, by_tool=True) is not None
+    assert (refused_attempt("POST", claim, 200, "/login", html) is None) is bool(claim)
