@@ -14,7 +14,8 @@ import re
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
+from zlib import crc32
 
 from .inputs import bounded
 from .model import Variant
@@ -22,7 +23,7 @@ from .model import Variant
 ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list or a stream
 SIZE = 4  # of the pages of a list
 MOST_SHALLOW = 100  # pages of a list of data: people scroll so far, many who look alike together
-MOST_QUERY, MOST_PARAMETERS, MOST_NAME = 2048, 20, 40  # what is looked at
+MOST_QUERY, MOST_PARAMETERS, MOST_NAME, MOST_VALUE, MOST_NUMBER = 2048, 20, 40, 200, 48  # what is looked at
 MOST_KEY = 400  # characters
 MOST_REMEMBERED = 2048
 LONGEST_REMEMBERED = 512  # characters of path and query
@@ -76,6 +77,7 @@ FACETS = _words(
     status store style subcategory subject tag tags theme type vendor ville warehouse year zone
     """
 )
+_NO_WORD = re.compile(r"[^A-Za-z\d]+")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _ITEM = re.compile(r"(?!0\.\d{6})[\w.~:/+%-]{1,200}", re.ASCII)
 _TURN = re.compile(r"0*(?:[2-9]|[1-9]\d{1,6})", re.ASCII)  # the first page is the list itself
@@ -83,6 +85,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z_/.-]{1,80}")  # of a page: ?page=about
 _CURSOR = re.compile(r"0*[1-9]\d{0,8}|(?=[^A-Za-z]*[A-Za-z])(?!\d{4}-\d\d)[\w=+/%.:|-]{6,200}", re.ASCII)
 _COUNT = re.compile(r"\d{1,8}", re.ASCII)  # what names of one letter may have: longer ones are times
 _DIGIT = re.compile(r"\d")
+# What apps read as numbers, too: %37, +7, 7_0, 7.0, 0000000007, digits of other scripts.
+_MAY_BE_NUMBER = re.compile(r"[\d_+.%A-Fa-f]+")  # escapes included
+_NUMBER = re.compile(r"(\d[\d_]{0,20})(?:\.0{0,9})?")
 _DIGITS = re.compile("[0-9]+")
 
 
@@ -161,7 +166,7 @@ def parameters(query: bytes | str) -> list[Parameter]:
     found, size = [], 0
     for part in text.split("&", MOST_PARAMETERS)[:MOST_PARAMETERS]:
         name, _, value = part.partition("=")
-        if not value or len(name) > MOST_NAME or not (kind := name_kind(name)):
+        if not value or len(name) > 3 * MOST_NAME or not (kind := name_kind(name)):
             continue
         if kind == SIZE:
             size = int(value) if _COUNT.fullmatch(value) else 0
@@ -170,7 +175,17 @@ def parameters(query: bytes | str) -> list[Parameter]:
     return [one.in_pages(size) for one in found] if size > 1 else found
 
 
+def _checksum(text: str) -> int:
+    return crc32(text.encode("utf-8", "surrogatepass"))
+
+
 def _read(kind: int, name: str, value: str) -> Parameter | None:
+    is_number = kind == TURN or name.lower() in ("t", "u")
+    if len(value) > (MOST_NUMBER if is_number else MOST_VALUE):  # not worth a look, but another one all the same
+        return Parameter(CURSOR if kind == CURSOR else ITEM, name.lower(), f"{_checksum(value):010}")
+    if len(value) <= MOST_NUMBER and not _COUNT.fullmatch(value) and _MAY_BE_NUMBER.fullmatch(value):
+        number = _NUMBER.fullmatch(unquote_plus(value).strip().removeprefix("+").lstrip("0_"))
+        value = str(int(number[1].replace("_", ""))) if number is not None else value
     if kind == TURN and not _TURN.fullmatch(value):
         kind = ITEM if _NAME.fullmatch(value) else CURSOR if _DIGITS.sub("", value) else 0
     pattern = _CURSOR if kind == CURSOR else _COUNT if name.lower() in ("t", "u") else _ITEM
@@ -181,17 +196,17 @@ def _read(kind: int, name: str, value: str) -> Parameter | None:
 def name_kind(name: str) -> int:
     """Return what a parameter's name says of it: ITEM, TURN, CURSOR, SIZE, or 0; in any case and style of writing."""
     plain = unquote(name) if "%" in name else name
-    if plain.endswith("[]"):
+    if plain.endswith("[]") or len(plain) > MOST_NAME:
         return 0
-    words = [word.lower() for word in _WORDS.findall(plain)]
-    whole = "".join(words)
+    whole = _NO_WORD.sub("", plain).lower()
     if whole in TURNS or whole in CURSORS:
         return TURN if whole in TURNS else CURSOR
     if whole in ITEMS or whole in SIZES:
         return ITEM if whole in ITEMS else SIZE
-    ending = next((ending for ending in ENDINGS if whole.endswith(ending)), None)
-    if ending is None or whole == ending:  # ?uuid= alone may be of a request, or of who asks
+    if not whole.endswith(ENDINGS) or whole in ENDINGS:  # ?uuid= alone may be of a request, or of who asks
         return 0
+    ending = next(ending for ending in ENDINGS if whole.endswith(ending))
+    words = [word.lower() for word in _WORDS.findall(plain)]
     stems = {*words[:-1], words[-1].removesuffix(ending)} | {whole.removesuffix(ending)}
     if stems & FLEETING or stems & FACETS or whole.endswith("clid"):
         return 0

@@ -129,6 +129,21 @@ def test_what_is_looked_at_of_a_query_is_bounded() -> None:
     assert kinds("i" * 60 + "id=5") == []
 
 
+def test_zeros_in_front_of_a_number_hide_it_from_nobody() -> None:
+    for name in ("t", "id", "page"):
+        assert len({one for n in range(5, 9) for one in parameters(f"{name}={'0' * 300}{n}")}) == 4
+
+
+@pytest.mark.parametrize("value", ["%31%37", "+17", "%2017", "1_7", "17.0", "%D9%A1%D9%A7", "000000017"])
+@pytest.mark.parametrize("name", ["t", "id", "page"])
+def test_a_number_in_disguise_is_the_number_that_an_app_reads(name: str, value: str) -> None:
+    assert parameters(f"{name}={value}") == parameters(f"{name}=17") != []
+
+
+def test_a_name_is_as_long_as_what_it_stands_for() -> None:
+    assert kinds("".join(f"%{ord(letter):02x}" for letter in "product_article_id") + "=5") == [ITEM]
+
+
 def test_how_a_page_sorts_takes_bounded_room_and_tells_long_queries_apart() -> None:
     one = Variants(b"k")
     found = [one.page("/" + "p" * 300, b"&".join([b"id=" + b"a" * 190] * 9) + b"&pid=%d" % n, True) for n in (1, 2)]
