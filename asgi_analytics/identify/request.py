@@ -24,6 +24,16 @@ _DATA = (
     b"application/x-ndjson",
     b"application/protobuf",
     b"application/x-protobuf",
+    b"application/msgpack",
+    b"application/x-msgpack",
+    b"application/vnd.msgpack",
+    b"application/cbor",
+    b"application/yaml",
+    b"application/x-yaml",
+    b"text/yaml",
+    b"text/x-yaml",
+    b"text/json",
+    b"text/tab-separated-values",
     b"text/csv",
     b"text/xml",
     b"text/vnd.turbo-stream.html",
@@ -139,7 +149,7 @@ def is_data(names: Headers, status: object, path: str) -> bool:
         content_type = _content_type(names)
     if content_type.startswith(_DATA) or b"+json" in content_type:
         return not content_type.startswith(_INDEX)
-    return status == 200 and (not content_type or content_type.startswith(b"text/plain")) and _is_text(path)
+    return status in (200, 206) and (not content_type or content_type.startswith(b"text/plain")) and _is_text(path)
 
 
 def _is_text(path: str) -> bool:

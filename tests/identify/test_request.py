@@ -69,6 +69,10 @@ def test_html_is_a_page_where_it_is_shown_as_one(headers: dict[bytes, bytes], sh
         (b"application/x-protobuf", True),
         (b"application/vnd.npm.install-v1+json; charset=utf-8", False),
         (b"application/vnd.pypi.simple.v1+json", False),
+        (b"application/x-msgpack", True),
+        (b"application/cbor", True),
+        (b"application/yaml", True),
+        (b"text/tab-separated-values; charset=utf-8", True),
         (b"image/svg+xml", False),
         (b"application/rss+xml", False),
         (b"text/css", False),
@@ -84,7 +88,12 @@ def test_text_and_what_has_no_type_are_data_by_their_names(names: dict[bytes, by
     assert [is_data(names, 200, path) for path in ("/notes/7", "/rfc/rfc1.txt", "/", "/v1.2/notes/7")] == [True] * 4
     files = ("/app.map", "/lib.jar.sha1", "/repo/objects/ab/" + "0123456789abcdef" * 2 + "012345")
     assert [is_data(names, 200, path) for path in files] == [False] * 3
-    assert [is_data(names, status, "/notes/7") for status in (204, 206, 304)] == [False] * 3
+    assert [is_data(names, status, "/notes/7") for status in (204, 304)] == [False] * 2
+
+
+@pytest.mark.parametrize("names", [{b"content-type": b"text/plain"}, {b"content-length": b"5"}])
+def test_a_range_of_all_that_a_text_has_is_the_text(names: dict[bytes, bytes]) -> None:
+    assert is_data(names, 206, "/notes/7")
 
 
 @pytest.mark.parametrize(
