@@ -29,8 +29,9 @@ from ..model import Variant
 from .arrival import Arrival
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-# The answer to a write echoes what was sent: a phone that was offline saves its changes one by one.
-_WRITES = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+# The answer to a write echoes what was sent: a phone that was offline saves its changes one by one. That to HEAD says
+# what there would be: an upload that goes on, or a file that is already here.
+_WITHOUT_DATA = frozenset(("POST", "PUT", "PATCH", "DELETE", "HEAD"))
 
 
 class Answered(Arrival):
@@ -63,7 +64,7 @@ class Answered(Arrival):
             )
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
-        elif (data := self.method not in _WRITES and is_data(names, status, self.path)) or self.method == "POST":
+        elif (data := self.method not in _WITHOUT_DATA and is_data(names, status, self.path)) or self.method == "POST":
             self._judge_data_or_post(data, now)
             if status in (302, 303) and not decision.refused:
                 note_redirect(actor.behaviour, redirect_target(names), now)

@@ -61,6 +61,14 @@ def test_what_is_saved_or_deleted_one_by_one_is_no_data_that_was_asked_for(
     assert any(verdict.refused for verdict in walked)
 
 
+def test_who_asks_whether_things_are_there_gets_no_data(ours: Ours) -> None:
+    """Three hundred uploads that go on where they were cut; an album of which most is here already."""
+    files = [f"/files/{number:x}" for number in range(300)]
+    assert touched(send(ours, files, 0.5, CALLED, Reply(200, b""), "HEAD")) == []
+    assert touched(send(ours, files, 0.5, PHONE, DATA, "HEAD", start=2_000.0)) == []
+    assert any(verdict.refused for verdict in send(ours, files, 0.5, PHONE, DATA, start=4_000.0))
+
+
 PLAIN = (
     *headers_of(BROWSER.agent, ("accept-language", "de"), ("referer", "http://forum.example/t/17")),
     (b"accept", b"image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"),  # the last of a name counts
