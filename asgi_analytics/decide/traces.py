@@ -24,6 +24,8 @@ PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
 MOST_MARKED = 128  # set bits of the item bitmap: so few that items are seldom taken for one another
 MAX_POOLS = 512
 NOT_FOUND = 404
+# No guess is answered so: a payment that is due, what changed meanwhile (to who was offline), a limiter further in.
+BLAMELESS = (402, 409, 412, 429)
 MOST_WITNESSED = 3  # tries of one visitor that count towards an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
 POLL_GAP = 1.0  # seconds between two polls
@@ -90,7 +92,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     status, method, path, inner, attempt, trusted, injected = failure
     facts = visitor.behaviour
     new = attempt is not None and count_refused_attempt(visitor, path, attempt, site, now)
-    if status < 400 or status in (402, 429) or (status >= 500 and not injected):
+    if status < 400 or status in BLAMELESS or (status >= 500 and not injected):
         return new
     kind = probe_kind(path)
     picture = is_picture(path)

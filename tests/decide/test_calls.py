@@ -61,6 +61,14 @@ def test_what_is_saved_or_deleted_one_by_one_is_no_data_that_was_asked_for(
     assert any(verdict.refused for verdict in walked)
 
 
+@pytest.mark.parametrize("status", [409, 412])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_what_changed_while_a_phone_was_offline_is_not_its_error(ours: Ours, method: str, status: int) -> None:
+    notes = [f"/api/notes/{number}" for number in range(60)]
+    assert touched(send(ours, notes, 0.3, PHONE, Reply(status, JSON), method)) == []
+    assert touched(send(ours, notes, 0.3, PHONE, GONE, method, start=2_000.0)) != []
+
+
 def test_who_asks_whether_things_are_there_gets_no_data(ours: Ours) -> None:
     """Three hundred uploads that go on where they were cut; an album of which most is here already."""
     files = [f"/files/{number:x}" for number in range(300)]
