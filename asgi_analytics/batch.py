@@ -55,6 +55,13 @@ class Frames(Sequence[Frame]):
             return part
         return Frame(bytes((self._kinds[index],)), self._rows[index], self._starts[index], self._ends[index])
 
+    def places(self, kind: bytes) -> list[int]:
+        """Return the indices of the frames of one kind."""
+        if not (count := self.count_of(kind)) or count == len(self._rows):
+            return list(range(count))
+        number = kind[0]
+        return [index for index, one in enumerate(self._kinds) if one == number]
+
     def rows(self, kind: bytes) -> list[bytes]:
         """Return the rows of one kind, in order."""
         if self.count_of(kind) == len(self._rows):

@@ -16,6 +16,7 @@ from ..clock import release_gil
 
 KEY = ("id", "time")  # what a hit is looked up by
 _KEY = struct.Struct("!hi16si8s")  # a row of these two fields
+_COLUMNS, _ID_SIZE, _TIME_SIZE = struct.pack("!h", 2), struct.pack("!i", 16), struct.pack("!i", 8)  # parts of it
 _FRAME = struct.Struct("!I4xc")  # what a frame begins with: length, checksum, kind
 _COUNT = struct.calcsize("!h")  # bytes before the first field of a row in COPY binary format
 _LENGTH = struct.Struct("!i")
@@ -75,7 +76,7 @@ class Doubts:
 
 
 def keys(batch: Batch) -> dict[Place, bytes]:
-    """Return the KEY of each hit, as a row, by its place; without what cannot be read.
+    """Return the KEY of each hit, as a row, by its place and in order; without what cannot be read.
 
     Also of those in a damaged frame: the end of one may be torn off, or a byte have turned.
     """
@@ -83,18 +84,30 @@ def keys(batch: Batch) -> dict[Place, bytes]:
     if not set(KEY).issubset(columns):
         return found
     id_at, time_at = map(columns.index, KEY)
-    for index, (kind, row, _, _) in enumerate(batch.frames):
-        if index % SLICE == 0:
+    is_first = (id_at, time_at) == (0, 1)  # as in our own rows, whose beginning is the KEY
+
+    def note(place: Place, hit: bytes) -> None:
+        if is_first and hit[2:6] == _ID_SIZE and hit[22:26] == _TIME_SIZE and len(hit) >= _KEY.size:
+            found[place] = _COLUMNS + hit[2 : _KEY.size]
+            return
+        try:
+            number, moment = field(hit, id_at), field(hit, time_at)
+        except struct.error:
+            return
+        if len(number) == 16 and len(moment) == 8:
+            found[place] = _KEY.pack(2, 16, number, 8, moment)
+
+    frames = batch.frames
+    for turn, (index, row) in enumerate(zip(frames.places(HIT), frames.rows(HIT), strict=True)):
+        if turn % SLICE == 0:
             release_gil()
-        hits = ((len(row), row),) if kind == HIT else _damaged_hits(row) if kind == DAMAGED else ()
-        for end, hit in hits:
-            try:
-                number, moment = field(hit, id_at), field(hit, time_at)
-            except struct.error:
-                continue
-            if len(number) == 16 and len(moment) == 8:
-                found[index, end] = _KEY.pack(2, 16, number, 8, moment)
-    return found
+        note((index, len(row)), row)
+    if not (damaged := frames.places(DAMAGED)):
+        return found
+    for index, row in zip(damaged, frames.rows(DAMAGED), strict=True):
+        for end, hit in _damaged_hits(row):
+            note((index, end), hit)
+    return dict(sorted(found.items()))
 
 
 def behind(batch: Batch, keys: Mapping[Place, bytes], stored: Set[bytes]) -> Batch:
@@ -111,8 +124,7 @@ def behind(batch: Batch, keys: Mapping[Place, bytes], stored: Set[bytes]) -> Bat
 
 def id_of(key: bytes) -> bytes:
     """Return the id in a KEY."""
-    number: bytes = _KEY.unpack(key)[2]
-    return number
+    return key[6:22]
 
 
 def _damaged_hits(data: bytes) -> Iterator[tuple[int, bytes]]:

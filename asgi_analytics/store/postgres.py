@@ -212,10 +212,11 @@ class PostgresStore(Connected):
         """Return the part of a batch after its last hit that is stored, and whether that settles the doubt."""
         known = keys(batch)
         stored = self._staging.stored(self._connected(), KEY, list(known.values())) if known else set()
+        damaged = set(batch.frames.places(DAMAGED))
         hits = [
             id_of(key)
             for (index, _), key in known.items()
-            if batch.frames[index].kind == HIT or id_of(key) in stored  # not the damaged ones that are not
+            if index not in damaged or id_of(key) in stored  # not the damaged ones that are not
         ]
         return behind(batch, known, stored), self._doubts.is_settled(batch.journal, hits, stored)
 
