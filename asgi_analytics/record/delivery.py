@@ -74,9 +74,9 @@ class Delivery:
                 for part in self._parts(store, batch, error):
                     self.move(store, part, whole or batch)
                 return
+            # The schema may have been at fault, and have been restored before the probe: both are tried once more.
+            store.probe(batch.frames[0].kind, whole)
             if not again:
-                store.probe(batch.frames[0].kind, whole)
-                # The schema may have been at fault, and have been restored before the probe.
                 self.move(store, batch, whole, again=True)
                 return
             store.quarantine(batch, str(error), error.sqlstate)

@@ -52,6 +52,33 @@ def test_a_row_that_was_set_aside_does_not_count_as_written_when_the_connection_
     assert (rig.counters.written, rig.counters.quarantined) == (3, 1)
 
 
+def test_a_schema_that_is_at_fault_but_when_it_is_looked_at_has_no_row_set_aside(dsn: str, tmp_path: Path) -> None:
+    begin = "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3) NOT VALID"
+    end = "ALTER TABLE analytics.hits DROP CONSTRAINT narrow"
+
+    class Unlucky(PostgresStore):
+        probes = 0
+
+        def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
+            self.probes += 1
+            if self.probes > 1:
+                return super().probe(kind, others)
+            fetch(dsn, end)
+            super().probe(kind, others)
+            fetch(dsn, begin)
+            return None
+
+    fetch(dsn, begin)
+    rig, store = Rig(dsn, tmp_path / "j"), Unlucky(lambda: dsn)
+    rig.writer._open_store = lambda: store
+    rig.send(0, 20)
+    with rig:
+        wait_until(lambda: store.probes > 1 and rig.counters.retried > 0)
+        fetch(dsn, end)
+        wait_until(rig.delivered)
+    assert (stored(dsn), rig.counters.quarantined) == (list(range(20)), 0)
+
+
 REFUSING = """
     CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN IF {} THEN RAISE EXCEPTION 'not here'; END IF; RETURN NEW; END $$;
