@@ -59,7 +59,7 @@ _TOKEN = re.compile(
     + ")",
     re.ASCII,
 )
-_SHORTEST_TOKEN = 12
+SHORTEST_TOKEN = 12  # characters; what is shorter has only e-mail addresses, which have an @
 # A telephone number with its country's code (E.164), bare or in groups.
 _PHONE = re.compile(r"\+(?<![\w.+-].)\d(?:[ .-]?\d){7,14}(?![\w-])", re.ASCII)
 # The number of a card, bare or in groups, a name or a date in front and behind; no part of an id.
@@ -99,7 +99,7 @@ def hide_secrets(text: str) -> str:
         text = _EMAIL.sub("…", _USER.sub("…@", text) if "//" in text else text)
     if (size := len(text)) > 20:
         text = _SECRET.sub(_hidden, text)
-    if size < _SHORTEST_TOKEN:
+    if size < SHORTEST_TOKEN:
         return text
     if HEAD.search(text):
         text = hide_accounts(text)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..model import Referral
 from .channels import BY_BRAND, BY_KEY, CLICK_IDS, SECOND_LEVELS, SHARED_DOMAINS, SPAM, Source
-from .redaction import hide_named, hide_secrets, is_secret_name, unescaped
+from .redaction import SHORTEST_TOKEN, hide_named, hide_secrets, is_secret_name, unescaped
 
 VALUE_LENGTH = 200
 QUERY_LENGTH = 4096
@@ -106,6 +106,8 @@ def clean_query(query: bytes | str) -> str:
 
 def _holds_secret(value: str) -> bool:
     """Tell whether a value is a secret by itself, or an address that has one: /login?next=%2Freset%3Ftoken%3D…"""
+    if value.isalnum() and len(value) < SHORTEST_TOKEN:  # as most names are
+        return False
     if _SECRET_VALUE.search(value):
         return True
     # "+" is a space in a form, and itself in an address; unescaped once, with NUL in its place.
