@@ -20,6 +20,7 @@ from .keys import Key
 TAG = "web-bot-auth"
 MOST_SIGNATURES = 4
 MOST_COMPONENTS = 20
+MOST_LINES = 256  # of a request's headers: each component is looked for in all
 MOST_WINDOW = 86_400  # seconds from `created` to `expires` (section "Generating HTTP Message Signature")
 SKEW = 60  # seconds that clocks may differ
 MOST_TEXT = 512  # characters of keyid and nonce
@@ -67,6 +68,8 @@ def read_signatures(scope: Scope) -> list[Signed | Flaw]:
         field_value = field(scope, b"signature-input")
         if TAG.encode() not in field_value:
             return []
+        if sum(1 for _ in scope["headers"]) > MOST_LINES:
+            raise Unreadable("the request has too many header lines for a signature")
         inputs = dictionary(field_value)
         tagged = [label for label, entry in inputs.items() if _parameters(entry).get("tag") == TAG]
         if not tagged:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import quote
 
 Scope = Mapping[str, Any]
 MOST_FIELD = 8192  # bytes of a covered field
 MOST_SIGNATURE_FIELD = 2048  # bytes of Signature, Signature-Input, Signature-Agent: each costs up to 1 µs to parse
+MOST_PARSED = 16  # fields that are remembered as parsed: a signature may cover many members of one
 
 
 class Unreadable(Exception):
     """Carries the sentence of why a signature cannot be read; caught in this stage."""
 
 
+@lru_cache(MOST_PARSED)
 def dictionary(value: bytes) -> dict[str, Any]:
-    """Parse a Dictionary (RFC 9651 section 3.2): (item or list, parameters) by key. Raises Unreadable."""
+    """Parse a Dictionary (RFC 9651 section 3.2): (item or list, parameters) by key; not to be changed.
+
+    Raises Unreadable.
+    """
     import http_sf
 
     try:
@@ -73,7 +79,8 @@ def _component(scope: Scope, scheme: str, name: str, parameters: dict[str, Any])
     """The value of a covered component, RFC 9421 sections 2.1 and 2.2."""
     if name.startswith("@") and not parameters and name in _DERIVED:
         return _DERIVED[name](scope, scheme)
-    if name.startswith("@") or parameters.keys() - {"key"}:
+    # Of other fields nobody signs single members, and each would have to be parsed.
+    if name.startswith("@") or parameters.keys() - {"key"} or (parameters and name != "signature-agent"):
         raise Unreadable(f"the signature covers {name[:40]} in a way that is not supported")
     value = field(scope, name.encode())
     return _member(value, parameters["key"]) if parameters else value

@@ -292,3 +292,22 @@ def test_reading_costs_little_even_when_it_is_made_to_be_slow() -> None:
         read_signatures(scope)
         spent.append(time.thread_time() - started)
     assert min(spent) < 0.05, "going back over what was read would take seconds"
+
+
+@pytest.mark.parametrize(("field", "lines"), [("x", 0), ("signature-agent", 0), ("signature-agent", 10_000)])
+def test_a_signature_that_covers_much_costs_little_before_it_is_known_to_be_one(field: str, lines: int) -> None:
+    spent = []
+    for run in range(5):
+        keys = [f"k{number}" for number in range(18)]
+        agents = ", ".join(f'{key}="https://s{run}.example"' for key in keys)
+        covered = " ".join(f'"{field}";key="{key}"' for key in keys[1:])
+        one = f'("@target-uri" "signature-agent";key="k0" {covered});created=1;expires=2;keyid="{SIGNER.keyid}"'
+        inputs = ", ".join(f'{label}={one};tag="web-bot-auth"' for label in keys[:3])
+        headers = [*make_scope()["headers"], *[(b"a", b"")] * lines, (b"signature-agent", agents.encode())]
+        headers.append((b"x", ", ".join([*keys, *(f"p{number}={run}" for number in range(900))]).encode()))
+        headers.append((b"signature-input", inputs.encode()))
+        headers.append((b"signature", b", ".join(b"%b=:%b==:" % (key.encode(), b"A" * 86) for key in keys[:3])))
+        started = time.thread_time()
+        read_signatures({**make_scope(), "scheme": "http", "headers": headers})
+        spent.append(time.thread_time() - started)
+    assert min(spent) < 0.02
