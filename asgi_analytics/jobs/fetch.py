@@ -105,6 +105,7 @@ class _Pinned(http.client.HTTPSConnection):
     """Connects to the address that was checked: the name may resolve to another one by now (DNS rebinding)."""
 
     wire: socket.socket | None = None  # a duplicate of its socket, for _Deadline to shut down
+    is_late = False  # the deadline is over
 
     def __init__(self, host: str, address: str, timeout: float) -> None:
         self._address = address
@@ -114,6 +115,9 @@ class _Pinned(http.client.HTTPSConnection):
     def connect(self) -> None:
         plain = socket.create_connection((self._address, self.port), self.timeout)
         self.wire = plain.dup()
+        if self.is_late:  # in that moment: nothing is left that would end the time of what follows
+            plain.close()
+            raise TimeoutError("connected too late")
         self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
@@ -122,7 +126,6 @@ class _Deadline:
 
     def __init__(self, seconds: float, held: _Pinned) -> None:
         self._held = held
-        self._is_over = False
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
 
@@ -133,11 +136,11 @@ class _Deadline:
         self._timer.cancel()
         if self._held.wire is not None:
             self._held.wire.close()
-        if self._is_over:  # what was cut off may look complete
+        if self._held.is_late:  # what was cut off may look complete
             raise TimeoutError("not all there in time")
 
     def _end(self) -> None:
-        self._is_over = True
+        self._held.is_late = True  # before the look: connect() looks the other way round
         if self._held.wire is not None:
             with contextlib.suppress(OSError):  # it is closed already
                 self._held.wire.shutdown(socket.SHUT_RDWR)

@@ -222,3 +222,27 @@ def test_certificates_are_checked() -> None:
 )
 def test_max_age_is_read(header: str | None, seconds: float | None) -> None:
     assert max_age(header) == seconds
+
+
+def test_a_connection_that_comes_as_time_is_up_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Who answers the first packet at that very moment, and then drips, would hold the one thread that asks for hours.
+    real = socket.create_connection
+    monkeypatch.setattr(fetch, "public_address", lambda host: "127.0.0.1")
+
+    def late(address: object, timeout: float) -> socket.socket:
+        threading.Event().wait(timeout + 0.2)
+        return real(("127.0.0.1", port), timeout)
+
+    def ask() -> None:
+        with pytest.raises(DataFileError):
+            fetch_directory("https://signer.example/", 0.3)
+
+    without_tls(monkeypatch)
+    with dripping(OK, b"x") as port:
+        monkeypatch.setattr(socket, "create_connection", late)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(3)
+        was_left = not thread.is_alive()
+    thread.join()
+    assert was_left
