@@ -45,17 +45,24 @@ class Background(Generic[Question]):
             if self._waiting:
                 self._run()
 
-    def ask(self, question: Question) -> bool:
-        """Queue a question that is not queued yet; returns False when it was dropped. Never waits for an answer."""
+    def ask(self, question: Question, is_urgent: bool = False) -> bool:
+        """Queue a question that is not queued yet; returns False when it was dropped. Never waits for an answer.
+
+        An urgent one is answered next, and never dropped: there must be few of them.
+        """
         with self._lock:
             if question in self._waiting or question == self._current:
+                if is_urgent and question in self._waiting:
+                    self._waiting.move_to_end(question, last=False)
                 return True
-            if not self._has_room():
+            if not self._has_room() and not is_urgent:
                 self.counters["dropped"] += 1
                 return False
             self._taken += 1
             self.counters["asked"] += 1
             self._waiting[question] = None
+            if is_urgent:
+                self._waiting.move_to_end(question, last=False)
             if self.started:
                 self._run()
         self._changed.set()

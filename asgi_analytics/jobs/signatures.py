@@ -10,13 +10,13 @@ from ..errors import DataFileError
 from ..identify.botauth import Flaw, Signed, check_time, is_available, read_signatures, replay_key, verify
 from ..identify.components import Scope, is_rewritten
 from ..identify.keys import WELL_KNOWN, Key, read_directory
-from ..identify.operators import signer_of
+from ..identify.operators import SIGNERS, signer_of
 from ..model import ClaimStatus, Verification
 from ..protocols import Clock, Fetch
 from .background import Background
 
 MOST_DIRECTORIES = 256  # of signers that are not in our table; those that are have a map of their own
-MOST_NONCES = 20_000  # about 4 MB; beyond, the oldest are forgotten and counted
+MOST_NONCES = 20_000  # about 5 MB; beyond, the oldest are forgotten and counted; strangers have their own
 MOST_WAITING, MOST_FETCHES = 64, 60  # directories to fetch: that wait, and that are taken in a minute
 SHORTEST, LONGEST, USUAL = 300.0, 86_400.0, 3_600.0  # seconds to keep a directory, by its max-age
 RETRY = 60.0  # seconds until a directory is asked again for a key that it lacks, or after a failure
@@ -46,14 +46,15 @@ class Signatures:
         self._clock = clock
         self._known: dict[str, Directory] = {}
         self._others: OrderedDict[str, Directory] = OrderedDict()
-        self._nonces: OrderedDict[bytes, None] = OrderedDict()
+        self._nonces: OrderedDict[bytes, str] = OrderedDict()  # with the address that used each
+        self._others_nonces: OrderedDict[bytes, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, scope: Scope, now: float) -> Verification | None:
-        """Return what the request's signatures prove, None when it has none of Web Bot Auth."""
+    def check(self, scope: Scope, now: float, address: str = "") -> Verification | None:
+        """Return what the request's signatures prove, None when it has none of Web Bot Auth; `address`: who sent it."""
         if not is_available():
             return _MISSING
-        found = [self._check(scope, signature, now) for signature in read_signatures(scope)]
+        found = [self._check(scope, signature, now, address) for signature in read_signatures(scope)]
         return max(found, key=lambda one: _RANK.index(one.status)) if found else None
 
     def abandon(self) -> None:
@@ -64,10 +65,10 @@ class Signatures:
 
     def counts(self) -> dict[str, int]:
         """Return how much is held in memory, and how many nonces had to be forgotten."""
-        held = {"directories": len(self._known) + len(self._others), "nonces": len(self._nonces)}
-        return {**held, **self.counters}
+        nonces = len(self._nonces) + len(self._others_nonces)
+        return {"directories": len(self._known) + len(self._others), "nonces": nonces, **self.counters}
 
-    def _check(self, scope: Scope, signature: Signed | Flaw, now: float) -> Verification:
+    def _check(self, scope: Scope, signature: Signed | Flaw, now: float, address: str) -> Verification:
         if isinstance(signature, Flaw):
             return _verdict(_status_of(signature), signature.signer, signature.text)
         signer = signature.signer
@@ -84,8 +85,12 @@ class Signatures:
                 text = f"a proxy rewrites the Host that {signer} signed for: let it pass Host on"
                 return _verdict(ClaimStatus.UNVERIFIABLE, signer, text)
             return _verdict(ClaimStatus.FALSE, signer, f"the signature is not one of {signer} for this request")
-        if not self._is_new(replay_key(signature)):
-            return _verdict(ClaimStatus.FALSE, signer, "the signature's nonce was used before")
+        nonce = replay_key(signature)
+        used_by = None if nonce is None else self._use(signer, nonce, address)
+        if used_by is not None:
+            # Who sends a request again that got no answer, or a proxy that does, proves nothing, and forges nothing.
+            status = ClaimStatus.UNVERIFIABLE if used_by == address else ClaimStatus.FALSE
+            return _verdict(status, signer, "the signature's nonce was used before")
         return _verdict(ClaimStatus.VERIFIED, signer, f"signed by {signer}")
 
     def _key(self, signer: str, keyid: str, now: float) -> tuple[Key | None, bool]:
@@ -95,25 +100,29 @@ class Signatures:
         monotonic = self._clock.monotonic()
         if directory and key and key.not_before <= now < key.expires:
             if monotonic >= directory.fresh_until:
-                self.background.ask(signer)
+                self._ask(signer)
             return key, False
         if directory and monotonic < directory.tried_at + RETRY:
             return None, False
-        self.background.ask(signer)
+        self._ask(signer)
         return None, True
 
-    def _is_new(self, nonce: bytes | None) -> bool:
-        """Remember a nonce; False when it is known. Only nonces of valid signatures come here."""
-        if nonce is None:
-            return True
+    def _ask(self, signer: str) -> None:
+        # Strangers who name hosts that answer slowly do not hold up the operators we know.
+        self.background.ask(signer, is_urgent=signer in SIGNERS or signer in self._known)
+
+    def _use(self, signer: str, nonce: bytes, address: str) -> str | None:
+        """Remember a nonce; return the address that used it before. Only nonces of valid signatures come here."""
+        # Nobody makes us forget those of the operators we know by signing with a key of their own.
+        nonces = self._others_nonces if signer_of(signer) is None else self._nonces
         with self._lock:
-            if nonce in self._nonces:
-                return False
-            if len(self._nonces) >= MOST_NONCES:
-                self._nonces.popitem(last=False)
+            if (used_by := nonces.get(nonce)) is not None:
+                return used_by
+            if len(nonces) >= MOST_NONCES:
+                nonces.popitem(last=False)
                 self.counters["nonces_forgotten"] += 1
-            self._nonces[nonce] = None
-        return True
+            nonces[nonce] = address
+        return None
 
     def _learn(self, signer: str) -> None:
         """Fetch a directory of keys; if that fails, those known before are kept."""
@@ -129,10 +138,12 @@ class Signatures:
         self._keep(signer, Directory(keys, now, now + fresh_for))
 
     def _keep(self, signer: str, directory: Directory) -> None:
-        # Strangers who sign with many hosts do not flush the directories of the operators we know.
-        place = self._others if signer_of(signer) is None else self._known
+        # Strangers who sign with many hosts do not flush the directories of the operators we know; nor do those who
+        # make hosts up below theirs, where there is no directory.
+        place = self._known if directory.keys and signer_of(signer) is not None else self._others
         with self._lock:
-            place.pop(signer, None)
+            self._known.pop(signer, None)
+            self._others.pop(signer, None)
             place[signer] = directory
             while len(place) > MOST_DIRECTORIES:
                 place.pop(next(iter(place)))

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,15 @@ TRANSIENT = 60.0  # seconds until a name server that gave no answer is asked aga
 KEPT = {ClaimStatus.VERIFIED: 86_400.0, ClaimStatus.FALSE: 3_600.0, ClaimStatus.UNVERIFIABLE: 600.0}
 TOOLS = frozenset((None, *TOOL_CLASSES))  # bot classes that claim no operator
 
-Lookup = tuple[str, bytes, str]  # crawler, network, address
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What names an address has. Any address stands for its client network, an IPv6 /64: one is asked about."""
+
+    crawler: str
+    network: bytes
+    address: str = field(compare=False)
+
 
 UNCLAIMED = Verification(ClaimStatus.UNCLAIMED, text="no operator is claimed")
 UNKNOWN = Verification(ClaimStatus.UNVERIFIABLE, text="nothing is known of this crawler's operator")
@@ -137,7 +146,7 @@ class Verifier:
         claim proves its signer only. What the address says is kept per crawler and network.
         """
         claim = claim_of(agent.crawler)
-        signature = self._signatures.check(scope, now) if b"signature-input" in headers else None
+        signature = self._signatures.check(scope, now, address) if b"signature-input" in headers else None
         if signature is None:
             return self._by_address(claim, agent, address, now)
         if claim is None or (signature.status == ClaimStatus.VERIFIED and _speaks_for(signature, claim)):
@@ -185,7 +194,7 @@ class Verifier:
         key = claim.crawler, network_of(address)
         known = self._known.get(key)
         if known is None or self._clock.monotonic() >= known[1]:
-            self._names.ask((*key, address))
+            self._names.ask(Lookup(*key, address))
         if known is None:
             return _pending(claim)
         with self._lock:
@@ -195,7 +204,7 @@ class Verifier:
 
     def _look_up(self, lookup: Lookup) -> None:
         """In the thread: ask for the names of the address, and for the addresses of those that fit."""
-        crawler, network, address = lookup
+        crawler, network, address = lookup.crawler, lookup.network, lookup.address
         operator = CLAIMS[crawler.casefold()].operator
         try:
             names = self._resolver.names(address)

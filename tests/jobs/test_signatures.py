@@ -169,3 +169,49 @@ def test_a_signature_for_a_host_that_a_proxy_rewrites_is_no_false_claim(rig: Rig
     found = rig.settled(BROWSER, EVIL, rewritten)
     assert (found.status, found.signer) == (ClaimStatus.UNVERIFIABLE, "chatgpt.com")
     assert "let it pass Host on" in found.text
+
+
+def test_hosts_made_up_below_an_operators_do_not_flush_its_directory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signatures, "MOST_DIRECTORIES", 5)
+    rig.settled(BROWSER, EVIL, Signer().sign())
+    for number in range(20):
+        rig.settled(BROWSER, EVIL, Signer(f"made-up{number}.chatgpt.com").sign())
+    assert rig.ask(BROWSER, EVIL, Signer().sign()).status == ClaimStatus.VERIFIED
+
+
+def test_nonces_of_strangers_do_not_make_that_of_an_operator_good_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signatures, "MOST_NONCES", 10)
+    stranger = Signer("evil.example", 7)
+    rig = Rig(tmp_path, FILES, Signer(), stranger)
+    for one in (Signer(), stranger):
+        rig.settled(BROWSER, EVIL, one.sign())
+    scope = Signer().sign(nonce="once")
+    assert rig.ask(BROWSER, CRAWL, scope).status == ClaimStatus.VERIFIED
+    for number in range(20):
+        assert rig.ask(BROWSER, EVIL, stranger.sign(nonce=str(number))).status == ClaimStatus.VERIFIED
+    assert rig.ask(BROWSER, EVIL, scope).status == ClaimStatus.FALSE
+
+
+def test_a_request_that_its_sender_sends_again_is_no_forgery(rig: Rig) -> None:
+    rig.settled(GPTBOT, EVIL, Signer().sign())
+    scope = Signer().sign(nonce="once")
+    assert rig.ask(BROWSER, EVIL, scope).status == ClaimStatus.VERIFIED
+    again = rig.ask(BROWSER, EVIL, scope)
+    assert brief(again) == ("unverifiable", "signature", "OpenAI")
+    assert "nonce" in again.text
+
+
+def test_strangers_hold_up_no_operator_we_know(rig: Rig) -> None:
+    for number in range(200):
+        rig.ask(BROWSER, EVIL, Signer(f"host{number}.evil.example").sign())
+    assert rig.ask(BROWSER, EVIL, Signer().sign()).status == ClaimStatus.PENDING
+    rig.verifier.work_off()
+    assert "chatgpt.com" in rig.web.asked[0]
+    rig.clock.advance(3_601)  # the directory is stale, and all that is taken in this minute is taken
+    for number in range(200):
+        rig.ask(BROWSER, EVIL, Signer(f"more{number}.evil.example").sign())
+    rig.ask(BROWSER, EVIL, Signer().sign(expires=NOW + 9_000))
+    rig.verifier.work_off()
+    assert sum("chatgpt.com" in url for url in rig.web.asked) == 2

@@ -362,3 +362,10 @@ def test_asking_costs_a_few_microseconds(rig: Rig) -> None:
             rig.verifier.status(agent, address, scope, headers, NOW)
             spent.append(time.thread_time() - started)
         assert min(spent) < 50e-6, "nothing is asked or computed anew"
+
+
+def test_one_network_is_looked_up_once_however_many_of_its_addresses_ask(rig: Rig) -> None:
+    for number in range(1, 1_000):
+        assert rig.ask(GOOGLEBOT, f"2a00:1:2:3::{number:x}").status == ClaimStatus.PENDING
+    rig.verifier.work_off()
+    assert rig.resolver.asked == ["2a00:1:2:3::1"]
