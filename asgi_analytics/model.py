@@ -201,7 +201,7 @@ class Visitor:
     actor: Actor
     network: Actor  # the outer bound
     row_tail: bytes | None = None  # the encoded columns of session and identity, made by the recorder
-    verification: Verification | None = None  # of a crawler's claim; None: it claims nothing
+    verification: Verification | None = None  # of the claim of its newest request; None: it claims nothing
     merged: Merged | None = None  # what other workers saw, applied at the next request
     level_told_us: int = 0  # Merged.level_changed_us, and that of what changed here, up to which this worker knows all
     cached_refusal: CachedRefusal | None = None
@@ -236,11 +236,13 @@ class Hit:
     attempt: int | None = None  # see identify.credentials.refused_attempt
     variant: Variant | None = None  # what the query made of the page or the data that was asked for
     address: str | None = None  # where it came from, if that is kept: an IPv6 /64 may be a whole building
+    verification: Verification | None = None  # of a crawler's claim, as this request proves it; None: it claims nothing
 
     def __init__(self, visitor: Visitor, decision: Decision, time_ns: int, method: str, path: str) -> None:
         self.visitor = visitor
         # The visitor may have begun another session, under another day's fingerprint, when this request ends.
         self.session, self.identity = visitor.session, visitor.identity
+        self.verification = visitor.verification
         self.decision = decision
         self.time_ns = time_ns  # wall time of the start, nanoseconds since 1970
         self.method = method
@@ -250,12 +252,19 @@ class Hit:
 class Analytics:
     """What we found about the current request: `scope["state"]["analytics"]`. A live view, not a copy."""
 
-    __slots__ = ("_decision", "_session", "_visitor")
+    __slots__ = ("_decision", "_session", "_verification", "_visitor")
 
-    def __init__(self, visitor: Visitor, decision: Decision, session: Session | None = None) -> None:
+    def __init__(
+        self,
+        visitor: Visitor,
+        decision: Decision,
+        session: Session | None = None,
+        verification: Verification | None = None,
+    ) -> None:
         self._visitor = visitor
         self._decision = decision
         self._session = session or visitor.session
+        self._verification = verification
 
     @property
     def visitor(self) -> str | None:
@@ -286,7 +295,7 @@ class Analytics:
     @property
     def verification(self) -> Verification | None:
         """Whether a crawler is who it claims to be; None when nothing is claimed."""
-        return self._visitor.verification
+        return self._verification
 
     @property
     def score(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_analytics.exchange.arrival import CACHED_FOR
+from asgi_analytics.jobs.signatures import Signatures
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.model import Ruling
 from asgi_analytics.record import refusals
@@ -201,3 +202,13 @@ def test_it_is_counted_though_the_engine_stops_meanwhile(dsn: str, monkeypatch: 
             assert get(wrap).status == 429
     (counted,) = rows(dsn, "SELECT sum(refusals) AS refusals FROM analytics.refusals")
     assert counted["refusals"] == 2
+
+
+@pytest.mark.usefixtures("counted")
+def test_no_signature_is_looked_at_for_a_refusal_that_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr(Signatures, "check", lambda *arguments: looked.append(arguments))
+    signed = {"signature-input": 'a=("@authority");tag="web-bot-auth"'}
+    with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
+        assert [get(wrap, headers=signed).status for _ in range(9)] == [200] + [429] * 8
+    assert len(looked) == 2

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
 from asgi_analytics import AnalyticsMiddleware
+from asgi_analytics.inputs import FALSE_CLAIM, READ
 from asgi_analytics.jobs.verification import Verifier
-from asgi_analytics.middleware import Scope
+from asgi_analytics.middleware import Receive, Scope, Send
 from asgi_analytics.model import Analytics, ClaimStatus, Verification
 from asgi_analytics.testing import FakeClock, FixedResolver
 
@@ -57,3 +59,49 @@ def test_a_leap_of_the_clock_makes_no_signature_false(app: AnalyticsMiddleware, 
     leapt = verified(app, Signer().sign(dict(http_scope("/signed"))))
     assert leapt is not None
     assert leapt.status == ClaimStatus.VERIFIED
+
+
+EXPECTED = {"/signed": "verified", "/unsigned": None, "/forged": "false"}
+
+
+@pytest.mark.parametrize(("outer", "inner"), list(permutations(EXPECTED, 2)))
+def test_what_a_request_proves_is_its_own_though_others_that_look_alike_come_while_it_is_answered(
+    app: AnalyticsMiddleware, dsn: str, outer: str, inner: str
+) -> None:
+    forger = Signer(seed=2)
+    forger.keyid = Signer().keyid
+    signers = {"/signed": Signer(), "/forged": forger}
+    told: dict[str, Verification | None] = {}
+
+    async def request(path: str) -> None:
+        scope = dict(http_scope(path))
+        await ask(app, signers[path].sign(scope) if path in signers else scope)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        found = scope["state"]["analytics"]
+        if scope["path"] == outer:
+            await request(inner)
+        told[scope["path"]] = found.verification
+        await page()(scope, receive, send)
+
+    app.app = answer
+    asyncio.run(request(outer))
+    assert {path: found and found.status for path, found in told.items()} == {
+        path: EXPECTED[path] for path in (outer, inner)
+    }
+    app.close()
+    stored = {row["path"]: row for row in rows(dsn)}
+    for path in (outer, inner):
+        assert stored[path]["verified"] == EXPECTED[path]
+        read = bool(stored[path]["inputs"] & READ)
+        assert not read or bool(stored[path]["inputs"] & FALSE_CLAIM) == (path == "/forged")
+
+
+def test_the_very_first_page_of_who_forges_a_signature_is_a_false_claim(app: AnalyticsMiddleware, dsn: str) -> None:
+    forger = Signer(seed=2)
+    forger.keyid = Signer().keyid
+    verified(app, forger.sign(dict(http_scope("/first", client=("203.0.113.5", 1)))))
+    app.close()
+    (row,) = (row for row in rows(dsn) if row["path"] == "/first")
+    assert row["verified"] == "false"
+    assert row["inputs"] & FALSE_CLAIM

@@ -88,7 +88,7 @@ class Arrival(Hit):
         """Admit or refuse, and leave the findings for the app. `strict`: in strict mode, what StrictQuotas answered."""
         self.decision = decision = self._decision(scope, strict)
         self.scope = scope
-        findings = Analytics(self.visitor, decision, self.session)
+        findings = Analytics(self.visitor, decision, self.session, self.verification)
         state = scope.get("state")
         try:
             if state is None:
@@ -107,16 +107,16 @@ class Arrival(Hit):
     def _decision(self, scope: Scope, strict: StrictAnswer | None) -> Decision:
         """An operator's ruling comes first, then quotas and level."""
         engine, visitor, now = self._engine, self.visitor, self.started_at
-        exempt = False
-        if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
-            exempt = self._is_search_crawler(scope)
-        elif visitor.verification is not None:  # a signature is of its request, not of those that look alike
-            self._verified(None)
         ruling = None if engine.rulings.current is None else self._ruled(scope)
         cached = visitor.cached_refusal
         if cached is not None and strict is None and self._still_holds(cached, ruling):
             self._cached = cached
             return cached.decision
+        exempt = False
+        if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
+            exempt = self._is_search_crawler(scope)
+        elif visitor.verification is not None:
+            self._verified(None)
         if ruling is not None:
             if ruling.kind == "ban":
                 return self._banned(ruling)
@@ -150,7 +150,9 @@ class Arrival(Hit):
         if before is None or found is None or before.status != found.status:
             visitor.row_tail = None
             visitor.actor.behaviour.quiet_until = -1
-        visitor.verification = found
+        # A signature is of its request, not of those that look alike and may come while this one is answered.
+        self.verification = visitor.verification = found
+        self._session_claims = None  # read before this was known
 
     def is_banned(self, scope: Scope) -> bool:
         """Tell whether a ban refuses, whatever the quotas are: it charges none."""
@@ -191,7 +193,7 @@ class Arrival(Hit):
         return decision
 
     def _claims(self, scope: Scope) -> Claims:
-        identity, found = self.visitor.identity, self.visitor.verification
+        identity, found = self.visitor.identity, self.verification
         is_false = found is not None and found.status == ClaimStatus.FALSE
         claims = read_claims(scope, self._headers, identity.agent, identity.place, identity.network, is_false)
         if identity.tracked:

@@ -13,7 +13,7 @@ from ..errors import AppendInterrupted, JournalClosed, JournalError
 from ..facts import Claims
 from ..inputs import TRIED, Mask, bits_of
 from ..log import log
-from ..model import ClaimStatus, Hit, Variant
+from ..model import ClaimStatus, Hit, Identity, Variant
 from ..settings import Settings
 from ..settings.canonical import version
 from ..variants import packed
@@ -101,7 +101,12 @@ class Recorder:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
         visitor, decision = hit.visitor, hit.decision
         tail = visitor.row_tail
-        if tail is None or hit.session is not visitor.session or hit.address is not None:
+        if (
+            tail is None
+            or hit.session is not visitor.session
+            or hit.address is not None
+            or hit.verification is not visitor.verification
+        ):
             tail = self._tail_of(hit)
             if tail is None:
                 return self.drop("privacy_signal")
@@ -171,7 +176,7 @@ class Recorder:
             time_us=hit.time_ns // 1000,
             enforced=self._enforced,
             site=self._settings.site,
-            identity=hit.visitor.identity,
+            identity=_identity_of(hit),
         )
         return frame(DECISION, row)
 
@@ -186,18 +191,20 @@ class Recorder:
     def _tail_of(self, hit: Hit) -> bytes | None:
         """Encode what the visitor's hits share, cached, or what this one has of its own; None for one not to be stored.
 
-        Own are the session of a request that ends after it, and a host of an IPv6 network that is one visitor.
+        Own are the session of a request that ends after it, a host of an IPv6 network that is one visitor, and what
+        is proved of a crawler while another request of that visitor, which came later, proves something else.
         """
         visitor, is_shared = hit.visitor, hit.session is hit.visitor.session
-        identity = visitor.identity if is_shared else hit.identity
+        identity = _identity_of(hit)
         if self._drops_opted_out and not identity.tracked:
             return None
         is_shared = is_shared and (hit.address is None or hit.address == identity.address)
+        is_shared = is_shared and hit.verification is visitor.verification
         if is_shared and visitor.row_tail is not None:
             return visitor.row_tail
         if not is_shared and hit.address is not None:
             identity = replace(identity, address=hit.address)
-        claim = visitor.verification
+        claim = hit.verification
         verified = None if claim is None or claim.status == ClaimStatus.UNCLAIMED else str(claim.status)
         session = encoding.uuid(hit.session.id if identity.tracked else None)
         tail = session + encoding.visitor(identity, self._settings.site, verified, self._policy_version)
@@ -235,3 +242,9 @@ class Recorder:
             raise
         except JournalError as error:
             self.drop(str(error))
+
+
+def _identity_of(hit: Hit) -> Identity:
+    """Return the visitor's identity, or the one of the session that ended before this request: maybe of yesterday."""
+    visitor = hit.visitor
+    return visitor.identity if hit.session is visitor.session else hit.identity
