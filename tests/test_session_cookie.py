@@ -155,3 +155,18 @@ def test_whose_cookie_comes_back_brings_its_level_and_no_evidence_that_was_spent
     back = comes(cookie=alike.cookie.decode().partition(";")[0])
     assert back.actor is not comes(**{"sec-fetch-dest": "image"}).actor
     assert back.actor.throttle == Throttle(ThrottleLevel.WARNING, 900.0, ("pages",), True)
+
+
+def test_a_session_begins_anew_also_with_a_cookie_that_is_yet_to_be_signed_anew() -> None:
+    # No answer takes the new cookie along, as where all pages may be kept by shared caches.
+    clock, old, new = FakeClock(), "an old secret of length", "a new secret, also long"
+    with wrapped(page(), clock=clock, session_cookie=True, secret=old) as before:
+        given = cookie_of(get(before))
+    seen: list[Analytics] = []
+    app = found(page(headers=[(b"cache-control", b"public, max-age=60")]), seen)
+    with wrapped(app, clock=clock, session_cookie=True, secret=[new, old], session_timeout=60) as wrap:
+        for session in range(3):
+            for number in range(4):
+                get(wrap, f"/{session}/{number}", headers=given)
+            clock.advance(61)
+    assert seen[-1]._visitor.actor.behaviour.page_loads == 4

@@ -62,7 +62,7 @@ class Arrival(Hit):
 
     def _begin_session(self, scope: Scope) -> None:
         visitor, engine, now = self.visitor, self._engine, self.started_at
-        begin_session(visitor.actor, now) if visitor.cookie is None else count_session(visitor.actor, now)
+        count_session(visitor.actor, now) if visitor.borrows else begin_session(visitor.actor, now)
         if visitor.identity.agent.bot_class is None:
             self._session_claims = self._claims(scope)
             start_like_pool(visitor.actor, visitor.network, self._session_claims, engine.site, engine.policy, now)
