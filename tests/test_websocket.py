@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Generator
 
 import pytest
 
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
-from .drive import answer_lifespan, ask, http_scope, page, rows, socket_scope, start, wrapped
+from .drive import OLD, STRICT, answer_lifespan, ask, block, http_scope, page, rows, socket_scope, start, wrapped
 from .transparent import sending, serve
 
 
@@ -220,3 +221,76 @@ def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(ds
     assert len(of_sessions) == len(seen)
     sessions = rows(dsn, "SELECT hits, last_seen_at - started_at AS length FROM analytics.sessions ORDER BY started_at")
     assert [(row["hits"], row["length"].total_seconds()) for row in sessions] == [(2, 0.0), (1, 0.0)]
+
+
+def test_a_code_that_is_no_number_costs_no_row(dsn: str) -> None:
+    app = sending({"type": "websocket.accept"}, {"type": "websocket.close", "code": [4000]})
+    with wrapped(app(), dsn) as wrap:
+        asyncio.run(serve(wrap, socket_scope(), []))
+        assert wrap.stats()["failures"] == {}
+    assert [(row["outcome"], row["close_code"]) for row in rows(dsn)] == [("complete", None)]
+
+
+@types.coroutine
+def turn() -> Generator[None]:
+    """What a server waits for."""
+    yield
+
+
+def test_an_app_that_is_thrown_away_while_its_denial_is_held_is_no_error() -> None:
+    # As those are that an event loop leaves behind.
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        await turn()
+
+    async def receive() -> Message:
+        return CONNECT
+
+    async def send(message: Message) -> None:
+        await turn()
+
+    with wrapped(app, durability="fsync") as wrap:
+        left = wrap(socket_scope(extensions={"websocket.http.response": {}}), receive, send)
+        left.send(None)
+        left.close()
+        assert wrap.stats()["queued"] == 1
+
+
+def test_a_decision_on_a_websocket_that_outlives_its_session_over_midnight_is_of_its_visitor(dsn: str) -> None:
+    clock = FakeClock()
+    clock.advance(80_000)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (echo if scope["type"] == "websocket" else page())(scope, receive, send)
+
+    async def visit() -> None:
+        arrived, left = iter([CONNECT]), asyncio.Event()
+
+        async def receive() -> Message:
+            for message in arrived:
+                return message
+            await left.wait()
+            return DISCONNECT
+
+        async def send(message: Message) -> None: ...
+
+        opened = asyncio.create_task(
+            wrap({**http_scope("/ws", headers=OLD), "type": "websocket", "scheme": "ws"}, receive, send)
+        )
+        await asyncio.sleep(0)
+        clock.advance(7200)
+        await ask(wrap, http_scope("/after-midnight", headers=OLD))
+        left.set()
+        await opened
+
+    with wrapped(app, dsn, clock=clock, cooldown=60, **STRICT) as wrap:
+        start(wrap)
+        block(wrap)
+        clock.advance(61)  # the level cools down as the websocket is opened, which is a decision
+        asyncio.run(visit())
+    found = rows(
+        dsn,
+        "SELECT hits.fingerprint = decisions.fingerprint AS alike FROM analytics.hits "
+        "JOIN analytics.decisions ON decisions.id = hits.decision_id WHERE path = '/ws'",
+    )
+    assert found == [{"alike": True}]

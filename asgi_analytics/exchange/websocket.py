@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable
 from typing import Any
 
@@ -48,7 +49,7 @@ class WebSocketExchange(Exchange):
 
     def _note_leaving(self, code: Any) -> None:
         if not self.recorded:
-            self.close_code = code
+            self.close_code = _code(code)
             self.end("complete")
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -66,7 +67,8 @@ class WebSocketExchange(Exchange):
     async def finish(self, outcome: str | None = None) -> None:
         """As for any request; no message follows one that is still held."""
         await super().finish(outcome)
-        await self._send_held()
+        if not isinstance(sys.exception(), GeneratorExit):  # then nothing can be awaited any more
+            await self._send_held()
 
     async def _send_denial_at_once(self, message: Message) -> None:
         """Send a denial's start with its body: uvicorn drops one whose body does not follow at once.
@@ -94,7 +96,7 @@ class WebSocketExchange(Exchange):
         elif kind == "websocket.http.response.start":
             self.status, self.first_byte_us = message.get("status"), self._elapsed_us()
         elif kind == "websocket.close":
-            self.close_code = message.get("code", 1000)
+            self.close_code = _code(message.get("code", 1000))
             if self.status is None:
                 self.status, self.first_byte_us = 403, self._elapsed_us()
             return True
@@ -102,6 +104,10 @@ class WebSocketExchange(Exchange):
             self.bytes_sent += len(message.get("body") or b"")
             return not message.get("more_body")
         return False
+
+
+def _code(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _size(data: Any) -> int:
