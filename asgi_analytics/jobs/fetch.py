@@ -55,14 +55,15 @@ def fetch_directory(url: str, timeout: float = 5.0) -> Fetched:
     """Return the key directory at an https URL that a stranger named. Raises DataFileError.
 
     Not from private, loopback and link-local addresses, without redirects, at most MOST_DIRECTORY bytes, in `timeout`
-    seconds all in all (draft-ietf-webbotauth-httpsig-protocol, "Server-Side Request Forgery").
+    seconds for the name, and as many for the rest (draft-ietf-webbotauth-httpsig-protocol, "Server-Side Request
+    Forgery").
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme != "https" or parts.port not in (None, 443) or packed_address(host) is not None:
         raise DataFileError(f"{url}: not a host's https address")
     try:
-        connection = _Pinned(host, public_address(host), timeout)
+        connection = _Pinned(host, within(timeout, lambda: public_address(host)), timeout)
         with _Deadline(timeout, connection):
             return _get(connection, parts.path or "/")
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -246,3 +246,17 @@ def test_a_connection_that_comes_as_time_is_up_is_left_in_time(monkeypatch: pyte
         was_left = not thread.is_alive()
     thread.join()
     assert was_left
+
+
+def test_a_name_that_nobody_resolves_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, started = threading.Event(), time.monotonic()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        over.wait(5)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    with pytest.raises(DataFileError):
+        fetch_directory("https://signer.example/", 0.3)
+    over.set()
+    assert time.monotonic() - started < 3
