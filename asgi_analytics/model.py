@@ -231,6 +231,7 @@ class Hit:
     close_code: Any = None  # what the app or the visitor sent
     detail: dict[str, Any] | None = None  # of the decision, see decide.explain
     count_row: bytes | None = None  # of a refusal that is only counted: its row, see record.refusals; else None
+    is_repeated = False  # its decision is stored already, with another hit
     inputs = 0  # what verdicts read beside the columns above: bits of inputs.py
     claims: Claims | None = None  # as read; None: not read, or the visitor asked not to be told apart
     attempt: int | None = None  # see identify.credentials.refused_attempt

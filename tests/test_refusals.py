@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
 
 from asgi_analytics import Analytics, AnalyticsMiddleware
 from asgi_analytics.middleware import Scope
+from asgi_analytics.record import refusals
 from asgi_analytics.testing import FakeClock
 
 from .drive import NOWHERE, OLD, STRICT, block, found, get, look, page, rows, wrapped
@@ -103,3 +105,23 @@ def test_a_part_that_is_excluded_further_out_has_limits_of_its_own() -> None:
         with wrapped(site, limits="3/minute", exclude="/part") as wrap:
             assert [get(wrap, "/part/x").status for _ in range(3)] == [200, 429, 429]
             assert [get(wrap, "/x").status for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_in_observe_mode_a_flood_of_what_would_be_refusals_fills_no_table_of_decisions(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 3)
+    clock, other = FakeClock(), ("203.0.113.9", 1)
+    with wrapped(page(), dsn, clock=clock, mode="observe", limits="1/hour") as wrap:
+        for _ in range(2):
+            for _ in range(10):
+                assert get(wrap).status == 200
+            get(wrap, client=other)
+            clock.advance(60)
+    counted = "SELECT count(*) AS hits, count(decision_id) AS refused, count(DISTINCT decision_id) AS told"
+    assert rows(dsn, f"{counted} FROM analytics.hits") == [{"hits": 22, "refused": 20, "told": 7}]
+    assert rows(dsn, "SELECT count(*) AS told FROM analytics.decisions") == [{"told": 7}]
+    alike = "SELECT bool_and(hits.fingerprint = decisions.fingerprint AND refused) AS alike"
+    assert rows(dsn, f"{alike} FROM analytics.hits JOIN analytics.decisions ON decisions.id = decision_id") == [
+        {"alike": True}
+    ]

@@ -184,7 +184,9 @@ class Exchange(Answered):
         if self.method == "HEAD":  # apps answer it as a GET; servers leave the body out
             self.bytes_sent = 0
         decision = self.decision
-        if decision.id is not None and self.count_row is None:
+        if decision.refused and self.outcome != "refused":
+            self.is_repeated = recorder.repeats(self)
+        if decision.id is not None and self.count_row is None and not self.is_repeated:
             self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
         try:
             recorder.hit(self)

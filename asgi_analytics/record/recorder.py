@@ -93,6 +93,10 @@ class Recorder:
         if kept and hit.decision.previous_level is None:
             hit.count_row = self._refusals.count(hit)
 
+    def repeats(self, hit: Hit) -> bool:
+        """Tell of what is refused in mode enforce only whether its decision is one that is stored already."""
+        return hit.decision.previous_level is None and self._refusals.repeats(hit)
+
     def refuse_again(self, count_row: bytes, time_ns: int) -> None:
         """Append one more refusal like the one that `count_row` counts."""
         self._append(frame(REFUSED, refusals.again(count_row, time_ns)))
@@ -122,7 +126,7 @@ class Recorder:
             self._append(seal(b"".join((HIT, head, inside, numbers, middle, tail))))
             return None
         data = seal(b"".join((HIT, head, inside, numbers, self._middle(hit), tail)))
-        if decision.id is not None:
+        if decision.id is not None and not hit.is_repeated:
             data += self._decision(hit, struct.pack("!QQ", high, low))
         self._append(data)
 

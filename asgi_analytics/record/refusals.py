@@ -33,6 +33,7 @@ class Refusals:
         self._all = 0
         self._counts: dict[bytes, int] = {}
         self._stored: dict[bytes, bytes | None] = {}  # decision of the last row of a visitor or network in this minute
+        self._observed: dict[tuple[bytes, tuple[str, ...]], bytes | None] = {}  # likewise, by what was violated
 
     def count(self, hit: Hit) -> bytes | None:
         """Return a row of COLUMNS for a refusal beyond the rate; None for one that is a hit of its own.
@@ -48,10 +49,23 @@ class Refusals:
             decision.id = self._stored.get(visitor) or self._stored.get(network)
         return counted
 
+    def repeats(self, hit: Hit) -> bool:
+        """Tell whether what would be a refusal is beyond the rate: then it has the last decision that is alike."""
+        decision = hit.decision
+        like = hit.visitor.identity.fingerprint, decision.violated
+        counted = self._count(hit)
+        last = None if counted is None else self._observed.get(like)
+        if last is not None:
+            decision.id = last
+            return True
+        if len(self._observed) < ROWS_PER_WORKER:
+            self._observed[like] = decision.id
+        return False
+
     def _count(self, hit: Hit) -> bytes | None:
         minute, identity = hit.time_ns // MINUTE_NS, hit.visitor.identity
         if minute != self._minute:
-            self._minute, self._all, self._counts, self._stored = minute, 0, {}, {}
+            self._minute, self._all, self._counts, self._stored, self._observed = minute, 0, {}, {}, {}
         self._all += 1
         if self._all > ROWS_PER_WORKER:
             return self._row(hit.time_ns, _NOBODY, _NOBODY)
