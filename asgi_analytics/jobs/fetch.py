@@ -10,6 +10,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
+from ipaddress import ip_address
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ from ..threads import within
 USER_AGENT = "asgi-analytics (+https://pypi.org/project/asgi-analytics/)"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MOST_REDIRECTS = 3
+# With any IPv4 address in them, 6to4 (RFC 3056) and Teredo (RFC 4380); 192.0.0.0/24, which Python knows in part.
+_SPECIAL = (b"\x20\x02", b"\x20\x01\0\0", b"\xc0\0\0")
 _MAX_AGE = re.compile(r"(?:^|[\s,])(?:s-maxage|max-age)=\"?(\d{1,9})", re.IGNORECASE)
 
 
@@ -74,9 +77,15 @@ def public_address(host: str) -> str:
     """Return an address of the host. Raises DataFileError where one of them is local, OSError where there is none."""
     found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)]
     packed = [packed_address(address) for address in found]
-    if not found or any(one is None or is_local(one) for one in packed):
+    if not found or any(one is None or not _is_public(one) for one in packed):
         raise DataFileError(f"{host} has a local address")
     return found[0]
+
+
+def _is_public(packed: bytes) -> bool:
+    """Tell whether an address is one of the internet's: no reserved one, and none that stands for an IPv4 address."""
+    address = ip_address(packed)
+    return address.is_global and not (is_local(packed) or address.is_multicast or packed.startswith(_SPECIAL))
 
 
 def max_age(cache_control: str | None) -> float | None:

@@ -153,7 +153,11 @@ def test_strangers_cannot_make_us_ask_what_is_local_or_no_web_host(url: str) -> 
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fe80::1", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::10.0.0.1"],
+    [
+        *("127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fe80::1", "fd00::1"),
+        *("::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "2002:a00:1::1", "2001:0:a00:1::1"),
+        *("198.18.0.1", "192.0.0.192", "240.0.0.1", "224.0.0.1", "255.255.255.255", "2001:db8::1"),
+    ],
 )
 def test_a_host_with_a_local_address_among_others_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     answer = [(0, 0, 0, "", ("93.184.216.34", 443)), (0, 0, 0, "", (address, 443))]
@@ -260,3 +264,9 @@ def test_a_name_that_nobody_resolves_is_left_in_time(monkeypatch: pytest.MonkeyP
         fetch_directory("https://signer.example/", 0.3)
     over.set()
     assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
+def test_a_host_of_the_internet_is_asked(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (address, 443))])
+    assert public_address("signer.example") == address
