@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import ReplayError
 from .entry import Entry, Format
@@ -31,6 +31,38 @@ _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "v": "\v", "b": "\b", "f": "\f"}
 _FORWARDED = re.compile(
     r'"((?:[^"]*,)? ?(?=\d{1,3}\.\d{1,3}\.\d|\[?[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:.\[\]]{2,64})"', re.ASCII
 )
+
+
+# What a collector of logs puts in front of each line: the name of a container or pod; a time, a host and a program, as
+# syslog has them (RFC 3164 or 5424), or the stream, as Kubernetes has it. No line of an access log begins so.
+_COLLECTED = re.compile(
+    r"(?:[\w.-]{1,128} {1,128}\| ?)?"
+    r"(?:\[pod/[\w./-]{1,512}\] )?"
+    r"(?:(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})? (?:ORIGIN)?"
+    r"|(?:<\d{1,3}>)?ISO (?:(?:stdout|stderr) [FP] |ORIGIN)?"
+    r"|<\d{1,3}>1 ISO \S{1,255} \S{1,48} \S{1,128} \S{1,32} (?:-|\[[^\]\n]{0,4096}\]) \ufeff?)?".replace(
+        "ORIGIN", r"(?:[\w.:-]{0,254}[\w.-] )?[\w./-]{1,128}(?:\[[\w.]{1,32}\])?: "
+    ).replace("ISO", r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"),
+    re.ASCII,
+)
+
+
+class Collected:
+    """Another format, behind what a collector of logs has put in front of its lines."""
+
+    def __init__(self, within: Format) -> None:
+        self.name = within.name
+        self._within = within
+
+    def read(self, text: str) -> tuple[list[Entry], list[str]]:
+        """Return entries and junk lines, both without what stands in front."""
+        return self._within.read("\n".join([uncollected(line) for line in text.split("\n")]))
+
+
+def uncollected(line: str) -> str:
+    """Return a line without what a collector of logs has put in front of it."""
+    front = _COLLECTED.match(line)
+    return line[front.end() :] if front else line
 
 
 class Combined:
@@ -126,14 +158,25 @@ def make(name: str) -> Format:
     return FORMATS[name]()
 
 
-def detect(text: str) -> Format:
-    """Return a reader of the format that most of the first lines have: JSON lines, else one of the combined kind.
+def detect(text: str, forced: str | None = None) -> Format:
+    """Return a reader of the format that most of the first lines have, or of the one that is `forced`.
+
+    Where a collector of logs has put something in front of most of them, it is left out, of all.
+    """
+    lines = [line for line in text.split("\n", SAMPLE_LINES)[:SAMPLE_LINES] if line.strip()]
+    plain = [uncollected(line) for line in lines]
+    reader = make(forced) if forced else make(_likeliest(plain))
+    are_collected = 2 * sum(1 for line, rest in zip(lines, plain, strict=True) if rest != line) > len(lines)
+    return Collected(reader) if are_collected else reader
+
+
+def _likeliest(lines: Sequence[str]) -> str:
+    """Return the format of these lines: JSON lines, else one of the combined kind.
 
     Where the second word is an address, the first is the host that was asked: else it is the user by RFC 1413, a dash.
     """
-    lines = [line for line in text.split("\n", SAMPLE_LINES)[:SAMPLE_LINES] if line.strip()]
     sample = "\n".join(lines)
     if len(JsonLines().read(sample)[0]) > len(Combined().read(sample)[0]):
-        return JsonLines()
+        return "json"
     behind_host = sum(1 for line in lines if _ADDRESS_SECOND.match(line))
-    return make("vhost" if 2 * behind_host > len(lines) else "combined")
+    return "vhost" if 2 * behind_host > len(lines) else "combined"

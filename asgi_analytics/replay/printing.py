@@ -23,6 +23,7 @@ ACTOR_FIELDS = (
     *("first_refused_request", "first", "last", "violated", "reasons", "user_agent", "fingerprint"),
 )
 _AGENT_WIDTH, _PATH_WIDTH, _NAME_WIDTH = 48, 60, 40
+ENOUGH_LINES, FEW_CLIENTS = 100, 12  # from so many of so few on, words that are no address are no hosts either
 
 
 def report(replay: Replay, reading: Reading, top: int) -> Iterator[str]:
@@ -55,13 +56,21 @@ def report(replay: Replay, reading: Reading, top: int) -> Iterator[str]:
 def notes(replay: Replay, reading: Reading) -> list[str]:
     """Return what to know before trusting the rest."""
     tally = replay.tally
-    if not tally.is_out_of_order:
-        return reading.notes
-    late = (
-        f"{counted(tally.late, 'line is', 'lines are')} older than ones before them: verdicts are not to be trusted. "
-        "Give the files as arguments, which merges them by time, or sort the lines."
-    )
-    return [*reading.notes, late]
+    found = [*reading.notes, *_strange_clients(replay)]
+    if tally.is_out_of_order:
+        found.append(
+            f"{counted(tally.late, 'line is', 'lines are')} older than ones before them: verdicts are not to be "
+            "trusted. Give the files as arguments, which merges them by time, or sort the lines."
+        )
+    return found
+
+
+def _strange_clients(replay: Replay) -> Iterator[str]:
+    """Name what was taken for clients, where it is likely to be something else that stands in front of all lines."""
+    names = {actor.name for actor in replay.tally.actors.values()}
+    is_strange = not any("." in name or ":" in name for name in names)
+    if replay.tally.judged >= ENOUGH_LINES and len(names) <= FEW_CLIENTS and is_strange:
+        yield f"no line begins with an address, but with {min(names)!r}: cut off what stands in front of it"
 
 
 def as_csv(replay: Replay) -> str:

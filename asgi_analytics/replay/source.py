@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from ..errors import ReplayError
 from .entry import Batch, Entry, Format
-from .formats import detect, make
+from .formats import detect
 from .jumps import sifted
 
 CHUNK = 1 << 18  # bytes read at once: what they become stays within a core's cache
@@ -151,11 +151,11 @@ def _batches(path: str, file: BinaryIO, forced: str | None, reading: Reading, wa
 
 
 def _read(path: str, file: BinaryIO, forced: str | None, reading: Reading, watch: Watch) -> Iterator[Batch]:
-    reader: Format | None = make(forced) if forced else None
-    name, is_sure = "standard input" if path == "-" else path, reader is not None
+    reader: Format | None = None
+    name, is_sure = "standard input" if path == "-" else path, False
     for text in _texts(_content(name, file, reading, watch), reading):
         if reader is None or not is_sure:  # what a pipe holds at first may be a banner
-            reader = detect(text)
+            reader = detect(text, forced)
         found, junk = reader.read(text)
         is_sure = is_sure or bool(found)
         if found and reader.name not in reading.formats:

@@ -132,6 +132,39 @@ def test_json_lines_are_read_by_the_names_that_servers_use(log: dict[str, Any]) 
     assert entry.host == ("shop.example" if log in (CADDY, TRAEFIK) else "")
 
 
+FRONTS = [
+    "Nov 29 12:00:00 host nginx: ",
+    "<190>Nov  9 12:00:00 host nginx[12]: ",
+    "Nov 29 12:00:00 nginx: ",
+    "2026-03-01T12:00:00.123456+00:00 host docker/web[12]: ",
+    "2026-03-01T12:00:00+00:00 app[web.1]: ",
+    "<134>1 2026-03-01T12:00:00Z host nginx 12 - - ",
+    '<134>1 2026-03-01T12:00:00Z host nginx 12 ID47 [meta x="1"] \ufeff',
+    "web-1  | ",
+    "web_1 | 2026-03-01T12:00:00.000000000Z ",
+    "2026-03-01 12:00:00 ",
+    "2026-03-01T12:00:00.000000000Z stdout F ",
+    "[pod/web-5d9/nginx] ",
+]
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_what_a_collector_of_logs_puts_in_front_is_left_out(front: str) -> None:
+    for address in ("198.51.100.7", "2001:db8::7"):
+        line = combined(address=address)
+        for written in (line, f"shop.example:443 {line}"):
+            assert one(f"{front}{written}") == one(written)
+    assert one(f"{front}{json.dumps(NGINX)}") == one(json.dumps(NGINX))
+    (entry,), _ = detect(f"{front}{COMMON}", "common").read(f"{front}{COMMON}")
+    assert entry == one(COMMON)
+
+
+@pytest.mark.parametrize("front", ["", *FRONTS])
+@pytest.mark.parametrize("user", ["host nginx: 192.0.2.1 -", "a - - 192.0.2.1 -", "x - | 192.0.2.1 -"])
+def test_a_name_to_log_in_with_is_no_address(front: str, user: str) -> None:
+    assert one(f"{front}{combined().replace('- -', f'- {user}')}").address == "198.51.100.7"
+
+
 @pytest.mark.parametrize(
     "value", [START, START * 1e3, START * 1e6, int(START * 1e9), str(START), "2026-03-01T13:00+01:00"]
 )

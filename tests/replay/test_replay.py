@@ -401,3 +401,14 @@ def test_a_service_without_standard_error_gets_its_report(tmp_path: Path) -> Non
     shell = f"{sys.executable} -m asgi_analytics replay {path} 2>&-"
     done = subprocess.run(["sh", "-c", shell], stdout=subprocess.PIPE, timeout=60, check=False)
     assert (done.returncode, b"1 judged" in done.stdout) == (0, True)
+
+
+def test_words_in_front_of_all_lines_that_are_not_known_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [combined(number, address=f"198.51.100.{number % 50}") for number in range(120)]
+    log = write(tmp_path / "access.log", *(f"pod-{number % 2} web {line}" for number, line in enumerate(lines)))
+    assert cli.main(["replay", log]) == 0
+    assert "no line begins with an address, but with 'pod-0': cut off" in capsys.readouterr().err
+    assert cli.main(["replay", write(tmp_path / "plain.log", *lines)]) == 0
+    assert capsys.readouterr().err == ""
