@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import psycopg
@@ -44,13 +45,13 @@ class CommandQueries:
 
 
 @contextlib.contextmanager
-def opened(dsn: str) -> Iterator[ServerSession]:
-    """Open a session for the block. Raises StoreUnavailable, StoreMisconfigured where that fails."""
+def opened(dsn: str, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[ServerSession]:
+    """Open a session with these settings for the block. Raises StoreUnavailable, StoreMisconfigured if that fails."""
     with command_errors():
         connection = connect_command(dsn)
     with contextlib.closing(connection):
         with command_errors():
-            session = ServerSession(connection, {"lock_timeout": LOCK_PATIENCE})
+            session = ServerSession(connection, {"lock_timeout": LOCK_PATIENCE, **settings})
         yield session
 
 

@@ -20,7 +20,8 @@ from .connection import ServerSession
 FETCHED = 5_000  # rows per round trip
 SESSIONS = 1_000  # in a batch
 NOT_YET = UUID(int=0)
-PATIENT = "SET LOCAL statement_timeout = 0"  # hits may be many
+# Hits may be many, and are read in one transaction.
+PATIENT = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
 COPY_JUDGED = "COPY judged (id, time, score, level, bot_class) FROM STDIN"
 
 
@@ -83,14 +84,15 @@ class Recorded:
 
     def hits(self) -> Iterator[RecordedHit]:
         """Yield the hits by time through a server-side cursor: memory holds FETCHED of them. Raises StoreError."""
-        with command_errors(), opened(self._dsn) as session:
+        with command_errors(), opened(self._dsn, PATIENT) as session:
             try:
-                with session.transaction() as connection:
-                    connection.execute(PATIENT)
-                    with connection.cursor("recorded", row_factory=class_row(RecordedHit)) as cursor:
-                        cursor.itersize = FETCHED
-                        for hit in cursor.execute(self._queries["recorded_hits"], self._period):  # noqa: UP028 - it would close the cursor first
-                            yield hit
+                with (
+                    session.transaction() as connection,
+                    connection.cursor("recorded", row_factory=class_row(RecordedHit)) as cursor,
+                ):
+                    cursor.itersize = FETCHED
+                    for hit in cursor.execute(self._queries["recorded_hits"], self._period):  # noqa: UP028 - it would close the cursor first
+                        yield hit
             except psycopg.Error as error:
                 if not isinstance(error.__context__, GeneratorExit):  # else the reader stopped, and the server died
                     raise
@@ -106,8 +108,7 @@ class Recorded:
         return None if row is None else (row[0], row[1])
 
     def _one(self, query: str) -> tuple[Any, ...] | None:
-        with command_errors(), opened(self._dsn) as session, session.transaction() as connection:
-            connection.execute(PATIENT)
+        with command_errors(), opened(self._dsn, PATIENT) as session, session.transaction() as connection:
             return connection.execute(self._queries[query], self._period).fetchone()
 
 
@@ -129,7 +130,6 @@ class Rewriter:
         times = [row.time for row in rows]
         bounds = {"version": self._version, "first": min(times), "last": max(times)}
         with command_errors(), self._session.transaction() as connection, connection.cursor() as cursor:
-            cursor.execute(PATIENT)
             cursor.execute(self._queries["create_judged"])
             with cursor.copy(COPY_JUDGED) as copy:
                 for row in rows:
@@ -145,7 +145,6 @@ class Rewriter:
         after = NOT_YET
         while True:
             with command_errors(), self._session.transaction() as connection:
-                connection.execute(PATIENT)
                 asked = {**given, "after": after, "most": SESSIONS}
                 ids = [row[0] for row in connection.execute(self._queries["lock_sessions"], asked)]
                 rewritten = connection.execute(self._queries["rewrite_sessions"], {**given, "ids": ids}).rowcount
@@ -158,7 +157,7 @@ class Rewriter:
 @contextlib.contextmanager
 def rewriter(dsn: str, version: str) -> Iterator[Rewriter]:
     """Open a connection for writing. Raises StoreUnavailable, StoreMisconfigured."""
-    with opened(dsn) as session:
+    with opened(dsn, PATIENT) as session:
         yield Rewriter(session, version)
 
 

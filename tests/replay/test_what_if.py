@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 from asgi_analytics import cli
 from asgi_analytics.settings import Settings
 from asgi_analytics.settings.canonical import canonical, version
+from asgi_analytics.store import recorded
 from asgi_analytics.store.recorded import remember_policy
 from tests.replay.live import LIMITS, PERIOD, record
 
@@ -152,3 +154,14 @@ def test_the_same_policy_has_the_same_version_however_it_was_written() -> None:
     one = Settings.build(limits=("60/minute", "5/second"), cooldown=600, signal_points={"regular_timing": 15})
     other = Settings.build(limits=("5/second", "60/minute"), cooldown=600.0, mode="observe", site="shop")
     assert version(one) == version(other) != version(Settings.build())
+
+
+def test_a_role_whose_transactions_may_not_idle_can_ask(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two parts that are read, those before are judged, and perhaps written."""
+    record(dsn, rounds=12)
+    monkeypatch.setattr(recorded, "FETCHED", 20)
+    impatient = psycopg.conninfo.make_conninfo(dsn, options="-c idle_in_transaction_session_timeout=20ms")
+    hits = recorded.Recorded(impatient, 0.0, 2e10).hits()
+    assert next(hits)
+    time.sleep(0.2)
+    assert len(list(hits)) > 20
