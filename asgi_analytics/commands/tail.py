@@ -61,7 +61,7 @@ def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
 
 
 def _times(hits: Sequence[HitRow]) -> dict[UUID, datetime]:
-    return {hit.id: hit.time for hit in hits}
+    return {hit.id: hit.ended for hit in hits}
 
 
 def _since(newest: datetime | None) -> datetime:

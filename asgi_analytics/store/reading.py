@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -16,6 +16,8 @@ from .commands import CommandQueries, command_errors, opened
 from .connection import ServerSession
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+LATEST = datetime.max.replace(tzinfo=UTC) - DAY  # so that a day more can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,12 @@ class HitRow:
     level: int
     score: int
     outcome: str
+    duration_us: int = 0  # to the last body message
+
+    @property
+    def ended(self) -> datetime:
+        """When the answer was over; of one that took longer than a day, a day after it began."""
+        return min(self.time, LATEST) + min(timedelta(microseconds=self.duration_us), DAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +128,7 @@ class Reader(CommandQueries):
         super().__init__(session, "reading")
 
     def hits(self, most: int, site: str | None = None, since: datetime = EPOCH) -> list[HitRow]:
-        """Return the newest hits, at most `most` of them, oldest first."""
+        """Return the newest hits, oldest first: at most `most`, and those before `since` that ended after it."""
         rows = self._rows(HitRow, "latest_hits", {"most": most, "site": site, "since": since})
         return rows[::-1]
 

@@ -20,7 +20,11 @@ from asgi_analytics.store.reading import HitRow
 from tests.command import COMMAND, heed_ctrl_c, run
 from tests.drive import NOWHERE, called
 
-from .hits import add_hit
+from .hits import ADD_HIT, add_hit
+
+LONGER = """
+UPDATE analytics.hits SET time = time - interval '10 minutes', duration_us = 600000000 WHERE path = '/stream'
+"""
 
 
 @contextmanager
@@ -88,6 +92,19 @@ def test_tail_follows_new_hits_and_shows_each_once_until_ctrl_c(dsn: str) -> Non
         tail.send_signal(signal.SIGINT)
         rest, errors = tail.communicate(timeout=10)
     assert (tail.returncode, rest, errors) == (130, b"", b"")
+
+
+def test_tail_follows_what_began_before_others_and_ends_after_them(dsn: str) -> None:
+    """The time of a hit is that of its beginning: a stream would never be shown."""
+    add_hit(dsn, "/before")
+    with following(dsn) as tail:
+        assert "/before" in next_line(tail)
+        with psycopg.connect(dsn) as connection:
+            connection.execute(ADD_HIT, {"id": uuid4(), "path": "/stream", "site": "default"})
+            connection.execute(LONGER)
+        assert "/stream" in next_line(tail)
+        add_hit(dsn, "/after")
+        assert "/after" in next_line(tail)
 
 
 def test_tail_follows_on_where_the_clock_of_a_worker_is_ahead(dsn: str) -> None:

@@ -2,20 +2,35 @@
 
 -- name: latest_hits
 -- Those of a worker whose clock was ahead fill up what is left: they would hide all others until their time comes.
+-- Those before `since` that ended after it are looked for among the last 10,000: a stream has the time of its beginning.
 WITH present AS (
-    SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score, outcome
+    SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score,
+        outcome, duration_us::bigint
     FROM analytics.hits
     WHERE time >= %(since)s::timestamptz AND time <= now() + interval '1 minute'
         AND (%(site)s::text IS NULL OR site = %(site)s::text)
     ORDER BY time DESC, id DESC LIMIT %(most)s::integer
+), ended AS (
+    SELECT * FROM (
+        SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score,
+            outcome, duration_us::bigint, site
+        FROM analytics.hits
+        WHERE time < %(since)s::timestamptz AND time > %(since)s::timestamptz - interval '1 day'
+        ORDER BY time DESC LIMIT 10000
+    ) AS before
+    WHERE duration_us > 1000000 AND duration_us >= extract(epoch FROM %(since)s::timestamptz - time)::float8 * 1e6
+        AND (%(site)s::text IS NULL OR site = %(site)s::text)
 ), ahead AS (
-    SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score, outcome
+    SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score,
+        outcome, duration_us::bigint
     FROM analytics.hits
     WHERE time >= %(since)s::timestamptz AND time > now() + interval '1 minute'
         AND (%(site)s::text IS NULL OR site = %(site)s::text)
     ORDER BY time DESC, id DESC LIMIT %(most)s::integer - (SELECT count(*) FROM present)
 )
-SELECT * FROM present UNION ALL SELECT * FROM ahead ORDER BY time DESC, id DESC
+SELECT * FROM present UNION ALL SELECT * FROM ahead
+UNION ALL SELECT id, time, method, path, status, country, agent, fingerprint, level, score, outcome, duration_us FROM ended
+ORDER BY time DESC, id DESC
 
 -- name: decision
 SELECT decisions.id, decisions.time, decisions.refused, decisions.enforced, decisions.level, decisions.level_before,
