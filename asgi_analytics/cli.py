@@ -173,6 +173,7 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geoip-city", type=path, metavar="FILE", help="a MaxMind-format City or Country file")
     parser.add_argument("--geoip-asn", type=path, metavar="FILE", help="a MaxMind-format ASN file")
     parser.add_argument("--journal-dir", type=path, metavar="DIR", help="where the app keeps its journal")
+    parser.add_argument("--journal-limit", type=int, metavar="BYTES", help="most bytes of a worker's journal (1 GiB)")
     parser.add_argument("--durability", help='"memory", "journal" or "fsync"')
 
 
@@ -215,7 +216,8 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    given = {name: getattr(options, name) for name in ("geoip_city", "geoip_asn", "journal_dir", "durability")}
+    names = ("geoip_city", "geoip_asn", "journal_dir", "journal_limit", "durability")
+    given = {name: getattr(options, name) for name in names}
     given |= {name: split(listed) for name in ("limits", "trusted_proxies") if (listed := getattr(options, name))}
     settings = Settings.build(**{name: value for name, value in given.items() if value is not None})
     wrong = 0
@@ -234,7 +236,7 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
     folder = settings.journal_dir
     try:
         destination = destination_of(resolve_dsn(options.dsn))
-        yield from doctor.patiently("journal", doctor.journal_checks(folder, destination))
+        yield from doctor.patiently("journal", doctor.journal_checks(folder, destination, settings.journal_limit))
         stray: list[listing.JournalState] = []
         with contextlib.suppress(OSError):  # reported above
             stray = within(doctor.FILE_PATIENCE, lambda: listing.strays(folder, destination))

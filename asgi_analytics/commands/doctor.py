@@ -115,8 +115,11 @@ def geo_checks(settings: Settings) -> Iterator[Check]:
             yield _geo_file(option, path)
 
 
-def journal_checks(folder: Path, destination: Destination | None = None) -> Iterator[Check]:
-    """Say whether the journal folder can be used, and what is left in it, for `destination` where that is known."""
+def journal_checks(folder: Path, destination: Destination | None = None, limit: int | None = None) -> Iterator[Check]:
+    """Say whether the journal folder can be used, and what is left in it, for `destination` where that is known.
+
+    `limit`: the most bytes of a worker's journal.
+    """
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -135,10 +138,17 @@ def journal_checks(folder: Path, destination: Destination | None = None) -> Iter
     except PermissionError as error:
         yield Check("journal", str(error), "choose a folder of your own by journal_dir or ASGI_ANALYTICS_JOURNAL_DIR")
         return
+    except OSError as error:
+        yield Check("journal", str(error), "mend the disk or the mount, or choose another folder by journal_dir")
+        return
     alive = [one for one in found if one.alive]
     dead = [one for one in found if not one.alive and (destination is None or one.destination.key == destination.key)]
     if alive:
         yield Check("journal", f"{len(alive)} in use, {sum(one.bytes for one in alive):,} bytes")
+    if limit is not None and (full := [one for one in alive if one.bytes > limit]):
+        text = f"{len(full)} in use hold more than journal_limit ({limit:,} bytes): new hits are dropped"
+        advice = "mend what keeps the database from taking them; where the app has another limit: --journal-limit"
+        yield Check("journal", text, advice)
     if dead:
         size = sum(one.bytes for one in dead)
         text = f"{len(dead)} left over, {size:,} bytes: the next start of an app with their database delivers them"
@@ -164,8 +174,7 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
         size = sum(path.stat().st_size for path in aside)
         text = f"of another version, set aside: {counted(len(aside), 'segment')}, {size:,} bytes, {aside[0].name}"
         yield Check("journal", text, "deliver them with the version that wrote them (drop .unreadable), or delete them")
-    old = [one for one in folder.glob("*/*.journal") if one.is_file() and not _is_readable(one)]
-    if old:
+    if old := _unknown_segments(folder):
         name = f"{old[0].parent.name}/{old[0].name}"
         text = f"of a format that this version does not know: {counted(len(old), 'segment')}, {name}"
         yield Check("journal", text, "start the version that wrote them once more: it delivers them")
@@ -182,6 +191,14 @@ def stray_checks(found: Sequence[JournalState], server: str) -> Iterator[Check]:
         size = sum(one.bytes for one in lying)
         text = f"{len(lying)} left over for {address}, {size:,} bytes, since {since:%Y-%m-%d %H:%M} UTC: {what}"
         yield Check("journal", text, note=True)
+
+
+def _unknown_segments(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for journal in sorted(folder.iterdir()) if folder.exists() else ():
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # delivered and removed while we look
+            found += [one for one in sorted(journal.glob("*.journal")) if one.is_file() and not _is_readable(one)]
+    return found
 
 
 def _is_readable(segment: Path) -> bool:

@@ -47,6 +47,11 @@ STATES = (
     ("23", "schema", "a constraint was added that rows of ours do not meet: drop it"),
 )
 
+NO_PARTITION = (
+    "partitions",
+    "the app, or `asgi-analytics migrate`, makes those that nothing forbids; else make them, or a default one",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class WriteProblem:
@@ -105,8 +110,12 @@ class HealthReader(Reader):
             return partitions.missing_partitions(connection)
 
     def lock_holders(self) -> list[str]:
-        """Return who holds an exclusive lock on our tables, in words."""
-        return [text for (text,) in self._all("lock_holders", {})]
+        """Return who keeps rows out of our tables by a lock for longer than a moment, in words."""
+        found = dict(self._all("lock_holders", {}))
+        if found:  # a partition is made, or what was vacuumed cut off, within a moment
+            self._all("moment")
+            found = {lock: told for lock, told in self._all("lock_holders", {}) if lock in found}
+        return list(found.values())
 
     def write_problem(self) -> WriteProblem | None:
         """Write rows as large as ours get, and roll back; None if they fit."""
@@ -119,6 +128,8 @@ class HealthReader(Reader):
                 ((subject, advice) for start, subject, advice in STATES if state.startswith(start)),
                 ("database", "see the server's log"),
             )
+            if isinstance(error, psycopg.errors.CheckViolation) and not error.diag.constraint_name:
+                subject, advice = NO_PARTITION
             return WriteProblem(subject, f"a row of ours is refused: {text} (SQLSTATE {state or 'none'})", advice)
         return None
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
+import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,12 +15,19 @@ import psycopg
 import pytest
 
 from asgi_analytics.commands import doctor
+from asgi_analytics.database import destination_of
+from asgi_analytics.errors import JournalError
 from asgi_analytics.protocols import Ask
+from asgi_analytics.record.destination import Destination
+from asgi_analytics.record.journal import FileJournal
+from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.settings import Settings
 from asgi_analytics.shared import postgres as shared
 from asgi_analytics.store.postgres import PostgresStore
 from tests.drive import called
-from tests.record.rows import batch, fetch, hit
+from tests.record.rows import batch, fetch, hit, hit_frame
+
+PARTITIONS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'analytics.hits'::regclass"
 
 
 def test_doctor_finds_nothing_wrong_with_a_migrated_database(dsn: str) -> None:
@@ -133,3 +144,76 @@ def test_a_lock_in_a_copy_of_the_database_is_none_in_this_one(dsn: str) -> None:
         finally:
             server.execute(f"DROP DATABASE {copy}".encode())
     assert answer.returncode == 0, answer.stdout
+
+
+def test_a_lock_that_is_held_for_a_moment_is_nothing_wrong(dsn: str) -> None:
+    """As when a partition is made, or a table that was vacuumed is cut."""
+    with psycopg.connect(dsn) as holder:
+        holder.execute("LOCK TABLE analytics.counters IN ACCESS EXCLUSIVE MODE")
+        threading.Timer(0.2, holder.rollback).start()
+        found = list(doctor.database_checks(dsn, time.time()))
+    assert [check for check in found if check.advice] == []
+
+
+def test_doctor_says_that_no_partition_takes_the_hits_of_today(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        for (name,) in connection.execute(PARTITIONS).fetchall():
+            connection.execute(f"DROP TABLE {name}".encode())
+    answer = called("doctor", "--dsn", dsn)
+    assert "WRONG partitions: " in answer.stdout
+    assert "`asgi-analytics migrate`, makes" in answer.stdout
+    called("migrate", "--dsn", dsn)
+    assert called("doctor", "--dsn", dsn).returncode == 0
+
+
+def test_a_journal_that_is_delivered_while_doctor_looks_is_nothing_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (b"a" * 16, b"b" * 16):
+        FileJournal(tmp_path, name, COLUMNS, 64 << 20, Destination("one")).abandon()
+    read = doctor._is_readable
+
+    def delivered(segment: Path) -> bool:
+        for other in set(tmp_path.iterdir()) - {segment.parent}:
+            shutil.rmtree(other)
+        return read(segment)
+
+    monkeypatch.setattr(doctor, "_is_readable", delivered)
+    assert [check for check in doctor.journal_checks(tmp_path) if check.advice] == []
+
+
+def test_doctor_names_a_journal_that_has_reached_its_limit(dsn: str, tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, b"a" * 16, COLUMNS, 1 << 20, destination_of(dsn))
+    try:
+        with contextlib.suppress(JournalError):
+            while True:
+                journal.append(hit_frame("/full"))
+        asked = ("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path))
+        assert called(*asked).returncode == 0
+        answer = called(*asked, "--journal-limit", "1048576")
+    finally:
+        journal.abandon()
+    assert answer.returncode == 1
+    assert (
+        "WRONG journal: 1 in use hold more than journal_limit (1,048,576 bytes): new hits are dropped" in answer.stdout
+    )
+
+
+def test_doctor_names_a_disk_that_cannot_be_read_and_goes_on(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+
+    monkeypatch.setattr(doctor, "journals", fail)
+    answer = called("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path))
+    assert f"WRONG journal: [Errno 5] Input/output error: '{tmp_path}' → mend the disk" in answer.stdout
+    assert "ok    schema: up to date" in answer.stdout
+
+
+def test_doctor_names_who_makes_an_index_while_no_row_gets_in(dsn: str) -> None:
+    with psycopg.connect(dsn, application_name="indexing") as holder:
+        holder.execute("LOCK TABLE analytics.sessions IN SHARE MODE")
+        answer = called("doctor", "--dsn", dsn)
+    assert "WRONG lock: ShareLock on analytics.sessions, held by process " in answer.stdout
+    assert " (indexing) for " in answer.stdout

@@ -107,17 +107,22 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
 
 -- name: lock_holders
 -- A user that may not see the holder's activity learns its process only.
-SELECT format('%%s on %%s, held by process %%s', locks.mode, locks.relation::regclass, locks.pid)
+SELECT format('%%s %%s', locks.pid, locks.relation) AS lock,
+    format('%%s on %%s, held by process %%s', locks.mode, locks.relation::regclass, locks.pid)
     || coalesce(' (' || nullif(held.application_name, '') || ')', '')
-    || coalesce(' for ' || extract(epoch FROM now() - held.xact_start)::integer || ' s', '')
+    || coalesce(' for ' || extract(epoch FROM now() - held.xact_start)::integer || ' s', '') AS told
 FROM pg_locks AS locks
 JOIN pg_class AS known ON known.oid = locks.relation AND known.relnamespace = to_regnamespace('analytics')
 LEFT JOIN pg_stat_activity AS held ON held.pid = locks.pid
-WHERE locks.granted AND locks.mode IN ('ExclusiveLock', 'AccessExclusiveLock') AND known.relkind IN ('r', 'p')
+WHERE locks.granted AND known.relkind IN ('r', 'p')
+    AND locks.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
     AND locks.pid <> pg_backend_pid()
     -- A copy of this database has tables of the same numbers.
     AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-ORDER BY 1 LIMIT 5
+ORDER BY 2 LIMIT 5
+
+-- name: moment
+SELECT pg_sleep(0.5)
 
 -- name: missing_objects
 SELECT 'analytics.' || wanted.name
