@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -45,6 +47,7 @@ _COLLECTED = re.compile(
     ).replace("ISO", r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"),
     re.ASCII,
 )
+_WRAPPED = '{"log":"'
 
 
 class Collected:
@@ -60,9 +63,19 @@ class Collected:
 
 
 def uncollected(line: str) -> str:
-    """Return a line without what a collector of logs has put in front of it."""
+    """Return a line without what a collector of logs has put in front of it, or, as Docker does, around it."""
+    if line.startswith(_WRAPPED):
+        line = _unwrapped(line)
     front = _COLLECTED.match(line)
     return line[front.end() :] if front else line
+
+
+def _unwrapped(line: str) -> str:
+    with contextlib.suppress(ValueError, RecursionError):
+        within = json.loads(line)["log"]
+        if isinstance(within, str):
+            return within.partition("\n")[0]
+    return line
 
 
 class Combined:

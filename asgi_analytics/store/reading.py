@@ -40,7 +40,7 @@ class HitRow:
     @property
     def ended(self) -> datetime:
         """When the answer was over; of one that took longer than a day, a day after it began."""
-        return min(self.time, LATEST) + min(timedelta(microseconds=self.duration_us), DAY)
+        return min(self.time, LATEST) + max(timedelta(0), min(timedelta(microseconds=self.duration_us), DAY))
 
 
 @dataclass(frozen=True, slots=True)

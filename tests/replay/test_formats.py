@@ -159,6 +159,14 @@ def test_what_a_collector_of_logs_puts_in_front_is_left_out(front: str) -> None:
     assert entry == one(COMMON)
 
 
+def test_what_docker_puts_around_a_line_is_left_out() -> None:
+    for written in (combined(), json.dumps(NGINX), f"Nov 29 12:00:00 host nginx: {combined()}"):
+        line = json.dumps({"log": f"{written}\n", "stream": "stdout", "time": "2026-11-29T12:00:00Z"})
+        assert one(line.replace(": ", ":", 1)) == one(written)
+    broken = json.dumps({"log": combined()}).replace(": ", ":", 1)[:-1]
+    assert detect(broken).read(broken) == ([], [broken])
+
+
 @pytest.mark.parametrize("front", ["", *FRONTS])
 @pytest.mark.parametrize("user", ["host nginx: 192.0.2.1 -", "a - - 192.0.2.1 -", "x - | 192.0.2.1 -"])
 def test_a_name_to_log_in_with_is_no_address(front: str, user: str) -> None:
