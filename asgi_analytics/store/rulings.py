@@ -208,6 +208,7 @@ class Registry(CommandQueries):
             "made_by": made_by,
             "network_share": ReputationRules().network_share,
         }
+        parameters["decision"] = next((found for (found,) in self._all("case_decision", parameters)), None)
         with command_errors(), self._session.transaction():
             concerned = [found for (found,) in self._all("concerned", parameters)]
             parameters["concerned"] = concerned

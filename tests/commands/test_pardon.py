@@ -144,3 +144,16 @@ def test_a_pardon_of_many_locks_them_in_the_order_of_the_writers(store: Postgres
             writer.execute(lock, [UUID(bytes=b"z".ljust(16, b"."))])
             writer.commit()
             assert "2 visitors reset" in waiting.result(20)
+
+
+def test_no_writer_waits_while_the_decision_of_a_case_is_looked_for(store: PostgresStore, dsn: str) -> None:
+    """There may be millions to look through."""
+    block(store)
+    waits = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'analytics.decisions'::regclass"
+    with ThreadPoolExecutor() as pool, psycopg.connect(dsn) as holder, psycopg.connect(dsn, autocommit=True) as writer:
+        holder.execute("LOCK TABLE analytics.decisions IN ACCESS EXCLUSIVE MODE")
+        pardoned = pool.submit(told, "pardon", NAME, "--dsn", dsn)
+        wait_until(lambda: writer.execute(waits).rowcount > 0)
+        assert writer.execute("SELECT FROM analytics.fingerprints FOR UPDATE NOWAIT").rowcount == 1
+        holder.rollback()
+        assert "1 visitor reset" in pardoned.result()

@@ -50,6 +50,14 @@ SELECT fingerprint FROM analytics.fingerprints
 WHERE fingerprint = %(fingerprint)s::uuid OR network = ANY (%(client_networks)s::uuid[])
 ORDER BY fingerprint FOR UPDATE
 
+-- name: case_decision
+-- Before anything is locked: of many decisions, which have no index for this, it takes long.
+SELECT id FROM analytics.decisions
+WHERE time > now() - interval '30 days' AND fingerprint = ANY (ARRAY(
+    SELECT fingerprint FROM analytics.fingerprints
+    WHERE fingerprint = %(fingerprint)s::uuid OR network = ANY (%(client_networks)s::uuid[])))
+ORDER BY level > coalesce(level_before, level) DESC, time DESC LIMIT 1
+
 -- name: lock_networks
 SELECT network FROM analytics.networks
 WHERE network = ANY (%(client_networks)s::uuid[]) OR network IN (
@@ -67,11 +75,7 @@ LEFT JOIN LATERAL (
     SELECT site, level, score, analytics.decayed(reputation, reputation_at, now()) AS reputation
     FROM analytics.fingerprints WHERE fingerprint = ANY (%(concerned)s::uuid[]) ORDER BY level DESC, reputation LIMIT 1
 ) AS known ON true
-LEFT JOIN LATERAL (
-    SELECT * FROM analytics.decisions
-    WHERE fingerprint = ANY (%(concerned)s::uuid[]) AND time > now() - interval '30 days'
-    ORDER BY level > coalesce(level_before, level) DESC, time DESC LIMIT 1
-) AS decided ON true
+LEFT JOIN analytics.decisions AS decided ON decided.id = %(decision)s::uuid
 LEFT JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object('kind', kind, 'time', time, 'points', points, 'evidence', evidence)
         ORDER BY time) AS incidents
