@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import asgi_analytics.replay.command  # noqa: F401 - for its patterns, and those of all that it imports
 from asgi_analytics.errors import ReplayError
 from asgi_analytics.replay.entry import Entry
-from asgi_analytics.replay.formats import FORMATS, detect, make, unescape
+from asgi_analytics.replay.formats import FORMATS, detect, make, uncollected, unescape
 from asgi_analytics.replay.timestamps import Timestamps
 from tests.replay.lines import CHROME, START, combined
 
@@ -274,6 +274,8 @@ def test_a_line_made_to_be_slow_is_not(odd: str) -> None:
     for line in (odd, combined(agent=odd), combined(target=odd), combined().replace("- -", f"- {odd}")):
         make("combined").read(line)
         make("vhost").read(line)
+    for front in ("", *FRONTS, '{"log":"'):
+        uncollected(f"{front}{odd}")
     assert time.thread_time() - began < 2.0
 
 
