@@ -72,7 +72,7 @@ def _listing(rows: Sequence[Quarantined]) -> Iterator[str]:
 def _line(row: Quarantined) -> tuple[object, ...]:
     error = escape(f"{row.sqlstate or '-'} {row.error}")[:LONGEST_ERROR]
     place = (row.journal.hex[:8], row.segment, row.position)
-    return (row.id, moment(row.created_at), row.kind, len(row.raw), *place, error)
+    return (row.id, moment(row.created_at), row.kind, row.size, *place, error)
 
 
 def _retry(quarantine: Quarantine, rows: Iterable[Quarantined]) -> Iterator[str]:

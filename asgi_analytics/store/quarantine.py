@@ -25,7 +25,7 @@ _OF_KIND = {name: kind for kind, name in KINDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A row that was set aside; `raw` is in COPY binary format, or, of kind "frame", bytes that cannot be read."""
+    """A row that was set aside; `raw` is in COPY binary format, empty for the kind "frame", which cannot be read."""
 
     id: int
     created_at: datetime
@@ -35,6 +35,7 @@ class Quarantined:
     kind: str  # hit, decision, refusal or frame
     columns: Sequence[str]
     raw: bytes
+    size: int  # bytes that were set aside
     sqlstate: str | None
     error: str
 

@@ -44,6 +44,14 @@ def test_list_shows_what_was_set_aside_and_why(poisoned: str, capsys: pytest.Cap
     assert "22021" in lines[2]
     assert "\x1b" not in lines[2]
     assert "frame" in lines[3]
+    assert lines[3].split()[5] == "4"
+
+
+def test_what_cannot_be_read_is_not_read_either(poisoned: str) -> None:
+    """Of foreign bytes, each row may be a megabyte, and a thousand are held at once while rows are tried again."""
+    with connect(poisoned) as quarantine:
+        found = [(row.readable, row.size > 0, len(row.raw) > 0) for row in quarantine.rows(None, 9)]
+    assert found == [(True, True, True), (True, True, True), (False, True, False)]
 
 
 def test_retry_stores_once_what_can_be_stored_and_keeps_the_rest(

@@ -1,7 +1,10 @@
 -- What the command `quarantine` asks and does.
 
 -- name: quarantined
-SELECT id, created_at, journal, segment, position, kind, columns, raw, sqlstate, error FROM analytics.quarantine
+-- Without what cannot be read, of which there may be a megabyte in each row.
+SELECT id, created_at, journal, segment, position, kind, columns, CASE WHEN kind = 'frame' THEN '' ELSE raw END AS raw,
+    length(raw) AS size, sqlstate, error
+FROM analytics.quarantine
 WHERE id > %(after)s::bigint AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
 ORDER BY id LIMIT %(most)s
 
