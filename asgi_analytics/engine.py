@@ -315,6 +315,7 @@ class Engine:
             cooldown=self.settings.cooldown,
             session_timeout=self.settings.session_timeout,
             migrate=self.settings.migrate,
+            site=self.settings.site,
             bans=self.settings.bans,
             policy=(self.policy_version, canonical(self.settings)),
             retention_days=self.settings.retention_days,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -9,12 +11,16 @@ from uuid import UUID
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from ..batch import DECISION, HIT, REFUSED, Frames
 from ..model import Merged
+from ..reputation import ReputationRules
 from . import queries, values
+from .doubt import field
 from .staging import Staging, listed
 
+MOST_POLICIES = 16  # of others, that are kept
 # Columns by name: an operator may have added some. Never prepared: the empty plan that an operator's rule makes of it
 # (DO INSTEAD NOTHING) would stay in use after the rule is dropped.
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
@@ -93,3 +99,67 @@ class Fold:
         lowered = [row[0] for row in connection.execute(fold["fold_incidents"], parameters).fetchall()]
         if lowered and self._bans:
             connection.execute(fold["ban_repeaters"], {**parameters, "fingerprints": lowered})
+
+
+class Folds:
+    """The fold by this worker's policy, and those by the policies of others.
+
+    `rules`: of reputation; `site`: whose visitors are banned where `bans` is set, None: all; `version`: of this
+    worker's `policy`, "" where that is not known, of which bot_score, cooldown and session_timeout matter here.
+    """
+
+    def __init__(
+        self,
+        staging: Staging,
+        rules: ReputationRules,
+        *,
+        bans: bool,
+        site: str | None,
+        version: str,
+        policy: Mapping[str, Any],
+    ) -> None:
+        self._staging = staging
+        self._rules = rules
+        self._bans = bans
+        self._site = site
+        self._version = version
+        self._policy = policy
+        self._others: dict[str, Fold] = {}
+        self.own = self._new(policy)
+
+    def of(
+        self,
+        connection: psycopg.Connection,
+        rows: Mapping[bytes, list[bytes]],
+        columns: Mapping[bytes, Sequence[str]],
+    ) -> Fold:
+        """Return the fold by the policy that rows of one policy were judged by; our own where that is not known.
+
+        What is left over, or was set aside, may be of another site, or from before a change.
+        """
+        version = _policy_of(rows[HIT][0], columns[HIT]) if rows[HIT] else ""
+        if version in ("", self._version):
+            return self.own
+        if version not in self._others:
+            with connection.cursor(row_factory=dict_row) as cursor:
+                found = cursor.execute(queries.load("fold")["policy"], {"version": version}).fetchone()
+            if found is None:
+                return self.own
+            if len(self._others) >= MOST_POLICIES:
+                self._others.clear()
+            told = {name: value for name, value in found.items() if value is not None}
+            self._others[version] = self._new({**self._policy, **told})
+        return self._others[version]
+
+    def _new(self, policy: Mapping[str, Any]) -> Fold:
+        judged = values.parameters(self._rules, policy["bot_score"], policy["cooldown"])
+        timeout = timedelta(seconds=policy["session_timeout"])
+        return Fold(self._staging, {**judged, "site": self._site}, timeout, self._bans)
+
+
+def _policy_of(row: bytes, columns: Sequence[str]) -> str:
+    """Return the version of the policy that a hit was judged by; "" where it has none."""
+    if "policy" in columns:
+        with contextlib.suppress(struct.error):
+            return field(row, list(columns).index("policy")).decode("utf-8", "replace").replace("\0", "")
+    return ""

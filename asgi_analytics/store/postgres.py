@@ -23,7 +23,7 @@ from ..reputation import ReputationRules
 from . import migrate, partitions, queries, retention, values
 from .connection import Connected, ServerSession, check_encoding, conninfo
 from .doubt import KEY, Doubts, behind, id_of, keys
-from .fold import Fold, by_kind
+from .fold import Folds, by_kind
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, OVER_LIMIT, as_ours, is_forbidden
 from .staging import Staging
@@ -70,6 +70,7 @@ class PostgresStore(Connected):
         cooldown: float | None = None,
         session_timeout: float = 1800.0,
         migrate: bool = True,
+        site: str | None = None,
         bans: bool = False,
         reputation: ReputationRules | None = None,
         policy: tuple[str, Mapping[str, Any]] | None = None,
@@ -85,8 +86,14 @@ class PostgresStore(Connected):
         self._doubts = Doubts()
         self._own: set[bytes] = set()  # journals of this process
         self._staging = Staging()
-        rules = values.parameters(reputation or ReputationRules(), bot_score, cooldown)
-        self._fold = Fold(self._staging, rules, timedelta(seconds=session_timeout), bans)
+        self._folds = Folds(
+            self._staging,
+            reputation or ReputationRules(),
+            bans=bans,
+            site=site,
+            version=policy[0] if policy else "",
+            policy={"bot_score": bot_score, "cooldown": cooldown, "session_timeout": session_timeout},
+        )
         self._server = ""  # identity that the database reports
         self._had_schema: str | None = None  # identity of the last database in which the schema was found
 
@@ -200,7 +207,9 @@ class PostgresStore(Connected):
             if batch.journal in self._doubts:
                 batch, settled = self._not_stored_yet(batch)
             rows = by_kind(batch.frames)
-            merged = self._fold.move(connection, rows, batch.columns, UUID(bytes=batch.journal))
+            is_own = batch.journal in self._own
+            fold = self._folds.own if is_own else self._folds.of(connection, rows, batch.columns)
+            merged = fold.move(connection, rows, batch.columns, UUID(bytes=batch.journal))
             damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
@@ -238,7 +247,7 @@ class PostgresStore(Connected):
         with self._transfer() as connection:
             taken = connection.execute(take, {"id": row}).fetchone()
             if taken is not None:
-                self._fold.move(connection, rows, columns, journal)
+                self._folds.of(connection, rows, columns).move(connection, rows, columns, journal)
             return taken is not None
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
@@ -277,7 +286,7 @@ class PostgresStore(Connected):
         return self._trials().slow_row(batch)
 
     def _trials(self) -> Trials:
-        return Trials(self._fold, partial(self._transfer, force_rollback=True))
+        return Trials(self._folds.own, partial(self._transfer, force_rollback=True))
 
     def rulings(self, since: int) -> list[Ruling]:
         """Return the rulings that changed after revision `since`, in order; below 0: all in force, bounded."""

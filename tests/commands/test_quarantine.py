@@ -15,7 +15,7 @@ from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.quarantine import connect
 from asgi_analytics.store.recorded import remember_policy
 from tests.acceptance.faults.rows import Works
-from tests.record.rows import batch, fetch, hit, one
+from tests.record.rows import NOW_US, batch, fetch, hit, one
 
 
 @pytest.fixture
@@ -201,3 +201,15 @@ def test_a_row_that_goes_back_is_judged_by_the_policy_that_it_was_judged_by(
     with connect(dsn) as quarantine:
         assert list(_retry(quarantine, quarantine.rows(None, 9)))[-1].startswith("1 row stored")
     assert len(fetch(dsn, "SELECT kind FROM analytics.incidents")) == incidents
+
+
+def test_a_row_that_goes_back_takes_nothing_of_a_block_that_has_not_cooled_down(store: PostgresStore, dsn: str) -> None:
+    """As a worker that had yet to learn of the block cannot."""
+    remember_policy(store._connected(), "0123456789ab", {"cooldown": 600.0})
+    store.position(b"journal".ljust(16, b"."))
+    store.write(batch([hit(level=3, level_before=2)]))
+    later = hit(level=1, level_before=0, time_us=NOW_US + 1_000_000, policy="0123456789ab")
+    store.quarantine(batch([later]), "the schema was wrong then", "22001")
+    with connect(dsn) as quarantine:
+        assert list(_retry(quarantine, quarantine.rows(None, 9)))[-1].startswith("1 row stored")
+    assert one(dsn, "SELECT level FROM analytics.fingerprints") == {"level": 3}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from asgi_analytics.model import Decision
 from asgi_analytics.record import encoding
 from asgi_analytics.reputation import ReputationRules
 from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.store.recorded import remember_policy
 from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
 
 from .reputation import decayed, lowered
@@ -249,6 +251,35 @@ def test_with_the_option_three_incidents_within_a_day_ban_once_for_a_day(strict:
     (ban,) = rulings(dsn)
     assert (ban["kind"], ban["made_by"], ban["length"]) == ("ban", "the option bans", timedelta(days=1))
     assert ban["reason"] == "3 incidents within a day: blocked"
+
+
+def test_only_the_site_that_has_the_option_bans(dsn: str) -> None:
+    """Its workers also deliver what dead ones of another site have left."""
+    with closing(PostgresStore(lambda: dsn, bans=True, site="shop")) as store:
+        store.connect()
+        for number in range(4):
+            for site in ("blog", "shop"):
+                block(store, NOW_US + number, visitor=site.encode(), session=site.encode(), site=site)
+    (ban,) = fetch(dsn, "SELECT fingerprint FROM analytics.rulings")
+    assert ban["fingerprint"] == b"shop".ljust(16, b".")
+
+
+def test_what_is_left_over_is_judged_by_the_policy_that_it_was_judged_by(dsn: str) -> None:
+    """Whoever delivers it may be of another site, or a newer start with other options."""
+    with closing(PostgresStore(lambda: dsn, bot_score=50, policy=("ours", {}))) as store:
+        store.connect()
+        given = {"bot_score": 80.0, "session_timeout": 7200.0, "cooldown": 600.0}
+        remember_policy(store._connected(), "0123456789ab", given)
+        for hours in (1, 0):
+            then = NOW_US - hours * 3_600_000_000
+            write(store, hit(score=60, policy="0123456789ab", session=b"%d" % hours, time_us=then))
+        assert (kinds(dsn), one(dsn, "SELECT hits FROM analytics.sessions")) == ([], {"hits": 2})
+        store.position(b"own".ljust(16, b"."), own=True)
+        for journal, policy in ((b"own", "0123456789ab"), (b"A", "not known"), (b"A", "ours")):
+            write(
+                store, hit(score=60, policy=policy, session=policy.encode(), visitor=policy.encode()), journal=journal
+            )
+    assert kinds(dsn) == ["behavioural_score"] * 3
 
 
 def test_a_lifted_ban_does_not_come_back_on_the_same_incidents(strict: PostgresStore, dsn: str) -> None:

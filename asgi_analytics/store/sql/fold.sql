@@ -1,5 +1,11 @@
 -- The fold of one batch, in its transaction: from the temporary tables to sessions, visitors and reputations.
 
+-- name: policy
+-- What the fold goes by of a policy.
+SELECT (settings ->> 'bot_score')::float8 AS bot_score, (settings ->> 'cooldown')::float8 AS cooldown,
+    (settings ->> 'session_timeout')::float8 AS session_timeout
+FROM analytics.policies WHERE version = %(version)s::text
+
 -- name: name_sessions
 -- Most hits are of a session that the store has and that goes on. Of the others, that are to be settled, the visitors
 -- are locked: two transfers at once do not see each other's sessions, and each would begin one for a visitor that both
@@ -338,7 +344,7 @@ WHERE known.fingerprint = lost.fingerprint
 RETURNING known.fingerprint
 
 -- name: ban_repeaters
--- Only with the option `bans`. Each ban rests on incidents that no ban before rested on.
+-- Only with the option `bans`, at the site that has it. Each ban rests on incidents that no ban before rested on.
 INSERT INTO analytics.rulings (kind, fingerprint, reason, made_by, until)
 SELECT 'ban', known.fingerprint, format('%%s incidents within a day: %%s', counted.incidents, counted.kinds),
     'the option bans', now() + %(ban_length)s::interval
@@ -353,6 +359,7 @@ CROSS JOIN LATERAL (
         AND time > now() - interval '1 day' AND time > last_ban.at
 ) AS counted
 WHERE known.fingerprint = ANY (%(fingerprints)s::uuid[])
+    AND (%(site)s::text IS NULL OR known.site = %(site)s::text)
     AND counted.incidents >= %(ban_incidents)s
     AND analytics.decayed(known.reputation, known.reputation_at, now()) < %(low)s
     AND NOT EXISTS (

@@ -8,10 +8,6 @@ FROM analytics.quarantine
 WHERE id > %(after)s::bigint AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
 ORDER BY id LIMIT %(most)s
 
--- name: policy
-SELECT (settings ->> 'bot_score')::float8, (settings ->> 'session_timeout')::float8
-FROM analytics.policies WHERE version = %(version)s::text
-
 -- name: take
 DELETE FROM analytics.quarantine WHERE id = %(id)s RETURNING id
 
