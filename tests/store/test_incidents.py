@@ -131,12 +131,23 @@ def test_page_loads_of_hours_before_count_for_nothing(store: PostgresStore, dsn:
     assert kinds(dsn) == []
 
 
-def test_more_than_ten_sessions_within_a_clock_hour_flag_once(store: PostgresStore, dsn: str) -> None:
-    now_of(dsn)
-    for number in range(14):
-        # Sessions that do not overlap: far apart in time, begun within the hour for the store.
-        write(store, hit(session=b"%d" % number, time_us=NOW_US - number * 7_200_000_000))
+def test_more_than_ten_sessions_within_a_clock_hour_flag_once(dsn: str) -> None:
+    time_us = int(now_of(dsn).timestamp() * 1e6)
+    with closing(PostgresStore(lambda: dsn, session_timeout=1.0)) as store:
+        store.connect()
+        for number in range(14):
+            write(store, hit(session=b"%d" % number, time_us=time_us + number * 2_000_000))
     assert kinds(dsn) == ["session_count_exceeded_10"]
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one-by-one", "in-one-transfer"])
+def test_sessions_of_hours_before_count_for_nothing(store: PostgresStore, dsn: str, together: bool) -> None:
+    """As after an outage, which tells at once of who came every other hour."""
+    rows = [hit(session=b"%d" % number, time_us=NOW_US - number * 7_200_000_000) for number in range(1, 15)]
+    for transfer in [rows] if together else [[row] for row in rows]:
+        write(store, *transfer)
+    counted = one(dsn, "SELECT sessions, hour_sessions FROM analytics.fingerprints")
+    assert (kinds(dsn), counted) == ([], {"sessions": 14, "hour_sessions": 0})
 
 
 def test_every_minute_of_an_hour_above_ten_page_loads_is_sustained(store: PostgresStore, dsn: str) -> None:

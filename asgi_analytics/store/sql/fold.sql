@@ -122,9 +122,12 @@ ON CONFLICT (id) DO UPDATE SET
     level = greatest(kept.level, excluded.level),
     verified = coalesce(excluded.verified, kept.verified),
     policy = coalesce(excluded.policy, kept.policy)
-RETURNING fingerprint, xmax = 0 AS created  -- an inserted row has no locker: xmax 0
+RETURNING fingerprint, started_at, xmax = 0 AS created  -- an inserted row has no locker: xmax 0
 )
-INSERT INTO begun SELECT fingerprint, count(*) FROM folded WHERE created GROUP BY fingerprint
+-- Those told late, as after an outage, are not of this hour.
+INSERT INTO begun
+SELECT fingerprint, count(*), count(*) FILTER (WHERE started_at >= date_trunc('hour', now()))
+FROM folded WHERE created GROUP BY fingerprint
 
 -- name: lock_visitors
 -- Where refusals are counted too: those of the hits and of the refusals, in one order. One after the other, two transfers
@@ -165,7 +168,7 @@ WITH batch AS (
     SELECT batch.fingerprint, tail.site, tail.network, batch.first_seen_at, batch.last_seen_at,
         coalesce(begun.sessions, 0), batch.hits, batch.page_views, batch.refusals,
         batch.charges, date_trunc('minute', now()), batch.minute_charges, batch.minute_page_views, batch.minute_charges,
-        date_trunc('hour', now()), batch.hour_page_views, coalesce(begun.sessions, 0), batch.score,
+        date_trunc('hour', now()), batch.hour_page_views, coalesce(begun.in_hour, 0), batch.score,
         coalesce(turn.level, tail.level), turn.time, batch.incidents, batch.abused_at,
         %(journal)s, 0
     FROM batch

@@ -21,7 +21,7 @@ CREATE TEMP TABLE IF NOT EXISTS decided (
 ) ON COMMIT DELETE ROWS
 
 -- name: create_begun
-CREATE TEMP TABLE IF NOT EXISTS begun (fingerprint uuid, sessions bigint) ON COMMIT DELETE ROWS
+CREATE TEMP TABLE IF NOT EXISTS begun (fingerprint uuid, sessions bigint, in_hour bigint) ON COMMIT DELETE ROWS
 
 -- name: create_named
 CREATE TEMP TABLE IF NOT EXISTS named (session_id uuid, fingerprint uuid, first_at timestamptz, last_at timestamptz)
