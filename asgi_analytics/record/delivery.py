@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..batch import DAMAGED, HIT, REFUSED, Batch, Frames
-from ..errors import RowRejected, StoreUnavailable
+from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..protocols import Clock, SharedState, Store
 from .adoption import Source
 from .pace import LEAST_ROWS, BatchSize
@@ -35,7 +36,7 @@ class Delivery:
         self._warn = warn
         self._positions: dict[bytes, tuple[int, int]] = {}
         self._last: dict[bytes, tuple[int, int]] = {}  # of those that were forgotten since
-        self._unsure: Batch | None = None  # in flight when the connection broke: maybe committed
+        self._unsure: dict[bytes, Batch] = {}  # by journal: in flight when the connection broke, maybe committed
 
     def begin_anew(self) -> None:
         """Forget the known positions: after a fail-over the server may have less than they say."""
@@ -43,8 +44,8 @@ class Delivery:
         self._positions.clear()
 
     def last_position(self, journal: bytes) -> tuple[int, int]:
-        """Return the position that was last forgotten of a journal, else BEGINNING."""
-        return self._last.get(journal, BEGINNING)
+        """Return the position known of a journal, else the one that was last forgotten, else BEGINNING."""
+        return self._positions.get(journal) or self._last.get(journal, BEGINNING)
 
     def known_position(self, journal: bytes) -> tuple[int, int]:
         """Return the position last known of a journal, else BEGINNING; callable from another thread."""
@@ -61,15 +62,19 @@ class Delivery:
 
     def move(self, store: Store, batch: Batch, whole: Batch | None = None, again: bool = False) -> None:
         """Move a batch; if rejected, split it until a poison row is alone, and set that aside. Raises StoreError."""
-        self._unsure, began = batch, self._clock.monotonic()
+        began = self._clock.monotonic()
+        self._unsure[batch.journal] = batch
         self._watchdog.begin()  # each part is a transaction of its own
         try:
             self._shared.merge(store.write(batch))
         except StoreUnavailable:
             self._size.failed()
             raise
+        except StoreMisconfigured:
+            del self._unsure[batch.journal]
+            raise
         except RowRejected as error:
-            self._unsure = None
+            del self._unsure[batch.journal]
             if len(batch.frames) > 1:
                 for part in self._parts(store, batch, error):
                     self.move(store, part, whole or batch)
@@ -79,14 +84,21 @@ class Delivery:
             if not again:
                 self.move(store, batch, whole, again=True)
                 return
-            store.quarantine(batch, str(error), error.sqlstate)
-            self._recorder.counters.quarantined += 1
+            self._set_aside(store, batch, error)
             self._warn("A row that Postgres does not take is set aside in analytics.quarantine", error)
         else:
-            self._unsure = None
+            del self._unsure[batch.journal]
             self._size.moved(len(batch.frames), self._clock.monotonic() - began)
             self._count(batch.frames, batch.journal)
         self._positions[batch.journal] = (batch.segment, batch.end)
+
+    def _set_aside(self, store: Store, batch: Batch, error: RowRejected) -> None:
+        """Put the one row of a batch into quarantine. Raises StoreError."""
+        aside = Frames(frame._replace(kind=DAMAGED) for frame in batch.frames)  # as such they are counted
+        self._unsure[batch.journal] = replace(batch, frames=aside)
+        store.quarantine(batch, str(error), error.sqlstate)
+        del self._unsure[batch.journal]
+        self._count(aside, batch.journal)
 
     def _parts(self, store: Store, batch: Batch, error: RowRejected) -> list[Batch]:
         """Return what to try next: both halves, or the one row that takes too long and what is around it.
@@ -110,14 +122,13 @@ class Delivery:
 
     def _settle(self, journal: bytes, position: tuple[int, int]) -> None:
         """Count the rows of the in-flight batch that turn out to be committed."""
-        unsure = self._unsure
-        if unsure is not None and unsure.journal == journal:
-            self._unsure = None
+        if (unsure := self._unsure.pop(journal, None)) is not None:
             self._count(unsure.upto(position), journal)
 
     def _count(self, frames: Frames, journal: bytes) -> None:
         counters, recorder = self._recorder.counters, self._recorder
-        counters.written += frames.count_of(HIT) + frames.count_of(REFUSED)
-        counters.quarantined += frames.count_of(DAMAGED)
+        stored, aside = frames.count_of(HIT) + frames.count_of(REFUSED), frames.count_of(DAMAGED)
+        counters.written += stored
+        counters.quarantined += aside
         if journal != recorder.memory.id and (recorder.journal is None or journal != recorder.journal.id):
-            counters.adopted += len(frames)
+            counters.adopted += stored + aside

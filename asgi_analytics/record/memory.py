@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from itertools import islice
 
-from ..batch import HIT, Batch, Frame, Frames
+from ..batch import HIT, REFUSED, Batch, Frame, Frames
 from ..errors import JournalClosed, JournalError
 from .frames import FRAME, Columns, split
 
@@ -49,10 +49,10 @@ class MemoryJournal:
         return Batch(self.id, 1, self.columns, Frames(frames), frames[-1].end) if frames else None
 
     def close(self) -> int:
-        """Take no more frames; return how many hits wait."""
+        """Take no more frames; return how many hits wait, those that are only counted among them."""
         with self._lock:
             self._closed = True
-            return self.count(HIT)
+            return self.count(HIT) + self.count(REFUSED)
 
     def count(self, kind: bytes) -> int:
         """Return how many frames of a kind wait."""

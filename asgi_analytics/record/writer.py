@@ -142,10 +142,8 @@ class Writer:
         A server that is away may come back without its last commits, so that it is asked by the next start. Not so one
         that refuses us, such as where the database was dropped.
         """
-        position = self._delivery.known_position(journal.id)
-        if self._is_refused:
-            position = max(position, self._delivery.last_position(journal.id))
-        return journal.close(*position)
+        position = self._delivery.last_position if self._is_refused else self._delivery.known_position
+        return journal.close(*position(journal.id))
 
     def _close_later(self) -> None:
         """Close the journal when the threads have ended: nobody else delivers it while this process holds its lock."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_analytics.batch import DECISION, HIT
+from asgi_analytics.batch import DECISION, HIT, REFUSED
 from asgi_analytics.errors import JournalError
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.memory import MemoryJournal
@@ -45,3 +45,10 @@ def test_full_memory_refuses_the_newest() -> None:
     batch = memory.read(1, 0, 9)
     assert batch is not None
     assert rows(list(batch.frames)) == [1]
+
+
+def test_hits_and_refusals_that_are_only_counted_are_lost_with_it() -> None:
+    memory = MemoryJournal(NAME, COLUMNS, 1 << 20)
+    memory.append(frame(HIT, row(1)) + frame(DECISION, b"\0\x01"))
+    memory.append(frame(REFUSED, b"\0\x01"))
+    assert memory.close() == 2

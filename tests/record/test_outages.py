@@ -252,6 +252,36 @@ def test_a_stop_after_a_fail_over_that_lost_the_last_rows_leaves_them_to_nobody(
     assert list((tmp_path / "j").iterdir()) == []
 
 
+class Refusing(Lagging):
+    """One whose standby takes nothing yet, such as for a missing privilege."""
+
+    refuses = False
+
+    def write(self, batch: Batch) -> list[Merged]:
+        if self.refuses:
+            raise StoreMisconfigured("permission denied for table hits")
+        return super().write(batch)
+
+
+def test_a_server_that_refuses_what_it_lost_leaves_it_to_the_next_start(tmp_path: Path) -> None:
+    store = Refusing()
+    recorder, writer = lagging_worker(store, tmp_path / "j")
+    for number in range(3):
+        recorder._append(hit_frame(f"/e/{number}"))
+    assert writer._cycle() == 3
+    store.fail_over()
+    store.error, store.refuses, writer.state.connected = None, True, False
+    with pytest.raises(StoreMisconfigured) as refused:
+        writer._cycle()
+    writer._failed(refused.value)
+    assert writer.stop(1.0) is False
+    store.refuses = False
+    _, successor = lagging_worker(store, tmp_path / "j")
+    successor._cycle()
+    assert len(store.frames) == 3
+    assert successor.stop(1.0)
+
+
 def test_a_stop_after_the_database_was_dropped_leaves_nothing_that_it_had(tmp_path: Path) -> None:
     """As in a test suite: what is left over would go into the next database of that name."""
     store = Lagging()

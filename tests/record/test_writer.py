@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from asgi_analytics.batch import HIT, Batch
+from asgi_analytics.batch import DECISION, HIT, Batch
 from asgi_analytics.clock import SystemClock
-from asgi_analytics.errors import StoreUnavailable
+from asgi_analytics.errors import RowRejected, StoreUnavailable
+from asgi_analytics.model import Merged
 from asgi_analytics.record import writer as writer_module
 from asgi_analytics.record.adoption import adopt
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.pace import Backoff
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
@@ -62,10 +64,81 @@ def test_what_nobody_saw_the_end_of_is_counted_by_the_position_of_its_own_journa
     recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
     writer = Writer(MemoryStore, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
     delivery = writer._delivery
-    delivery._unsure = unsure = batch([hit()] * 3)
+    unsure = batch([hit()] * 3)
+    delivery._unsure[unsure.journal] = unsure
     for journal, written in ((b"other".ljust(16), 0), (unsure.journal, 3), (unsure.journal, 3)):
         delivery._settle(journal, (1, unsure.end))
         assert recorder.counters.written == written
+
+
+class Unheard(MemoryStore):
+    """A store that takes no /bad, and whose first answers get lost: it has what was sent."""
+
+    lost = 0
+
+    def write(self, batch: Batch) -> list[Merged]:
+        if any(b"/bad" in one.row for one in batch.frames):
+            raise RowRejected("not this one")
+        merged = super().write(batch)
+        self._answer()
+        return merged
+
+    def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
+        super().quarantine(batch, error, sqlstate)
+        self._answer()
+
+    def _answer(self) -> None:
+        if self.lost:
+            self.lost -= 1
+            raise StoreUnavailable("server closed the connection unexpectedly")
+
+
+def deliver(writer: Writer) -> None:
+    """Go on until nothing waits, as the writer's thread does."""
+    for _ in range(20):
+        try:
+            if not writer._cycle():
+                return
+        except StoreUnavailable as error:
+            writer._failed(error)
+
+
+def test_what_nobody_saw_the_end_of_is_counted_though_others_are_delivered_first(tmp_path: Path) -> None:
+    """A dead worker's rows: while the connection was away, this worker got some of its own."""
+    dead, recorder = (Recorder(Settings.build(journal_dir=tmp_path), Counters()) for _ in range(2))
+    store = Unheard()
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
+    for each in (dead, recorder):
+        each.open()
+    assert dead.journal is not None
+    for _ in range(3):
+        dead._append(hit_frame() + frame(DECISION, b"\0\x01"))
+    dead.journal.abandon()
+    store.lost = 1
+    with pytest.raises(StoreUnavailable):
+        writer._cycle()
+    writer._failed(StoreUnavailable())
+    recorder._append(hit_frame())
+    deliver(writer)
+    counters = recorder.counters
+    assert (len(store.rows(HIT)), counters.written, counters.adopted) == (4, 4, 3)
+    assert writer.stop(1.0)
+
+
+def test_a_row_that_is_set_aside_is_counted_though_nobody_saw_the_end_of_it(tmp_path: Path) -> None:
+    dead, recorder = (Recorder(Settings.build(journal_dir=tmp_path), Counters()) for _ in range(2))
+    store = Unheard()
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
+    for each in (dead, recorder):
+        each.open()
+        each._append(hit_frame("/bad"))
+    assert dead.journal is not None
+    dead.journal.abandon()
+    store.lost = 1
+    deliver(writer)
+    counters = recorder.counters
+    assert (len(store.quarantined), counters.quarantined, counters.adopted, counters.written) == (2, 2, 1, 0)
+    assert writer.stop(1.0)
 
 
 def test_a_journal_whose_folder_takes_no_name_of_the_server_is_delivered(
