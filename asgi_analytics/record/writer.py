@@ -244,6 +244,7 @@ class Writer:
     def _cycle(self) -> int:
         """One round: connect, exchange salts, do what is due, move one batch of each source. Returns frames moved."""
         self._watchdog.begin()
+        began, ends = self._clock.monotonic(), self._ends()
         try:
             store = self._connected()
             self._agreement.exchange_salts(store)
@@ -270,9 +271,15 @@ class Writer:
         self._backoff.reset()
         if not moved:
             self.state.behind_since = None
-        elif self.state.behind_since is None:
-            self.state.behind_since = self._clock.monotonic()
+        elif self.state.behind_since is None or all(self._delivery.known_position(of) >= end for of, end in ends):
+            self.state.behind_since = began  # what waits now came since
         return moved
+
+    def _ends(self) -> list[tuple[bytes, tuple[int, int]]]:
+        """Return how far what may wait of this worker goes, by journal."""
+        journal, memory = self._recorder.journal, self._recorder.memory
+        ends = [] if journal is None else [(journal.id, journal.end())]
+        return [*ends, (memory.id, memory.end())] if memory.size else ends
 
     def _connected(self) -> Store:
         if self._store is None:

@@ -290,6 +290,28 @@ def test_the_lag_begins_with_the_outage(tmp_path: Path) -> None:
     assert len(store.rows(HIT)) == 1
 
 
+def test_the_lag_is_of_what_waits_and_not_of_how_long_visitors_have_been_coming(tmp_path: Path) -> None:
+    """Where many come, each look finds something new."""
+    clock, recorder = FakeClock(), Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
+    store = MemoryStore()
+    writer = Writer(lambda: store, recorder, MemoryState(), clock, rows=1, age=0.01, chores=lambda: None)
+    recorder.open()
+    for _ in range(3):
+        recorder._append(hit_frame())
+        assert writer._cycle() == 1
+        clock.advance(10.0)
+    recorder._append(hit_frame())
+    assert writer.lag() == 10.0
+    for _ in range(12):
+        recorder._append(hit_frame())
+    for _ in range(2):  # it catches up
+        assert writer._cycle() == 4
+        clock.advance(1.0)
+    assert writer.lag() == 12.0
+    assert recorder.journal is not None
+    recorder.journal.abandon()
+
+
 @pytest.mark.parametrize(
     ("place", "name", "error"),
     [
