@@ -74,7 +74,7 @@ class FileJournal:
         """Append frames in one write: about 1 µs. Raises JournalError when full or unwritable, JournalClosed."""
         with self._lock:
             if self.size + self.backlog > self._limit:
-                raise JournalError("journal_full")
+                raise JournalClosed if self._ended else JournalError("journal_full")
             size = len(data)
             if _write(self._fd, data, size) != size:
                 self._retry_write(data)

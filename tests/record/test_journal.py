@@ -15,7 +15,7 @@ import pytest
 
 from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.commands.doctor import journal_checks
-from asgi_analytics.errors import JournalError
+from asgi_analytics.errors import JournalClosed, JournalError
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import Destination
@@ -127,6 +127,16 @@ def test_at_the_limit_the_newest_is_refused(tmp_path: Path, small_segments: None
     assert 20 < taken < 100
     assert rows(read_all(journal)) == list(range(taken))
     assert bytes_in(tmp_path) <= 2000 + module.SEGMENT_SIZE
+
+
+def test_a_full_journal_that_is_closed_leaves_the_row_to_the_next_one(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, NAME, COLUMNS, 2000)
+    with contextlib.suppress(JournalError):
+        for number in range(1000):
+            journal.append(frame(HIT, row(number)))
+    journal.close(1, 0)
+    with pytest.raises(JournalClosed):
+        journal.append(frame(HIT, row(1)))
 
 
 def test_a_segment_that_grew_to_the_limit_for_want_of_a_next_one_makes_room_once_it_is_delivered(
