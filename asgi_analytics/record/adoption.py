@@ -190,6 +190,7 @@ def redirect(path: Path, destination: Destination) -> bool:
         return False
     try:
         destination.write(path)
+        destination.flush(path)
         return True
     finally:
         held.close()

@@ -9,6 +9,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..folders import sync_entries
+
 DATABASE = "database"  # the digest of host, port and name
 ADDRESS = "address"  # the same in clear, for people
 SERVER = "server"  # identity that the database reports; not there before it was reached
@@ -31,12 +33,21 @@ class Destination:
         """Write what is known of it into the folder of a journal. Raises OSError, and then what was there stays."""
         # The key last: without it nobody adopts the journal.
         for name, text in ((ADDRESS, self.address), (SERVER, self.server), (DATABASE, self.key)):
-            if (text or name == DATABASE) and _text(folder / name) != text:
+            if not text and name != DATABASE:
+                (folder / name).unlink(missing_ok=True)  # it was of another
+            elif _text(folder / name) != text:
                 fresh = folder / f".{name}"
                 fresh.touch()
                 fresh.chmod(0o600)  # whatever the umask
                 fresh.write_text(text, "utf-8")
                 fresh.replace(folder / name)
+
+    def flush(self, folder: Path) -> None:
+        """Flush what `write` has written, and the name of the folder. Raises OSError."""
+        for path in (*(folder / name for name in (ADDRESS, SERVER) if (folder / name).exists()), folder / DATABASE):
+            sync_entries(path)
+        for path in (folder, folder.parent):
+            sync_entries(path)
 
 
 NOWHERE = Destination("")

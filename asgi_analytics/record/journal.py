@@ -67,6 +67,7 @@ class FileJournal:
         self._retired: list[int] = []  # rotated segments that are not flushed yet
         self._kept: dict[int, Opened] = {}  # closed segments until they are delivered: files may be unlinked
         self._syncing = threading.Lock()
+        self._is_named = False  # on disk: without what names a folder after a power cut, nobody would adopt it
         self._sizes: dict[int, int] = {}  # bytes of closed segments
         self._delivered: dict[int, float] = {}  # segment → monotonic seconds
 
@@ -227,7 +228,7 @@ class FileJournal:
         if server != self.destination.server:
             destination = replace(self.destination, server=server)
             destination.write(self.path)
-            self.destination = destination
+            self.destination, self._is_named = destination, False
 
     def _make_room(self) -> None:
         """Delete segments kept for a fail-over where undelivered rows need the room."""
@@ -274,6 +275,7 @@ class FileJournal:
             if self._next is None:
                 self._next = self._create_next()
             self.destination.write(self.path)
+            self._is_named = False
             saved = self._rows_after_truncation()
             self._rotate()
             if saved is not None:
@@ -300,6 +302,18 @@ class FileJournal:
                 raise
             finally:
                 close(descriptors)
+            self._flush_names()
+
+    def _flush_names(self) -> None:
+        if self._is_named:
+            return
+        self._is_named = True  # before: what is written meanwhile is flushed with the next call
+        try:
+            self.destination.flush(self.path)
+        except OSError as error:
+            self._is_named = False
+            if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # else `prepare` makes it again
+                raise
 
     def _unflushed(self) -> tuple[list[int], list[int]]:
         """Return which closed segments are to be flushed, and descriptors of these and of the open one."""

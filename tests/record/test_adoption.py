@@ -16,7 +16,7 @@ from asgi_analytics.errors import StoreMisconfigured
 from asgi_analytics.model import Merged
 from asgi_analytics.record import journal as journal_module
 from asgi_analytics.record.adoption import adopt
-from asgi_analytics.record.destination import Destination, remove
+from asgi_analytics.record.destination import Destination, read_destination, remove
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import bytes_in, journals
 from asgi_analytics.record.opened import lock_new
@@ -143,6 +143,13 @@ def test_a_journal_whose_lock_file_was_removed_is_delivered_once_it_is_nobodys(t
     (found,) = adopt(tmp_path)
     assert found.read(1, 0, 10) is not None
     assert list(adopt(tmp_path)) == []
+
+
+def test_who_goes_to_a_database_of_unknown_identity_keeps_none_of_the_one_before(tmp_path: Path) -> None:
+    """Else it would be delivered to that one, too, under whatever name."""
+    for destination in (Destination("one", "host=one", "itself"), Destination("two", "host=two")):
+        destination.write(tmp_path)
+        assert read_destination(tmp_path) == destination
 
 
 @pytest.mark.parametrize("after", range(7))

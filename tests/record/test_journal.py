@@ -319,6 +319,23 @@ def test_a_rotated_segment_is_flushed_too(
     assert len(flushed) == len(written), "nothing came since"
 
 
+def test_what_names_a_journal_is_flushed_with_its_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut leaves a folder in the making, which is removed, or empty files: nobody would adopt it."""
+    flushed: list[int] = []
+    journal = FileJournal(tmp_path / "j", NAME, COLUMNS, 1 << 20, Destination("here", "there"))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    fill(journal, 1)
+    journal.sync()
+    names = [journal.path / name for name in ("address", "database")]
+    assert flushed == [path.stat().st_ino for path in (*names, journal.path, journal.path.parent)]
+    journal.sync()
+    assert len(flushed) == 4, "nothing came since"
+    journal.name_server("itself")
+    journal.sync()
+    assert (journal.path / "server").stat().st_ino in flushed
+    journal.abandon()
+
+
 def test_what_is_delivered_before_it_was_flushed_is_flushed_no_more(journal: FileJournal, small_segments: None) -> None:
     fill(journal, 40)
     journal.acknowledge(journal.segment, 1.0)
