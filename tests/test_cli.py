@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from math import floor
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -20,12 +20,13 @@ from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.columns import escape, span
 from asgi_analytics.commands import console
 from asgi_analytics.database import destination_of
+from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
-from asgi_analytics.record.listing import journals
+from asgi_analytics.record.listing import JournalState, journals
 from asgi_analytics.store import commands as commands_of_store
 from asgi_analytics.store import queries
-from asgi_analytics.store.reading import connect
+from asgi_analytics.store.reading import Position, connect
 from tests.drive import NOWHERE, called, get, page, start, wrapped
 
 from .command import COMMAND, free_port, run
@@ -241,6 +242,22 @@ def test_looking_at_journals_tells_the_living_from_the_dead_and_holds_none(tmp_p
     assert [(one.name[:2], one.alive) for one in journals(tmp_path)] == [("01", True), ("02", False)]
     assert kept.close(1, kept.size)
     assert [one.name[:2] for one in journals(tmp_path)] == ["02"]
+
+
+@pytest.mark.parametrize(
+    ("segment", "offset", "told"),
+    [
+        (0, 0, "nothing delivered yet"),
+        (1, 900, "delivered to segment 1 of 2"),
+        (2, 150, "50 bytes behind"),
+        (2, 200, "all delivered"),
+    ],
+)
+def test_stats_tells_how_far_a_journal_is_delivered(tmp_path: Path, segment: int, offset: int, told: str) -> None:
+    state = JournalState("ab" * 16, 1_100, 2, 200, True, Destination("here"), 0.0)
+    position = Position(UUID(state.name), "host", segment, offset, 0, 0, 0.0)
+    lines = list(console.journals_here([state], tmp_path, None, {state.name: position}))
+    assert lines[1].endswith(told)
 
 
 @pytest.mark.parametrize(

@@ -321,9 +321,9 @@ def _owner(journal: JournalState) -> str:
 def _delivered(journal: JournalState, position: Position | None) -> str:
     if position is None:
         return "unknown to this database"
-    if journal.newest != position.segment:
-        return f"delivered to segment {position.segment} of {journal.newest}"
     if not position.position:
         return "nothing delivered yet"
+    if journal.newest != position.segment:
+        return f"delivered to segment {position.segment} of {journal.newest}"
     behind = journal.newest_bytes - position.position
     return f"{behind:,} bytes behind" if behind > 0 else "all delivered"
