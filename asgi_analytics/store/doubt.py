@@ -1,8 +1,9 @@
 """Journals of which more may be stored than their position says, since somebody has deleted or rewound positions.
 
 What is stored of a journal is contiguous: its beginning, or what retention has left of that. So a doubt ends with the
-first hit after that stretch, or, if none is stored, with one newer than the doubt: no later one is stored. Where an
-operator has deleted some rows or keeps some out, by a trigger, only a newer one ends it.
+hits after that stretch, or, if none is stored, with one newer than the doubt: no later one is stored. Where an
+operator has deleted some rows or keeps some out, by a trigger, only a newer one ends it; a few that are not stored may
+be such rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _FRAME = struct.Struct("!I4xc")  # what a frame begins with: length, checksum, k
 _COUNT = struct.calcsize("!h")  # bytes before the first field of a row in COPY binary format
 _LENGTH = struct.Struct("!i")
 Place = tuple[int, int]  # of a hit in a batch: the index of its frame, the offset of its end in that
+FEW = 5  # hits: so many at the end of a batch, and a tenth of it, are no visitor whose rows were deleted
 SLICE = 500  # frames that are read before other threads may run: a millisecond
 
 
@@ -55,10 +57,11 @@ class Doubts:
         known = [hit in stored for hit in hits]
         if True not in known:
             return bool(hits) and self.is_past(journal, hits[-1])
-        last = len(known) - known[::-1].index(True)
-        if not all(known[known.index(True) : last]):
+        after = known[::-1].index(True)
+        last = len(known) - after
+        if not all(known[known.index(True) : last]) or 0 < after < max(FEW, len(known) // 10):
             self._patchy.add(journal)
-        return last < len(hits) and (journal not in self._patchy or self.is_past(journal, hits[-1]))
+        return after > 0 and (journal not in self._patchy or self.is_past(journal, hits[-1]))
 
     def is_past(self, journal: bytes, hit: bytes) -> bool:
         """Tell whether a hit, by its id, came after the doubt began."""

@@ -255,3 +255,21 @@ def test_rows_that_an_operator_deletes_or_keeps_out_end_no_doubt(store: Postgres
     counted = one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits")
     assert counted["n"] == counted["ids"]
     assert whole.journal in store._doubts
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_rows_of_one_visitor_that_were_deleted_at_the_end_of_a_batch_end_no_doubt(
+    store: PostgresStore, dsn: str, count: int
+) -> None:
+    """As an operator may at any time: what comes after them is stored."""
+    whole = batch([hit(f"/{number:02}") for number in range(40)])
+    parts = [replace(whole, frames=whole.frames[a : a + 10], end=whole.frames[a + 9].end) for a in (0, 10, 20, 30)]
+    store.position(whole.journal)
+    store.write(whole)
+    fetch(dsn, "DELETE FROM analytics.hits WHERE path < '/10' AND path >= %s", f"/{10 - count:02}")
+    fetch(dsn, "DELETE FROM analytics.positions")
+    store.position(whole.journal)
+    for part in parts:
+        store.write(part)
+    counted = one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits")
+    assert counted == {"n": 40, "ids": 40}
