@@ -106,6 +106,7 @@ class Engine:
         self._starting = threading.RLock()
         self._opening = False
         self._logged = Schedule(self.clock)
+        self._tidied = Schedule(self.clock)
         self.owners = Owners(self.stop)
         self.app_id: int | None = None  # id() of the app whose middlewares share it, see joining
         ENGINES.add(self)
@@ -173,6 +174,7 @@ class Engine:
             chores=self._chores,
             rulings=self.rulings,
             calendar=self.calendar,
+            tidied=self._tidied,
         )
         self._writers.add(writer)
         self.leases.cut_off()

@@ -23,11 +23,14 @@ from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.identify import visitor as module
 from asgi_analytics.middleware import Scope
 from asgi_analytics.model import Analytics, ClaimStatus, Merged, Ruling, Verification, Visitor
-from asgi_analytics.protocols import StrictAnswer
+from asgi_analytics.protocols import Store, StrictAnswer
+from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.shared.sharer import Sharer
+from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.testing import FakeClock
 from tests.drive import COOKIE, NOWHERE, get, http_scope, look, page, wrapped
+from tests.waiting import wait_until
 
 GOOGLEBOT = {"user-agent": "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"}
 GPTBOT = {"user-agent": "Mozilla/5.0 (compatible; GPTBot/1.2; +https://openai.com/gptbot)"}
@@ -300,3 +303,27 @@ def test_a_server_of_strict_quotas_is_asked_by_the_names_of_today() -> None:
     visitor.actor.next_key, visitor.network.next_key = b"a" * 16, b"n" * 16
     strictly(engine)
     assert counted.names == [b"a" * 16, b"n" * 16]
+
+
+def test_what_is_old_is_cleared_away_once_an_hour_however_often_the_app_is_closed(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where each call of a function in the cloud ends with a close."""
+    tidied: list[int] = []
+    looks = 0
+    tidy = Writer._tidy
+
+    def look_at(writer: Writer, store: Store) -> None:
+        nonlocal looks
+        tidy(writer, store)
+        looks += 1
+
+    monkeypatch.setattr(PostgresStore, "tidy", lambda store: tidied.append(1))
+    monkeypatch.setattr(Writer, "_tidy", look_at)
+    with wrapped(page(), dsn) as wrap:
+        for _ in range(3):
+            before = looks
+            get(wrap)
+            wait_until(lambda: looks > before)  # noqa: B023
+            assert wrap.close()
+    assert tidied == [1]

@@ -54,6 +54,7 @@ class Writer:
         chores: Callable[[], None],
         rulings: SharedRulings | None = None,
         calendar: Calendar | None = None,
+        tidied: Schedule | None = None,
     ) -> None:
         self._open_store = open_store
         self._recorder = recorder
@@ -72,7 +73,8 @@ class Writer:
         self._schedule = Schedule(clock)
         self._agreement = Agreement(shared, rulings, clock, calendar or Calendar(), self._schedule)
         self._logged = Schedule(clock)
-        self._tidied = Schedule(clock)  # not due with each connection: a clean-up may cost one
+        # Not due with each connection, which a clean-up may cost, nor with each start: some apps are closed each time.
+        self._tidied = tidied or Schedule(clock)
         self._backoff = Backoff()
         self._is_refused = False  # by a server that can be reached
 
