@@ -245,10 +245,17 @@ def route_template(scope: Mapping[str, Any]) -> str | None:
     if route is None:
         template = scope.get("path_template")
         return template if isinstance(template, str) else None
-    template = getattr(route, "path_format", None) or getattr(route, "path", None)
+    template = _included(scope, route) or getattr(route, "path_format", None) or getattr(route, "path", None)
     if not isinstance(template, str):
         return None
     return template if "app_root_path" not in scope else _mounted(scope, route, template)
+
+
+def _included(scope: Mapping[str, Any], route: object) -> Any:
+    """Return the template of a route of FastAPI with what its router was included under; None where it has it itself."""
+    told = scope.get("fastapi")
+    context = told.get("effective_route_context") if isinstance(told, Mapping) else None
+    return getattr(context, "path_format", None) if getattr(context, "original_route", None) is route else None
 
 
 def _mounted(scope: Mapping[str, Any], route: object, template: str) -> str:

@@ -292,6 +292,7 @@ def _api() -> FastAPI:
     app, items = FastAPI(), APIRouter(prefix="/items")
     items.get("/{item}")(lambda item: item)
     app.include_router(items)
+    app.include_router(items, prefix="/of/{shop}")
     return app
 
 
@@ -316,6 +317,7 @@ MOUNTS = [
         ("/v2/of/items/items/7", "/v2/of/{tenant}/items/{item}"),
         ("/any/a-secret/way/end/items/7", "/items/{item}"),
         ("/api/items/5", "/api/items/{item}"),
+        ("/api/of/9/items/5", "/api/of/{shop}/items/{item}"),
         ("/static/site.css", "/static/{path}"),
         ("/v1/nothing", "/v1/{path}"),
         ("/nothing", None),
