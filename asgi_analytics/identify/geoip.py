@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import maxminddb
 from maxminddb.decoder import Decoder
@@ -139,9 +140,8 @@ class GeoFile:
                 return
             # Remembered before the try: a damaged file is read once, not every few seconds.
             self._signature = signature
-            tree = Tree(_content(self.path))
-            for probe in PROBES:
-                tree.find(probe)
+            tree = _trees.get((self.path, signature)) or _loaded(self.path)
+            _trees[self.path, signature] = tree
         except READ_ERRORS as error:
             if isinstance(error, OSError):  # such as no privilege, no descriptor: that passes, and changes no file
                 self._signature = None
@@ -176,6 +176,10 @@ class GeoFile:
         self.error = f"{type(error).__name__}: {error}"[:300]
 
 
+# A file is in memory once, though a framework makes a middleware for each of a hundred routes.
+_trees: WeakValueDictionary[tuple[Path, Signature], Tree] = WeakValueDictionary()
+
+
 def _refresh(files: Iterable[GeoFile]) -> None:
     for file in files:
         file.refresh()
@@ -204,11 +208,11 @@ class Tree:
         data = facts.search_tree_size + TREE_GAP
         if self._size not in (24, 28, 32) or not 0 <= facts.search_tree_size <= len(content) - TREE_GAP:
             raise maxminddb.InvalidDatabaseError("the search tree does not fit the file")
-        self._to_data = facts.search_tree_size - self._nodes
-        self._decoder = Decoder(content, data)
         self._has_ipv6 = facts.ip_version == 6
         self._ipv4_root = self._descend(0, 0, 96) if self._has_ipv6 else 0
-        self._place = lru_cache(maxsize=KEPT_PLACES)(self._decode)
+        # Not of a method of this object, which it would keep in memory until the garbage is collected.
+        record = partial(_place_at, Decoder(content, data), facts.search_tree_size - self._nodes)
+        self._place = lru_cache(maxsize=KEPT_PLACES)(record)
 
     def find(self, packed: bytes) -> Place:
         """Return the place of an address of 4 or 16 bytes, Place() when it is in no network of the file."""
@@ -240,11 +244,20 @@ class Tree:
             node = both & 0xFFF_FFFF if number >> bits & 1 else both >> 32 | (both >> 28 & 0xF) << 24
         return node
 
-    def _decode(self, node: int) -> Place:
-        record, _ = self._decoder.decode(node + self._to_data)
-        if not isinstance(record, dict):
-            return NOWHERE
-        return Place(country_of(record), region_of(record), city_of(record), *system_of(record))
+
+def _place_at(decoder: Decoder, to_data: int, node: int) -> Place:
+    record, _ = decoder.decode(node + to_data)
+    if not isinstance(record, dict):
+        return NOWHERE
+    return Place(country_of(record), region_of(record), city_of(record), *system_of(record))
+
+
+def _loaded(path: Path) -> Tree:
+    """Read a file and try it. Raises one of READ_ERRORS."""
+    tree = Tree(_content(path))
+    for probe in PROBES:
+        tree.find(probe)
+    return tree
 
 
 def is_local(packed: bytes) -> bool:

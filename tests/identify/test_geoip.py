@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,20 @@ def test_a_file_that_could_not_be_opened_once_is_loaded_when_it_can_though_it_di
         assert "PermissionError" in locator.describe()[0]
     locator.refresh(0.0)
     assert locator.locate("1.0.0.1").city == "Sydney"
+
+
+def test_a_file_that_several_use_is_in_memory_once_and_no_longer_than_it_is_used(city: Path) -> None:
+    one, two = GeoFile(city), GeoFile(city)
+    one.refresh()
+    two.refresh()
+    assert one._tree is two._tree is not None
+    before = weakref.ref(one._tree)
+    write(city, {"1.0.0.0/24": FLAT})
+    one.refresh()
+    assert one._tree is not two._tree is before()
+    two.refresh()
+    assert one._tree is two._tree
+    assert before() is None
 
 
 def test_refresh_looks_at_most_every_five_seconds(city: Path) -> None:
