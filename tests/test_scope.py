@@ -347,6 +347,14 @@ def test_the_app_shares_the_state_with_who_is_further_out(wrap: AnalyticsMiddlew
     assert scope["state"]["pool"] is pool
 
 
+def test_what_the_app_keeps_in_the_state_by_our_name_stays(wrap: AnalyticsMiddleware) -> None:
+    scope, own = http_scope(), object()
+    scope["state"] = {"analytics": own}  # as the lifespan of the app may have it
+    assert asyncio.run(ask(wrap, scope)).header("x-throttle-level") == "normal"
+    assert scope["state"] == {"analytics": own}
+    assert (wrap.stats()["queued"], wrap.stats()["failures"]) == (1, {"findings": 1})
+
+
 def test_requests_that_share_one_state_dict_do_not_see_each_other(wrap: AnalyticsMiddleware) -> None:
     state: dict[str, Any] = {}
     seen: list[Any] = []

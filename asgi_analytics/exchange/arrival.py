@@ -10,6 +10,7 @@ from ..decide.admission import admit, admit_strictly, charge
 from ..decide.explain import inputs_of_admission, inputs_of_ban
 from ..decide.rulings import is_pardon_due, pardon, refusal
 from ..engine import Engine
+from ..errors import AnalyticsError
 from ..facts import Claims, ThrottleLevel
 from ..identify.client import network_of
 from ..identify.consistency import read_claims
@@ -18,6 +19,7 @@ from ..model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Merged
 from ..protocols import Receive, Scope, Send, StrictAnswer
 
 STATE_KEY = "analytics"  # in scope["state"]
+NAME_TAKEN = f"the app keeps something of its own in state['{STATE_KEY}'], which stays: it is not told what was found"
 CACHED_FOR = 1.0  # seconds, at most, that a refusal is sent again unchanged: its numbers are whole seconds
 
 
@@ -95,9 +97,11 @@ class Arrival(Hit):
                 scope["state"] = {STATE_KEY: findings}
             elif STATE_KEY not in state or _is_of(state[STATE_KEY], self.visitor):
                 state[STATE_KEY] = findings
-            else:
+            elif isinstance(state[STATE_KEY], Analytics):
                 # A server may share one dict among requests: this one gets a copy, which the others cannot see.
                 scope["state"] = {**state, STATE_KEY: findings}
+            else:
+                self._engine.failed("findings", AnalyticsError(NAME_TAKEN))
         except Exception as error:  # noqa: BLE001 - a state that is read-only, or no mapping at all
             if isinstance(state, Mapping):
                 scope["state"] = {**state, STATE_KEY: findings}
