@@ -32,6 +32,7 @@ class _Lifespan:
     """The lifespan of an app that runs."""
 
     engine: Engine
+    has_begun: bool = False  # the app has said whether it has started
     is_ending: bool = False  # the server has asked for it, or the app has said so
     is_over: bool = False  # the app has said so: nothing of ours may follow, for granian then stops the event loop
 
@@ -151,6 +152,7 @@ class AnalyticsMiddleware:
             return message
 
         async def send_when_ready(message: Message) -> None:
+            lifespan.has_begun = True
             if message["type"] == "lifespan.startup.complete":
                 await self._run_in_thread("start", self._engine.wait, STARTUP_PATIENCE)
             elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
@@ -161,17 +163,20 @@ class AnalyticsMiddleware:
         try:
             await self.app(scope, receive_and_note, send_when_ready)
         except Exception:
-            await self._stop_unannounced(lifespans)
+            await self._end_unannounced(lifespans)
             raise
         else:
-            await self._stop_unannounced(lifespans)
+            await self._end_unannounced(lifespans)
         finally:
             _lifespans.set(around)  # for a task that outlives the app, such as one that runs apps in turn
             end_threads()
 
-    async def _stop_unannounced(self, lifespans: Sequence[_Lifespan]) -> None:
-        if not lifespans[-1].is_over:
+    async def _end_unannounced(self, lifespans: Sequence[_Lifespan]) -> None:
+        lifespan = lifespans[-1]
+        if not lifespan.is_over:
             await self._stop(lifespans)
+        if not (lifespan.has_begun or lifespan.is_ending):  # an app without lifespan support, which the server serves now
+            await self._run_in_thread("start", lifespan.engine.wait, STARTUP_PATIENCE)
 
     async def _stop(self, lifespans: Iterable[_Lifespan]) -> None:
         """Stop the engines of all nested lifespans that are ending at once, so that their time-outs do not add up."""

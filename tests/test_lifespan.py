@@ -104,6 +104,16 @@ def test_the_start_waits_for_the_salt_of_all_workers(dsn: str) -> None:
     assert first["session_id"] == second["session_id"]
 
 
+@pytest.mark.parametrize("app", [unsupported, returning], ids=["raises", "returns"])
+def test_the_server_of_an_app_without_lifespan_support_waits_for_that_salt_too(dsn: str, app: ASGIApp) -> None:
+    with wrapped(app, dsn) as wrap:
+        asyncio.run(serve(wrap, {"type": "lifespan"}, [{"type": "lifespan.startup"}]))
+        wrap.app = page()
+        get(wrap)
+    (row,) = rows(dsn)
+    assert row["provisional"] is False
+
+
 def test_without_lifespan_events_the_first_request_starts_the_writer(dsn: str) -> None:
     with wrapped(page(), dsn) as wrap:
         get(wrap)
