@@ -7,11 +7,13 @@ import contextvars
 import copy
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.wsgi import WsgiToAsgi
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -24,6 +26,7 @@ import asgi_analytics
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
+from .build import COMPILED
 from .drive import NOWHERE, Communicator, ask, get, http_scope, page, socket_scope, wrapped
 from .transparent import Seen, normal, sending, serve, without_ours
 
@@ -375,3 +378,16 @@ def test_starlettes_own_error_page_passes(wrap: AnalyticsMiddleware, counted: Ca
     seen = asyncio.run(serve(wrap, http_scope(), []))
     assert without_ours(seen.sent) == normal(bare.sent)
     assert (type(seen.raised), str(seen.raised), counted()) == (LookupError, "broken", 1)
+
+
+def test_a_wsgi_app_by_asgiref_is_served_without_a_warning(both: Callable[..., tuple[Seen, Seen]]) -> None:
+    def hello(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("content-type", "text/plain")])
+        return [environ["REQUEST_METHOD"].encode()]
+
+    with warnings.catch_warnings():
+        if not COMPILED:  # code that takes no mark of what it returns
+            warnings.simplefilter("error")
+        bare, seen = both(lambda: WsgiToAsgi(hello), None, {"type": "http.request"})
+    assert (seen.raised, bare.raised) == (None, None)
+    assert without_ours(seen.sent) == bare.sent
