@@ -182,7 +182,7 @@ class AnalyticsMiddleware:
         lifespan = lifespans[-1]
         if not lifespan.is_over:
             await self._stop(lifespans)
-        if not (lifespan.has_begun or lifespan.is_ending):  # an app without lifespan support, which the server serves now
+        if not (lifespan.has_begun or lifespan.is_ending):  # it has no lifespan, and is served now
             await self._run_in_thread("start", lifespan.engine.wait, STARTUP_PATIENCE)
 
     async def _stop(self, lifespans: Iterable[_Lifespan]) -> None:

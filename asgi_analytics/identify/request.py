@@ -252,7 +252,7 @@ def route_template(scope: Mapping[str, Any]) -> str | None:
 
 
 def _included(scope: Mapping[str, Any], route: object) -> Any:
-    """Return the template of a route of FastAPI with what its router was included under; None where it has it itself."""
+    """Return the template of a FastAPI route with what its router was included under; None where it has it itself."""
     told = scope.get("fastapi")
     context = told.get("effective_route_context") if isinstance(told, Mapping) else None
     return getattr(context, "path_format", None) if getattr(context, "original_route", None) is route else None
