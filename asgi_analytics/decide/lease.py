@@ -101,13 +101,21 @@ class Leases:
         if loans is not None and self.connected and (actor.next_key or actor.key not in self._actors):
             self._take_up(actor, limits, now)
             loans = actor.loans
-        if loans is None or not self.connected or actor.key not in self._actors:
-            part = 1 if loans is None else self.workers
-            most = [(size, max(1, limit // part)) for size, limit in limits]
-            return [window.remaining(one, *quota, now) for one, quota in zip(actor.windows, most, strict=True)]
+        own = self._own(actor, loans, limits)
+        if own is not None:
+            return _remaining(actor, own, now)
+        loans = loans or []
         for loan, (_, limit) in zip(loans, limits, strict=True):
             loan.limit = limit
         return [loan.allowed - loan.used for loan in loans]
+
+    def _own(self, actor: Actor, loans: list[Loan] | None, limits: Limits) -> Limits | None:
+        """Return the limits that this worker keeps to by itself; None where it has what it was lent."""
+        if loans is None:
+            return limits
+        if self.connected and actor.key in self._actors:
+            return None
+        return [(size, max(1, limit // self.workers)) for size, limit in limits]
 
     def _take_up(self, actor: Actor, limits: Limits, now: float) -> None:
         """Exchange loans that rest, or found no room, from now on; at midnight under another name, and from the start.
@@ -130,11 +138,16 @@ class Leases:
         return None
 
     def take(self, actor: Actor, limits: Limits, now: float) -> None:
-        """Charge one unit to each quota."""
-        loans = actor.loans or ()
-        for one, (size, _) in zip(actor.windows, limits, strict=True):
+        """Charge one unit to each quota, and share from now on what has come so far, as `admit` does by itself."""
+        loans, hot = actor.loans, False
+        for one, (size, limit) in zip(actor.windows, limits, strict=True):
             window.charge(one, size, now)
-        for loan in loans:
+            if loans is None:
+                used = window.estimate(one, size, now) - 1.0  # before this request
+                hot = hot or used >= shared_from(limit, self.sharing)
+        if hot:
+            self.open(actor, limits, now)
+        for loan in loans or ():
             loan.used += 1
             if loan.allowed - loan.used <= loan.used - loan.reported and not loan.dry:
                 self._hurry()
@@ -149,19 +162,21 @@ class Leases:
 
     def shown(self, actor: Actor, limits: Limits, now: float) -> list[int]:
         """Return the units left to all workers together as far as this one knows, one number per quota."""
-        here = [window.remaining(one, *quota, now) for one, quota in zip(actor.windows, limits, strict=True)]
         loans = actor.loans  # once: another thread may close them
-        if loans is None:
-            return here
-        told = [loan.left - (loan.used - loan.reported) for loan in loans]
+        own = self._own(actor, loans, limits)
+        if own is not None:
+            return _remaining(actor, own, now)
+        here = _remaining(actor, limits, now)
+        told = [loan.left - (loan.used - loan.reported) for loan in loans or ()]
         return [max(0, min(pair)) for pair in zip(here, told, strict=True)]
 
     def waits(self, actor: Actor, limits: Limits, now: float) -> list[float]:
         """Return the seconds until a unit may fit, one number per quota."""
         loans = actor.loans
-        if loans is None or not self.connected:
-            return [window.wait(one, *quota, now) for one, quota in zip(actor.windows, limits, strict=True)]
-        return [max(0.0, loan.asked_at + loan.wait - now) for loan in loans]
+        own = self._own(actor, loans, limits)
+        if own is not None:
+            return [window.wait(one, *quota, now) for one, quota in zip(actor.windows, own, strict=True)]
+        return [max(0.0, loan.asked_at + loan.wait - now) for loan in loans or ()]
 
     def _hurry(self) -> None:
         if not self._hurried:
@@ -173,7 +188,7 @@ class Leases:
     def asks(self, now: float) -> list[Ask]:
         """Return what to report and to ask for; units not kept are given up here, before they are given back."""
         self._hurried = False
-        given_back = [] if not self.connected else self._rest(now)
+        given_back = self._rest(now) if self.connected else []
         return given_back + [self._ask(counter, loan, now) for counter, loan in self._each() if _is_due(loan, now)]
 
     def returns(self, now: float) -> list[Ask]:
@@ -255,21 +270,25 @@ class Leases:
             self.open(actor, self._network_limits if is_network else self._limits, now)
 
     def _forget(self, now: float) -> None:
-        self._rest(now)
+        self._rest(now, gives=False)
         for counter, (_, until) in list(self._scarce.items()):
             if until < now:
                 del self._scarce[counter]
 
-    def _rest(self, now: float) -> list[Ask]:
-        """Exchange no longer what nobody used for long; return what gives the units back that were lent for it."""
-        given_back = []
+    def _rest(self, now: float, gives: bool = True) -> list[Ask]:
+        """Exchange no longer what nobody used for long; return what gives the units back that were lent for it.
+
+        Without `gives`, nothing can be given back now: what holds units rests later, or they would count as used.
+        """
+        given_back: list[Ask] = []
         for key, actor in list(self._actors.items()):
             loans = actor.loans or ()
             if not all(_is_idle(loan, now) for loan in loans):
                 continue
-            for loan in loans:
-                if loan.allowed > loan.used and now - loan.asked_at < LIFE:
-                    given_back.append(Ask(loan.counter, loan.size, loan.limit, 0, 0, 0, 0))
+            holding = [loan for loan in loans if loan.allowed > loan.used and now - loan.asked_at < LIFE]
+            if holding and not gives:
+                continue
+            given_back += [Ask(loan.counter, loan.size, loan.limit, 0, 0, 0, 0) for loan in holding]
             if not any(
                 window.held(counter, loan.size, now) or self._stage(loan.counter, now)
                 for counter, loan in zip(actor.windows, loans, strict=False)
@@ -283,6 +302,10 @@ class Leases:
     def _stage(self, counter: bytes, now: float) -> int:
         stage, until = self._scarce.get(counter, (0, 0.0))
         return stage if now < until else 0
+
+
+def _remaining(actor: Actor, limits: Limits, now: float) -> list[int]:
+    return [window.remaining(one, *quota, now) for one, quota in zip(actor.windows, limits, strict=True)]
 
 
 def _forget_old(counter: Window, loan: Loan, now: float) -> None:

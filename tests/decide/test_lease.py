@@ -83,6 +83,41 @@ def test_what_is_shown_is_left_to_all_as_far_as_is_known(used: int, others: int,
     assert leases.shown(actor, [(60.0, 100)], START) == [left]
 
 
+def test_while_nothing_can_be_exchanged_its_part_is_what_is_shown_and_waited_for() -> None:
+    leases = leases_of(4)
+    actor = lent(leases, 20, 40)
+    leases.cut_off()
+    for minute in range(5):
+        now = START + 60.0 * minute
+        use(leases, actor, 10, now=now)
+        assert leases.shown(actor, [(60.0, 100)], now) == leases.left(actor, [(60.0, 100)], now) != [0]
+    use(leases, actor, 15, now=now)
+    assert leases.left(actor, [(60.0, 100)], now) == [0]
+    assert leases.waits(actor, [(60.0, 100)], now) == [pytest.approx(20.0, abs=6.0)]
+
+
+def test_of_what_found_no_room_its_part_is_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "MOST_ACTORS", 0)
+    leases = leases_of(4)
+    actor = opened(leases, 100)
+    for minute in range(8):
+        now = START + 60.0 * minute
+        use(leases, actor, 10, now=now)
+        assert leases.shown(actor, [(60.0, 100)], now) == leases.left(actor, [(60.0, 100)], now) != [0]
+
+
+def test_a_quota_is_shared_from_the_same_unit_on_where_another_is_shared_already() -> None:
+    leases = leases_of(2)
+    actor = Actor([Window()], key=KEYS[0])
+    for units, shared in ((shared_from(100, 2), False), (1, True)):
+        use(leases, actor, units)
+        assert (actor.loans is not None) is shared
+    assert (actor.loans or [])[0].used == shared_from(100, 2) + 1
+    alone, lonely = Leases(), Actor([Window()], key=KEYS[1])
+    use(alone, lonely, 100)
+    assert lonely.loans is None
+
+
 # When and what it asks
 
 
@@ -374,6 +409,14 @@ def test_what_nobody_used_for_long_is_given_back_before_it_rests() -> None:
     assert (ask.used, ask.keep, ask.wanted) == (0, 0, 0)
     assert (leases.count(), leases.asks(later)) == (0, [])
     assert leases.left(actor, [(3600.0, 1000)], later) == [250], "it is taken up with what may be admitted unasked"
+
+
+def test_what_holds_units_rests_when_they_can_be_given_back() -> None:
+    """Between an exchange that is on its way and its answer, they would stay lent and count as used."""
+    leases, actor, later = rested(100)
+    leases.take_in(Exchanged(2, 1, {}, []), later, later)
+    assert (leases.count(), len(leases.asks(later)), leases.count()) == (1, 1, 0)
+    assert leases.left(actor, [(3600.0, 1000)], later) == [250]
 
 
 def test_what_others_know_of_is_not_told_again_after_a_rest() -> None:

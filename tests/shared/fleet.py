@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 from asgi_analytics.clock import random_bytes
 from asgi_analytics.decide.actor import new_actor, new_network
@@ -19,7 +20,7 @@ from asgi_analytics.testing import FakeClock, MemoryQuotas
 
 INTERVAL = 0.25
 SHORTEST = 0.015
-NOBODY = new_network(0)
+NETWORK = b"n" * 16
 
 
 class Worker:
@@ -29,6 +30,8 @@ class Worker:
         self.name = random_bytes(16)
         self.quotas = quotas
         self.actors: dict[bytes, Actor] = {}
+        self.network = new_network(len(policy.network_quotas))
+        self.network.key = NETWORK
         self.whole = self.policy = policy
         self.leases = Leases(policy.limits[0], policy.network_limits, self.wake, self.find, self.everybody)
         self.due = phase
@@ -38,11 +41,13 @@ class Worker:
         self.due = min(self.due, self.last + SHORTEST)
 
     def find(self, key: bytes) -> tuple[Actor, bool] | None:
+        if key == NETWORK:
+            return self.network, True
         actor = self.actors.get(key)
         return None if actor is None else (actor, False)
 
     def everybody(self) -> list[tuple[Actor, bool]]:
-        return [(actor, False) for actor in self.actors.values()]
+        return [*((actor, False) for actor in self.actors.values()), (self.network, True)]
 
     def exchange(self, now: float) -> None:
         self.last = now
@@ -60,16 +65,16 @@ class Worker:
             actor = self.actors[key] = new_actor(len(self.policy.quotas))
             actor.key = key
             self.leases.meet(actor, False, now)
-        return admit(actor, NOBODY, self.policy, now)
+        return admit(actor, self.network, self.policy, now)
 
 
 class Fleet:
     """Workers that know each other, over one SharedQuotas; `latency` is how long a woken exchange takes to come."""
 
-    def __init__(self, workers: int, *limits: str, clock: FakeClock | None = None) -> None:
+    def __init__(self, workers: int, *limits: str, network: Sequence[str] = (), clock: FakeClock | None = None) -> None:
         self.clock = clock or FakeClock()
         self.quotas = MemoryQuotas(self.clock)
-        settings = Settings.build(limits=limits, network_limits=())
+        settings = Settings.build(limits=limits, network_limits=network)
         policy = Policy.of(settings)
         self.limit: Quota = settings.limits[0]
         rng = random.Random(workers)

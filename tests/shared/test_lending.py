@@ -193,6 +193,28 @@ def test_after_an_outage_of_minutes_only_the_use_of_the_last_one_counts() -> Non
     assert burst(fleet, 900, 1 / 15, 0, 1, 2, 3) > 850
 
 
+def test_who_comes_from_a_network_that_is_shared_shares_its_own_quota_too() -> None:
+    fleet = Fleet(4, "100/day", network=["1000/day"])
+    for number in range(160):
+        fleet.send(number % 4, b"%016d" % number)
+        fleet.pass_until(fleet.clock.monotonic() + 0.02)
+    assert all(worker.network.loans for worker in fleet.workers)
+    assert burst(fleet, 800, 0.02, 0, 1, 2, 3) <= 100
+
+
+def test_what_is_lent_is_not_lost_by_who_pauses_while_an_exchange_is_on_its_way() -> None:
+    fleet = Fleet(2, "1000/day")
+    assert burst(fleet, 100, 0.05, 0) == 100
+    worker = fleet.workers[0]
+    rests_at = (worker.actors[b"k" * 16].loans or [])[0].used_at + 605.0
+    fleet.pass_until(rests_at - 0.3)
+    asks = worker.leases.asks(rests_at - 0.1)
+    answer = worker.quotas.exchange(worker.name, worker.leases.revision, asks)
+    worker.leases.take_in(answer, rests_at - 0.1, rests_at + 0.1)
+    fleet.pass_until(rests_at + 15.0)
+    assert burst(fleet, 1000, 0.05, 1) == 900
+
+
 # One contract for each SharedQuotas
 
 BACK_ENDS = ["memory", "postgres", *(f"{name}" for name in found_servers())]
