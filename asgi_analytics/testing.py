@@ -191,6 +191,8 @@ class MemoryQuotas:
         with self._lock:
             self._check()
             now = self._clock.time_ns() / 1e9
+            if revision > self._revision:  # of another server, or of this one before it lost what it knew
+                revision = 0
             self._workers[worker] = (revision, now)
             heeded = {name: known for name, (known, seen) in self._workers.items() if now - seen < LIFE}
             grants = [self._lend(ask, worker, heeded, now) for ask in asks]

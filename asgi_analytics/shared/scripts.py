@@ -10,12 +10,27 @@ local told = redis.call('TIME')
 local now = tonumber(told[1]) + tonumber(told[2]) / 1000000
 """
 
-# KEYS: workers, scarce, believed. ARGV: worker, revision that it knows, life, most. Returns the workers that live with
-# the revision that each knows, and what is scarce since: counter, revision * 4 + stage.
+
+def _heeded(key: str, argument: str) -> str:
+    """Return what finds the revision that a worker knows: none of a server that is behind it.
+
+    Such as one that lost its keys, took over from one that did not tell it all, or had nothing to tell for a week.
+    """
+    return f"""
+local heeded = tonumber({argument})
+if heeded > tonumber(redis.call('GET', {key}) or 0) then
+  heeded = 0
+end
+"""
+
+
+# KEYS: workers, scarce, believed, revision. ARGV: worker, revision that it knows, life, most. Returns the workers that
+# live with the revision that each knows, and what is scarce since: counter, revision * 4 + stage.
 BEAT = (
     _NOW
+    + _heeded("KEYS[4]", "ARGV[2]")
     + """
-redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
+redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. string.format('%.0f', heeded))
 redis.call('EXPIRE', KEYS[1], 3600)
 local alive, all = {}, redis.call('HGETALL', KEYS[1])
 for place = 1, #all, 2 do
@@ -41,7 +56,7 @@ if redis.call('ZCARD', KEYS[2]) > redis.call('ZCARD', KEYS[3]) then
   end
   redis.call('EXPIRE', KEYS[3], 172800)
 end
-local since = '(' .. string.format('%.0f', tonumber(ARGV[2]) * 4 + 3)
+local since = '(' .. string.format('%.0f', heeded * 4 + 3)
 return {alive, redis.call('ZRANGEBYSCORE', KEYS[2], since, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])}
 """
 )
@@ -50,6 +65,7 @@ return {alive, redis.call('ZRANGEBYSCORE', KEYS[2], since, '+inf', 'WITHSCORES',
 # which it is believed of each. Returns the new revisions, and what is scarce as BEAT.
 ANNOUNCE = (
     _NOW
+    + _heeded("KEYS[1]", "ARGV[1]")
     + """
 local given = {}
 for place = 3, #ARGV, 3 do
@@ -63,7 +79,7 @@ for place = 2, 3 do
   redis.call('EXPIRE', KEYS[place], 172800)
   redis.call('ZREMRANGEBYRANK', KEYS[place], 0, -20001)
 end
-local since = '(' .. string.format('%.0f', tonumber(ARGV[1]) * 4 + 3)
+local since = '(' .. string.format('%.0f', heeded * 4 + 3)
 return {given, redis.call('ZRANGEBYSCORE', KEYS[2], since, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])}
 """
 )

@@ -84,7 +84,11 @@ class ValkeyQuotas:
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. Raises SharedUnavailable."""
         with _wrapped():
-            beat: Call = (BEAT, [self._workers, *self._told], [worker.hex(), revision, LIFE, MOST_SCARCE])
+            beat: Call = (
+                BEAT,
+                [self._workers, *self._told, self._revision],
+                [worker.hex(), revision, LIFE, MOST_SCARCE],
+            )
             ((alive, scarce),) = self._run([beat])
             answers = self._lend(worker, asks, alive)
             stages = {ask.counter: told[3] for ask, told in zip(asks, answers, strict=True) if told[3]}

@@ -306,6 +306,25 @@ def test_what_is_scarce_is_told_to_all_once_and_what_they_admit_unasked_is_lent_
         quotas.leave(worker)
 
 
+def test_who_knows_of_more_than_the_server_is_told_all_again(quotas: SharedQuotas) -> None:
+    """As after a fail-over that lost keys, a backup that was restored, or a week in which nothing was to be told."""
+    one, two, counter = random_bytes(16), random_bytes(16), random_bytes(16)
+    before = 10**12
+    quotas.exchange(two, before, [])
+    (grant,) = quotas.exchange(one, before, [ask(counter, used=60, wanted=40)]).grants
+    assert grant.units == 30
+    (grant,) = quotas.exchange(one, before, [ask(counter, keep=30, wanted=40)]).grants
+    assert grant.units == 30, "the other one has yet to be told"
+    told = quotas.exchange(two, before, [])
+    assert dict(told.scarce) == {ask(counter).counter: 1}
+    assert 0 < told.revision < before
+    assert quotas.exchange(two, told.revision, []).scarce == {}
+    (grant,) = quotas.exchange(one, told.revision, [ask(counter, keep=30, wanted=40)]).grants
+    assert grant.units == 39
+    for worker in (one, two):
+        quotas.leave(worker)
+
+
 # Windows, and seconds, that pass before a step: nothing, a loan's life, one that ends with a window, two windows.
 PASSED = [(0, 0.0), (0, 0.0), (0, 0.0), (0, LIFE), (1, 1.0), (1, LONG), (2, believed(LONG)), (-1, 0.0)]
 STEPS = st.lists(

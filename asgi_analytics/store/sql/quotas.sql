@@ -2,8 +2,10 @@
 
 -- name: exchange
 WITH found AS MATERIALIZED (
-    SELECT analytics.exchange_quotas(%(worker)s::uuid, %(site)s::text, %(revision)s::bigint, %(life)s::float8,
-        %(most)s::integer, %(asks)s::jsonb) AS answer)
+    -- In a backup that was restored, or on a standby that was behind, revisions are lower: the worker knows of none.
+    SELECT analytics.exchange_quotas(%(worker)s::uuid, %(site)s::text, CASE WHEN %(revision)s::bigint <= coalesce(
+            pg_catalog.pg_sequence_last_value('analytics.counter_revisions'), 0) THEN %(revision)s::bigint ELSE 0 END,
+        %(life)s::float8, %(most)s::integer, %(asks)s::jsonb) AS answer)
 -- And how many seconds ago it was told what is scarce; what this exchange tells has another revision in the snapshot.
 SELECT answer, (SELECT coalesce(jsonb_object_agg(one ->> 0, extract(epoch FROM now()) - coalesce(
         (SELECT told_at FROM analytics.counters WHERE counter = decode(one ->> 0, 'hex')
