@@ -119,7 +119,7 @@ class RulingBook:
 
         Also what is ruled on it later: who was refused before midnight may be pardoned after.
         """
-        names, current = (older, *self._aliases.get(older, ())), self.current
+        names, current = (older, *self._older(older)), self.current
         ruled = tuple(name for name in names if current and current.rules_on(name))
         kept = self._aliases if ruled else self._renamed
         if len(kept) >= MOST_ALIASES:

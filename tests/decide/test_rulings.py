@@ -176,6 +176,15 @@ def test_what_is_ruled_after_midnight_on_the_fingerprint_from_before_holds_for_w
     assert (book.ruling_for(B, HERE, WALL) is not None, book.pardoned_at(B, HERE, WALL)) == (True, WALL)
 
 
+def test_what_is_ruled_after_midnight_on_the_fingerprint_from_before_goes_on_over_the_next_one() -> None:
+    book = RulingBook(now=WALL)
+    book.follow(A, B)
+    book.learn_rulings([ruling(fingerprint=A)], WALL)
+    book.follow(B, b"c" * 16)
+    book.follow(b"c" * 16, b"d" * 16)
+    assert book.ruling_for(b"d" * 16, HERE, WALL) is not None
+
+
 def test_rulings_are_bounded_in_number_and_memory() -> None:
     def many(first: int, count: int) -> list[Ruling]:
         return [
