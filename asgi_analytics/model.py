@@ -203,7 +203,7 @@ class Visitor:
     row_tail: bytes | None = None  # the encoded columns of session and identity, made by the recorder
     verification: Verification | None = None  # of the claim of its newest request; None: it claims nothing
     merged: Merged | None = None  # what other workers saw, applied at the next request
-    level_told_us: int = 0  # Merged.level_changed_us, and that of what changed here, up to which this worker knows all
+    level_told_us: int = 0  # Merged.level_changed_us up to which this worker was told all
     cached_refusal: CachedRefusal | None = None
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     cookie_sent: bool = False  # an answer has carried it

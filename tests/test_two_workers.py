@@ -83,3 +83,20 @@ def test_a_level_from_before_the_wall_clock_went_back_is_taken_over_once_and_coo
         pair.clock.advance(600)
         told = pair.level(1, method="HEAD")
     assert told == "normal"
+
+
+def test_who_is_warned_at_one_worker_before_that_hears_of_a_block_is_blocked_there_too(pair: Pair) -> None:
+    pair.until_blocked(0)
+    assert pair.level(1) == "warning", "by what it did here: nothing is known of it yet"
+    assert pair.level(1, method="HEAD") == "blocked"
+
+
+def test_a_level_that_is_noted_to_have_cooled_down_late_falls_on_as_if_it_had_been_noted_in_time(pair: Pair) -> None:
+    pair.level(1)
+    pair.until_blocked(0)
+    pair.level(1, method="HEAD")
+    assert pair.level(1, method="HEAD") == "blocked"
+    pair.clock.advance(900)
+    assert pair.level(0, method="HEAD") == "severe"
+    pair.clock.advance(320)
+    assert [pair.level(worker, method="HEAD") for worker in (0, 1)] == ["warning", "warning"]

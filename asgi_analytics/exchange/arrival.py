@@ -79,7 +79,8 @@ class Arrival(Hit):
         # Else leases, or the parts that workers keep to while these are lost, account for what others admit.
         if merged.remote > 0 and not engine.leases.connected and engine.leases.workers < 2:
             charge(visitor.actor, merged.remote, engine.policy, now)
-        # What is told again is no news: where the wall clock went back, it would be of the future for as long.
+        # What is told again is no news: where the wall clock went back, it would be of the future for as long. A level
+        # that others raised before this worker raised its own is: there may be more left of it.
         if merged.level_changed_us > visitor.level_told_us:
             visitor.level_told_us = merged.level_changed_us
             changed_at = now - max(0.0, self.time_ns / 1e9 - merged.level_changed_us / 1e6)
@@ -208,9 +209,7 @@ class Arrival(Hit):
         decision = self.decision
         if decision.id is None:
             decision.id = uuid7(self.time_ns)
-        visitor = self.visitor
-        visitor.level_told_us = max(visitor.level_told_us, self.time_ns // 1000)
-        self._engine.state.level_changed(visitor)
+        self._engine.state.level_changed(self.visitor)
 
     def _elapsed_us(self) -> int:
         return int((self._engine.monotonic() - self.started_at) * 1e6)

@@ -217,9 +217,15 @@ WITH batch AS (
         -- A worker that had yet to learn of a pardon cannot take it back; nor one that had yet to learn of a level what is
         -- left of that, as with an older one that has cooled down. (A second: clocks do not run evenly.)
         (level, level_changed_at) = (
-            SELECT CASE WHEN its.is_news THEN excluded.level ELSE kept.level END,
-                CASE WHEN its.is_news THEN excluded.level_changed_at ELSE kept.level_changed_at END
-            FROM (SELECT coalesce(
+            SELECT CASE WHEN its.is_news THEN excluded.level ELSE kept.level END, CASE
+                WHEN NOT its.is_news THEN kept.level_changed_at
+                -- Noted with the first request since: the next step is due a cool-down after this one was, not after that.
+                WHEN excluded.level < kept.level AND excluded.level = due.level THEN least(excluded.level_changed_at,
+                    kept.level_changed_at + make_interval(secs => (kept.level - excluded.level) * %(cooldown)s::float8))
+                ELSE excluded.level_changed_at END
+            FROM (SELECT greatest(0.0, kept.level - floor((1.0 + extract(epoch FROM
+                excluded.level_changed_at - kept.level_changed_at)::float8) / %(cooldown)s::float8)) AS level) AS due
+            CROSS JOIN LATERAL (SELECT coalesce(
                 excluded.level_changed_at >= coalesce(kept.level_changed_at, '-infinity')
                 AND excluded.level_changed_at > coalesce(kept.pardoned_at + %(grace)s::interval, '-infinity')
                 AND excluded.level >= coalesce(kept.level - floor((1.0 + extract(epoch FROM
