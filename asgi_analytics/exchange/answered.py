@@ -42,7 +42,7 @@ class Answered(Arrival):
         decision, headers = self.decision, self._headers
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.started_at) * 1e6)
-        before = decision.previous_level
+        before, admitted = decision.previous_level, decision.level
         if self.method == "GET" and is_page(headers, status, names, actor.program is TOOL):
             self.page_view = True
             self.from_inside = inner = is_inner(headers)
@@ -74,6 +74,10 @@ class Answered(Arrival):
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
             self._level_changed()
+        elif (
+            decision.level is not admitted
+        ):  # risen to what it was before it cooled down, or put at the level of a pool
+            engine.state.level_changed(visitor)
 
     def _was_redirected(self, traces: Traces, page: str | Variant, now: float) -> bool:
         """Tell whether the app itself redirected to this page after a form; if so, count it as such."""

@@ -157,25 +157,25 @@ class Pipeline:
 
         Without `claims`, nobody forges headers.
         """
-        before, actor = decision.previous_level, visitor.actor
+        before, actor = (decision.previous_level, decision.level), visitor.actor
         if actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange.answered: nothing else is read then
             judge_page(actor, page, inner, self.site, self.policy, decision, now, bare=bare)
         else:
             known = actor.claims if claims is None else claims
             judge_page(actor, page, inner, self.site, self.policy, decision, now, known, visitor.network, bare)
-        if decision.previous_level is not before:
+        if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)
 
     def take_failure(
         self, visitor: Visitor, decision: Decision, failure: Failure, now: float, claims: Claims | None = None
     ) -> None:
         """Take in an error. Without `claims`, a refused POST counts as one try, and nobody forges headers."""
-        before, actor = decision.previous_level, visitor.actor
+        before, actor = (decision.previous_level, decision.level), visitor.actor
         if claims is None:
             claims = actor.claims
             failure = failure._replace(attempt=refused_attempt(failure.method, {}, failure.status, failure.path))
         judge_failure(actor, failure, self.site, self.policy, decision, now, claims, visitor.network)
-        if decision.previous_level is not before:
+        if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)
 
     def page_variant(self, visitor: Visitor, path: str, query: str, inner: bool) -> Variant | None:
@@ -198,9 +198,9 @@ class Pipeline:
         variant: Variant | None = None,
     ) -> None:
         """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
-        before = decision.previous_level
+        before = decision.previous_level, decision.level
         judge_data_or_post(visitor.actor, data, path, self.site, self.policy, decision, now, excused, variant)
-        if decision.previous_level is not before:
+        if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)
 
     def pass_by(self, visitor: Visitor, decision: Decision) -> None:

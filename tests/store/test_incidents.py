@@ -211,6 +211,17 @@ def test_incidents_that_are_told_late_cost_what_they_would_have_cost_in_time(
     assert network["reputation"] == pytest.approx(50 - 3 - 3 / 8)
 
 
+def test_a_rise_to_blocked_with_the_request_that_a_cool_down_was_noted_with_is_one_too(
+    store: PostgresStore, dsn: str
+) -> None:
+    block(store)
+    for number, level in ((1, 2), (2, 3)):
+        later = NOW_US + number
+        write(store, hit(level=level, level_before=3, decision_id=uuid7(later * 1000), time_us=later))
+    assert kinds(dsn) == ["blocked", "blocked"]
+    assert one(dsn, "SELECT abuse_incidents FROM analytics.fingerprints") == {"abuse_incidents": 2}
+
+
 @pytest.mark.parametrize("signal", ["probing", "false_crawler_claim"])
 def test_some_signals_are_incidents_once_per_session(store: PostgresStore, dsn: str, signal: str) -> None:
     for before in (0, 1):

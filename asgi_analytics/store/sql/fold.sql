@@ -152,8 +152,9 @@ WITH batch AS (
             AND time >= date_trunc('hour', now())) AS hour_page_views,
         count(*) FILTER (WHERE page_view AND outcome <> 'refused' AND (decision_id IS NULL OR level_before IS NOT NULL)
             AND time >= date_trunc('minute', now())) AS minute_page_views,
-        count(*) FILTER (WHERE level = 3 AND level_before < 3 AND outcome <> 'refused') AS incidents,
-        max(time) FILTER (WHERE level = 3 AND level_before < 3 AND outcome <> 'refused') AS abused_at,
+        -- A level that cooled down and rose again with one request is what it was before: a rise all the same.
+        count(*) FILTER (WHERE level = 3 AND level_before IS NOT NULL AND outcome <> 'refused') AS incidents,
+        max(time) FILTER (WHERE level = 3 AND level_before IS NOT NULL AND outcome <> 'refused') AS abused_at,
         max(score) AS score, (array_agg(ctid ORDER BY time DESC, ctid DESC))[1] AS tail
     FROM staging WHERE fingerprint IS NOT NULL GROUP BY fingerprint
 ), turns AS (
@@ -228,9 +229,7 @@ WITH batch AS (
             CROSS JOIN LATERAL (SELECT coalesce(
                 excluded.level_changed_at >= coalesce(kept.level_changed_at, '-infinity')
                 AND excluded.level_changed_at > coalesce(kept.pardoned_at + %(grace)s::interval, '-infinity')
-                AND excluded.level >= coalesce(kept.level - floor((1.0 + extract(epoch FROM
-                    excluded.level_changed_at - kept.level_changed_at)::float8) / %(cooldown)s::float8), 0.0),
-                false) AS is_news) AS its
+                AND excluded.level >= due.level, false) AS is_news) AS its
         ),
         abuse_incidents = kept.abuse_incidents + excluded.abuse_incidents,
         last_abuse_at = greatest(kept.last_abuse_at, excluded.last_abuse_at),
@@ -277,7 +276,7 @@ WHERE folded.seen IS NOT NULL AND tail.session_id IS NOT NULL
 -- Of the hits: a session's bot verdict, rises to Blocked, and signals that are incidents by themselves.
 WITH told AS MATERIALIZED (
     SELECT id, time, score, level, level_before, decision_id, session_id, fingerprint, network, site FROM staging
-    WHERE (score >= %(bot_score)s OR level > level_before) AND fingerprint IS NOT NULL
+    WHERE (score >= %(bot_score)s OR level >= level_before) AND fingerprint IS NOT NULL
         AND outcome <> 'refused' AND (decision_id IS NULL OR level_before IS NOT NULL)
 )
 INSERT INTO noticed (kind, evidence, time, site, fingerprint, network, points)
@@ -287,7 +286,7 @@ FROM told WHERE score >= %(bot_score)s AND session_id IS NOT NULL
 GROUP BY session_id, fingerprint
 UNION ALL
 SELECT 'blocked', id::text, time, site, fingerprint, network, %(blocked_points)s::smallint
-FROM told WHERE level = 3 AND level_before < 3
+FROM told WHERE level = 3 AND level_before IS NOT NULL
 UNION ALL
 SELECT found.kind, told.session_id::text, min(told.time), min(told.site), told.fingerprint,
     min(told.network::text)::uuid, (%(signal_points)s::jsonb ->> found.kind)::smallint
@@ -299,7 +298,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT one ->> 'signal' AS kind FROM jsonb_array_elements(decided.detail -> 'signals') AS one
 ) AS found
-WHERE told.level > told.level_before AND told.session_id IS NOT NULL AND %(signal_points)s::jsonb ? found.kind
+WHERE told.level >= told.level_before AND told.session_id IS NOT NULL AND %(signal_points)s::jsonb ? found.kind
 GROUP BY found.kind, told.session_id, told.fingerprint
 
 -- name: fold_incidents
