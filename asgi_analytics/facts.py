@@ -212,3 +212,4 @@ class Finding:
     value: float
     threshold: float
     text: str
+    below: bool = False  # raised below the threshold, not above it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -10,11 +11,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount
 
 from asgi_analytics import Analytics, AnalyticsMiddleware
+from asgi_analytics.decide.explain import Verdict, detail, reproduce
+from asgi_analytics.facts import Throttle, ThrottleLevel
 from asgi_analytics.middleware import Scope
 from asgi_analytics.record import refusals
 from asgi_analytics.testing import FakeClock
 
-from .drive import NOWHERE, OLD, STRICT, block, found, get, look, page, rows, wrapped
+from .decide.test_rulings import on_network
+from .drive import NOWHERE, OLD, STRICT, ask, block, found, get, http_scope, look, page, rows, start, wrapped
 
 
 def test_a_used_up_quota_refuses_without_asking_the_app(dsn: str) -> None:
@@ -125,3 +129,40 @@ def test_in_observe_mode_a_flood_of_what_would_be_refusals_fills_no_table_of_dec
     assert rows(dsn, f"{alike} FROM analytics.hits JOIN analytics.decisions ON decisions.id = decision_id") == [
         {"alike": True}
     ]
+
+
+def test_who_is_blocked_again_with_the_request_that_a_cool_down_is_noted_with_is_one_of_the_blocked(dsn: str) -> None:
+    clock = FakeClock()
+    with wrapped(page(), dsn, clock=clock, **STRICT) as wrap:
+        start(wrap)
+        block(wrap)
+        clock.advance(601)
+        again, state = get(wrap, "/d", OLD), wrap._engine.state
+        assert (again.status, again.header("x-throttle-level")) == (200, "blocked")
+        assert (len(state._flagged), len(state._blocked)) == (0, 1)
+    found = rows(dsn, "SELECT count(*) AS times FROM analytics.incidents WHERE kind = 'blocked'")
+    assert found == [{"times": 2}]
+
+
+def test_what_is_told_of_a_level_that_cooled_down_is_what_the_answer_raised_too() -> None:
+    clock, seen = FakeClock(), list[Analytics]()
+    with wrapped(found(page(), seen), clock=clock) as wrap:
+        get(wrap, "/", OLD, method="HEAD")
+        seen[0]._visitor.actor.throttle = Throttle(ThrottleLevel.SEVERE, clock.monotonic() - 650.0)
+        get(wrap, "/", OLD)
+    decision = seen[1].decision
+    assert decision.previous_level == ThrottleLevel.SEVERE
+    stored = detail(decision, decision.findings, decision.inputs, "policy")
+    assert reproduce(stored) == Verdict(False, 1, 10, ())
+
+
+def test_what_is_told_of_a_ban_is_what_the_visitors_score_is_made_of_too() -> None:
+    clock, scope = FakeClock(), http_scope(headers=OLD, state={})
+    with wrapped(page(), clock=clock) as wrap:
+        get(wrap, "/", OLD)
+        wall = clock.time_ns() / 1e9
+        wrap._engine.rulings.learn_rulings([on_network("198.51.100.7/32", made_at=wall, until=wall + 60.0)], wall)
+        assert asyncio.run(ask(wrap, scope)).status == 429
+    decision = scope["state"]["analytics"].decision
+    stored = detail(decision, decision.findings, decision.inputs, "policy")
+    assert reproduce(stored) == Verdict(True, 3, 10, ("ban",))

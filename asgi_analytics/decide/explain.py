@@ -244,7 +244,7 @@ def _signal(finding: Finding) -> dict[str, Any]:
         "points": finding.points,
         "value": finding.value if isfinite(finding.value) else None,
         "threshold": finding.threshold if isfinite(finding.threshold) else None,
-        "below": finding.signal in _BELOW,
+        "below": finding.below or finding.signal in _BELOW,
         "text": finding.text,
     }
 

@@ -104,4 +104,4 @@ def _finding(rule: Rule, value: float, visitor: Actor) -> Finding:
     each = f" for each of about {people} people" if people > 1 else ""
     what = signal.what(visitor) if signal.what is not None else ""
     text = signal.sentence.format(value=value, limit=rule.threshold, each=each, what=what)
-    return Finding(rule.signal.code, rule.points, value, rule.threshold, text)
+    return Finding(rule.signal.code, rule.points, value, rule.threshold, text, rule.below)

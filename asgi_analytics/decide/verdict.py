@@ -143,7 +143,7 @@ def _judge_in_full(visitor: Actor, site: Site, policy: Policy, decision: Decisio
         rules, first = policy.program_rules, policy.program_first
     begins = facts.page_loads == 1 and not (facts.steps or facts.raised or facts.traces)
     signals.evaluate(visitor, first.rules if begins else rules, site, policy.site_pages, now)
-    decision.score = visitor.score
+    decision.score, decision.findings = visitor.score, visitor.signals
     reasons = throttle.new_evidence(visitor, policy.escalation, now)
     if reasons:
         _escalate(visitor, visitor, rules, reasons, site, policy, decision, now)

@@ -194,6 +194,7 @@ class Arrival(Hit):
         wall = self._wall()
         decision = refusal(ruling, len(self._engine.policy.quotas), self.visitor.actor.score, wall)
         decision.id, decision.inputs = uuid7(self.time_ns), inputs_of_ban(ruling, wall)
+        decision.findings = self.visitor.actor.signals
         decision.holds_until, self._ruling = self.started_at + ruling.until - wall, ruling
         return decision
 

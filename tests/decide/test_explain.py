@@ -12,6 +12,7 @@ from asgi_analytics.decide import explain, verdict
 from asgi_analytics.decide.actor import adopt_level
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.explain import detail, inputs_of_admission, inputs_of_ban, inputs_of_rise
+from asgi_analytics.decide.signal import Signal
 from asgi_analytics.facts import Finding, ThrottleLevel
 from asgi_analytics.model import Decision
 from tests.build import COMPILED, DIRECT
@@ -110,6 +111,16 @@ def test_a_rise_of_who_was_blocked_and_goes_on_failing_is_reproduced(
         visit.fail(f"/missing/{number}", after=600.0 if number == 63 else 1.0)
     assert [decision.level for _, decision in rises] == [1, 2, 3, 3]
     assert again(rises[-1][0]) == told(rises[-1][1])
+
+
+def test_a_signal_of_the_sites_own_that_is_raised_below_its_limit_is_reproduced(
+    rises: list[tuple[dict[str, Any], Decision]],
+) -> None:
+    few = Signal("few_inner_steps", lambda *_: 5.0, "{value:.0f} % (limit {limit:g} %)", True, points=60, threshold=10)
+    Visit(policy_of(signals=[few])).load("/")
+    ((stored, decision),) = rises
+    assert again(stored) == told(decision) == explain.Verdict(False, 1, 60, ())
+    assert stored["passes"][1:] == ["  few_inner_steps not below 10 (60 points)"]
 
 
 def test_a_block_is_reproduced_and_says_how_long_to_wait() -> None:
