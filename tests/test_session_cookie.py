@@ -8,6 +8,7 @@ from asgi_analytics import Analytics, Privacy
 from asgi_analytics.engine import Engine
 from asgi_analytics.facts import Throttle, ThrottleLevel
 from asgi_analytics.model import Visitor
+from asgi_analytics.protocols import Salt
 from asgi_analytics.settings import Settings
 from asgi_analytics.testing import START_NS, FakeClock
 
@@ -170,3 +171,14 @@ def test_a_session_begins_anew_also_with_a_cookie_that_is_yet_to_be_signed_anew(
                 get(wrap, f"/{session}/{number}", headers=given)
             clock.advance(61)
     assert seen[-1]._visitor.actor.behaviour.page_loads == 4
+
+
+def test_who_got_five_cookies_and_no_more_gets_one_the_next_day() -> None:
+    """Five who looked alike came once, and never again: the sixth, who works at the same office, is not one of them."""
+    clock = FakeClock()
+    clock.advance(86_000)
+    with wrapped(page(), clock=clock, **COOKIE) as wrap:
+        wrap._engine.state.learn_salts([Salt(f"2100-01-0{day}", bytes([day]) * 32) for day in (1, 2)])
+        assert [len(get(wrap).cookies) for _ in range(6)] == [1] * 5 + [0]
+        clock.advance(500)
+        assert len(get(wrap).cookies) == 1

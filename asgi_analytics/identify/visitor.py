@@ -133,7 +133,7 @@ class Identifier:
                 renamed = _with(visitor.identity, fingerprint, network, self._fingerprinter.provisional)
                 # Geo files are loaded anew; who comes each day has the newer place from the next day on.
                 visitor.identity = replace(renamed, place=self._locator.locate(address))
-                visitor.row_tail = None
+                visitor.row_tail, visitor.unreturned = None, 0
                 self._known.rename(older, visitor)
                 self._renamed(older, fingerprint)
                 return
