@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -177,6 +178,26 @@ def test_a_visitor_who_is_gone_when_the_app_sends_has_left_and_is_no_error(dsn: 
     assert ends == [("complete", 101, 1006)] * 2
 
 
+@asynccontextmanager
+async def left_open(app: ASGIApp, scope: Scope) -> AsyncIterator[None]:
+    """A websocket that is open while the block runs; then its visitor leaves."""
+    arrived, left = iter([CONNECT]), asyncio.Event()
+
+    async def receive() -> Message:
+        for message in arrived:
+            return message
+        await left.wait()
+        return DISCONNECT
+
+    async def send(message: Message) -> None: ...
+
+    opened = asyncio.ensure_future(app(scope, receive, send))
+    await asyncio.sleep(0)
+    yield
+    left.set()
+    await opened
+
+
 @pytest.mark.parametrize("time", [0, 80_000], ids=["by day", "over midnight"])
 def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(dsn: str, time: float) -> None:
     clock, seen = FakeClock(), {}
@@ -189,23 +210,10 @@ def test_a_websocket_that_outlives_its_session_is_of_the_one_that_it_began_in(ds
         await (echo if scope["type"] == "websocket" else page())(scope, receive, send)
 
     async def visit() -> None:
-        arrived, left = iter([CONNECT]), asyncio.Event()
-
-        async def receive() -> Message:
-            for message in arrived:
-                return message
-            await left.wait()
-            return DISCONNECT
-
-        async def send(message: Message) -> None: ...
-
         await ask(wrap, http_scope("/first"))
-        opened = asyncio.create_task(wrap(socket_scope(), receive, send))
-        await asyncio.sleep(0)
-        clock.advance(7200)
-        await ask(wrap, http_scope("/two-hours-later"))
-        left.set()
-        await opened
+        async with left_open(wrap, socket_scope()):
+            clock.advance(7200)
+            await ask(wrap, http_scope("/two-hours-later"))
 
     with wrapped(app, dsn, clock=clock) as wrap:
         start(wrap)
@@ -264,24 +272,9 @@ def test_a_decision_on_a_websocket_that_outlives_its_session_over_midnight_is_of
         await (echo if scope["type"] == "websocket" else page())(scope, receive, send)
 
     async def visit() -> None:
-        arrived, left = iter([CONNECT]), asyncio.Event()
-
-        async def receive() -> Message:
-            for message in arrived:
-                return message
-            await left.wait()
-            return DISCONNECT
-
-        async def send(message: Message) -> None: ...
-
-        opened = asyncio.create_task(
-            wrap({**http_scope("/ws", headers=OLD), "type": "websocket", "scheme": "ws"}, receive, send)
-        )
-        await asyncio.sleep(0)
-        clock.advance(7200)
-        await ask(wrap, http_scope("/after-midnight", headers=OLD))
-        left.set()
-        await opened
+        async with left_open(wrap, {**http_scope("/ws", headers=OLD), "type": "websocket", "scheme": "ws"}):
+            clock.advance(7200)
+            await ask(wrap, http_scope("/after-midnight", headers=OLD))
 
     with wrapped(app, dsn, clock=clock, cooldown=60, **STRICT) as wrap:
         start(wrap)
