@@ -84,10 +84,12 @@ class Leases:
         self._hurry()
 
     def _loan(self, actor: Actor, place: int, size: float, limit: int, now: float) -> Loan:
-        name = name_of(actor.key, size)
-        used = limit - window.remaining(actor.windows[place], size, limit, now)
+        name, counter = name_of(actor.key, size), actor.windows[place]
+        used = ceil(window.estimate(counter, size, now))
+        # What came unshared in the window before may all lie in the present one of the server's clock.
+        used = max(used, counter.count + min(int(counter.previous), shared_from(limit, self.sharing)))
         allowed = floor(unasked(limit, self.sharing), self._stage(name, now))
-        return Loan(name, size, limit, used, max(used, allowed), limit, now)
+        return Loan(name, size, limit, used, max(used, allowed), limit, now, asked_at=now, wanted=True)
 
     def meet(self, actor: Actor, is_network: bool, now: float) -> None:
         """Open the loans of an actor new to this worker, if others told that its quotas are scarce."""
