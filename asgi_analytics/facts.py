@@ -116,8 +116,8 @@ class Loan:
     reported: int = 0  # of `used`, what the others know
     sent: int = 0  # of `used`, what the last exchange sent
     wait: float = 0.0  # seconds until a unit is free, by the last exchange
-    asked_at: float = -inf
-    wanted: bool = False  # a request was refused for want of units
+    asked_at: float = -inf  # or opened
+    wanted: bool = False  # it is new, or a request was refused for want of units
     dry: bool = False  # the last exchange brought nothing: asking at once would not either
 
 
