@@ -29,7 +29,7 @@ _DOORS = re.compile(
 )
 # Some apps find out by asking which of hundreds of pictures are missing; scanners do not look there.
 _PICTURE = re.compile(
-    r"\.(?:png|jpe?g|gif|webp|avif|svg|ico|pbf|mvt|terrain)(?:;[^/]*)?$"
+    r"\.(?:png|jpe?g|gif|webp|avif|svg|ico|pbf|mvt|terrain)(?:;[^/]*+)?$"
     r"|\.(?:css|m?js)\.map$"  # asked for by who opens the developer tools
     r"|/(?:avatars?|covers?|photos?|pictures?|posters?|thumb(?:nail)?s?)/[^/.]+(?:/[^/.]+)?$",
     re.IGNORECASE,
@@ -37,7 +37,7 @@ _PICTURE = re.compile(
 # What scanners write into parameters: SQL, paths out of the folder, scripts, look-ups. People ask a search for it, too:
 # only an app that fails at it makes it a probe.
 _INJECTION = re.compile(
-    r"\bunion(?:\s|/\*\S{0,20}\*/|\(|\ball|\bdistinct){1,8}select\b"
+    r"\bunion(?:\s|/\*[^*\s]{0,20}\*+/|\(|\ball|\bdistinct){1,8}select\b"
     r"|\b(?:or|and)\b[ '\"(]{1,4}\w{1,8}['\")]{0,2} ?= ?['\"(]{0,2}\w"
     r"|=-?\d+['\"](?=[\s&)#;]|$)"
     r"|\b(?:sleep|benchmark|extractvalue|updatexml|load_file|xp_cmdshell)\s?\(|\bwaitfor\s+delay\b"

@@ -16,7 +16,7 @@ from zlib import crc32
 
 from asgi_analytics.batch import DAMAGED
 from asgi_analytics.decide.behaviour import page_facts
-from asgi_analytics.decide.probes import is_odd, probe_kind
+from asgi_analytics.decide.probes import is_injection, is_odd, is_picture, probe_kind
 from asgi_analytics.identify import consistency, credentials, referral, request
 from asgi_analytics.identify.botauth import Signed, check_time, read_signatures, replay_key
 from asgi_analytics.identify.client import ClientAddress, network_of, packed_address, shorten
@@ -171,6 +171,12 @@ def path(data: bytes) -> None:
     page_facts(text)
     assert probe_kind(text) in (0, 1, 2, 3)
     is_odd("GET", text)
+    is_picture(text)
+
+
+def injection(data: bytes) -> None:
+    """A query that an app failed at: whether a scanner wrote it."""
+    assert is_injection(data) in (False, True)
 
 
 def web_bot_auth(data: bytes) -> None:

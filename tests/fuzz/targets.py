@@ -81,6 +81,7 @@ TARGETS = _table(
             "geo_file", parsers.geo_file, READ_ERRORS, 200, "the library stops at 65,536 values of a made-up record"
         ),
         Target("headers", parsers.headers),
+        Target("injection", parsers.injection),
         Target("json_line", parsers.json_line),
         Target("key_directory", parsers.key_directory, (ValueError,)),
         Target("language", parsers.language),
