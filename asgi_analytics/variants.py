@@ -11,7 +11,6 @@ checksum of a path and one of a thousand ids would give the id away.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus
@@ -23,9 +22,10 @@ from .model import Variant
 ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list or a stream
 SIZE = 4  # of the pages of a list
 MOST_SHALLOW = 100  # pages of a list of data: people scroll so far, many who look alike together
-MOST_QUERY, MOST_PARAMETERS, MOST_NAME, MOST_VALUE, MOST_NUMBER = 2048, 20, 40, 200, 48  # what is looked at
+MOST_QUERY, MOST_PARAMETERS, MOST_NAME, MOST_VALUE, MOST_NUMBER = 8192, 50, 40, 200, 48  # what is looked at
 MOST_KEY = 400  # characters
 MOST_REMEMBERED = 2048
+MOST_NAMES = 4096  # of parameters, that are remembered
 LONGEST_REMEMBERED = 512  # characters of path and query
 KIND_AT, ONWARD = 35, 1 << 37  # in hits.path_inputs, above what inputs.py tells: the kind, and what comes in order
 
@@ -89,6 +89,7 @@ _DIGIT = re.compile(r"\d")
 _MAY_BE_NUMBER = re.compile(r"[\d_+.%A-Fa-f]+")  # escapes included
 _NUMBER = re.compile(r"(\d[\d_]{0,20})(?:\.0{0,9})?")
 _DIGITS = re.compile("[0-9]+")
+_kinds: dict[str, int] = {}  # by name, see name_kind
 
 
 class Parameter(NamedTuple):
@@ -161,18 +162,45 @@ class Variants:
 
 
 def parameters(query: bytes | str) -> list[Parameter]:
-    """Return the parameters that tell pages apart, among the first 20 of 2,048 characters."""
+    """Return the parameters that tell pages apart.
+
+    Looked at are those whose names may do so, or are new here, as far as they are few. What is behind them is told from
+    others as a whole: no junk in front of an id hides it.
+    """
     text = query[:MOST_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:MOST_QUERY]
-    found, size = [], 0
-    for part in text.split("&", MOST_PARAMETERS)[:MOST_PARAMETERS]:
-        name, _, value = part.partition("=")
-        if not value or len(name) > 3 * MOST_NAME or not (kind := name_kind(name)):
+    found, size, looked, behind = [], 0, 1, ""
+    parts = text.split("&")
+    for place, part in enumerate(parts):
+        if "=" not in part:
             continue
+        name, _, value = part.partition("=")
+        kind = _kinds.get(name)
+        if kind == 0 or not value or len(name) > 3 * MOST_NAME:
+            continue
+        if looked == MOST_PARAMETERS:
+            behind = "&".join(parts[place:])
+            break
+        looked += 1
+        if kind is None:
+            kind = _learn(name)
         if kind == SIZE:
             size = int(value) if _COUNT.fullmatch(value) else 0
-        elif (one := _read(kind, name, value)) is not None:
+        elif kind and (one := _read(kind, name, value)) is not None:
             found.append(one)
-    return [one.in_pages(size) for one in found] if size > 1 else found
+    if size > 1:
+        found = [one.in_pages(size) for one in found]
+    if behind or len(query) > MOST_QUERY:
+        further = query[MOST_QUERY:]
+        behind += further.decode("latin-1") if isinstance(further, bytes) else further
+        found.append(Parameter(ITEM, "", f"{_checksum(behind):010}"))
+    return found
+
+
+def _learn(name: str) -> int:
+    if len(_kinds) >= MOST_NAMES:
+        _kinds.clear()
+    kind = _kinds[name] = name_kind(name)
+    return kind
 
 
 def _checksum(text: str) -> int:
@@ -192,7 +220,6 @@ def _read(kind: int, name: str, value: str) -> Parameter | None:
     return Parameter(kind, name.lower(), value) if kind and pattern.fullmatch(value) else None
 
 
-@lru_cache(maxsize=4096)
 def name_kind(name: str) -> int:
     """Return what a parameter's name says of it: ITEM, TURN, CURSOR, SIZE, or 0; in any case and style of writing."""
     plain = unquote(name) if "%" in name else name

@@ -122,10 +122,25 @@ def test_numbers_sort_as_numbers() -> None:
     assert keys == sorted(keys)
 
 
+def test_no_junk_in_front_of_an_id_hides_it() -> None:
+    for junk in ("x=1&" * 1_500, "x=" + "1" * 7_000 + "&", "&" * 8_000, "id=&" * 1_500, "x=" + "1" * 70_000 + "&"):
+        for form in (str, str.encode):
+            first, other, again = (parameters(form(f"{junk}id={n}")) for n in (5, 6, 5))
+            assert first == again != other
+            assert [one.kind for one in first] == [ITEM]
+
+
+def test_names_that_nobody_has_seen_before_hide_no_id_either_and_are_known_from_then_on() -> None:
+    query = "&".join(f"n{number}$=1" for number in range(variants.MOST_PARAMETERS + 10))
+    assert len({tuple(parameters(f"{query}&id={n}")) for n in (5, 6)}) == 2
+    assert parameters(f"{query}&id=5") == parameters("id=5")
+    assert parameters(query) == []
+
+
 def test_what_is_looked_at_of_a_query_is_bounded() -> None:
-    assert kinds("x=1&" * 19 + "id=5") == [ITEM]
-    assert kinds("x=1&" * 20 + "id=5") == []
-    assert kinds("x=" + "1" * 2100 + "&id=5") == []
+    assert len(parameters("&".join(f"id={n}" for n in range(1_000)))) == variants.MOST_PARAMETERS
+    assert len(parameters("&".join(f"{n}id={n}" for n in range(1_000)))) <= variants.MOST_PARAMETERS
+    assert len(variants._kinds) <= variants.MOST_NAMES
     assert kinds("i" * 60 + "id=5") == []
 
 

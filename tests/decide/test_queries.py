@@ -74,6 +74,8 @@ def typed(text: str, times: int) -> Iterator[str]:
 
 
 EPOCH = 1_795_564_800
+OF = ("data", "name", "searchable", "orderable", "search%5D%5Bvalue")
+COLUMNS = "&".join(f"columns%5B{column}%5D%5B{of}%5D=x" for column in range(24) for of in OF)
 DATA, PICTURE = Reply(200, JSON), Reply(200, b"image/webp")
 PEOPLE = {
     "filters": Shape(list(combined(random.Random(3), 300)), 4.0, "/shop"),
@@ -105,6 +107,13 @@ PEOPLE = {
     "ever other queries": Shape([f"where[{n}]=a{n}&x{n}={n}" for n in range(1500)], 0.4, "/api/find", CALLED, DATA),
     "office that polls by cursor": Shape([f"cursor=c{n}_{n * 3}" for n in range(9000)], 0.1, "/sync", CALLED, DATA),
     "office that scrolls": Shape([f"page={n % 90}&u={n % 40}" for n in range(1, 3000)], 0.9, "/api/list", CALLED, DATA),
+    "a table with two dozen columns": Shape(
+        [f"draw={n}&{COLUMNS}&start={10 * n}&length=10&search%5Bvalue%5D=g{n}&_={EPOCH + n}" for n in range(400)],
+        0.6, "/api/rows", CALLED, DATA,
+    ),
+    "a form of forty fields": Shape(
+        ("&".join(f"field{m}=" + "x" * (n == m) for m in range(40)) + f"&q=word{n}" for n in range(300)), 9.0, "/search"
+    ),
     "pictures by size": Shape([f"w={n}&h={n}&v={n}" for n in range(900)], 0.2, "/img", CALLED, PICTURE),
     "job with a token": Shape([f"page={n}&per_page=100" for n in range(1, 1500)], 0.25, "/api/orders", TOKEN, DATA),
 }  # fmt: skip
@@ -141,6 +150,11 @@ WALKERS = {
     "by offset": Shape((f"offset={n * 20}" for n in count()), 3.0, "/products", TYPED),
     "data by id, as the page's script": Shape(ids(), 0.5, "/api/item", CALLED, DATA),
     "data by id, a library, shuffled": Shape(ids("productId", True), 0.8, "/api/item", TOOL, DATA),
+    "by id, behind parameters that mean nothing": Shape(ids("x=1&" * 40 + "id"), 3.0, "/item.php", TYPED),
+    "data by id, behind a long one": Shape(ids(f"x={'1' * 3000}&id"), 0.5, "/api/item", CALLED, DATA),
+    "data by id, behind names that are new each time": Shape(
+        ("&".join(f"x{n}_{m}=1" for m in range(60)) + f"&id={n}" for n in range(1, 900)), 0.5, "/api/item", TOOL, DATA
+    ),
     "data by id and page": Shape(ids(more="&page=1"), 0.8, "/api/item", CALLED, DATA),
     "data by page, as the page's script": Shape(ids("page"), 0.3, "/api/items", CALLED, DATA),
     "data by page, a library": Shape(ids("page"), 1.0, "/api/items", TOOL, DATA),
