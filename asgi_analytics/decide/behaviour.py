@@ -75,6 +75,10 @@ class Route:
             return False
         return window.estimate(self.accepted, TEN_MINUTES, now) > 0.0
 
+    def uses(self, now: float) -> float:
+        """Return how many credentials it refused or took within ten minutes."""
+        return window.estimate(self.failed, TEN_MINUTES, now) + window.estimate(self.accepted, TEN_MINUTES, now)
+
 
 @dataclass(slots=True)
 class Site:

@@ -163,7 +163,7 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
             return False
     elif attempt:
         traces.last_tries = (attempt, *traces.last_tries[: MOST_REMEMBERED - 1])
-    route = _route_of(site, path)
+    route = _route_of(site, path, now)
     most = TRIES_PER_SUCCESS * min(facts.accepted, MOST_SUCCESSES)
     if route.accepts_nobody and most < MOST_AT_FAULT and _fills_in(visitor, traces):
         most = MOST_AT_FAULT
@@ -182,13 +182,13 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
     return True
 
 
-def _route_of(site: Site, path: str) -> Route:
-    number = path_number(bounded(path))
-    route = site.routes.get(number)
+def _route_of(site: Site, path: str, now: float) -> Route:
+    number, routes = path_number(bounded(path)), site.routes
+    route = routes.get(number)
     if route is None:
-        if len(site.routes) >= MAX_ROUTES:
-            site.routes.pop(next(iter(site.routes)), None)
-        route = site.routes[number] = Route()
+        if len(routes) >= MAX_ROUTES:  # the oldest may be attacked: others are made up to have it forgotten
+            routes.pop(min(tuple(routes.items()), key=lambda one: one[1].uses(now))[0], None)
+        route = routes[number] = Route()
     return route
 
 

@@ -322,6 +322,16 @@ def test_pools_routes_and_traces_stay_few_and_small() -> None:
     assert max(traces.probes_bitmap, traces.items_bitmap) < 1 << 1024
 
 
+def test_routes_that_are_made_up_meanwhile_have_no_attack_forgotten() -> None:
+    site, others = experienced(), Visit()
+    others.site = site
+    for _ in range(8):
+        found = attack(site, 5)
+        for number in range(MAX_ROUTES):
+            send(others, f"/login/{number}", 404, method="POST", attempt=0, after=0.01)
+    assert {"distributed_stuffing"} == found[-1].codes
+
+
 def test_an_attack_is_over_when_nobody_tries_any_more() -> None:
     site = known_site()
     attack(site, 40)
