@@ -121,6 +121,14 @@ def test_a_server_whose_signature_is_refused_guesses_nothing(ours: Ours, path: s
     assert save(ours, ["/api/connect"] * 100, sender, Reply(401, JSON), "POST", gap=3.0, start=9_000.0)[-1].refused
 
 
+def test_a_method_in_small_letters_is_what_an_app_makes_of_it(ours: Ours) -> None:
+    """uvicorn with h11 and Daphne hand it on as it came, and Django reads capitals."""
+    guessed = save(ours, ["/login"] * 100, TOOL, Reply(401), "post")
+    assert (guessed[-1].refused, guessed[-1].signals) == (True, ("credential_stuffing",))
+    walked = send(ours, [f"/page/{number}" for number in range(200)], 1.5, TOOL, PAGE, "get", start=5_000.0)
+    assert "many_pages_by_a_tool" in walked[-1].signals
+
+
 # Pages
 
 
