@@ -23,6 +23,10 @@ _LOGIN = re.compile(
 _SECRET = re.compile(
     r"auth(?!ors?\b)|token|verif|confirm|\bpin\b|codes?\b|coupon|voucher|promo|gift|redeem", re.IGNORECASE
 )
+# Of these, what somebody types in.
+_TYPED = re.compile(
+    r"\bpin/?\Z|(?:\b|_|promo)codes?\b|coupon|voucher|promos?\b|gift[-_]?cards?\b|redeem|\botp\b", re.IGNORECASE
+)
 # Guessed where they are sent, edited where they are saved: the cards of a board, the members of a team.
 _GUESSED = re.compile(r"card|pay|checkout|member", re.IGNORECASE)
 # Where other servers report, with a signature: all of it is refused once the key has changed.
@@ -71,7 +75,7 @@ def refused_attempt(
     if not refuses and (token is not None or not _refuses_a_secret(status, path, names or {})):
         return None
     length, destination = headers.get(b"content-length"), headers.get(b"sec-fetch-dest")
-    if destination == b"document":
+    if destination == b"document" or (method == "POST" and _is_typed(status, path)):
         return 0
     if not is_login and _sends_by_itself(method, headers, path):
         return _PAGE_CALL
@@ -88,6 +92,13 @@ def _refuses_a_secret(status: object, path: str, names: Headers) -> bool:
     if status not in _REFUSALS_OF_A_SECRET or b"precognition" in names:
         return False
     return _PAY.search(path, 0, 256) is not None or (status != 402 and _SECRET.search(path, 0, 256) is not None)
+
+
+def _is_typed(status: object, path: str) -> bool:
+    """Tell whether what was not taken is a code that somebody types in, or a card: nobody waits for these by asking
+    again, as devices do for a token.
+    """
+    return _TYPED.search(path, 0, 256) is not None or (status == 402 and _PAY.search(path, 0, 256) is not None)
 
 
 def _sends_by_itself(method: str, headers: Headers, path: str) -> bool:

@@ -162,6 +162,17 @@ def test_codes_that_are_guessed_from_a_page_without_a_pause_are_refused(ours: Ou
     assert [ours.judge(request, OUT) for request in requests][-1].refused
 
 
+@pytest.mark.parametrize("headers", [CALLED, TOOL], ids=["page", "tool"])
+@pytest.mark.parametrize(("path", "status"), [("/api/otp", 401), ("/cart/coupon", 404), ("/checkout/pay", 402)])
+def test_codes_of_one_length_are_guessed_however_patiently(
+    ours: Ours, path: str, status: int, headers: Headers
+) -> None:
+    """What a device waits for, it asks for as often."""
+    body = (*headers, (b"content-type", b"application/json"), (b"content-length", b"24"))
+    assert send(ours, [path] * 100, 2.0, body, Reply(status, JSON), "POST")[-1].refused
+    assert touched(send(ours, ["/oauth/device/token"] * 400, 2.0, body, STALE, "POST", start=5_000.0)) == []
+
+
 def test_a_program_that_sends_its_token_when_it_is_asked_to_fails_nowhere(ours: Ours) -> None:
     verdicts = []
     for number in range(60):

@@ -109,7 +109,8 @@ def test_what_a_script_or_another_server_sends_is_one_try_but_where_secrets_are_
         return {refused_attempt("POST", {**headers, b"content-length": length}, 400, path) for length in lengths}
 
     assert len(tried("/api/v1/events")) == 1
-    assert [len(tried(path)) for path in ("/login", "/coupons/redeem", "/checkout")] == [2, 2, 2]
+    assert [len(tried(path)) for path in ("/login", "/account/confirm", "/checkout")] == [2, 2, 2]
+    assert tried("/coupons/redeem") == {0}, "another one each time"
     assert refused_attempt("POST", {b"origin": b"x", b"content-length": b"20"}, 400, "/vote") != refused_attempt(
         "POST", {b"origin": b"x", b"content-length": b"30"}, 400, "/vote"
     )
@@ -147,8 +148,36 @@ def test_what_a_page_saves_and_reports_by_itself_is_one_try_whatever_its_length(
     assert refused_attempt("POST", {b"content-length": b"21"}, 403, path) != refused_attempt(
         "POST", {b"content-length": b"20"}, 403, path
     )
-    for guessed in ("/login", "/coupons", "/cart/pay"):
+    for guessed in ("/login", "/account/verify", "/cart/pay"):
         assert refused_attempt("POST", longer, 403, guessed) != refused_attempt("POST", SCRIPT, 403, guessed)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_typed"),
+    [
+        *(
+            ("/coupons", True),
+            ("/verify-pin", True),
+            ("/promo-code", True),
+            ("/promocode", True),
+            ("/gift_code/check", True),
+            ("/otp", True),
+        ),
+        *(("/oauth/token", False), ("/api/auth/refresh", False), ("/barcode", False), ("/postcode", False)),
+        *(("/opinions", False), ("/promotions/7/shown", False), ("/pin/17/like", False)),
+    ],
+)
+def test_what_is_typed_in_is_another_guess_each_time_and_what_is_waited_for_is_not(path: str, is_typed: bool) -> None:
+    call = {b"content-length": b"20", b"content-type": b"application/json"}
+    assert (refused_attempt("POST", call, 403, path) == 0) is is_typed
+    assert refused_attempt("PATCH", call, 403, path) != 0, "is saved as it is typed"
+
+
+def test_a_card_that_is_declined_is_another_guess_each_time_and_an_address_that_is_wrong_is_not() -> None:
+    call = {b"content-length": b"20", b"sec-fetch-dest": b"empty"}
+    assert (
+        refused_attempt("POST", call, 402, "/checkout/pay") == 0 != refused_attempt("POST", call, 422, "/checkout/pay")
+    )
 
 
 def test_the_same_token_again_is_the_same_try_and_never_one_that_is_told_by_its_length() -> None:
