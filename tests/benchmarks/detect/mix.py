@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from . import attackers, people, places, programs, queries
+from . import attackers, others, people, places, programs, queries
 from .site import Site
 from .traffic import Actor, Kind
 
@@ -55,6 +55,15 @@ QUERIED: tuple[tuple[Lone, Kind, float], ...] = (
     (queries.lone, queries.CLICKER, 6),
     (queries.lone, queries.API_WALKER, 8),
 )
+# Likewise, of kinds that came later.
+FURTHER: tuple[tuple[Lone, Kind, float], ...] = (
+    (others.lone, others.CLERK, 40),
+    (others.lone, others.IN_APP, 120),
+    (others.lone, others.AHEAD, 80),
+    (others.lone, others.GUESSER, 5),
+    (others.lone, others.WATCHER, 6),
+    (others.lone, others.LINKED, 6),
+)
 CARRIER_PHONES, VPN_PEOPLE = 120, 25
 
 
@@ -69,6 +78,7 @@ def draw(seed: str, scale: float = 1.0, seconds: float = DAY) -> tuple[Site, lis
     found += people.vpn(site, seconds, dice, exit_address, max(4, round(VPN_PEOPLE * scale)))
     found.append(attackers.lone(attackers.FAST, site, seconds, dice, exit_address))
     found += _drawn(QUERIED, site, scale, seconds, random.Random(f"{seed}/mix of queries"))
+    found += _drawn(FURTHER, site, scale, seconds, random.Random(f"{seed}/mix of others"))
     for number, actor in enumerate(found):
         actor.seed = f"{seed}/{number}"
     return site, found

@@ -21,6 +21,8 @@ FIXED = ("/", LIVE, SPA, "/about", "/contact", "/pricing", "/search", "/login", 
 # Pages that their queries tell apart, beside those of the link graph.
 SHOP, THING, BOARD, TOPIC, CALENDAR = "/shop", "/shop/thing", "/forum", "/forum/topic", "/calendar"
 QUERIED = frozenset((SHOP, THING, BOARD, TOPIC, CALENDAR))
+# Where people work through cases, and what takes a code or a card.
+DESK, COUPON, PAY = "/desk", "/cart/coupon", "/checkout/pay"
 # Forbidden by the web server's own rules, redirected to the login, or not there at all.
 FORBIDDEN = ("/.git/", "/.ht", "/server-status")
 PRIVATE = ("/admin", "/account", "/dashboard")
@@ -111,6 +113,8 @@ class Site:
             return Reply(304 if request.conditional else 200, _file_type(path))
         if path.startswith("/api/"):
             return self._api(request)
+        if path.startswith((DESK, COUPON, PAY)):
+            return self._work(request)
         if path in self._known or path in QUERIED:
             return self._page(request)
         return self._rest(request)
@@ -139,6 +143,13 @@ class Site:
         if name in ("me", "orders", "sync"):
             return Reply(200, JSON) if request.valid else Reply(401, JSON)
         return Reply(404, JSON)
+
+    def _work(self, request: Request) -> Reply:
+        if request.path in (COUPON, PAY):
+            return Reply(200 if request.valid else 404 if request.path == COUPON else 402, JSON)
+        if request.method == "POST":
+            return Reply(303, location=request.query.removeprefix(b"to=")) if request.valid else Reply(422)
+        return Reply(200)
 
     def _rest(self, request: Request) -> Reply:
         path = request.path

@@ -12,7 +12,7 @@ from asgi_analytics.identify.useragent import AgentReader
 
 from . import attackers, browsers, replay
 from .columns import NaiveSeven, Ours, UserAgentList
-from .mix import QUERIED, USUAL, draw
+from .mix import FURTHER, QUERIED, USUAL, draw
 from .site import Reply, Site
 from .tally import Record, Totals
 from .traffic import Actor, Kind, Label, Request, merged
@@ -52,7 +52,7 @@ def test_requests_of_all_actors_come_in_order_of_time() -> None:
 
 def test_every_kind_comes_every_day() -> None:
     _, actors = draw("a", 0.01)
-    assert {kind for _, kind, _ in USUAL + QUERIED} <= {actor.kind for actor in actors}
+    assert {kind for _, kind, _ in USUAL + QUERIED + FURTHER} <= {actor.kind for actor in actors}
     assert {actor.kind.label for actor in actors} == set(Label)
 
 
