@@ -52,9 +52,11 @@ _LONGEST_TILE, _DEEPEST = 64, 24  # characters of such an end; zoom
 _PRECACHED = re.compile(r"(?:^|&)(?:__WB_REVISION__|ngsw-cache-bust)=")
 _MOST_QUERY = 512  # characters
 _PURPOSES = frozenset((b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose", b"x-moz"))
-_KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate")
+_KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate|stale-")
 _NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # private="field" is about that field only
-_FOR_CACHES = frozenset((b"expires", b"cdn-cache-control", b"surrogate-control"))
+_FOR_CDNS = (b"cdn-cache-control", b"surrogate-control")  # ends of names: of some the first part is a CDN's
+# By the last two a cache asks whether what it keeps still holds, however old, and sends all of it on: the cookie, too.
+_FOR_CACHES = frozenset((b"expires", b"etag", b"last-modified"))
 _PARTS = frozenset((b"x-requested-with", b"hx-request", b"turbo-frame"))  # say that a script asks for a part
 _AFTER_HOST = (b"/", b"", b"?", b"#")
 _PARAMETER = re.compile(r";[^/]*")
@@ -169,13 +171,13 @@ def is_shared(answer: Iterable[tuple[bytes, bytes]]) -> bool:
     `answer`: all lines of the response's headers.
     """
     lines = [(name.lower(), value.lower()) for name, value in answer]
+    # What is for CDNs alone comes before what others are told (RFC 9213, section 2.2).
+    if any(name.endswith(_FOR_CDNS) and not _NOT_SHARED.search(value) for name, value in lines):
+        return True
     directives = b",".join(value for name, value in lines if name == b"cache-control")
     if _NOT_SHARED.search(directives):
         return False
-    if _KEPT.search(directives) or any(name in _FOR_CACHES for name, _ in lines):
-        return True
-    # Without a word of the app caches guess by the age of the document (section 4.2.2).
-    return not directives and any(name == b"last-modified" for name, _ in lines)
+    return _KEPT.search(directives) is not None or any(name in _FOR_CACHES for name, _ in lines)
 
 
 def is_inner(headers: Headers) -> bool:
