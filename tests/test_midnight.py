@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from asgi_analytics import Analytics
+from asgi_analytics.engine import Engine
 from asgi_analytics.middleware import Scope
-from asgi_analytics.model import Place
+from asgi_analytics.model import Identity, Place
+from asgi_analytics.protocols import Salt
+from asgi_analytics.settings import Settings
 from asgi_analytics.testing import FakeClock, FixedLocator
 
-from .drive import COOKIE, OLD, STRICT, block, found, get, look, page, rows, start, wrapped
+from .drive import COOKIE, NOWHERE, OLD, STRICT, block, found, get, http_scope, look, page, rows, start, wrapped
 
 
 def test_midnight_renames_a_visitor_and_cuts_no_visit(dsn: str) -> None:
@@ -78,6 +84,33 @@ def test_a_salt_that_comes_late_keeps_the_visitor(dsn: str) -> None:
         left = get(wrap).header("ratelimit")
     assert left == '"minute";r=7;t=20'
     assert len({row["session_id"] for row in rows(dsn)}) == 1
+
+
+class Interrupted(dict[str, Any]):
+    """A scope; another thread gets its turn when the client is read for the second time."""
+
+    def __init__(self, scope: Scope, turn: Callable[[], object]) -> None:
+        super().__init__(scope)
+        self.turns = [turn, lambda: None]
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "client":
+            self.turns.pop()()
+        return super().__getitem__(key)
+
+
+def test_a_salt_that_comes_while_somebody_new_is_looked_for_is_everybodys() -> None:
+    clock = FakeClock()
+    engine = Engine(Settings.build(clock=clock, verify_crawlers=False), NOWHERE)
+
+    def comes(address: str, turn: Callable[[], object] = lambda: None) -> Identity:
+        scope = http_scope(client=(address, 1))
+        headers, told = dict(scope["headers"]), Interrupted(scope, turn)
+        return engine.identifier.visitor(told, headers, clock.monotonic(), clock.time_ns())[0].identity
+
+    assert comes("198.51.100.7").provisional
+    comes("198.51.100.8", lambda: engine.state.learn_salts([Salt("2100-01-01", bytes(32))]))
+    assert [comes(f"198.51.100.{host}").provisional for host in (7, 8)] == [False, False]
 
 
 @pytest.mark.parametrize("jump", [-3600, 3600, -60 * 365 * 86_400, 50 * 365 * 86_400])

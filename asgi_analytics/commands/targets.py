@@ -57,7 +57,7 @@ def reach(target: Target, registry: Registry) -> Reach:
         names = {name_network(part, length, key) for part in _subnets(packed, prefix, length)}
         within += [one.id for one in inner if (one.prefix, one.key) == (length, key) and one.network in names]
     known = registry.known_networks()
-    hashes = (one.fingerprint(b"network\0" + client, 0) for one in keyed for client in _subnets(packed, prefix))
+    hashes = (one.fingerprint(b"network\0" + client) for one in keyed for client in _subnets(packed, prefix))
     return Reach([UUID(bytes=one) for one in hashes if one in known], within, around)
 
 

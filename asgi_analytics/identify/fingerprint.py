@@ -30,7 +30,7 @@ class Fingerprinter:
         self._key = b""
         self._cut: bytes | None = None  # of a day that a leap of the clock ended early
         self._turned_at = -inf
-        self._current = blake2b()
+        self._current = self._keyed(emergency)
         self._before: list[blake2b] = []
         self.provisional = True
 
@@ -41,21 +41,19 @@ class Fingerprinter:
             self._keys = keys
             self.day = -1  # the next request turns to them
 
-    def fingerprint(self, message: bytes, time_ns: int) -> bytes:
-        """Return the 16 bytes of a message under the salt of the day (UTC)."""
-        self.turn(time_ns)
+    def fingerprint(self, message: bytes) -> bytes:
+        """Return the 16 bytes of a message under the salt of the day that was turned to."""
         hasher = self._current.copy()
         hasher.update(message)
         return hasher.digest()
 
-    def turn(self, time_ns: int, now: float = inf) -> bool:
-        """Go over to the salt of the day; tell whether that changed it. `now` in monotonic seconds, if known."""
+    def turn(self, time_ns: int, now: float) -> bool:
+        """Go over to the salt of the day (UTC); tell whether that changed it. `now` in monotonic seconds."""
         if time_ns // DAY_NS == self.day:
             return False
         before = self._key
         self.day = time_ns // DAY_NS  # first: whoever learns salts meanwhile has us turn again
-        wall = time_ns - self.calendar.jump_ns if now == inf else self.calendar.wall(now, time_ns)
-        self._turn(wall // DAY_NS, now)
+        self._turn(self.calendar.wall(now, time_ns) // DAY_NS, now)
         return self._key != before
 
     def before(self, message: bytes) -> list[bytes]:

@@ -84,7 +84,7 @@ class Identifier:
             self._recent.clear()
         visitor = self._recent.get(seen)
         if visitor is None or not visitor.known:
-            visitor = self._find(seen, client.read(scope, headers), headers, now, time_ns)
+            visitor = self._find(seen, client.read(scope, headers), headers, now)
         if self._cookie is not None and visitor.identity.tracked:
             visitor = self._by_cookie(self._cookie, visitor, scope, headers, now, time_ns)
         visitor.seen = True
@@ -102,14 +102,14 @@ class Identifier:
         """Return the client address; "" when it is not known."""
         return self._client.read(scope, headers)
 
-    def _find(self, seen: Seen, address: str, headers: Mapping[bytes, bytes], now: float, time_ns: int) -> Visitor:
+    def _find(self, seen: Seen, address: str, headers: Mapping[bytes, bytes], now: float) -> Visitor:
         """Find the visitor by its fingerprint, or make it, and remember it by what was seen of it."""
         opted_out = self._heeds_opt_out and opts_out(headers)
         text = message(network_of(address), headers, opted_out)
-        fingerprint = self._fingerprinter.fingerprint(text, time_ns)
+        fingerprint = self._fingerprinter.fingerprint(text)
         if self._known.get(fingerprint) is None:
-            self._rename(text, fingerprint, address, time_ns)
-        visitor = self._known.get(fingerprint) or self._new(fingerprint, address, headers, opted_out, now, time_ns)
+            self._rename(text, fingerprint, address)
+        visitor = self._known.get(fingerprint) or self._new(fingerprint, address, headers, opted_out, now)
         if sum(len(part) for part in seen[1:] if part is not None) <= MOST_SEEN:
             if len(self._recent) >= self._most_recent:
                 self._recent.clear()
@@ -124,12 +124,12 @@ class Identifier:
         known = self._texts.setdefault
         return host, known(agent, agent), known(language, language), known(gpc, gpc), known(dnt, dnt)
 
-    def _rename(self, text: bytes, fingerprint: bytes, address: str, time_ns: int) -> None:
+    def _rename(self, text: bytes, fingerprint: bytes, address: str) -> None:
         """Find the visitor under earlier salts, so that midnight ends no visit and lifts no block."""
         for older in self._fingerprinter.before(text):
             visitor = self._known.get(older)
             if visitor is not None:
-                network = self._network_key(address, time_ns)
+                network = self._network_key(address)
                 renamed = _with(visitor.identity, fingerprint, network, self._fingerprinter.provisional)
                 # Geo files are loaded anew; who comes each day has the newer place from the next day on.
                 visitor.identity = replace(renamed, place=self._locator.locate(address))
@@ -145,7 +145,6 @@ class Identifier:
         headers: Mapping[bytes, bytes],
         opted_out: bool,
         now: float,
-        time_ns: int,
     ) -> Visitor:
         raw = headers.get(b"user-agent")
         agent = self._read_agent(None if raw is None else raw[:512].decode("utf-8", "replace"))
@@ -153,7 +152,7 @@ class Identifier:
         network = network_of(address)
         identity = Identity(
             fingerprint=fingerprint,
-            network=self._network_key(address, time_ns),
+            network=self._network_key(address),
             place=self._locator.locate(address),
             agent=agent,
             language=read_language(language[:128].decode("latin-1")) if language else None,
@@ -165,8 +164,8 @@ class Identifier:
         self._known.add(visitor)
         return visitor
 
-    def _network_key(self, address: str, time_ns: int) -> bytes:
-        return self._fingerprinter.fingerprint(b"network\0" + network_of(address), time_ns)
+    def _network_key(self, address: str) -> bytes:
+        return self._fingerprinter.fingerprint(b"network\0" + network_of(address))
 
     def _kept(self, address: str) -> str | None:
         if self._privacy.address == "none" or not address:

@@ -63,4 +63,4 @@ def told(*arguments: str) -> str:
 def behind(store: PostgresStore, address: str) -> bytes:
     """What the tables call a client network today."""
     (salt, *_) = store.exchange_salts([], ["2100-01-01"])
-    return Fingerprinter("default", salt.key).fingerprint(b"network\0" + network_of(address), 0)
+    return Fingerprinter("default", salt.key).fingerprint(b"network\0" + network_of(address))
