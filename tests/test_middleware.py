@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 
 from asgi_analytics import Analytics, Place, ThrottleLevel
 from asgi_analytics.middleware import Message, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
-from .drive import found, get, page, rows, start, wrapped
+from .drive import ask, found, get, http_scope, page, rows, start, wrapped
+
+LEVEL = "x-throttle-level"
 
 
 def test_a_request_is_one_row_with_what_happened(dsn: str) -> None:
@@ -190,6 +192,36 @@ def test_paths_are_excluded_as_the_routes_are_written_wherever_the_app_is_mounte
     with wrapped(page(), include="/health") as wrap:
         get(wrap, path, root_path=root)
         assert wrap.stats()["queued"] == is_excluded
+
+
+@pytest.mark.parametrize(("root", "before"), [("", ""), ("/app", "/app"), ("/app", "")])
+def test_where_a_form_leads_is_known_also_where_a_proxy_takes_off_what_the_app_is_mounted_at(
+    root: str, before: str
+) -> None:
+    """`before`: what is left of it in front of the paths, as some servers put it there again."""
+
+    async def task(request: Request) -> Response:
+        if request.method == "GET":
+            return HTMLResponse("<form>")
+        return RedirectResponse(request.url_for("task", number=request.path_params["number"] + 1), 303)
+
+    async def login(request: Request) -> Response:
+        return RedirectResponse(request.url_for("login"), 303)
+
+    methods, clock = ["GET", "POST"], FakeClock()
+    routes = [Route("/tasks/{number:int}", task, methods=methods), Route("/login", login, methods=methods)]
+
+    def post(path: str, **headers: str) -> str | None:
+        clock.advance(1)
+        return asyncio.run(ask(wrap, http_scope(before + path, "POST", headers, root_path=root))).header(LEVEL)
+
+    seen: list[Analytics] = []
+    with wrapped(found(Starlette(routes=routes), seen), clock=clock) as wrap:
+        for number in range(9):
+            get(wrap, f"{before}/tasks/{number}", root_path=root)
+            post(f"/tasks/{number}")
+        assert seen[-1]._visitor.actor.behaviour.page_loads == 1
+        assert [post("/login", **{"content-length": f"{number}"}) for number in range(60)][-1] == "warning"
 
 
 def test_a_mounted_apps_own_middleware_excludes_by_the_paths_of_its_routes() -> None:

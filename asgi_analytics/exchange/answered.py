@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +28,10 @@ from ..identify.request import (
 from ..inputs import DATA, INJECTED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED
 from ..model import Variant
 from .arrival import Arrival
+from .sound import text
 
 _REDIRECTS = (301, 302, 303, 307, 308)
+_ORIGIN = rb"\A((?:[a-z]+://[^/]*)?)"
 # The answer to a write echoes what was sent: a phone that was offline saves its changes one by one. That to HEAD says
 # what there would be: an upload that goes on, or a file that is already here.
 _WITHOUT_DATA = frozenset(("POST", "PUT", "PATCH", "DELETE", "HEAD"))
@@ -67,9 +70,9 @@ class Answered(Arrival):
         elif (data := self.method not in _WITHOUT_DATA and is_data(names, status, self.path)) or self.method == "POST":
             self._judge_data_or_post(data, now)
             if status in (302, 303) and not decision.refused:
-                note_redirect(actor.behaviour, redirect_target(names), now)
+                note_redirect(actor.behaviour, redirect_target(self._located(names)), now)
         elif status in _REDIRECTS:
-            self._judge_redirect(names, now)
+            self._judge_redirect(self._located(names), now)
         elif not decision.refused:
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
@@ -160,4 +163,15 @@ class Answered(Arrival):
 
     def _refused_attempt(self, status: Any, names: Mapping[bytes, bytes]) -> int | None:
         by_tool = self.visitor.actor.program is TOOL
+        if status in _REDIRECTS:
+            names = self._located(names)
         return refused_attempt(self.method, self._headers, status, self.path, names, by_tool)
+
+    def _located(self, names: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+        """Return the headers with a Location as paths are here, where a proxy takes off what the app is mounted at."""
+        scope, location = self.scope, names.get(b"location")
+        root = text(scope.get("app_root_path", scope.get("root_path"))).rstrip("/")  # the first one behind a Mount
+        if not root or location is None or f"{self.path}/".startswith(f"{root}/"):
+            return names
+        mounted_at = re.escape(root.encode("utf-8", "replace"))
+        return {**names, b"location": re.sub(_ORIGIN + mounted_at + rb"(?=/)", rb"\1", location, count=1)}
