@@ -46,7 +46,7 @@ class Answered(Arrival):
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.started_at) * 1e6)
         before, admitted = decision.previous_level, decision.level
-        if self.method == "GET" and is_page(headers, status, names, actor.program is TOOL):
+        if self.method == "GET" and is_page(headers, status, names, actor.program is TOOL, self.path):
             self.page_view = True
             self.from_inside = inner = is_inner(headers)
             facts = actor.behaviour

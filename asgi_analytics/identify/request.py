@@ -14,6 +14,12 @@ Headers = Mapping[bytes, bytes]
 
 _MOST_PATH = 1024
 _SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
+# What a tab shows, too, and is no page; a name such as "/wiki/Node.js" may be that of one.
+_FILE = re.compile(
+    r"\.(?:avif|bmp|gif|ico|jpe?g|png|svg|tiff?|webp|aac|flac|m4[av]|mov|mp[34]|og[agv]|wav|webm|pdf|docx?|epub|od[pst]"
+    r"|pptx?|rtf|txt|xlsx?|csv|tsv|json|xml|rss|atom|ics|ya?ml|css|map|woff2?|7z|bz2|gz|rar|tar|tgz|xz|zip)\Z",
+    re.IGNORECASE,
+)
 _HTML = re.compile(rb"text/html|application/xhtml\+xml", re.IGNORECASE)
 _DATA = (
     b"text/html",  # that was not asked for as a page
@@ -47,6 +53,7 @@ _DATA = (
 # What registries of packages tell of one: a client asks for hundreds at once, each that a project builds on.
 _INDEX = (b"application/vnd.npm.", b"application/vnd.pypi.", b"application/vnd.oci.", b"application/vnd.docker.")
 _TILE = re.compile(r"/(\d{1,2})/(\d{1,8})/(\d{1,8})(?:@\dx)?(?:\.\w{1,12}){0,2}\Z", re.ASCII)
+_LONGEST_ENDING = 6  # characters of _FILE
 _LONGEST_TILE, _DEEPEST = 64, 24  # characters of such an end; zoom
 # What Workbox and Angular add while a service worker fetches all that an app needs without a network.
 _PRECACHED = re.compile(r"(?:^|&)(?:__WB_REVISION__|ngsw-cache-bust)=")
@@ -95,18 +102,19 @@ def _shows_by_script(headers: Headers) -> bool:
     return headers.get(b"accept", b"").startswith(b"text/html, application/xhtml+xml") and b"turbo-frame" not in headers
 
 
-def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = False) -> bool:
+def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = False, path: str = "") -> bool:
     """Tell whether the answer to a GET delivered a page: HTML that was asked for as a page, or its revalidation.
 
     `headers`: of the request, `names`: the response headers by name. `by_tool`: to an HTTP library, for which HTML is
     a page however it was asked for (what it says of that is made up), and so is the Markdown that a page was made from.
+    `path` tells of a revalidation whether it is of a file: such an answer has no type.
     """
     content_type = names.get(b"content-type")
     if status == 200 and content_type is not None and content_type.startswith(b"text/html"):
         return by_tool or _shows(headers)
     if status == 304:
         asked = headers.get(b"sec-fetch-dest") == b"document" or b"text/html" in headers.get(b"accept", b"")
-        return asked and _shows(headers)
+        return asked and _shows(headers) and _FILE.search(path, max(0, len(path) - _LONGEST_ENDING)) is None
     if content_type is None:
         content_type = _content_type(names)
     if not _HTML.match(content_type) and not (by_tool and content_type.startswith(b"text/markdown")):

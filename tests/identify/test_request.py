@@ -57,6 +57,19 @@ def test_html_is_a_page_where_it_is_shown_as_one(headers: dict[bytes, bytes], sh
 
 
 @pytest.mark.parametrize(
+    ("path", "is_it"),
+    [
+        ("/", True), ("/wiki/Node.js", True), ("/v1.2/guide", True), ("/notes.html", True), ("/pdf", True),
+        ("/menu.pdf", False), ("/photos/7.JPEG", False), ("/feed.xml", False), ("/a/b.docx", False),
+    ],
+)  # fmt: skip
+def test_what_is_unchanged_is_a_page_unless_its_name_is_that_of_a_file(path: str, is_it: bool) -> None:
+    """A browser shows either in a tab of its own, and asks for it in the same way."""
+    shown = {b"sec-fetch-dest": b"document", b"accept": b"text/html,*/*;q=0.8", b"if-none-match": b'"1"'}
+    assert is_page(shown, 304, {b"etag": b'"1"'}, path=path) is is_it
+
+
+@pytest.mark.parametrize(
     ("content_type", "data"),
     [
         (b"application/json", True),
