@@ -18,6 +18,7 @@ from .drive import get, page, rows
         ({"mode": "strict"}, 'Option mode=\'strict\' is not allowed; allowed: "enforce", "observe".'),
         ({"limits": "20 per second"}, 'allowed: "<number>/<second|minute|hour|day>"'),
         ({"limits": "1/second, 2/minute"}, 'such as "20/second" or "100/15 minutes", or a list of such.'),
+        ({"limits": "40/60000 days"}, "allowed: windows of at most 36500 days, or a list of such."),
         ({"limits": ["1/second", "2/second"]}, "at most one quota per window"),
         ({"cooldown": 0}, "Option cooldown=0 is not allowed; allowed: a number of seconds, 1 to 2592000"),
         ({"batch_rows": 1.5}, "Option batch_rows=1.5 is not allowed; allowed: a whole number of rows"),

@@ -76,6 +76,7 @@ SIGNAL_THRESHOLDS: Mapping[str, float] = {
     "no_engagement_across_sessions": 0,
 }
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+LONGEST_WINDOW = 36_500 * 86_400  # seconds: workers name a counter by four bytes of them
 _QUOTA = re.compile(r"\s*(\d{1,15})\s*/\s*(?:(\d{1,6})\s*)?(second|minute|hour|day)s?\s*", re.IGNORECASE)
 
 
@@ -94,8 +95,10 @@ class Quota:
         if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
             raise ValueError('"<number>/<second|minute|hour|day>", such as "20/second" or "100/15 minutes"')
         times, unit = int(match[2] or 1), match[3].lower()
-        name = unit if times == 1 else f"{times}-{unit}s"
-        return cls(prefix + name, int(match[1]), times * UNITS[unit])
+        name, window = unit if times == 1 else f"{times}-{unit}s", times * UNITS[unit]
+        if window > LONGEST_WINDOW:
+            raise ValueError(f"windows of at most {LONGEST_WINDOW // UNITS['day']} days")
+        return cls(prefix + name, int(match[1]), window)
 
 
 @dataclass(frozen=True, slots=True)
