@@ -120,6 +120,41 @@ def test_who_returns_cookies_uses_none_up() -> None:
         assert len(get(app).cookies) == 1
 
 
+@pytest.mark.parametrize(
+    ("location", "host", "scheme"),
+    [
+        ("https://shop.example/", "shop.example", "http"),
+        ("https://www.shop.example/", "shop.example", "https"),
+        ("https://shop.example/", "www.shop.example", "http"),
+        ("http://shop.example/", "shop.example", "http"),
+        ("/home?by=http://shop.example/", "shop.example", "https"),
+    ],
+)
+def test_all_of_an_office_get_a_cookie_though_a_redirect_leads_each_in(location: str, host: str, scheme: str) -> None:
+    led = page(b"", 307, headers=[(b"location", location.encode())])
+    entry = {"host": host}
+    target = {"host": location.split("/")[2]} if location.startswith("http") else entry
+    secure = "http" if location.startswith("http:") else "https"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (led if scope["path"] == "/" else page())(scope, receive, send)
+
+    seen: list[Analytics] = []
+    with wrapped(noted(app, seen), **COOKIE) as wrap:
+        for _ in range(MOST_UNRETURNED + 3):
+            given = get(wrap, "/", entry, scheme=scheme)
+            kept = cookie_of(given) if given.cookies and target == entry else {}
+            reply = get(wrap, "/home", {**target, **kept}, scheme=secure)
+            get(wrap, "/more", {**target, **kept, **(cookie_of(reply) if reply.cookies else {})}, scheme=secure)
+    assert len({found.visitor for found in seen[2::3]}) == MOST_UNRETURNED + 3
+
+
+@pytest.mark.parametrize("there", [b"https://elsewhere.example/", b"https://app.shop.example/"])
+def test_a_redirect_to_another_site_takes_the_cookie_along(there: bytes) -> None:
+    with wrapped(page(b"", 302, headers=[(b"location", there)]), **COOKIE) as wrap:
+        assert len(get(wrap).cookies) == 1
+
+
 def test_a_refusal_does_not_move_along_with_its_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 0)
     with wrapped(page(), network_limits="3/minute", **COOKIE) as app:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from ..clock import MINUTE_NS
 from ..decide.explain import detail
 from ..errors import AppendInterrupted, JournalClosed
 from ..identify.referral import clean_query, read_referral
-from ..identify.request import is_shared, route_template
+from ..identify.request import is_shared, leads_to_other_origin, route_template
 from ..inputs import QUERIED
 from ..model import CachedRefusal, Referral
 from ..protocols import Message
@@ -150,7 +150,7 @@ class Exchange(Answered):
             self._judge(status, names)
             fields = engine.responder.fields(self.decision)
             cookie = self.visitor.cookie
-            if cookie is not None and status != 304 and not is_shared(headers):
+            if cookie is not None and status != 304 and not is_shared(headers) and not self._leads_away(names, cookie):
                 fields.append((b"set-cookie", cookie))
                 # Taken off: who looks alike and came at the same time must not get the same one.
                 self.visitor.cookie, self.visitor.cookie_sent = None, True
@@ -166,6 +166,11 @@ class Exchange(Answered):
             if headers is not None:  # an iterator is used up by now
                 return {**message, "headers": headers}
         return message
+
+    def _leads_away(self, names: Mapping[bytes, bytes], cookie: bytes) -> bool:
+        """Tell whether the answer leads to where its cookie does not come: the page there takes one along."""
+        location, secure = names.get(b"location"), cookie.startswith(b"__Host-")
+        return location is not None and leads_to_other_origin(location, self._headers.get(b"host", b""), secure)
 
     def _record(self) -> None:
         scope, engine = self.scope, self._engine

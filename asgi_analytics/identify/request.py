@@ -239,6 +239,18 @@ def target_on_site(names: Headers, headers: Headers, asked: str) -> int:
     return redirect_target(names, asked)
 
 
+def leads_to_other_origin(location: bytes, host: bytes, secure: bool) -> bool:
+    """Tell whether a redirect leads to this site by https, or with "www", where a cookie set with it does not come.
+
+    `location` and `host`: the headers; `secure`: this request came by https.
+    """
+    scheme, _, rest = location.partition(b"://")
+    there = rest.partition(b"/")[0]
+    if scheme not in (b"http", b"https") or there.removeprefix(b"www.") != host.removeprefix(b"www."):
+        return False
+    return there != host or (scheme == b"https") != secure
+
+
 def target_number(path: str, query: bytes) -> int:
     """Return a number of what is asked for."""
     return path_number(f"{path}?{query.decode('latin-1')}")
