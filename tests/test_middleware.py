@@ -78,6 +78,15 @@ def test_findings_are_in_the_state_and_equal_the_row(dsn: str) -> None:
             ],
             7,
         ),
+        ("9", [{"type": "http.response.zerocopysend", "file": 7, "offset": 1}], 9),
+        (
+            None,
+            [
+                {"type": "http.response.zerocopysend", "file": 7, "count": 3, "more_body": True},
+                {"type": "http.response.zerocopysend", "file": 8},
+            ],
+            3,
+        ),
     ],
 )
 def test_what_the_server_is_asked_to_send_of_a_file_is_counted_as_it_is_announced(

@@ -55,10 +55,8 @@ class Exchange(Answered):
 
     def _count_file(self, message: Message) -> None:
         """Count what the server sends from a file, as far as it is announced: asking the disk may block."""
-        if message["type"] == "http.response.pathsend":
-            self.bytes_sent = int(self._length or 0)
-        else:
-            self.bytes_sent += int(message.get("count") or 0)
+        count = message.get("count")  # None: to the end of the file, as a pathsend is
+        self.bytes_sent = int(self._length or self.bytes_sent) if count is None else self.bytes_sent + int(count)
 
     async def refuse(self) -> None:
         """Answer in the app's stead: 429 with the reasons."""
