@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from ..clock import jitter
 from ..errors import DataFileError
 from ..identify.client import packed_address
 from ..identify.geoip import is_local
@@ -74,12 +75,15 @@ def fetch_directory(url: str, timeout: float = 5.0) -> Fetched:
 
 
 def public_address(host: str) -> str:
-    """Return an address of the host. Raises DataFileError where one of them is local, OSError where there is none."""
+    """Return one of the host's addresses, not always the first: the way by IPv6 may lead nowhere, and we ask again.
+
+    Raises DataFileError where one of them is local, OSError where there is none.
+    """
     found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)]
     packed = [packed_address(address) for address in found]
     if not found or any(one is None or not _is_public(one) for one in packed):
         raise DataFileError(f"{host} has a local address")
-    return found[0]
+    return found[int(jitter() * len(found))]
 
 
 def _is_public(packed: bytes) -> bool:

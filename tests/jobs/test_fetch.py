@@ -270,3 +270,9 @@ def test_a_name_that_nobody_resolves_is_left_in_time(monkeypatch: pytest.MonkeyP
 def test_a_host_of_the_internet_is_asked(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (address, 443))])
     assert public_address("signer.example") == address
+
+
+def test_a_host_that_is_asked_again_is_asked_at_another_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = ["2001:4860:4860::8888", "93.184.216.34"]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (one, 443)) for one in addresses])
+    assert {public_address("signer.example") for _ in range(99)} == set(addresses)
