@@ -97,8 +97,10 @@ def _member(value: bytes, key: object) -> bytes:
 
 
 def is_rewritten(scope: Scope) -> bool:
-    """Tell whether a proxy says that the visitor asked for another host than it passed on."""
+    """Tell whether a proxy says that the visitor asked for another host, or a longer path, than it passed on."""
     headers = dict(scope["headers"])
+    if bytes(headers.get(b"x-forwarded-prefix", b"")).strip(b"/ "):
+        return True
     asked = headers.get(b"x-forwarded-host")
     return asked is not None and bytes(asked).lower() != bytes(headers.get(b"host", b"")).lower()
 
@@ -111,6 +113,9 @@ def _authority(scope: Scope, scheme: str) -> bytes:
 def _path(scope: Scope, scheme: str) -> bytes:
     raw = scope.get("raw_path")
     path = raw.partition(b"?")[0] if isinstance(raw, bytes) else _quoted(scope.get("path", ""))
+    root = _quoted(str(scope.get("root_path") or "").rstrip("/"))
+    if not (path + b"/").startswith(root + b"/"):  # a proxy has taken off what the app is mounted at
+        path = root + path
     return path or b"/"
 
 

@@ -82,7 +82,7 @@ class Signatures:
         if not verify(signature, key):
             # A forger gains nothing by looking rewritten: unsigned requests are as unverifiable.
             if is_rewritten(scope):
-                text = f"a proxy rewrites the Host that {signer} signed for: let it pass Host on"
+                text = f"a proxy rewrites the Host or path that {signer} signed for: let it pass Host on, set root_path"
                 return _verdict(ClaimStatus.UNVERIFIABLE, signer, text)
             return _verdict(ClaimStatus.FALSE, signer, f"the signature is not one of {signer} for this request")
         nonce = replay_key(signature)

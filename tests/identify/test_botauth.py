@@ -125,6 +125,16 @@ def test_a_path_that_is_covered_cannot_be_another() -> None:
     assert not verify(signed({**scope, "raw_path": b"/other"}), KEY)
 
 
+@pytest.mark.parametrize("covered", ["@path", "@request-target", "@target-uri"])
+@pytest.mark.parametrize("taken_off", [b"/page", b"/app/page"], ids=["by the proxy", "by nobody, or put there again"])
+def test_a_path_is_covered_as_it_was_asked_for_though_a_proxy_takes_off_its_beginning(
+    covered: str, taken_off: bytes
+) -> None:
+    scope = SIGNER.sign(make_scope("/app/page"), (*COVERED, (covered, {})))
+    assert verify(signed({**scope, "raw_path": taken_off, "root_path": "/app"}), KEY)
+    assert not verify(signed({**scope, "raw_path": b"/page", "root_path": ""}), KEY)
+
+
 def test_requests_without_a_signature_of_this_kind_have_none() -> None:
     assert read_signatures(SIGNER.sign(tag="other")) == []
     assert read_signatures(SIGNER.sign(tag=None)) == []

@@ -9,7 +9,7 @@ from asgi_analytics.identify import botauth
 from asgi_analytics.jobs import signatures
 from asgi_analytics.model import ClaimStatus
 
-from ..signing import NOW, Signer, change
+from ..signing import AGENT_COMPONENT, NOW, Signer, change, make_scope
 from .rig import BROWSER, CHATGPT, CRAWL, EVIL, FILES, GOOGLEBOT, GPTBOT, Rig, Web, brief
 
 
@@ -169,6 +169,15 @@ def test_a_signature_for_a_host_that_a_proxy_rewrites_is_no_false_claim(rig: Rig
     found = rig.settled(BROWSER, EVIL, rewritten)
     assert (found.status, found.signer) == (ClaimStatus.UNVERIFIABLE, "chatgpt.com")
     assert "let it pass Host on" in found.text
+
+
+@pytest.mark.parametrize(("prefix", "status"), [(b"/app", "unverifiable"), (b"/", "false"), (None, "false")])
+def test_a_signature_for_a_path_that_a_proxy_shortens_is_no_false_claim(
+    rig: Rig, prefix: bytes | None, status: str
+) -> None:
+    signed = Signer().sign(make_scope("/app/page"), (("@authority", {}), ("@path", {}), AGENT_COMPONENT))
+    shortened = change({**signed, "raw_path": b"/page"}, b"x-forwarded-prefix", prefix)
+    assert brief(rig.settled(BROWSER, EVIL, shortened))[0] == status
 
 
 def test_hosts_made_up_below_an_operators_do_not_flush_its_directory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
