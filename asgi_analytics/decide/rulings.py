@@ -105,7 +105,7 @@ class RulingBook:
             before = known.pop(ruling.id, None)
             if before is not None and before.revision == ruling.revision:  # told again: a pardon forgives once
                 known[ruling.id] = before
-            elif not ruling.lifted:
+            elif not ruling.lifted and ruling.until > now:
                 known[ruling.id] = self._as_learnt(ruling, now)
                 if ruling.kind == "pardon" and ruling.fingerprint is not None:  # bans on its older names end, too
                     self._aliases.pop(ruling.fingerprint, None)

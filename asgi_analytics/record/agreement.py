@@ -45,10 +45,10 @@ class Agreement:
         """Take in the rulings that changed, every `interval` seconds."""
         if self._rulings is None or not self._schedule.take_turn("rulings", interval):
             return
-        changed = store.rulings(self._revision)
-        if self.is_new and not changed and self._revision >= 0:
-            changed = store.rulings(-1)  # in a backup, or a database made anew, revisions are lower
+        if self.is_new and self._revision > 0:
+            # A backup, or a database made anew, counts other changes by the revisions that we know.
             self._revision = 0
+        changed = store.rulings(self._revision)
         self.is_new = False
         if changed:
             self._rulings.learn_rulings(changed, self._wall())

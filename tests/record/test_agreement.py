@@ -146,4 +146,16 @@ def test_after_a_backup_was_restored_rulings_with_lower_revisions_are_learned_on
         agreed.learn_rulings(store, 0.5)
         clock.advance(0.5)
     assert [revisions for revisions, _ in known.changes] == [[3, 7], [2, 5], [6], [2, 5, 6]]
-    assert store.asked == [-1, 7, -1, 5, 6, -1, 6]
+    assert store.asked == [-1, 0, 5, 0, 6]
+
+
+def test_after_a_backup_was_restored_rulings_with_lower_and_higher_revisions_are_learned(clock: FakeClock) -> None:
+    """Of those made since, before a worker is back, some have revisions that it knew as others."""
+    store, known = Told(), Known()
+    agreed = agreement(clock, known)
+    for revisions, expected in (((3, 7), [3, 7]), ((3, 5, 8), [3, 5, 8]), ((3, 5, 8, 9), [3, 5, 8, 9])):
+        store.ruled = list(map(ruling, revisions))
+        agreed.is_new = True
+        agreed.learn_rulings(store, 0.5)
+        clock.advance(0.5)
+        assert known.changes[-1][0] == expected
