@@ -1,15 +1,14 @@
 """Journals of which more may be stored than their position says, since somebody has deleted or rewound positions.
 
-What is stored of a journal is contiguous: its beginning, or what retention has left of that. So a doubt ends with the
-hits after that stretch, or, if none is stored, with one newer than the doubt: no later one is stored. Where an
-operator has deleted some rows or keeps some out, by a trigger, only a newer one ends it; a few that are not stored may
-be such rows.
+A doubt ends with a hit that came after it began: no later one is stored. One that is not stored ends none: an operator
+may have deleted it, with all others of its visitor, or keep it out, by a trigger, or it was set aside; what comes after
+it may be stored.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
@@ -22,7 +21,6 @@ _FRAME = struct.Struct("!I4xc")  # what a frame begins with: length, checksum, k
 _COUNT = struct.calcsize("!h")  # bytes before the first field of a row in COPY binary format
 _LENGTH = struct.Struct("!i")
 Place = tuple[int, int]  # of a hit in a batch: the index of its frame, the offset of its end in that
-FEW = 5  # hits: so many at the end of a batch, and a tenth of it, are no visitor whose rows were deleted
 SLICE = 500  # frames that are read before other threads may run: a millisecond
 
 
@@ -32,7 +30,6 @@ class Doubts:
     def __init__(self) -> None:
         self._reached: dict[bytes, tuple[int, int]] = {}
         self._since: dict[bytes, bytes] = {}  # when a doubt began
-        self._patchy: set[bytes] = set()  # those in doubt of which hits before stored ones are not
 
     def __contains__(self, journal: object) -> bool:
         return journal in self._since
@@ -40,7 +37,7 @@ class Doubts:
     def see(self, journal: bytes, since: bytes | None) -> None:
         """Note since when the database has a journal in doubt, as a UUIDv7; None: it has not."""
         if since is None:
-            self._settle(journal)
+            self._since.pop(journal, None)
         else:
             self._since[journal] = since
 
@@ -52,17 +49,6 @@ class Doubts:
         """Tell whether this process knows of a later position."""
         return position < self._reached.get(journal, position)
 
-    def is_settled(self, journal: bytes, hits: Sequence[bytes], stored: Set[bytes]) -> bool:
-        """Tell whether nothing after a batch is stored, by the ids of its hits and by which of them are."""
-        known = [hit in stored for hit in hits]
-        if True not in known:
-            return bool(hits) and self.is_past(journal, hits[-1])
-        after = known[::-1].index(True)
-        last = len(known) - after
-        if not all(known[known.index(True) : last]) or 0 < after < max(FEW, len(known) // 10):
-            self._patchy.add(journal)
-        return after > 0 and (journal not in self._patchy or self.is_past(journal, hits[-1]))
-
     def is_past(self, journal: bytes, hit: bytes) -> bool:
         """Tell whether a hit, by its id, came after the doubt began."""
         return hit > self._since[journal]
@@ -71,11 +57,7 @@ class Doubts:
         """Note that a batch is committed; `settled`: nothing after it is stored."""
         self._reached[batch.journal] = (batch.segment, batch.end)
         if settled:
-            self._settle(batch.journal)
-
-    def _settle(self, journal: bytes) -> None:
-        self._since.pop(journal, None)
-        self._patchy.discard(journal)
+            self._since.pop(batch.journal, None)
 
 
 def keys(batch: Batch) -> dict[Place, bytes]:

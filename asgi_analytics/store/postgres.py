@@ -22,7 +22,7 @@ from ..protocols import Salt
 from ..reputation import ReputationRules
 from . import migrate, partitions, queries, retention, values
 from .connection import Connected, ServerSession, check_encoding, conninfo
-from .doubt import KEY, Doubts, behind, id_of, keys
+from .doubt import KEY, Doubts, Place, behind, id_of, keys
 from .fold import Folds, by_kind
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, OVER_LIMIT, as_ours, is_forbidden
@@ -219,15 +219,16 @@ class PostgresStore(Connected):
 
     def _not_stored_yet(self, batch: Batch) -> tuple[Batch, bool]:
         """Return the part of a batch after its last hit that is stored, and whether that settles the doubt."""
+        known, stored = self._known(batch)
+        whole = (id_of(key) for (index, _), key in reversed(known.items()) if batch.frames[index].kind == HIT)
+        last = next(whole, None)
+        settled = last is not None and last not in stored and self._doubts.is_past(batch.journal, last)
+        return behind(batch, known, stored), settled
+
+    def _known(self, batch: Batch) -> tuple[dict[Place, bytes], set[bytes]]:
+        """Return the keys of a batch's hits by their places, and which ids are stored, maybe with others."""
         known = keys(batch)
-        stored = self._staging.stored(self._connected(), KEY, list(known.values())) if known else set()
-        damaged = set(batch.frames.places(DAMAGED))
-        hits = [
-            id_of(key)
-            for (index, _), key in known.items()
-            if index not in damaged or id_of(key) in stored  # not the damaged ones that are not
-        ]
-        return behind(batch, known, stored), self._doubts.is_settled(batch.journal, hits, stored)
+        return known, self._staging.stored(self._connected(), KEY, list(known.values())) if known else set()
 
     def _make_partition_of(self, batch: Batch) -> bool:
         """Make the day partitions that the hits of a batch lack; returns whether there was one to make."""

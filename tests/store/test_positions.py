@@ -93,7 +93,8 @@ def test_however_little_of_a_journal_is_still_stored_it_is_known_by_that(
 
 
 def test_what_is_stored_is_left_out_though_batches_before_it_are_gone(store: PostgresStore, dsn: str) -> None:
-    whole = batch([hit(f"/{number}") for number in range(100)])
+    # Those from 80 on came when the position was gone already.
+    whole = batch([hit(f"/{number}", time_us=NOW_US + (number >= 80) * 10**9) for number in range(100)])
     parts = [replace(whole, frames=whole.frames[a : a + 30], end=whole.frames[a + 29].end) for a in (0, 30, 60)]
     store.position(whole.journal)
     store.write(replace(whole, frames=whole.frames[:80], end=whole.frames[79].end))
@@ -146,7 +147,8 @@ def test_of_several_stored_hits_in_one_damaged_piece_none_is_set_aside(store: Po
 @pytest.mark.parametrize("how", ["deleted", "beyond the end", "set back"])
 def test_a_doubt_outlives_who_had_it(store: PostgresStore, dsn: str, how: str) -> None:
     """Whoever delivers the rest may be another process, after a kill."""
-    whole = batch([hit(f"/{number:02}", time_us=NOW_US + number) for number in range(30)])
+    # Those from 25 on came when the position was gone already.
+    whole = batch([hit(f"/{number:02}", time_us=NOW_US + (number >= 25) * 10**9 + number) for number in range(30)])
     parts = [replace(whole, frames=whole.frames[a : a + 10], end=whole.frames[a + 9].end) for a in (0, 10, 20)]
     store.position(whole.journal)
     store.write(replace(whole, frames=whole.frames[:25], end=whole.frames[24].end))
@@ -257,7 +259,7 @@ def test_rows_that_an_operator_deletes_or_keeps_out_end_no_doubt(store: Postgres
     assert whole.journal in store._doubts
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [1, 4, 5, 9])
 def test_the_rows_of_one_visitor_that_were_deleted_at_the_end_of_a_batch_end_no_doubt(
     store: PostgresStore, dsn: str, count: int
 ) -> None:
