@@ -236,20 +236,19 @@ class PostgresStore(Connected):
             self._staging.fill(connection, "staging", batch.columns[HIT], batch.frames.rows(HIT))
             return partitions.make_partitions_of_staging(connection)
 
-    def readmit(
-        self,
-        row: int,
-        take: LiteralString,
-        rows: Mapping[bytes, list[bytes]],
-        columns: Mapping[bytes, Sequence[str]],
-        journal: UUID,
-    ) -> bool:
-        """Move a row of analytics.quarantine, which the query `take` takes out; False when it is not there any more."""
+    def readmit(self, row: int, take: LiteralString, batch: Batch) -> bool:
+        """Move a row of analytics.quarantine, which the query `take` takes out.
+
+        False when it is not there any more, or stored already: of a journal in doubt, it may have got in.
+        """
         with self._transfer() as connection:
-            taken = connection.execute(take, {"id": row}).fetchone()
-            if taken is not None:
-                self._folds.of(connection, rows, columns).move(connection, rows, columns, journal)
-            return taken is not None
+            is_there = connection.execute(take, {"id": row}).fetchone() is not None
+            if not is_there or not behind(batch, *self._known(batch)).frames:
+                return False
+            rows = by_kind(batch.frames)
+            fold = self._folds.of(connection, rows, batch.columns)
+            fold.move(connection, rows, batch.columns, UUID(bytes=batch.journal))
+            return True
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set the rows of a batch aside with their raw bytes, and advance the position past them."""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import psycopg
 
-from ..batch import DECISION, HIT, REFUSED
+from ..batch import Batch, Frame, Frames
 from ..errors import RowRejected, StoreMisconfigured
 from .commands import CommandQueries, command_errors, opened
 from .connection import ServerSession
@@ -57,16 +57,17 @@ class Quarantine(CommandQueries):
         return self._rows(Quarantined, "quarantined", {"ids": _listed(ids), "most": most, "after": after})
 
     def retry(self, row: Quarantined) -> bool:
-        """Move a row to where it belongs; False when somebody else did, or purged it, meanwhile.
+        """Move a row to where it belongs; False when it is gone meanwhile, or stored already.
 
         Raises RowRejected where it is refused again, such as for a column that its table no longer has.
         """
-        kind = _OF_KIND[row.kind]
-        rows = {one: [row.raw] if one == kind else [] for one in (HIT, DECISION, REFUSED)}
+        kind, end = _OF_KIND[row.kind], row.position + len(row.raw)
+        frames = Frames([Frame(kind, row.raw, row.position, end)])
+        batch = Batch(row.journal.bytes, row.segment, {kind: tuple(row.columns)}, frames, end)
         if not self._store.is_connected:
             self._store.connect()
         try:
-            return self._store.readmit(row.id, self._queries["take"], rows, {kind: tuple(row.columns)}, row.journal)
+            return self._store.readmit(row.id, self._queries["take"], batch)
         except StoreMisconfigured as error:
             if isinstance(error.__cause__, psycopg.errors.UndefinedColumn):
                 raise RowRejected(str(error)) from error

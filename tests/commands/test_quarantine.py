@@ -213,3 +213,19 @@ def test_a_row_that_goes_back_takes_nothing_of_a_block_that_has_not_cooled_down(
     with connect(dsn) as quarantine:
         assert list(_retry(quarantine, quarantine.rows(None, 9)))[-1].startswith("1 row stored")
     assert one(dsn, "SELECT level FROM analytics.fingerprints") == {"level": 3}
+
+
+def test_a_row_that_was_stored_after_all_is_not_stored_again(store: PostgresStore, dsn: str) -> None:
+    """Where its position is gone, a journal is sent again, with what was set aside of it."""
+    moved = batch([hit("/late")])
+    store.position(moved.journal)
+    store.quarantine(moved, "the schema was wrong then", "22001")
+    fetch(dsn, "DELETE FROM analytics.positions")
+    store.position(moved.journal)
+    store.write(moved)
+    with connect(dsn) as quarantine:
+        told = list(_retry(quarantine, quarantine.rows(None, 9)))
+    assert told == ["0 rows stored, 0 refused again, 0 damaged beyond reading, 1 gone meanwhile"]
+    assert one(dsn, "SELECT hits FROM analytics.sessions") == {"hits": 1}
+    tables = "SELECT (SELECT count(*) FROM analytics.hits) AS hits, count(*) AS aside FROM analytics.quarantine"
+    assert one(dsn, tables) == {"hits": 1, "aside": 0}
