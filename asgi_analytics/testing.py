@@ -124,9 +124,10 @@ class MemoryStore:
         self._check()
         return sorted((one for one in self.ruled if one.revision > since), key=lambda one: one.revision)
 
-    def tidy(self) -> None:
+    def tidy(self) -> bool:
         """Nothing to clear away."""
         self._check()
+        return False
 
     def rows(self, kind: bytes) -> list[bytes]:
         """Return the rows of one kind (HIT, DECISION or REFUSED of batch.py) in COPY binary format, in order."""

@@ -311,12 +311,13 @@ class Writer:
             log.warning("%s: %s", what, " ".join(str(error).split())[:500])
 
     def _tidy(self, store: Store) -> None:
-        """Clear away what is old, after what waits: a clean-up that fails or takes long must not hold up delivery."""
+        """Clear away what is old, a part after each transfer: what fails or takes long must not hold up delivery."""
         if self._stopping.is_set() or not self._tidied.take_turn("tidy", UPKEEP_INTERVAL):
             return
         self._watchdog.begin()
         try:
-            store.tidy()
+            if store.tidy():
+                self._tidied.clear()  # due again, also after a restart
         except StoreError as error:
             self._recorder.counters.failures["tidy"] += 1
             self._warn("What is old cannot be cleared away", error)

@@ -96,6 +96,7 @@ class PostgresStore(Connected):
         )
         self._server = ""  # identity that the database reports
         self._had_schema: str | None = None  # identity of the last database in which the schema was found
+        self._is_forgetting = False  # more is older than the retention
 
     def connect(self) -> None:
         """Open the connection and bring the schema up to date; partitions are made later: the salts come first."""
@@ -297,11 +298,20 @@ class PostgresStore(Connected):
                 cursor.execute(self._queries["changed_rulings"], {"since": since, "most": MOST_CHANGES})
             return [values.ruling(row) for row in cursor]
 
-    def tidy(self) -> None:
-        """Expire flags after a week without incidents; delete incidents, networks, rulings, positions no longer needed.
+    def tidy(self) -> bool:
+        """Clear away what is no longer needed, and a part of what is older than the retention, if there is one.
 
-        Also what is older than the retention, if there is one.
+        Returns whether there is more of that for the next call.
         """
+        if not self._is_forgetting:
+            self._clear_away()
+        self._is_forgetting = False
+        if self._retention_days is not None:
+            self._is_forgetting = retention.may_be_more(self.forget(timedelta(days=self._retention_days)))
+        return self._is_forgetting
+
+    def _clear_away(self) -> None:
+        """Expire flags after a week without incidents; delete incidents, networks, rulings, positions of long ago."""
         with as_ours(), self._current().statement() as connection:
             if not self._current().is_pooled:
                 # Autovacuum cannot freeze temporary tables: old ones would bring the database to xid wraparound.
@@ -311,8 +321,6 @@ class PostgresStore(Connected):
             connection.execute(self._queries["keep_positions"], {"journals": journals})
             for query in TIDY:
                 connection.execute(self._queries[query])
-        if self._retention_days is not None:
-            self.forget(timedelta(days=self._retention_days))
 
     def forget(self, kept: timedelta) -> Mapping[str, int]:
         """Delete what is older than `kept`, a bounded part of it: see retention.forget."""

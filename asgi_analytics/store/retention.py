@@ -17,9 +17,8 @@ from .connection import ServerSession, connect_command
 # Hits last: where a long reader or a publication blocks dropping them, all else is deleted by then.
 TABLES = ("sessions", "fingerprints", "decisions", "refusals", "quarantine", "hits")
 PARTITIONS = "partitions"
-MOST_ROWS = 10_000  # of a table in one transaction
+MOST_ROWS = 10_000  # of a table in one call: the writer has hits to deliver, too
 COUNTING = {"statement_timeout": "0", "transaction_timeout": "0"}  # counting all hits may take long
-MOST_BATCHES = 20  # of a table in one call: the writer has hits to deliver, too
 
 
 @contextlib.contextmanager
@@ -30,7 +29,7 @@ def connect(dsn: str) -> Iterator[ServerSession]:
 
 
 def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
-    """Delete what is older than `kept`, at most MOST_BATCHES of each table.
+    """Delete a part of what is older than `kept`: about MOST_ROWS of each table, hits when all else is deleted.
 
     Returns how many partitions of hits were dropped, and how many rows of each of TABLES were deleted.
     Raises psycopg.Error, such as for a partition that somebody reads.
@@ -38,20 +37,18 @@ def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
     done = dict.fromkeys((PARTITIONS, *TABLES), 0)
     for table in TABLES:
         if table == "hits":
-            done[PARTITIONS] = _drop_partitions(session, kept)
-        for _ in range(MOST_BATCHES):
-            with _transaction(session) as connection:
-                query = queries.load("retention")[f"forget_{table}"]
-                deleted = connection.execute(query, {"kept": kept, "most": MOST_ROWS}).rowcount
-            done[table] += deleted
-            if deleted < MOST_ROWS:
+            if may_be_more(done):
                 break
+            done[PARTITIONS] = _drop_partitions(session, kept)
+        with _transaction(session) as connection:
+            query = queries.load("retention")[f"forget_{table}"]
+            done[table] = connection.execute(query, {"kept": kept, "most": MOST_ROWS}).rowcount
     return done
 
 
 def may_be_more(done: Mapping[str, int]) -> bool:
     """Tell whether `forget`, which returned this, may have left rows that were outdated when it began."""
-    return any(done[table] >= MOST_ROWS * MOST_BATCHES for table in TABLES)
+    return any(done[table] >= MOST_ROWS for table in TABLES)
 
 
 def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:

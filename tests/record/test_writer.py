@@ -157,7 +157,7 @@ def test_a_journal_whose_folder_takes_no_name_of_the_server_is_delivered(
 class Untidy(MemoryStore):
     """A store that cannot clear anything away."""
 
-    def tidy(self) -> None:
+    def tidy(self) -> bool:
         raise StoreUnavailable("lock not available")
 
 
@@ -174,7 +174,7 @@ class Hopeless(MemoryStore):
 
     tidied = 0
 
-    def tidy(self) -> None:
+    def tidy(self) -> bool:
         self.tidied += 1
         self.close()
         raise StoreUnavailable("server closed the connection unexpectedly")
@@ -193,6 +193,32 @@ def test_clearing_away_that_costs_the_connection_holds_up_nothing_and_waits_for_
     wait_until(lambda: len(store.frames) == 25)
     assert writer.stop(5.0)
     assert store.tidied == 1
+
+
+class Cluttered(MemoryStore):
+    """A store in which more is old than one call clears away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def write(self, batch: Batch) -> list[Merged]:
+        self.calls.append("write")
+        return super().write(batch)
+
+    def tidy(self) -> bool:
+        self.calls.append("tidy")
+        return self.calls.count("tidy") < 3
+
+
+def test_what_is_old_is_cleared_away_in_parts_between_transfers(tmp_path: Path) -> None:
+    store = Cluttered()
+    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j", durability="memory"), Counters())
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
+    for _ in range(5):
+        recorder._append(hit_frame())
+        writer._cycle()
+    assert store.calls == ["write", "tidy"] * 3 + ["write"] * 2
 
 
 def test_who_stops_clears_nothing_away(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -109,14 +110,13 @@ def test_much_goes_in_several_goes_and_the_command_waits_for_all(
     store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "MOST_ROWS", 2)
-    monkeypatch.setattr(retention, "MOST_BATCHES", 2)
     fetch(dsn, OTHERS["refusals"].format("now() - interval '31 days'") + " FROM generate_series(1, 11)")
-    assert store.forget(KEPT)["refusals"] == 4
-    assert "7 rows of refusals are older" in called("purge", "--older", "30d", "--dsn", dsn).stdout
-    assert count(dsn, "refusals") == 7
+    assert store.forget(KEPT)["refusals"] == 2
+    assert "9 rows of refusals are older" in called("purge", "--older", "30d", "--dsn", dsn).stdout
+    assert count(dsn, "refusals") == 9
     printed = called("purge", "--older", "30d", "--yes", "--dsn", dsn)
     assert printed.stdout.splitlines()[0] == "0 partitions of hits dropped"
-    assert "7 rows of refusals deleted" in printed.stdout
+    assert "9 rows of refusals deleted" in printed.stdout
     assert count(dsn, "refusals") == 0
 
 
@@ -137,7 +137,8 @@ def test_old_hits_of_one_moment_go_together(store: PostgresStore, dsn: str, monk
     monkeypatch.setattr(retention, "MOST_ROWS", 2)
     for days_ago in (*[33.0] * 5, 32.0, 31.0, 0.0):
         visit(store, days_ago)
-    assert store.forget(KEPT)["hits"] == 7
+    # Their sessions and visitors first.
+    assert [store.forget(KEPT)["hits"] for _ in range(4)] == [0, 5, 2, 0]
     assert paths(dsn) == ["/0.0"]
 
 
@@ -162,6 +163,26 @@ def test_who_publishes_hits_that_cannot_be_deleted_from_keeps_nothing_else(store
     for row in fetch(dsn, partitions):
         fetch(dsn, f"ALTER TABLE {row['name']} REPLICA IDENTITY FULL")
     assert store.forget(KEPT)["hits"] == 1
+
+
+def test_what_a_worker_forgets_goes_in_parts_between_which_it_delivers(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "MOST_ROWS", 2)
+    store = PostgresStore(lambda: dsn, retention_days=30)
+    with closing(store):
+        store.connect()
+        fetch(dsn, "SELECT analytics.ensure_partitions(current_date - 32, current_date)")
+        fetch(dsn, OTHERS["refusals"].format("now() - interval '31 days'") + " FROM generate_series(1, 5)")
+        left = [(store.tidy(), count(dsn, "refusals"), len(outdated(dsn))) for _ in range(4)]
+    assert left == [(True, 3, 2), (True, 1, 2), (False, 0, 0), (False, 0, 0)]
+
+
+def outdated(dsn: str) -> list[str]:
+    """The partitions of 32 and 31 days ago."""
+    names = [f"hits_{datetime.now(UTC) - timedelta(days=days):%Y%m%d}" for days in (32, 31)]
+    found = fetch(dsn, "SELECT relname FROM pg_class WHERE relname = ANY(%s) ORDER BY 1", names)
+    return [row["relname"] for row in found]
 
 
 def test_a_worker_forgets_by_itself(dsn: str, store: PostgresStore) -> None:
