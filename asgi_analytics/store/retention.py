@@ -67,10 +67,12 @@ def _drop_partitions(session: ServerSession, kept: timedelta) -> int:
         outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
     dropped = 0
     for name in outdated:  # a transaction each: dropping one locks the whole table for a moment
-        with contextlib.suppress(psycopg.errors.UndefinedTable):  # dropped meanwhile by another, which counts it
-            with _transaction(session) as connection:
+        with _transaction(session) as connection:
+            connection.execute("LOCK TABLE ONLY analytics.hits")
+            # Dropped meanwhile by another, which counts it, or detached: then it is an operator's to keep.
+            if name in connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall():
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(*name)))
-            dropped += 1
+                dropped += 1
     return dropped
 
 

@@ -185,6 +185,18 @@ def outdated(dsn: str) -> list[str]:
     return [row["relname"] for row in found]
 
 
+def test_a_partition_that_an_operator_detaches_at_that_moment_is_kept(store: PostgresStore, dsn: str) -> None:
+    fetch(dsn, "SELECT analytics.ensure_partitions(current_date - 32, current_date)")
+    oldest, _ = outdated(dsn)
+    with psycopg.connect(dsn) as operator, ThreadPoolExecutor(1) as pool:
+        operator.execute(f"ALTER TABLE analytics.hits DETACH PARTITION analytics.{oldest}".encode())
+        forgotten = pool.submit(store.forget, KEPT)
+        wait_until(lambda: fetch(dsn, "SELECT 1 FROM pg_locks WHERE NOT granted") != [])
+        operator.commit()
+        assert forgotten.result()["partitions"] == 1
+    assert outdated(dsn) == [oldest]
+
+
 def test_a_worker_forgets_by_itself(dsn: str, store: PostgresStore) -> None:
     for days_ago in (31, 0):
         visit(store, days_ago)
