@@ -38,7 +38,10 @@ def _adopt(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     if options.all and options.names:
         raise CommandError("--all has all journals delivered: name some, or give --all.")
     folder = options.journal_dir or default_journal_dir()
-    destination = destination_of(resolve_dsn(options.dsn))
+    asked = resolve_dsn(options.dsn)
+    if options.all and asked is None:  # the variable that names their own may not be set here
+        raise CommandError("--all has all delivered to the embedded Postgres here: give --dsn, or name the journals.")
+    destination = destination_of(asked)
     with connect(dsn) as reader:  # an address that leads nowhere would only move the trouble
         destination = Destination(destination.key, destination.address, reader.identity())
     try:

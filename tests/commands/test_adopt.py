@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from asgi_analytics.commands.adopt import _adopt
+from asgi_analytics.errors import CommandError
 from asgi_analytics.record import adoption
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import DATABASE, Destination, read_destination
@@ -189,3 +192,12 @@ def test_another_database_of_the_same_server_is_another_one(dsn: str) -> None:
     copied = server_of(make_conninfo(dsn, dbname="template1"))
     assert copied.split(" ")[0] == server_of(dsn).split(" ")[0] != ""
     assert copied != server_of(dsn)
+
+
+def test_without_a_dsn_not_all_journals_go_to_the_embedded_postgres(dsn: str, tmp_path: Path) -> None:
+    """As where the variable that names the database of the apps is not set: they would not come back by themselves."""
+    left = left_over(tmp_path, ELSEWHERE)
+    options = Namespace(all=True, names=[], journal_dir=tmp_path, dsn=None)
+    with pytest.raises(CommandError, match="embedded Postgres"):
+        list(_adopt(options, dsn))
+    assert read_destination(left.path) == Destination(database_key(ELSEWHERE), ELSEWHERE)
