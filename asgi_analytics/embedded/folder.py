@@ -28,7 +28,8 @@ def prepare(folder: Path, account: pwd.struct_passwd | None) -> None:
             _make(part, 0o700 if account is None else 0o711)
     if strange := foreign_part(folder) or (folder if folder.lstat().st_uid != os.geteuid() else None):
         raise EmbeddedPostgresError(f"{strange} belongs to another user: choose a folder by ASGI_ANALYTICS_DATA_DIR.")
-    if not (folder / "lock").exists() and any(folder.iterdir()):
+    # In this order: another process that begins here makes the lock first.
+    if any(folder.iterdir()) and not (folder / "lock").exists():
         raise EmbeddedPostgresError(f"{folder} holds other things: choose a folder by ASGI_ANALYTICS_DATA_DIR.")
     if account is None:
         folder.chmod(0o700)

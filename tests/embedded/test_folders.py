@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from asgi_analytics.embedded import EmbeddedPostgres, find_servers, programs
+from asgi_analytics.embedded.folder import prepare
 from asgi_analytics.errors import EmbeddedPostgresError
 from tests.conftest import data_folder
 from tests.waiting import wait_until
@@ -101,6 +102,21 @@ def test_a_folder_that_holds_other_things_is_refused_and_left_as_it_was(folder: 
         EmbeddedPostgres(folder).start()
     assert os.listdir(folder) == ["thesis.txt"]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_who_begins_in_a_folder_at_the_same_moment_is_no_other_thing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+
+    def made_then(path: Path) -> bool:
+        found = exists(path)
+        if path.name == "lock":
+            path.touch()
+        return found
+
+    monkeypatch.setattr(Path, "exists", made_then)
+    prepare(folder, None)
 
 
 @only_root
