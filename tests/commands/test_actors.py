@@ -194,6 +194,20 @@ def test_a_level_is_shown_as_far_as_it_has_not_cooled_down(store: PostgresStore,
     assert levels == [3, 3, 2, 1, 0]
 
 
+def test_a_level_that_a_visitor_brought_along_cools_down_too(store: PostgresStore, dsn: str) -> None:
+    """As over midnight, from when on its fingerprint is another, of which no change of a level was told."""
+    write(store, hit(visitor=b"bad", session=b"1", score=60, level=2))
+    settings = Settings.build(cooldown=600)
+    with psycopg.connect(dsn) as connection:
+        remember_policy(connection, version(settings), canonical(settings), in_force=True)
+    levels = []
+    for minutes in (0, 11, 21):
+        fetch(dsn, f"UPDATE analytics.fingerprints SET first_seen_at = now() - interval '{minutes} minutes'")
+        (row,) = json.loads(told("actors", "--json", "--dsn", dsn))
+        levels.append(row["level"])
+    assert levels == [2, 1, 0]
+
+
 def test_each_site_s_levels_cool_down_as_its_own_policy_says(store: PostgresStore, dsn: str) -> None:
     for site, cooldown in (("quick", 60), ("slow", 6_000)):  # the last one in force is not that of all
         settings = Settings.build(cooldown=cooldown)

@@ -140,7 +140,9 @@ FROM analytics.fingerprints AS known
 LEFT JOIN cooldown ON cooldown.site = known.site
 CROSS JOIN LATERAL (
     SELECT greatest(0, known.level - floor(
-        greatest(0.0, extract(epoch FROM now() - known.level_changed_at)::float8) / cooldown.seconds
+        -- Never changed here: it was brought along, as over midnight.
+        greatest(0.0, extract(epoch FROM now() - coalesce(known.level_changed_at, known.first_seen_at))::float8)
+            / cooldown.seconds
     ))::integer AS level
 ) AS today
 CROSS JOIN LATERAL (
