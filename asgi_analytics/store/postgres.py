@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, LiteralString
@@ -15,15 +13,16 @@ import psycopg
 from psycopg.rows import dict_row
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
-from ..clock import SystemClock, random_bytes, uuid7
+from ..clock import random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
 from ..protocols import Salt
 from ..reputation import ReputationRules
 from . import migrate, partitions, queries, retention, values
 from .connection import Connected, ServerSession, check_encoding, conninfo
-from .doubt import KEY, Doubts, Place, behind, id_of, keys
+from .doubt import KEY, Place, behind, id_of, keys
 from .fold import Folds, by_kind
+from .positions import Positions
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, OVER_LIMIT, as_ours, is_forbidden
 from .staging import Staging
@@ -83,8 +82,7 @@ class PostgresStore(Connected):
         self.migrating = False
         self._queries = queries.load("writer")
         self._session: ServerSession | None = None  # of the open connection
-        self._doubts = Doubts()
-        self._own: set[bytes] = set()  # journals of this process
+        self._positions = Positions()
         self._staging = Staging()
         self._folds = Folds(
             self._staging,
@@ -167,24 +165,9 @@ class PostgresStore(Connected):
         A position after the `end` of the journal is not ours: it is rewound, and what is stored is found by id. `own`:
         this process writes the journal, so its position is kept for as long as it lives.
         """
-        host = socket.gethostname().encode("utf-8", "replace").decode()[:200]  # a host name may be any bytes
-        now = UUID(bytes=uuid7(SystemClock.time_ns()))
-        parameters: dict[str, Any] = {"journal": UUID(bytes=journal), "host": host, "now": now}
         with as_ours(), self._current().statement() as connection:
-            connection.execute(self._queries["register_journal"], parameters)
-            row = connection.execute(self._queries["read_position"], parameters).fetchone()
-            segment, offset, since, moved = row or (0, 0, now, False)
-            is_beyond = end is not None and (segment, offset) > end
-            is_reset = moved and since is None and (segment, offset) == (0, 0)
-            if is_beyond or is_reset or self._doubts.went_back(journal, (segment, offset)):
-                segment, offset, since = (0, 0, now) if is_beyond else (segment, offset, now)
-                parameters |= {"segment": segment, "position": offset}
-                connection.execute(self._queries["doubt_position"], parameters)
-        self._doubts.see(journal, None if since is None else since.bytes)
-        self._doubts.at(journal, (segment, offset))
-        if own:
-            self._own.add(journal)
-        return segment, offset
+            found = self._positions.read(connection, journal, end)
+        return self._positions.note(journal, found, own)
 
     def write(self, batch: Batch) -> list[Merged]:
         """Move one batch in one transaction; frames that are already committed are skipped.
@@ -201,21 +184,21 @@ class PostgresStore(Connected):
 
     def _write(self, batch: Batch) -> list[Merged]:
         with self._transfer() as connection:
-            batch = self._not_committed_yet(batch)
+            batch = self._positions.lock(connection, batch)
             if not batch.frames:
                 return []
             settled = False
-            if batch.journal in self._doubts:
+            if batch.journal in self._positions.doubts:
                 batch, settled = self._not_stored_yet(batch)
             rows = by_kind(batch.frames)
-            is_own = batch.journal in self._own
+            is_own = batch.journal in self._positions.own
             fold = self._folds.own if is_own else self._folds.of(connection, rows, batch.columns)
             merged = fold.move(connection, rows, batch.columns, UUID(bytes=batch.journal))
             damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
-            self._advance(batch, sum(map(len, rows.values())), len(damaged), settled)
-        self._doubts.reach(batch, settled)
+            self._positions.advance(connection, batch, sum(map(len, rows.values())), len(damaged), settled)
+        self._positions.doubts.reach(batch, settled)
         return merged
 
     def _not_stored_yet(self, batch: Batch) -> tuple[Batch, bool]:
@@ -223,7 +206,7 @@ class PostgresStore(Connected):
         known, stored = self._known(batch)
         whole = (id_of(key) for (index, _), key in reversed(known.items()) if batch.frames[index].kind == HIT)
         last = next(whole, None)
-        settled = last is not None and last not in stored and self._doubts.is_past(batch.journal, last)
+        settled = last is not None and last not in stored and self._positions.doubts.is_past(batch.journal, last)
         return behind(batch, known, stored), settled
 
     def _known(self, batch: Batch) -> tuple[dict[Place, bytes], set[bytes]]:
@@ -256,15 +239,15 @@ class PostgresStore(Connected):
         # If an operator's trigger fills the queue of NOTIFY, COMMIT fails with it: then no row is at fault.
         if sqlstate == OVER_LIMIT and self._trials().accepts(batch.frames, batch.columns):
             raise StoreUnavailable(error)
-        with self._transaction():
-            batch = self._not_committed_yet(batch)
+        with self._transaction() as connection:
+            batch = self._positions.lock(connection, batch)
             if not batch.frames:
                 return
             for frame in batch.frames:
                 kind = KINDS.get(frame.kind, "frame")
                 self._set_aside(batch, frame.row, frame.start, kind, error, sqlstate)
-            self._advance(batch, 0, len(batch.frames))
-        self._doubts.reach(batch, settled=False)
+            self._positions.advance(connection, batch, 0, len(batch.frames))
+        self._positions.doubts.reach(batch, settled=False)
 
     def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
         """Write a test row and roll back. Raises StoreMisconfigured if the schema takes no rows: then all must wait.
@@ -317,8 +300,7 @@ class PostgresStore(Connected):
                 # Autovacuum cannot freeze temporary tables: old ones would bring the database to xid wraparound.
                 connection.execute("DISCARD TEMP")
                 self._staging.make(connection)
-            journals = [UUID(bytes=journal) for journal in self._own]
-            connection.execute(self._queries["keep_positions"], {"journals": journals})
+            self._positions.keep(connection)
             for query in TIDY:
                 connection.execute(self._queries[query])
 
@@ -358,26 +340,6 @@ class PostgresStore(Connected):
         assert self._session is not None
         return self._session
 
-    def _not_committed_yet(self, batch: Batch) -> Batch:
-        """Wait for a transaction of this journal that a lost connection left open; return what it left of the batch.
-
-        It may have moved only a part: the batch was cut anew, when the journal had grown.
-        """
-        row = (
-            self._connected().execute(self._queries["lock_position"], {"journal": UUID(bytes=batch.journal)}).fetchone()
-        )
-        if row is None:
-            raise StoreUnavailable("The journal's position row is gone; registering it again.")
-        position = (row[0], row[1])
-        if self._doubts.went_back(batch.journal, position):
-            # After a fail-over that lost the last commits: a pooler keeps the connection to us.
-            raise StoreUnavailable("The position of a journal went back; reading it again.")
-        if position <= (batch.segment, batch.frames[0].start):
-            return batch
-        if position > (batch.segment, batch.end):
-            raise StoreUnavailable("The position of a journal went further than what was sent; reading it again.")
-        return replace(batch, frames=batch.after(position))
-
     def _set_aside(self, batch: Batch, raw: bytes, position: int, kind: str, error: str, sqlstate: str | None) -> None:
         columns = next((list(batch.columns.get(one, ())) for one, name in KINDS.items() if name == kind), [])
         self._connected().execute(
@@ -391,21 +353,6 @@ class PostgresStore(Connected):
                 "raw": raw,
                 "sqlstate": sqlstate,
                 "error": error[:2000].replace("\0", "\ufffd"),
-                "doubtful": batch.journal in self._doubts,
+                "doubtful": batch.journal in self._positions.doubts,
             },
         )
-
-    def _advance(self, batch: Batch, rows: int, quarantined: int, settled: bool = False) -> None:
-        advanced = self._connected().execute(
-            self._queries["advance_position"],
-            {
-                "journal": UUID(bytes=batch.journal),
-                "segment": batch.segment,
-                "position": batch.end,
-                "rows": rows,
-                "quarantined": quarantined,
-                "settled": settled,
-            },
-        )
-        if advanced.fetchone() != (batch.segment, batch.end):  # else the batch would be sent again
-            raise StoreMisconfigured("The table positions takes no change: is there a trigger or a rule on it?")

@@ -104,7 +104,7 @@ def test_what_is_stored_is_left_out_though_batches_before_it_are_gone(store: Pos
     for part in parts:
         store.write(part)
     assert one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits") == {"n": 90, "ids": 90}
-    assert whole.journal not in store._doubts
+    assert whole.journal not in store._positions.doubts
 
 
 @pytest.mark.parametrize("left", [1, 2])
@@ -180,7 +180,7 @@ def test_a_journal_new_to_us_is_in_doubt_until_it_has_what_came_since(store: Pos
     now_us = int(time.time() * 1e6)
     for seconds, doubtful in ((-1, True), (1, False)):
         write(store, b"A", hit(time_us=now_us + seconds * 10**6))
-        assert (name(b"A") in store._doubts) is doubtful
+        assert (name(b"A") in store._positions.doubts) is doubtful
 
 
 def test_a_host_whose_name_is_no_text_delivers_too(
@@ -256,7 +256,7 @@ def test_rows_that_an_operator_deletes_or_keeps_out_end_no_doubt(store: Postgres
         store.write(part)
     counted = one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits")
     assert counted["n"] == counted["ids"]
-    assert whole.journal in store._doubts
+    assert whole.journal in store._positions.doubts
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 9])
