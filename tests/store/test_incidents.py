@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -331,6 +333,23 @@ def test_flags_fall_after_a_calm_week_and_what_is_over_is_forgotten(store: Postg
     flagged = fetch(dsn, "SELECT fingerprint FROM analytics.fingerprints WHERE flagged")
     assert [row["fingerprint"] for row in flagged] == [b"new".ljust(16, b".")]
     assert one(dsn, "SELECT count(*) AS n FROM analytics.incidents")["n"] == 2
+
+
+def test_who_is_locked_keeps_no_flag_of_others_and_nobody_waiting(store: PostgresStore, dsn: str) -> None:
+    """Such as by a pardon: a clean-up that waits holds up delivery."""
+    for number, name in enumerate((b"locked", b"free")):
+        row = {"visitor": identity(name, network=name.ljust(16, b".")), "session": name}
+        block(store, NOW_US - 8 * 86_400_000_000 + number, **row)
+    with psycopg.connect(dsn) as operator:
+        for table in ("fingerprints", "networks"):
+            query = f"SELECT 1 FROM analytics.{table} WHERE {table[:-1]} = %s FOR UPDATE"
+            operator.execute(query.encode(), [UUID(bytes=b"locked".ljust(16, b"."))])
+        began = time.monotonic()
+        store.tidy()
+        assert time.monotonic() - began < 5
+    flagged = "SELECT fingerprint AS name FROM analytics.fingerprints WHERE flagged"
+    for query in (flagged, "SELECT network AS name FROM analytics.networks"):
+        assert [row["name"] for row in fetch(dsn, query)] == [b"locked".ljust(16, b".")]
 
 
 def test_a_batch_moved_twice_counts_once(store: PostgresStore, dsn: str) -> None:

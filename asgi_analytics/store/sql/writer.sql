@@ -111,15 +111,21 @@ SELECT id, revision, kind, fingerprint, size, prefix, network, key, reason, made
 FROM analytics.rulings WHERE revision > %(since)s::bigint ORDER BY revision LIMIT %(most)s::integer
 
 -- name: expire_flags
+-- But of who is locked, by a transfer or an operator: it is due again in an hour.
 UPDATE analytics.fingerprints SET flagged = false, flag_reason = NULL, flagged_at = NULL
-WHERE flagged AND flagged_at < now() - interval '7 days' AND coalesce(reputation_at, '-infinity') < now() - interval '7 days'
+WHERE fingerprint = ANY (ARRAY(
+    SELECT fingerprint FROM analytics.fingerprints
+    WHERE flagged AND flagged_at < now() - interval '7 days'
+        AND coalesce(reputation_at, '-infinity') < now() - interval '7 days'
+    FOR UPDATE SKIP LOCKED))
 
 -- name: forget_incidents
 -- A session lasts a day at most: after a month nothing can name the evidence again.
 DELETE FROM analytics.incidents WHERE time < now() - interval '30 days'
 
 -- name: forget_networks
-DELETE FROM analytics.networks WHERE last_incident_at < now() - interval '3 days'
+DELETE FROM analytics.networks WHERE network = ANY (ARRAY(
+    SELECT network FROM analytics.networks WHERE last_incident_at < now() - interval '3 days' FOR UPDATE SKIP LOCKED))
 
 -- name: forget_rulings
 -- Lifted ones stay until their end: a worker that was cut off for long still has to learn that they are.
