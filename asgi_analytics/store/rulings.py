@@ -208,7 +208,7 @@ class Registry(CommandQueries):
             "made_by": made_by,
             "network_share": ReputationRules().network_share,
         }
-        parameters["decision"] = next((found for (found,) in self._all("case_decision", parameters)), None)
+        parameters["decision"] = self._decision_of(parameters)
         with command_errors(), self._session.transaction():
             concerned = [found for (found,) in self._all("concerned", parameters)]
             parameters["concerned"] = concerned
@@ -221,6 +221,15 @@ class Registry(CommandQueries):
             self._run("reset_networks", parameters)
             self._make("pardon", target, PARDON_LENGTH, reason, made_by)
         return Pardoned(case, len(concerned), incidents, len(lifted))
+
+    def _decision_of(self, parameters: Mapping[str, Any]) -> UUID | None:
+        """Return the last decision by which a level rose, else the last one; of many, those of today are soon read."""
+        found: list[tuple[UUID, bool]] = []
+        for days in (1, 30):
+            found = self._all("case_decision", {**parameters, "days": days})
+            if found and found[0][1]:
+                break
+        return found[0][0] if found else None
 
     def actors(self, most: int, *, flagged: bool = False) -> list[ActorRow]:
         """Return visitors with incidents or above Normal, the worst reputation first."""

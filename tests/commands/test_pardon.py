@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -11,6 +13,7 @@ import pytest
 
 from asgi_analytics.commands import targets
 from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.store.rulings import Reach, Registry, Target, connect
 from tests.record.rows import NOW_US, fetch, hit, identity, one
 from tests.waiting import wait_until
 
@@ -157,3 +160,26 @@ def test_no_writer_waits_while_the_decision_of_a_case_is_looked_for(store: Postg
         assert writer.execute("SELECT FROM analytics.fingerprints FOR UPDATE NOWAIT").rowcount == 1
         holder.rollback()
         assert "1 visitor reset" in pardoned.result()
+
+
+@pytest.mark.parametrize(("rises", "days"), [([10], [1, 30]), ([10, 20], [1, 30]), ([0, 10], [1]), ([], [1, 30])])
+def test_the_decision_of_a_case_is_the_last_rise_of_a_month_looked_for_in_the_last_day_first(
+    store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch, rises: list[int], days: list[int]
+) -> None:
+    write(store, hit())
+    for level_before, ago in (*((1, ago) for ago in rises), (None, 0), (3, 5)):
+        values = f"gen_random_uuid(), now() - interval '{ago} days', 'default', gen_random_uuid(), '{NAME}', NULL"
+        query = f"INSERT INTO analytics.decisions SELECT {values}, true, true, 2, %s, 0, 1, '{{}}'"
+        fetch(dsn, query, level_before)
+    asked: list[int] = []
+    ask = Registry._all
+
+    def noted(registry: Registry, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        asked.extend([parameters["days"]] if parameters and "days" in parameters else [])
+        return ask(registry, query, parameters)
+
+    monkeypatch.setattr(Registry, "_all", noted)
+    with connect(dsn) as registry:
+        registry.pardon(Target(NAME, NAME, UUID(NAME)), Reach(), "", "")
+    found = one(dsn, "SELECT extract(epoch FROM now() - decided_at)::float8 / 86400 AS ago FROM analytics.cases")
+    assert (round(found["ago"]), asked) == (min(rises, default=0), days)

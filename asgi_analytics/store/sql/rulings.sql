@@ -52,11 +52,11 @@ ORDER BY fingerprint FOR UPDATE
 
 -- name: case_decision
 -- Before anything is locked: of many decisions, which have no index for this, it takes long.
-SELECT id FROM analytics.decisions
-WHERE time > now() - interval '30 days' AND fingerprint = ANY (ARRAY(
+SELECT id, level > coalesce(level_before, level) AS rose FROM analytics.decisions
+WHERE time > now() - make_interval(days => %(days)s::integer) AND fingerprint = ANY (ARRAY(
     SELECT fingerprint FROM analytics.fingerprints
     WHERE fingerprint = %(fingerprint)s::uuid OR network = ANY (%(client_networks)s::uuid[])))
-ORDER BY level > coalesce(level_before, level) DESC, time DESC LIMIT 1
+ORDER BY rose DESC, time DESC LIMIT 1
 
 -- name: lock_networks
 SELECT network FROM analytics.networks
