@@ -18,6 +18,7 @@ from .connection import ServerSession, connect_command
 TABLES = ("sessions", "fingerprints", "decisions", "refusals", "quarantine", "hits")
 PARTITIONS = "partitions"
 MOST_ROWS = 10_000  # of a table in one call: the writer has hits to deliver, too
+MOST_PARTITIONS = 30
 COUNTING = {"statement_timeout": "0", "transaction_timeout": "0"}  # counting all hits may take long
 
 
@@ -29,7 +30,7 @@ def connect(dsn: str) -> Iterator[ServerSession]:
 
 
 def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
-    """Delete a part of what is older than `kept`: about MOST_ROWS of each table, hits when all else is deleted.
+    """Delete a part of what is older than `kept`: about MOST_ROWS of each table, and hits when all else is deleted.
 
     Returns how many partitions of hits were dropped, and how many rows of each of TABLES were deleted.
     Raises psycopg.Error, such as for a partition that somebody reads.
@@ -37,9 +38,10 @@ def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
     done = dict.fromkeys((PARTITIONS, *TABLES), 0)
     for table in TABLES:
         if table == "hits":
+            if not may_be_more(done):
+                done[PARTITIONS] = _drop_partitions(session, kept)
             if may_be_more(done):
                 break
-            done[PARTITIONS] = _drop_partitions(session, kept)
         with _transaction(session) as connection:
             query = queries.load("retention")[f"forget_{table}"]
             done[table] = connection.execute(query, {"kept": kept, "most": MOST_ROWS}).rowcount
@@ -48,7 +50,7 @@ def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
 
 def may_be_more(done: Mapping[str, int]) -> bool:
     """Tell whether `forget`, which returned this, may have left rows that were outdated when it began."""
-    return any(done[table] >= MOST_ROWS for table in TABLES)
+    return done[PARTITIONS] >= MOST_PARTITIONS or any(done[table] >= MOST_ROWS for table in TABLES)
 
 
 def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
@@ -66,7 +68,7 @@ def _drop_partitions(session: ServerSession, kept: timedelta) -> int:
     with _transaction(session) as connection:
         outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
     dropped = 0
-    for name in outdated:  # a transaction each: dropping one locks the whole table for a moment
+    for name in outdated[:MOST_PARTITIONS]:  # a transaction each: dropping one locks the whole table for a moment
         with _transaction(session) as connection:
             connection.execute("LOCK TABLE ONLY analytics.hits")
             # Dropped meanwhile by another, which counts it, or detached: then it is an operator's to keep.
