@@ -96,7 +96,7 @@ def keys(batch: Batch) -> dict[Place, bytes]:
 
 
 def behind(batch: Batch, keys: Mapping[Place, bytes], stored: Set[bytes]) -> Batch:
-    """Return the part of a batch after its last hit whose id is `stored`.
+    """Return the part of a batch after its last hit whose id is `stored`, without that one's decision if it is damaged.
 
     What a damaged one has behind its end is not known: after a power cut, it may be what the disk had there before.
     """
@@ -104,12 +104,22 @@ def behind(batch: Batch, keys: Mapping[Place, bytes], stored: Set[bytes]) -> Bat
     left = batch.frames[index + 1 :]
     if index >= 0 and end < len((last := batch.frames[index]).row):
         left = Frames([Frame(DAMAGED, last.row[end:], last.start + end, last.end), *left])
+    if index >= 0 and left and left[0].kind == DAMAGED and _is_decision(left[0].row):
+        left = left[1:]
     return replace(batch, frames=left)
 
 
 def id_of(key: bytes) -> bytes:
     """Return the id in a KEY."""
     return key[6:22]
+
+
+def _is_decision(data: bytes) -> bool:
+    """Tell whether a damaged frame is a decision, or the beginning of one, and nothing else."""
+    if len(data) < _FRAME.size:
+        return False
+    length, kind = _FRAME.unpack_from(data)
+    return bool(kind == DECISION) and _FRAME.size - len(HIT) + int(length) >= len(data)
 
 
 def _damaged_hits(data: bytes) -> Iterator[tuple[int, bytes]]:

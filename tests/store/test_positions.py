@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from asgi_analytics.batch import DAMAGED, HIT, Frames
+from asgi_analytics.batch import DAMAGED, DECISION, HIT, Frames
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.record.frames import beginnings, frame, parse
 from asgi_analytics.store.postgres import PostgresStore
@@ -142,6 +142,22 @@ def test_of_several_stored_hits_in_one_damaged_piece_none_is_set_aside(store: Po
     assert store.position(whole.journal, (torn.segment, torn.end)) == (0, 0)
     store.write(torn)
     assert fetch(dsn, "SELECT id FROM analytics.quarantine") == []
+
+
+@pytest.mark.parametrize(("cut", "more", "aside"), [(5, b"", 0), (200, b"", 0), (5, b"from before the power cut", 1)])
+def test_a_stored_hit_whose_decision_is_torn_off_sets_none_of_it_aside(
+    store: PostgresStore, dsn: str, cut: int, more: bytes, aside: int
+) -> None:
+    hits, decision = batch([hit("/1"), hit("/2")]), b"\0\x0d" + bytes(300)
+    store.position(hits.journal)
+    store.write(hits)
+    data = b"".join(frame(HIT, one.row) for one in hits.frames) + frame(DECISION, decision)[:-cut] + more
+    pieces = Frames(parse(data, 0, True, beginnings(hits.columns)))
+    assert [one.kind for one in pieces] == [HIT, HIT, DAMAGED]
+    torn = replace(hits, frames=pieces, end=pieces[-1].end)
+    assert store.position(hits.journal, (torn.segment, torn.end)) == (0, 0)
+    store.write(torn)
+    assert len(fetch(dsn, "SELECT id FROM analytics.quarantine")) == aside
 
 
 @pytest.mark.parametrize("how", ["deleted", "beyond the end", "set back"])
