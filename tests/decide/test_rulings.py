@@ -277,6 +277,14 @@ def test_a_pardon_that_is_told_again_forgives_no_more() -> None:
         assert book.pardoned_at(A, HERE, WALL + seconds) == WALL + 40
 
 
+def test_a_pardon_that_has_ended_lifts_nothing_when_it_is_told_again() -> None:
+    """As to a worker that comes back to its database."""
+    book = RulingBook(now=WALL)
+    book.follow(A, B)
+    book.learn_rulings([ruling(fingerprint=A), ruling("pardon", fingerprint=B, until=WALL - 1)], WALL)
+    assert book.ruling_for(B, HERE, WALL) is not None
+
+
 def test_a_worker_that_started_later_does_not_forgive_what_came_after_the_pardon() -> None:
     book = RulingBook(now=WALL)
     book.learn_rulings([ruling("pardon", fingerprint=A, made_at=WALL - 300)], WALL + 1)
