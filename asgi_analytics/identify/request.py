@@ -266,7 +266,9 @@ def route_template(scope: Mapping[str, Any]) -> str | None:
     route = scope.get("route")
     if route is None:
         template = scope.get("path_template")
-        return template if isinstance(template, str) else None
+        if isinstance(template, str):
+            return template
+        return _mounted(scope, None, "/{path}") if "app_root_path" in scope else None  # FastAPI names no mounts
     template = _included(scope, route) or getattr(route, "path_format", None) or getattr(route, "path", None)
     if not isinstance(template, str):
         return None

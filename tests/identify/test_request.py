@@ -338,6 +338,28 @@ MOUNTS = [
 )
 @pytest.mark.parametrize("root", ["", "/behind/a/proxy"])
 def test_a_routes_template_has_those_of_the_mounts_before_it(root: str, path: str, template: str | None) -> None:
+    assert _template(Starlette(routes=MOUNTS), root, path) == template
+
+
+@pytest.mark.parametrize(
+    ("path", "template"),
+    [
+        ("/v1/items/5", "/v1/items/{item}"),
+        ("/v2/of/7/nothing", "/v2/of/{tenant}/{path}"),
+        ("/any/a-secret/way/end/no", "/{path}"),
+        ("/api/items/5", "/api/items/{item}"),
+        ("/api/nothing", "/api/{path}"),
+        ("/static/site.css", "/static/{path}"),
+        ("/nothing", None),
+    ],
+)
+@pytest.mark.parametrize("root", ["", "/behind/a/proxy"])
+def test_what_is_mounted_in_a_fastapi_app_has_the_mounts_template(root: str, path: str, template: str | None) -> None:
+    assert _template(FastAPI(routes=MOUNTS), root, path) == template
+
+
+def _template(app: Starlette, root: str, path: str) -> str | None:
+    """The template in the scope of a request that the app has answered."""
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": root + path, "root_path": root, "headers": []}
     scope |= {"query_string": b"", "scheme": "http", "server": ("127.0.0.1", 80)}
 
@@ -347,5 +369,5 @@ def test_a_routes_template_has_those_of_the_mounts_before_it(root: str, path: st
     async def send(message: Any) -> None:
         pass
 
-    asyncio.run(Starlette(routes=MOUNTS)(scope, receive, send))
-    assert route_template(scope) == template
+    asyncio.run(app(scope, receive, send))
+    return route_template(scope)
