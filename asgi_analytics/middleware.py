@@ -8,6 +8,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import cycle, repeat
+from traceback import walk_tb
 from typing import Any, Unpack
 
 from anyio import get_cancelled_exc_class
@@ -45,6 +46,7 @@ for _send in (Exchange.send, WebSocketExchange.send):
         markcoroutinefunction(_send)
 
 _lifespans: ContextVar[tuple[_Lifespan, ...]] = ContextVar("asgi_analytics_lifespans", default=())
+MOST_CAUSES = 8  # errors looked at that led to one
 STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
 
 
@@ -83,7 +85,7 @@ class AnalyticsMiddleware:
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
-            await exchange.finish("aborted" if was_cancelled(error) else "error")
+            await exchange.finish("aborted" if was_cancelled(error) or was_left(error, send) else "error")
             raise
         finally:
             scope.pop(SCOPE_KEY, None)
@@ -213,3 +215,25 @@ def was_cancelled(error: BaseException) -> bool:
         return isinstance(error, kind) or (isinstance(error, BaseExceptionGroup) and error.split(kind)[1] is None)
     except Exception:  # noqa: BLE001 - no event loop that anyio knows, or a group that cannot be split
         return False
+
+
+def was_left(error: BaseException, send: Send) -> bool:
+    """Tell whether an error began with an OSError of `send`, as servers raise it when the visitor has left (ASGI 2.4).
+
+    Also behind those that the app raised meanwhile, or in a group of nothing else.
+    """
+    try:
+        return _began_in(error, send)
+    except Exception:  # noqa: BLE001 - a group that goes too deep, or an error of an odd kind
+        return False
+
+
+def _began_in(error: BaseException | None, send: Send) -> bool:
+    for _ in range(MOST_CAUSES):
+        if isinstance(error, BaseExceptionGroup):
+            return all(_began_in(one, send) for one in error.exceptions)
+        if error is None or isinstance(error, OSError):
+            break
+        error = error.__context__
+    code = getattr(send, "__code__", None)
+    return isinstance(error, OSError) and any(frame.f_code is code for frame, _ in walk_tb(error.__traceback__))

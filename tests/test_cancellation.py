@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -10,9 +11,10 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from asgi_analytics.middleware import Receive, Scope, Send
+from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
 from .drive import http_scope, rows, wrapped
+from .transparent import serve
 
 
 async def noop(*message: Any) -> Any:
@@ -102,3 +104,87 @@ def test_who_leaves_while_strict_quotas_are_asked_is_an_aborted_hit(dsn: str, ba
         assert wrap.stats()["failures"] == {}
     (row,) = rows(dsn)
     assert (row["path"], row["outcome"], row["status"]) == ("/early", "aborted", None)
+
+
+async def as_django(scope: Scope, receive: Receive, send: Send) -> None:
+    assert (await receive())["type"] == "http.request"
+    answering = asyncio.create_task(asyncio.sleep(60))
+    assert (await receive())["type"] == "http.disconnect"
+    answering.cancel()
+    await asyncio.wait([answering])
+
+
+async def as_quart(scope: Scope, receive: Receive, send: Send) -> None:
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.ensure_future(listen()), asyncio.ensure_future(asyncio.sleep(60))]
+    _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def as_mcp(scope: Scope, receive: Receive, send: Send) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep_forever)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("give_up", [as_django, as_quart, as_mcp])
+def test_an_app_that_gives_up_since_its_visitor_has_left_is_aborted_and_has_no_status(
+    dsn: str, give_up: ASGIApp
+) -> None:
+    part: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+    with wrapped(give_up, dsn) as wrap:
+        seen = asyncio.run(serve(wrap, http_scope("/slow"), part))
+    assert (seen.sent, seen.received, seen.raised) == ([], part, None)
+    (row,) = rows(dsn)
+    assert (row["path"], row["outcome"], row["status"]) == ("/slow", "aborted", None)
+
+
+async def plain(send: Send) -> None:
+    while True:
+        await send({"type": "http.response.body", "body": b"news", "more_body": True})
+
+
+async def as_starlette(send: Send) -> None:
+    try:
+        await plain(send)
+    except OSError:
+        raise LookupError("disconnected") from None
+
+
+async def in_group(send: Send) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(plain, send)
+
+
+async def unlike(send: Send) -> None:
+    raise ConnectionRefusedError("the app's own database")
+
+
+@pytest.mark.parametrize(
+    ("stream", "outcome"), [(plain, "aborted"), (as_starlette, "aborted"), (in_group, "aborted"), (unlike, "error")]
+)
+@pytest.mark.parametrize("durability", ["journal", "fsync"])
+def test_who_is_gone_when_the_app_sends_has_left_and_is_no_error(
+    dsn: str, stream: Callable[[Send], Awaitable[None]], outcome: str, durability: Any
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await stream(send)
+
+    messages = iter(range(3))
+
+    async def server(message: Message) -> None:
+        if next(messages, None) is None:
+            raise OSError("gone")
+
+    with wrapped(app, dsn, durability=durability) as wrap, pytest.raises((OSError, LookupError, ExceptionGroup)):
+        asyncio.run(wrap(http_scope(), noop, server))
+    (row,) = rows(dsn)
+    assert (row["outcome"], row["status"]) == (outcome, 200)

@@ -15,6 +15,7 @@ from asgi_analytics.middleware import Message, Receive, Scope, Send
 from asgi_analytics.testing import FakeClock
 
 from .drive import ask, found, get, http_scope, page, rows, start, wrapped
+from .transparent import serve, without_ours
 
 LEVEL = "x-throttle-level"
 
@@ -111,6 +112,58 @@ def test_an_unhandled_error_is_a_row_with_status_500(dsn: str) -> None:
         get(wrap)
     (row,) = rows(dsn)
     assert (row["outcome"], row["status"], row["first_byte_us"]) == ("error", 500, None)
+
+
+def test_an_answer_that_is_begun_anew_is_aborted_and_judged_once(dsn: str) -> None:
+    """As by MCP's transport of events when its visitor has left."""
+    clock, start = FakeClock(), {"type": "http.response.start", "status": 200, "headers": []}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start)
+        await send({"type": "http.response.body", "body": b"data", "more_body": True})
+        clock.advance(60.0)
+        await send(start)
+        await send({"type": "http.response.body"})
+
+    with wrapped(app, dsn, clock=clock) as wrap:
+        seen = asyncio.run(serve(wrap, http_scope(), []))
+    assert seen.sent[2] is start
+    (row,) = rows(dsn)
+    assert (row["outcome"], row["first_byte_us"], row["bytes_sent"]) == ("aborted", 0, 4)
+
+
+def test_an_answer_whose_start_the_server_refuses_may_be_begun_anew(dsn: str) -> None:
+    sent: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(ValueError, match="no header"):
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"\n", b"")]})
+        await page(status=500)(scope, receive, send)
+
+    async def server(message: Message) -> None:
+        if (b"\n", b"") in message.get("headers", ()):
+            raise ValueError("no header")
+        sent.append(message)
+
+    with wrapped(app, dsn) as wrap:
+        asyncio.run(wrap(http_scope(), None, server))  # type: ignore[arg-type]
+    assert without_ours(sent)[0]["status"] == 500
+    (row,) = rows(dsn)
+    assert (row["outcome"], row["status"]) == ("complete", 500)
+
+
+@pytest.mark.parametrize(("sent", "outcome"), [(b"all", "complete"), (b"al", "aborted")])
+def test_who_has_got_all_may_leave_before_the_app_says_that_there_is_no_more(
+    dsn: str, sent: bytes, outcome: str
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
+        await send({"type": "http.response.body", "body": sent, "more_body": True})
+        raise asyncio.CancelledError
+
+    with wrapped(app, dsn) as wrap, pytest.raises(asyncio.CancelledError):
+        get(wrap)
+    assert [row["outcome"] for row in rows(dsn)] == [outcome]
 
 
 def test_the_row_has_the_path_that_was_asked_for_whatever_the_app_does_to_its_scope(dsn: str) -> None:

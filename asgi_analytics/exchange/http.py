@@ -35,7 +35,9 @@ class Exchange(Answered):
         """Pass a message of the app on; the row is in the journal before the last one is."""
         kind = message["type"]
         if kind == "http.response.start":
-            return self._send(self._respond(message))
+            if self.status is None or not self.bytes_sent:  # a server may refuse the first one
+                return self._send(self._respond(message))
+            self.end("aborted")  # one that is begun anew, as by MCP's transport of events when its visitor has left
         is_last = False
         try:
             if kind == "http.response.body":
@@ -105,13 +107,13 @@ class Exchange(Answered):
             return self._send_last(message)
         return self._send(message)
 
-    def end(self, outcome: str | None = None) -> None:
-        """Record the request, once. Without an outcome: "aborted", or "error" if the app sent no answer."""
+    def end(self, outcome: str) -> None:
+        """Record the request, once."""
         if self.recorded:
             return
         self.recorded = True
         try:
-            self.outcome = outcome or ("error" if self.status is None else "aborted")
+            self.outcome = outcome
             self._record()
         except AppendInterrupted as error:
             self._engine.failed("record", error)
@@ -121,16 +123,18 @@ class Exchange(Answered):
             if is_first:
                 self._engine.failed("record", error)
 
-    async def finish(self, outcome: str | None = None) -> None:
-        """The app has returned or raised: record what is not recorded yet, as `end` does.
+    async def finish(self, outcome: str = "aborted") -> None:
+        """The app has returned, maybe without an answer since the visitor has left, or raised: record what is not yet.
 
         A row that could not be made is tried again, for the app may have called us near the recursion limit; then
         without what cannot be read.
         """
+        if outcome == "aborted" and self._length == b"%d" % self.bytes_sent:
+            outcome = "complete"  # who has got all leaves before an app says that there is no more
         self.end(self._owed or outcome)
         if not self.recorded:
             self.path, self.method, self._query, self._headers = text(self.path), text(self.method), b"", {}
-            self.end(self._owed)
+            self.end(self._owed or outcome)
 
     def _respond(self, message: Message) -> Message:
         """Judge the visitor by the answer that begins, and add our headers. A failure of ours adds none."""

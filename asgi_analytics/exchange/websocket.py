@@ -64,7 +64,7 @@ class WebSocketExchange(Exchange):
         self.end("complete")
         return self._send_last(message)
 
-    async def finish(self, outcome: str | None = None) -> None:
+    async def finish(self, outcome: str = "aborted") -> None:
         """As for any request; no message follows one that is still held."""
         await super().finish(outcome)
         if not isinstance(sys.exception(), GeneratorExit):  # then nothing can be awaited any more

@@ -13,6 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from asgi_analytics import AnalyticsMiddleware
@@ -65,6 +66,14 @@ async def fail(request: Request) -> Response:
     raise LookupError("on purpose")
 
 
+class Patient:
+    """Gives up when the client leaves, without an answer, as Django and Quart do."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
 async def echo(socket: WebSocket) -> None:
     """Send back what comes, until the client leaves."""
     await socket.accept(subprotocol="chat")
@@ -90,6 +99,7 @@ bare = Starlette(
         Route("/file", file),
         Route("/background", background),
         Route("/fail", fail),
+        Route("/patient", Patient()),
         WebSocketRoute("/ws", echo),
         Mount("/api", app=part),
     ]

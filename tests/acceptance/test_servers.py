@@ -25,6 +25,7 @@ SERVERS = {
     "uvicorn-httptools": ["-m", "uvicorn", "--http", "httptools", "--port", "{port}"],
     "hypercorn": ["-m", "hypercorn", "--bind", "127.0.0.1:{port}"],
     "granian": ["-m", "granian", "--interface", "asgi", "--port", "{port}"],
+    "gunicorn": ["-m", "gunicorn", "-k", "asgi", "-b", "127.0.0.1:{port}"],
 }
 OURS = {"ratelimit", "ratelimit-policy", "x-throttle-level", "x-rate-multiplier"}
 REQUESTS = [
@@ -93,6 +94,15 @@ def read_events(port: int, reset: bool) -> bytes:
     return got
 
 
+def leave(port: int, path: str) -> None:
+    """Ask for something, and leave before it is answered."""
+    with socket.create_connection(("127.0.0.1", port), 10) as wire:
+        wire.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        wire.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            wire.recv(1)
+
+
 def talk(port: int) -> tuple[str | None, list[str]]:
     """Say two things over a websocket; return the subprotocol and what came back."""
     with connect(f"ws://127.0.0.1:{port}/ws", subprotocols=["chat"]) as wire:  # type: ignore[list-item]
@@ -119,6 +129,7 @@ def test_a_wrapped_app_answers_as_the_bare_one_and_all_is_stored(served: Served,
     assert talk(served.wrapped) == talk(served.bare) == ("chat", ["ONE", "ZWÖLF"])
     for reset in (False, True):
         assert b"text/event-stream" in read_events(served.wrapped, reset)
+    leave(served.wrapped, "/patient")
     served.stop()
     stored(dsn, [(method, path.partition("?")[0]) for method, path in REQUESTS])
 
@@ -126,10 +137,11 @@ def test_a_wrapped_app_answers_as_the_bare_one_and_all_is_stored(served: Served,
 def stored(dsn: str, requests: list[tuple[str, str]]) -> None:
     """One row for each request, websocket and stream, whatever ended it."""
     hits = rows(dsn)
-    expected = [*requests, ("WEBSOCKET", "/ws"), ("GET", "/events"), ("GET", "/events")]
+    expected = [*requests, ("WEBSOCKET", "/ws"), ("GET", "/events"), ("GET", "/events"), ("GET", "/patient")]
     assert sorted((hit["method"], hit["path"]) for hit in hits) == sorted(expected)
     by_path = {hit["path"]: hit for hit in hits if hit["method"] != "HEAD"}
     assert (by_path["/fail"]["status"], by_path["/ws"]["status"]) == (500, 101)
+    assert (by_path["/patient"]["outcome"], by_path["/patient"]["status"]) == ("aborted", None)
     assert by_path["/stream"]["outcome"] == "complete"
     assert by_path["/file"]["bytes_sent"] == Path(frameworks.__file__).stat().st_size  # granian sends it by itself
     assert by_path["/api/items/7"]["status"] == 200
