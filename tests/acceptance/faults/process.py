@@ -20,6 +20,7 @@ from tests.waiting import wait_until
 
 APP = "tests.acceptance.faults.app:app"
 GUNICORN = ["-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:{port}", "-w", "2"]
+GUNICORN_OWN = ["-m", "gunicorn", "-k", "asgi", "-b", "127.0.0.1:{port}", "-w", "2"]  # with its own worker
 UVICORN = ["-m", "uvicorn", "--no-access-log", "--port", "{port}", "--timeout-graceful-shutdown", "2"]
 SERVERS = {
     "uvicorn-h11": [*UVICORN, "--http", "h11", "--loop", "asyncio"],
@@ -32,11 +33,14 @@ SERVERS = {
     "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "-v", "0"],
     "gunicorn": [*GUNICORN, "--graceful-timeout", "3"],
     "gunicorn-preload": [*GUNICORN, "--graceful-timeout", "3", "--preload"],
+    "gunicorn-own": [*GUNICORN_OWN, "--graceful-timeout", "3"],
+    "gunicorn-own-preload": [*GUNICORN_OWN, "--graceful-timeout", "3", "--preload"],
 }
 RECYCLING = {
     "uvicorn": [*UVICORN, "--workers", "2", "--limit-max-requests", "40"],
     "gunicorn": [*GUNICORN, "--max-requests", "40"],
     "gunicorn-preload": [*GUNICORN, "--max-requests", "40", "--preload"],
+    "gunicorn-own": [*GUNICORN_OWN, "--max-requests", "40"],
 }
 
 STOP = 5.0  # seconds that the end of a process may take
