@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -268,7 +269,8 @@ def route_template(scope: Mapping[str, Any]) -> str | None:
         template = scope.get("path_template")
         if isinstance(template, str):
             return template
-        return _mounted(scope, None, "/{path}") if "app_root_path" in scope else None  # FastAPI names no mounts
+        # FastAPI names no mounts, and older releases of Starlette name nothing.
+        return _mounted(scope, None, "/{path}") if "app_root_path" in scope else None
     template = _included(scope, route) or getattr(route, "path_format", None) or getattr(route, "path", None)
     if not isinstance(template, str):
         return None
@@ -287,7 +289,12 @@ def _mounted(scope: Mapping[str, Any], route: object, template: str) -> str:
     if getattr(route, "routes", None) is not None:  # the route is the last of them: of a mounted app we know no more
         template = "/{path}"
     before = str(scope.get("root_path", "")).removeprefix(scope["app_root_path"]).split("/")
-    taken = {str(value): name for name, value in scope.get("path_params", {}).items() if f"{{{name}}}" not in template}
-    if not taken.keys() <= set(before):  # a parameter of several segments: no value may stand in a template
+    params = scope.get("path_params", {}).items()
+    left = deque((str(value), name) for name, value in params if f"{{{name}}}" not in template)  # in order of the path
+    for place, part in enumerate(before):
+        if left and left[0][0] == part:
+            before[place] = f"{{{left.popleft()[1]}}}"
+    beyond = set() if route is not None else set(str(scope.get("path", "")).split("/"))  # of a route that is not named
+    if not {value for value, _ in left} <= beyond:  # one of several segments: no value may stand in a template
         return template
-    return "/".join(f"{{{taken[part]}}}" if part in taken else part for part in before) + template
+    return "/".join(before) + template

@@ -314,6 +314,7 @@ MOUNTS = [
     *ROUTES,
     Mount("/v1", routes=ROUTES),
     Mount("/v2", routes=[Mount("/of/{tenant}", routes=ROUTES)]),
+    Mount("/v3/{shop}", routes=[Mount("/at/{place}", routes=ROUTES)]),
     Mount("/any/{where:path}/end", routes=ROUTES),
     Mount("/api", _api()),
     Mount("/static", StaticFiles(directory=".", check_dir=False)),
@@ -328,6 +329,7 @@ MOUNTS = [
         ("/v1/items/5", "/v1/items/{item}"),
         ("/v2/of/7/items/7", "/v2/of/{tenant}/items/{item}"),
         ("/v2/of/items/items/7", "/v2/of/{tenant}/items/{item}"),
+        ("/v3/7/at/7/items/7", "/v3/{shop}/at/{place}/items/{item}"),
         ("/any/a-secret/way/end/items/7", "/items/{item}"),
         ("/api/items/5", "/api/items/{item}"),
         ("/api/of/9/items/5", "/api/of/{shop}/items/{item}"),
@@ -356,6 +358,22 @@ def test_a_routes_template_has_those_of_the_mounts_before_it(root: str, path: st
 @pytest.mark.parametrize("root", ["", "/behind/a/proxy"])
 def test_what_is_mounted_in_a_fastapi_app_has_the_mounts_template(root: str, path: str, template: str | None) -> None:
     assert _template(FastAPI(routes=MOUNTS), root, path) == template
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "template"),
+    [
+        ("/v2/of/7/items/5", {"tenant": 7, "item": "5"}, "/v2/of/{tenant}/{path}"),
+        ("/v2/of/7/items/7", {"tenant": 7, "item": "7"}, "/v2/of/{tenant}/{path}"),
+        ("/v2/of/7/files/a/b", {"tenant": 7, "file": "a/b"}, "/{path}"),
+    ],
+)
+def test_where_a_framework_names_no_routes_the_mounts_are_known(
+    path: str, params: dict[str, Any], template: str
+) -> None:
+    """As in older releases of Starlette."""
+    scope = {"path": path, "root_path": "/v2/of/7", "app_root_path": "", "path_params": params}
+    assert route_template(scope) == template
 
 
 def _template(app: Starlette, root: str, path: str) -> str | None:
