@@ -27,6 +27,10 @@ SERVERS = {
     "granian": ["-m", "granian", "--interface", "asgi", "--port", "{port}"],
     "gunicorn": ["-m", "gunicorn", "-k", "asgi", "-b", "127.0.0.1:{port}"],
 }
+HTTP2 = {
+    "hypercorn": SERVERS["hypercorn"],
+    "gunicorn": [*SERVERS["gunicorn"], "--http-protocols", "h2,h1", "--http2-cleartext", "both"],
+}
 OURS = {"ratelimit", "ratelimit-policy", "x-throttle-level", "x-rate-multiplier"}
 REQUESTS = [
     ("GET", "/plain"),
@@ -48,33 +52,37 @@ REQUESTS = [
 class Served:
     """The same app twice on one kind of server."""
 
-    name: str
+    http2: bool
     bare: int
     wrapped: int
     marks: Path
     stop: Any
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=[*SERVERS.values(), *HTTP2.values()], ids=[*SERVERS, *(f"{name}-http2" for name in HTTP2)])
 def served(request: pytest.FixtureRequest, dsn: str, tmp_path: Path) -> Iterator[Served]:
+    http2 = "http2" in request.node.callspec.id
     with ExitStack() as stack:
         ports = {app: free_port() for app in ("bare", "wrapped")}
         processes = {}
         for app, port in ports.items():
             (tmp_path / app).mkdir()
-            command = [part.format(port=port) for part in SERVERS[request.param]] + [
-                f"tests.acceptance.frameworks:{app}"
-            ]
+            command = [*(part.format(port=port) for part in request.param), f"tests.acceptance.frameworks:{app}"]
             environment = {"DSN": dsn, "MARKS": str(tmp_path / app), "PYTHONHASHSEED": "0"}
             started = server(command, port, tmp_path / f"{app}.log", environment)
             processes[app] = stack.enter_context(started)
-        yield Served(request.param, ports["bare"], ports["wrapped"], tmp_path, lambda: stop(processes["wrapped"]))
+        yield Served(http2, ports["bare"], ports["wrapped"], tmp_path, lambda: stop(processes["wrapped"]))
 
 
-def answers(port: int) -> list[tuple[Any, ...]]:
+def visitor(port: int, http2: bool) -> httpx2.Client:
+    """A client that knows one version of HTTP alone."""
+    return httpx2.Client(base_url=f"http://127.0.0.1:{port}", http1=not http2, http2=http2)
+
+
+def answers(port: int, http2: bool) -> list[tuple[Any, ...]]:
     """What a client gets for each of REQUESTS: status, headers that do not tell the time, body."""
     told = []
-    with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with visitor(port, http2) as client:
         for method, path in REQUESTS:
             reply = client.request(method, path, content=b"x" * 100_000 if method == "POST" else None)
             headers = sorted((name, value) for name, value in reply.headers.multi_items() if name != "date")
@@ -94,13 +102,12 @@ def read_events(port: int, reset: bool) -> bytes:
     return got
 
 
-def leave(port: int, path: str) -> None:
-    """Ask for something, and leave before it is answered."""
-    with socket.create_connection(("127.0.0.1", port), 10) as wire:
-        wire.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        wire.settimeout(0.3)
-        with pytest.raises(TimeoutError):
-            wire.recv(1)
+def leave(port: int, http2: bool) -> None:
+    """Leave an endless stream, and what is not answered yet, as a client does."""
+    with visitor(port, http2) as client, client.stream("GET", "/events") as stream:
+        assert b"data:" in next(stream.iter_raw())
+    with visitor(port, http2) as client, pytest.raises(httpx2.ReadTimeout):
+        client.get("/patient", timeout=httpx2.Timeout(30, read=0.5))
 
 
 def talk(port: int) -> tuple[str | None, list[str]]:
@@ -119,7 +126,7 @@ def without_ours(answer: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def test_a_wrapped_app_answers_as_the_bare_one_and_all_is_stored(served: Served, dsn: str) -> None:
-    bare, wrapped = answers(served.bare), answers(served.wrapped)
+    bare, wrapped = answers(served.bare, served.http2), answers(served.wrapped, served.http2)
     assert [without_ours(answer) for answer in wrapped] == bare
     # Where the app raised before its answer began, the answer is the server's own.
     told = [{name for name, _ in headers} >= OURS for _, _, _, headers, _ in wrapped]
@@ -129,7 +136,7 @@ def test_a_wrapped_app_answers_as_the_bare_one_and_all_is_stored(served: Served,
     assert talk(served.wrapped) == talk(served.bare) == ("chat", ["ONE", "ZWÖLF"])
     for reset in (False, True):
         assert b"text/event-stream" in read_events(served.wrapped, reset)
-    leave(served.wrapped, "/patient")
+    leave(served.wrapped, served.http2)
     served.stop()
     stored(dsn, [(method, path.partition("?")[0]) for method, path in REQUESTS])
 
@@ -137,7 +144,7 @@ def test_a_wrapped_app_answers_as_the_bare_one_and_all_is_stored(served: Served,
 def stored(dsn: str, requests: list[tuple[str, str]]) -> None:
     """One row for each request, websocket and stream, whatever ended it."""
     hits = rows(dsn)
-    expected = [*requests, ("WEBSOCKET", "/ws"), ("GET", "/events"), ("GET", "/events"), ("GET", "/patient")]
+    expected = [*requests, ("WEBSOCKET", "/ws"), *[("GET", "/events")] * 3, ("GET", "/patient")]
     assert sorted((hit["method"], hit["path"]) for hit in hits) == sorted(expected)
     by_path = {hit["path"]: hit for hit in hits if hit["method"] != "HEAD"}
     assert (by_path["/fail"]["status"], by_path["/ws"]["status"]) == (500, 101)
