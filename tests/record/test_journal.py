@@ -305,11 +305,23 @@ def test_a_folder_in_one_that_somebody_else_made_where_anybody_may_is_refused(tm
     FileJournal(others / "journal", NAME, COLUMNS, 1 << 20).abandon()
 
 
+def flushed_by(call: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The inodes of what this thread flushes from now on; keepers of other tests' apps may still be at work."""
+    flushed: list[int] = []
+    here = threading.get_ident()
+
+    def note(descriptor: int) -> None:
+        if threading.get_ident() == here:
+            flushed.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, call, note)
+    return flushed
+
+
 def test_a_rotated_segment_is_flushed_too(
     journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flushed: list[int] = []
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    flushed = flushed_by("fdatasync", monkeypatch)
     fill(journal, 40)
     written = {file.stat().st_ino for file in journal.path.glob("*.journal") if int(file.stem) <= journal.segment}
     assert len(written) > 2
@@ -321,9 +333,8 @@ def test_a_rotated_segment_is_flushed_too(
 
 def test_what_names_a_journal_is_flushed_with_its_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a power cut leaves a folder in the making, which is removed, or empty files: nobody would adopt it."""
-    flushed: list[int] = []
     journal = FileJournal(tmp_path / "j", NAME, COLUMNS, 1 << 20, Destination("here", "there"))
-    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    flushed = flushed_by("fsync", monkeypatch)
     fill(journal, 1)
     journal.sync()
     names = [journal.path / name for name in ("address", "database")]
