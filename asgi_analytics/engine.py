@@ -7,7 +7,7 @@ import encodings.idna  # noqa: F401 - else imported by a thread that looks up a 
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NoReturn
 
@@ -109,7 +109,7 @@ class Engine:
         self._tidied = Schedule(self.clock)
         self.owners = Owners(self.stop)
         self.app_id: int | None = None  # id() of the app whose middlewares share it, see joining
-        ENGINES.add(self)
+        _ENGINES[id(self)] = self
 
     def _new_state(self, fingerprinter: Fingerprinter) -> State:
         settings, networks = self.settings, len(self.settings.network_limits)
@@ -369,19 +369,27 @@ def stop_all(engines: Iterable[Engine], timeout: float | None = None) -> bool:
     return finish([one for engine in list(engines) if (one := engine.begin_stop()) is not None], began, timeout)
 
 
-ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+# Not a WeakSet, which must not be iterated over while another thread builds an app.
+_ENGINES: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
 
 
-def _each(act: Callable[[Engine], object]) -> None:
-    for engine in list(ENGINES):
-        act(engine)
+def all_engines() -> list[Engine]:
+    """Return those of all apps that live."""
+    return [engine for one in _ENGINES.valuerefs() if (engine := one()) is not None]
 
 
-os.register_at_fork(after_in_child=lambda: _each(Engine._after_fork))
+def _after_fork() -> None:
+    for engine in all_engines():
+        engine._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register
 def _at_exit() -> None:
     # For servers without lifespan events. After a crash the next start delivers the journal instead.
-    stop_all(ENGINES)
-    _each(lambda engine: engine.owners.wait())
+    found = all_engines()
+    stop_all(found)
+    for engine in found:
+        engine.owners.wait()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 
-from .engine import ENGINES, Engine
+from .engine import Engine, all_engines
 
 
 def joined(engine: Engine, app: object) -> Engine:
     """Return the engine that middlewares of an app share: this one, if there is none of equal settings yet."""
     with _joining:
-        for other in list(ENGINES):
+        for other in all_engines():
             # Python may reuse the id of an earlier app; its middlewares are gone by then.
             if other.app_id == id(app) and len(other.owners) and other.is_like(engine):
                 return other

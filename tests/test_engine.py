@@ -135,6 +135,24 @@ def test_an_engine_that_cannot_be_made_whole_leaves_no_threads_behind(monkeypatc
         assert middleware.stats()["failures"] == {"identify and decide": 3}
 
 
+def test_all_engines_are_found_while_another_thread_builds_an_app() -> None:
+    """Else the end of the process would deliver nothing, and routes of one app count for themselves."""
+    done, known = threading.Event(), engine_of()
+
+    def build() -> None:
+        while not done.is_set():
+            engine_of()
+
+    builder = threading.Thread(target=build)
+    builder.start()
+    try:
+        for _ in range(20_000):
+            assert known in engines.all_engines()
+    finally:
+        done.set()
+        builder.join()
+
+
 def test_a_start_that_is_interrupted_leaves_no_threads_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a signal whose handler raises."""
 
