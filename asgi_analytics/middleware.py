@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import cycle, repeat
@@ -12,7 +11,6 @@ from traceback import walk_tb
 from typing import Any, Unpack
 
 from anyio import get_cancelled_exc_class
-from asgiref.sync import markcoroutinefunction
 
 from .database import resolve_dsn
 from .engine import Engine, stop_all
@@ -39,11 +37,6 @@ class _Lifespan:
     is_ending: bool = False  # the server has asked for it, or the app has said so
     is_over: bool = False  # the app has said so: nothing of ours may follow, for granian then stops the event loop
 
-
-# asgiref, by which WSGI apps and consumers of Channels are served, warns of a `send` that is no coroutine function.
-for _send in (Exchange.send, WebSocketExchange.send):
-    with suppress(AttributeError):  # compiled, it takes no mark
-        markcoroutinefunction(_send)
 
 _lifespans: ContextVar[tuple[_Lifespan, ...]] = ContextVar("asgi_analytics_lifespans", default=())
 MOST_CAUSES = 8  # errors looked at that led to one
