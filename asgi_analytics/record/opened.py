@@ -14,6 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..clock import release_gil
+
+TRIES = 100  # to open a lock file while nobody forks
 HIGH = 512  # the system hands out the lowest free number: those from here on are seldom reused
 
 
@@ -69,9 +72,13 @@ class Opened(NamedTuple):
         with contextlib.suppress(OSError):  # such as of a network file system
             if self.is_ours():
                 os.close(self.number)
+        if _locks.get(self.number) is self:
+            del _locks[self.number]
 
 
 GONE = Opened(-1)
+_locks: dict[int, Opened] = {}  # open lock files of this process, by number
+_begun = _over = 0  # forks of this process
 
 
 def _to_high_number(number: int) -> int:
@@ -106,7 +113,7 @@ def duplicates(opened: Iterable[Opened]) -> list[int]:
 
 def lock_new(folder: Path) -> Opened:
     """Create the lock file of a journal, and lock it. Raises OSError."""
-    held = Opened.of(os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    held = _open_lock(folder, os.O_CREAT)
     try:
         os.fchmod(held.number, 0o600)  # whatever the umask
         fcntl.flock(held.number, fcntl.LOCK_EX)
@@ -127,7 +134,7 @@ def is_in(folder: Path, held: Opened) -> bool:
 def try_lock(folder: Path) -> Opened | None:
     """Take the lock of a journal that nobody holds; None where somebody does, or there is none."""
     try:
-        held = Opened.of(os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC))
+        held = _open_lock(folder)
     except OSError:
         return None
     try:
@@ -139,3 +146,40 @@ def try_lock(folder: Path) -> Opened | None:
         pass
     held.close()
     return None
+
+
+def _open_lock(folder: Path, flags: int = 0) -> Opened:
+    """Open a lock file and note it, not while another thread forks: the child would not know of it. Raises OSError."""
+    tries = TRIES
+    while True:
+        tries -= 1
+        begun = _begun
+        if tries and begun != _over:
+            release_gil()
+            continue
+        held = Opened.of(os.open(folder / "lock", flags | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        _locks[held.number] = held
+        if not tries or begun == _begun:
+            return held
+        held.close()
+
+
+def _begin_fork() -> None:
+    global _begun
+    _begun += 1
+
+
+def _end_fork() -> None:
+    global _over
+    _over += 1
+
+
+def _let_go() -> None:
+    """In a forked child, whatever its parent was about: else a lock would outlive the parent with this child."""
+    global _over
+    _over = _begun
+    for held in list(_locks.values()):
+        held.close()
+
+
+os.register_at_fork(before=_begin_fork, after_in_parent=_end_fork, after_in_child=_let_go)

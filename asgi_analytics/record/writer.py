@@ -170,8 +170,7 @@ class Writer:
             log.warning("%d hits that were in memory only end with this process.", lost)
 
     def abandon(self) -> None:
-        """In a forked child: close inherited files, so that the parent's locks end with the parent."""
-        self._left_overs.release()
+        """In a forked child: close inherited files."""
         if self._recorder.journal is not None:
             self._recorder.journal.abandon()
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from asgi_analytics.batch import Batch
 from asgi_analytics.errors import StoreMisconfigured
 from asgi_analytics.model import Merged
+from asgi_analytics.record import adoption
 from asgi_analytics.record import journal as journal_module
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import Destination, read_destination, remove
@@ -279,6 +283,48 @@ def test_an_adopted_journal_is_adopted_once(journal: FileJournal, tmp_path: Path
     (again,) = adopt(tmp_path)
     again.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+def fork_in(owner: object, name: str, patch: pytest.MonkeyPatch) -> list[Any]:
+    """Have a function fork a child, once, that lives on: as another thread of the app may at any moment."""
+    children: list[Any] = []
+    given = getattr(owner, name)
+
+    def forking(*arguments: object) -> object:
+        if not children:
+            children.append(fork.Process(target=time.sleep, args=(60,), daemon=True))
+            children[0].start()
+        return given(*arguments)
+
+    patch.setattr(owner, name, forking)
+    return children
+
+
+@pytest.mark.parametrize(("owner", "call"), [(fcntl, "fcntl"), (Destination, "write")], ids=["opened", "locked"])
+def test_a_child_that_is_forked_while_a_journal_is_made_does_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, call: str
+) -> None:
+    with monkeypatch.context() as patch:
+        children = fork_in(owner, call, patch)
+        journal = FileJournal(tmp_path, NAME, COLUMNS, 1 << 20)
+    journal.abandon()
+    wait_until(lambda: [found.id for found in adopt(tmp_path)] == [NAME])
+    assert [child.is_alive() for child in children] == [True]
+    children[0].kill()
+
+
+def test_a_child_that_is_forked_while_a_journal_is_adopted_does_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = dead_journal(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        children = fork_in(adoption, "_segments", patch)
+        (found,) = adopt(tmp_path)
+    assert list(adopt(tmp_path)) == [], "the parent holds it"
+    found.release()
+    wait_until(lambda: [again.id for again in adopt(tmp_path)] == [left.id])
+    assert [child.is_alive() for child in children] == [True]
+    children[0].kill()
 
 
 def _adopt_all(root: Path, gate: multiprocessing.synchronize.Barrier, counts: multiprocessing.Queue[int]) -> None:
