@@ -116,7 +116,7 @@ def lock_new(folder: Path) -> Opened:
     held = _open_lock(folder, os.O_CREAT)
     try:
         os.fchmod(held.number, 0o600)  # whatever the umask
-        fcntl.flock(held.number, fcntl.LOCK_EX)
+        fcntl.flock(held.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # such as a file system without locks
         held.close()
         raise

@@ -327,6 +327,15 @@ def test_a_child_that_is_forked_while_a_journal_is_adopted_does_not_hold_it(
     children[0].kill()
 
 
+def test_a_lock_that_another_holds_is_not_waited_for(tmp_path: Path) -> None:
+    """Requests would wait, too, where somebody has removed the lock file and another worker was faster."""
+    held = lock_new(tmp_path)
+    with pytest.raises(BlockingIOError):
+        lock_new(tmp_path)
+    held.close()
+    lock_new(tmp_path).close()
+
+
 def _adopt_all(root: Path, gate: multiprocessing.synchronize.Barrier, counts: multiprocessing.Queue[int]) -> None:
     gate.wait(20)
     found = list(adopt(root))
