@@ -156,15 +156,18 @@ def _segments(path: Path) -> list[int]:
     Not by glob(), which in some Python versions returns nothing for an unreadable folder.
     """
     with os.scandir(path) as found:
-        names = [entry.name for entry in found if _SEGMENT.fullmatch(entry.name) and _is_file(entry)]
+        names = [entry.name for entry in found if _SEGMENT.fullmatch(entry.name) and _holds_bytes(entry)]
     numbers = {int(name.removesuffix(".journal")) for name in names}
     return sorted(number for number in numbers if path_of(path, number).name in names)  # not one with further zeros
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a regular file: opening a pipe would block. Raises OSError where a disk fails."""
+def _holds_bytes(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a regular file: opening a pipe would block. Raises OSError where a disk fails.
+
+    Not an empty one, as a power cut leaves of a segment that was made ahead of need.
+    """
     try:
-        return entry.is_file()
+        return entry.is_file() and entry.stat().st_size > 0
     except OSError as error:
         if error.errno != errno.ELOOP:  # a link that leads to itself
             raise

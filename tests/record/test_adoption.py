@@ -336,6 +336,16 @@ def test_a_lock_that_another_holds_is_not_waited_for(tmp_path: Path) -> None:
     lock_new(tmp_path).close()
 
 
+def test_a_segment_that_a_power_cut_left_empty_is_no_journal_of_another_version(dsn: str, tmp_path: Path) -> None:
+    """It was made ahead of need, and nothing of it was on the disk yet but its name."""
+    left = dead_journal(tmp_path / "j", 1)
+    (left.path / "00000002.journal").touch()
+    with Rig(dsn, tmp_path / "j") as rig:
+        wait_until(lambda: not left.path.exists())
+    assert (stored(dsn), rig.counters.failures) == ([1], {})
+    assert list((tmp_path / "j").iterdir()) == []
+
+
 def _adopt_all(root: Path, gate: multiprocessing.synchronize.Barrier, counts: multiprocessing.Queue[int]) -> None:
     gate.wait(20)
     found = list(adopt(root))

@@ -249,7 +249,7 @@ def test_a_damaged_header_of_another_version_is_set_aside_whatever_ours_has(
 
 @pytest.mark.parametrize(
     "head",
-    [b"", b"ASG", b"ASGIAJ\x02\n" + bytes(50), MAGIC, MAGIC + b"\xff" * 8]
+    [b"A", b"ASG", b"ASGIAJ\x02\n" + bytes(50), MAGIC, MAGIC + b"\xff" * 8]
     + [MAGIC + frame(text[:1], text[1:]) for text in (b"[]", b"{}", b"7", b"{", b'{"columns": 1}')],
 )
 def test_a_segment_with_an_unknown_header_is_refused_and_set_aside(journal: FileJournal, head: bytes) -> None:
