@@ -102,7 +102,7 @@ class Engine:
         self._writers: weakref.WeakSet[Writer] = weakref.WeakSet()  # also those that end
         self.sharer: Sharer | None = None
         self._embedded: EmbeddedPostgres | None = None
-        self._store: PostgresStore | None = None
+        self._stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()  # likewise
         self._starting = threading.RLock()
         self._opening = False
         self._logged = Schedule(self.clock)
@@ -311,7 +311,7 @@ class Engine:
         return Recorder(self.settings, self.counters, clean_path, kind_of, self._destination)
 
     def _open_store(self) -> PostgresStore:
-        self._store = PostgresStore(
+        store = PostgresStore(
             self._find_database,
             bot_score=self.settings.bot_score,
             cooldown=self.settings.cooldown,
@@ -322,7 +322,8 @@ class Engine:
             policy=(self.policy_version, canonical(self.settings)),
             retention_days=self.settings.retention_days,
         )
-        return self._store
+        self._stores.add(store)
+        return store
 
     def _find_database(self) -> str:
         if self._dsn:
@@ -347,8 +348,8 @@ class Engine:
             self.recorder.journal.abandon()
         for writer in list(self._writers):
             writer.abandon()
-        if self._store is not None:
-            self._store.abandon()
+        for store in list(self._stores):
+            store.abandon()
         if self.sharer is not None:
             self.sharer.quotas.abandon()
             self.leases.let_go()
@@ -360,7 +361,7 @@ class Engine:
         self.recorder = self._new_recorder()
         self._starting = threading.RLock()
         self._opening = False
-        self.writer, self.sharer, self._store, self._embedded, self.started = None, None, None, None, False
+        self.writer, self.sharer, self._embedded, self.started = None, None, None, False
 
 
 def stop_all(engines: Iterable[Engine], timeout: float | None = None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 from pathlib import Path
@@ -57,6 +58,25 @@ def test_hits_of_parent_and_child_are_stored_once(dsn: str, tmp_path: Path, used
     ask(app, "/parent")
     assert app.close()
     assert [row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits ORDER BY path")] == expected
+
+
+def test_a_child_holds_no_connection_of_its_parents_writers_also_of_one_that_ends(dsn: str, tmp_path: Path) -> None:
+    """The server would not notice that the parent is gone, and keep its locks."""
+    app = AnalyticsMiddleware(bare, dsn=dsn, journal_dir=tmp_path)
+    stores = [app._engine._open_store() for _ in range(2)]
+    for store in stores:
+        store.connect()
+    sockets = [store._connected().fileno() for store in stores]
+
+    def child() -> None:
+        for socket in sockets:
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                os.fstat(socket)
+
+    in_child(child)
+    for store in stores:
+        assert store.exchange_salts([], []) == []
+        store.close()
 
 
 def test_a_child_counts_from_zero_and_the_parent_goes_on(dsn: str, tmp_path: Path) -> None:
