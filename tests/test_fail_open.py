@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asgi_analytics.middleware import AnalyticsMiddleware, Message, Receive, Scope, Send
+from asgi_analytics.overhead import SAMPLE
 from asgi_analytics.record import refusals
 from asgi_analytics.testing import FakeClock
 
@@ -68,6 +69,15 @@ def test_a_row_that_cannot_be_made_costs_no_answer(monkeypatch: pytest.MonkeyPat
         break_step(wrap, "recorder", "hit", monkeypatch)
         assert get(wrap).body == b"<h1>hello</h1>"
         assert wrap.stats()["failures"] == {"record": 1}
+
+
+def test_what_is_timed_is_done_once_though_its_time_cannot_be_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with wrapped(page(), limits=f"{2 * SAMPLE}/minute", clock=FakeClock()) as wrap:
+        break_step(wrap, "overhead", "add", monkeypatch)
+        replies = [get(wrap) for _ in range(SAMPLE)]  # one of them is timed
+        assert {reply.body for reply in replies} == {b"<h1>hello</h1>"}
+        assert (wrap.stats()["queued"], wrap.stats()["failures"]) == (SAMPLE + 1, {})
+    assert str(replies[-1].header("ratelimit")).startswith(f'"minute";r={SAMPLE - 1};'), "each was charged once"
 
 
 def test_a_disk_that_cannot_flush_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:

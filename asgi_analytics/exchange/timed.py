@@ -12,18 +12,21 @@ class TimedExchange(Exchange):
     def decide(self, scope: Scope, strict: StrictAnswer | None = None) -> None:
         """As Exchange.decide."""
         super().decide(scope, strict)
-        self._engine.overhead.add("identify_and_decide", self._engine.monotonic() - self.started_at)
+        self._note_time("identify_and_decide", self.started_at)
 
     def _respond(self, message: Message) -> Message:
         began = self._engine.monotonic()
         message = super()._respond(message)
-        self._engine.overhead.add("judge_and_respond", self._engine.monotonic() - began)
+        self._note_time("judge_and_respond", began)
         return message
 
     def _record(self) -> None:
         began = self._engine.monotonic()
         super()._record()
+        self._note_time("record", began)
+
+    def _note_time(self, step: str, began: float) -> None:
         try:
-            self._engine.overhead.add("record", self._engine.monotonic() - began)
-        except RecursionError:  # the row is in
+            self._engine.overhead.add(step, self._engine.monotonic() - began)
+        except Exception:  # noqa: BLE001, S110 - the step is done, and must not be done again: a row is in
             pass
