@@ -39,8 +39,8 @@ class MemoryJournal:
             for record in split(data):
                 start, end = end, end + FRAME.size + len(record)
                 frames.append(Frame(record[:1], record[1:], start, end))
-            self._frames.extend(frames)
             self._end, self.size = end, self.size + len(data)
+            self._frames.extend(frames)  # last: a signal handler may raise when it is done, but not before
 
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames after an offset, or None."""

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 
 from asgi_analytics.batch import DECISION, HIT, REFUSED
@@ -52,3 +56,26 @@ def test_hits_and_refusals_that_are_only_counted_are_lost_with_it() -> None:
     memory.append(frame(HIT, row(1)) + frame(DECISION, b"\0\x01"))
     memory.append(frame(REFUSED, b"\0\x01"))
     assert memory.close() == 2
+
+
+class Interrupted(deque[Any]):
+    """What a signal handler that raises leaves behind: the frames are in."""
+
+    def extend(self, frames: Iterable[Any]) -> None:
+        super().extend(frames)
+        raise TimeoutError
+
+
+def test_a_signal_handler_that_raises_leaves_no_two_rows_in_one_place() -> None:
+    """The first would be sent again with all that follow."""
+    memory = MemoryJournal(NAME, COLUMNS, 1 << 20)
+    memory._frames = Interrupted()
+    with pytest.raises(TimeoutError):
+        memory.append(frame(HIT, row(1, 50)))
+    memory._frames = deque(memory._frames)
+    memory.append(frame(HIT, row(2, 20)))
+    batch = memory.read(1, 0, 9)
+    assert batch is not None
+    assert rows(list(batch.frames)) == [1, 2]
+    memory.acknowledge_to(batch.end)
+    assert (memory.size, memory.read(1, batch.end, 9)) == (0, None)
