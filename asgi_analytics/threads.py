@@ -36,6 +36,7 @@ def end_threads() -> None:
     """Let the threads of this event loop end, which would stay until it is collected. A later call starts new ones."""
     if _is_asyncio() and (pool := _pool.get(None)) is not None:
         pool.end()
+        _pool.set(None)  # a later call must not wait for one that hangs in these
 
 
 class _Pool:
@@ -135,7 +136,7 @@ def within(seconds: float, act: Callable[[], T]) -> T:
     return answer.result(seconds)
 
 
-_pool: RunVar[_Pool] = RunVar("asgi_analytics_pool")
+_pool: RunVar[_Pool | None] = RunVar("asgi_analytics_pool")
 _limiter: RunVar[CapacityLimiter] = RunVar("asgi_analytics_threads")
 
 

@@ -16,6 +16,7 @@ from asgi_analytics.jobs import verification
 from asgi_analytics.threads import Aside, end_threads, run_in_thread
 
 from .drive import NOWHERE, get, page, wrapped
+from .waiting import wait_until
 
 
 def test_what_hangs_is_waited_for_a_while_and_holds_up_nothing_else() -> None:
@@ -165,3 +166,28 @@ def test_who_is_cancelled_meanwhile_takes_no_thread_from_others(caplog: pytest.L
     asyncio.run(run())
     assert not begun.is_set()
     assert caplog.records == []
+
+
+def test_a_call_after_the_end_of_a_lifespan_waits_for_none_that_hangs_since_before() -> None:
+    """Another app in the same event loop goes on."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    async def run() -> None:
+        hanging = asyncio.create_task(run_in_thread(hang))
+        assert await asyncio.to_thread(begun.wait, 10)
+        end_threads()
+        try:
+            for _ in range(3):
+                await asyncio.wait_for(run_in_thread(int), 5)
+        finally:
+            go_on.set()
+            await hanging
+            end_threads()
+
+    before = calling()
+    asyncio.run(run())
+    wait_until(lambda: calling() <= before)
