@@ -126,8 +126,7 @@ class Writer:
 
     def finish(self, timeout: float) -> bool:
         """Give the threads `timeout` seconds after the cut; return whether all is delivered."""
-        if self._is_alive():
-            self._threads[0].join(timeout)
+        self.wait(timeout)
         if self._is_alive():
             self._give_up_memory()
             self._close_later()

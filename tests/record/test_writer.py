@@ -363,6 +363,29 @@ def test_where_no_thread_can_be_started_the_journal_keeps_all(
     assert stored(dsn) == list(range(10))
 
 
+def test_a_stop_ends_in_time_where_one_thread_hangs_and_the_other_could_not_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(Settings.build(journal_dir=tmp_path), Counters())
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hanging.set()
+        go_on.wait(WAIT)
+
+    def start(thread: threading.Thread) -> None:
+        if "writer" in thread.name:
+            raise RuntimeError("can't start new thread")
+        thread.start()
+
+    writer = Writer(MemoryStore, recorder, MemoryState(), SystemClock(), rows=50, age=0.02, chores=hang)
+    monkeypatch.setattr(writer_module, "start_thread", start)
+    writer.start()
+    assert hanging.wait(WAIT)
+    assert not writer.stop(0.05)
+    go_on.set()
+
+
 def test_a_thread_lives_on_where_there_is_no_memory_even_to_wait(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
