@@ -123,19 +123,22 @@ class FileJournal:
         return self._next is None
 
     def _rotate(self) -> None:
-        assert self._next is not None
+        number, known, following = self.segment, self.size, self._next
+        assert following is not None
         try:
-            if not self._next.is_ours() or (self._open != GONE and not self._open.is_ours()):
+            if not following.is_ours() or (self._open != GONE and not self._open.is_ours()):
                 return  # the keeper reopens them
-            size, whole = os.fstat(self._next.number).st_size, max(self.size, self._size_on_disk())
+            size, whole = os.fstat(following.number).st_size, max(known, self._size_on_disk())
         except OSError:  # nothing has changed: the next append tries again
             return
-        number, fd = self.segment, self._next.number
+        opened = (following.number, following, None, number + 1, size)
         retired, kept = [*self._retired, number], {**self._kept, number: self._open}
-        sizes, backlog, following = {**self._sizes, number: whole}, self.backlog + whole, number + 1
+        closed = (retired, kept, {**self._sizes, number: whole}, self.backlog + whole)
+        if self.segment != number or self.size != known:  # a finaliser has appended: the next append tries again
+            return
         # No allocation or signal may come in between: half of it would have rows read from the wrong file.
-        self._fd, self._open, self._next, self.segment, self.size = fd, self._next, None, following, size
-        self._retired, self._kept, self._sizes, self.backlog = retired, kept, sizes, backlog
+        self._fd, self._open, self._next, self.segment, self.size = opened
+        self._retired, self._kept, self._sizes, self.backlog = closed
 
     def _size_on_disk(self) -> int:
         return 0 if self._open == GONE else os.fstat(self._fd).st_size
@@ -278,7 +281,7 @@ class FileJournal:
             self._is_named = False
             saved = self._rows_after_truncation()
             self._rotate()
-            if saved is not None:
+            if saved is not None and self._next is None:
                 self.append(saved)
                 raise OSError(errno.EIO, "was cut by somebody, hits that were not delivered yet may be lost", self.path)
 

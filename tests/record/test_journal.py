@@ -84,6 +84,29 @@ def test_a_rotation_that_gets_no_memory_has_changed_nothing(journal: FileJournal
     assert rows(read_all(dead(journal))) == list(range(120))
 
 
+def test_what_a_finaliser_appends_while_a_segment_is_rotated_is_read(
+    journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Garbage may be collected where the answer of a call is made, and what is thrown away may make a last request."""
+    appended: list[int] = []
+    appending, fstat = threading.Lock(), os.fstat
+
+    def collecting(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if not appending.locked():
+            with appending:
+                journal.append(frame(HIT, row(1000 + len(appended))))
+                appended.append(1000 + len(appended))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", collecting)
+        fill(journal, 60)
+    found = rows(read_all(journal))
+    assert sorted(found) == [*range(60), *appended]
+    assert rows(read_all(dead(journal))) == found
+
+
 def test_a_long_outage_takes_few_descriptors_however_long_the_journal_is(
     journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
