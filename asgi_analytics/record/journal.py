@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,9 +235,11 @@ class FileJournal:
 
     def _make_room(self) -> None:
         """Delete segments kept for a fail-over where undelivered rows need the room."""
+        old: list[int] = []
         with self._lock:
             while self._delivered and sum(self._sizes.values()) + self.size > self._limit:
-                self._delete(min(self._delivered))
+                old.append(self._forget(min(self._delivered)))
+        self._delete(old)
 
     def _let_go_of_oldest(self) -> None:
         """Close the oldest of very many: they are read by their names then."""
@@ -245,9 +247,14 @@ class FileJournal:
             for number in sorted(self._kept)[:-MOST_OPEN]:
                 self._kept.pop(number).close()
 
-    def _delete(self, number: int) -> None:
+    def _forget(self, number: int) -> int:
         del self._delivered[number], self._sizes[number]
-        path_of(self.path, number).unlink(missing_ok=True)
+        return number
+
+    def _delete(self, numbers: Iterable[int]) -> None:
+        """Delete segments that are forgotten, unlocked: requests must not wait for a disk to free megabytes."""
+        for number in numbers:
+            path_of(self.path, number).unlink(missing_ok=True)
 
     def _files_exist(self) -> bool:
         with self._lock:
@@ -375,8 +382,10 @@ class FileJournal:
                 self.backlog -= self._sizes[number]
                 self._kept.pop(number, GONE).close()
             crowded = sum(self._sizes.values()) > self._limit // 2
-            for number in [one for one, when in self._delivered.items() if crowded or now - when > RETENTION]:
-                self._delete(number)
+            old = [one for one, when in self._delivered.items() if crowded or now - when > RETENTION]
+            for number in old:
+                self._forget(number)
+        self._delete(old)
 
     def end(self) -> tuple[int, int]:
         """Return (segment, offset) after the last frame."""

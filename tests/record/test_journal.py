@@ -107,6 +107,30 @@ def test_what_a_finaliser_appends_while_a_segment_is_rotated_is_read(
     assert rows(read_all(dead(journal))) == found
 
 
+@pytest.mark.parametrize("why", ["it is old", "there is no room"])
+def test_a_row_waits_for_no_disk_that_frees_a_delivered_segment(
+    journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    fill(journal, 40)
+    journal.acknowledge(journal.segment, now=0.0)
+    waited: list[bool] = []
+
+    def slow(path: Path, missing_ok: bool) -> None:
+        other = threading.Thread(target=journal.append, args=(frame(HIT, row(40)),))
+        other.start()
+        other.join(1)
+        waited.append(other.is_alive())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", slow)
+        if why == "it is old":
+            journal.acknowledge(journal.segment, now=RETENTION + 1)
+        else:
+            patch.setattr(journal, "_limit", 1000)
+            journal.prepare()
+    assert waited == [False] * len(waited) != []
+
+
 def test_a_long_outage_takes_few_descriptors_however_long_the_journal_is(
     journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
