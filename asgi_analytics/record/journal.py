@@ -8,18 +8,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalClosed, JournalError
-from ..folders import make_private
-from .destination import ADDRESS, DATABASE, NOWHERE, SERVER, Destination, remove
+from .destination import NOWHERE, Destination, remove
+from .folder import JournalFolder
 from .frames import Columns
-from .opened import GONE, Opened, close, duplicates, is_in, lock_new, try_lock
+from .opened import GONE, Opened, close, duplicates
 from .segment import MAGIC, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -49,12 +47,12 @@ class FileJournal:
     ) -> None:
         self.id = journal
         self.columns = columns
-        self.path = root / journal.hex()
-        self.destination = destination
+        self.folder = JournalFolder(root / journal.hex(), destination)
+        self.path = self.folder.path
         self._limit = limit
         # Re-entrant: a finaliser or a signal handler may append while this thread does.
         self._lock = threading.RLock()
-        self._held, self._open = self._create(root)
+        self._open = self.folder.make(lambda folder: create(folder, journal, 1, columns))
         self._fd = self._open.number
         self._next: Opened | None = None
         self.segment = 1
@@ -67,7 +65,6 @@ class FileJournal:
         self._retired: list[int] = []  # rotated segments that are not flushed yet
         self._kept: dict[int, Opened] = {}  # closed segments until they are delivered: files may be unlinked
         self._syncing = threading.Lock()
-        self._is_named = False  # on disk: without what names a folder after a power cut, nobody would adopt it
         self._sizes: dict[int, int] = {}  # bytes of closed segments
         self._delivered: dict[int, float] = {}  # segment → monotonic seconds
 
@@ -148,9 +145,9 @@ class FileJournal:
         with self._lock:
             if self._ended:
                 return
-            if self._held == GONE:  # a worker that took us for dead had it
-                self._held = try_lock(self.path) or GONE
-            known = (self._open, self._held, self._next, *self._kept.values())
+            if self.folder.held == GONE:  # a worker that took us for dead had it
+                self.folder.reopen()
+            known = (self._open, self.folder.held, self._next, *self._kept.values())
             if all(one.is_ours() for one in known if one is not None and one != GONE):
                 return
             opened = self._open.reopened(path_of(self.path, self.segment))
@@ -162,8 +159,7 @@ class FileJournal:
                 self.size -= lost
             text = f"was closed by other code in this process, such as os.closerange: {what}"
             self._pending_error = OSError(errno.EBADF, text, str(self.path))
-            if not self._held.is_ours():
-                self._held = try_lock(self.path) or GONE
+            self.folder.reopen()
             if self._next is not None:
                 self._next = self._next.reopened(path_of(self.path, self.segment + 1))
             self._kept = {number: one.reopened(path_of(self.path, number)) for number, one in self._kept.items()}
@@ -177,7 +173,8 @@ class FileJournal:
         if self._ended:
             return
         self._reopen_closed()
-        self._relock()
+        with self._lock:
+            self.folder.relock()
         self._make_room()
         self._let_go_of_oldest()
         if not self._files_exist() or self._has_foreign_bytes():
@@ -201,16 +198,6 @@ class FileJournal:
             if self._next is not None and self.size > self._segment_size():
                 self._rotate()
 
-    def _relock(self) -> None:
-        """Lock the lock file of the folder, if it was replaced by another, such as with a backup of the folder.
-
-        Whoever locked it could deliver the backup, and advance our position past newer rows.
-        """
-        with self._lock:
-            if not is_in(self.path, self._held) and (fresh := try_lock(self.path)) is not None:
-                self._held.close()
-                self._held = fresh
-
     def _create_next(self) -> Opened:
         number = self.segment + 1
         try:
@@ -219,19 +206,6 @@ class FileJournal:
             path = path_of(self.path, number)
             path.rename(path.with_suffix(".strange"))
             return Opened.of(create(self.path, self.id, number, self.columns))
-
-    def touch(self) -> None:
-        """Refresh the files' times, so that cleaners of old files (systemd-tmpfiles) spare them. Raises OSError."""
-        for name in ("lock", DATABASE, ADDRESS, SERVER):
-            if (path := self.path / name).exists():
-                os.utime(path)
-
-    def name_server(self, server: str) -> None:
-        """Record the server's identity: workers that know it by another host name may adopt this. Raises OSError."""
-        if server != self.destination.server:
-            destination = replace(self.destination, server=server)
-            destination.write(self.path)
-            self.destination, self._is_named = destination, False
 
     def _make_room(self) -> None:
         """Delete segments kept for a fail-over where undelivered rows need the room."""
@@ -260,11 +234,10 @@ class FileJournal:
         with self._lock:
             segment, size, ours = self.segment, self.size, self._open
         try:
-            named = all((self.path / name).exists() for name in ("lock", DATABASE))
-            found = path_of(self.path, segment).stat()
+            whole, found = self.folder.is_whole(), path_of(self.path, segment).stat()
         except FileNotFoundError:
             return False
-        return named and ours.is_of(found) and found.st_size >= size
+        return whole and ours.is_of(found) and found.st_size >= size
 
     def _has_foreign_bytes(self) -> bool:
         """Tell whether the open segment has foreign bytes: rows after them are not at the offsets we assume."""
@@ -273,19 +246,12 @@ class FileJournal:
 
     def _begin_new_segment(self) -> None:
         with self._lock:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.chmod(0o700)
-            if not (self.path / "lock").exists():
-                fresh = lock_new(self.path)
-                self._held.close()
-                self._held = fresh
+            self.folder.repair()
             if self._next is not None and not path_of(self.path, self.segment + 1).exists():
                 self._next.close()
                 self._next = None
             if self._next is None:
                 self._next = self._create_next()
-            self.destination.write(self.path)
-            self._is_named = False
             saved = self._rows_after_truncation()
             self._rotate()
             if saved is not None and self._next is None:
@@ -312,18 +278,7 @@ class FileJournal:
                 raise
             finally:
                 close(descriptors)
-            self._flush_names()
-
-    def _flush_names(self) -> None:
-        if self._is_named:
-            return
-        self._is_named = True  # before: what is written meanwhile is flushed with the next call
-        try:
-            self.destination.flush(self.path)
-        except OSError as error:
-            self._is_named = False
-            if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # else `prepare` makes it again
-                raise
+            self.folder.flush()
 
     def _unflushed(self) -> tuple[list[int], list[int]]:
         """Return which closed segments are to be flushed, and descriptors of these and of the open one."""
@@ -417,32 +372,12 @@ class FileJournal:
 
     def abandon(self) -> None:
         """Close the files without unlocking: after a fork the lock is the parent's."""
-        for one in (self._open, self._next, self._held, *self._kept.values()):
+        for one in (self._open, self._next, *self._kept.values()):
             if one is not None:
                 one.close()
-        self._ended, self._fd, self._open, self._held = True, -1, GONE, GONE
+        self.folder.let_go()
+        self._ended, self._fd, self._open = True, -1, GONE
         self._next, self._retired, self._kept = None, [], {}
-
-    def _create(self, root: Path) -> tuple[Opened, Opened]:
-        make_private(root)
-        # Made under a hidden name, locked, then renamed: nobody can adopt it in between.
-        hidden = root / f".{self.id.hex()}"
-        opened: list[Opened] = []
-        try:
-            hidden.mkdir(mode=0o700)
-            hidden.chmod(0o700)  # whatever the umask
-            opened.append(lock_new(hidden))
-            opened.append(Opened.of(create(hidden, self.id, 1, self.columns)))
-            self.destination.write(hidden)
-            hidden.rename(self.path)
-        except BaseException:
-            # Each retry uses another name.
-            for one in opened:
-                one.close()
-            shutil.rmtree(hidden, ignore_errors=True)
-            raise
-        held, first = opened
-        return held, first
 
 
 def _flush(descriptor: int) -> None:

@@ -48,4 +48,4 @@ class Keeper:
             self._warn("Trouble with the files of the journal", error)
         journal.sync()
         if self._schedule.take_turn("touch", TOUCH_INTERVAL):
-            journal.touch()
+            journal.folder.touch()

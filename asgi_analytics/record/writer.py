@@ -325,7 +325,7 @@ class Writer:
         if journal is None:
             return 0
         with contextlib.suppress(OSError):  # tried again with the next round
-            journal.name_server(self._left_overs.server)
+            journal.folder.name_server(self._left_overs.server)
         segment, offset = self._delivery.position(store, journal)
         current = journal.segment  # asked before: if nothing follows the position, all segments before it are delivered
         batch = journal.read(segment, offset, self._size.rows)

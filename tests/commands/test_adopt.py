@@ -40,7 +40,7 @@ def server_of(dsn: str) -> str:
 def left_over(folder: Path, dsn: str, server: str = "", name: bytes = b"l" * 16) -> FileJournal:
     """A dead worker's journal with one hit."""
     journal = FileJournal(folder, name, COLUMNS, 64 << 20, Destination(database_key(dsn), database_address(dsn)))
-    journal.name_server(server)
+    journal.folder.name_server(server)
     journal.append(hit_frame("/left"))
     journal.abandon()
     return journal
@@ -65,7 +65,7 @@ def test_a_journal_for_the_same_database_under_another_name_is_delivered_once(ds
         get(app)
         journal = app._engine.recorder.journal
         assert journal is not None
-        wait_until(lambda: journal.destination.server != "", what="the server's word")
+        wait_until(lambda: journal.folder.destination.server != "", what="the server's word")
         told = read_destination(journal.path)
     assert told == Destination(database_key(alias(dsn)), database_address(alias(dsn)), server_of(dsn))
     left = left_over(tmp_path, alias(dsn), told.server)
@@ -175,10 +175,10 @@ def test_a_full_disk_takes_no_journal_its_name(tmp_path: Path) -> None:
             while True:
                 filler.write(b"x" * 4096)
         with pytest.raises(OSError, match="No space"):
-            journal.name_server("7 16384")
+            journal.folder.name_server("7 16384")
         assert read_destination(journal.path) == Destination("key", "address")
         (disk / "filler").unlink()
-        journal.name_server("7 16384")
+        journal.folder.name_server("7 16384")
         assert read_destination(journal.path) == Destination("key", "address", "7 16384")
         journal.abandon()
 

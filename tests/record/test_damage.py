@@ -164,7 +164,7 @@ def test_what_lets_others_find_a_journal_is_written_again_where_it_was_removed(
     fill(journal, 5)
     (journal.path / name).unlink()
     journal.prepare()
-    journal.touch()
+    journal.folder.touch()
     journal.abandon()
     (found,) = adopt(tmp_path)
     assert rows(read_all(found)) == list(range(5))

@@ -388,7 +388,7 @@ def test_what_names_a_journal_is_flushed_with_its_first_rows(tmp_path: Path, mon
     assert flushed == [path.stat().st_ino for path in (*names, journal.path, journal.path.parent)]
     journal.sync()
     assert len(flushed) == 4, "nothing came since"
-    journal.name_server("itself")
+    journal.folder.name_server("itself")
     journal.sync()
     assert (journal.path / "server").stat().st_ino in flushed
     journal.abandon()

@@ -23,7 +23,7 @@ CLOSED = "closed by other code"
 
 
 def numbers(journal: FileJournal) -> list[int]:
-    held = [journal._open, journal._held, journal._next, *journal._kept.values()]
+    held = [journal._open, journal.folder.held, journal._next, *journal._kept.values()]
     return [one.number for one in held if one is not None]
 
 

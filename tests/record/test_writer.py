@@ -14,6 +14,7 @@ from asgi_analytics.errors import RowRejected, StoreUnavailable
 from asgi_analytics.model import Merged
 from asgi_analytics.record import writer as writer_module
 from asgi_analytics.record.adoption import adopt
+from asgi_analytics.record.folder import JournalFolder
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.pace import Backoff
@@ -144,10 +145,10 @@ def test_a_row_that_is_set_aside_is_counted_though_nobody_saw_the_end_of_it(tmp_
 def test_a_journal_whose_folder_takes_no_name_of_the_server_is_delivered(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(journal: FileJournal, server: str) -> None:
+    def fail(folder: JournalFolder, server: str) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(FileJournal, "name_server", fail)
+    monkeypatch.setattr(JournalFolder, "name_server", fail)
     with Rig(dsn, tmp_path / "j") as rig:
         rig.send(0, 5)
         wait_until(rig.delivered)
