@@ -60,6 +60,17 @@ def test_new_evidence_after_a_pardon_counts(store: PostgresStore, dsn: str) -> N
     assert (row["reputation"], row["flagged"], row["level"]) == (25, True, 3)
 
 
+def test_what_stands_on_a_visitor_whose_row_is_gone_can_be_ended(store: PostgresStore, dsn: str) -> None:
+    """Retention deletes who has not come for long, but no ruling that is in force."""
+    write(store, hit())
+    told("allow", NAME, "--dsn", dsn)
+    told("ban", NAME, "--for", "90d", "--reason", "x", "--dsn", dsn)
+    fetch(dsn, "DELETE FROM analytics.fingerprints")
+    assert told("allow", NAME[:10], "--end", "--dsn", dsn) == f"no longer allowed: {NAME}\n"
+    assert "1 ban lifted" in told("pardon", NAME[:10], "--dsn", dsn)
+    assert told("actors", "--banned", "--dsn", dsn) == "nobody\n"
+
+
 def test_pardoning_an_address_resets_the_visitors_behind_it(store: PostgresStore, dsn: str) -> None:
     network = behind(store, ADDRESS)
     write(store, hit(visitor=identity(network=network), score=80, level=3, level_before=2))

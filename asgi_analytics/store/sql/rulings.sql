@@ -1,8 +1,12 @@
 -- What the commands actors, ban, pardon and allow read and write.
 
 -- name: find_visitors
-SELECT fingerprint FROM analytics.fingerprints
-WHERE fingerprint BETWEEN %(first)s::uuid AND %(last)s::uuid LIMIT 2
+-- Those that are ruled on, too: a ruling may stand for longer than the visitor's row is kept.
+SELECT fingerprint FROM analytics.fingerprints WHERE fingerprint BETWEEN %(first)s::uuid AND %(last)s::uuid
+UNION SELECT fingerprint FROM analytics.rulings
+WHERE fingerprint BETWEEN %(first)s::uuid AND %(last)s::uuid AND lifted_at IS NULL
+    AND coalesce(until, 'infinity') > now()
+LIMIT 2
 
 -- name: sites
 SELECT DISTINCT site FROM analytics.fingerprints
