@@ -19,7 +19,7 @@ from ..reputation import LOW_REASON, LOW_REPUTATION
 from ..store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, StandingRow, connect
 from . import MOST_SHOWN, Command, Run
 from .console import as_json, moment
-from .targets import reach, read_target
+from .targets import allowed, reach, read_target
 
 LONGEST = timedelta(days=90)  # of a ban: nobody is banned for good
 
@@ -118,7 +118,10 @@ def _ban(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     with connect(dsn) as registry:
         target = read_target(options.target, registry, "ban")
         made = registry.rule("ban", target, options.length, reason, _operator(options))
+        exempt = allowed(target, registry)
     yield f"banned {target.shown} until {moment(made.until)}"
+    for one in exempt:
+        yield f"without effect: {one} is allowed, which wins over bans; `asgi-analytics allow {one} --end` ends that"
     if target.fingerprint:
         yield "Without a cookie, fingerprints change at midnight UTC; workers that saw the visitor carry the ban over."
 

@@ -13,6 +13,7 @@ from ..errors import CommandError
 from ..identify.fingerprint import Fingerprinter
 from ..settings import Network, as_counted
 from ..store.rulings import Reach, Registry, StandingRow, Target
+from . import MOST_SHOWN
 
 MOST_HASHES = 1 << 23  # of one kind: about ten seconds
 _ZONE = re.compile(r"(?<=[0-9a-f:])%[^/%]+", re.IGNORECASE)  # of an IPv6 address, which means nothing elsewhere
@@ -59,6 +60,17 @@ def reach(target: Target, registry: Registry) -> Reach:
     known = registry.known_networks()
     hashes = (one.fingerprint(b"network\0" + client) for one in keyed for client in _subnets(packed, prefix))
     return Reach([UUID(bytes=one) for one in hashes if one in known], within, around)
+
+
+def allowed(target: Target, registry: Registry) -> list[str]:
+    """Return what commands have allowed of a target: itself, or networks around it. No ban on it has an effect then."""
+    if target.packed is None:
+        standing = registry.standing("allow", MOST_SHOWN)
+        return [target.shown for one in standing if one.fingerprint == target.fingerprint]
+    network, packed = ipaddress.ip_network(target.shown), target.packed
+    around = [one for one in registry.standing_networks("allow") if one.size == target.size]
+    wide = [one.prefix for one in around if one.prefix <= (target.prefix or 0) and _covers(one, packed)]
+    return [str(network.supernet(new_prefix=prefix)) for prefix in wide]
 
 
 def _covers(ruling: StandingRow, packed: bytes) -> bool:

@@ -247,6 +247,34 @@ def test_bans_are_listed_and_lifted(store: PostgresStore, dsn: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("banned", "allowed", "named"),
+    [
+        (ADDRESS, ADDRESS, "203.0.113.7/32"),
+        (ADDRESS, "203.0.113.0/24", "203.0.113.0/24"),
+        ("203.0.113.16/28", "203.0.113.0/26", "203.0.113.0/26"),
+        ("2001:db8:1:2::9", "2001:db8:1::/48", "2001:db8:1::/48"),
+        (NAME[:10], NAME, NAME),
+        ("203.0.113.0/24", ADDRESS, ""),
+        ("198.51.100.7", "203.0.113.0/24", ""),
+        ("2001:db8:1:2::9", "203.0.113.0/24", ""),
+        (NAME, ADDRESS, ""),
+    ],
+)
+def test_a_ban_that_an_allowance_overrides_says_so(
+    store: PostgresStore, dsn: str, banned: str, allowed: str, named: str
+) -> None:
+    write(store, hit())
+    ban = ("ban", banned, "--for", "2h", "--reason", "x", "--dsn", dsn)
+    told("allow", allowed, "--dsn", dsn)
+    said = told(*ban)
+    assert ("without effect" in said) is bool(named)
+    if named:
+        assert f"`asgi-analytics allow {named} --end`" in said
+        told("allow", named, "--end", "--dsn", dsn)
+        assert "without effect" not in told(*ban)
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
         (("ban", "xyz", "--for", "2h", "--reason", "x"), 1, "is no target"),
