@@ -22,6 +22,7 @@ from .tally import Actor, Route, Tally
 
 BURST = 1.0  # seconds
 LATE = 60.0  # seconds behind
+LEFT = 499  # nginx's word for who left before there was an answer, which is no error of theirs
 MOST_KEPT = 100_000  # of each kind of text
 ENOUGH_REFERERS = 200
 MOST_LOOKED_AT = 50_000  # entries, before the first is judged
@@ -130,7 +131,7 @@ class Replay:
                         follows = inner or not self._tells_links
                         variant = pipeline.page_variant(visitor, path, query, follows) if query else None
                         pipeline.take_page(visitor, decision, variant or path, inner, now, bare=not query)
-                    else:
+                    elif status != LEFT:
                         route.errors += 1
                         actor.errors += 1
                         injected = bool(query) and is_injection(query)

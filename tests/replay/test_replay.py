@@ -315,6 +315,15 @@ def test_errors_that_the_site_links_itself_are_no_evidence(tmp_path: Path, capsy
     assert replay(capsys, path, "--host", "other.example")["actors"][0]["level"] != "normal"
 
 
+def test_who_left_before_there_was_an_answer_failed_at_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [combined(n, f"/page/{n}", status=499) for n in range(60)]
+    lines += [combined(60 + n, f"/api/{n}", status=499, method="POST") for n in range(60)]
+    (actor,) = replay(capsys, write(tmp_path / "access.log", *lines))["actors"]
+    assert (actor["requests"], actor["errors"], actor["level"]) == (120, 0, "normal")
+
+
 def test_requests_that_no_app_would_see_are_set_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [
         combined(),
