@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import blake2b
 
-from ..decide.actor import begin_session, count_session, new_actor, new_network, program_of, start_like_pool
+from ..decide.actor import begin_session, new_actor, new_network, program_of, start_like_pool
 from ..decide.admission import admit
 from ..decide.behaviour import Site, with_order
 from ..decide.policy import Policy
@@ -68,7 +68,7 @@ class Pipeline:
         headers = _headers(agent, forwarded)
         visitor, began = self._identifier.visitor(_scope(address, headers), headers, now, int(now * 1e9))
         if began:
-            self._begin(visitor, now)
+            begin_session(visitor.actor, now)
         return visitor
 
     def meet_again(self, fingerprint: bytes, now: float) -> Visitor | None:
@@ -108,7 +108,7 @@ class Pipeline:
             session.last_seen_at = now
         else:
             visitor.session = begin(fingerprint, now, now, self._timeout, session.ordinal + 1)
-            self._begin(visitor, now)
+            begin_session(visitor.actor, now)
             if claims is not None and agent.bot_class is None:
                 start_like_pool(visitor.actor, visitor.network, claims, self.site, self.policy, now)
         return visitor
@@ -207,13 +207,6 @@ class Pipeline:
         """Take in any other answer."""
         if not decision.refused:
             visitor.actor.behaviour.requests += 1
-
-    @staticmethod
-    def _begin(visitor: Visitor, now: float) -> None:
-        if visitor.cookie is None:
-            begin_session(visitor.actor, now)
-        else:
-            count_session(visitor.actor, now)
 
 
 def declared_class(crawler: str | None, before: str | None) -> str | None:
