@@ -19,6 +19,7 @@ from ..arguments import path, split, whole
 from ..clock import SystemClock
 from ..errors import ReplayError
 from ..folders import write_atomically
+from ..settings import Settings
 from ..settings.canonical import canonical, version
 from ..settings.canonical import options as stored_options
 from ..store.recorded import FETCHED, Recorded, RecordedHit, rewriter
@@ -92,9 +93,9 @@ def what_if(options: argparse.Namespace, database: Database) -> int:
     """Judge recorded hits by another policy and print the difference; writes nothing."""
     with database(options.dsn) as dsn:
         recorded, since, _ = _recorded(dsn, options)
-        base = _base(recorded)
-        settings = given.settings(options, base)
-        found = difference.Difference(bot_score=int((base or {}).get("bot_score", 50)))
+        base = _in_force(recorded)
+        settings = given.settings(options, stored_options(base))
+        found = difference.Difference(bot_score=int(base.get("bot_score", 50)))
         for verdict in History(settings).judge(_with_progress(recorded)):
             if verdict.hit.seconds >= since:
                 found.take(verdict)
@@ -103,7 +104,7 @@ def what_if(options: argparse.Namespace, database: Database) -> int:
     if options.export:
         sys.stdout.write(difference.as_json(found, {"version": version(settings), **canonical(settings)}))
         return 0
-    print(f"Policy      {columns.escape(printing.policy_line(settings))}{_says(base, options)}")
+    print("\n".join(_policy(settings, base, options)))
     print("\n".join(difference.report(found, options.top)))
     return 0
 
@@ -123,8 +124,8 @@ def reclassify(options: argparse.Namespace, database: Database) -> int:
     """
     with database(options.dsn) as dsn:
         recorded, since, until = _recorded(dsn, options)
-        base = _base(recorded)
-        settings = given.settings(options, base)
+        base = _in_force(recorded)
+        settings = given.settings(options, stored_options(base))
         name, counts = version(settings), rewriting.Rewriting()
         verdicts = History(settings).judge(_with_progress(recorded))
         rows = counts.judged((one for one in verdicts if one.hit.seconds >= since), name)
@@ -139,7 +140,7 @@ def reclassify(options: argparse.Namespace, database: Database) -> int:
             deque(rows, maxlen=0)
     if not counts.hits + counts.kept:
         raise ReplayError(NO_HITS.format(options.site))
-    print(f"Policy      {columns.escape(printing.policy_line(settings))}{_says(base, options)}")
+    print("\n".join(_policy(settings, base, options)))
     print("\n".join(rewriting.report(counts, options.yes)))
     return 0
 
@@ -163,15 +164,19 @@ def _recorded(dsn: str, options: argparse.Namespace) -> tuple[Recorded, float, f
     return Recorded(dsn, max(EARLIEST, since - DAY), until, options.site), since, until
 
 
-def _base(recorded: Recorded) -> Mapping[str, Any] | None:
-    """The options of the policy that was last in force; None where none is recorded."""
+def _in_force(recorded: Recorded) -> Mapping[str, Any]:
+    """The policy that was last in force, as it is stored; empty where none is recorded."""
     found = recorded.policy()
-    return None if found is None else stored_options(found[1])
+    return {} if found is None else found[1]
 
 
-def _says(base: Mapping[str, Any] | None, options: argparse.Namespace) -> str:
+def _policy(settings: Settings, base: Mapping[str, Any], options: argparse.Namespace) -> Iterator[str]:
+    """The lines that tell what hits are judged by."""
     changed = "changed as asked" if given.are_changes(options) else "unchanged"
-    return f" ({'the policy last in force' if base else 'no policy is recorded: the defaults'}, {changed})"
+    known = "the policy last in force" if base else "no policy is recorded: the defaults"
+    yield f"Policy      {columns.escape(printing.policy_line(settings))} ({known}, {changed})"
+    if own := [str(one[0]) for one in base.get("signals", ())]:
+        yield f"            without the site's own signals, which are not measured: {columns.escape(', '.join(own))}"
 
 
 def _with_progress(recorded: Recorded) -> Iterator[RecordedHit]:

@@ -5,17 +5,7 @@ Exact, so that the policy that was in force finds what it found: one worker from
 inputs: see asgi_analytics.inputs). A visit that went on under another fingerprint, at midnight or when a worker learnt
 the shared salt, is known by its session. Allowances, bans and pardons are taken as they were.
 
-Not exact, and therefore told beside the result:
-- several workers: each has windows and signals of its own and learns of the others within a transfer; here all are one.
-- what a worker forgot when it was restarted, and whom it forgot for lack of room, goes on here.
-- visitors who asked not to be told apart keep the verdict they have; what they taught of the site is missing.
-- with session_cookie, who has yet to return the cookie is judged with those that look alike; here each by itself.
-- a request that was refused by us then and would not be now: what the app would have answered is guessed by the path.
-- refusals past the rate are counts: they are let in under no policy.
-- who comes back after midnight in another session has another fingerprint, and begins anew.
-- paths are stored without parameters and long tokens; how pages that differ in nothing else sort is not known.
-- pages that only their queries tell apart are known again within a process and its children, not by other workers.
-- rows from before `inputs` were recorded: nobody forges headers, and data that programs asked for is not seen.
+What is not exact stands in README, "Replay and what-if".
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from asgi_analytics import cli
+from asgi_analytics import Signal, cli
 from asgi_analytics.settings import Settings
 from asgi_analytics.settings.canonical import canonical, version
 from asgi_analytics.store import recorded
@@ -129,6 +129,20 @@ def test_visitors_who_asked_not_to_be_told_apart_keep_their_verdicts(
     found = what_if(dsn, capsys, "--limits", "1/minute")
     assert found["kept"] == found["hits"] > 0
     assert found["refused"]["newly"] == 0
+
+
+@pytest.mark.parametrize("command", ["what-if", "reclassify"])
+def test_signals_of_the_site_s_own_are_named_as_not_measured(
+    dsn: str, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    record(dsn, rounds=2)
+    assert cli.main([command, "--dsn", dsn, *PERIOD]) == 0
+    assert "not measured" not in capsys.readouterr().out
+    own = Signal("few_inner_steps", lambda *_: None, "{value}", points=20, threshold=10)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE analytics.hits SET policy = %s", (remember(dsn, signals=[own]),))
+    assert cli.main([command, "--dsn", dsn, *PERIOD]) == 0
+    assert "without the site's own signals, which are not measured: few_inner_steps\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
