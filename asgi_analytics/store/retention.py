@@ -58,7 +58,7 @@ def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
 
     Raises psycopg.Error.
     """
-    with _transaction(session) as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with _transaction(session, deletes=False) as connection, connection.cursor(row_factory=dict_row) as cursor:
         partitions = cursor.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
         rows = cursor.execute(queries.load("retention")["outdated_rows"], {"kept": kept}).fetchone()
     return {PARTITIONS: len(partitions), **(rows or {})}
@@ -79,7 +79,7 @@ def _drop_partitions(session: ServerSession, kept: timedelta) -> int:
 
 
 @contextlib.contextmanager
-def _transaction(session: ServerSession) -> Iterator[psycopg.Connection]:
+def _transaction(session: ServerSession, deletes: bool = True) -> Iterator[psycopg.Connection]:
     with session.transaction() as connection:
-        connection.execute(queries.load("retention")["begin_retention"])
+        connection.execute(queries.load("retention")["begin_retention"], {"deletes": deletes})
         yield connection

@@ -133,6 +133,16 @@ def test_counting_all_hits_may_take_longer_than_other_statements_of_the_role(dsn
         assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
 
 
+def test_who_counts_keeps_nobody_from_deleting_and_is_kept_from_nothing(store: PostgresStore, dsn: str) -> None:
+    """Counting all hits may take minutes, in which workers clear away nothing."""
+    visit(store, 40)
+    with retention.connect(dsn) as one, retention._transaction(one, deletes=False):
+        assert store.forget(KEPT)["sessions"] == 1
+    with retention.connect(dsn) as one, retention._transaction(one):
+        answer = called("purge", "--older", "1d", "--dsn", dsn)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
 def test_old_hits_of_one_moment_go_together(store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "MOST_ROWS", 2)
     for days_ago in (*[33.0] * 5, 32.0, 31.0, 0.0):

@@ -1,10 +1,10 @@
 -- What is older than it is to be kept. By the server's clock: a worker's that leapt must not empty the tables.
 
 -- name: begin_retention
--- One at a time, of all workers. The bounds of partitions are text, as the first two have it; who reads hits for hours
--- is neither waited for nor made to wait.
+-- Who deletes does so alone, of all workers; who counts keeps nobody from it. The bounds of partitions are text, as the
+-- first two settings have it; who reads hits for hours is neither waited for nor made to wait.
 SELECT set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('lock_timeout', '2s', true),
-    pg_advisory_xact_lock(hashtext('analytics.retention'))
+    CASE WHEN %(deletes)s::boolean THEN pg_advisory_xact_lock(hashtext('analytics.retention')) END
 
 -- name: outdated_partitions
 SELECT nspname, relname FROM pg_inherits
