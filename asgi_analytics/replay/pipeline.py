@@ -72,11 +72,10 @@ class Pipeline:
         return visitor
 
     def meet_again(self, fingerprint: bytes, now: float) -> Visitor | None:
-        """Return a visitor that `meet` returned before, for less; None where `meet` has to be asked."""
+        """Return a visitor that `meet` returned before, likewise, for less; None where it has been forgotten."""
         known = self.state.get(fingerprint)
-        if known is None or not goes_on(known.session, now, self._timeout):
-            return None
-        known.session.last_seen_at = now
+        if known is not None:
+            self._go_on(known, now)
         return known
 
     def client(self, address: str, forwarded: str) -> str:
@@ -103,15 +102,19 @@ class Pipeline:
         elif visitor.identity.network != network:  # a cookie that travels
             visitor.identity = Identity(fingerprint, network, _NOWHERE, visitor.identity.agent)
             visitor.network = self.state.network(network)
+        if self._go_on(visitor, now) and claims is not None and agent.bot_class is None:
+            start_like_pool(visitor.actor, visitor.network, claims, self.site, self.policy, now)
+        return visitor
+
+    def _go_on(self, visitor: Visitor, now: float) -> bool:
+        """Bring the visitor's session up to date; tell whether another one has begun."""
         session = visitor.session
         if session.ordinal and goes_on(session, now, self._timeout):
             session.last_seen_at = now
-        else:
-            visitor.session = begin(fingerprint, now, now, self._timeout, session.ordinal + 1)
-            begin_session(visitor.actor, now)
-            if claims is not None and agent.bot_class is None:
-                start_like_pool(visitor.actor, visitor.network, claims, self.site, self.policy, now)
-        return visitor
+            return False
+        visitor.session = begin(visitor.identity.fingerprint, now, now, self._timeout, session.ordinal + 1)
+        begin_session(visitor.actor, now)
+        return True
 
     def verified(self, visitor: Visitor, status: str | None) -> None:
         """Note what was found of a crawler's claim; when that changes, the next page load is judged in full."""

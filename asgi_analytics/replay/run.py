@@ -156,7 +156,12 @@ class Replay:
     def _find(self, key: Key, now: float) -> tuple[Actor, Visitor]:
         actor = self._actors.get(key)
         visitor = None if actor is None else self.pipeline.meet_again(actor.fingerprint, now)
-        return self._meet(key, now) if actor is None or visitor is None else (actor, visitor)
+        if actor is None or visitor is None:
+            actor, visitor = self._meet(key, now)
+        if visitor.session.started_at == now != actor.began:  # a visitor is met by each port or proxy
+            actor.sessions += 1
+            actor.began = now
+        return actor, visitor
 
     def _leave_out(self, at: float) -> None:
         if self._period.since <= at < self._period.until:
@@ -176,9 +181,6 @@ class Replay:
             # Not the visitor itself, which is large, and forgotten by the pipeline before the actor is.
             actor = tally.actors[fingerprint] = Actor(name, text, agents().read(text or None), fingerprint, now)
             tally.first = now if tally.first is None else tally.first
-        if visitor.session.started_at == now != actor.began:  # a visitor is met by each port or proxy
-            actor.sessions += 1
-            actor.began = now
         if len(self._actors) >= MOST_KEPT:
             self._actors.clear()
         self._actors[key] = actor
