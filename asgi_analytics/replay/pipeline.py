@@ -17,10 +17,10 @@ from ..facts import Claims
 from ..identify.client import packed_address
 from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
-from ..identify.session import begin, goes_on, none_yet
+from ..identify.session import goes_on, none_yet
 from ..identify.useragent import UNKNOWN_CLASS, AgentReader
 from ..identify.visitor import Identifier
-from ..model import Agent, ClaimStatus, Decision, Identity, Place, Variant, Verification, Visitor
+from ..model import Agent, ClaimStatus, Decision, Identity, Place, Session, Variant, Verification, Visitor
 from ..settings import Settings
 from ..state import State
 from ..variants import Variants
@@ -112,7 +112,7 @@ class Pipeline:
         if session.ordinal and goes_on(session, now, self._timeout):
             session.last_seen_at = now
             return False
-        visitor.session = begin(visitor.identity.fingerprint, now, now, self._timeout, session.ordinal + 1)
+        visitor.session = Session(b"", now, now, session.ordinal + 1)  # nobody asks for its id
         begin_session(visitor.actor, now)
         return True
 
