@@ -207,7 +207,9 @@ def _shown(row: RulingRow | StandingRow) -> str:
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="TARGET", help="a fingerprint, an address, or a network (CIDR)")
+    parser.add_argument(
+        "target", metavar="TARGET", help="a fingerprint, an address, a network (CIDR), or an id that `actors` shows"
+    )
     parser.add_argument("--by", help="who decides this (your user name)")
 
 

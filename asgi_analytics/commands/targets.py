@@ -21,10 +21,10 @@ _HEX = re.compile(r"[0-9a-f]{8,32}", re.ASCII)
 
 
 def read_target(text: str, registry: Registry, kind: str) -> Target:
-    """Read a fingerprint (at least its first 8 hex digits), an address or a CIDR network."""
+    """Read a fingerprint (at least its first 8 hex digits), an address, a network, or the id of a ruling on one."""
     digits = text.strip().lower().replace("-", "")
     if _HEX.fullmatch(digits):
-        return _visitor(digits, registry)
+        return _ruled(digits, registry, kind) or _visitor(digits, registry)
     try:
         one = ipaddress.ip_interface(_ZONE.sub("", text.strip()))
     except ValueError:
@@ -65,7 +65,7 @@ def reach(target: Target, registry: Registry) -> Reach:
 def allowed(target: Target, registry: Registry) -> list[str]:
     """Return what commands have allowed of a target: itself, or networks around it. No ban on it has an effect then."""
     if target.packed is None:
-        standing = registry.standing("allow", MOST_SHOWN)
+        standing = registry.standing("allow", MOST_SHOWN) if target.fingerprint else ()
         return [target.shown for one in standing if one.fingerprint == target.fingerprint]
     network, packed = ipaddress.ip_network(target.shown), target.packed
     around = [one for one in registry.standing_networks("allow") if one.size == target.size]
@@ -94,6 +94,21 @@ def _visitor(digits: str, registry: Registry) -> Target:
     return Target(found[0].hex, found[0].hex, fingerprint=found[0])
 
 
+def _ruled(digits: str, registry: Registry, kind: str) -> Target | None:
+    """Return the network that a ruling in force is on, by its id: all that `actors` can show of a narrow one."""
+    standing = registry.standing_networks("allow" if kind == "allow" else "ban")
+    found = [one for one in standing if one.hashed and one.id.hex.startswith(digits)]
+    if len(found) != 1:
+        return None
+    one = found[0]
+    name = _unnamed(one.prefix)
+    return Target(name, name, size=one.size, prefix=one.prefix, network=one.network, key=one.key)
+
+
+def _unnamed(prefix: int) -> str:
+    return f"a network of {prefix} bits, not stored in clear"
+
+
 def _plain(network: Network) -> Network:
     """A network that stands for IPv4 as IPv4, an IPv6 one no narrower than /64, as far as clients are told apart."""
     network = as_counted(network)
@@ -114,7 +129,7 @@ def _network(network: Network, registry: Registry, kind: str) -> Target:
     written = {one: name_network(packed, prefix, one) for one in keys}
     return Target(
         str(network),
-        stored=f"a network of {prefix} bits, not stored in clear" if hides else str(network),
+        stored=_unnamed(prefix) if hides else str(network),
         size=size,
         prefix=prefix,
         network=name_network(packed, prefix, key or b""),

@@ -246,6 +246,27 @@ def test_bans_are_listed_and_lifted(store: PostgresStore, dsn: str) -> None:
     assert "203.0.113.0/24" not in told("actors", "--banned", "--dsn", dsn)
 
 
+def test_what_is_ruled_on_an_address_that_nobody_remembers_is_ended_by_its_id(
+    two: tuple[Worker, Worker], dsn: str
+) -> None:
+    told("ban", ADDRESS, "--for", "2h", "--reason", "x", "--dsn", dsn)
+    told("ban", "203.0.113.8", "--for", "2h", "--reason", "x", "--dsn", dsn)
+    told("allow", ADDRESS, "--dsn", dsn)
+    (allowed,) = json.loads(told("actors", "--allowed", "--json", "--dsn", dsn))
+    name = UUID(allowed["id"]).hex[:8]
+    assert name in told("actors", "--allowed", "--dsn", dsn)
+    wait_until(lambda: asked(two, address="203.0.113.8") == [True, True])
+    wait_until(lambda: asked(two) == [False, False])
+    assert "no longer allowed: a network of 32 bits" in told("allow", name, "--end", "--dsn", dsn)
+    wait_until(lambda: asked(two) == [True, True])
+    other, banned = json.loads(told("actors", "--banned", "--json", "--dsn", dsn))
+    assert "1 ban lifted" in told("pardon", UUID(banned["id"]).hex[:8], "--dsn", dsn)
+    wait_until(lambda: asked(two) == [False, False])
+    assert asked(two, address="203.0.113.8") == [True, True]
+    assert "until" in told("ban", UUID(other["id"]).hex[:8], "--for", "1h", "--reason", "y", "--dsn", dsn)
+    assert len(json.loads(told("actors", "--banned", "--json", "--dsn", dsn))) == 1
+
+
 @pytest.mark.parametrize(
     ("banned", "allowed", "named"),
     [
