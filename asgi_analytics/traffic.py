@@ -180,7 +180,8 @@ class _Stage:
             await asyncio.sleep(step.pause)
             async with self._connections:
                 try:
-                    self._answered += await asyncio.wait_for(self._request(visit, step), TIMEOUT)
+                    answered = await asyncio.wait_for(self._request(visit, step), TIMEOUT)
+                    self._answered += answered  # not with the await in between, where others are counted
                 except (OSError, TimeoutError):
                     pass  # a server that is shutting down, or a visitor without patience: neither is answered
             self._progress.step()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import http.server
 import json
 import os
 import re
@@ -225,6 +226,30 @@ with socket.create_server(("127.0.0.1", 0)) as silent:
     assert (done.returncode, done.stdout) == (0, "0\n")
     assert "Traceback" not in done.stderr
     assert "never retrieved" not in done.stderr
+
+
+def test_each_request_of_the_traffic_that_is_answered_counts_though_others_are_on_their_way() -> None:
+    together = threading.Barrier(4)
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            together.wait(10.0)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    visits = [traffic.Visit("human", 0.0, "203.0.113.7", (), (traffic.Step(0.0, "/"),)) for _ in range(8)]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        answered = traffic.play(visits, "127.0.0.1", server.server_port, threading.Event())
+        server.shutdown()
+        thread.join()
+    assert answered == 8
 
 
 def test_a_demo_on_an_address_of_another_machine_names_the_option() -> None:
