@@ -44,25 +44,31 @@ def find_servers() -> list[Server]:
 
     Raises EmbeddedPostgresError when there is none.
     """
-    found = [Server(folder, _major(folder)) for folder in program_folders()]
-    usable = [server for server in found if server.major]
+    return list(each_server())
+
+
+def each_server() -> Iterator[Server]:
+    """Yield what `find_servers` returns; each is asked its version when it is its turn, which takes a process."""
+    usable, broken = False, None
+    for folder in program_folders():
+        if major := _major(folder):
+            usable = True
+            yield Server(folder, major)
+        broken = broken or folder
     if not usable:
-        broken = f"{found[0].programs / 'postgres'} does not run on this machine. " if found else ""
-        raise EmbeddedPostgresError(broken + NOT_FOUND)
-    return usable
+        told = f"{broken / 'postgres'} does not run on this machine. " if broken else ""
+        raise EmbeddedPostgresError(told + NOT_FOUND)
 
 
 def choose(data: Path) -> Server:
-    servers = find_servers()
-    if not data.exists():
-        return servers[0]
-    wanted = (data / "PG_VERSION").read_text("utf-8").strip()
-    for server in servers:
-        if str(server.major) == wanted:
+    wanted = (data / "PG_VERSION").read_text("utf-8").strip() if data.exists() else None
+    passed: list[str] = []
+    for server in each_server():
+        if wanted in (None, str(server.major)):
             return server
-    here = ", ".join(str(server.major) for server in servers)
+        passed.append(str(server.major))
     raise EmbeddedPostgresError(
-        f"{data} was made by Postgres {wanted}, and here is {here}: install Postgres {wanted}, "
+        f"{data} was made by Postgres {wanted}, and here is {', '.join(passed)}: install Postgres {wanted}, "
         f"or move {data.parent} away to begin with an empty one."
     )
 

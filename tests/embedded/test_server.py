@@ -25,7 +25,7 @@ from .rig import ask, gone, store
 def test_every_server_found_here_starts_answers_and_stops(
     server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "find_servers", lambda: [server])
+    monkeypatch.setattr(programs, "each_server", lambda: iter([server]))
     with EmbeddedPostgres(folder) as postgres:
         pid = postgres.pid
         assert postgres.owner
