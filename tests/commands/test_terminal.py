@@ -17,6 +17,7 @@ from uuid import uuid4
 import pytest
 
 from asgi_analytics.traffic import Progress
+from tests import loaded
 from tests.command import COMMAND, free_port
 from tests.drive import called
 from tests.replay.lines import scraper
@@ -57,15 +58,11 @@ def log(tmp_path: Path) -> str:
 
 def drawn_by_replay(log: str, columns: int, **environment: str) -> bytes:
     ours, theirs = terminal(columns)
-    done = subprocess.run(
-        [*COMMAND, "replay", log],
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm", **environment},
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.startswith(b"Period")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"TERM": "xterm", **environment}.items():
+            patch.setenv(name, value)
+        done = loaded.run("replay", log, stderr=theirs)
+    assert (done.returncode, done.stdout[:6]) == (0, b"Period")
     drawn = all_drawn(ours, theirs)
     os.close(theirs)
     os.close(ours)
@@ -140,16 +137,14 @@ def test_output_that_finds_no_room_or_no_reader_is_an_error_without_a_traceback(
     dsn: str, arguments: tuple[str, ...]
 ) -> None:
     add_hit(dsn, "/there")
-    command = [*COMMAND, *arguments, "--dsn", dsn]
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+        done = loaded.run(*arguments, "--dsn", dsn, stdout=full.fileno())
     assert (done.returncode, done.stderr) == (1, b"asgi-analytics: No space left on device\n")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as left:
-        assert left.stdout is not None
-        assert left.stderr is not None
-        left.stdout.close()
-        assert left.stderr.read() == b""
-    assert left.returncode == 141
+    reader, pipe = os.pipe()
+    os.close(reader)
+    with open(pipe, "wb") as left:
+        done = loaded.run(*arguments, "--dsn", dsn, stdout=left.fileno())
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def limited() -> None:

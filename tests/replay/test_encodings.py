@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import loaded
 from tests.drive import called
 from tests.replay.lines import combined
-from tests.replay.test_replay import run as replay
 
 TEXT = "\n".join(combined(n, f"/{n}") for n in range(20)) + "\n"
 ALLOWED = "a log is UTF-8, with or without a byte order mark, as it is or gzipped.\n"
@@ -51,7 +51,7 @@ def test_a_log_in_another_encoding_is_refused_by_its_name(
     ],
 )
 def test_what_comes_through_a_pipe_is_named_too(content: bytes, named: str) -> None:
-    answer = replay("-", given=content)
+    answer = loaded.run("replay", "-", given=content)
     assert answer.returncode == 1
     assert answer.stderr.decode() == f"asgi-analytics: standard input seems to be {named}: {ALLOWED}"
 

@@ -18,6 +18,7 @@ import pytest
 
 from asgi_analytics import cli
 from asgi_analytics.replay import source, tally
+from tests import loaded
 from tests.replay.lines import CHROME, combined, scraper
 
 OLD = CHROME.replace("130", "85")
@@ -32,11 +33,6 @@ def replay(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
     assert cli.main(["replay", *arguments, "--export", "json"]) == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
-
-
-def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "asgi_analytics", "replay", *arguments]
-    return subprocess.run(command, input=given, capture_output=True, timeout=60, check=False)
 
 
 def moment(line: str) -> str:
@@ -135,7 +131,7 @@ def test_all_kinds_of_input_give_the_same(tmp_path: Path, capsys: pytest.Capture
     expected = replay(capsys, plain)
     assert all(replay(capsys, str(path)) == expected for path in (dos, packed, halves))
     for given in (whole, packed.read_bytes(), whole.removesuffix(b"\n")):
-        assert json.loads(run("-", "--export", "json", given=given).stdout) == expected
+        assert json.loads(loaded.run("replay", "-", "--export", "json", given=given).stdout) == expected
 
 
 class Pipe(io.BytesIO):
@@ -363,7 +359,7 @@ def test_an_empty_log_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_bar_is_drawn_on_a_terminal_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     path = write(tmp_path / "access.log", *scraper(50))
-    assert run(path).stderr == b""
+    assert loaded.run("replay", path).stderr == b""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "asgi_analytics", "replay", path]
     subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=60, check=True)
