@@ -5,9 +5,9 @@ from __future__ import annotations
 from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 from fake_useragent import FakeUserAgent
 
-from asgi_analytics.identify.useragent import AgentReader
+from asgi_analytics.replay.pipeline import agents
 
-READER = AgentReader()
+READER = agents()
 # User agents of people, as seen in the wild by the makers of that package.
 REAL_BROWSERS = sorted({entry["useragent"] for entry in FakeUserAgent().data_browsers})
 SAMPLES = [(entry, text) for entry in CRAWLER_USER_AGENTS_DATA for text in entry["instances"]]

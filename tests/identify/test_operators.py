@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from asgi_analytics.identify.operators import CLAIMS, OPERATORS, SOURCES, claim_of, is_below, signer_of
-from asgi_analytics.identify.useragent import AgentReader
+from asgi_analytics.replay.pipeline import agents
 
-READER = AgentReader()
+READER = agents()
 PURPOSES = {"training", "search", "user", "ads", "agent", None}
 
 

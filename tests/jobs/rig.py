@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from asgi_analytics.errors import DataFileError
-from asgi_analytics.identify.useragent import AgentReader
 from asgi_analytics.jobs.verification import Verifier
 from asgi_analytics.model import Agent, Verification
 from asgi_analytics.protocols import Fetched
+from asgi_analytics.replay.pipeline import agents
 from asgi_analytics.testing import FakeClock, FixedResolver
 
 from ..signing import NOW, Signer, make_scope
 
-READER = AgentReader()
+READER = agents()
 
 
 def named(crawler: str) -> Agent:

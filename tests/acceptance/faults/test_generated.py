@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, Literal
 
-import schemathesis
 from fastapi import Body, Cookie, FastAPI, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
 from hypothesis import HealthCheck, given, settings
@@ -96,10 +96,20 @@ async def page(to: str | None = None) -> Response:
     return Response("<h1>page</h1>", media_type="text/html", headers={"cache-control": "public", "etag": '"1"'})
 
 
-SCHEMA = schemathesis.openapi.from_dict(app.openapi())
-FOUND: list[Any] = list(SCHEMA.get_all_operations())
-OPERATIONS = [one.ok() for one in FOUND]
-CASES = st.one_of([one.as_strategy(generation_mode=mode) for one in OPERATIONS for mode in schemathesis.GenerationMode])
+@cache
+def operations() -> list[Any]:
+    """Those of the schema. To load what reads it takes a second, which only who runs these tests shall spend."""
+    from schemathesis import openapi
+
+    found: list[Any] = list(openapi.from_dict(app.openapi()).get_all_operations())
+    return [one.ok() for one in found]
+
+
+def cases() -> st.SearchStrategy[Any]:
+    """Requests, valid and not."""
+    from schemathesis import GenerationMode
+
+    return st.one_of([one.as_strategy(generation_mode=mode) for one in operations() for mode in GenerationMode])
 
 
 def told(case: Any, asked: Any) -> tuple[object, ...]:
@@ -117,8 +127,8 @@ def test_each_request_of_the_schema_is_answered_as_by_the_bare_app_and_is_one_ro
     count = 0
     with wrapped(app, dsn, mode="observe", batch_age=0.5) as middleware:
 
-        @settings(max_examples=EXAMPLES * len(OPERATIONS), deadline=None, suppress_health_check=list(HealthCheck))
-        @given(CASES)
+        @settings(max_examples=EXAMPLES * len(operations()), deadline=None, suppress_health_check=list(HealthCheck))
+        @given(cases())
         def check(case: Any) -> None:
             nonlocal count
             bare, ours = told(case, app), told(case, middleware)
@@ -135,4 +145,4 @@ def test_each_request_of_the_schema_is_answered_as_by_the_bare_app_and_is_one_ro
 
 
 def test_the_schema_has_every_kind_of_request() -> None:
-    assert {operation.method.upper() for operation in OPERATIONS} >= {"GET", "HEAD", "POST", "PUT", "DELETE"}
+    assert {operation.method.upper() for operation in operations()} >= {"GET", "HEAD", "POST", "PUT", "DELETE"}
