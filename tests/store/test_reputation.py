@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_analytics.reputation import LOW_REASON, LOW_REPUTATION, ReputationRules
-from tests.conftest import _address, _database
 
 from .reputation import CALM, HALF_LIFE, decayed, flag_reasons, lowered
 
@@ -55,11 +54,8 @@ def test_incidents_never_lead_below_zero(score: float, incidents: list[tuple[flo
 
 
 @pytest.fixture(scope="module")
-def connection(postgres: str, template: str) -> Iterator[psycopg.Connection]:
-    with (
-        _database(postgres, template) as name,
-        psycopg.connect(_address(postgres, name), autocommit=True) as connection,
-    ):
+def connection(unchanged_dsn: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(unchanged_dsn, autocommit=True) as connection:
         yield connection
 
 
