@@ -9,8 +9,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.store.postgres import PostgresStore
 from tests.acceptance.faults.table import pytest_terminal_summary as pytest_terminal_summary
+from tests.servers import HOUSE
 
 # Read before any test: `environment` hides it.
 TEST_DSN = os.environ.get("ASGI_ANALYTICS_TEST_DSN")
@@ -36,10 +38,26 @@ hypothesis.settings.register_profile("whole", max_examples=500, deadline=None)
 hypothesis.settings.load_profile("whole" if os.environ.get("ASGI_ANALYTICS_FAULTS") == "all" else "normal")
 
 
-def pytest_collection_finish() -> None:
-    """What was collected stays: each full collection of garbage would look at six thousand tests."""
-    gc.collect()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """What is collected stays: collections of garbage would look at six thousand tests again and again."""
+    gc.disable()
+    if session.config.args_source is session.config.ArgsSource.TESTPATHS:
+        _import_tests()
+    found = yield
     gc.freeze()
+    gc.enable()
+    return found
+
+
+def _import_tests() -> None:
+    """Import the modules of tests, each worker from another one on: else all compile the same ones at the same time."""
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{end}", "") for end in ("", "_COUNT"))
+    paths = sorted(HOUSE.glob("tests/**/test_*.py"))
+    first = len(paths) * int(worker[2:]) // int(workers) if worker else 0
+    for path in paths[first:] + paths[:first]:
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # told when it is collected
+            import_module(".".join(path.relative_to(HOUSE).with_suffix("").parts))
 
 
 @pytest.fixture(scope="session")
