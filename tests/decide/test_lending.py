@@ -1,4 +1,4 @@
-"""The rule by which units are lent, on values; tests/shared/test_lending.py holds every server to it."""
+"""The rule by which units are lent, on values; tests/shared/test_back_ends.py holds every server to it."""
 
 from __future__ import annotations
 

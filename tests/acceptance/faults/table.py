@@ -24,7 +24,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for line in lines(outcomes):
         terminalreporter.write_line(line)
     reports = {id(report): report for told in outcomes.values() for report in told}.values()
-    if measured := [value for report in reports for name, value in report.user_properties if name == "latency"]:
+    noted = [one for report in reports for one in getattr(report, "user_properties", ())]  # a file's error has none
+    if measured := [value for name, value in noted if name == "latency"]:
         terminalreporter.section("latency under outage")
         for line in _columns([LATENCY, *measured]):
             terminalreporter.write_line(line)
