@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from inspect import getdoc
 from pathlib import Path
 from typing import Any, cast
@@ -64,10 +65,21 @@ def part_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    """A module as it is parsed."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """What a module imports, anywhere in it: absolute names, and ours as "asgi_analytics.x"."""
+    return frozenset(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     here = ["asgi_analytics", *path.relative_to(PACKAGE).parent.parts]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -118,9 +130,8 @@ def test_only_the_clock_asks_the_time_and_draws_randomness(path: Path) -> None:
     "path", [path for path in MODULES if part_of(name_of(path)) in ("identify", "decide")], ids=name_of
 )
 def test_identifying_and_deciding_wait_for_nothing(path: Path) -> None:
-    tree = ast.parse(path.read_text())
     waiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
-    assert [node.lineno for node in ast.walk(tree) if isinstance(node, waiting)] == []
+    assert [node.lineno for node in ast.walk(tree(path)) if isinstance(node, waiting)] == []
     assert {part_of(name) for name in imports(path)} & {"asyncio", "anyio", "threading", "subprocess"} == set()
 
 
@@ -128,7 +139,7 @@ def test_identifying_and_deciding_wait_for_nothing(path: Path) -> None:
 def test_every_module_says_what_it_is_and_postpones_annotations(path: Path) -> None:
     text = path.read_text()
     if text:
-        assert ast.get_docstring(ast.parse(text)), "no docstring"
+        assert ast.get_docstring(tree(path)), "no docstring"
         assert "from __future__ import annotations" in text
 
 

@@ -176,6 +176,7 @@ def test_somebody_who_migrates_for_ever_is_named(empty_dsn: str, monkeypatch: py
 def test_a_migration_that_waits_for_a_reader_lets_other_readers_through(
     dsn: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(migrate, "PAUSE", 0.1)  # once the reader is gone there is nobody to let through
     monkeypatch.setattr(migrate, "_missing", lambda done: migrate.migrations() if 9999 not in done else [])
     (folder / "0001_one.sql").rename(folder / "9999_wider.sql")
     (folder / "9999_wider.sql").write_text("ALTER TABLE analytics.hits ADD COLUMN wider integer")
