@@ -42,19 +42,19 @@ hypothesis.settings.load_profile("whole" if os.environ.get("ASGI_ANALYTICS_FAULT
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """What is collected stays: collections of garbage would look at six thousand tests again and again."""
     gc.disable()
-    if session.config.args_source is session.config.ArgsSource.TESTPATHS:
-        _import_tests()
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and session.config.args == session.config.getini("testpaths"):  # all of them
+        _import_tests(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     found = yield
     gc.freeze()
     gc.enable()
     return found
 
 
-def _import_tests() -> None:
+def _import_tests(worker: int, workers: int) -> None:
     """Import the modules of tests, each worker from another one on: else all compile the same ones at the same time."""
-    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{end}", "") for end in ("", "_COUNT"))
     paths = sorted(HOUSE.glob("tests/**/test_*.py"))
-    first = len(paths) * int(worker[2:]) // int(workers) if worker else 0
+    first = len(paths) * worker // workers
     for path in paths[first:] + paths[:first]:
         with contextlib.suppress(Exception, pytest.skip.Exception):  # told when it is collected
             import_module(".".join(path.relative_to(HOUSE).with_suffix("").parts))

@@ -53,8 +53,13 @@ def run(
         os.close(writing)
         output = printed.fileno() if stdout is None else stdout
         errors = told.fileno() if stderr is None else stderr
-        status = _loaded().run(arguments, (reading, output, errors))
-        os.close(reading)
+        try:
+            status = _loaded().run(arguments, (reading, output, errors))
+        except BaseException:
+            _loaded.cache_clear()  # it may still be busy, or gone
+            raise
+        finally:
+            os.close(reading)
         printed.seek(0)
         told.seek(0)
         return CompletedProcess(arguments, status, printed.read(), told.read())

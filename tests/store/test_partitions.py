@@ -14,6 +14,7 @@ from asgi_analytics.commands import doctor
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.store.partitions import make_partitions, make_partitions_of_staging, missing_partitions
 from asgi_analytics.store.postgres import PostgresStore
+from tests.drive import page, start, wrapped
 from tests.record.rows import NOW_US, batch, fetch, hit
 from tests.waiting import wait_until
 
@@ -121,6 +122,14 @@ def test_rows_go_into_whatever_covers_their_day(layout: str) -> None:
     assert sorted(places(layout)) == ["/-1", "/-400", "/0", "/1", "/400", "/7"]
     told = [check for check in doctor.database_checks(layout, NOW_US / 1e6) if check.subject == "partitions"]
     assert [check.text for check in told] == ["there for today and tomorrow"]
+
+
+def test_the_first_worker_makes_those_of_these_days(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        assert missing_partitions(connection) == [today(), today() + timedelta(days=1)]
+        with wrapped(page(), dsn) as app:
+            start(app)
+            wait_until(lambda: missing_partitions(connection) == [], what="the partitions")
 
 
 def test_a_day_whose_rows_the_default_partition_has_stays_there(dsn: str) -> None:
