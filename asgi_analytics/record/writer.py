@@ -169,7 +169,8 @@ class Writer:
             log.warning("%d hits that were in memory only end with this process.", lost)
 
     def abandon(self) -> None:
-        """In a forked child: close inherited files."""
+        """In a forked child: close inherited files, as if this worker were dead."""
+        self._left_overs.release()
         if self._recorder.journal is not None:
             self._recorder.journal.abandon()
 
