@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.fuzz.made import MADE
 
 FOLDER = Path(__file__).parent / "corpus"
+SAME = {"page_parameters": ("query", "query_text")}  # targets that take what others do
 
 
 def path_of(name: str) -> Path:
@@ -26,7 +27,8 @@ def written(name: str) -> list[bytes]:
 
 def seeds(name: str) -> list[bytes]:
     """All seeds of a target."""
-    return [*written(name), *(MADE[name]() if name in MADE else ())]
+    told = [seed for one in (name, *SAME.get(name, ())) for seed in written(one)]
+    return [*told, *(MADE[name]() if name in MADE else ())]
 
 
 def add(name: str, found: Iterable[bytes]) -> int:

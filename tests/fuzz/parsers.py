@@ -144,18 +144,23 @@ def referrals(data: bytes) -> None:
 
 
 def query(asked: bytes | str) -> None:
-    """A query: made fit to be stored, and what it makes of a page."""
+    """A query, made fit to be stored."""
     found = referral.clean_query(asked)
     assert len(found) <= referral.STORED_QUERY_LENGTH
     assert found.isprintable()
-    assert len(parameters(asked)) <= MOST_PARAMETERS
-    variant = Variants(b"k").page("/", asked, inner=False)
-    assert variant is None or 0 <= variant.number < 1 << 32
 
 
 def query_text(data: bytes) -> None:
     """A query as logs and rows have it."""
     query(text_of(data))
+
+
+def page_parameters(data: bytes) -> None:
+    """What a query makes of a page, as servers and as logs have it."""
+    for asked in (data, text_of(data)):
+        assert len(parameters(asked)) <= MOST_PARAMETERS
+        variant = Variants(b"k").page("/", asked, inner=False)
+        assert variant is None or 0 <= variant.number < 1 << 32
 
 
 def language(data: bytes) -> None:

@@ -89,6 +89,7 @@ TARGETS = _table(
         Target("log_line", parsers.log_line),
         Target("moments", operators.moments, (ReplayError,)),
         Target("option", operators.option),
+        Target("page_parameters", parsers.page_parameters),
         Target("path", parsers.path),
         Target("peer", parsers.peer),
         Target("query", parsers.query),
