@@ -40,7 +40,8 @@ RECYCLING = {
     "uvicorn": [*UVICORN, "--workers", "2", "--limit-max-requests", "40"],
     "gunicorn": [*GUNICORN, "--max-requests", "40"],
     "gunicorn-preload": [*GUNICORN, "--max-requests", "40", "--preload"],
-    "gunicorn-own": [*GUNICORN_OWN, "--max-requests", "40"],
+    # Its worker does not heed a SIGTERM that comes while it loads an app, ours or another.
+    "gunicorn-own": [*GUNICORN_OWN, "--max-requests", "40", "--graceful-timeout", "3"],
 }
 
 STOP = 5.0  # seconds that the end of a process may take
