@@ -148,7 +148,9 @@ class Store(Protocol):
 
     def write(self, batch: Batch) -> list[Merged]: ...
 
-    def probe(self, kind: bytes = ..., others: Batch | None = None) -> None: ...
+    def refuses(self, batch: Batch, others: Batch | None = None) -> bool:
+        """Tell whether a batch of one row is refused where others get in. Raises StoreMisconfigured where none do."""
+        ...
 
     def slow_row(self, batch: Batch) -> int | None:
         """Return the index of the one row that makes a batch too slow, None where it is not one row."""

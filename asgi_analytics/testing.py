@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
-from .batch import HIT, Batch, Frame
+from .batch import Batch, Frame
 from .clock import random_bytes
 from .decide.lending import LIFE, Counter, announce, believed, lend, size_of
 from .errors import ResolverError, StoreUnavailable
@@ -106,9 +106,10 @@ class MemoryStore:
         self.frames.extend(self._advance(batch))
         return []
 
-    def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
-        """Do nothing: it takes all rows."""
+    def refuses(self, batch: Batch, others: Batch | None = None) -> bool:
+        """False: it takes all rows."""
         self._check()
+        return False
 
     def slow_row(self, batch: Batch) -> int | None:
         """None: it takes all rows at once."""

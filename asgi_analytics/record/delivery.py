@@ -79,9 +79,10 @@ class Delivery:
                 for part in self._parts(store, batch, error):
                     self.move(store, part, whole or batch)
                 return
-            # The schema may have been at fault, and have been restored before the probe: both are tried once more.
-            store.probe(batch.frames[0].kind, whole)
-            if not again:
+            self._watchdog.begin()
+            if not store.refuses(batch, whole):
+                if again:  # COMMIT alone fails, as where the queue of NOTIFY is full, or the schema goes to and fro
+                    raise StoreUnavailable(str(error)) from error
                 self.move(store, batch, whole, again=True)
                 return
             self._set_aside(store, batch, error)

@@ -21,10 +21,10 @@ from ..reputation import ReputationRules
 from . import migrate, partitions, queries, retention, values
 from .connection import Connected, ServerSession, check_encoding, conninfo
 from .doubt import KEY, Place, behind, id_of, keys
-from .fold import Folds, by_kind
+from .fold import Fold, Folds, by_kind
 from .positions import Positions
 from .recorded import remember_policy
-from .sqlstates import NO_PLACE, OVER_LIMIT, as_ours, is_forbidden
+from .sqlstates import NO_PLACE, as_ours, is_forbidden
 from .staging import Staging
 from .trials import Trials
 
@@ -191,15 +191,17 @@ class PostgresStore(Connected):
             if batch.journal in self._positions.doubts:
                 batch, settled = self._not_stored_yet(batch)
             rows = by_kind(batch.frames)
-            is_own = batch.journal in self._positions.own
-            fold = self._folds.own if is_own else self._folds.of(connection, rows, batch.columns)
-            merged = fold.move(connection, rows, batch.columns, UUID(bytes=batch.journal))
+            merged = self._fold_of(connection, batch).move(connection, rows, batch.columns, UUID(bytes=batch.journal))
             damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
                 self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
             self._positions.advance(connection, batch, sum(map(len, rows.values())), len(damaged), settled)
         self._positions.doubts.reach(batch, settled)
         return merged
+
+    def _fold_of(self, connection: psycopg.Connection, batch: Batch) -> Fold:
+        is_own = batch.journal in self._positions.own
+        return self._folds.own if is_own else self._folds.of(connection, by_kind(batch.frames), batch.columns)
 
     def _not_stored_yet(self, batch: Batch) -> tuple[Batch, bool]:
         """Return the part of a batch after its last hit that is stored, and whether that settles the doubt."""
@@ -236,9 +238,6 @@ class PostgresStore(Connected):
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         """Set the rows of a batch aside with their raw bytes, and advance the position past them."""
-        # If an operator's trigger fills the queue of NOTIFY, COMMIT fails with it: then no row is at fault.
-        if sqlstate == OVER_LIMIT and self._trials().accepts(batch.frames, batch.columns):
-            raise StoreUnavailable(error)
         with self._transaction() as connection:
             batch = self._positions.lock(connection, batch)
             if not batch.frames:
@@ -249,28 +248,33 @@ class PostgresStore(Connected):
             self._positions.advance(connection, batch, 0, len(batch.frames))
         self._positions.doubts.reach(batch, settled=False)
 
-    def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
-        """Write a test row and roll back. Raises StoreMisconfigured if the schema takes no rows: then all must wait.
+    def refuses(self, batch: Batch, others: Batch | None = None) -> bool:
+        """Tell whether a batch of one row is refused by a schema that takes a test row; all of it is rolled back.
 
-        An operator's rule may forbid just the test row: then a sample of those of `others` that are of the refused
-        row's `kind` decides.
+        Both are tried while nobody can change the tables: a schema that is at fault on and off convicts no row. An
+        operator's rule may forbid just the test row: then a sample of those of `others` that are of the same kind
+        decides. Raises StoreMisconfigured if the schema takes no rows: then all must wait.
         """
-        try:
-            with self._transaction(force_rollback=True) as connection:
-                connection.execute(self._queries["probe"])
-        except RowRejected as error:
-            if others is None or not is_forbidden(error) or not self._trials().accepts_some(kind, others):
-                raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
+        with self._transfer(force_rollback=True) as connection:
+            connection.execute(self._queries["hold_schema"])
+            trials = Trials(self._fold_of(connection, batch), partial(self._transaction, force_rollback=True))
+            if trials.accepts(batch.frames, batch.columns):
+                return False
+            try:
+                with self._transaction(force_rollback=True):
+                    connection.execute(self._queries["probe"])
+            except RowRejected as error:
+                kind = batch.frames[0].kind
+                if others is None or not is_forbidden(error) or not trials.accepts_some(kind, others):
+                    raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
+        return True
 
     def slow_row(self, batch: Batch) -> int | None:
         """Return the index of the one row that makes a batch too slow, None where it is not one row.
 
         Only a hint, by tries with a twentieth of statement_timeout: afterwards each row gets all of it.
         """
-        return self._trials().slow_row(batch)
-
-    def _trials(self) -> Trials:
-        return Trials(self._folds.own, partial(self._transfer, force_rollback=True))
+        return Trials(self._folds.own, partial(self._transfer, force_rollback=True)).slow_row(batch)
 
     def rulings(self, since: int) -> list[Ruling]:
         """Return the rulings that changed after revision `since`, in order; below 0: all in force, bounded."""

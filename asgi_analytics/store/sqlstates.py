@@ -21,7 +21,6 @@ _FREE, _SERVERS = re.compile("[5-9I-Z]|45"), ("53", "54", "55", "57", "58", "72"
 # These concern single rows only if raised inside an operator's trigger or function, which may raise anything, miss an
 # object, or run into statement_timeout. From our own statements they concern all rows.
 _BY_FUNCTION = (*OPERATOR, "0A", "55000", "57014")
-OVER_LIMIT = "54000"
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 _NARROW = (None, "22001", "22003")  # a value is longer or larger than its column
 _TELLS_ROW = ("23", "44")  # their DETAIL quotes the row or its key, in the server's language

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asgi_analytics.batch import HIT, Batch
+from asgi_analytics.batch import Batch
 from asgi_analytics.cli import main
 from asgi_analytics.commands import quarantine
 from asgi_analytics.commands.quarantine import _retry
@@ -98,15 +98,15 @@ def test_a_schema_that_takes_no_rows_sets_none_aside(dsn: str) -> None:
     store.position(b"journal".ljust(16, b"."))
     fetch(dsn, "ALTER TABLE analytics.hits ADD CHECK (length(path) < 100)")
     with pytest.raises(Exception, match="was it changed"):
-        store.probe()
+        store.refuses(batch([hit("/" + "x" * 100)]))
     store.close()
 
 
 def test_a_row_refused_by_a_schema_that_is_changed_back_before_we_look_is_no_poison(dsn: str, tmp_path: Path) -> None:
     class Widened(PostgresStore):
-        def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
+        def refuses(self, batch: Batch, others: Batch | None = None) -> bool:
             fetch(dsn, "ALTER TABLE analytics.hits DROP CONSTRAINT IF EXISTS narrow")
-            super().probe(kind, others)
+            return super().refuses(batch, others)
 
     fetch(dsn, "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3)")
     with Works(dsn, tmp_path / "j", lambda: Widened(lambda: dsn)) as works:

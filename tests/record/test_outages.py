@@ -255,10 +255,10 @@ def test_a_stop_after_a_fail_over_that_lost_the_last_rows_leaves_them_to_nobody(
 class Refusing(Lagging):
     """One whose standby takes nothing yet, such as for a missing privilege."""
 
-    refuses = False
+    forbids = False
 
     def write(self, batch: Batch) -> list[Merged]:
-        if self.refuses:
+        if self.forbids:
             raise StoreMisconfigured("permission denied for table hits")
         return super().write(batch)
 
@@ -270,12 +270,12 @@ def test_a_server_that_refuses_what_it_lost_leaves_it_to_the_next_start(tmp_path
         recorder._append(hit_frame(f"/e/{number}"))
     assert writer._cycle() == 3
     store.fail_over()
-    store.error, store.refuses, writer.state.connected = None, True, False
+    store.error, store.forbids, writer.state.connected = None, True, False
     with pytest.raises(StoreMisconfigured) as refused:
         writer._cycle()
     writer._failed(refused.value)
     assert writer.stop(1.0) is False
-    store.refuses = False
+    store.forbids = False
     _, successor = lagging_worker(store, tmp_path / "j")
     successor._cycle()
     assert len(store.frames) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,14 +13,14 @@ from hypothesis import strategies as st
 
 from asgi_analytics.batch import DECISION, HIT, Batch
 from asgi_analytics.embedded import EmbeddedPostgres
-from asgi_analytics.errors import RowRejected
+from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.model import Decision, Merged
 from asgi_analytics.record.encoding import decision_row
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.store.postgres import SESSION, PostgresStore
-from asgi_analytics.store.trials import slow_row
+from asgi_analytics.store.trials import Trials, slow_row
 from tests.record.rows import NOW_US, batch, fetch, hit, hit_frame, identity, one
 from tests.waiting import wait_until
 
@@ -52,31 +53,57 @@ def test_a_row_that_was_set_aside_does_not_count_as_written_when_the_connection_
     assert (rig.counters.written, rig.counters.quarantined) == (3, 1)
 
 
+NARROW = "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3) NOT VALID"
+WIDE = "ALTER TABLE analytics.hits DROP CONSTRAINT narrow"
+
+
 def test_a_schema_that_is_at_fault_but_when_it_is_looked_at_has_no_row_set_aside(dsn: str, tmp_path: Path) -> None:
-    begin = "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3) NOT VALID"
-    end = "ALTER TABLE analytics.hits DROP CONSTRAINT narrow"
-
     class Unlucky(PostgresStore):
-        probes = 0
+        looks, is_over = 0, False
 
-        def probe(self, kind: bytes = HIT, others: Batch | None = None) -> None:
-            self.probes += 1
-            if self.probes > 1:
-                return super().probe(kind, others)
-            fetch(dsn, end)
-            super().probe(kind, others)
-            fetch(dsn, begin)
-            return None
+        def refuses(self, batch: Batch, others: Batch | None = None) -> bool:
+            self.looks += 1
+            fetch(dsn, WIDE)
+            found = super().refuses(batch, others)
+            if not self.is_over:
+                fetch(dsn, NARROW)
+            return found
 
-    fetch(dsn, begin)
+    fetch(dsn, NARROW)
     rig, store = Rig(dsn, tmp_path / "j"), Unlucky(lambda: dsn)
     rig.writer._open_store = lambda: store
     rig.send(0, 20)
     with rig:
-        wait_until(lambda: store.probes > 1 and rig.counters.retried > 0)
-        fetch(dsn, end)
+        wait_until(lambda: store.looks > 4 and rig.counters.retried > 1)
+        store.is_over = True
         wait_until(rig.delivered)
     assert (stored(dsn), rig.counters.quarantined) == (list(range(20)), 0)
+
+
+def test_nobody_changes_the_schema_between_the_trial_of_a_row_and_that_of_a_test_row(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepts, came_between = Trials.accepts, []
+
+    def slowly(self: Trials, *row: Any, **how: Any) -> bool:
+        found = accepts(self, *row, **how)
+        try:
+            fetch(dsn, f"SET lock_timeout = '100ms'; {WIDE}")
+            came_between.append(WIDE)
+        except psycopg.errors.LockNotAvailable:
+            pass
+        return found
+
+    monkeypatch.setattr(Trials, "accepts", slowly)
+    fetch(dsn, NARROW)
+    some = batch([hit("/e/1")])
+    with contextlib.closing(PostgresStore(lambda: dsn)) as store:
+        store.connect()
+        with pytest.raises(StoreMisconfigured, match="takes no rows"):
+            store.refuses(some)
+        assert came_between == []
+        fetch(dsn, WIDE)
+        assert not store.refuses(some)
 
 
 REFUSING = """
@@ -263,7 +290,7 @@ def test_a_row_that_takes_for_ever_is_found_without_waiting_for_it_at_each_step(
     assert stored(dsn) == [number for number in range(rows) if number not in poison]
     assert rig.counters.quarantined == len(poison)
     if len(poison) == 1:
-        assert store.slow == 3, "all, then the row by itself, twice"
+        assert store.slow == 2, "all, then the row by itself"
         assert rig.counters.retried == 0
 
 

@@ -84,6 +84,9 @@ class Unheard(MemoryStore):
         self._answer()
         return merged
 
+    def refuses(self, batch: Batch, others: Batch | None = None) -> bool:
+        return any(b"/bad" in one.row for one in batch.frames)
+
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None:
         super().quarantine(batch, error, sqlstate)
         self._answer()

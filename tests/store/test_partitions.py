@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 
-from asgi_analytics.batch import HIT
 from asgi_analytics.commands import doctor
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.store.partitions import make_partitions, make_partitions_of_staging, missing_partitions
@@ -166,7 +165,7 @@ def test_rows_that_no_partition_takes_wait_and_none_is_set_aside(dsn: str) -> No
     with pytest.raises(RowRejected, match="no partition of relation"):
         stored(store, "/waits")
     with pytest.raises(StoreMisconfigured, match="no partition of relation"):
-        store.probe(HIT, batch([hit("/waits"), hit("/tomorrow", time_us=NOW_US + DAY_US)]))
+        store.refuses(batch([hit("/waits")]), batch([hit("/waits"), hit("/tomorrow", time_us=NOW_US + DAY_US)]))
     fetch(dsn, "ALTER EVENT TRIGGER forbid DISABLE")
     stored(store, "/waits")
     store.close()

@@ -43,8 +43,8 @@ def test_every_sql_file_is_among_those_that_are_checked() -> None:
 )
 def test_every_query_is_understood_by_postgres(connection: psycopg.Connection, file: Path, name: str) -> None:
     query = prepared(queries.load(file.stem)[name])
-    kind = query.lstrip("-").split(None, 1)[0].upper()
-    command = query if kind in ("CREATE", "DROP") else f"PREPARE checked AS {query}"
+    kind = next(line for line in query.splitlines() if not line.startswith("--")).split(None, 1)[0].upper()
+    command = query if kind in ("CREATE", "DROP", "LOCK") else f"PREPARE checked AS {query}"
     connection.execute(command, prepare=False)
 
 

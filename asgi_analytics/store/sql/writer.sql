@@ -36,6 +36,11 @@ WHERE NOT %(doubtful)s::boolean OR NOT EXISTS (
     SELECT FROM analytics.quarantine AS known WHERE known.journal = %(journal)s::uuid
         AND known.segment = %(segment)s::integer AND known.position = %(position)s::bigint)
 
+-- name: hold_schema
+-- As writing does, for as long as the transaction: nobody changes these tables meanwhile, nor a partition of them.
+LOCK TABLE analytics.hits, analytics.sessions, analytics.fingerprints, analytics.refusals, analytics.decisions,
+    analytics.incidents, analytics.networks IN ROW EXCLUSIVE MODE
+
 -- name: probe
 -- Rows as large as they get, rolled back: where these are refused, the schema is wrong and not the row at hand.
 WITH hit AS (
