@@ -14,7 +14,6 @@ class Entry(NamedTuple):  # made for every line: a frozen dataclass costs three 
     method: str  # "" for a request that was none, which no app gets to see
     target: str  # with query, percent-encoded as it was sent
     status: int
-    size: int  # bytes of the body
     referer: str = ""
     agent: str = ""
     host: str = ""  # that the request was for

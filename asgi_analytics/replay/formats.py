@@ -20,7 +20,7 @@ _QUOTED = r'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)"'
 _LINE = (
     r"(?:(\S++) \S++ [^\[\n]*+(?:\[(?!\d{1,4}[/-])[^\[\n]*+)*\[(?=\d{1,4}[/-])([^\]\n]{15,40}+)\] "
     r'"(?:([A-Z]{1,32}+) ([^\s"\\]++(?:\\.[^\s"\\]*+)*+)(?: HTTP/[\d.]{1,3}+)?|([^"\\\n]*+(?:\\.[^"\\\n]*+)*+))" '
-    rf"(\d{{3}}|-) (\d{{1,15}}+|-)(?: {_QUOTED} {_QUOTED})?([^\n]*+)|([^\n]*+))$"
+    rf"(\d{{3}}|-) (?:\d{{1,15}}+|-)(?: {_QUOTED} {_QUOTED})?([^\n]*+)|([^\n]*+))$"
 )
 _HOST_FIRST = r"(?:(?!\d{1,3}\.\d{1,3}\.)[\w.*-]{1,253}+(?::\d{1,5}+)? )"
 COMBINED = re.compile("^()" + _LINE, re.MULTILINE | re.ASCII)
@@ -94,8 +94,8 @@ class Combined:
         entries: list[Entry] = []
         junk: list[str] = []
         moment, new = self._timestamps.common, tuple.__new__
-        last, seconds = "", None
-        for host, address, at, method, target, odd, status, size, referer, agent, rest, other in self._find(text):
+        last, seconds, escapes = "", None, "\\" in text
+        for host, address, at, method, target, odd, status, referer, agent, rest, other in self._find(text):
             if not address:
                 if other:
                     junk.append(other)
@@ -105,7 +105,7 @@ class Combined:
             if seconds is None:
                 junk.append(f"{address} … [{at}] …")
                 continue
-            if "\\" in target or "\\" in agent or "\\" in referer:
+            if escapes and ("\\" in target or "\\" in agent or "\\" in referer):
                 target, referer, agent = unescape(target), unescape(referer), unescape(agent)
             if odd:
                 method, target = "", odd
@@ -118,7 +118,6 @@ class Combined:
                         method,
                         target,
                         int(status) if status != "-" else 0,
-                        int(size) if size != "-" else 0,
                         "" if referer == "-" else referer,
                         "" if agent == "-" else agent,
                         host and host.strip().partition(":")[0].lower(),

@@ -34,10 +34,6 @@ KEYS: Mapping[str, tuple[str, ...]] = {
         *("status", "downstreamstatus", "status_code", "statuscode", "code", "response", "httprequest.status"),
         *("http.status_code", "http.response.status_code", "originstatus"),
     ),
-    "size": (
-        *("body_bytes_sent", "size", "downstreamcontentsize", "bytes_sent", "bytes", "content_length"),
-        *("response_length", "httprequest.responsesize", "resp_body_size"),
-    ),
     "referer": (
         *("http_referer", "request.headers.referer", "request_referer", "referer", "referrer", "http_referrer"),
         "httprequest.referer",
@@ -106,7 +102,6 @@ class JsonLines:
             method.upper() if method.isascii() and method.isalpha() and target else "",
             target,
             number,
-            max(0, _whole(_first(flat, "size"))),
             _told(_first(flat, "referer")),
             _told(_first(flat, "agent")),
             _told(_first(flat, "host")).rpartition("://")[2].partition(":")[0].lower(),

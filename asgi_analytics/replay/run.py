@@ -97,7 +97,7 @@ class Replay:
         pipeline, targets, levels = self.pipeline, self._targets, self.tally.requests_by_level
         admit, take_data, pass_by = pipeline.admit, pipeline.take_data, pipeline.pass_by
         now, met_at, known = self._now, -inf, ("", "")
-        for at, address, method, target, status, _, referer, agent, host, forwarded, content_type in batch:
+        for at, address, method, target, status, referer, agent, host, forwarded, content_type in batch:
             if not method or not since <= at < until:
                 self._leave_out(at)
                 continue
