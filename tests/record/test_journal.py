@@ -1,24 +1,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import multiprocessing
 import os
-import resource
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from asgi_analytics.batch import DECISION, HIT
-from asgi_analytics.commands.doctor import journal_checks
 from asgi_analytics.errors import JournalClosed, JournalError
 from asgi_analytics.record import journal as module
 from asgi_analytics.record.adoption import adopt
-from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import RETENTION, FileJournal
 from asgi_analytics.record.listing import bytes_in
@@ -248,227 +241,7 @@ def test_a_forked_child_lets_go_without_freeing_its_parents_journal(journal: Fil
     assert rows(read_all(journal)) == [0]
 
 
-def in_child(act: Callable[..., None], *arguments: object) -> Any:
-    """Return what a process of its own, whose limits are its own, puts into the queue that it is given last."""
-    answers = fork.Queue()
-    child = fork.Process(target=act, args=(*arguments, answers))
-    child.start()
-    answer = answers.get(timeout=20)
-    child.join(20)
-    return answer
-
-
-def _fill_the_disk(root: Path, most: int, answers: multiprocessing.Queue[tuple[int, str]]) -> None:
-    journal = FileJournal(root, NAME, COLUMNS, 1 << 30)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    taken = 0
-    try:
-        for number in range(1000):
-            journal.append(frame(HIT, row(number)))
-            taken += 1
-    except JournalError as error:
-        answers.put((taken, str(error)))
-
-
-def test_a_full_disk_leaves_no_torn_frame(tmp_path: Path) -> None:
-    taken, reason = in_child(_fill_the_disk, tmp_path, 1003)
-    assert (taken > 10, reason) == (True, "disk_full")
-    (found,) = adopt(tmp_path)
-    assert rows(read_all(found)) == list(range(taken))
-
-
-def _fill_files(root: Path, most: int, answers: multiprocessing.Queue[tuple[int, int]]) -> None:
-    journal = FileJournal(root, NAME, COLUMNS, 1 << 30)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    refused = 0
-    for number in range(100):
-        try:
-            journal.append(frame(HIT, row(number)))
-        except JournalError:
-            refused += 1
-            journal.prepare()
-            journal.append(frame(HIT, row(number)))
-        journal.prepare()
-    answers.put((refused, journal.segment))
-
-
-def test_where_no_file_may_grow_further_another_is_begun(tmp_path: Path) -> None:
-    refused, segments = in_child(_fill_files, tmp_path, 1003)
-    assert (refused, segments > 3) == (1, True), "from the first time on the next file is there"
-    (found,) = adopt(tmp_path)
-    assert rows(read_all(found)) == list(range(100))
-
-
-def test_a_disk_that_takes_nothing_gets_no_files_without_end(
-    journal: FileJournal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(journal, 3)
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", lambda *_: -1)
-        patch.setattr(os, "ftruncate", lambda *_: os.close(-1))
-        for _ in range(5):
-            with pytest.raises(JournalError, match="journal_unwritable"):
-                journal.append(frame(HIT, row(3)))
-            journal.prepare()
-    assert journal.segment == 2
-    fill(journal, 3, first=3)
-    assert rows(read_all(journal)) == list(range(6))
-
-
-def test_a_segment_whose_header_has_no_room_is_not_begun(
-    journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(20):
-        journal.append(frame(HIT, row(number)))
-    write = os.write
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda handle, data: write(handle, data[:5]))
-        for _ in range(2):
-            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-                journal.prepare()
-    fill(journal, 20, first=20)
-    assert journal.segment > 1
-    assert rows(read_all(dead(journal))) == list(range(40))
-
-
-def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(JournalError, match="another user"):
-        FileJournal(tmp_path, NAME, COLUMNS, 1 << 20)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="what is done as root only")
-def test_a_folder_in_one_that_somebody_else_made_where_anybody_may_is_refused(tmp_path: Path) -> None:
-    """Who made it could put another in the place of ours, with journals of his."""
-    everybodys, others = tmp_path / "tmp", tmp_path / "tmp/asgi-analytics-0"
-    everybodys.mkdir()
-    everybodys.chmod(0o1777)
-    others.mkdir()
-    os.chown(others, 12_345, 12_345)
-    with pytest.raises(JournalError, match="asgi-analytics-0 belongs to another user"):
-        FileJournal(others / "journal", NAME, COLUMNS, 1 << 20)
-    assert [check.mark for check in journal_checks(others / "journal")] == ["WRONG"]
-    os.chown(others, 0, 0)
-    FileJournal(others / "journal", NAME, COLUMNS, 1 << 20).abandon()
-
-
-def flushed_by(call: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The inodes of what this thread flushes from now on; keepers of other tests' apps may still be at work."""
-    flushed: list[int] = []
-    here = threading.get_ident()
-
-    def note(descriptor: int) -> None:
-        if threading.get_ident() == here:
-            flushed.append(os.fstat(descriptor).st_ino)
-
-    monkeypatch.setattr(os, call, note)
-    return flushed
-
-
-def test_a_rotated_segment_is_flushed_too(
-    journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flushed = flushed_by("fdatasync", monkeypatch)
-    fill(journal, 40)
-    written = {file.stat().st_ino for file in journal.path.glob("*.journal") if int(file.stem) <= journal.segment}
-    assert len(written) > 2
-    journal.sync()
-    assert set(flushed) == written
-    journal.sync()
-    assert len(flushed) == len(written), "nothing came since"
-
-
-def test_what_names_a_journal_is_flushed_with_its_first_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a power cut leaves a folder in the making, which is removed, or empty files: nobody would adopt it."""
-    journal = FileJournal(tmp_path / "j", NAME, COLUMNS, 1 << 20, Destination("here", "there"))
-    flushed = flushed_by("fsync", monkeypatch)
-    fill(journal, 1)
-    journal.sync()
-    names = [journal.path / name for name in ("address", "database")]
-    assert flushed == [path.stat().st_ino for path in (*names, journal.path, journal.path.parent)]
-    journal.sync()
-    assert len(flushed) == 4, "nothing came since"
-    journal.folder.name_server("itself")
-    journal.sync()
-    assert (journal.path / "server").stat().st_ino in flushed
-    journal.abandon()
-
-
-def test_what_is_delivered_before_it_was_flushed_is_flushed_no_more(journal: FileJournal, small_segments: None) -> None:
-    fill(journal, 40)
-    journal.acknowledge(journal.segment, 1.0)
-    journal.sync()
-    journal.sync()
-    assert len(read_all(journal)) == 40
-
-
-def test_who_syncs_while_another_flushes_waits_for_the_end_of_it(
-    journal: FileJournal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
-
-    def slow(descriptor: int) -> None:
-        begun.set()
-        go_on.wait(10)
-
-    monkeypatch.setattr(os, "fdatasync", slow)
-    fill(journal, 1)
-    threading.Thread(target=journal.sync).start()
-    assert begun.wait(10)
-
-    def follow() -> None:
-        journal.sync()
-        done.set()
-
-    second = threading.Thread(target=follow)
-    second.start()
-    assert not done.wait(0.05)
-    go_on.set()
-    second.join(10)
-    assert done.is_set()
-
-
-def no_locks(*_: object) -> None:
-    raise OSError(errno.ENOLCK, "No locks available")
-
-
-def descriptor() -> int:
-    """The lowest one that is free."""
-    free = os.dup(0)
-    os.close(free)
-    return free
-
-
-@pytest.mark.parametrize("fault", ["locks", "segment", "database"])
-def test_a_journal_that_cannot_be_made_leaves_no_descriptor_and_no_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
-    before, limits = descriptor(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    if fault == "locks":
-        monkeypatch.setattr(fcntl, "flock", no_locks)
-    else:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0 if fault == "segment" else 4096, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"No locks|File too large"):
-            FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, Destination("database" * 1000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert descriptor() == before
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_new_journal_knows_its_size_without_asking(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, b"j" * 16, COLUMNS, 1 << 20)
     assert journal.size == (journal.path / "00000001.journal").stat().st_size
     journal.abandon()
-
-
-def test_what_is_ours_alone_can_be_used_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o777)
-    try:
-        journal = FileJournal(tmp_path / "j", b"\x07" * 16, COLUMNS, 1 << 20, Destination("here", "there", "itself"))
-    finally:
-        os.umask(before)
-    for path in (tmp_path / "j", journal.path, *journal.path.iterdir()):
-        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
-    journal.close(0, 0)

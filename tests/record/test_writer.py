@@ -12,8 +12,6 @@ from asgi_analytics.batch import DECISION, HIT, Batch
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.errors import RowRejected, StoreUnavailable
 from asgi_analytics.model import Merged
-from asgi_analytics.record import writer as writer_module
-from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.folder import JournalFolder
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import FileJournal
@@ -22,7 +20,7 @@ from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
-from tests.record.rows import batch, hit, hit_frame, one
+from tests.record.rows import batch, hit, hit_frame
 from tests.waiting import wait_until
 
 from .rig import WAIT, Rig, stored
@@ -158,86 +156,6 @@ def test_a_journal_whose_folder_takes_no_name_of_the_server_is_delivered(
     assert (stored(dsn), rig.counters.failures) == ([*range(5)], {})
 
 
-class Untidy(MemoryStore):
-    """A store that cannot clear anything away."""
-
-    def tidy(self) -> bool:
-        raise StoreUnavailable("lock not available")
-
-
-def test_what_cannot_be_cleared_away_holds_up_nothing(tmp_path: Path) -> None:
-    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j", durability="memory"), Counters())
-    writer = Writer(Untidy, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
-    recorder._append(hit_frame())
-    assert writer._cycle() == 1
-    assert (recorder.counters.written, recorder.counters.failures) == (1, {"tidy": 1})
-
-
-class Hopeless(MemoryStore):
-    """A store whose server is killed by whoever clears away what is old."""
-
-    tidied = 0
-
-    def tidy(self) -> bool:
-        self.tidied += 1
-        self.close()
-        raise StoreUnavailable("server closed the connection unexpectedly")
-
-
-def test_clearing_away_that_costs_the_connection_holds_up_nothing_and_waits_for_its_next_turn(tmp_path: Path) -> None:
-    store = Hopeless()
-    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
-    recorder.open()
-    writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)
-    recorder._append(hit_frame("/e/0"))
-    writer.start()
-    wait_until(lambda: store.tidied == 1)
-    for number in range(1, 25):
-        recorder._append(hit_frame(f"/e/{number}"))
-    wait_until(lambda: len(store.frames) == 25)
-    assert writer.stop(5.0)
-    assert store.tidied == 1
-
-
-class Cluttered(MemoryStore):
-    """A store in which more is old than one call clears away."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-
-    def write(self, batch: Batch) -> list[Merged]:
-        self.calls.append("write")
-        return super().write(batch)
-
-    def tidy(self) -> bool:
-        self.calls.append("tidy")
-        return self.calls.count("tidy") < 3
-
-
-def test_what_is_old_is_cleared_away_in_parts_between_transfers(tmp_path: Path) -> None:
-    store = Cluttered()
-    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j", durability="memory"), Counters())
-    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
-    for _ in range(5):
-        recorder._append(hit_frame())
-        writer._cycle()
-    assert store.calls == ["write", "tidy"] * 3 + ["write"] * 2
-
-
-def test_who_stops_clears_nothing_away(tmp_path: Path) -> None:
-    """It may take longer than there is time."""
-    store = Hopeless()
-    recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
-    recorder.open()
-    writer = Writer(lambda: store, recorder, MemoryState(), SystemClock(), rows=10, age=0.01, chores=lambda: None)
-    recorder._append(hit_frame("/e/1"))
-    writer.request_stop()
-    writer.start()
-    assert writer.stop(5.0)
-    assert (len(store.frames), store.tidied) == (1, 0)
-
-
 def test_memory_mode_delivers_too(dsn: str, tmp_path: Path) -> None:
     with Rig(dsn, tmp_path / "j", "memory") as rig:
         rig.send(0, 300)
@@ -340,117 +258,6 @@ def test_the_lag_is_of_what_waits_and_not_of_how_long_visitors_have_been_coming(
     assert writer.lag() == 12.0
     assert recorder.journal is not None
     recorder.journal.abandon()
-
-
-@pytest.mark.parametrize(
-    ("place", "name", "error"),
-    [
-        (threading.Thread, "start", RuntimeError("can't start new thread")),
-        (writer_module, "start_thread", MemoryError()),
-    ],
-)
-def test_where_no_thread_can_be_started_the_journal_keeps_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dsn: str, place: object, name: str, error: Exception
-) -> None:
-    rig = Rig(dsn, tmp_path / "j")
-
-    def refuse(_: object) -> None:
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(place, name, refuse)
-        rig.writer.start()
-    rig.send(0, 10)
-    assert rig.writer.stop(0.1) is False
-    with Rig(dsn, tmp_path / "j") as successor:
-        wait_until(lambda: successor.counters.adopted == 10)
-    assert stored(dsn) == list(range(10))
-
-
-def test_a_stop_ends_in_time_where_one_thread_hangs_and_the_other_could_not_be_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recorder = Recorder(Settings.build(journal_dir=tmp_path), Counters())
-    hanging, go_on = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        hanging.set()
-        go_on.wait(WAIT)
-
-    def start(thread: threading.Thread) -> None:
-        if "writer" in thread.name:
-            raise RuntimeError("can't start new thread")
-        thread.start()
-
-    writer = Writer(MemoryStore, recorder, MemoryState(), SystemClock(), rows=50, age=0.02, chores=hang)
-    monkeypatch.setattr(writer_module, "start_thread", start)
-    writer.start()
-    assert hanging.wait(WAIT)
-    assert not writer.stop(0.05)
-    go_on.set()
-
-
-def test_a_thread_lives_on_where_there_is_no_memory_even_to_wait(
-    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    short = threading.Event()
-
-    def failing(*_: object) -> None:
-        short.set()
-        raise MemoryError
-
-    rig = Rig(dsn, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(rig.writer, "_cycle", failing)
-        patch.setattr(Backoff, "next", failing)
-        rig.writer.start()
-        assert short.wait(WAIT)
-    rig.send(0, 3)
-    wait_until(rig.delivered)
-    assert rig.writer.stop(5.0)
-    assert stored(dsn) == [0, 1, 2]
-
-
-def test_an_unexpected_fault_at_the_end_is_tried_again(
-    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Rig(dsn, tmp_path) as rig:
-        journal, stopping = rig.recorder.journal, rig.writer._stopping
-        assert journal is not None
-        read = journal.read
-        faults: list[int] = []
-
-        def failing(segment: int, offset: int, most: int) -> Batch | None:
-            if stopping.is_set() and len(faults) < 3:
-                faults.append(segment)
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return read(segment, offset, most)
-
-        monkeypatch.setattr(journal, "read", failing)
-        rig.writer.request_stop()
-        rig.send(0, 20)
-    assert (len(faults), one(dsn, "SELECT count(*) AS n FROM analytics.hits")["n"]) == (3, 20)
-
-
-def test_a_writer_that_fails_to_the_end_leaves_what_it_has_adopted_to_others(
-    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = FileJournal(tmp_path, b"left".ljust(16, b"."), COLUMNS, 1 << 20)
-    left.append(hit_frame("/left"))
-    left.abandon()
-    rig = Rig(dsn, tmp_path)
-    tried = threading.Event()
-
-    def failing(*_: object) -> None:
-        tried.set()
-        raise ValueError("a fault of ours")
-
-    monkeypatch.setattr(rig.writer._delivery, "move", failing)
-    rig.writer.start()
-    assert tried.wait(WAIT)
-    rig.writer.stop(0.2)
-    found = {journal.id for journal in adopt(tmp_path)}
-    assert left.id in found
 
 
 def test_what_was_read_of_the_server_is_read_again_after_an_error_that_nobody_expected(

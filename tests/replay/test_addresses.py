@@ -10,7 +10,7 @@ import pytest
 
 from asgi_analytics.replay.formats import make
 from tests.replay.lines import combined
-from tests.replay.test_replay import replay, write
+from tests.replay.rig import replay, write
 
 PROXIES = ("--trusted-proxies", "10.0.0.0/8")
 

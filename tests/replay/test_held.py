@@ -18,7 +18,7 @@ from asgi_analytics.replay.run import Replay
 from asgi_analytics.replay.source import Reading, entries
 from asgi_analytics.settings import Settings
 from tests.replay.lines import combined
-from tests.replay.test_replay import Pipe, replay, write
+from tests.replay.rig import Pipe, replay, write
 
 
 def test_a_pipe_that_gives_line_by_line_comes_to_the_same(

@@ -13,7 +13,7 @@ import pytest
 
 from asgi_analytics import cli
 from tests.replay.lines import combined, scraper
-from tests.replay.test_replay import write
+from tests.replay.rig import write
 
 
 def test_that_an_export_cannot_be_written_is_said_before_a_log_is_read(

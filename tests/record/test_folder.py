@@ -1,0 +1,79 @@
+"""The folder of a journal: whose it must be, what it is made with, and what is left where it cannot be made."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from asgi_analytics.commands.doctor import journal_checks
+from asgi_analytics.errors import JournalError
+from asgi_analytics.record.destination import Destination
+from asgi_analytics.record.journal import FileJournal
+
+from .journals import COLUMNS, NAME
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(JournalError, match="another user"):
+        FileJournal(tmp_path, NAME, COLUMNS, 1 << 20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is done as root only")
+def test_a_folder_in_one_that_somebody_else_made_where_anybody_may_is_refused(tmp_path: Path) -> None:
+    """Who made it could put another in the place of ours, with journals of his."""
+    everybodys, others = tmp_path / "tmp", tmp_path / "tmp/asgi-analytics-0"
+    everybodys.mkdir()
+    everybodys.chmod(0o1777)
+    others.mkdir()
+    os.chown(others, 12_345, 12_345)
+    with pytest.raises(JournalError, match="asgi-analytics-0 belongs to another user"):
+        FileJournal(others / "journal", NAME, COLUMNS, 1 << 20)
+    assert [check.mark for check in journal_checks(others / "journal")] == ["WRONG"]
+    os.chown(others, 0, 0)
+    FileJournal(others / "journal", NAME, COLUMNS, 1 << 20).abandon()
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def descriptor() -> int:
+    """The lowest one that is free."""
+    free = os.dup(0)
+    os.close(free)
+    return free
+
+
+@pytest.mark.parametrize("fault", ["locks", "segment", "database"])
+def test_a_journal_that_cannot_be_made_leaves_no_descriptor_and_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    before, limits = descriptor(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    if fault == "locks":
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0 if fault == "segment" else 4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"No locks|File too large"):
+            FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, Destination("database" * 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert descriptor() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_ours_alone_can_be_used_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o777)
+    try:
+        journal = FileJournal(tmp_path / "j", b"\x07" * 16, COLUMNS, 1 << 20, Destination("here", "there", "itself"))
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "j", journal.path, *journal.path.iterdir()):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+    journal.close(0, 0)
