@@ -15,7 +15,7 @@ from uuid import UUID
 
 from .arguments import path, split, whole
 from .clock import SystemClock
-from .columns import escape
+from .columns import escape, one_line
 from .commands import Command, actors, adopt, console, doctor, purge, quarantine, tail
 from .database import destination_of, resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except AnalyticsError as error:
-        print("asgi-analytics:", " ".join(escape(" ".join(str(error).split())).split()), file=sys.stderr)
+        print("asgi-analytics:", escape(one_line(error)), file=sys.stderr)
         return 1
     except BrokenPipeError:
         give_up_output()  # whoever read has left
@@ -261,7 +261,7 @@ def _tail(options: argparse.Namespace) -> int:
 
 
 def _report_outage(error: StoreUnavailable) -> None:
-    print(f"asgi-analytics: {escape(' '.join(str(error).split()))} (trying again)", file=sys.stderr)
+    print(f"asgi-analytics: {escape(one_line(error))} (trying again)", file=sys.stderr)
 
 
 def _explain(options: argparse.Namespace) -> int:

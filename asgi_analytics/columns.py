@@ -19,6 +19,11 @@ def escape(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
+def one_line(text: object) -> str:
+    """Return a text, such as an error, with one blank in place of each run of whitespace, line breaks among it."""
+    return " ".join(str(text).split())
+
+
 def table(rows: Iterable[Sequence[object]], indent: str = "  ") -> list[str]:
     """Return rows as aligned lines: numbers to the right, all else to the left."""
     texts = [[(str(cell), isinstance(cell, int | float)) for cell in row] for row in rows]

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from ..clock import random_bytes
+from ..columns import one_line
 from ..errors import EmbeddedPostgresError
 from ..folders import sync_entries
 from .folder import Patience, address, flock, read_dsn, write_dsn
@@ -191,7 +192,7 @@ def fault(dsn: str, folder: Path) -> str | None:
         same = row is not None and os.path.samefile(row[0], folder / "cluster")
         return None if same else "another server has its port"
     except (psycopg.Error, OSError) as error:  # such as what a variable PGOPTIONS of the environment asks for
-        return " ".join(str(error).split())[:MOST_FAULT]
+        return one_line(error)[:MOST_FAULT]
 
 
 def free_port(wished: int | None) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..clock import Calendar, release_gil
+from ..columns import one_line
 from ..errors import JournalFormatError, MigrationError, StoreError, StoreMisconfigured
 from ..log import LOG_INTERVAL, log
 from ..low_memory import SafeEvent, start_thread
@@ -307,7 +308,7 @@ class Writer:
 
     def _warn(self, what: str, error: Exception) -> None:
         if self._logged.take_turn(what, LOG_INTERVAL):
-            log.warning("%s: %s", what, " ".join(str(error).split())[:500])
+            log.warning("%s: %s", what, one_line(error)[:500])
 
     def _tidy(self, store: Store) -> None:
         """Clear away what is old, a part after each transfer: what fails or takes long must not hold up delivery."""

@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg.types.json import Jsonb
 
+from ..columns import one_line
 from ..decide.lending import LIFE, believed, size_of
 from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from ..protocols import Ask, Exchanged, Grant
@@ -101,4 +102,4 @@ class PostgresQuotas(Connected):
         except (psycopg.Error, StoreError, EmbeddedPostgresError, OSError) as error:
             with contextlib.suppress(psycopg.Error):
                 self.close()
-            raise SharedUnavailable(" ".join(str(error).split())) from error
+            raise SharedUnavailable(one_line(error)) from error

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from ..clock import jitter, random_bytes, release_gil
+from ..columns import one_line
 from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import log
@@ -152,7 +153,7 @@ class Sharer:
             self.outages += 1
             log.warning(
                 "Quotas hold per worker until they can be shared again: %s",
-                " ".join(str(error).split())[:500],
+                one_line(error)[:500],
                 exc_info=None if isinstance(error, SharedUnavailable) else error,
             )
         self._leases.cut_off()

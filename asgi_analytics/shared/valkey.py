@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import valkey
 from valkey.exceptions import NoScriptError, ValkeyError
 
+from ..columns import one_line
 from ..decide.lending import LIFE, believed, size_of
 from ..errors import ConfigurationError, SharedUnavailable
 from ..protocols import Ask, Exchanged, Grant
@@ -166,4 +167,4 @@ def _wrapped() -> Iterator[None]:
     try:
         yield
     except (ValkeyError, OSError) as error:
-        raise SharedUnavailable(" ".join(str(error).split())) from error
+        raise SharedUnavailable(one_line(error)) from error

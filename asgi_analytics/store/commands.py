@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import class_row
 
+from ..columns import one_line
 from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
 from . import queries
 from .connection import ServerSession, connect_command
@@ -67,7 +68,7 @@ def command_errors() -> Iterator[None]:
 
 
 def _ours(error: psycopg.Error) -> StoreError:
-    text = " ".join((error.diag.message_primary or str(error)).split())  # without the position in our query
+    text = one_line(error.diag.message_primary or error)  # without the position in our query
     if error.sqlstate == LOCKED:
         return StoreUnavailable(HELD)
     if error.sqlstate in MISSING:

@@ -11,6 +11,7 @@ from datetime import date
 
 import psycopg
 
+from ..columns import one_line
 from ..errors import StoreUnavailable
 from . import migrate, partitions, queries
 from .commands import command_errors
@@ -123,7 +124,7 @@ class HealthReader(Reader):
             with self._session.transaction(force_rollback=True) as connection:
                 connection.execute(queries.load("writer")["probe"])
         except psycopg.Error as error:
-            state, text = error.sqlstate or "", " ".join(str(error).split())
+            state, text = error.sqlstate or "", one_line(error)
             subject, advice = next(
                 ((subject, advice) for start, subject, advice in STATES if state.startswith(start)),
                 ("database", "see the server's log"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import psycopg
 
-from ..columns import escape
+from ..columns import escape, one_line
 from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
@@ -60,7 +60,7 @@ def _log_text(error: Exception) -> str:
     if isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(_TELLS_ROW):
         diag = error.diag
         text = " ".join(filter(None, (diag.message_primary, diag.message_hint, diag.context))) or text
-    return escape(" ".join(text.split()))
+    return escape(one_line(text))
 
 
 def is_forbidden(error: RowRejected) -> bool:
