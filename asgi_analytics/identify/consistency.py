@@ -16,9 +16,9 @@ from zlib import crc32
 
 from ..facts import Claims
 from ..model import Agent, Place
+from ..protocols import Headers
 from .request import is_navigation
 
-Headers = Mapping[bytes, bytes]
 # The first releases that send Fetch Metadata with every request over https (caniuse, "Sec-Fetch-Site"), with a margin.
 SENDING = {"Chrome": 89, "Firefox": 91, "Safari": 17}
 _ENGINE = re.compile(r"\bChrome/(\d{1,5})\.", re.ASCII)

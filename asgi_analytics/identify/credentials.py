@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from zlib import crc32
 
 from ..inputs import BY_LENGTH, BY_PAGE
+from ..protocols import Headers
 
-Headers = Mapping[bytes, bytes]
 _SENT = ("POST", "PUT", "PATCH")
 _REFUSALS = (400, 401, 403, 423)
 _REFUSALS_OF_A_LOGIN = (404, 422)  # no such user; a form with errors, as frameworks with Turbo answer

@@ -9,9 +9,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ..inputs import is_digest, path_number
+from ..protocols import Headers
 from .redaction import hide_named
-
-Headers = Mapping[bytes, bytes]
 
 _MOST_PATH = 1024
 _SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
