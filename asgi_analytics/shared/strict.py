@@ -14,6 +14,7 @@ from typing import Any
 import valkey.asyncio
 from valkey.exceptions import NoScriptError
 
+from ..decide.lease import name_of
 from ..protocols import Clock, StrictAnswer
 from .scripts import GIVE_BACK, TAKE
 from .valkey import client_options, counter_key, in_scheme, sha
@@ -154,7 +155,7 @@ class _Asker:
     async def _send(self, script: str, asked: Actors) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipe:
             for key, limits in asked:
-                keys = ["s:" + counter_key(key + int(size).to_bytes(4, "big")) for size, _ in limits]
+                keys = ["s:" + counter_key(name_of(key, size)) for size, _ in limits]
                 pipe.evalsha(sha(script), len(keys), *keys, *(part for pair in limits for part in pair))
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from hashlib import blake2b, sha1
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,6 +63,7 @@ def ping(url: str) -> None:
         client.ping()
 
 
+@cache
 def sha(script: str) -> str:
     """Return the SHA-1 by which the server names a script."""
     return sha1(script.encode(), usedforsecurity=False).hexdigest()
@@ -69,7 +71,7 @@ def sha(script: str) -> str:
 
 def counter_key(counter: bytes) -> str:
     """Return the key of a counter: all of one actor are in one slot of a cluster."""
-    return f"asgi-analytics:{{{counter[:16].hex()}}}:{int.from_bytes(counter[16:], 'big')}"
+    return f"asgi-analytics:{{{counter[:16].hex()}}}:{size_of(counter)}"
 
 
 class ValkeyQuotas:
