@@ -71,7 +71,6 @@ class PostgresStore(Connected):
         migrate: bool = True,
         site: str | None = None,
         bans: bool = False,
-        reputation: ReputationRules | None = None,
         policy: tuple[str, Mapping[str, Any]] | None = None,
         retention_days: int | None = None,
     ) -> None:
@@ -86,7 +85,7 @@ class PostgresStore(Connected):
         self._staging = Staging()
         self._folds = Folds(
             self._staging,
-            reputation or ReputationRules(),
+            ReputationRules(),
             bans=bans,
             site=site,
             version=policy[0] if policy else "",
