@@ -230,7 +230,7 @@ def data_line(name: str, held: Held | None, error: str | None, now: float) -> st
     """Return the line of one file of `data update`: what the folder has, how old it is, and what went wrong."""
     has = "none"
     if held:
-        has = f"{counted(held.prefixes, 'prefix', 'prefixes')}, {span(now - held.fetched_at, floor)} old"
+        has = f"{counted(held.ranges.prefixes, 'prefix', 'prefixes')}, {span(now - held.fetched_at, floor)} old"
     went_wrong = f"; {'kept' if held else 'not there'}: {escape(error)}" if error else ""
     return f"{name:<32}{has}{went_wrong}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_pton
 
 from ..errors import DataFileError
@@ -21,12 +20,14 @@ Span = tuple[int, int, int]  # bytes of an address, first address, last one
 class Ranges:
     """Addresses of a crawler. Asking costs 1 µs, whatever the number of ranges."""
 
-    __slots__ = ("_ends", "_starts")
+    __slots__ = ("_ends", "_starts", "prefixes")
 
     def __init__(self, networks: Iterable[str]) -> None:
         """`networks` such as "192.0.2.0/24", without host bits. Raises ValueError."""
         spans: dict[int, list[tuple[int, int]]] = {4: [], 16: []}
+        self.prefixes = 0  # that were given
         for size, first, last in map(_span, networks):
+            self.prefixes += 1
             spans[size].append((first, last))
         merged = {size: _merge(found) for size, found in spans.items()}
         self._starts = {size: [start for start, _ in found] for size, found in merged.items()}
@@ -39,15 +40,7 @@ class Ranges:
         return place >= 0 and number <= self._ends[size][place]
 
 
-@dataclass(frozen=True, slots=True)
-class RangeFile:
-    """What a file of an operator says."""
-
-    ranges: Ranges
-    prefixes: int
-
-
-def read_ranges(data: bytes) -> RangeFile:
+def read_ranges(data: bytes) -> Ranges:
     """Read `{"prefixes": [{"ipv4Prefix": …} or {"ipv6Prefix": …}]}`.
 
     Raises DataFileError for anything else, so that a damaged file never takes the place of a good one.
@@ -62,7 +55,7 @@ def read_ranges(data: bytes) -> RangeFile:
     if not isinstance(prefixes, list) or not 1 <= len(prefixes) <= MOST_PREFIXES:
         raise DataFileError(f'no list "prefixes" of 1 to {MOST_PREFIXES} entries')
     try:
-        return RangeFile(Ranges(map(_prefix, prefixes)), len(prefixes))
+        return Ranges(map(_prefix, prefixes))
     except ValueError as error:
         raise DataFileError(str(error)) from None
 

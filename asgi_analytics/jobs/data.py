@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import DataFileError
 from ..folders import default_folder, foreign_part, write_atomically
 from ..identify.operators import SOURCES
-from ..identify.ranges import MOST_BYTES, RangeFile, Ranges, read_ranges
+from ..identify.ranges import MOST_BYTES, Ranges, read_ranges
 from .fetch import download
 
 TIMEOUT = 10.0  # seconds of one download
@@ -27,7 +27,6 @@ class Held:
     """A file of the folder."""
 
     ranges: Ranges
-    prefixes: int
     fetched_at: float  # seconds since 1970
 
 
@@ -77,7 +76,8 @@ def held(folder: Path, names: Mapping[str, object] = SOURCES) -> tuple[dict[str,
         try:
             if part := foreign_part(folder):
                 raise DataFileError(f"{part} belongs to another user, who could say whom to trust")
-            found[name] = _held(*_read(folder, name))
+            data, at = _read(folder, name)
+            found[name] = Held(read_ranges(data), at)
         except FileNotFoundError:
             continue
         except (OSError, DataFileError) as error:
@@ -114,7 +114,7 @@ def read_sources(path: Path) -> dict[str, str]:
 def _update(folder: Path, name: str, get: Get) -> Update:
     try:
         data, at = get(name)
-        fresh = _held(data, at)
+        fresh = Held(read_ranges(data), at)
         write_atomically(folder / f"{name}.json", data, 0o644, at)
     except (OSError, DataFileError) as error:
         kept, _ = held(folder, {name: None})
@@ -122,11 +122,6 @@ def _update(folder: Path, name: str, get: Get) -> Update:
         text = f"{error.strerror}: {error.filename or folder}" if isinstance(error, OSError) else str(error)
         return Update(name, kept.get(name), text)
     return Update(name, fresh)
-
-
-def _held(data: bytes, at: float) -> Held:
-    content: RangeFile = read_ranges(data)
-    return Held(content.ranges, content.prefixes, at)
 
 
 def _read(folder: Path, name: str) -> tuple[bytes, float]:

@@ -43,9 +43,9 @@ def packed(address: str) -> bytes:
     ],
 )
 def test_an_address_is_in_the_ranges_or_not(address: str, inside: bool) -> None:
-    file = read_ranges(PUBLISHED)
-    assert file.prefixes == 5
-    assert (packed(address) in file.ranges) is inside
+    ranges = read_ranges(PUBLISHED)
+    assert ranges.prefixes == 5
+    assert (packed(address) in ranges) is inside
 
 
 NETWORKS = st.builds(

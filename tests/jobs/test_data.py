@@ -27,7 +27,7 @@ def test_files_come_from_the_web_and_are_kept(tmp_path: Path) -> None:
     with serve({"/one.json": ONE, "/two.json": TWO}) as site:
         sources = {"a-one": f"{site.url}/one.json", "b-two": f"{site.url}/two.json"}
         updates = update(folder, sources, from_web(sources, NOW))
-    assert [(one.name, one.error, one.held and one.held.prefixes) for one in updates] == [
+    assert [(one.name, one.error, one.held and one.held.ranges.prefixes) for one in updates] == [
         ("a-one", None, 1),
         ("b-two", None, 2),
     ]
@@ -46,8 +46,8 @@ def test_what_is_wrong_with_one_file_is_said_and_the_old_one_stays(tmp_path: Pat
         first, second = update(tmp_path, sources, from_web(sources, NOW))
     assert first.error
     assert first.held is not None
-    assert (first.held.prefixes, first.held.fetched_at) == (1, NOW - 86_400)
-    assert (second.error, second.held and second.held.prefixes) == (None, 2)
+    assert (first.held.ranges.prefixes, first.held.fetched_at) == (1, NOW - 86_400)
+    assert (second.error, second.held and second.held.ranges.prefixes) == (None, 2)
     assert names(tmp_path) == ["a.json", "b.json"]
 
 
