@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 from ..facts import Actor, Program, Traces
 from .behaviour import DISTINCT_PAGES, Site, steps_beyond
-from .signal import Signal, with_a_session
+from .signal import Measure, Quiet, Signal, with_a_session
 from .window import FIVE_MINUTES, TEN_MINUTES, estimate
 
 CRAWLER, TOOL = Program.CRAWLER, Program.TOOL
@@ -101,8 +102,15 @@ def _faults(visitor: Actor) -> str:
     return "; ".join(visitor.claims.faults)
 
 
-def _signal(code: str, measure: object, sentence: str, **more: object) -> Signal:
-    return Signal(code, measure, sentence, **{"quiet": with_a_session, "of_people": False, **more})  # type: ignore[arg-type]
+def _signal(
+    code: str,
+    measure: Measure,
+    sentence: str,
+    quiet: Quiet = with_a_session,
+    of_people: bool = False,
+    what: Callable[[Actor], str] | None = None,
+) -> Signal:
+    return Signal(code, measure, sentence, quiet=quiet, of_people=of_people, what=what)
 
 
 CONDUCT_SIGNALS = (
