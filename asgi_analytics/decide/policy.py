@@ -43,11 +43,13 @@ class Policy:
         own = settings.signals if failed is None else tuple(guarded(one, failed) for one in settings.signals)
         rules = signals.rules(settings.signal_points, settings.signal_thresholds, own)
         program_rules = tuple(rule for rule in rules if not rule.signal.of_people)
+        limits = tuple(_limits(settings.limits, level) for level in LEVELS)
+        network_limits = _limits(settings.network_limits, ThrottleLevel.NORMAL)
         return cls(
             quotas=settings.limits,
             network_quotas=settings.network_limits,
-            limits=tuple(_limits(settings.limits, level) for level in LEVELS),
-            network_limits=_limits(settings.network_limits, ThrottleLevel.NORMAL),
+            limits=limits,
+            network_limits=network_limits,
             sentences=tuple(tuple(_sentence(quota, level) for quota in settings.limits) for level in LEVELS),
             network_sentences=tuple(_sentence(quota, ThrottleLevel.NORMAL) for quota in settings.network_limits),
             cooldown=settings.cooldown,
@@ -57,8 +59,8 @@ class Policy:
             first=signals.first_load_rules(rules, settings.site_pages),
             program_first=signals.first_load_rules(program_rules, settings.site_pages),
             site_pages=settings.site_pages,
-            counted=tuple(_counted(_limits(settings.limits, level)) for level in LEVELS),
-            network_counted=_counted(_limits(settings.network_limits, ThrottleLevel.NORMAL)),
+            counted=tuple(map(_counted, limits)),
+            network_counted=_counted(network_limits),
         )
 
     def share_of(self, workers: int) -> Policy:
