@@ -91,10 +91,9 @@ class RulingBook:
         self._born = now
         self._most = most
         self._known: dict[bytes, Ruling] = {one.id: one for one in map(allowance, allow)}
-        self._aliases: dict[
-            bytes, tuple[bytes, ...]
-        ] = {}  # present fingerprint → older ones, of which one was ruled on
-        self._renamed: dict[bytes, tuple[bytes, ...]] = {}  # likewise, of which none was yet
+        # By present fingerprint, the older ones: of which one was ruled on, and of which none was yet.
+        self._aliases: dict[bytes, tuple[bytes, ...]] = {}
+        self._renamed: dict[bytes, tuple[bytes, ...]] = {}
         self.current: Rulings | None = None
         self._publish(now)
 

@@ -77,9 +77,7 @@ class Answered(Arrival):
             actor.behaviour.requests += 1
         if decision.previous_level is not before:
             self._level_changed()
-        elif (
-            decision.level is not admitted
-        ):  # risen to what it was before it cooled down, or put at the level of a pool
+        elif decision.level is not admitted:  # risen again to what it cooled down from, or put at the level of a pool
             engine.state.level_changed(visitor)
 
     def _was_redirected(self, traces: Traces, page: str | Variant, now: float) -> bool:
