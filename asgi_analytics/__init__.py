@@ -48,13 +48,21 @@ __all__ = [
     "Verification",
 ]
 
-_PLACES = {
-    **dict.fromkeys(("AnalyticsMiddleware",), "middleware"),
-    **dict.fromkeys(("Site",), "decide.behaviour"),
-    **dict.fromkeys(("Signal",), "decide.signal"),
-    **dict.fromkeys(("Actor", "Finding", "ThrottleLevel"), "facts"),
-    **dict.fromkeys(("Agent", "Analytics", "ClaimStatus", "Decision", "Place", "Verification"), "model"),
-    **dict.fromkeys(("Options", "Privacy"), "settings"),
+_MODULES = {  # of those that are no errors
+    "Actor": "facts",
+    "Agent": "model",
+    "Analytics": "model",
+    "AnalyticsMiddleware": "middleware",
+    "ClaimStatus": "model",
+    "Decision": "model",
+    "Finding": "facts",
+    "Options": "settings",
+    "Place": "model",
+    "Privacy": "settings",
+    "Signal": "decide.signal",
+    "Site": "decide.behaviour",
+    "ThrottleLevel": "facts",
+    "Verification": "model",
 }
 
 
@@ -62,7 +70,7 @@ def __getattr__(name: str) -> object:
     """Load what is asked for: half a second of modules is no business of a command that has yet to heed Ctrl-C."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f".{_PLACES.get(name, 'errors')}", __name__), name)
+    found = globals()[name] = getattr(import_module(f".{_MODULES.get(name, 'errors')}", __name__), name)
     return found
 
 

@@ -112,7 +112,7 @@ class Difference:
             self._count(self._actor(hit.fingerprint), verdict)
 
     @property
-    def is_none(self) -> bool:
+    def is_empty(self) -> bool:
         """Tell whether nothing differs: no refusal, no level, no score."""
         return not (self.newly or self.freed or self.scores or self.levels)
 
@@ -184,7 +184,7 @@ def report(difference: Difference, top: int) -> Iterator[str]:
         yield f"            {d.kept:,} keep their verdicts: visitors who asked not to be told apart, and the banned"
     if d.without_clock:
         yield f"            {d.without_clock:,} without the worker's clock: quota windows may begin at another moment"
-    if d.is_none:
+    if d.is_empty:
         yield "Nothing differs: every hit has the refusal, level and score that it had."
         return
     yield f"Refused     {counted(d.then, 'request')} then, {d.now:,} now: {d.newly:,} newly refused, {d.freed:,} freed"

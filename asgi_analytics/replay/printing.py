@@ -129,7 +129,7 @@ def policy_line(settings: Settings) -> str:
     return f"{version(settings)}: {', '.join(shown)}"
 
 
-def span(first: float | None, last: float) -> str:
+def _period(first: float | None, last: float) -> str:
     """Return a period in words."""
     return "none" if first is None else f"{_moment(first)} to {_moment(last)} UTC"
 
@@ -143,7 +143,7 @@ def _heading(replay: Replay, reading: Reading) -> Iterator[str]:
         (tally.late, "more than a minute late"),
     ]
     left = "".join(f", {count:,} {what}" for count, what in others if count)
-    yield f"Period      {span(tally.first, tally.last)}"
+    yield f"Period      {_period(tally.first, tally.last)}"
     formats = ", ".join(reading.formats) or "no format"
     yield f"Lines       {reading.lines:,} read ({formats}), {tally.judged:,} judged{left}"
     yield f"Page loads  {PAGE_RULE}"

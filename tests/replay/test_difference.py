@@ -117,8 +117,8 @@ def test_the_most_refused_come_first(then: bool) -> None:
 
 @pytest.mark.parametrize("differs", [{"score": 1}, {"level": 1}, {"refused": True}])
 def test_one_other_score_level_or_refusal_is_a_difference(differs: dict[str, Any]) -> None:
-    assert taken(verdict("/")).is_none
-    assert not taken(verdict("/"), verdict("/")._replace(**differs)).is_none
+    assert taken(verdict("/")).is_empty
+    assert not taken(verdict("/"), verdict("/")._replace(**differs)).is_empty
 
 
 def test_actors_without_number_cost_bounded_memory_and_those_refused_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
