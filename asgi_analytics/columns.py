@@ -74,8 +74,8 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
-def span(seconds: float, whole: Callable[[float], int] = ceil) -> str:
-    """Return "12 s", "10 min", "3 h", "2 days": of a wait what is surely enough, of an age (`floor`) what is over."""
+def duration(seconds: float, whole: Callable[[float], int] = ceil) -> str:
+    """Return "12 s", "10 min", "3 h", "2 days": rounded up, so that a wait is enough; an age takes `floor`."""
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{whole(seconds / size)} {unit}"

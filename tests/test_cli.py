@@ -17,7 +17,7 @@ import pytest
 
 from asgi_analytics import cli, traffic
 from asgi_analytics.batch import DECISION, HIT
-from asgi_analytics.columns import escape, span
+from asgi_analytics.columns import duration, escape
 from asgi_analytics.commands import console
 from asgi_analytics.database import destination_of
 from asgi_analytics.record.destination import Destination
@@ -286,7 +286,7 @@ def test_escape_leaves_only_what_can_be_printed(text: str, shown: str) -> None:
     ],
 )
 def test_a_wait_is_rounded_up_and_an_age_down(seconds: float, wait: str, age: str) -> None:
-    assert (span(seconds), span(seconds, floor)) == (wait, age)
+    assert (duration(seconds), duration(seconds, floor)) == (wait, age)
 
 
 def test_json_cannot_act_on_a_terminal_and_says_the_same() -> None:

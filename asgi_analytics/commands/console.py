@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from math import floor
 from pathlib import Path
 
-from ..columns import counted, cut, escape, span, table
+from ..columns import counted, cut, duration, escape, table
 from ..decide.explain import reproduce
 from ..decide.signals import SIGNALS
 from ..facts import LEVEL_LABELS
@@ -158,7 +158,7 @@ def statistics(
     yield f"Writers: {len(positions)} of {totals.journals:,}, this machine's first, then those that moved last"
     heading = ("journal", "host", "segment", "offset", "rows", "quarantined", "moved")
     rows = [
-        (p.journal.hex[:8], escape(p.host), p.segment, p.position, p.rows, p.quarantined, f"{span(p.age, floor)} ago")
+        (p.journal.hex[:8], escape(p.host), p.segment, p.position, p.rows, p.quarantined, _ago(p.age))
         for p in positions
     ]
     yield from table([heading, *rows]) if rows else ()
@@ -230,7 +230,7 @@ def data_line(name: str, held: Held | None, error: str | None, now: float) -> st
     """Return the line of one file of `data update`: what the folder has, how old it is, and what went wrong."""
     has = "none"
     if held:
-        has = f"{counted(held.ranges.prefixes, 'prefix', 'prefixes')}, {span(now - held.fetched_at, floor)} old"
+        has = f"{counted(held.ranges.prefixes, 'prefix', 'prefixes')}, {duration(now - held.fetched_at, floor)} old"
     went_wrong = f"; {'kept' if held else 'not there'}: {escape(error)}" if error else ""
     return f"{name:<32}{has}{went_wrong}"
 
@@ -245,6 +245,10 @@ def _columns(texts: Sequence[str]) -> str:
 
 def _moment(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _ago(seconds: float) -> str:
+    return f"{duration(seconds, floor)} ago"
 
 
 def _short(value: float) -> str:

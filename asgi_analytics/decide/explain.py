@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from ..columns import span
+from ..columns import duration
 from ..facts import LEVEL_LABELS, Actor, Finding, Window
 from ..model import Decision, Ruling
 from ..settings import Quota
@@ -159,19 +159,19 @@ def _exceeded(inputs: Mapping[str, Any], score: int) -> list[str]:
 
 def _ways_past_refusal(inputs: Mapping[str, Any], violated: Sequence[str]) -> Iterator[str]:
     if "ban" in inputs:
-        yield f"wait {span(inputs['ban']['rest'])}: then the ban ends; `asgi-analytics pardon` lifts it at once"
+        yield f"wait {duration(inputs['ban']['rest'])}: then the ban ends; `asgi-analytics pardon` lifts it at once"
         return
     level = LEVELS[inputs.get("level", 0)]
     if "throttle" in violated:
-        yield f"wait {span(inputs['rest'])}: then the level cools down to {LEVEL_LABELS[level - 1]}"
+        yield f"wait {duration(inputs['rest'])}: then the level cools down to {LEVEL_LABELS[level - 1]}"
     for quota in (*inputs.get("quotas", ()), *inputs.get("network_quotas", ())):
         if quota["name"] in violated and quota["limit"] > 0:
             yield (
-                f'under {quota["limit"]} requests in {span(quota["window"])} (quota "{quota["name"]}"), '
-                f"or wait {span(quota['wait'])}"
+                f'under {quota["limit"]} requests in {duration(quota["window"])} (quota "{quota["name"]}"), '
+                f"or wait {duration(quota['wait'])}"
             )
     if level and "throttle" not in violated:
-        yield f"a level below {level.label}: it falls by one in {span(inputs['rest'])} without new evidence"
+        yield f"a level below {level.label}: it falls by one in {duration(inputs['rest'])} without new evidence"
 
 
 def _ways_to_keep_level(inputs: Mapping[str, Any], signals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
