@@ -318,5 +318,5 @@ def _summarise(dsn: str, since: datetime, answered: int) -> None:
         while reader.count_since(since) < answered and SystemClock.monotonic() < deadline:
             time.sleep(0.1)
         classes, stored = reader.summary(since), reader.count_since(since)
-    lines = [*console.summary(classes), *console.rest(answered, stored, sum(one.hits for one in classes))]
+    lines = [*console.summary(classes), *console.not_in_summary(answered, stored, sum(one.hits for one in classes))]
     print("\n".join(["Traffic, as the database has it (levels: sessions that reached it):", *lines, ""]), flush=True)

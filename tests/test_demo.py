@@ -269,12 +269,12 @@ def test_the_same_seed_plans_the_same_traffic_of_every_kind_within_its_time() ->
 
 
 def test_the_table_of_the_traffic_says_which_requests_are_not_in_it() -> None:
-    assert list(console.rest(889, 884, 876)) == [
+    assert list(console.not_in_summary(889, 884, 876)) == [
         "8 more hits are of visitors who asked not to be told apart (Sec-GPC, DNT).",
         "5 more requests are counts in analytics.refusals: what is refused past a rate.",
     ]
-    assert list(console.rest(100, 101, 101)) == []
-    assert list(console.rest(11, 10, 9)) == [
+    assert list(console.not_in_summary(100, 101, 101)) == []
+    assert list(console.not_in_summary(11, 10, 9)) == [
         "1 more hit is of visitors who asked not to be told apart (Sec-GPC, DNT).",
         "1 more request is a count in analytics.refusals: what is refused past a rate.",
     ]

@@ -217,7 +217,7 @@ def summary(classes: Sequence[ClassSummary]) -> Iterator[str]:
     yield from table([heading, *rows, ("all", *map(sum, zip(*counts, strict=True)))] if rows else [heading])
 
 
-def rest(answered: int, stored: int, shown: int) -> Iterator[str]:
+def not_in_summary(answered: int, stored: int, shown: int) -> Iterator[str]:
     """Yield what of the demo's answered requests is not in the table's hits, and why."""
     if stored > shown:
         yield f"{_more(stored - shown, 'hit')} of visitors who asked not to be told apart (Sec-GPC, DNT)."

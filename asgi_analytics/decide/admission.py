@@ -126,7 +126,7 @@ def charge(visitor: Actor, units: int, policy: Policy, now: float) -> None:
 
 def _refuse_blocked(visitor: Actor, policy: Policy, now: float) -> Decision:
     state = visitor.throttle
-    seconds = rest(visitor, policy, now)
+    seconds = seconds_to_cool_down(visitor, policy, now)
     quotas = (0, seconds) * len(policy.quotas)
     return Decision(
         BLOCKED,
@@ -198,7 +198,7 @@ def _refuse(
 
 def _or_cooled(visitor: Actor, policy: Policy, waits: Sequence[float], now: float) -> Sequence[float]:
     """Return the waits for the visitor's quotas, shorter where the level will have cooled down before."""
-    level, cooled = visitor.throttle.level, throttle.rest(visitor.throttle, policy.cooldown, now)
+    level, cooled = visitor.throttle.level, throttle.time_to_cool_down(visitor.throttle, policy.cooldown, now)
     for lower in reversed(policy.limits[:level]):
         quotas = zip(visitor.windows, lower, waits, strict=True)
         waits = [
@@ -220,9 +220,9 @@ def _tell_cool_down(decision: Decision, previous: ThrottleLevel, policy: Policy)
     decision.reasons += (sentence,)
 
 
-def rest(visitor: Actor, policy: Policy, now: float) -> int:
+def seconds_to_cool_down(visitor: Actor, policy: Policy, now: float) -> int:
     """Return the whole seconds until the level cools down by one."""
-    return _whole(throttle.rest(visitor.throttle, policy.cooldown, now))
+    return _whole(throttle.time_to_cool_down(visitor.throttle, policy.cooldown, now))
 
 
 def _whole(seconds: float) -> int:

@@ -16,7 +16,7 @@ from ..facts import LEVEL_LABELS, Actor, Finding, Window
 from ..model import Decision, Ruling
 from ..settings import Quota
 from .policy import Policy
-from .rulings import rest
+from .rulings import time_left
 from .signals import SIGNALS
 from .throttle import (
     BLOCKED,
@@ -97,7 +97,8 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
 
 def inputs_of_ban(ruling: Ruling, now: float) -> Inputs:
     """Return what a ban's refusal rests on; `now` in wall seconds."""
-    ban = {"id": ruling.id.hex(), "by": ruling.made_by, "reason": ruling.reason, "rest": round(rest(ruling, now), 3)}
+    rest = round(time_left(ruling, now), 3)
+    ban = {"id": ruling.id.hex(), "by": ruling.made_by, "reason": ruling.reason, "rest": rest}
     return {"level": int(BLOCKED), "ban": ban}
 
 

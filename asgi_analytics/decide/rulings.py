@@ -210,7 +210,7 @@ def refusal(ruling: Ruling, quotas: int, score: int, now: float) -> Decision:
 
     The banned read its reasons: who made the ban is not among them.
     """
-    seconds = max(1, ceil(rest(ruling, now)))
+    seconds = max(1, ceil(time_left(ruling, now)))
     return Decision(
         refused=True,
         level=ThrottleLevel.BLOCKED,
@@ -222,7 +222,7 @@ def refusal(ruling: Ruling, quotas: int, score: int, now: float) -> Decision:
     )
 
 
-def rest(ruling: Ruling, now: float) -> float:
+def time_left(ruling: Ruling, now: float) -> float:
     """Return the seconds until a ruling ends: a number where its end is "infinity", too."""
     return min(ruling.until - now, 2.0**31 - 1)
 

@@ -180,7 +180,7 @@ def cooled(level: ThrottleLevel, changed_at: float, cooldown: float, now: float)
     return LEVELS[max(0, level - int(max(0.0, now - changed_at) / cooldown))] if level else level
 
 
-def rest(throttle: Throttle, cooldown: float, now: float) -> float:
+def time_to_cool_down(throttle: Throttle, cooldown: float, now: float) -> float:
     """Return the seconds until the level cools down by one."""
     return throttle.changed_at + cooldown - now
 

@@ -9,7 +9,7 @@ from ..facts import Actor, Claims
 from ..model import Decision, Variant
 from . import signals, throttle, window
 from .actor import adopt_pool
-from .admission import paired, rest
+from .admission import paired, seconds_to_cool_down
 from .behaviour import Site, load_page, load_variant
 from .explain import inputs_of_rise
 from .policy import Policy
@@ -223,5 +223,5 @@ def _apply_level(visitor: Actor, policy: Policy, decision: Decision, now: float)
     for place, left in enumerate(decision.remaining):
         lowered = policy.limits[before][place][1] - policy.limits[level][place][1]
         remaining[place] = max(0, min(remaining[place], left - lowered))
-    reset = [rest(visitor, policy, now)] * len(limits) if level == BLOCKED else decision.reset
+    reset = [seconds_to_cool_down(visitor, policy, now)] * len(limits) if level == BLOCKED else decision.reset
     decision.quotas = paired(remaining, reset)

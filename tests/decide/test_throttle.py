@@ -213,7 +213,7 @@ def test_of_two_workers_levels_that_of_which_more_is_left_is_taken(
 def test_a_clock_set_back_prolongs_no_cool_down() -> None:
     visitor = Actor([], Throttle(BLOCKED, START))
     throttle.cool_down(visitor, 600.0, START - 50_000)
-    assert throttle.rest(visitor.throttle, 600.0, START - 50_000) == 600.0
+    assert throttle.time_to_cool_down(visitor.throttle, 600.0, START - 50_000) == 600.0
 
 
 def test_the_later_change_wins() -> None:
