@@ -15,7 +15,7 @@ from math import ceil
 from ..facts import Actor, Loan, Window
 from ..protocols import Ask, Exchanged
 from . import window
-from .lending import LIFE, believed, floor, size_of, unasked
+from .lending import LIFE, believed, size_of, unasked, unasked_at
 
 Limits = Sequence[tuple[float, int]]  # seconds and units, one pair per quota
 EARLY = 4  # quotas are shared from this part of the unasked units on: time to be lent more before they are gone
@@ -88,7 +88,7 @@ class Leases:
         used = ceil(window.estimate(counter, size, now))
         # What came unshared in the window before may all lie in the present one of the server's clock.
         used = max(used, counter.count + min(int(counter.previous), shared_from(limit, self.sharing)))
-        allowed = floor(unasked(limit, self.sharing), self._stage(name, now))
+        allowed = unasked_at(unasked(limit, self.sharing), self._stage(name, now))
         return Loan(name, size, limit, used, max(used, allowed), limit, now, asked_at=now, wanted=True)
 
     def meet(self, actor: Actor, is_network: bool, now: float) -> None:
@@ -132,7 +132,7 @@ class Leases:
             return None
         for counter, loan in zip(actor.windows, actor.loans or (), strict=False):
             _forget_old(counter, loan, now)
-            unasked_now = floor(unasked(loan.limit, self.sharing), self._stage(loan.counter, now))
+            unasked_now = unasked_at(unasked(loan.limit, self.sharing), self._stage(loan.counter, now))
             loan.allowed = max(loan.used, loan.reported + min(unasked_now, loan.left))
             loan.used_at, loan.dry = now, False
         self._actors[actor.key] = actor

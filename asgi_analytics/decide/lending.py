@@ -1,16 +1,15 @@
 """How the units of one counter are lent to workers: the rule behind every SharedQuotas, on values.
 
 What all workers together admit is kept to the limit by lending no unit twice: those used, those lent, and those that
-workers may admit unasked (`floor`) add up to the limit. What they may admit unasked falls to nothing in two stages as a
-counter is used up; a stage counts for a worker once that worker has said that it knows of it.
+workers may admit unasked add up to the limit. What they may admit unasked (`unasked_at`) falls to nothing in two stages
+as a counter is used up; a stage counts for a worker once that worker has said that it knows of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil, inf
-from math import floor as whole
+from math import ceil, floor, inf
 
 from ..protocols import Ask, Grant
 
@@ -39,7 +38,7 @@ def unasked(limit: int, workers: int) -> int:
     return limit if workers < 2 else max(1, limit // (2 * workers), min(limit // 8, 8))
 
 
-def floor(share: int, stage: int) -> int:
+def unasked_at(share: int, stage: int) -> int:
     """Return what is left of a worker's unasked share at a stage."""
     return (share, max(1, share // 8), 0)[stage]
 
@@ -68,7 +67,7 @@ def lend(counter: Counter, ask: Ask, worker: bytes, heeded: Mapping[bytes, int],
             del counter.loans[other]
     others = {name: revision for name, revision in heeded.items() if name != worker}
     faded = 1.0 - now / ask.window % 1.0
-    left = whole(ask.limit - counter.count - counter.previous * faded)
+    left = floor(ask.limit - counter.count - counter.previous * faded)
     lent = sum(units for units, _ in counter.loans.values())
     free = left - lent - _reserved(counter, ask, others) - ask.keep
     extra = max(0, min(ask.wanted - ask.keep, ceil(free / (1 + len(counter.loans)))))
@@ -78,7 +77,7 @@ def lend(counter: Counter, ask: Ask, worker: bytes, heeded: Mapping[bytes, int],
 
 
 def _turn(counter: Counter, size: float, now: float) -> None:
-    window = whole(now / size)
+    window = floor(now / size)
     step = window - counter.window
     if step == 1:
         counter.previous, counter.count = counter.count, 0
@@ -94,7 +93,7 @@ def _reserved(counter: Counter, ask: Ask, others: Mapping[bytes, int]) -> int:
     for worker, revision in others.items():
         if worker not in counter.loans:
             known = counter.stage if revision >= counter.raised else max(0, counter.stage - 1)
-            most += floor(ask.share, known)
+            most += unasked_at(ask.share, known)
     return min(ask.limit // 2, most)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from asgi_analytics.decide.lending import LIFE, Counter, announce, floor, lend, unasked
+from asgi_analytics.decide.lending import LIFE, Counter, announce, lend, unasked, unasked_at
 from asgi_analytics.protocols import Ask, Grant
 
 ME, OTHER = b"m" * 16, b"o" * 16
@@ -38,7 +38,7 @@ def test_workers_may_admit_a_part_unasked_and_who_is_alone_all(limit: int, worke
 
 @pytest.mark.parametrize(("share", "stages"), [(80, (80, 10, 0)), (7, (7, 1, 0)), (1, (1, 1, 0))])
 def test_what_may_be_admitted_unasked_falls_to_one_and_to_nothing(share: int, stages: tuple[int, int, int]) -> None:
-    assert tuple(floor(share, stage) for stage in range(3)) == stages
+    assert tuple(unasked_at(share, stage) for stage in range(3)) == stages
 
 
 @pytest.mark.parametrize(("until", "left"), [(NOW + 0.1, 100), (NOW, 70), (NOW - 0.1, 70)])
