@@ -37,7 +37,7 @@ def hide_accounts(text: str) -> str:
         if start < at or (country := text[start : head.start()].upper()) not in _FORMS:
             continue
         found = _pattern(country).match(text, start)
-        if found is not None and _is_sound(found[0].translate(_SEPARATORS)):
+        if found is not None and _is_valid(found[0].translate(_SEPARATORS)):
             kept, at = f"{kept}{text[at:start]}…", found.end()
     return kept + text[at:] if at else text
 
@@ -51,7 +51,7 @@ def _pattern(country: str) -> re.Pattern[str]:
     return re.compile("[ +-]?".join(groups) + r"(?![A-Za-z\d])", re.ASCII | re.IGNORECASE)
 
 
-def _is_sound(account: str) -> bool:
+def _is_valid(account: str) -> bool:
     """Tell whether the check digits are those of the rest (ISO 7064, MOD 97-10); a title of words has few digits."""
     if not "02" <= account[2:4] <= "98" or 2 * len(account.translate(_DIGITS_ONLY)) < len(account):
         return False

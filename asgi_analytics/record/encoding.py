@@ -48,11 +48,11 @@ def text(value: str | None, most: int = 256) -> bytes:
     try:
         raw = cut.encode()
     except UnicodeEncodeError:
-        raw = _sound(cut).encode()
+        raw = _storable(cut).encode()
     return _LENGTH.pack(len(raw)) + raw
 
 
-def _sound(value: str) -> str:
+def _storable(value: str) -> str:
     """Return a text that Postgres accepts: NUL and lone surrogates become U+FFFD."""
     return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -183,7 +183,7 @@ def decision_row(
 ) -> bytes:
     """Encode one row of analytics.decisions; `decision.id` must be set. `detail` is JSON values (decide.explain)."""
     told = detail or {"violated": list(decision.violated), "reasons": list(decision.reasons), "signals": []}
-    stored = json.dumps(_sounded(told), allow_nan=False).encode()
+    stored = json.dumps(_storable_json(told), allow_nan=False).encode()
     before = decision.previous_level
     score, wait = max(0, min(decision.score, 32767)), max(0, min(decision.retry_after, 2**31 - 1))
     head = _DECISION_HEAD.pack(
@@ -203,12 +203,12 @@ def decision_row(
     )
 
 
-def _sounded(value: Any) -> Any:
-    """Return a JSON value that jsonb accepts: texts as by `_sound`, None for NaN and infinities."""
+def _storable_json(value: Any) -> Any:
+    """Return a JSON value that jsonb accepts: texts as by `_storable`, None for NaN and infinities."""
     if isinstance(value, str):
-        return _sound(value)
+        return _storable(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {_sound(str(name)): _sounded(part) for name, part in value.items()}
-    return [_sounded(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {_storable(str(name)): _storable_json(part) for name, part in value.items()}
+    return [_storable_json(part) for part in value] if isinstance(value, (list, tuple)) else value

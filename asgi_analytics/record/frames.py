@@ -57,17 +57,17 @@ def parse(data: bytes, base: int, at_end: bool, heads: re.Pattern[bytes]) -> Ite
                 yield Frame(kind, record[1:], base + at, base + stop)
                 at = stop
                 continue
-        end = _sound_end(data, at)
+        end = _valid_end(data, at)
         if not at_end and (end is not None or size - at < FRAME.size):
             return
-        gap = _next_sound(data, at + 1, at_end, heads)
+        gap = _next_valid(data, at + 1, at_end, heads)
         for start in range(at, gap, MOST_FRAME):
             upto = min(start + MOST_FRAME, gap)
             yield Frame(DAMAGED, data[start:upto], base + start, base + upto)
         at = gap
 
 
-def _sound_end(data: bytes, at: int) -> int | None:
+def _valid_end(data: bytes, at: int) -> int | None:
     """Return where the frame at a position ends: beyond the data if it may be valid, None if it is not."""
     if at + FRAME.size > len(data):
         return None
@@ -81,7 +81,7 @@ def _sound_end(data: bytes, at: int) -> int | None:
     return stop if crc32(record) == checksum and record[:1] in KINDS else None
 
 
-def _next_sound(data: bytes, at: int, at_end: bool, heads: re.Pattern[bytes]) -> int:
+def _next_valid(data: bytes, at: int, at_end: bool, heads: re.Pattern[bytes]) -> int:
     """Return where the next frame begins that is or may be valid; without one, up to where none can begin.
 
     No visitor can forge one inside a row: a frame begins with a NUL, and no text field has any.
@@ -89,7 +89,7 @@ def _next_sound(data: bytes, at: int, at_end: bool, heads: re.Pattern[bytes]) ->
     size, found = len(data), heads.search(data, at)
     while found is not None:
         start = found.start()
-        stop = _sound_end(data, start)
+        stop = _valid_end(data, start)
         if stop is not None and (stop <= size or not at_end):
             return start
         found = heads.search(data, start + 1)
