@@ -15,8 +15,8 @@ from anyio import get_cancelled_exc_class
 from .database import resolve_dsn
 from .engine import Engine, stop_all
 from .exchange.beginning import begin, begin_strictly, writable
+from .exchange.coercion import text
 from .exchange.http import SCOPE_KEY, Exchange
-from .exchange.sound import text
 from .exchange.timed import TimedExchange
 from .exchange.websocket import WebSocketExchange
 from .joining import joined

@@ -28,7 +28,7 @@ from ..identify.request import (
 from ..inputs import DATA, INJECTED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED
 from ..model import Variant
 from .arrival import Arrival
-from .sound import text
+from .coercion import text
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _ORIGIN = rb"\A((?:[a-z]+://[^/]*)?)"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..engine import Engine
 from ..model import Decision
 from ..protocols import Receive, Scope, Send, StrictAnswer
+from .coercion import coerced
 from .http import SCOPE_KEY, Exchange
-from .sound import sound
 
 
 def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
@@ -49,7 +49,7 @@ def _begin_converted(
 ) -> Exchange | None:
     """As `begin`, by the scope converted to the types of ASGI and by the quotas of this worker."""
     try:
-        readable = sound(scope)
+        readable = coerced(scope)
         exchange = kind(engine, readable, receive, send)
         exchange.decide(readable)
         exchange.scope = scope

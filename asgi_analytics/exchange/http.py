@@ -17,7 +17,7 @@ from ..respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
 from ..threads import run_in_thread
 from .answered import Answered
 from .arrival import CACHED_FOR
-from .sound import text
+from .coercion import text
 
 SCOPE_KEY = "asgi_analytics"  # in the scope while the app runs: an outer middleware of ours has this request already
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..protocols import Scope
 
 
-def sound(scope: Scope) -> Scope:
+def coerced(scope: Scope) -> Scope:
     """Return a copy that can be read; what cannot be converted is left empty."""
     client = scope.get("client")
     return {
