@@ -23,7 +23,7 @@ from .pace import Backoff, BatchSize
 from .recorder import COLUMNS, Recorder
 from .watchdog import Watchdog
 
-OPERATOR = (StoreMisconfigured, MigrationError)
+NEEDS_OPERATOR = (StoreMisconfigured, MigrationError)
 ADOPT_INTERVAL = 30.0
 UPKEEP_INTERVAL = 3600.0
 LAST_PAUSE = 0.1  # between two attempts while stopping
@@ -191,23 +191,24 @@ class Writer:
 
     def _run_writer(self) -> None:
         try:
-            self._guarded(self._write, self._backoff)
+            self._keep_running(self._write, self._backoff)
         finally:  # however it ends, other workers may adopt what it held
             self._release()
 
     def _run_keeper(self) -> None:
-        self._guarded(lambda: self._keeper.run(self._stopping), self._keeper.backoff)
+        self._keep_running(lambda: self._keeper.run(self._stopping), self._keeper.backoff)
 
-    def _guarded(self, run: Callable[[], None], backoff: Backoff) -> None:
-        # If the thread died, delivery would stop for good: run again, after a pause.
+    def _keep_running(self, run: Callable[[], None], backoff: Backoff) -> None:
+        """Run until it is over, anew after an unexpected error: if the thread died, delivery would stop for good."""
         while True:
             try:
-                if self._is_done(run, backoff):
+                if self._run_once(run, backoff):
                     return
             except Exception:  # noqa: BLE001 - out of memory, logging and waiting fail too
                 release_gil()
 
-    def _is_done(self, run: Callable[[], None], backoff: Backoff) -> bool:
+    def _run_once(self, run: Callable[[], None], backoff: Backoff) -> bool:
+        """Run, and pause after an error; tell whether it is over, or there is no time left to try again."""
         try:
             run()
         except Exception as error:  # noqa: BLE001 - counted and logged; see above
@@ -298,7 +299,7 @@ class Writer:
 
     def _failed(self, error: StoreError) -> None:
         self.state.connected, self.state.error = False, str(error)
-        self._is_refused = isinstance(error, OPERATOR)
+        self._is_refused = isinstance(error, NEEDS_OPERATOR)
         self.attempted.set()
         if self.state.behind_since is None:
             self.state.behind_since = self._clock.monotonic()

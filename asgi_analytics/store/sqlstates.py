@@ -13,14 +13,14 @@ from ..columns import escape, one_line
 from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 
 # SQLSTATE classes; all others, and errors without one (connection lost, refused, DNS), are transient.
-OPERATOR = ("28", "3D", "3F", "42")
+NEEDS_OPERATOR = ("28", "3D", "3F", "42")
 # Single rows may be refused for these, also by an operator's trigger; the probe tells whether all are.
 POISON = ("09", "20", "21", "22", "23", "27", "2F", "38", "39", "44", "54000", "54001", "P0")
 # Implementation-defined classes of the SQL standard; all but the server's own are raised by an operator's trigger.
 _FREE, _SERVERS = re.compile("[5-9I-Z]|45"), ("53", "54", "55", "57", "58", "72", "XX")
 # These concern single rows only if raised inside an operator's trigger or function, which may raise anything, miss an
 # object, or run into statement_timeout. From our own statements they concern all rows.
-_BY_FUNCTION = (*OPERATOR, "0A", "55000", "57014")
+_BY_FUNCTION = (*NEEDS_OPERATOR, "0A", "55000", "57014")
 NO_PLACE = "23514"  # SQLSTATE of a row that no partition takes, and of one that a constraint refuses
 _NARROW = (None, "22001", "22003")  # a value is longer or larger than its column
 _TELLS_ROW = ("23", "44")  # their DETAIL quotes the row or its key, in the server's language
@@ -49,7 +49,7 @@ def _ours(error: psycopg.Error) -> StoreError:
         return RowRejected(text, state)
     if state.startswith(_BY_FUNCTION) and error.diag.context:
         return RowRejected(text, state)
-    if state.startswith(OPERATOR):
+    if state.startswith(NEEDS_OPERATOR):
         return StoreMisconfigured(f"{text} (SQLSTATE {state})")
     return StoreUnavailable(f"{text} (SQLSTATE {state})")
 
