@@ -198,12 +198,14 @@ class Recorder:
         Own are the session of a request that ends after it, a host of an IPv6 network that is one visitor, and what
         is proved of a crawler while another request of that visitor, which came later, proves something else.
         """
-        visitor, is_shared = hit.visitor, hit.session is hit.visitor.session
-        identity = _identity_of(hit)
+        visitor, identity = hit.visitor, _identity_of(hit)
         if self._drops_opted_out and not identity.tracked:
             return None
-        is_shared = is_shared and (hit.address is None or hit.address == identity.address)
-        is_shared = is_shared and hit.verification is visitor.verification
+        is_shared = (
+            hit.session is visitor.session
+            and (hit.address is None or hit.address == identity.address)
+            and hit.verification is visitor.verification
+        )
         if is_shared and visitor.row_tail is not None:
             return visitor.row_tail
         if not is_shared and hit.address is not None:
