@@ -194,7 +194,7 @@ class Identifier:
                 return alike
             alike.unreturned += 1
             name = random_bytes(16)
-            fresh = self._twin(self._named(name), alike, alike.actor, now)
+            fresh = self._twin(self._fingerprinter.named(name), alike, alike.actor, now)
             fresh.borrows = True
             alike.unsent = name, fresh
         elif fresh.identity.network != alike.identity.network:  # another day
@@ -206,7 +206,7 @@ class Identifier:
     def _returned(
         self, cookie: VisitorCookie, ticket: Ticket, alike: Visitor, secure: bool, now: float, wall: int
     ) -> Visitor:
-        fingerprint = self._named(ticket.visitor)
+        fingerprint = self._fingerprinter.named(ticket.visitor)
         visitor = self._known.get(fingerprint)
         if visitor is None:
             visitor = self._twin(fingerprint, alike, self._new_actor(alike.identity.agent), now)
@@ -224,9 +224,6 @@ class Identifier:
         visitor.network = alike.network
         visitor.cookie = cookie.issue(ticket.visitor, secure, wall, ticket.issued_s) if ticket.outdated else None
         return visitor
-
-    def _named(self, name: bytes) -> bytes:
-        return self._fingerprinter.named(name)
 
     def _twin(self, fingerprint: bytes, alike: Visitor, actor: Actor, now: float) -> Visitor:
         identity = _with(alike.identity, fingerprint, alike.identity.network, False)
