@@ -68,11 +68,8 @@ def make_private(folder: Path) -> None:
         raise JournalError(f"The journal folder {part} belongs to another user.")
 
 
-def sync_entries(path: Path) -> None:
-    """Flush the entries of a folder: without its entry a power cut loses a file, synced or not. Raises OSError.
-
-    Of a file, what it holds.
-    """
+def fsync_path(path: Path) -> None:
+    """Flush a file or the entries of a folder, without which a power cut loses even flushed files. Raises OSError."""
     opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would block
     try:
         os.fsync(opened)

@@ -17,7 +17,7 @@ import psycopg
 from ..clock import random_bytes
 from ..columns import one_line
 from ..errors import EmbeddedPostgresError
-from ..folders import sync_entries
+from ..folders import fsync_path
 from .folder import Patience, address, flock, read_dsn, write_dsn
 from .process import Child, runs
 from .programs import Server, choose, copy_wheel
@@ -123,7 +123,7 @@ class Cluster:
         # The password first, then the whole cluster at once: a kill in between leaves nothing half made.
         write_dsn(self._folder, address(password, free_port(None)))
         staging.rename(self._data)
-        sync_entries(self._folder)
+        fsync_path(self._folder)
 
     def _clear_pid_file(self) -> None:
         file = self._data / "postmaster.pid"

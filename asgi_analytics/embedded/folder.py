@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..clock import SystemClock
 from ..errors import EmbeddedPostgresError
-from ..folders import foreign_part, sync_entries
+from ..folders import foreign_part, fsync_path
 from .process import runs, shell
 
 if sys.platform != "win32":
@@ -100,4 +100,4 @@ def write_dsn(folder: Path, dsn: str) -> None:
         file.flush()
         os.fsync(handle)
     os.replace(name, folder / "dsn")
-    sync_entries(folder)
+    fsync_path(folder)

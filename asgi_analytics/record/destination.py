@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..folders import sync_entries
+from ..folders import fsync_path
 
 DATABASE = "database"  # the digest of host, port and name
 ADDRESS = "address"  # the same in clear, for people
@@ -45,9 +45,9 @@ class Destination:
     def flush(self, folder: Path) -> None:
         """Flush what `write` has written, and the name of the folder. Raises OSError."""
         for path in (*(folder / name for name in (ADDRESS, SERVER) if (folder / name).exists()), folder / DATABASE):
-            sync_entries(path)
+            fsync_path(path)
         for path in (folder, folder.parent):
-            sync_entries(path)
+            fsync_path(path)
 
 
 NOWHERE = Destination("")

@@ -18,7 +18,7 @@ from zlib import crc32
 from ..batch import Batch, Frames
 from ..clock import release_gil
 from ..errors import JournalFormatError
-from ..folders import sync_entries
+from ..folders import fsync_path
 from .frames import FRAME, MOST_FRAME, Columns, beginnings, parse
 
 MAGIC = b"ASGIAJ\x01\n"
@@ -52,7 +52,7 @@ def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
         os.fchmod(opened, 0o600)  # whatever the umask
         if os.write(opened, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        sync_entries(folder)
+        fsync_path(folder)
     except OSError:
         # A segment with half a header would take frames that nobody can read.
         os.close(opened)
