@@ -30,7 +30,7 @@ from .threads import within
 
 PATIENCE = 2.0  # seconds that `explain` waits for a decision on its way to the database
 MOST_SHOWN = 10  # journals in `stats`
-TRAFFIC_SECONDS = 180
+TRAFFIC_SECONDS = 180  # of the demo, where no others are asked for
 _DEMO_LIMITS = ("20/second", "600/minute")
 _QUOTAS = f"quotas per visitor, such as {' '.join(_DEMO_LIMITS)}"
 BROKEN_PIPE = 141  # what shells give to SIGPIPE

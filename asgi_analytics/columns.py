@@ -8,7 +8,7 @@ from math import ceil
 from typing import TextIO
 
 BAR = 40  # columns at most
-LEAST_BAR = 10
+LEAST_BAR = 10  # columns: what is shorter tells nothing
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of a formula (OWASP)
 
 

@@ -39,7 +39,7 @@ from .settings import Settings, default_journal_dir
 from .store.reading import connect, migrate_all
 
 VARIABLE = "ASGI_ANALYTICS_DEMO"  # the middleware's options as JSON: how they reach worker processes
-ARTICLES = 40
+ARTICLES = 40  # on the sample site
 PATIENCE = 30.0  # seconds until the server has to answer
 VISITOR = "X-Forwarded-For: 84.130.1.2"
 SETTLING = 5.0  # seconds until the last hits of the traffic have to be stored

@@ -11,7 +11,7 @@ from .facts import Actor, ThrottleLevel
 from .model import CachedRefusal, Merged, Visitor
 from .protocols import Salt
 
-MOST_CHANCES = 16
+MOST_CHANCES = 16  # visitors that are looked at to evict one
 MOST_CACHED_REFUSALS = 4096  # refusals, about 2.6 KB each
 
 

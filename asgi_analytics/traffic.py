@@ -13,7 +13,7 @@ from typing import TextIO
 
 from .columns import bar, terminal_columns
 
-MOST_CONNECTIONS = 64
+MOST_CONNECTIONS = 64  # at once
 TIMEOUT = 15.0  # seconds for one answer
 HUMANS_PER_SECOND = 0.7
 

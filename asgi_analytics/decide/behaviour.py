@@ -33,20 +33,20 @@ from .window import FIVE_MINUTES, HOUR, MINUTE, TEN_MINUTES
 RUSH = 1.0  # seconds between two loads of one page: less is a rush
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
 MOST_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
-MAX_SITE_PAGES = 65_536
+MAX_SITE_PAGES = 65_536  # that are remembered
 MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
-MAX_PEOPLE = 50
+MAX_PEOPLE = 50  # behind one fingerprint
 MOST_IN_LOOP = 12  # pages
 GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
-PAGE_BITS = 1024
-ERROR_BITS = 512
+PAGE_BITS = 1024  # of a session's bitmap
+ERROR_BITS = 512  # likewise
 LOADS_PER_PERSON = 2  # of pages loaded before: each further person makes so many
 MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
 MOST_BACK = PAGE_BITS // 8  # known pages; with more, too many new ones would be taken for known
 MIN_WITNESSES = 20  # sessions with Fetch Metadata before its absence means something
 REQUESTS_PER_PAGE = 1.2  # of a browser, at least, on a site that serves its own files and calls
 HERE, ELSEWHERE = 1, 2  # Behaviour.files
-MOST_PAGES_REMEMBERED = 2048
+MOST_PAGES_REMEMBERED = 2048  # by path, of all visitors
 
 # Linear counting (Whang and others, 1990): the number of distinct paths by the number of set bits; a full map counts
 # as one with a last free bit.

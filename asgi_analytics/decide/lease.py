@@ -20,7 +20,7 @@ from .lending import LIFE, believed, size_of, unasked, unasked_at
 Limits = Sequence[tuple[float, int]]  # seconds and units, one pair per quota
 EARLY = 4  # quotas are shared from this part of the unasked units on: time to be lent more before they are gone
 MOST_ACTORS = 4096  # whose loans are exchanged; those above keep to this worker's part of the limit
-MOST_SCARCE = 20_000
+MOST_SCARCE = 20_000  # counters that are known to be scarce
 IDLE = 1.0  # seconds after which a loan is exchanged though nothing was used; a quarter of short windows
 QUICK = 0.2  # seconds after which one is exchanged though plenty is left; a tenth of short windows
 LONGEST = 600.0  # seconds without use after which loans rest, however long the window

@@ -14,7 +14,7 @@ from math import ceil, floor, inf
 from ..protocols import Ask, Grant
 
 LIFE = 5.0  # seconds that a loan, and a worker that says nothing, is believed in
-STAGES = 2
+STAGES = 2  # after the second, nothing may be admitted unasked
 SCARCE = 8  # a counter with less than this part of its limit free goes on to the next stage
 ANNOUNCE = 2.0  # seconds, at least, after which a stage is told again
 

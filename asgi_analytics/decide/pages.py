@@ -20,12 +20,12 @@ from .behaviour import (
 from .signal import MOST_QUIET, Signal, with_a_session
 from .window import FIVE_MINUTES, HOUR, estimate
 
-MIN_STEPS = 12
-MIN_GAPS = 5
-MIN_LOADS = 100
+MIN_STEPS = 12  # between pages, before their order tells anything
+MIN_GAPS = 5  # between page loads, before their regularity does
+MIN_LOADS = 100  # of pages, before it tells anything that none came twice
 NEW_SHARE = 0.9  # least part of the steps, ways back included, to pages not loaded before, when a site is walked
 DAY = 86_400.0  # seconds
-MIN_STARTS = 5
+MIN_STARTS = 5  # of sessions, before their regularity tells anything
 SHORTEST_CADENCE = 1800.0  # seconds
 RESTORED = 30.0  # seconds that a starting browser may take to reopen its last tabs
 TURNS = 4  # page loads per page of a loop, more than

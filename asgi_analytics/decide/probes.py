@@ -46,7 +46,7 @@ _INJECTION = re.compile(
 )
 _STORED = 1024  # characters of a path
 _QUERY = 1024  # characters of a query
-HIDDEN = 3
+HIDDEN = 3  # the kind of a probe that no page links, above those that weigh 1 and 2
 DIGEST = 64  # in kind_of, above what variants.packed puts there
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
 

@@ -20,10 +20,10 @@ from .conduct import CRAWLER, TOOL
 from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
 from .window import FIVE_MINUTES, HOUR, TEN_MINUTES
 
-PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024
+PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024  # of bitmaps
 MOST_MARKED = 128  # set bits of the item bitmap: so few that items are seldom taken for one another
-MAX_POOLS = 512
-NOT_FOUND = 404
+MAX_POOLS = 512  # by user agent and language; beyond, the oldest is forgotten
+NOT_FOUND = 404  # the status that a redirect may stand for
 # No guess is answered so: a payment that is due, what changed meanwhile (to who was offline), a limiter further in.
 BLAMELESS = (402, 409, 412, 429)
 MOST_WITNESSED = 3  # tries of one visitor that count towards an attack by many

@@ -18,8 +18,8 @@ from .components import Scope, Unreadable, dictionary, field, item, schemes, sig
 from .keys import Key
 
 TAG = "web-bot-auth"
-MOST_SIGNATURES = 4
-MOST_COMPONENTS = 20
+MOST_SIGNATURES = 4  # of a request that are looked at
+MOST_COMPONENTS = 20  # that a signature may cover
 MOST_LINES = 256  # of a request's headers: each component is looked for in all
 MOST_WINDOW = 86_400  # seconds from `created` to `expires` (section "Generating HTTP Message Signature")
 SKEW = 60  # seconds that clocks may differ

@@ -23,7 +23,7 @@ from typing import Any
 
 MAGIC = "asgi-analytics countries 2"
 WIDTHS = {"I": 4, "Q": 8}
-SAMPLES = 50_000
+SAMPLES = 50_000  # addresses of each family that are compared
 
 Range = tuple[int, str | None]  # first address (IPv6: its upper 64 bits) and country, up to the next range
 

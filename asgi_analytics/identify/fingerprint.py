@@ -11,7 +11,7 @@ from ..clock import DAY_NS, Calendar
 from ..protocols import Salt
 
 MOST_AGENT = 512  # bytes of a header that count
-MOST_LANGUAGE = 128
+MOST_LANGUAGE = 128  # likewise
 
 
 class Fingerprinter:

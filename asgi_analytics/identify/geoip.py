@@ -29,9 +29,9 @@ from .client import packed_address
 from .countries import CountryTable
 
 REFRESH_SECONDS = 5.0
-NAME_LENGTH = 100
+NAME_LENGTH = 100  # characters
 NOWHERE = Place()
-KEPT_PLACES = 8192
+KEPT_PLACES = 8192  # decoded records of a file
 MARKER, MARKED = b"\xab\xcd\xefMaxMind.com", 128 << 10  # begins the metadata; in these last bytes of a file
 PROBES = tuple(map(socket.inet_aton, ("1.1.1.1", "62.0.0.1", "100.0.0.1", "193.0.6.139", "200.0.0.1")))
 TREE_GAP = 16  # zero bytes between search tree and data (MaxMind DB file format, "Data section separator")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 WELL_KNOWN = "/.well-known/http-message-signatures-directory"
 MOST_DIRECTORY = 64 * 1024  # bytes
-MOST_KEYS = 64
+MOST_KEYS = 64  # of a directory
 # Their private halves are printed in RFC 9421, appendix B.1.
 TEST_KEYS = frozenset(("poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U",))
 

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 LENGTH = 512  # characters of the header that are looked at
-MOST_ITEMS = 20
+MOST_ITEMS = 20  # that are looked at
 TAG_LENGTH = 35  # RFC 5646 section 4.4.1
 
 _ITEM = re.compile(

@@ -9,10 +9,10 @@ from socket import AF_INET, AF_INET6, inet_pton
 
 from ..errors import DataFileError
 
-MOST_BYTES = 2 * 1024 * 1024
-MOST_PREFIXES = 20_000
+MOST_BYTES = 2 * 1024 * 1024  # of a file
+MOST_PREFIXES = 20_000  # in a file
 # A file that lists half of the internet is damaged, or no longer the operator's.
-SHORTEST_IPV4, SHORTEST_IPV6 = 8, 19
+SHORTEST_IPV4, SHORTEST_IPV6 = 8, 19  # bits of a prefix
 
 Span = tuple[int, int, int]  # bytes of an address, first address, last one
 

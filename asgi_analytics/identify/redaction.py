@@ -79,7 +79,7 @@ _EMAIL = re.compile(
 )
 _USER = re.compile(r"(?<=//)[^/@:\s]*+:[^/@\s]*+@")  # of an address within another
 _VALUE = re.compile(r"(?<![\w.-])([\w.-]{1,80})=[^/&?#=]+", re.ASCII)
-_SHORTEST_SECRET = 32
+_SHORTEST_SECRET = 32  # characters
 _UUID = re.compile(r"[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}", re.ASCII | re.IGNORECASE)
 _PIECES = re.compile(r"[-_]+")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d{1,8}", re.ASCII)

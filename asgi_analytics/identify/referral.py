@@ -14,13 +14,14 @@ from ..model import Referral
 from .channels import BY_BRAND, BY_KEY, CLICK_IDS, SECOND_LEVELS, SHARED_DOMAINS, SPAM, Source
 from .redaction import SHORTEST_TOKEN, hide_named, hide_secrets, is_secret_name, unescaped
 
+# Lengths in characters.
 VALUE_LENGTH = 200
 QUERY_LENGTH = 4096
 NAME_LENGTH = 80
 STORED_QUERY_LENGTH = 1024
 READ_LENGTH = 2 * STORED_QUERY_LENGTH
 ORIGIN_LENGTH = 300
-MOST_PARAMETERS = 50
+MOST_PARAMETERS = 50  # of a query that are looked at
 MOST_NESTED = 10  # parameters of an address within a value
 REDACTED = "REDACTED"
 

@@ -12,7 +12,7 @@ from ..inputs import is_digest, path_number
 from ..protocols import Headers
 from .redaction import hide_named
 
-_MOST_PATH = 1024
+_MOST_PATH = 1024  # characters
 _SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
 # What a tab shows, too, and is no page; a name such as "/wiki/Node.js" may be that of one.
 _FILE = re.compile(

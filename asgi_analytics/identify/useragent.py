@@ -24,8 +24,8 @@ from ..model import Agent
 from .operators import claim_of
 
 LENGTH = 512  # characters of a User-Agent that are looked at
-NAME_LENGTH = 64
-VERSION_LENGTH = 32
+NAME_LENGTH = 64  # characters
+VERSION_LENGTH = 32  # characters
 ROOM, ROOM_TO_BUILD = 8 << 20, 64 << 20  # bytes that reading a header, and compiling all rules, may take
 
 BOT_CLASSES = (

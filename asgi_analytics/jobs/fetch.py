@@ -24,7 +24,7 @@ from ..threads import within
 
 USER_AGENT = "asgi-analytics (+https://pypi.org/project/asgi-analytics/)"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-MOST_REDIRECTS = 3
+MOST_REDIRECTS = 3  # that are followed
 # With any IPv4 address in them, 6to4 (RFC 3056) and Teredo (RFC 4380); 192.0.0.0/24, which Python knows in part.
 _SPECIAL = (b"\x20\x02", b"\x20\x01\0\0", b"\xc0\0\0")
 _MAX_AGE = re.compile(r"(?:^|[\s,])(?:s-maxage|max-age)=\"?(\d{1,9})", re.IGNORECASE)

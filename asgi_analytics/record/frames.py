@@ -9,7 +9,7 @@ from zlib import crc32
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Frame
 
-MOST_FRAME = 1 << 20
+MOST_FRAME = 1 << 20  # bytes
 FRAME = struct.Struct("!II")
 KINDS = (HIT, DECISION, REFUSED)
 _COUNT = struct.Struct("!h")

@@ -21,7 +21,7 @@ from .opened import GONE, Opened, close, duplicates
 from .segment import MAGIC, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-SEGMENT_SIZE = 16 << 20
+SEGMENT_SIZE = 16 << 20  # bytes
 MOST_OPEN = 64  # closed segments that are held open: a gigabyte; the app needs descriptors, too
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the last commits
 

@@ -11,8 +11,8 @@ from .pace import Backoff
 from .recorder import Recorder
 
 SYNC_INTERVAL = 0.5  # seconds of hits that a power cut may cost
-REOPEN_INTERVAL = 30.0  # between two attempts to open a journal that could not be opened
-TOUCH_INTERVAL = 3600.0
+REOPEN_INTERVAL = 30.0  # seconds between two attempts to open a journal that could not be opened
+TOUCH_INTERVAL = 3600.0  # seconds
 
 
 class Keeper:

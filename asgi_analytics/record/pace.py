@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..clock import jitter
 
-LEAST_ROWS = 100
+LEAST_ROWS = 100  # of a transfer, however often it fails
 QUICK = 10.0  # seconds: far below all time-outs of statements and transactions
 
 

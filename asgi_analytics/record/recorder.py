@@ -27,7 +27,7 @@ from .memory import MemoryJournal
 COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUSED: refusals.COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}
 MEMORY_LIMIT = 32 << 20  # bytes of rows kept in memory where no journal can be written
-_MOST_CACHED = 4096
+_MOST_CACHED = 4096  # encoded texts, and as many parts of rows
 _LONGEST_CACHED = 256  # characters of path and method: some servers take methods of any length
 
 

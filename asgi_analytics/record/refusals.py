@@ -14,7 +14,7 @@ from . import encoding
 COLUMNS = ("time", "fingerprint", "network", "site")
 ROWS_PER_VISITOR = 100  # rows of refusals within a minute by the wall clock; what is beyond is counted
 ROWS_PER_NETWORK = 1_000
-ROWS_PER_WORKER = 6_000  # of this worker
+ROWS_PER_WORKER = 6_000
 _NOBODY = encoding.uuid(bytes(16))
 _HEAD = struct.Struct("!hiq")
 

@@ -24,10 +24,10 @@ from .recorder import COLUMNS, Recorder
 from .watchdog import Watchdog
 
 NEEDS_OPERATOR = (StoreMisconfigured, MigrationError)
-ADOPT_INTERVAL = 30.0
-UPKEEP_INTERVAL = 3600.0
-LAST_PAUSE = 0.1  # between two attempts while stopping
-LAST_WAIT = 0.2  # for a thread whose connection was cut
+ADOPT_INTERVAL = 30.0  # seconds between two looks for journals of dead workers
+UPKEEP_INTERVAL = 3600.0  # seconds
+LAST_PAUSE = 0.1  # seconds between two attempts while stopping
+LAST_WAIT = 0.2  # seconds for a thread whose connection was cut
 MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
 
 

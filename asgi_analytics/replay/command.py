@@ -32,7 +32,7 @@ from .run import Period, Replay
 from .source import Reading, entries
 
 EARLIEST, LATEST = 0.0, 253_370_764_800.0  # seconds since 1970 that datetime can tell
-MOST_SHOWN = 1_000_000
+MOST_SHOWN = 1_000_000  # actors and routes in a report
 NO_HITS = "No hits of site {!r} are stored in that period."
 Database = Callable[[str | None], AbstractContextManager[str]]  # --dsn → the DSN to use
 

@@ -29,7 +29,7 @@ from .page import delivers_page, read_target
 from .pipeline import Pipeline
 
 SAME_CLOCK = 60.0  # seconds that two readings of wall and monotonic time may differ on one host
-MOST_SESSIONS = 200_000
+MOST_SESSIONS = 200_000  # whose visitor is remembered
 DAY = 86_400.0  # seconds: no session is longer, so a state warmed up for so long has forgotten nothing of one
 
 

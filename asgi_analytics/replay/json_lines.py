@@ -59,7 +59,7 @@ _WITH_PORT = re.compile(
     r"|([0-9A-Fa-f]*:[0-9A-Fa-f:.]*):\d{5}",
     re.ASCII,
 )
-DEPTH = 3
+DEPTH = 3  # of objects within objects that are read
 EARLIEST = 1e8  # seconds since 1970: what is called a time, and is less, is how long an answer took
 
 

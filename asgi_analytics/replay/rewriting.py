@@ -11,7 +11,7 @@ from ..store.recorded import Judged, Rewriter
 from .history import Verdict
 from .pipeline import declared_class
 
-BATCH = 5_000  # rows
+BATCH = 5_000  # rows of a transaction
 
 
 @dataclass(slots=True)

@@ -20,11 +20,11 @@ from .page import delivers_data, delivers_page, own_host, read_target, referer_h
 from .pipeline import MOST_PATH, Pipeline, agents
 from .tally import Actor, Route, Tally
 
-BURST = 1.0  # seconds
-LATE = 60.0  # seconds behind
+BURST = 1.0  # seconds within which a page's files come
+LATE = 60.0  # seconds behind the latest line, from which on one is late
 LEFT = 499  # nginx's word for who left before there was an answer, which is no error of theirs
 MOST_KEPT = 100_000  # of each kind of text
-ENOUGH_REFERERS = 200
+ENOUGH_REFERERS = 200  # to learn the site's own host from
 MOST_LOOKED_AT = 50_000  # entries, before the first is judged
 Key = tuple[str, str, str]  # address, agent, X-Forwarded-For
 

@@ -11,7 +11,7 @@ from ..facts import LEVEL_LABELS
 from ..model import Agent, Decision
 
 MOST_ACTORS = 200_000  # counted one by one; then half of them become sums, harmless ones and the longest unseen first
-MOST_ROUTES = 10_000
+MOST_ROUTES = 10_000  # counted one by one
 MOST_LATE = 0.01  # of all lines; so many are late where servers write a line when they have answered
 OTHER_ROUTES = "(other routes)"
 HUMAN, SILENT = "human", "no page loads"

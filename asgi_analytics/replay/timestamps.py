@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
-MOST_KEPT = 4096
+MOST_KEPT = 4096  # minutes that are remembered
 LAST = 253_402_214_400.0  # a day before the year 10000, where datetime ends
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # %t of Apache, $time_local of nginx: 10/Oct/2000:13:55:36 -0700; some add a fraction.

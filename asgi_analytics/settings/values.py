@@ -47,29 +47,30 @@ SIGNAL_POINTS: Mapping[str, int] = {
     "ghost_session": 0,
     "no_engagement_across_sessions": 0,
 }
-# The thresholds, of the first seven the documented ones; see README, "Signals and levels".
+# The thresholds, of the first seven the documented ones; see README, "Signals and levels". One without a unit is 0, and
+# what is measured 1 or nothing.
 SIGNAL_THRESHOLDS: Mapping[str, float] = {
-    "high_request_count": 50,
+    "high_request_count": 50,  # page loads in a session
     "high_page_coverage": 60.0,  # per cent
     "sequential_navigation": 80.0,  # per cent
-    "multiple_fingerprint_sessions": 5,
+    "multiple_fingerprint_sessions": 5,  # sessions within an hour
     "regular_timing": 0.1,  # coefficient of variation
-    "high_pages_per_minute": 5.0,
+    "high_pages_per_minute": 5.0,  # page loads a minute
     "outdated_browser": 0,
-    "links_never_followed": 30,
+    "links_never_followed": 30,  # different pages
     "every_page_once": 95.0,  # per cent
     "periodic_cadence": 0.1,  # coefficient of variation
     "home_tab_watcher": 0,
-    "probing": 1,
-    "credential_stuffing": 20,
-    "distributed_stuffing": 1,
-    "distinct_items_per_minute": 30,
-    "many_pages_by_a_tool": 50,
-    "inconsistent_headers": 0,
-    "agent_rotation": 10,
-    "residential_proxy_rotation": 10,
+    "probing": 1,  # weights of sensitive paths
+    "credential_stuffing": 20,  # credentials refused within ten minutes
+    "distributed_stuffing": 1,  # likewise, to one of many
+    "distinct_items_per_minute": 30,  # items of data, over five minutes
+    "many_pages_by_a_tool": 50,  # different pages
+    "inconsistent_headers": 0,  # ways in which they contradict the browser
+    "agent_rotation": 10,  # user agents
+    "residential_proxy_rotation": 10,  # networks
     "false_crawler_claim": 0,
-    "odd_method_or_path": 0,
+    "odd_method_or_path": 0,  # requests
     "hosting_network": 0,
     "no_javascript_events": 0,
     "ghost_session": 0,

@@ -9,8 +9,8 @@ import psycopg
 
 from . import queries
 
-DAYS_AHEAD = 7
-ATTEMPTS = 5
+DAYS_AHEAD = 7  # for which partitions are made
+ATTEMPTS = 5  # to lock the table
 LIMIT = "SET LOCAL lock_timeout = '500ms'"
 
 

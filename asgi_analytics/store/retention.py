@@ -18,7 +18,7 @@ from .connection import ServerSession, connect_command
 TABLES = ("sessions", "fingerprints", "decisions", "refusals", "quarantine", "hits")
 PARTITIONS = "partitions"
 MOST_ROWS = 10_000  # of a table in one call: the writer has hits to deliver, too
-MOST_PARTITIONS = 30
+MOST_PARTITIONS = 30  # dropped in one call
 COUNTING = {"statement_timeout": "0", "transaction_timeout": "0"}  # counting all hits may take long
 
 
