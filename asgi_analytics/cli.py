@@ -319,7 +319,7 @@ def _data_update(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _database(dsn: str | None) -> Iterator[str]:
-    """The DSN asked for, else that of an embedded Postgres, which is started for the block if none runs."""
+    """Yield the DSN asked for, else that of an embedded Postgres, started for the block if none runs."""
     found = resolve_dsn(dsn)
     if found:
         yield found

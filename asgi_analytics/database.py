@@ -12,7 +12,7 @@ from .store.connection import database_address, database_key
 
 
 def resolve_dsn(dsn: str | None) -> str | None:
-    """The option, else ASGI_ANALYTICS_DSN, else DATABASE_URL, else None for the embedded Postgres.
+    """Return the option, else ASGI_ANALYTICS_DSN, else DATABASE_URL, else None for the embedded Postgres.
 
     The driver of a SQLAlchemy URL is dropped. Raises DatabaseNotConfigured where no embedded one is installed either,
     ConfigurationError for what is no connection string, without repeating it: it may hold a password.

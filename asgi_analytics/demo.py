@@ -180,7 +180,7 @@ def _check_port(host: str, port: int) -> None:
 
 @contextlib.contextmanager
 def _database(demo: Demo) -> Iterator[tuple[str, Path]]:
-    """The DSN, and a journal folder of the demo's own: a left-over of it must not end up in another database."""
+    """Yield the DSN and a journal folder of the demo's own: a left-over of it must not end up in another database."""
     dsn = resolve_dsn(None)
     if dsn:
         yield dsn, (demo.data or default_journal_dir().parent) / "demo-journal"

@@ -229,7 +229,7 @@ class Engine:
         return Stopping(writer, sharer, database, self.settings.shutdown_timeout)
 
     def failed(self, where: str, error: Exception) -> None:
-        """Our own bug: count it, log it now and then, and let the app go on."""
+        """Count a bug of our own, log it now and then, and let the app go on."""
         try:
             self.counters.failures[where] += 1
             if self._logged.take_turn(where, LOG_INTERVAL):

@@ -110,7 +110,7 @@ class Responder:
         return refusal
 
     def _nearest(self, decision: Decision) -> list[Header]:
-        """The older fields know one quota only: the one of which the smallest part is left. Reset in seconds."""
+        """Return the older fields, which know one quota only: the one with the smallest part left. Reset in seconds."""
         parts = [left / quota.limit for left, quota in zip(decision.remaining, self._quotas, strict=True)]
         index = parts.index(min(parts))
         return [

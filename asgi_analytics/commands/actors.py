@@ -83,7 +83,7 @@ def _actors(options: argparse.Namespace, dsn: str) -> Iterator[str]:
 
 
 def _listing(options: argparse.Namespace, registry: Registry) -> tuple[Sequence[Any], list[Sequence[object]]]:
-    """The rows asked for, and the lines of their table."""
+    """Return the rows asked for, and the lines of their table."""
     most = options.top
     if options.banned or options.allowed:
         ruled = registry.standing("ban" if options.banned else "allow", most)

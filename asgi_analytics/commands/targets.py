@@ -78,7 +78,7 @@ def _covers(ruling: StandingRow, packed: bytes) -> bool:
 
 
 def _subnets(packed: bytes, prefix: int, length: int = WHOLE[8]) -> Iterator[bytes]:
-    """All parts of a network that have `length` bits, at most those of a client network."""
+    """Return the parts of a network that have `length` bits, at most those of a client network."""
     size = len(packed)
     step = 1 << max(0, WHOLE[size] - length)
     first = int.from_bytes(packed, "big")
@@ -110,7 +110,7 @@ def _unnamed(prefix: int) -> str:
 
 
 def _plain(network: Network) -> Network:
-    """A network that stands for IPv4 as IPv4, an IPv6 one no narrower than /64, as far as clients are told apart."""
+    """Return a network as clients are told apart: IPv4 for what stands for it, IPv6 no narrower than /64."""
     network = as_counted(network)
     if isinstance(network, ipaddress.IPv4Network):
         return network

@@ -194,7 +194,7 @@ def _ways_to_keep_level(inputs: Mapping[str, Any], signals: Sequence[Mapping[str
 
 
 def _quiet(signal: Mapping[str, Any]) -> str:
-    """What would not have raised a signal."""
+    """Return what would not have raised a signal."""
     code, threshold = signal["signal"], signal["threshold"]
     if code == "outdated_browser":
         return "a current browser"

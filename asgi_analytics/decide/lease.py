@@ -311,7 +311,7 @@ def _remaining(actor: Actor, limits: Limits, now: float) -> list[int]:
 
 
 def _forget_old(counter: Window, loan: Loan, now: float) -> None:
-    """What was used more than a window ago need not be told any more, as after an outage."""
+    """Leave out what was used more than a window ago: it need not be told any more, as after an outage."""
     if now - loan.asked_at > loan.size:
         loan.reported = max(loan.reported, loan.used - ceil(window.held(counter, loan.size, now)))
 

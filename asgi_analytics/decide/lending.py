@@ -88,7 +88,7 @@ def _turn(counter: Counter, size: float, now: float) -> None:
 
 
 def _reserved(counter: Counter, ask: Ask, others: Mapping[bytes, int]) -> int:
-    """Units that workers without a loan may admit unasked; at most half the limit: one can have half at once."""
+    """Return what workers without a loan may admit unasked, at most half the limit: one can have half at once."""
     most = 0
     for worker, revision in others.items():
         if worker not in counter.loans:
@@ -115,7 +115,7 @@ def announce(counter: Counter, revision: int) -> None:
 
 
 def _wait(counter: Counter, ask: Ask, faded: float) -> float:
-    """Seconds until the window has moved on so far that a unit is free, as decide.window.wait."""
+    """Return the seconds until the window has moved on so far that a unit is free, as decide.window.wait."""
     if counter.count < ask.limit:
         return max(0.0, (faded - (ask.limit - counter.count) / counter.previous) * ask.window)
     return (faded + 1.0 - ask.limit / counter.count) * ask.window

@@ -25,10 +25,12 @@ Quiet = Callable[[Actor, Site, int, float, float], float]
 
 
 def at_once(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    """Return 0.0: of a signal that any page load may raise."""
     return 0.0
 
 
 def with_a_session(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
+    """Return infinity: of a signal that no page load raises, but the beginning of a session, or other conduct."""
     return inf
 
 

@@ -196,6 +196,7 @@ def fault(dsn: str, folder: Path) -> str | None:
 
 
 def free_port(wished: int | None) -> int:
+    """Return a port that is free, the one that is wished if it is. Raises EmbeddedPostgresError where none is."""
     first = int.from_bytes(random_bytes(2), "big") % len(PORTS)
     candidates: list[int] = [wished or PORTS[first], *PORTS[first:], *PORTS[:first]]
     for port in candidates:
@@ -205,6 +206,7 @@ def free_port(wished: int | None) -> int:
 
 
 def is_free(port: int) -> bool:
+    """Tell whether nobody listens on a port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -83,10 +83,12 @@ class Patience:
 
 
 def address(password: str, port: int) -> str:
+    """Return the DSN of the server."""
     return f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres?sslmode=disable"
 
 
 def read_dsn(folder: Path) -> str | None:
+    """Return the DSN that was written last, None where there is none."""
     try:
         return (folder / "dsn").read_text("utf-8").strip() or None
     except FileNotFoundError:
@@ -94,6 +96,7 @@ def read_dsn(folder: Path) -> str | None:
 
 
 def write_dsn(folder: Path, dsn: str) -> None:
+    """Write the DSN, readable by us alone, so that a power cut leaves the old one or this."""
     handle, name = tempfile.mkstemp(prefix="new-", dir=folder)
     with open(handle, "w", encoding="utf-8") as file:
         file.write(dsn + "\n")

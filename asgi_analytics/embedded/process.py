@@ -93,6 +93,7 @@ if sys.platform != "win32":
 def popen(
     command: Sequence[str], account: pwd.struct_passwd | None, stdin: int, output: int, kept: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, as `account`, None: as we are; `kept`: descriptors that it inherits."""
     return subprocess.Popen(  # noqa: S603 - found programs and the two scripts above
         command,
         stdin=stdin,
@@ -110,11 +111,12 @@ def popen(
 
 
 def shell(script: str, *arguments: str) -> list[str]:
+    """Return the command that runs a script with these arguments."""
     return ["/bin/sh", "-c", script, "sh", *arguments]
 
 
 def environment() -> dict[str, str]:
-    # Secrets of the app are none of the server's business, and PG* variables would change what it does.
+    """Return what a program of the server gets of our environment, without secrets of the app and PG* variables."""
     kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     return {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath} | {
         name: os.environ[name] for name in kept if name in os.environ
@@ -122,6 +124,7 @@ def environment() -> dict[str, str]:
 
 
 def runs(command: Sequence[str], account: pwd.struct_passwd) -> bool:
+    """Tell whether a command succeeds as this user; False where the user may not run it."""
     try:
         return popen(command, account, subprocess.DEVNULL, subprocess.DEVNULL).wait(STOP_TIMEOUT) == 0
     except OSError as error:
@@ -131,7 +134,7 @@ def runs(command: Sequence[str], account: pwd.struct_passwd) -> bool:
 
 
 def account_of_server() -> pwd.struct_passwd | None:
-    """The user that the server runs as: None for our own; Postgres refuses root."""
+    """Return the user that the server runs as, None for our own: Postgres refuses root."""
     if os.geteuid() != 0:
         return None
     try:

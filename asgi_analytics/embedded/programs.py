@@ -61,6 +61,10 @@ def each_server() -> Iterator[Server]:
 
 
 def choose(data: Path) -> Server:
+    """Return the server for a cluster: one of its version, the first where there is none yet.
+
+    Raises EmbeddedPostgresError where its version is not installed.
+    """
     wanted = (data / "PG_VERSION").read_text("utf-8").strip() if data.exists() else None
     passed: list[str] = []
     for server in each_server():
@@ -95,6 +99,7 @@ def _not_needed(folder: str, names: list[str]) -> set[str]:
 
 
 def program_folders() -> Iterator[Path]:
+    """Yield the folders that have the programs of a server, in the order of `find_servers`; runs nothing."""
     found: list[Path] = []
     spec = importlib.util.find_spec(WHEEL)  # does not import it: its get_server() changes folders and accounts
     for package in (spec.submodule_search_locations or ()) if spec else ():

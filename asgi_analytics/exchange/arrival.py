@@ -111,7 +111,7 @@ class Arrival(Hit):
                 self._engine.failed("findings", error)
 
     def _decision(self, scope: Scope, strict: StrictAnswer | None) -> Decision:
-        """An operator's ruling comes first, then quotas and level."""
+        """Decide: an operator's ruling comes first, then quotas and level."""
         engine, visitor, now = self._engine, self.visitor, self.started_at
         ruling = None if engine.rulings.current is None else self._ruled(scope)
         cached = visitor.cached_refusal

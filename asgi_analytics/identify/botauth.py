@@ -150,7 +150,7 @@ def _whole(value: object) -> int:
 
 
 def _signature_agents(value: bytes) -> dict[str | None, str]:
-    """The hosts by key of the dictionary; under None, the host of a bare string, which older signers send."""
+    """Return the hosts by key of the dictionary; under None, the host of a bare string, which older signers send."""
     found: dict[Any, Any] = {None: item(value)} if value.startswith(b'"') else {**dictionary(value)}
     hosts: dict[str | None, str] = {}
     for key, (text, parameters) in found.items():
@@ -162,7 +162,7 @@ def _signature_agents(value: bytes) -> dict[str | None, str]:
 
 
 def _signer(label: str, components: Iterable[tuple[str, dict[str, Any]]], agents: dict[str | None, str]) -> str:
-    """The host that the signature covers: the member with its label, else the only one."""
+    """Return the host that the signature covers: the member with its label, else the only one."""
     covered = [parameters.get("key") for name, parameters in components if name == "signature-agent"]
     keys = list(agents) if None in covered else [key for key in agents if key in covered]
     if label in keys:

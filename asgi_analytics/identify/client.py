@@ -183,13 +183,13 @@ def _text(packed: bytes) -> str:
 
 
 def _masked(network: Network) -> tuple[int, int, int]:
-    """Size of an address in bytes, mask, number of the network; one that stands for IPv4 as IPv4."""
+    """Return bytes of an address, mask and number of a network; of one that stands for IPv4 those of IPv4."""
     network = as_counted(network)
     return network.max_prefixlen // 8, int(network.netmask), int(network.network_address)
 
 
 def _lines(scope: Mapping[str, Any], wanted: bytes) -> list[bytes]:
-    """The header's lines from the last to the first, each cut to its right end, never within an entry."""
+    """Return a header's lines from the last to the first, each cut to its right end, never within an entry."""
     lines = [value for name, value in scope["headers"] if name == wanted]
     lines.reverse()
     return [line if len(line) <= MAX_LINE else b"," + line[-MAX_LINE:].partition(b",")[2] for line in lines]
@@ -212,7 +212,7 @@ def _forwarded(lines: list[bytes]) -> Iterator[str]:
 
 
 def _elements(line: bytes) -> Iterator[bytes]:
-    """RFC 7239 elements from the right, empty for a malformed one.
+    """Yield RFC 7239 elements from the right, empty for a malformed one.
 
     Quotes are paired from the right as well: a quote that a visitor left open swallows nothing a proxy appended.
     """
@@ -235,7 +235,7 @@ def _quotes(element: bytes) -> int:
 
 
 def _node(element: bytes) -> str:
-    """The value of for=, unquoted; "" when it is missing, given twice, or the element is malformed."""
+    """Return the value of for=, unquoted; "" when it is missing, given twice, or the element is malformed."""
     node, position = b"", 0
     while position < len(element):
         pair = _PAIR.match(element, position)

@@ -42,7 +42,7 @@ def item(value: bytes) -> tuple[Any, dict[str, Any]]:
 
 
 def field(scope: Scope, wanted: bytes) -> bytes:
-    """A field's lines joined (RFC 9421 section 2.1)."""
+    """Return a field's lines, joined (RFC 9421 section 2.1). Raises Unreadable."""
     lines = [bytes(value).strip(b" \t") for name, value in scope["headers"] if name == wanted]
     joined = b", ".join(lines)
     most = MOST_SIGNATURE_FIELD if wanted.startswith(b"signature") else MOST_FIELD
@@ -52,6 +52,7 @@ def field(scope: Scope, wanted: bytes) -> bytes:
 
 
 def schemes(scope: Scope, components: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[str]:
+    """Yield the schemes that a signature over these components may have been made with."""
     yield "https"
     # Behind a proxy that ends TLS the scheme of the scope is not the one that was signed.
     if any(name in ("@scheme", "@target-uri") for name, _ in components) and scope.get("scheme") in ("http", "ws"):
@@ -59,7 +60,7 @@ def schemes(scope: Scope, components: Iterable[tuple[str, dict[str, Any]]]) -> I
 
 
 def signature_base(scope: Scope, scheme: str, entry: Any) -> bytes:
-    """The signature base, RFC 9421 section 2.5."""
+    """Return the signature base (RFC 9421 section 2.5). Raises Unreadable."""
     from http_sf.innerlist import ser_innerlist
     from http_sf.item import ser_item
 
@@ -76,7 +77,7 @@ def signature_base(scope: Scope, scheme: str, entry: Any) -> bytes:
 
 
 def _component(scope: Scope, scheme: str, name: str, parameters: dict[str, Any]) -> bytes:
-    """The value of a covered component, RFC 9421 sections 2.1 and 2.2."""
+    """Return the value of a covered component (RFC 9421 sections 2.1 and 2.2). Raises Unreadable."""
     if name.startswith("@") and not parameters and name in _DERIVED:
         return _DERIVED[name](scope, scheme)
     # Of other fields nobody signs single members, and each would have to be parsed.

@@ -81,7 +81,7 @@ def _tag(body: bytes, key: bytes) -> bytes:
 
 
 def _values(headers: Iterable[tuple[bytes, bytes]], begin: bytes) -> Iterator[bytes]:
-    """What follows each `name=` in the Cookie lines (HTTP/2 sends several), nothing where it is part of a name."""
+    """Yield what follows each `name=` in the Cookie lines (HTTP/2 sends several), b"" where it is part of a name."""
     left, room = MAX_BYTES, len(begin) + 64
     for name, value in headers:
         if name != b"cookie":

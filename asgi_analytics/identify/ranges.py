@@ -68,7 +68,7 @@ def _prefix(entry: object) -> str:
 
 
 def _span(text: str) -> Span:
-    """What a network spans. The ipaddress module takes ten times as long."""
+    """Return what a network spans. The ipaddress module takes ten times as long."""
     address, slash, bits = text.partition("/")
     try:
         packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)

@@ -27,6 +27,7 @@ def seal(record: bytes) -> bytes:
 
 
 def split(data: bytes) -> Iterator[bytes]:
+    """Yield the records (kind + row) of whole, valid frames."""
     at = 0
     while at < len(data):
         length, _ = FRAME.unpack_from(data, at)

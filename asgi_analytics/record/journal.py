@@ -326,7 +326,7 @@ class FileJournal:
             os.close(opened)
 
     def acknowledge(self, segment: int, now: float) -> None:
-        """All segments before this one are delivered; those delivered long ago are deleted."""
+        """Note that all segments before this one are delivered, and delete those that were long ago."""
         with self._lock:
             # After a fail-over that lost commits, delivered segments are pending again.
             for number in [number for number in self._delivered if number >= segment]:

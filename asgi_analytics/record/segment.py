@@ -29,6 +29,7 @@ Head = tuple[bytes, int, Columns, int]  # journal, segment, columns, where the f
 
 
 def path_of(folder: Path, number: int) -> Path:
+    """Return where a segment of a journal is."""
     return folder / f"{number:08d}.journal"
 
 
@@ -45,6 +46,7 @@ def header(journal: bytes, number: int, columns: Columns) -> bytes:
 
 
 def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
+    """Make a segment with its header and return its descriptor, open to append. Raises OSError, and leaves nothing."""
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
     path, data = path_of(folder, number), header(journal, number, columns)
     opened = os.open(path, flags, 0o600)
@@ -100,6 +102,7 @@ def _as_written(data: bytes, path: Path, columns: Columns) -> Head | None:
 
 
 def read_header(data: bytes, path: Path, columns: Columns | None = None) -> Head:
+    """Read the header of a segment from its first bytes; `columns` as `read`. Raises JournalFormatError."""
     if columns is not None and (written := _as_written(data, path, columns)) is not None:
         return written
     if not data.startswith(MAGIC):

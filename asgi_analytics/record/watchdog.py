@@ -18,11 +18,11 @@ class Watchdog:
         self._waits_since: float | None = None
 
     def begin(self) -> None:
-        """The watched thread begins to wait; an earlier wait is over."""
+        """Note that the watched thread begins to wait; an earlier wait is over."""
         self._waits_since = self._clock.monotonic()
 
     def end(self) -> None:
-        """The watched thread no longer waits."""
+        """Note that the watched thread no longer waits."""
         self._waits_since = None
 
     def free_stuck(self, store: Store | None) -> None:

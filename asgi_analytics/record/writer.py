@@ -245,7 +245,7 @@ class Writer:
                 self._stopping.wait(self._age)
 
     def _cycle(self) -> int:
-        """One round: connect, exchange salts, do what is due, move one batch of each source. Returns frames moved."""
+        """Connect, exchange salts, do what is due, move one batch of each source; return how many frames were moved."""
         self._watchdog.begin()
         began, ends = self._clock.monotonic(), self._ends()
         try:

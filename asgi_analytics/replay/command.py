@@ -153,7 +153,7 @@ def _add_history(parser: argparse.ArgumentParser, since: str) -> None:
 
 
 def _recorded(dsn: str, options: argparse.Namespace) -> tuple[Recorded, float, float]:
-    """The hits from a day before the period on, which warm the state up, and the period itself."""
+    """Return the hits from a day before the period on, which warm the state up, and the period itself."""
     now = SystemClock.time_ns() / 1e9
     since, until = given.moment(options.since, now), given.moment(options.until, now)
     since, until = EARLIEST if since is None else since, now if until is None else until
@@ -165,13 +165,13 @@ def _recorded(dsn: str, options: argparse.Namespace) -> tuple[Recorded, float, f
 
 
 def _in_force(recorded: Recorded) -> Mapping[str, Any]:
-    """The policy that was last in force, as it is stored; empty where none is recorded."""
+    """Return the policy that was last in force, as it is stored; empty where none is recorded."""
     found = recorded.policy()
     return {} if found is None else found[1]
 
 
 def _policy(settings: Settings, base: Mapping[str, Any], options: argparse.Namespace) -> Iterator[str]:
-    """The lines that tell what hits are judged by."""
+    """Yield the lines that tell what hits are judged by."""
     changed = "changed as asked" if given.are_changes(options) else "unchanged"
     known = "the policy last in force" if base else "no policy is recorded: the defaults"
     yield f"Policy      {columns.escape(printing.policy_line(settings))} ({known}, {changed})"
@@ -180,7 +180,7 @@ def _policy(settings: Settings, base: Mapping[str, Any], options: argparse.Names
 
 
 def _with_progress(recorded: Recorded) -> Iterator[RecordedHit]:
-    """The hits; on a terminal a bar tells how many of them are through."""
+    """Yield the hits; on a terminal a bar tells how many of them are through."""
     if not sys.stderr.isatty():
         yield from recorded.hits()
         return
@@ -242,7 +242,7 @@ def _place(output: Path) -> Path:
 
 
 def _mode(place: Path) -> int:
-    """The permissions that a file has, or that a new one gets."""
+    """Return the permissions that a file has, or that a new one gets."""
     with contextlib.suppress(FileNotFoundError):
         return place.stat().st_mode & 0o777
     masked = os.umask(0o077)

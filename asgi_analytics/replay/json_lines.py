@@ -142,7 +142,7 @@ def _first(flat: Mapping[str, Any], field: str) -> str:
 
 
 def _request_line(flat: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Client, method, target and status of "GET / HTTP/1.1", or of uvicorn's '1.2.3.4:5 - "GET / HTTP/1.1" 200'."""
+    """Return client, method, target, status of "GET / HTTP/1.1", or of uvicorn's '1.2.3.4:5 - "GET / HTTP/1.1" 200'."""
     for key in KEYS["line"]:
         value = flat.get(key)
         if isinstance(value, str) and (match := _LINE.fullmatch(value.strip())):

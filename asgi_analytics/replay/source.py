@@ -83,12 +83,12 @@ class Stream:
 
     @property
     def starts_at(self) -> float:
-        """Time of the first entry at hand."""
+        """The time of the first entry at hand."""
         return self.head[0].time
 
     @property
     def ends_at(self) -> float:
-        """Latest time among the entries at hand."""
+        """The latest time among the entries at hand."""
         return max(self.head, key=itemgetter(0)).time
 
 
@@ -220,7 +220,7 @@ def _readable(name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _wide(sample: bytes) -> str:
-    """The encoding of a text without a byte order mark that has a NUL behind each letter of ASCII, or three."""
+    """Return the encoding of a text without byte order mark that has a NUL behind each letter of ASCII, or three."""
     pairs, fours = sample[1:16:2], sample[2:16:4]
     return "" if len(sample) < 16 or any(pairs) else "UTF-16" if any(fours) else "UTF-32"
 

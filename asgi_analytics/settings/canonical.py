@@ -49,7 +49,7 @@ def options(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _quota(quota: Quota) -> str:
-    """The quota with its largest unit, so that "60/60 seconds" and "60/minute" are one."""
+    """Return the quota with its largest unit, so that "60/60 seconds" and "60/minute" are one."""
     unit, size = next((unit, size) for unit, size in _LARGEST_FIRST if quota.window % size == 0)
     times = quota.window // size
     return f"{quota.limit}/{unit}" if times == 1 else f"{quota.limit}/{times} {unit}s"

@@ -134,7 +134,7 @@ def _table(defaults: Mapping[str, float], kind: type) -> Callable[[str, Any], di
 
 
 def _signals(name: str, value: Any) -> tuple[Any, ...]:
-    """The site's own signals; duck-typed, as what a signal is belongs to the stage that measures it."""
+    """Check the site's own signals: duck-typed, as what a signal is belongs to the stage that measures it."""
     found = tuple(_listed(value))
     codes = [getattr(one, "code", None) for one in found]
     fit = all(
