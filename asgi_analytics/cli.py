@@ -25,7 +25,8 @@ from .jobs import data
 from .record import listing
 from .replay import command as replay
 from .settings import Settings, default_journal_dir
-from .store.reading import connect, migrate_all
+from .store.commands import migrate_all
+from .store.reading import connect
 from .threads import within
 
 PATIENCE = 2.0  # seconds that `explain` waits for a decision on its way to the database

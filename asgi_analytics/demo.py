@@ -36,7 +36,8 @@ from .embedded import EmbeddedPostgres, default_data_dir
 from .errors import AnalyticsError, ConfigurationError, EmbeddedPostgresError
 from .middleware import AnalyticsMiddleware
 from .settings import Settings, default_journal_dir
-from .store.reading import connect, migrate_all
+from .store.commands import migrate_all
+from .store.reading import connect
 
 VARIABLE = "ASGI_ANALYTICS_DEMO"  # the middleware's options as JSON: how they reach worker processes
 ARTICLES = 40  # on the sample site

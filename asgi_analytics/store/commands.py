@@ -1,18 +1,18 @@
-"""How commands reach the database: a connection each, with errors worded for the operator."""
+"""How commands reach a database, or bring it up to date: a connection each, with errors worded for the operator."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.rows import class_row
 
 from ..columns import one_line
 from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
-from . import queries
+from . import migrate, partitions, queries
 from .connection import ServerSession, connect_command
 
 MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, function, schema
@@ -26,6 +26,13 @@ NO_SCHEMA = (
 READ_ONLY = "25006"
 GONE = ("08", "53", "57P")  # SQLSTATEs: connection lost, too many of them, server shutting down or starting
 Row = TypeVar("Row")
+
+
+class Migrated(NamedTuple):
+    """The names of the migrations applied, and the numbers of those that only a later version knows."""
+
+    applied: Sequence[str]
+    newer: Sequence[str]
 
 
 class CommandQueries:
@@ -54,6 +61,15 @@ def opened(dsn: str, settings: Mapping[str, str] = MappingProxyType({})) -> Iter
         with command_errors():
             session = ServerSession(connection, {"lock_timeout": LOCK_PATIENCE, **settings})
         yield session
+
+
+def migrate_all(dsn: str) -> Migrated:
+    """Bring the database up to date, partitions included. Raises StoreError."""
+    with command_errors():
+        applied = migrate.migrate(dsn)
+        with opened(dsn) as session, session.statement() as connection:
+            partitions.make_partitions(connection)
+            return Migrated(applied, migrate.schema_state(connection).newer)
 
 
 @contextlib.contextmanager

@@ -6,12 +6,11 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import psycopg
 
-from . import migrate, partitions
 from .commands import CommandQueries, command_errors, opened
 from .connection import ServerSession
 
@@ -180,19 +179,3 @@ def connect(dsn: str) -> Iterator[Reader]:
     """Open a connection for reading. Raises StoreUnavailable, StoreMisconfigured."""
     with opened(dsn) as session:
         yield Reader(session)
-
-
-class Migrated(NamedTuple):
-    """The names of the migrations applied, and the numbers of those that only a later version knows."""
-
-    applied: Sequence[str]
-    newer: Sequence[str]
-
-
-def migrate_all(dsn: str) -> Migrated:
-    """Bring the database up to date, partitions included."""
-    with command_errors():
-        applied = migrate.migrate(dsn)
-        with opened(dsn) as session, session.statement() as connection:
-            partitions.make_partitions(connection)
-            return Migrated(applied, migrate.schema_state(connection).newer)

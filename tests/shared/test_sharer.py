@@ -20,7 +20,7 @@ from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.shared import sharer
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.shared.sharer import Sharer
-from asgi_analytics.store.reading import migrate_all
+from asgi_analytics.store.commands import migrate_all
 from asgi_analytics.testing import FakeClock, MemoryQuotas
 from tests.drive import page, start
 from tests.record.rows import one

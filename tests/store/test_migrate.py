@@ -18,7 +18,7 @@ from psycopg import sql
 from asgi_analytics.commands import doctor
 from asgi_analytics.embedded.programs import find_servers
 from asgi_analytics.errors import MigrationError, StoreError, StoreUnavailable
-from asgi_analytics.store import health, migrate, reading
+from asgi_analytics.store import commands, health, migrate
 from asgi_analytics.store.postgres import PostgresStore
 
 TABLES = {
@@ -147,7 +147,7 @@ def assert_can_be_read(dsn: str) -> None:
 
 def lack_partition(dsn: str, ahead: int) -> None:
     """Make all partitions but that of a day."""
-    reading.migrate_all(dsn)
+    commands.migrate_all(dsn)
     name = f"hits_{datetime.now(UTC).date() + timedelta(days=ahead):%Y%m%d}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("analytics", name)))
@@ -248,7 +248,7 @@ def test_a_partition_that_is_needed_is_waited_for_in_bounded_time(dsn: str, ahea
         store.make_partitions()
     assert time.monotonic() - began < 15
     assert len(missing(dsn)) == 1
-    reading.migrate_all(dsn)
+    commands.migrate_all(dsn)
     assert missing(dsn) == []
 
 
