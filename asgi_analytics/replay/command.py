@@ -44,9 +44,7 @@ def add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=[*FORMATS], help="else each file's first lines tell")
     parser.add_argument("--host", action="append", default=[], help="the site's own host name, to tell inner links")
     parser.add_argument("--trusted-proxies", action="append", metavar="NETWORK", help="whose X-Forwarded-For counts")
-    parser.add_argument(
-        "--top", type=whole(1, MOST_SHOWN), default=10, metavar="N", help="actors and routes that are shown (10)"
-    )
+    _add_top(parser)
     parser.add_argument("--export", choices=["csv", "json"], help="csv: a row per actor; json: everything")
     parser.add_argument(
         "-o", "--output", type=path, metavar="FILE", help="where --export goes; else in place of the report"
@@ -83,9 +81,7 @@ def add_what_if(parser: argparse.ArgumentParser, database: Database) -> None:
     """Set up `what-if`."""
     parser.set_defaults(run=lambda options: what_if(options, database))
     _add_history(parser, "7d")
-    parser.add_argument(
-        "--top", type=whole(1, MOST_SHOWN), default=10, metavar="N", help="actors and routes that are shown (10)"
-    )
+    _add_top(parser)
     parser.add_argument("--export", choices=["json"], help="everything, in place of the report")
 
 
@@ -143,6 +139,11 @@ def reclassify(options: argparse.Namespace, database: Database) -> int:
     print("\n".join(_policy(settings, base, options)))
     print("\n".join(rewriting.report(counts, options.yes)))
     return 0
+
+
+def _add_top(parser: argparse.ArgumentParser) -> None:
+    shown = "actors and routes that are shown (10)"
+    parser.add_argument("--top", type=whole(1, MOST_SHOWN), default=10, metavar="N", help=shown)
 
 
 def _add_history(parser: argparse.ArgumentParser, since: str) -> None:
