@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import cycle, repeat
-from traceback import walk_tb
 from typing import Any, Unpack
-
-from anyio import get_cancelled_exc_class
 
 from .database import resolve_dsn
 from .engine import Engine, stop_all
 from .exchange.beginning import begin, begin_strictly, writable
 from .exchange.coercion import text
 from .exchange.http import SCOPE_KEY, Exchange
+from .exchange.outcome import outcome_of
 from .exchange.timed import TimedExchange
 from .exchange.websocket import WebSocketExchange
 from .joining import joined
@@ -39,7 +36,6 @@ class _Lifespan:
 
 
 _lifespans: ContextVar[tuple[_Lifespan, ...]] = ContextVar("asgi_analytics_lifespans", default=())
-MOST_CAUSES = 8  # errors looked at that led to one
 STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
 
 
@@ -78,12 +74,23 @@ class AnalyticsMiddleware:
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
-            await exchange.finish("aborted" if was_cancelled(error) or was_left(error, send) else "error")
+            await exchange.finish(outcome_of(error, send))
             raise
         finally:
             scope.pop(SCOPE_KEY, None)
         if not exchange.recorded:
             await exchange.finish()
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters of this process and the cost of our own steps; README.md, "Operating it", names each."""
+        return self._engine.stats()
+
+    def close(self) -> bool:
+        """Deliver what is left and stop the background threads; returns whether all was delivered.
+
+        Only needed where no lifespan events come.
+        """
+        return self._engine.stop()
 
     @property
     def routes(self) -> Any:
@@ -113,28 +120,17 @@ class AnalyticsMiddleware:
             self._engine.failed("join", error)
         self._engine.owners.add(self)
 
-    async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            return await self._lifespan(scope, receive, send)
-        return await self.app(scope, receive, send)
-
-    def stats(self) -> dict[str, Any]:
-        """Return counters of this process and the cost of our own steps; README.md, "Operating it", names each."""
-        return self._engine.stats()
-
-    def close(self) -> bool:
-        """Deliver what is left and stop the background threads; returns whether all was delivered.
-
-        Only needed where no lifespan events come.
-        """
-        return self._engine.stop()
-
     def _is_excluded(self, scope: Scope) -> bool:
         """Tell whether a path is not analysed. Options name paths as routes do, without the root_path of a mount."""
         settings, path, root = self.settings, text(scope.get("path")), text(scope.get("root_path")).rstrip("/")
         if root and f"{path}/".startswith(f"{root}/"):  # some servers and proxies take it off themselves
             path = path[len(root) :] or "/"
         return path.startswith(settings.exclude) or bool(settings.include and not path.startswith(settings.include))
+
+    async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._lifespan(scope, receive, send)
+        return await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start before the app says that it has started, stop before it says that it has stopped.
@@ -197,36 +193,3 @@ class AnalyticsMiddleware:
             await run_in_thread(act, *arguments)
         except Exception as error:  # noqa: BLE001 - as in begin
             self._engine.failed(where, error)
-
-
-def was_cancelled(error: BaseException) -> bool:
-    """Tell whether an error is a cancellation by asyncio or trio, or a group of nothing else."""
-    if isinstance(error, CancelledError):
-        return True
-    try:
-        kind = get_cancelled_exc_class()
-        return isinstance(error, kind) or (isinstance(error, BaseExceptionGroup) and error.split(kind)[1] is None)
-    except Exception:  # noqa: BLE001 - no event loop that anyio knows, or a group that cannot be split
-        return False
-
-
-def was_left(error: BaseException, send: Send) -> bool:
-    """Tell whether an error began with an OSError of `send`, as servers raise it when the visitor has left (ASGI 2.4).
-
-    Also behind those that the app raised meanwhile, or in a group of nothing else.
-    """
-    try:
-        return _began_in(error, send)
-    except Exception:  # noqa: BLE001 - a group that goes too deep, or an error of an odd kind
-        return False
-
-
-def _began_in(error: BaseException | None, send: Send) -> bool:
-    for _ in range(MOST_CAUSES):
-        if isinstance(error, BaseExceptionGroup):
-            return all(_began_in(one, send) for one in error.exceptions)
-        if error is None or isinstance(error, OSError):
-            break
-        error = error.__context__
-    code = getattr(send, "__code__", None)
-    return isinstance(error, OSError) and any(frame.f_code is code for frame, _ in walk_tb(error.__traceback__))

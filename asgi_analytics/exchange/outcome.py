@@ -1,0 +1,50 @@
+"""What became of a request that ended with an error: its visitor has left, or the app has failed."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from traceback import walk_tb
+
+from anyio import get_cancelled_exc_class
+
+from ..protocols import Send
+
+MOST_CAUSES = 8  # errors looked at that led to one
+
+
+def outcome_of(error: BaseException, send: Send) -> str:
+    """Return "aborted" for a cancellation, and where the visitor has left, else "error"; `send`: the server's."""
+    return "aborted" if was_cancelled(error) or was_left(error, send) else "error"
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Tell whether an error is a cancellation by asyncio or trio, or a group of nothing else."""
+    if isinstance(error, CancelledError):
+        return True
+    try:
+        kind = get_cancelled_exc_class()
+        return isinstance(error, kind) or (isinstance(error, BaseExceptionGroup) and error.split(kind)[1] is None)
+    except Exception:  # noqa: BLE001 - no event loop that anyio knows, or a group that cannot be split
+        return False
+
+
+def was_left(error: BaseException, send: Send) -> bool:
+    """Tell whether an error began with an OSError of `send`, as servers raise it when the visitor has left (ASGI 2.4).
+
+    Also behind those that the app raised meanwhile, or in a group of nothing else.
+    """
+    try:
+        return _began_in(error, send)
+    except Exception:  # noqa: BLE001 - a group that goes too deep, or an error of an odd kind
+        return False
+
+
+def _began_in(error: BaseException | None, send: Send) -> bool:
+    for _ in range(MOST_CAUSES):
+        if isinstance(error, BaseExceptionGroup):
+            return all(_began_in(one, send) for one in error.exceptions)
+        if error is None or isinstance(error, OSError):
+            break
+        error = error.__context__
+    code = getattr(send, "__code__", None)
+    return isinstance(error, OSError) and any(frame.f_code is code for frame, _ in walk_tb(error.__traceback__))
