@@ -14,13 +14,8 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 from asgi_analytics.identify.client import packed_address
-from asgi_analytics.identify.countries import (
-    CountryTable,
-    bundled,
-    differences,
-    main,
-    make_table,
-)
+from asgi_analytics.identify.countries import CountryTable, bundled
+from asgi_analytics.identify.countries_file import differences, main, make_table
 
 TABLE = CountryTable.load()
 NETWORKS = {
