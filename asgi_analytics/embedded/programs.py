@@ -72,7 +72,7 @@ def choose(data: Path) -> Server:
             return server
         passed.append(str(server.major))
     raise EmbeddedPostgresError(
-        f"{data} was made by Postgres {wanted}, and here is {', '.join(passed)}: install Postgres {wanted}, "
+        f"{data} was made by Postgres {wanted}, but only {', '.join(passed)} is installed: install Postgres {wanted}, "
         f"or move {data.parent} away to begin with an empty one."
     )
 

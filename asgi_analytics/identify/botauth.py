@@ -84,7 +84,7 @@ def read_signatures(scope: Scope) -> list[Signed | Flaw]:
 def check_time(signed: Signed, now: float) -> Flaw | None:
     """Return what is wrong with the signature's window, None when `now` (seconds since 1970) is in it."""
     if signed.created > now + SKEW:
-        return Flaw("the signature is of the future", True, signed.signer)
+        return Flaw("the signature was made in the future", True, signed.signer)
     if signed.expires < now - SKEW:
         return Flaw("the signature has expired", True, signed.signer)
     if signed.expires - signed.created > MOST_WINDOW:
@@ -120,14 +120,14 @@ def _read(scope: Scope, label: str, entry: Any, signature: Any, agents: dict[str
     try:
         components, parameters = entry
         if not isinstance(components, list) or not 1 <= len(components) <= MOST_COMPONENTS:
-            raise Unreadable("the signature covers nothing, or too much")
+            raise Unreadable(f"the signature covers no component, or more than {MOST_COMPONENTS}")
         signer = _signer(label, components, agents)
         if not any(name in ("@authority", "@target-uri") for name, _ in components):
             raise Unreadable("the signature does not cover the authority")
         created, expires = (_whole(parameters.get(name)) for name in ("created", "expires"))
         keyid, nonce = parameters.get("keyid"), parameters.get("nonce")
         if parameters.get("alg", "ed25519") != "ed25519" or not _THUMBPRINT.fullmatch(str(keyid)):
-            raise Unreadable("the signature is none by an Ed25519 key's thumbprint")
+            raise Unreadable("the signature does not name an Ed25519 key by its thumbprint")
         if nonce is not None and not (isinstance(nonce, str) and len(nonce) <= MOST_TEXT):
             raise Unreadable("the signature's nonce is malformed")
         value = signature[0] if isinstance(signature, tuple) else None

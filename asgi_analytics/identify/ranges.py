@@ -81,7 +81,7 @@ def _span(text: str) -> Span:
     if not 0 <= prefix <= whole or first & others:
         raise ValueError(f"{text[:80]!r} is no prefix")
     if prefix < (SHORTEST_IPV4 if size == 4 else SHORTEST_IPV6):
-        raise ValueError(f"{text[:80]} is no operator's")
+        raise ValueError(f"{text[:80]} is too wide for an operator's range")
     return size, first, first | others
 
 

@@ -65,7 +65,7 @@ def fetch_directory(url: str, timeout: float = 5.0) -> Fetched:
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme != "https" or parts.port not in (None, 443) or packed_address(host) is not None:
-        raise DataFileError(f"{url}: not a host's https address")
+        raise DataFileError(f"{url}: not an https URL with a host name, on port 443")
     try:
         connection = _Pinned(host, within(timeout, lambda: public_address(host)), timeout)
         with _Deadline(timeout, connection):

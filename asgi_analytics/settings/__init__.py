@@ -204,7 +204,7 @@ class Settings:
         )
         settings = cls(**checked)
         if settings.shared_mode == "strict" and not settings.shared:
-            raise wrong("shared_mode", "strict", '"lease" without shared="redis://…": only there strict is to be had')
+            raise wrong("shared_mode", "strict", '"lease"; "strict" needs shared="redis://…"')
         if settings.session_cookie and not settings.secret:
             raise wrong("secret", None, "a text of at least 16 characters when session_cookie is on")
         return settings

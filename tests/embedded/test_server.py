@@ -163,7 +163,9 @@ def test_a_cluster_of_another_version_is_told_not_touched(own_postgres: Embedded
     own_postgres.stop()
     version = own_postgres.data_dir / "cluster" / "PG_VERSION"
     version.write_text("9\n")
-    with pytest.raises(EmbeddedPostgresError, match=r"made by Postgres 9, and here is .*: install Postgres 9"):
+    with pytest.raises(
+        EmbeddedPostgresError, match=r"made by Postgres 9, but only .* is installed: install Postgres 9"
+    ):
         own_postgres.start()
     assert not own_postgres.owner
 
