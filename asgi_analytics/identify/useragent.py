@@ -1,85 +1,28 @@
 """What a User-Agent header says: browser, system, device class, declared crawler.
 
-Browsers and systems are found by ua-parser's compiled rules, crawlers by the open list of the package
-crawler-user-agents; both are compiled when a reader is built, never in a request.
+Browsers and systems are found by ua-parser's compiled rules, crawlers by those of crawlers.py; both are compiled when
+a reader is built, never in a request.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
 from functools import lru_cache
-from importlib.resources import files
-from importlib.util import find_spec, module_from_spec
 from itertools import takewhile
-from typing import Any
 
-import ua_parser_rs
 from ua_parser.loaders import load_lazy_builtins
 from ua_parser.regex import Resolver
 
 from ..low_memory import ensure_memory
 from ..model import Agent
+from .crawlers import NAME_LENGTH, UNKNOWN_CLASS, CrawlerList, extractor
 from .operators import claim_of
 
 LENGTH = 512  # characters of a User-Agent that are looked at
-NAME_LENGTH = 64  # characters
 VERSION_LENGTH = 32  # characters
 ROOM, ROOM_TO_BUILD = 8 << 20, 64 << 20  # bytes that reading a header, and compiling all rules, may take
 
-BOT_CLASSES = (
-    "search-engine",
-    "ai-crawler",
-    "seo",
-    "monitoring",
-    "scanner",
-    "advertising",
-    "social-preview",
-    "feed-reader",
-    "http-library",
-    "archiver",
-    "academic",
-    "browser-automation",
-)
-UNKNOWN_CLASS = "crawler"
 SPIDER = "Spider"  # what ua-parser's device rules call a crawler
-
-# Crawlers that are not in the open list, or are there by the address of their operator's page or in another class.
-CRAWLERS = {
-    "ai-crawler": (
-        "ChatGPT-Agent GrokBot MistralAI-Index NovaAct OAI-AdsBot YandexAdditionalBot YouBot claude-code xAI-SearchBot"
-    ),
-    "search-engine": (
-        "Bravebot adidxbot YandexAccessibilityBot YandexBot YandexFavicons YandexImages YandexMedia YandexMobileBot "
-        "YandexRenderResourcesBot YandexVideo YandexWebmaster"
-    ),
-    "feed-reader": "FeedFetcher-Google",
-    "social-preview": "GoogleMessages",
-    UNKNOWN_CLASS: "Google-CWS Google-Pinpoint",
-}
-# Programs that name themselves first and are not in the open list; a dot stands for a blank.
-PROGRAMS = {
-    "monitoring": (
-        "AlwaysOn Amazon-Route53-Health-Check-Service Azure.Traffic.Manager Consul.Health.Check Datadog "
-        "DigitalOcean.Uptime.Probe ELB-HealthChecker Edge.Health.Probe Envoy/HC GoogleHC HealthCheck "
-        "Load.Balancer.Agent Monit NewRelicPinger Prometheus RailwayHealthCheck ReadyForRequest Render kube-probe"
-    ),
-    "feed-reader": (
-        "Akregator Bloglovin Liferea NetNewsWire NewsFlash QuiteRSS RSSOwl ReadKit Reeder UniversalFeedParser "
-        "feedparser newsboat"
-    ),
-    "social-preview": "Bluesky.Cardyb",
-    "http-library": (
-        "Apache-HttpAsyncClient ApacheBench Boto3 Botocore Bun Deno Dart Faraday GuzzleHttp HTTPClient HTTPie Jakarta "
-        "Java Java-http-client Jersey JMeter Ktor.client Locust PHP PostmanRuntime PycURL ReactorNetty RestSharp Ruby "
-        "Symfony Typhoeus autocannon aws-cli aws-sdk-[a-z]+ bombardier cpp-httplib fasthttp go-resty hackney hey "
-        "http.rb insomnia k6 ktor-client libcurl libcurl-agent lua-resty-http mint niquests node node-superagent oha "
-        "reqwest req rest-client rust-reqwest siege undici unirest-java ureq urllib3 vegeta wrk"
-    ),
-    "scanner": "Arachni Fuzz.Faster.U.Fool Nuclei Wfuzz dirsearch feroxbuster ffuf gobuster katana l9tcpid",
-    "browser-automation": "Cypress Playwright Selenium",
-}
 BROWSERS = {
     "Android": "Android Browser",
     "Chrome Mobile": "Chrome",
@@ -156,42 +99,9 @@ FIREFOX_RELEASE = (142, 1_755_561_600.0, 4.2 * 7 * 86_400.0)  # 19 August 2025
 CHROMIUM = frozenset(("Brave", "Chrome", "Chromium", "Edge", "Opera", "Samsung Internet", "Vivaldi", "Yandex Browser"))
 
 _ENGINE = re.compile(r"\bChrom(?:e|ium)/(\d{1,5})\b", re.ASCII)
-# Atomic groups: a header made to be slow causes no backtracking.
-_MODEL = re.compile(
-    r"Mozilla/5\.0 \((?>[^()]*?Android)(?>(?:[^()B]|B(?!uild/)|\([^()]*\))*)(?:Build/[^;)]*|(?=\)))", re.ASCII
-)
-_CONTACT = re.compile(r"(?:.*[;(] *)?([A-Za-z][\w .-]{0,60}?)(?:/[\w.+-]*)?[;:,() ]{0,4}+\+?https?://")
-_LIKE = re.compile(r"\blike [\w-]*(?:bot|-google)\b", re.ASCII | re.IGNORECASE)  # whom it resembles, not who it is
 _VERSION = re.compile(r"[ /]?v?(\d[\w.]*)", re.ASCII)
-_EDGES = " -/+;:,()"
 
 NOBODY = Agent()
-
-
-class CrawlerList:
-    """Knows the crawlers that declare themselves: about 1,500 names with their classes.
-
-    Costs 50 ms to build and 2 µs to ask.
-    """
-
-    def __init__(self) -> None:
-        rows = [(_delimited(pattern), bot_class) for bot_class, pattern in _crawler_rows()]
-        try:
-            self._extractor = _extractor(rows)
-        except ValueError:
-            # A later list may use syntax that this engine lacks; the app must start, without those entries.
-            self._extractor = _extractor(row for row in rows if _compiles(row[0]))
-
-    def find(self, text: str) -> tuple[str, str] | None:
-        """Return class and name of the crawler that `text` declares, None for a browser. Raises nothing."""
-        # A phone's model or build may be called like a crawler ("Butterfly"); neither declares one.
-        match = self._extractor.extract(_LIKE.sub("", _MODEL.sub("", text, 1)))
-        if match is not None:
-            return match.family, _name(match.major or "")
-        # A contact address is a crawler's custom; toolbars of old browsers left bare ones in a Mozilla header.
-        if ("+http" in text or ("http" in text and not text.startswith("Mozilla/"))) and (name := _CONTACT.match(text)):
-            return UNKNOWN_CLASS, _name(name[1])
-        return None
 
 
 class AgentReader:
@@ -209,8 +119,8 @@ class AgentReader:
         rules = Resolver((browsers, systems, spiders))
         self._browser, self._system, self._spider = rules.ua.extract, rules.os.extract, rules.de.extract
         self._held_spider = Resolver(([], [], first)).de.extract
-        self._form = _extractor((pattern, form) for form, pattern in FORMS).extract
-        self._app = _extractor((rf"({pattern})([\d.]{{1,20}})?", app) for app, pattern in APPS).extract
+        self._form = extractor((pattern, form) for form, pattern in FORMS).extract
+        self._app = extractor((rf"({pattern})([\d.]{{1,20}})?", app) for app, pattern in APPS).extract
         self._crawlers = CrawlerList()
         self._cached = lru_cache(maxsize=size)(self._parse)
 
@@ -314,63 +224,8 @@ def _crawler(text: str, bot_class: str, name: str | None) -> Agent:
     )
 
 
-def _crawler_rows() -> Iterable[tuple[str, str]]:
-    """Yield (class, pattern): names before the libraries and headless browsers they are built on, longest first."""
-    listed = [(_classify(entry.get("tags") or ()), entry["pattern"]) for entry in _known_crawlers()]
-    listed += [(bot_class, rf"{name}\b") for bot_class, names in CRAWLERS.items() for name in names.split()]
-
-    def rank(row: tuple[str, str]) -> tuple[bool, bool, int]:
-        bot_class, pattern = row
-        is_contact = "@" in pattern or r"\.com" in pattern
-        return bot_class in ("http-library", "browser-automation"), is_contact, -len(pattern)
-
-    yield from sorted(listed, key=rank)
-    for bot_class, names in PROGRAMS.items():
-        yield bot_class, rf"^(?:{'|'.join(names.split())})(?:[/ ;(]|$)"
-    yield "http-library", "(?:Windows)?PowerShell/"
-
-
-def _known_crawlers() -> list[dict[str, Any]]:
-    # Not executed: the package reads its file in whatever encoding the locale has.
-    spec = find_spec("crawleruseragents")
-    if spec is None:
-        raise ModuleNotFoundError("No module named 'crawleruseragents'", name="crawleruseragents")
-    listed = files(module_from_spec(spec)).joinpath("crawler-user-agents.json")
-    known: list[dict[str, Any]] = json.loads(listed.read_text("utf-8"))
-    return known
-
-
-def _classify(tags: Iterable[str]) -> str:
-    if "ai-crawler" in tags:
-        return "ai-crawler"
-    return next((tag for tag in tags if tag in BOT_CLASSES), UNKNOWN_CLASS)
-
-
-def _delimited(pattern: str) -> str:
-    # A name begins a word: "RED/" is not in "WIRED/". Patterns with anchors or choices know their own bounds.
-    before = "()" if "^" in pattern or "|" in pattern else "(^|[^A-Za-z])"
-    return f"{before}({pattern})"
-
-
-def _extractor(rows: Iterable[tuple[str, str]]) -> ua_parser_rs.UserAgentExtractor:
-    """Compile (pattern, family) rows: the first that matches gives its family, and its second group as `major`."""
-    return ua_parser_rs.UserAgentExtractor((pattern, family, None, None, None, None) for pattern, family in rows)
-
-
-def _compiles(pattern: str) -> bool:
-    try:
-        _extractor([(pattern, "")])
-    except ValueError:
-        return False
-    return True
-
-
 def _is_of_spiders(rule: object) -> bool:
     return getattr(rule, "family", None) == SPIDER
-
-
-def _name(matched: str) -> str:
-    return re.split(r"[;,(]", matched.strip(_EDGES), maxsplit=1)[0][:NAME_LENGTH].strip(_EDGES)
 
 
 def _dotted(*parts: str | None) -> str | None:

@@ -15,10 +15,11 @@ from ..decide.traces import Failure
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
 from ..facts import Claims
 from ..identify.client import packed_address
+from ..identify.crawlers import UNKNOWN_CLASS
 from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
 from ..identify.session import goes_on, none_yet
-from ..identify.useragent import UNKNOWN_CLASS, AgentReader
+from ..identify.useragent import AgentReader
 from ..identify.visitor import Identifier
 from ..model import Agent, ClaimStatus, Decision, Identity, Place, Session, Variant, Verification, Visitor
 from ..settings import Settings

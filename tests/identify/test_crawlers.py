@@ -13,8 +13,9 @@ import ua_parser_rs
 from ua_parser.loaders import load_lazy_builtins
 from ua_parser.regex import Resolver
 
-from asgi_analytics.identify import useragent
-from asgi_analytics.identify.useragent import BOT_CLASSES, SPIDER, SUSPICIOUS, CrawlerList
+from asgi_analytics.identify import crawlers
+from asgi_analytics.identify.crawlers import BOT_CLASSES, CrawlerList
+from asgi_analytics.identify.useragent import SPIDER, SUSPICIOUS
 
 from .agents import ANDROID, IPHONE, MAC, MOBILE, READER, REAL_BROWSERS, SAMPLES, WEBKIT
 
@@ -147,12 +148,12 @@ def test_a_spider_is_whom_all_device_rules_together_take_for_one() -> None:
 
 def test_entries_the_engine_cannot_compile_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [("seo", "GoodBot"), ("seo", "(?=look)ahead"), ("scanner", "OtherBot")]
-    monkeypatch.setattr(useragent, "_crawler_rows", lambda: rows)
+    monkeypatch.setattr(crawlers, "_crawler_rows", lambda: rows)
     with pytest.raises(ValueError, match="look-around"):
         ua_parser_rs.UserAgentExtractor([("(?=look)ahead", "", None, None, None, None)])
-    crawlers = CrawlerList()
-    assert crawlers.find("OtherBot/1") == ("scanner", "OtherBot")
-    assert crawlers.find("GoodBot/1") == ("seo", "GoodBot")
+    known = CrawlerList()
+    assert known.find("OtherBot/1") == ("scanner", "OtherBot")
+    assert known.find("GoodBot/1") == ("seo", "GoodBot")
 
 
 @pytest.mark.parametrize(
@@ -175,4 +176,4 @@ def test_the_list_of_crawlers_is_found_in_an_archive_too(tmp_path: Path, monkeyp
         archive.writestr("crawleruseragents/crawler-user-agents.json", '[{"pattern": "Zipped"}]')
     monkeypatch.delitem(sys.modules, "crawleruseragents", raising=False)
     monkeypatch.syspath_prepend(tmp_path / "packages.zip")
-    assert useragent._known_crawlers() == [{"pattern": "Zipped"}]
+    assert crawlers._known_crawlers() == [{"pattern": "Zipped"}]
