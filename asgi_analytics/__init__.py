@@ -6,8 +6,8 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # for who reads types it is True; `typing` would be loaded for it
 if TYPE_CHECKING:
-    from .decide.behaviour import Site
     from .decide.signal import Signal
+    from .decide.site import Site
     from .errors import (
         AnalyticsError,
         ConfigurationError,
@@ -60,7 +60,7 @@ _MODULES = {  # of those that are no errors
     "Place": "model",
     "Privacy": "settings",
     "Signal": "decide.signal",
-    "Site": "decide.behaviour",
+    "Site": "decide.site",
     "ThrottleLevel": "facts",
     "Verification": "model",
 }

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 from .clock import Calendar, SystemClock, random_bytes
 from .database import destination_of
 from .decide.actor import new_actor, new_network, program_of
-from .decide.behaviour import Site
 from .decide.lease import Leases
 from .decide.policy import Policy
 from .decide.probes import kind_of
 from .decide.rulings import RulingBook
+from .decide.site import Site
 from .decide.throttle import cooled
 from .embedded import EmbeddedPostgres
 from .errors import EmbeddedPostgresError, StoreUnavailable

@@ -156,7 +156,7 @@ class Behaviour:
     strayed_at: float = -inf  # the last error that may be a dead link
     strayed: int = 0  # such errors that were excused
     led_to: int = 0  # a number of where the last redirect led to
-    files: int = 0  # whether they come from here: 0 not looked at yet, or behaviour.HERE, ELSEWHERE
+    files: int = 0  # whether they come from here: 0 not looked at yet, or site.HERE, ELSEWHERE
     raised: int = 0  # one bit per signal raised in this session
     quiet_until: int = -1  # steps: up to there, no page load can raise a signal or the level
     traces: Traces | None = None

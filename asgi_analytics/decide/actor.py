@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..facts import Actor, Behaviour, Claims, Program, Throttle, ThrottleLevel, Window
 from ..model import TOOL_CLASSES, Agent
 from . import throttle, window
-from .behaviour import ERROR_BITS, GAP_MEMORY, Site
+from .behaviour import ERROR_BITS, GAP_MEMORY
 from .conduct import CRAWLER, TOOL
 from .policy import Policy
+from .site import Site
 
 MOST_ERRORS_KNOWN = ERROR_BITS // 4  # set bits: so few that paths are seldom taken for one another
 GATEWAYS = frozenset(("Amazon CloudFront",))  # replace every visitor's user agent by their own

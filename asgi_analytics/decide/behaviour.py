@@ -1,4 +1,4 @@
-"""Running facts of a session and of the site, each kept in O(1) per answer.
+"""Running facts of a session, each kept in O(1) per answer.
 
 What counts is chosen so that no human is flagged:
 
@@ -19,22 +19,20 @@ What counts is chosen so that no human is flagged:
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from math import inf, log
 from typing import NamedTuple
 
-from ..facts import Actor, Behaviour, Claims, Window
+from ..facts import Behaviour
 from ..inputs import MAX_PATH, bounded, path_number
 from ..model import Variant
 from ..variants import sort_key
 from . import window
-from .window import FIVE_MINUTES, HOUR, MINUTE, TEN_MINUTES
+from .site import MAX_SITE_PAGES, Site
+from .window import FIVE_MINUTES, HOUR, MINUTE
 
 RUSH = 1.0  # seconds between two loads of one page: less is a rush
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
 MOST_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
-MAX_SITE_PAGES = 65_536  # that are remembered
-MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
 MAX_PEOPLE = 50  # behind one fingerprint
 MOST_IN_LOOP = 12  # pages
 GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
@@ -43,9 +41,6 @@ ERROR_BITS = 512  # likewise
 LOADS_PER_PERSON = 2  # of pages loaded before: each further person makes so many
 MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
 MOST_BACK = PAGE_BITS // 8  # known pages; with more, too many new ones would be taken for known
-MIN_WITNESSES = 20  # sessions with Fetch Metadata before its absence means something
-REQUESTS_PER_PAGE = 1.2  # of a browser, at least, on a site that serves its own files and calls
-HERE, ELSEWHERE = 1, 2  # Behaviour.files
 MOST_PAGES_REMEMBERED = 2048  # by path, of all visitors
 
 # Linear counting (Whang and others, 1990): the number of distinct paths by the number of set bits; a full map counts
@@ -57,78 +52,6 @@ def steps_beyond(facts: Behaviour, pages: float) -> float:
     """Return the number of steps within which no more than so many different pages can have been loaded."""
     crossing = bisect_right(DISTINCT_PAGES, pages)
     return crossing - 1 - facts.distinct_pages if crossing < len(DISTINCT_PAGES) else inf
-
-
-@dataclass(slots=True)
-class Route:
-    """What became of the credentials sent to one route within ten minutes."""
-
-    failed: Window = field(default_factory=Window)  # of visitors who never loaded a page
-    passed: Window = field(default_factory=Window)  # likewise
-    accepted: Window = field(default_factory=Window)  # of anybody
-    accepts_nobody: bool = True  # since somebody was refused here
-
-    def is_attacked(self, now: float) -> bool:
-        """Tell whether hardly any of many are right, but some: if none is, the app may be at fault."""
-        failed = window.estimate(self.failed, TEN_MINUTES, now)
-        if failed <= 30.0 or failed <= 9.0 * window.estimate(self.passed, TEN_MINUTES, now):
-            return False
-        return window.estimate(self.accepted, TEN_MINUTES, now) > 0.0
-
-    def uses(self, now: float) -> float:
-        """Return how many credentials it refused or took within ten minutes."""
-        return window.estimate(self.failed, TEN_MINUTES, now) + window.estimate(self.accepted, TEN_MINUTES, now)
-
-
-@dataclass(slots=True)
-class Site:
-    """What all visitors of this process load: the numbers of up to MAX_SITE_PAGES paths, and how many loads in all."""
-
-    pages: set[int] = field(default_factory=set)
-    loads: int = 0
-    witnesses: int = 0  # sessions of browsers that sent what they are known to send
-    faulty: int = 0  # and of those that did not
-    inner_loads: int = 0  # page loads that came from a page of this site
-    with_files: int = 0  # sessions of browsers that fetched more than pages
-    without_files: int = 0  # and of those that did not
-    pools: dict[int, Actor] = field(default_factory=dict)  # by a number of user agent and language
-    routes: dict[int, Route] = field(default_factory=dict)  # by a number of the path
-
-    def knows_headers(self) -> bool:
-        """Tell whether Fetch Metadata reaches this site: a proxy may strip it, then its absence means nothing."""
-        return self.witnesses >= MIN_WITNESSES and self.witnesses * 20 > self.faulty
-
-    def tells_links(self) -> bool:
-        """Tell whether following a link is visible here: a proxy may strip Referer as well, then nobody seems to."""
-        if self.faulty < MIN_WITNESSES or self.knows_headers():
-            return True
-        return self.inner_loads * 50 > self.loads
-
-    def witness(self, claims: Claims) -> None:
-        """Count whether the first page load of a session had Fetch Metadata."""
-        if claims.is_browser:
-            if claims.tells_origin:
-                self.witnesses += 1
-            else:
-                self.faulty += 1
-
-    def look_for_files(self, facts: Behaviour) -> None:
-        """Count, once in a session, whether a browser fetches more than pages; note in `facts` whether any does here.
-
-        If another server has the files, nobody does, and it means nothing. A program that rotates addresses may feign
-        that, and gains a minute of tabs.
-        """
-        if facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.page_loads:
-            self.with_files += 1
-        else:
-            self.without_files += 1
-        is_elsewhere = self.without_files >= max(MIN_WITNESSES, 4 * self.with_files)
-        facts.files = ELSEWHERE if is_elsewhere else HERE
-
-    def size(self, own_loads: int) -> int:
-        """Return the number of known pages; 0 while they are few, or `own_loads` of one visitor taught most of them."""
-        known = len(self.pages)
-        return known if known >= MIN_SITE_PAGES and self.loads > 2 * own_loads else 0
 
 
 class Page(NamedTuple):

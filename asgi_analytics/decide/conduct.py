@@ -6,8 +6,9 @@ from collections.abc import Callable
 from math import inf
 
 from ..facts import Actor, Program, Traces
-from .behaviour import DISTINCT_PAGES, Site, steps_beyond
+from .behaviour import DISTINCT_PAGES, steps_beyond
 from .signal import Measure, Quiet, Signal, with_a_session
+from .site import Site
 from .window import FIVE_MINUTES, TEN_MINUTES, estimate
 
 CRAWLER, TOOL = Program.CRAWLER, Program.TOOL

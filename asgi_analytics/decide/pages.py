@@ -7,17 +7,9 @@ from itertools import pairwise
 from math import inf, sqrt
 
 from ..facts import Actor, Behaviour
-from .behaviour import (
-    DISTINCT_PAGES,
-    ELSEWHERE,
-    GAP_MEMORY,
-    MIN_SITE_PAGES,
-    MOST_IN_LOOP,
-    REQUESTS_PER_PAGE,
-    Site,
-    steps_beyond,
-)
+from .behaviour import DISTINCT_PAGES, GAP_MEMORY, MOST_IN_LOOP, steps_beyond
 from .signal import MOST_QUIET, Signal, with_a_session
+from .site import ELSEWHERE, MIN_SITE_PAGES, REQUESTS_PER_PAGE, Site
 from .window import FIVE_MINUTES, HOUR, estimate
 
 MIN_STEPS = 12  # between pages, before their order tells anything

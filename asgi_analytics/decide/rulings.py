@@ -13,7 +13,7 @@ from math import ceil, inf
 from ..facts import Actor, Behaviour, ThrottleLevel, Window
 from ..model import PARDON_GRACE, Decision, Ruling
 from ..settings import Network
-from .behaviour import Site
+from .site import Site
 from .throttle import spend
 
 MOST_RULINGS = 100_000  # in memory; what ends soonest goes first, allowances last

@@ -12,7 +12,7 @@ from math import inf
 from typing import TypeVar
 
 from ..facts import Actor
-from .behaviour import Site
+from .site import Site
 
 MOST_QUIET = 64  # steps
 Found = TypeVar("Found")

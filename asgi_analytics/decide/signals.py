@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..facts import Actor, Finding, Program
-from .behaviour import Site, load_page
+from .behaviour import load_page
 from .conduct import CONDUCT_SIGNALS
 from .pages import PAGE_SIGNALS
 from .signal import MOST_QUIET, Rule, Signal, with_a_session
+from .site import Site
 
 __all__ = [
     "SIGNALS",

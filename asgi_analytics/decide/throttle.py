@@ -11,8 +11,8 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from ..facts import Actor, Throttle, ThrottleLevel
-from .behaviour import ELSEWHERE, REQUESTS_PER_PAGE
 from .conduct import CRAWLER, asks_once
+from .site import ELSEWHERE, REQUESTS_PER_PAGE
 from .window import FIVE_MINUTES, MINUTE, TEN_MINUTES, estimate
 
 PAGE_LOADS_PER_MINUTE = 30.0  # of a person: the level rises above

@@ -15,9 +15,10 @@ from ..model import Variant
 from ..variants import TURN
 from . import window
 from .actor import IDLE, NO_BEHAVIOUR
-from .behaviour import Route, Site, count_error, page_facts
+from .behaviour import count_error, page_facts
 from .conduct import CRAWLER, TOOL
 from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
+from .site import Route, Site
 from .window import FIVE_MINUTES, HOUR, TEN_MINUTES
 
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024  # of bitmaps

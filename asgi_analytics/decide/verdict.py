@@ -10,9 +10,10 @@ from ..model import Decision, Variant
 from . import signals, throttle, window
 from .actor import adopt_pool
 from .admission import paired, seconds_to_cool_down
-from .behaviour import Site, load_page, load_variant
+from .behaviour import load_page, load_variant
 from .explain import inputs_of_rise
 from .policy import Policy
+from .site import Site
 from .throttle import BLOCKED
 from .traces import Failure, count_accepted_post, count_data, count_failure, count_redirected, join_pool, pool_of
 

@@ -2,7 +2,7 @@
 
 Only what survives proxies is looked at: Fetch Metadata (https only, W3C Fetch Metadata Request Headers, section 2),
 the brand versions of client hints, and Accept-Language. Whether such headers reach this site at all is for
-decide.behaviour.Site to learn. Left out are web views, because apps build their own requests, and readers by a service
+decide.site.Site to learn. Left out are web views, because apps build their own requests, and readers by a service
 that translates pages.
 """
 

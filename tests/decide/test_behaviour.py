@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_analytics.decide import behaviour
-from asgi_analytics.decide.behaviour import (
-    MAX_PEOPLE,
-    Site,
-    count_error,
-    load_page,
-    load_variant,
-    page_facts,
-    with_order,
-)
+from asgi_analytics.decide.behaviour import MAX_PEOPLE, count_error, load_page, load_variant, page_facts, with_order
+from asgi_analytics.decide.site import Site
 from asgi_analytics.facts import Behaviour
 from asgi_analytics.inputs import MAX_PATH
 from asgi_analytics.model import Variant

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics.decide import signals
 from asgi_analytics.decide.actor import begin_session, new_actor
-from asgi_analytics.decide.behaviour import Site
+from asgi_analytics.decide.site import Site
 from asgi_analytics.facts import Actor, Behaviour, Program, Window
 from asgi_analytics.settings import SIGNAL_POINTS, SIGNAL_THRESHOLDS
 

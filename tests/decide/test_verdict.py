@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asgi_analytics.decide import actor
 from asgi_analytics.decide.actor import adopt_level, begin_session, count_session, new_actor
 from asgi_analytics.decide.admission import admit, admit_strictly
-from asgi_analytics.decide.behaviour import Site
+from asgi_analytics.decide.site import Site
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.model import Decision
 from asgi_analytics.protocols import StrictAnswer
