@@ -17,6 +17,7 @@ from .arguments import path, split, whole
 from .clock import SystemClock
 from .columns import escape, one_line
 from .commands import Command, actors, adopt, console, doctor, purge, quarantine, tail
+from .commands.explanation import explanation, explanation_json
 from .database import destination_of, resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
 from .errors import AnalyticsError, CommandError, StoreUnavailable
@@ -278,7 +279,7 @@ def _explain(options: argparse.Namespace) -> int:
                     f"No decision {wanted} is stored: is it of this database, and is its writer connected?"
                 )
             time.sleep(0.1)
-    print(console.explanation_json(decision) if options.json else "\n".join(console.explanation(decision)))
+    print(explanation_json(decision) if options.json else "\n".join(explanation(decision)))
     return 0
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from math import floor
 from pathlib import Path
 
 from ..columns import counted, cut, duration, escape, table
-from ..decide.explain import reproduce
-from ..decide.signals import SIGNALS
 from ..facts import LEVEL_LABELS
 from ..jobs.data import Held
 from ..record.destination import Destination
 from ..record.listing import JournalState
-from ..store.reading import ClassSummary, DecisionRow, HitRow, LastHour, Position, Totals
+from ..store.reading import ClassSummary, HitRow, LastHour, Position, Totals
 
 HIT_COLUMNS = (
     ("time (UTC)", 12),
@@ -30,7 +28,6 @@ HIT_COLUMNS = (
     ("score", 5),
     ("outcome", 8),
 )
-_BELOW = {signal.code for signal in SIGNALS if signal.below}
 
 
 def hit_heading() -> str:
@@ -60,57 +57,6 @@ def hit_json(hit: HitRow) -> str:
     return json.dumps({**asdict(hit), "level": LEVEL_LABELS[hit.level]}, default=_plain)
 
 
-def explanation(decision: DecisionRow) -> Iterator[str]:
-    """Yield the lines of `explain`: what was decided, on what evidence, and what would have passed."""
-    detail = decision.detail
-    yield f"Decision {decision.id}"
-    yield f"  when      {_moment(decision.time)}"
-    yield f"  request   {_request(decision)}"
-    yield f"  visitor   {_visitor(decision)}"
-    yield f"  verdict   {_verdict(decision)}"
-    yield f"  level     {_level_change(decision)}"
-    yield f"  score     {decision.score}"
-    if decision.counted:
-        yield f"  counted   {decision.counted:,} more refusals of this visitor in that minute, under the last id stored"
-    if detail.get("violated"):
-        yield f"  violated  {', '.join(map(escape, detail['violated']))}"
-    if by := (detail.get("inputs") or {}).get("ban", {}).get("by"):
-        yield f"  banned by {escape(str(by))}"
-    yield from _listed("Reasons", (escape(reason) for reason in detail.get("reasons", ())))
-    if signals := detail.get("signals"):
-        heading = ("signal", "measured", "limit", "points", "not raised when")
-        rows = [
-            (escape(s["signal"]), _short(s["value"]), _short(s["threshold"]), s["points"], _quiet(s)) for s in signals
-        ]
-        yield "Signals raised in the session"
-        yield from table([heading, *rows])
-    yield from _listed("What would have made it pass", _passes(decision))
-    if "policy" in detail:
-        again = "the stored inputs give the same verdict" if is_reproduced(decision) else "the stored inputs differ"
-        yield f"Policy {escape(str(detail['policy']))}; decided again, {again}"
-
-
-def explanation_json(decision: DecisionRow) -> str:
-    """Return what `explain --json` prints: one object."""
-    told = {
-        **asdict(decision),
-        "verdict": _verdict(decision),
-        "passes": list(_passes(decision)),
-        "reproduced": is_reproduced(decision) if "policy" in decision.detail else None,
-    }
-    return as_json(told)
-
-
-def is_reproduced(decision: DecisionRow) -> bool:
-    """Tell whether the stored inputs give the stored verdict."""
-    try:
-        again = reproduce(decision.detail)
-    except (KeyError, TypeError, ZeroDivisionError):
-        return False
-    wanted = (decision.refused, decision.level, decision.score, tuple(decision.detail.get("violated", ())))
-    return (again.refused, again.level, again.score, again.violated) == wanted
-
-
 def as_json(value: object) -> str:
     """Return indented JSON; times, ids and bytes as text. What could act on a terminal is escaped as JSON escapes."""
     text = json.dumps(value, indent=2, default=_plain, ensure_ascii=False)
@@ -119,7 +65,7 @@ def as_json(value: object) -> str:
 
 def moment(time: datetime | None) -> str:
     """Return a time to the second, in UTC; "-" for None."""
-    return _moment(time.astimezone(UTC)) if time else "-"
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if time else "-"
 
 
 def place(folder: Path) -> str:
@@ -140,7 +86,7 @@ def statistics(
     `folder` is where the journals are; `destination`, the database that was asked, tells which are for another.
     """
     yield "Database"
-    updated = _moment(totals.updated_at) if totals.updated_at else "never"
+    updated = moment(totals.updated_at) if totals.updated_at else "never"
     written, sources = counted(totals.written, "row"), counted(totals.journals, "journal")
     yield f"  written         {written} from {sources}, last {updated}"
     last = f", last error: {escape(totals.last_error)}" if totals.last_error else ""
@@ -204,7 +150,7 @@ def statistics_json(
 
 def stray(journal: JournalState) -> tuple[str, str, str, str]:
     """Return the cells that tell of a journal for another database."""
-    since = _moment(datetime.fromtimestamp(journal.written, UTC))
+    since = moment(datetime.fromtimestamp(journal.written, UTC))
     address = escape(journal.destination.address) or "a database that is not named"
     return (journal.name[:8], f"{journal.bytes:,} bytes", f"since {since}", f"for {address}")
 
@@ -243,77 +189,14 @@ def _columns(texts: Sequence[str]) -> str:
     return " ".join(text.ljust(width) for text, (_, width) in zip(texts, HIT_COLUMNS, strict=True)).rstrip()
 
 
-def _moment(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
-
-
 def _ago(seconds: float) -> str:
     return f"{duration(seconds, floor)} ago"
-
-
-def _short(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _request(decision: DecisionRow) -> str:
-    if decision.method is None:
-        return "not stored"
-    asked = f"{escape(decision.method)} {escape(decision.path or '')}"
-    return f"{asked} → {decision.status or 'no status'}, {decision.outcome}"
-
-
-def _visitor(decision: DecisionRow) -> str:
-    name = decision.fingerprint.hex[:8] if decision.fingerprint else "asked not to be told apart"
-    about = [escape(part) for part in (decision.country, decision.agent, decision.os) if part]
-    return f"{name} ({', '.join(about)})" if about else name
-
-
-def _verdict(decision: DecisionRow) -> str:
-    if not decision.refused:
-        return "served; the level changed"
-    return "refused with 429" if decision.enforced else "served; mode enforce would have refused it with 429"
-
-
-def _level_change(decision: DecisionRow) -> str:
-    level = LEVEL_LABELS[decision.level]
-    return level if decision.level_before is None else f"{LEVEL_LABELS[decision.level_before]} → {level}"
-
-
-def _listed(title: str, lines: Iterable[str]) -> Iterator[str]:
-    shown = [f"  - {line}" for line in lines]
-    if shown:
-        yield title
-        yield from shown
-
-
-def _quiet(signal: dict[str, object]) -> str:
-    if signal["signal"] == "outdated_browser":
-        return "the browser is a current one"
-    return f"{'at least' if signal['signal'] in _BELOW else 'at most'} {signal['threshold']:g}"
 
 
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _passes(decision: DecisionRow) -> Iterator[str]:
-    stored = decision.detail.get("passes")
-    if stored:
-        yield from map(escape, stored)
-        return
-    if not decision.refused:
-        yield "it was served" + (
-            "; staying within the limits above keeps the level" if decision.level > (decision.level_before or 0) else ""
-        )
-        return
-    yield f"asking again {decision.retry_after} second{'s' if decision.retry_after != 1 else ''} later"
-    for name in decision.detail.get("violated", ()):
-        if name == "throttle":
-            yield "no new evidence: the level falls by one after each cool-down"
-        else:
-            yield f'fewer requests within the window of quota "{escape(name)}"'
 
 
 def _owner(journal: JournalState) -> str:
