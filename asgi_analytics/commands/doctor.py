@@ -259,9 +259,7 @@ def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
         )
         return
     missing = reader.missing_privileges()
-    lacking = Check(
-        "privileges", f"missing: {', '.join(missing)}", f"grant them to {server.username}, or use the owner"
-    )
+    lacking = Check("privileges", f"missing: {', '.join(missing)}", _grants(missing, server.username))
     if "SELECT on analytics.migrations" in missing:
         yield lacking
         return
@@ -294,6 +292,17 @@ def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
     if quarantined := reader.quarantined():
         text = f"{counted(quarantined, 'row')} set aside: see `asgi-analytics quarantine list`"
         yield Check("quarantine", text, note=True)
+
+
+def _grants(missing: Sequence[str], username: str) -> str:
+    """Return what an owner grants them by, as one line for psql; where two roles own what one should, say so."""
+    lacking: dict[str, list[str]] = {}
+    for privilege, _, thing in (text.partition(" on ") for text in missing):
+        lacking.setdefault(thing, []).append(privilege)
+    return "; ".join(
+        f'GRANT {", ".join(privileges)} ON {thing} TO "{username}"' if thing else "let one role own both"
+        for thing, privileges in lacking.items()
+    )
 
 
 def _address_check(peer: str | None, address: str, forwarded: bool) -> Check:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 import threading
 import time
@@ -85,8 +84,8 @@ def test_what_doctor_says_a_user_lacks_is_all_that_a_worker_needs(dsn: str, monk
     stored, refused = batch([hit("/granted")]), batch([hit("/refused")])
     with clerk(dsn) as (address, connection):
         (lacking,) = [check for check in doctor.database_checks(address, time.time()) if check.advice]
-        for privilege, kind, name in re.findall(r"(\w+) on (sequence )?(analytics\.\w+)", lacking.text):
-            connection.execute(f"GRANT {privilege} ON {kind or 'TABLE'} {name} TO clerk_{os.getpid()}")
+        assert lacking.advice is not None
+        connection.execute(lacking.advice)
         assert [check.text for check in doctor.database_checks(address, time.time()) if check.advice] == []
         store = PostgresStore(lambda: address, bans=True, policy=("0123", {}))
         with closing(store), closing(shared.PostgresQuotas(lambda: address)) as quotas:
