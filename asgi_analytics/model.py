@@ -149,7 +149,7 @@ class Merged:
     session: bytes  # the id that the store settled on for the visitor's newest session
     remote: int  # units that other workers charged since this worker's last batch with this visitor
     level: int
-    level_changed_us: int  # wall time in microseconds; 0 for never
+    level_changed_us: int  # wall time in microseconds; 0: never, or what this worker knows
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,3 +100,24 @@ def test_a_level_that_is_noted_to_have_cooled_down_late_falls_on_as_if_it_had_be
     assert pair.level(0, method="HEAD") == "severe"
     pair.clock.advance(320)
     assert [pair.level(worker, method="HEAD") for worker in (0, 1)] == ["warning", "warning"]
+
+
+def test_who_was_blocked_before_midnight_is_blocked_at_a_worker_that_meets_it_after_that(pair: Pair) -> None:
+    pair.clock.advance(43_200 - 60)
+    pair.until_blocked(0)
+    pair.clock.advance(60)
+    assert pair.level(0) == "blocked"
+    pair.level(1, method="HEAD")  # nothing is known of it yet
+    assert pair.level(1, method="HEAD") == "blocked"
+
+
+def test_a_level_that_both_workers_know_cools_down_after_midnight_as_it_would_have_before(pair: Pair) -> None:
+    pair.clock.advance(43_200 - 300)
+    pair.level(1)
+    pair.until_blocked(0)
+    pair.level(1)
+    assert pair.level(1) == "blocked"
+    pair.clock.advance(300)
+    assert [pair.level(worker) for worker in (0, 1, 0, 1)] == ["blocked"] * 4
+    pair.clock.advance(300)
+    assert [pair.level(worker, method="HEAD") for worker in (0, 1)] == ["severe", "severe"]

@@ -266,10 +266,12 @@ WITH batch AS (
             OR folded.busy_minutes >= %(busy_minutes)s)
 )
 SELECT folded.fingerprint, tail.session_id, folded.remote,
-    folded.level, (extract(epoch FROM folded.level_changed_at) * 1000000)::bigint
+    folded.level, (extract(epoch FROM coalesce(folded.level_changed_at,
+        -- Brought along, as over midnight, which is no news to who knows of it.
+        CASE WHEN folded.level > tail.level THEN folded.first_seen_at END)) * 1000000)::bigint
 FROM folded
 JOIN batch USING (fingerprint)
-CROSS JOIN LATERAL (SELECT session_id FROM staging WHERE staging.ctid = batch.tail OFFSET 0) AS tail
+CROSS JOIN LATERAL (SELECT session_id, level FROM staging WHERE staging.ctid = batch.tail OFFSET 0) AS tail
 WHERE folded.seen IS NOT NULL AND tail.session_id IS NOT NULL
 
 -- name: notice_incidents
