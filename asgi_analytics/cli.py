@@ -311,11 +311,11 @@ def _data_update(options: argparse.Namespace) -> int:
     sources = data.read_sources(options.sources) if options.sources else SOURCES
     now = SystemClock.time_ns() / 1e9
     get = data.from_folder(options.source) if options.source else data.from_web(sources, now)
-    updates = data.update(folder, sources, get)
-    for update in updates:
-        print(console.data_line(update.name, update.held, update.error, now))
-    wrong = sum(update.error is not None for update in updates)
-    print(f"{len(updates) - wrong} of {len(updates)} files are up to date in {folder}")
+    wrong = 0
+    for update in data.update(folder, sources, get):  # where nobody answers, each takes ten seconds
+        wrong += update.error is not None
+        print(console.data_line(update.name, update.held, update.error, now), flush=True)
+    print(f"{len(sources) - wrong} of {len(sources)} files are up to date in {folder}")
     return 1 if wrong else 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,16 +44,16 @@ def default_crawler_dir() -> Path:
     return default_folder("ASGI_ANALYTICS_CRAWLER_DIR", "crawlers", of_root="/var/lib/asgi-analytics")
 
 
-def update(folder: Path, names: Mapping[str, object], get: Get) -> list[Update]:
-    """Refresh each named file; one that cannot be had, or is damaged, stays as it is. Raises DataFileError.
+def update(folder: Path, names: Mapping[str, object], get: Get) -> Iterator[Update]:
+    """Refresh the named files, each when it is asked for; one that cannot be had, or is damaged, stays as it is.
 
-    The error is for a folder that cannot be written to; what is wrong with a file is in its Update.
+    Raises DataFileError for a folder that cannot be made; what is wrong with a file is in its Update.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataFileError(f"The data folder cannot be made: {error}") from None
-    return [_update(folder, name, get) for name in sorted(names)]
+    return (_update(folder, name, get) for name in sorted(names))
 
 
 def from_web(sources: Mapping[str, str], now: float) -> Get:

@@ -26,7 +26,7 @@ def test_files_come_from_the_web_and_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "crawlers"
     with serve({"/one.json": ONE, "/two.json": TWO}) as site:
         sources = {"a-one": f"{site.url}/one.json", "b-two": f"{site.url}/two.json"}
-        updates = update(folder, sources, from_web(sources, NOW))
+        updates = list(update(folder, sources, from_web(sources, NOW)))
     assert [(one.name, one.error, one.held and one.held.ranges.prefixes) for one in updates] == [
         ("a-one", None, 1),
         ("b-two", None, 2),
@@ -64,6 +64,18 @@ def test_files_from_a_folder_are_as_old_as_they_are_there(tmp_path: Path) -> Non
     assert missing.error is not None
     assert "No such file" in missing.error
     assert missing.held is None
+
+
+def test_a_file_is_asked_for_when_the_one_before_was_told(tmp_path: Path) -> None:
+    asked = []
+
+    def get(name: str) -> tuple[bytes, float]:
+        asked.append(name)
+        return ONE, NOW
+
+    updates = update(tmp_path, {"a": "", "b": ""}, get)
+    assert (next(updates).name, asked) == ("a", ["a"])
+    assert (next(updates).name, asked) == ("b", ["a", "b"])
 
 
 def test_a_damaged_file_in_the_folder_is_left_out_and_named(tmp_path: Path) -> None:
