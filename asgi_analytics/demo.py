@@ -316,7 +316,7 @@ def _summarise(dsn: str, since: datetime, answered: int) -> None:
     """Print the table of what the traffic left in the database, once all of it is there."""
     deadline = SystemClock.monotonic() + SETTLING
     with connect(dsn) as reader:
-        while reader.count_since(since) < answered and SystemClock.monotonic() < deadline:
+        while reader.count_answered(since) < answered and SystemClock.monotonic() < deadline:
             time.sleep(0.1)
         classes, stored = reader.summary(since), reader.count_since(since)
     lines = [*console.summary(classes), *console.not_in_summary(answered, stored, sum(one.hits for one in classes))]

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from asgi_analytics.embedded.folder import flock
 from tests.drive import called
 
 from .command import COMMAND, free_port, heed_ctrl_c, run
+from .commands.hits import add_hit
 from .conftest import data_folder
 from .embedded.rig import worker
 from .waiting import wait_until
@@ -278,6 +280,21 @@ def test_the_table_of_the_traffic_says_which_requests_are_not_in_it() -> None:
         "1 more hit is of visitors who asked not to be told apart (Sec-GPC, DNT).",
         "1 more request is a count in analytics.refusals: what is refused past a rate.",
     ]
+
+
+def test_the_table_of_the_traffic_waits_for_no_refusal_that_is_counted(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    since = datetime.now(UTC)
+    add_hit(dsn, "/there")
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO analytics.refusals (minute, site, fingerprint, network, refusals)"
+            " VALUES (date_trunc('minute', now()), 'default', gen_random_uuid(), gen_random_uuid(), 7)"
+        )
+    monkeypatch.delattr("asgi_analytics.demo.time.sleep")
+    demos._summarise(dsn, since, 8)
+    assert "7 more requests are counts in analytics.refusals" in capsys.readouterr().out
 
 
 def test_a_demo_takes_its_postgres_over_from_a_command_that_ends(cluster_folder: Path) -> None:

@@ -155,6 +155,10 @@ class Reader(CommandQueries):
         """Return the number of hits since a moment."""
         return self._count("count_since", {"since": since})
 
+    def count_answered(self, since: datetime) -> int:
+        """Return the number of hits since a moment, and of the refusals that are counts."""
+        return self._count("count_answered", {"since": since})
+
     def quarantined(self) -> int:
         """Return the number of rows that were set aside."""
         return self._count("count_quarantined")

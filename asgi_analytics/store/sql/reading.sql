@@ -89,6 +89,12 @@ FROM visits GROUP BY class ORDER BY sum(hits) DESC, class
 -- name: count_since
 SELECT count(*) FROM analytics.hits WHERE time >= %(since)s::timestamptz
 
+-- name: count_answered
+-- Of what is counted by the minute, all of the one that the moment is in.
+SELECT count(*) + (SELECT coalesce(sum(refusals), 0)::bigint FROM analytics.refusals
+    WHERE minute >= date_trunc('minute', %(since)s::timestamptz))
+FROM analytics.hits WHERE time >= %(since)s::timestamptz
+
 -- name: identity
 -- Of the cluster and of the database in it: another name or address, a socket, a promoted standby make no difference;
 -- what was dumped and restored is another one.
