@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return _add(commands, name, text)
 
-    _add_demo(add("demo", "run a small wrapped site with its own Postgres"))
+    _add_demo(add("demo", "run a small wrapped site, with its own Postgres where no variable names one"))
     _add_command(add("migrate", "bring the database's schema up to date"), _migrate)
     _add_doctor(add("doctor", "show what would be used, and what is wrong"))
     hits = _add_command(add("tail", "show hits as they come"), _tail)
@@ -259,7 +260,15 @@ def _tail(options: argparse.Namespace) -> int:
             for hit in hits:
                 print(line(hit))
             sys.stdout.flush()
+            if options.follow and _has_no_reader():  # else only the next hit would tell, and there may be none
+                raise BrokenPipeError
     return 0
+
+
+def _has_no_reader() -> bool:
+    watched = select.poll()
+    watched.register(sys.stdout, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
 
 
 def _report_outage(error: StoreUnavailable) -> None:

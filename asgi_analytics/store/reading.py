@@ -35,6 +35,8 @@ class HitRow:
     score: int
     outcome: str
     duration_us: int = 0  # to the last body message
+    decision_id: UUID | None = None
+    site: str = ""
 
     @property
     def ended(self) -> datetime:

@@ -64,6 +64,7 @@ def test_tail_tells_programs_the_same_as_people(dsn: str) -> None:
     assert all(line.isascii() and line.isprintable() for line in lines)
     hit = json.loads(lines[1])
     assert (hit["method"], hit["level"], hit["outcome"]) == ("GET", "warning", "complete")
+    assert (hit["site"], hit["decision_id"]) == ("default", None)
     assert datetime.fromisoformat(hit["time"]).tzinfo is not None
 
 
@@ -92,6 +93,15 @@ def test_tail_follows_new_hits_and_shows_each_once_until_ctrl_c(dsn: str) -> Non
         tail.send_signal(signal.SIGINT)
         rest, errors = tail.communicate(timeout=10)
     assert (tail.returncode, rest, errors) == (130, b"", b"")
+
+
+def test_tail_follows_for_nobody_once_its_reader_has_left_though_no_hit_comes(dsn: str) -> None:
+    add_hit(dsn, "/first")
+    with following(dsn) as tail:
+        assert "/first" in next_line(tail)
+        assert tail.stdout is not None
+        tail.stdout.close()
+        assert tail.wait(15) == 141
 
 
 def test_tail_follows_what_began_before_others_and_ends_after_them(dsn: str) -> None:

@@ -5,7 +5,7 @@
 -- Those before `since` that ended after it are looked for among the last 10,000: a stream has the time of its beginning.
 WITH present AS (
     SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score,
-        outcome, duration_us::bigint
+        outcome, duration_us::bigint, decision_id, site
     FROM analytics.hits
     WHERE time >= %(since)s::timestamptz AND time <= now() + interval '1 minute'
         AND (%(site)s::text IS NULL OR site = %(site)s::text)
@@ -13,7 +13,7 @@ WITH present AS (
 ), ended AS (
     SELECT * FROM (
         SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score,
-            outcome, duration_us::bigint, site
+            outcome, duration_us::bigint, decision_id, site
         FROM analytics.hits
         WHERE time < %(since)s::timestamptz AND time > %(since)s::timestamptz - interval '1 day'
         ORDER BY time DESC LIMIT 10000
@@ -22,14 +22,14 @@ WITH present AS (
         AND (%(site)s::text IS NULL OR site = %(site)s::text)
 ), ahead AS (
     SELECT id, time, method, path, status, country, coalesce(crawler, browser) AS agent, fingerprint, level, score,
-        outcome, duration_us::bigint
+        outcome, duration_us::bigint, decision_id, site
     FROM analytics.hits
     WHERE time >= %(since)s::timestamptz AND time > now() + interval '1 minute'
         AND (%(site)s::text IS NULL OR site = %(site)s::text)
     ORDER BY time DESC, id DESC LIMIT %(most)s::integer - (SELECT count(*) FROM present)
 )
 SELECT * FROM present UNION ALL SELECT * FROM ahead
-UNION ALL SELECT id, time, method, path, status, country, agent, fingerprint, level, score, outcome, duration_us FROM ended
+UNION ALL SELECT * FROM ended
 ORDER BY time DESC, id DESC
 
 -- name: decision
