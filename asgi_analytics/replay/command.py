@@ -72,6 +72,8 @@ def replay(options: argparse.Namespace) -> int:
     for note in printing.notes(done, reading):
         print(f"asgi-analytics: {columns.escape(note)}", file=sys.stderr)
     _show(done, reading, options)
+    if not reading.lines:
+        raise ReplayError(f"No line of {', '.join(options.files)} is there.")
     if reading.lines == reading.junk:
         raise ReplayError(f"No line of {', '.join(options.files)} is of a known format ({', '.join(FORMATS)}).")
     return 0

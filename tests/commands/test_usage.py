@@ -76,3 +76,10 @@ def test_a_log_that_is_named_twice_would_count_twice(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_read_on_is_named() -> None:
     answer = called("replay", "/proc/self/mem")
     assert answer.stderr == "asgi-analytics: /proc/self/mem cannot be read: Input/output error.\n"
+
+
+def test_a_log_without_a_line_is_not_said_to_be_of_an_unknown_format(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    log.touch()
+    answer = called("replay", str(log))
+    assert (answer.returncode, answer.stderr) == (1, f"asgi-analytics: No line of {log} is there.\n")
