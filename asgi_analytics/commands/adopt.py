@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -67,6 +68,9 @@ def _named(found: Sequence[JournalState], names: Sequence[str]) -> list[JournalS
 
 
 def _redirect(folder: Path, chosen: Sequence[JournalState], destination: Destination) -> Iterator[str]:
+    for one in chosen:
+        if (owner := (folder / one.name).stat().st_uid) != os.geteuid():  # who could not read what we write there
+            raise CommandError(f"Journal {one.name[:8]} belongs to user {owner}: run this command as that user.")
     done = [one for one in chosen if redirect(folder / one.name, destination)]
     size = sum(one.bytes for one in done)
     told = counted(len(done), "journal")

@@ -127,7 +127,8 @@ def journal_checks(folder: Path, destination: Destination | None = None, limit: 
         strange = folder if nearest == folder and nearest.stat().st_uid != os.geteuid() else foreign_part(nearest)
         if strange is not None:
             owner = strange.lstat().st_uid
-            yield Check("journal", f"{strange} belongs to user {owner}", "choose a folder of your own by journal_dir")
+            advice = "run this as the user that the app runs as, or choose a folder of your own by journal_dir"
+            yield Check("journal", f"{strange} belongs to user {owner}", advice)
             return
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             yield Check("journal", f"{nearest} is not writable", "make it writable, or choose another by journal_dir")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
@@ -158,6 +159,17 @@ def test_a_living_journal_is_not_taken_away(dsn: str, tmp_path: Path) -> None:
     assert "0 journals" in answer.stdout
     assert (living.path / DATABASE).read_text() == "f" * 32
     living.abandon()
+
+
+def test_a_journal_of_another_user_is_left_to_that_user_whose_workers_could_not_read_what_root_writes(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_over(tmp_path, ELSEWHERE)
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    answer = called("adopt", "--all", "--dsn", dsn, "--journal-dir", str(tmp_path))
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.endswith(f"belongs to user {os.getuid()}: run this command as that user.\n")
+    assert read_destination(tmp_path / (b"l" * 16).hex()) == Destination(database_key(ELSEWHERE), ELSEWHERE)
 
 
 def test_where_no_database_answers_a_journal_is_named_and_left(tmp_path: Path) -> None:
