@@ -16,7 +16,7 @@ from ..columns import counted, escape, table
 from ..errors import CommandError
 from ..facts import LEVEL_LABELS
 from ..reputation import LOW_REASON, LOW_REPUTATION
-from ..store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, StandingRow, connect
+from ..store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, StandingRow, Target, connect
 from . import MOST_SHOWN, Command, Run
 from .console import as_json, moment
 from .targets import allowed, reach, read_target
@@ -122,8 +122,7 @@ def _ban(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     yield f"banned {target.shown} until {moment(made.until)}"
     for one in exempt:
         yield f"without effect: {one} is allowed, which wins over bans; `asgi-analytics allow {one} --end` ends that"
-    if target.fingerprint:
-        yield "Without a cookie, fingerprints change at midnight UTC; workers that saw the visitor carry the ban over."
+    yield from _changes(target)
 
 
 def _pardon(options: argparse.Namespace, dsn: str) -> Iterator[str]:
@@ -156,6 +155,12 @@ def _allow(options: argparse.Namespace, dsn: str) -> Iterator[str]:
             return
         made = registry.rule("allow", target, options.length, _text(options.reason), _operator(options))
     yield f"allowed {target.shown}" + (f" until {moment(made.until)}" if made.until else "")
+    yield from _changes(target)
+
+
+def _changes(target: Target) -> Iterator[str]:
+    if target.fingerprint:
+        yield "Without a cookie, fingerprints change at midnight UTC; workers that saw the visitor carry this over."
 
 
 def _actor_line(row: ActorRow) -> Sequence[object]:

@@ -112,6 +112,15 @@ def test_a_ban_reaches_every_worker_and_ends(two: tuple[Worker, Worker], store: 
     wait_until(lambda: asked(two) == [False, False])
 
 
+@pytest.mark.parametrize("command", [("ban", "--for", "2h", "--reason", "x"), ("allow",)], ids=lambda one: one[0])
+def test_who_rules_on_a_fingerprint_is_told_that_it_changes(
+    store: PostgresStore, dsn: str, command: tuple[str, ...]
+) -> None:
+    write(store, hit())
+    assert "fingerprints change at midnight" in told(*command, NAME, "--dsn", dsn)
+    assert "fingerprints" not in told(*command, ADDRESS, "--dsn", dsn)
+
+
 def test_an_allowance_beats_a_ban_and_a_level_at_once(
     two: tuple[Worker, Worker], store: PostgresStore, dsn: str
 ) -> None:
