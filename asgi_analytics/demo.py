@@ -164,7 +164,12 @@ def _tightened(demo: Demo) -> dict[str, Any]:
     """Return options that suit a demo: its limits show themselves within seconds."""
     # All requests come from this machine, which is in no country: X-Forwarded-For says whom they play.
     here = ["127.0.0.0/8", "::1/128"]
-    return {"limits": list(demo.limits), "cooldown": demo.cooldown, "trusted_proxies": here}
+    return {"limits": list(demo.limits), "cooldown": demo.cooldown, "trusted_proxies": here, "site": _site()}
+
+
+def _site() -> str:
+    """Return the name to store by: in a database that somebody uses, what is told of their site is no demo's."""
+    return "demo" if resolve_dsn(None) else "default"
 
 
 def _check_port(host: str, port: int) -> None:
@@ -316,8 +321,8 @@ def _summarise(dsn: str, since: datetime, answered: int) -> None:
     """Print the table of what the traffic left in the database, once all of it is there."""
     deadline = SystemClock.monotonic() + SETTLING
     with connect(dsn) as reader:
-        while reader.count_answered(since) < answered and SystemClock.monotonic() < deadline:
+        while reader.count_answered(since, _site()) < answered and SystemClock.monotonic() < deadline:
             time.sleep(0.1)
-        classes, stored = reader.summary(since), reader.count_since(since)
+        classes, stored = reader.summary(since, _site()), reader.count_since(since, _site())
     lines = [*console.summary(classes), *console.not_in_summary(answered, stored, sum(one.hits for one in classes))]
     print("\n".join(["Traffic, as the database has it (levels: sessions that reached it):", *lines, ""]), flush=True)

@@ -26,7 +26,7 @@ from asgi_analytics import traffic
 from asgi_analytics.commands import console
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.embedded.folder import flock
-from tests.drive import called
+from tests.drive import called, rows
 
 from .command import COMMAND, free_port, heed_ctrl_c, run
 from .commands.hits import add_hit
@@ -280,6 +280,19 @@ def test_the_table_of_the_traffic_says_which_requests_are_not_in_it() -> None:
         "1 more hit is of visitors who asked not to be told apart (Sec-GPC, DNT).",
         "1 more request is a count in analytics.refusals: what is refused past a rate.",
     ]
+
+
+def test_a_demo_in_a_database_that_a_variable_names_is_a_site_of_its_own(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_hit(dsn, "/theirs")
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    with demo(tmp_path, "--traffic", "--traffic-seconds", "1") as running:
+        assert running.process.stdout is not None
+        total = next(line.split() for line in running.process.stdout if line.startswith("  all "))
+        count = "SELECT site, count(session_id) AS hits FROM analytics.hits GROUP BY site ORDER BY site"
+        theirs, ours = rows(dsn, count)
+    assert (theirs, ours["site"], total[3]) == ({"site": "default", "hits": 1}, "demo", str(ours["hits"]))
 
 
 def test_the_table_of_the_traffic_waits_for_no_refusal_that_is_counted(

@@ -149,17 +149,17 @@ class Reader(CommandQueries):
         """Return how far these journals are delivered, and `most` others: those that moved last."""
         return self._rows(Position, "positions", {"journals": list(journals), "most": most + len(journals)})
 
-    def summary(self, since: datetime) -> list[ClassSummary]:
-        """Return what came since a moment, by bot class; visitors who may not be told apart are not in it."""
-        return [ClassSummary(*row) for row in self._all("summary", {"since": since})]
+    def summary(self, since: datetime, site: str) -> list[ClassSummary]:
+        """Return what came to a site since a moment, by bot class; who may not be told apart is not in it."""
+        return [ClassSummary(*row) for row in self._all("summary", {"since": since, "site": site})]
 
-    def count_since(self, since: datetime) -> int:
-        """Return the number of hits since a moment."""
-        return self._count("count_since", {"since": since})
+    def count_since(self, since: datetime, site: str) -> int:
+        """Return the number of hits of a site since a moment."""
+        return self._count("count_since", {"since": since, "site": site})
 
-    def count_answered(self, since: datetime) -> int:
-        """Return the number of hits since a moment, and of the refusals that are counts."""
-        return self._count("count_answered", {"since": since})
+    def count_answered(self, since: datetime, site: str) -> int:
+        """Return the number of hits of a site since a moment, and of the refusals that are counts."""
+        return self._count("count_answered", {"since": since, "site": site})
 
     def quarantined(self) -> int:
         """Return the number of rows that were set aside."""

@@ -79,7 +79,8 @@ WITH visits AS (
             WHEN max(browser) IS NULL THEN 'unknown program'
             ELSE 'no bot'
         END) AS class
-    FROM analytics.hits WHERE time >= %(since)s::timestamptz AND session_id IS NOT NULL GROUP BY session_id
+    FROM analytics.hits
+    WHERE time >= %(since)s::timestamptz AND site = %(site)s::text AND session_id IS NOT NULL GROUP BY session_id
 )
 SELECT class, count(DISTINCT fingerprint) AS visitors, count(*) AS sessions, sum(hits)::bigint AS hits,
     sum(refusals)::bigint AS refusals, count(*) FILTER (WHERE level = 1) AS warning,
@@ -87,13 +88,13 @@ SELECT class, count(DISTINCT fingerprint) AS visitors, count(*) AS sessions, sum
 FROM visits GROUP BY class ORDER BY sum(hits) DESC, class
 
 -- name: count_since
-SELECT count(*) FROM analytics.hits WHERE time >= %(since)s::timestamptz
+SELECT count(*) FROM analytics.hits WHERE time >= %(since)s::timestamptz AND site = %(site)s::text
 
 -- name: count_answered
 -- Of what is counted by the minute, all of the one that the moment is in.
 SELECT count(*) + (SELECT coalesce(sum(refusals), 0)::bigint FROM analytics.refusals
-    WHERE minute >= date_trunc('minute', %(since)s::timestamptz))
-FROM analytics.hits WHERE time >= %(since)s::timestamptz
+    WHERE minute >= date_trunc('minute', %(since)s::timestamptz) AND site = %(site)s::text)
+FROM analytics.hits WHERE time >= %(since)s::timestamptz AND site = %(site)s::text
 
 -- name: identity
 -- Of the cluster and of the database in it: another name or address, a socket, a promoted standby make no difference;
