@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     hits.add_argument("--site", help="only hits of this site")
     hits.add_argument("--json", action="store_true", help="a JSON object per line")
     explain = _add_command(add("explain", "tell why a request was refused or slowed down"), _explain)
-    explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or hits.decision_id")
+    explain.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or `tail --json`")
     explain.add_argument("--json", action="store_true", help="all that is stored, as one JSON object")
     stats = _add_command(add("stats", "what was written, set aside, and is still to come"), _stats)
     stats.add_argument("--journal-dir", type=path, help="where the apps keep their journals")
