@@ -56,6 +56,16 @@ def clerk(dsn: str) -> Iterator[tuple[str, psycopg.Connection]]:
             connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def test_a_folder_that_cannot_be_written_is_nothing_wrong_where_hits_are_kept_in_memory(
+    dsn: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    command = ("doctor", "--journal-dir", str(tmp_path / "file" / "journal"), "--dsn", dsn)
+    assert "WRONG journal: " in called(*command).stdout
+    answer = called(*command, "--durability", "memory")
+    assert (answer.returncode, f"note  journal: {tmp_path}/file is not writable\n" in answer.stdout) == (0, True)
+
+
 def test_doctor_says_which_privileges_a_user_lacks(dsn: str) -> None:
     with clerk(dsn) as (address, connection):
         connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA analytics TO clerk_{os.getpid()}")
