@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -28,7 +29,7 @@ def path(text: str) -> Path:
     """Read the name of a file or folder. Raises ArgumentTypeError for an empty one, as of an unset variable."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} names no file or folder")
-    return Path(text)
+    return Path(os.path.expanduser(text))  # in --dir=~/x, shells leave it as it is
 
 
 def span(text: str) -> timedelta:

@@ -26,6 +26,15 @@ def test_a_folder_without_a_name_is_not_the_one_that_we_are_in(arguments: tuple[
     assert "names no file or folder" in answer.stderr
 
 
+def test_a_tilde_behind_a_sign_of_equality_is_the_home_that_shells_do_not_make_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    answer = called("data", "update", "--dir=~/ranges", "--from=~")
+    assert f"files are up to date in {tmp_path}/ranges\n" in answer.stdout
+    assert (tmp_path / "ranges").is_dir()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
