@@ -189,7 +189,7 @@ def _database(demo: Demo) -> Iterator[tuple[str, Path]]:
     """Yield the DSN and a journal folder of the demo's own: a left-over of it must not end up in another database."""
     dsn = resolve_dsn(None)
     if dsn:
-        yield dsn, (demo.data or default_journal_dir().parent) / "demo-journal"
+        yield dsn, (demo.data or default_journal_dir().parent).absolute() / "demo-journal"
         return
     folder = demo.data or default_data_dir()
     print(f"Starting a Postgres in {folder} …", file=sys.stderr)
@@ -309,8 +309,9 @@ Try in another terminal{export}:
 
 
 def _command() -> str:
-    started = Path(sys.argv[0])
-    return f"{sys.executable} -m asgi_analytics" if started.name == "__main__.py" else str(started)
+    started = Path(sys.argv[0]).absolute()  # the other terminal may be anywhere
+    is_module = started.name == "__main__.py"
+    return f"{shlex.quote(sys.executable)} -m asgi_analytics" if is_module else shlex.quote(str(started))
 
 
 def _reachable(host: str) -> str:

@@ -282,6 +282,15 @@ def test_the_table_of_the_traffic_says_which_requests_are_not_in_it() -> None:
     ]
 
 
+def test_the_demo_names_its_command_as_a_terminal_in_any_folder_can_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my project").mkdir()
+    monkeypatch.chdir(tmp_path / "my project")
+    monkeypatch.setattr("sys.argv", [".venv/bin/asgi-analytics", "demo"])
+    assert demos._command() == f"'{tmp_path}/my project/.venv/bin/asgi-analytics'"
+
+
 def test_a_demo_in_a_database_that_a_variable_names_is_a_site_of_its_own(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
