@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -33,6 +34,7 @@ from .clock import SystemClock
 from .commands import console
 from .database import resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
+from .embedded.programs import program_folders
 from .errors import AnalyticsError, ConfigurationError, EmbeddedPostgresError
 from .middleware import AnalyticsMiddleware
 from .settings import Settings, default_journal_dir
@@ -288,7 +290,7 @@ def banner(demo: Demo, dsn: str, journal: Path) -> str:
     export = f"  (after: export ASGI_ANALYTICS_DSN={shlex.quote(dsn)})" if elsewhere else ""
     return f"""
 asgi-analytics demo   {url}/   (Ctrl-C ends it)
-  database            psql {shlex.quote(dsn)}
+  database            {_psql()} {shlex.quote(dsn)}
   limits              {", ".join(demo.limits)}; a level cools down in {demo.cooldown:g} s
 
 Try in another terminal{export}:
@@ -312,6 +314,11 @@ def _command() -> str:
     started = Path(sys.argv[0]).absolute()  # the other terminal may be anywhere
     is_module = started.name == "__main__.py"
     return f"{shlex.quote(sys.executable)} -m asgi_analytics" if is_module else shlex.quote(str(started))
+
+
+def _psql() -> str:
+    found = "psql" if shutil.which("psql") else next((one / "psql" for one in program_folders()), "psql")
+    return shlex.quote(str(found))  # the wheel has one, too
 
 
 def _reachable(host: str) -> str:

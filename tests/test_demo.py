@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -289,6 +290,14 @@ def test_the_demo_names_its_command_as_a_terminal_in_any_folder_can_run_it(
     monkeypatch.chdir(tmp_path / "my project")
     monkeypatch.setattr("sys.argv", [".venv/bin/asgi-analytics", "demo"])
     assert demos._command() == f"'{tmp_path}/my project/.venv/bin/asgi-analytics'"
+
+
+def test_where_no_psql_is_installed_the_demo_names_that_of_its_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert demos._psql() == "psql"
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    asked = subprocess.run([*shlex.split(demos._psql()), "--version"], capture_output=True, text=True, check=True)
+    assert asked.stdout.startswith("psql (PostgreSQL)")
 
 
 def test_a_demo_in_a_database_that_a_variable_names_is_a_site_of_its_own(
