@@ -285,8 +285,8 @@ def _answers(demo: Demo, stopping: threading.Event) -> bool:
 def banner(demo: Demo, dsn: str, journal: Path) -> str:
     """Return what the demo says when it answers: where it is, and three lines to try."""
     url = f"http://{traffic.bracketed(_reachable(demo.host))}:{demo.port}"
-    # The commands find an embedded Postgres in its usual place by themselves.
-    elsewhere = demo.data is not None or resolve_dsn(None) is not None
+    # The commands find an embedded Postgres in its usual place by themselves; a variable may be set here only.
+    elsewhere = demo.data or resolve_dsn(None) or os.environ.get("ASGI_ANALYTICS_DATA_DIR")
     export = f"  (after: export ASGI_ANALYTICS_DSN={shlex.quote(dsn)})" if elsewhere else ""
     return f"""
 asgi-analytics demo   {url}/   (Ctrl-C ends it)

@@ -27,7 +27,7 @@ from asgi_analytics import traffic
 from asgi_analytics.commands import console
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.embedded.folder import flock
-from tests.drive import called, rows
+from tests.drive import NOWHERE, called, rows
 
 from .command import COMMAND, free_port, heed_ctrl_c, run
 from .commands.hits import add_hit
@@ -290,6 +290,13 @@ def test_the_demo_names_its_command_as_a_terminal_in_any_folder_can_run_it(
     monkeypatch.chdir(tmp_path / "my project")
     monkeypatch.setattr("sys.argv", [".venv/bin/asgi-analytics", "demo"])
     assert demos._command() == f"'{tmp_path}/my project/.venv/bin/asgi-analytics'"
+
+
+def test_the_demo_gives_its_address_where_another_terminal_would_not_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = demos.Demo("127.0.0.1", 8000, 1, None, ("20/second",), 15.0, None, 1)
+    assert "export" not in demos.banner(wanted, NOWHERE, Path("/journal"))
+    monkeypatch.setenv("ASGI_ANALYTICS_DATA_DIR", "/elsewhere")
+    assert f"export ASGI_ANALYTICS_DSN={NOWHERE}" in demos.banner(wanted, NOWHERE, Path("/journal"))
 
 
 def test_where_no_psql_is_installed_the_demo_names_that_of_its_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
