@@ -17,7 +17,7 @@ from ..errors import CommandError
 from ..facts import LEVEL_LABELS
 from ..reputation import LOW_REASON, LOW_REPUTATION
 from ..store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, StandingRow, Target, connect
-from . import MOST_SHOWN, Command, Run
+from . import MORE, MOST_SHOWN, Command, Run
 from .console import as_json, moment
 from .targets import allowed, reach, read_target
 
@@ -75,16 +75,18 @@ def _actors(options: argparse.Namespace, dsn: str) -> Iterator[str]:
     with connect(dsn) as registry:
         rows, lines = _listing(options, registry)
     if options.json:
-        yield as_json([asdict(row) for row in rows])
+        yield as_json([asdict(row) for row in rows[: options.top]])
     elif rows:
-        yield from table(lines, indent="")
+        yield from table(lines[: options.top + 1], indent="")
+        if len(rows) > options.top:
+            yield MORE
     else:
         yield "nobody"
 
 
 def _listing(options: argparse.Namespace, registry: Registry) -> tuple[Sequence[Any], list[Sequence[object]]]:
-    """Return the rows asked for, and the lines of their table."""
-    most = options.top
+    """Return the rows asked for, one more where there are more, and the lines of their table."""
+    most = options.top + 1
     if options.banned or options.allowed:
         ruled = registry.standing("ban" if options.banned else "allow", most)
         return ruled, [("target", "since", "until", "by", "reason"), *map(_ruling_line, ruled)]

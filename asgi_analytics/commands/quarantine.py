@@ -9,7 +9,7 @@ from ..arguments import span, whole
 from ..columns import counted, escape, table
 from ..errors import CommandError, RowRejected
 from ..store.quarantine import Quarantine, Quarantined, connect
-from . import MOST_SHOWN, Command, Run
+from . import MORE, MOST_SHOWN, Command, Run
 from .console import moment
 
 MOST_READ = 1_000  # rows in memory while they are retried
@@ -39,7 +39,7 @@ def _quarantine(options: argparse.Namespace, dsn: str) -> Iterator[str]:
         raise CommandError(f"--all and --older are for purge; {options.action} takes IDs, or none for every row.")
     with connect(dsn) as quarantine:
         if options.action == "list":
-            yield from _listing(_rows(quarantine, ids, options.top))
+            yield from _listing(_rows(quarantine, ids, options.top + 1), options.top)
         elif options.action == "retry":
             yield from _retry(quarantine, _every(quarantine, ids))
         else:
@@ -61,12 +61,14 @@ def _every(quarantine: Quarantine, ids: Sequence[int] | None) -> Iterator[Quaran
         rows = quarantine.rows(ids, MOST_READ, rows[-1].id)
 
 
-def _listing(rows: Sequence[Quarantined]) -> Iterator[str]:
+def _listing(rows: Sequence[Quarantined], most: int) -> Iterator[str]:
     if not rows:
         yield "nothing is set aside"
         return
     heading = ("id", "since", "kind", "bytes", "journal", "segment", "offset", "error")
-    yield from table([heading, *map(_line, rows)], indent="")
+    yield from table([heading, *map(_line, rows[:most])], indent="")
+    if len(rows) > most:
+        yield MORE
 
 
 def _line(row: Quarantined) -> tuple[object, ...]:

@@ -181,6 +181,9 @@ def test_actors_lists_the_worst_reputation_first(store: PostgresStore, dsn: str)
     assert [UUID(row["fingerprint"]).bytes.rstrip(b".") for row in rows] == [b"worse", b"bad"]
     assert (rows[0]["kinds"], rows[0]["banned_until"] is not None) == (["behavioural_score", "blocked"], True)
     assert len(json.loads(told("actors", "--top", "1", "--json", "--dsn", dsn))) == 1
+    for count, last in (("1", "… and more (--top)"), ("2", None)):
+        lines = told("actors", "--top", count, "--dsn", dsn).splitlines()
+        assert lines[1 + int(count) :] == ([last] if last else [])
     shown = told("actors", "--flagged", "--dsn", dsn).splitlines()
     assert shown[0].split()[:3] == ["visitor", "reputation", "level"]
     assert "behavioural_score, blocked" in shown[1]

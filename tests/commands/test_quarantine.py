@@ -47,6 +47,11 @@ def test_list_shows_what_was_set_aside_and_why(poisoned: str, capsys: pytest.Cap
     assert lines[3].split()[5] == "4"
 
 
+def test_a_list_says_when_there_is_more(poisoned: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, poisoned, "list", "--top", "2")[1][3:] == ["… and more (--top)"]
+    assert len(run(capsys, poisoned, "list", "--top", "3")[1]) == 4
+
+
 def test_what_cannot_be_read_is_not_read_either(poisoned: str) -> None:
     """Of foreign bytes, each row may be a megabyte, and a thousand are held at once while rows are tried again."""
     with connect(poisoned) as quarantine:
