@@ -260,6 +260,12 @@ def test_stats_tells_how_far_a_journal_is_delivered(tmp_path: Path, segment: int
     assert lines[1].endswith(told)
 
 
+def test_stats_leaves_most_of_the_journals_that_are_for_another_database_to_adopt(tmp_path: Path) -> None:
+    strays = [JournalState(f"{n:032x}", 1, 1, 1, False, Destination("there"), 0.0) for n in range(200)]
+    lines = list(console.journals_here(strays, tmp_path, Destination("here")))
+    assert (lines[0][:31], lines[-1], len(lines)) == ("Journals on this machine: 200, ", "  … and 190 more", 13)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

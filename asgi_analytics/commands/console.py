@@ -16,6 +16,7 @@ from ..record.destination import Destination
 from ..record.listing import JournalState
 from ..store.reading import ClassSummary, HitRow, LastHour, Position, Totals
 
+MOST_STRAY = 10  # journals in `stats`, which `adopt` lists all
 HIT_COLUMNS = (
     ("time (UTC)", 12),
     ("method", 7),
@@ -129,7 +130,9 @@ def journals_here(
     yield from table(found) if found else ()
     if lost:
         yield "Of these left over for a database of another name, see `asgi-analytics adopt`:"
-        yield from table(map(stray, lost))
+        yield from table(map(stray, lost[:MOST_STRAY]))
+        if len(lost) > MOST_STRAY:
+            yield f"  … and {len(lost) - MOST_STRAY:,} more"
 
 
 def statistics_json(
