@@ -27,6 +27,7 @@ from . import difference, printing, rewriting
 from . import options as given
 from .formats import FORMATS
 from .history import DAY, History
+from .page import referer_host
 from .progress import Progress, total_size
 from .run import Period, Replay
 from .source import Reading, entries
@@ -66,7 +67,7 @@ def replay(options: argparse.Namespace) -> int:
     more: dict[str, Any] = {"trusted_proxies": split(options.trusted_proxies)} if options.trusted_proxies else {}
     settings = given.settings(options, **more)
     reading = Reading()
-    done = Replay(settings, _period(options), split(options.host))
+    done = Replay(settings, _period(options), map(_host, split(options.host)))
     with contextlib.closing(Progress(sys.stderr, total_size(options.files))) as progress:
         done.run(entries(options.files, options.format, reading, progress.add))
     for note in printing.notes(done, reading):
@@ -202,6 +203,14 @@ def _show(done: Replay, reading: Reading, options: argparse.Namespace) -> None:
             return
         _write(options.output, text)
     print("\n".join(printing.report(done, reading, options.top)))
+
+
+def _host(text: str) -> str:
+    """Return the host alone: compared with more, such as a port, no Referer would be a page of the site."""
+    host = referer_host(text if "://" in text else f"https://{text}")
+    if not host:
+        raise ReplayError(f"--host {text!r} is no host name.")
+    return host
 
 
 def _is_same(one: str | Path, other: str) -> bool:

@@ -163,7 +163,8 @@ def test_an_ipv6_network_has_one_outer_bound(tmp_path: Path, capsys: pytest.Capt
 def test_errors_that_the_site_links_itself_are_no_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [combined(n, f"/gone/{n}", status=404, referer="https://shop.example/list") for n in range(60)]
     path = write(tmp_path / "access.log", *lines)
-    assert replay(capsys, path, "--host", "shop.example")["actors"][0]["level"] == "normal"
+    for own in ("shop.example", "SHOP.example:443", "https://shop.example/"):
+        assert replay(capsys, path, "--host", own)["actors"][0]["level"] == "normal", own
     assert replay(capsys, path, "--host", "other.example")["actors"][0]["level"] != "normal"
 
 
