@@ -111,4 +111,5 @@ def _sentence(quota: Quota, level: ThrottleLevel) -> str:
     limit = throttle.effective_limit(quota.limit, level)
     seconds = "second" if quota.window == 1 else f"{quota.window} seconds"
     lowered = f", {level.multiplier:.0%} of {quota.limit} at level {level.label}" if level else ""
-    return f'quota "{quota.name}" is used up ({limit} requests per {seconds}{lowered})'
+    requests = "request" if limit == 1 else "requests"
+    return f'quota "{quota.name}" is used up ({limit} {requests} per {seconds}{lowered})'

@@ -130,6 +130,11 @@ def test_no_quotas_are_fine() -> None:
     assert (decision.refused, decision.remaining, decision.reset) == (False, (), ())
 
 
+def test_a_quota_of_one_request_is_told_as_one() -> None:
+    visit = Visit(policy_of(limits="1/second"))
+    assert [visit.call().reasons for _ in range(2)] == [(), ('quota "second" is used up (1 request per second)',)]
+
+
 def test_a_level_multiplies_every_quota() -> None:
     visit = Visit(policy_of(limits=["10/second", "100/minute"]))
     adopt_level(visit.visitor, SEVERE, START)
