@@ -202,7 +202,8 @@ class Arrival(Hit):
     def _claims(self, scope: Scope) -> Claims:
         identity, found = self.visitor.identity, self.verification
         is_false = found is not None and found.status == ClaimStatus.FALSE
-        claims = read_claims(scope, self._headers, identity.agent, identity.place, identity.network, is_false)
+        secure = self._engine.identifier.is_secure
+        claims = read_claims(scope, self._headers, identity.agent, identity.place, identity.network, is_false, secure)
         if identity.tracked:
             self.claims = claims
         return claims

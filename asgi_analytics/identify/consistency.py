@@ -9,7 +9,7 @@ that translates pages.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -19,6 +19,7 @@ from ..model import Agent, Place
 from ..protocols import Headers
 from .request import is_navigation
 
+Scope = Mapping[str, Any]
 # The first releases that send Fetch Metadata with every request over https (caniuse, "Sec-Fetch-Site"), with a margin.
 SENDING = {"Chrome": 89, "Firefox": 91, "Safari": 17}
 _ENGINE = re.compile(r"\bChrome/(\d{1,5})\.", re.ASCII)
@@ -26,6 +27,7 @@ _ENGINE = re.compile(r"\bChrome/(\d{1,5})\.", re.ASCII)
 _FIREFOX = re.compile(r"\bGecko/\d{8} Firefox/(\d{1,5})\.[\d.]*\Z", re.ASCII)
 _SAFARI = re.compile(r"\bVersion/(\d{1,5})\.[\d.]* (?:Mobile/\w+ )?Safari/", re.ASCII)
 _BRAND = re.compile(rb'"Chromium"; ?v="(\d{1,5})"')
+_REPORT = b"application/reports+json"  # sent by the network part of Chromium, beside all pages
 _HOSTING = re.compile(
     r"\b(?:amazon|aws|digitalocean|hetzner|ovh|linode|akamai connected|vultr|choopa|contabo|leaseweb|m247|scaleway"
     r"|online sas|alibaba|tencent|ionos|hostinger|namecheap|gcore|datacamp|colocrossing|hostwinds|psychz|quadranet"
@@ -60,8 +62,7 @@ def engine_of(text: str) -> Engine | None:
 def header_faults(method: str, scheme: str, headers: Headers, engine: Engine) -> tuple[str, ...]:
     """Return a few words for each way in which the headers are not this engine's."""
     faults = []
-    sending = engine.major >= SENDING[engine.name]
-    if scheme in ("https", "wss") and sending and b"sec-fetch-site" not in headers and b"sec-fetch-mode" not in headers:
+    if scheme == "https" and engine.major >= SENDING[engine.name] and _lacks_metadata(method, headers):
         faults.append(f"no Sec-Fetch-Site, which {engine.name} {engine.major} sends")
     brands = headers.get(b"sec-ch-ua")
     if brands is not None:
@@ -75,6 +76,16 @@ def header_faults(method: str, scheme: str, headers: Headers, engine: Engine) ->
     return tuple(faults)
 
 
+def _lacks_metadata(method: str, headers: Headers) -> bool:
+    """Tell whether a request lacks the Fetch Metadata that those of a page have.
+
+    Reports are of none, nor is the question before whether another origin takes them.
+    """
+    if b"sec-fetch-site" in headers or b"sec-fetch-mode" in headers:
+        return False
+    return method != "OPTIONS" and headers.get(b"content-type") != _REPORT
+
+
 def is_hosting(place: Place) -> bool:
     """Tell whether a network is one of servers rather than people; False where no ASN file tells."""
     if place.asn in _HOSTING_ASN:
@@ -83,14 +94,22 @@ def is_hosting(place: Place) -> bool:
 
 
 def read_claims(
-    scope: Mapping[str, Any], headers: Headers, agent: Agent, place: Place, network: bytes, false_claim: bool
+    scope: Scope,
+    headers: Headers,
+    agent: Agent,
+    place: Place,
+    network: bytes,
+    false_claim: bool,
+    is_secure: Callable[[Scope, Headers], bool] = lambda scope, headers: scope.get("scheme") == "https",
 ) -> Claims:
-    """Return what the request says of its sender; `network` as in Identity."""
+    """Return what the request says of its sender; `network` as in Identity, `is_secure` as ClientAddress.is_secure."""
     raw = headers.get(b"user-agent", b"")[:512]
     engine = engine_of(raw.decode("utf-8", "replace")) if agent.bot_class is None else None
     faults: tuple[str, ...] = ()
     if engine is not None:
-        faults = header_faults(scope.get("method", ""), scope.get("scheme", ""), headers, engine)
+        # Of a websocket, Chromium does not say what page opens it.
+        is_told = b"sec-fetch-site" in headers or scope.get("type") == "websocket" or not is_secure(scope, headers)
+        faults = header_faults(scope.get("method", ""), "http" if is_told else "https", headers, engine)
     return Claims(
         faults,
         engine is not None and engine.major >= SENDING[engine.name],

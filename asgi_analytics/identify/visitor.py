@@ -102,6 +102,10 @@ class Identifier:
         """Return the client address; "" when it is not known."""
         return self._client.read(scope, headers)
 
+    def is_secure(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bool:
+        """Tell whether the visitor came by https, as ClientAddress.is_secure."""
+        return self._client.is_secure(scope, headers)
+
     def _find(self, seen: Seen, address: str, headers: Mapping[bytes, bytes], now: float) -> Visitor:
         """Find the visitor by its fingerprint, or make it, and remember it by what was seen of it."""
         opted_out = self._heeds_opt_out and opts_out(headers)
