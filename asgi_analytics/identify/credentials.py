@@ -15,7 +15,7 @@ _REFUSALS_OF_A_SECRET = (402, 404, 422)  # a card that is declined; no such code
 # Routes where people say who they are. A site chooses what it calls them; an attacker cannot.
 _LOGIN = re.compile(
     r"log[-_]?[io]n(?![a-z])|sign[-_]?[io]n(?![a-z])|passw|authenticat|/sessions?/?$|/auth/?$|/token/?$|2fa|mfa|\botp"
-    r"|anmeld|einlog|connexion|acceso|inloggen|iniciar|entrar|/xmlrpc\.php$",
+    r"|anmeld|einlog|connexion|acceso(?!ri)|inloggen|iniciar|entrar|/xmlrpc\.php$",
     re.IGNORECASE,
 )
 # And those that take something else that can be guessed.

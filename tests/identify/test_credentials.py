@@ -122,6 +122,7 @@ def test_what_a_script_or_another_server_sends_is_one_try_but_where_secrets_are_
         ("/login", True), ("/wp-login.php", True), ("/users/sign_in", True), ("/api/v1/auth/log-in", True),
         ("/session", True), ("/api/auth", True), ("/oauth/token", True), ("/account/password", True),
         ("/logins-explained", False), ("/signing", False), ("/sessions/17/notes", False), ("/authors", False),
+        ("/es/acceso", True), ("/es/accesorios/fundas", False),
         ("/contact", False), ("/", False),
     ],
 )  # fmt: skip
