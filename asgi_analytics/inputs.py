@@ -3,7 +3,7 @@
 `inputs` holds one bit per fact. `numbers` holds two masked numbers, the agent's in its low 32 bits and that of the
 refused credentials above; `path_inputs`, only where the stored path is not the one that was asked for, its masked
 number in the low 32 bits and what `decide.probes.kind_of` says of it above; where the query made another page of it,
-what `variants.packed` says instead.
+or another guess, what `variants.packed` says instead.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ class Hit:
     inputs = 0  # what verdicts read beside the columns above: bits of inputs.py
     claims: Claims | None = None  # as read; None: not read, or the visitor asked not to be told apart
     attempt: int | None = None  # see identify.credentials.refused_attempt
-    variant: Variant | None = None  # what the query made of the page or the data that was asked for
+    variant: Variant | None = None  # what the query made of the page, the data, or the guess that failed
     address: str | None = None  # where it came from, if that is kept: an IPv6 /64 may be a whole building
     verification: Verification | None = None  # of a crawler's claim, as this request proves it; None: it claims nothing
 

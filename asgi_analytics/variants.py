@@ -77,6 +77,16 @@ FACETS = _words(
     status store style subcategory subject tag tags theme type vendor ville warehouse year zone
     """
 )
+# What is guessed, by how its name ends, and which codes are not.
+SECRETS = tuple(
+    f"{name}="
+    for name in sorted(
+        _words("code coupon invitation invite otp pass passwd password pin promo pwd secret token voucher")
+    )
+)
+PLAIN = tuple(
+    _words("area bar city country currency error geo lang language phone post postal region state status zip")
+)
 _NO_WORD = re.compile(r"[^A-Za-z\d]+")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _ITEM = re.compile(r"(?!0\.\d{6})[\w.~:/+%-]{1,200}", re.ASCII)
@@ -134,6 +144,11 @@ class Variants:
         """
         return self._of(path, query, None)
 
+    def failure(self, path: str, query: bytes | str) -> Variant | None:
+        """Return the variant of what failed: another token or code is another guess. None where the path tells it."""
+        told = guessed(query)
+        return Variant(self._number(f"{bounded(path)}?{told}"), "", ITEM) if told else None
+
     def _of(self, path: str, query: bytes | str, inner: bool | None) -> Variant | None:
         asked = (path, query, inner)
         try:
@@ -155,10 +170,14 @@ class Variants:
             return None
         kinds = {one.kind for one in told}
         text = f"{path}?{'&'.join(sorted(f'{one.name}={one.value}' for one in told))}"
-        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4, key=self._key, person=b"q").digest()
+        number = self._number(text)
         kind = TURN if TURN in kinds else CURSOR if CURSOR in kinds else ITEM
-        key = sort_key(text) if len(text) <= MOST_KEY else f"{sort_key(text[:MOST_KEY])}#{digest.hex()}"
-        return Variant(int.from_bytes(digest, "big"), key, kind)
+        key = sort_key(text) if len(text) <= MOST_KEY else f"{sort_key(text[:MOST_KEY])}#{number:08x}"
+        return Variant(number, key, kind)
+
+    def _number(self, text: str) -> int:
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4, key=self._key, person=b"q").digest()
+        return int.from_bytes(digest, "big")
 
 
 def parameters(query: bytes | str) -> list[Parameter]:
@@ -194,6 +213,37 @@ def parameters(query: bytes | str) -> list[Parameter]:
         behind += further.decode("latin-1") if isinstance(further, bytes) else further
         found.append(Parameter(ITEM, "", f"{_checksum(behind):010}"))
     return found
+
+
+def guessed(query: bytes | str) -> str:
+    """Return the parameters by which something is guessed, such as a token or a code; "" where there are none.
+
+    More than fifty of them, and what is behind 8 KB, are told as a whole: no junk in front of a guess hides it.
+    """
+    text = query.decode("latin-1") if isinstance(query, bytes) else query
+    looked = text[:MOST_QUERY]
+    for separator in ("%26", "%3d", "%3D"):
+        looked = looked.replace(separator, f"%25{separator[1:]}")
+    looked = unquote(looked, "latin-1")
+    lowered, found = looked.lower(), [text[MOST_QUERY:]]
+    for word in SECRETS:
+        at = lowered.find(word)
+        while at >= 0:
+            if _is_guessed(lowered[max(lowered.rfind("&", 0, at) + 1, at - MOST_NAME) : at], word):
+                found.append(looked[at:].partition("&")[0])
+                if len(found) > MOST_PARAMETERS:
+                    return text
+            at = lowered.find(word, at + 1)
+    return "".join(found)
+
+
+def _is_guessed(before: str, word: str) -> bool:
+    """Tell whether a name that ends so is that of a secret: not of a form's, nor of what everybody knows."""
+    if "=" in before or "csrf" in before or "xsrf" in before or "captcha" in before:
+        return False
+    if word in ("pass=", "pin="):
+        return not before[-1:].isalpha()
+    return word != "code=" or not before.rstrip("_-.").endswith(PLAIN)
 
 
 def _learn(name: str) -> int:

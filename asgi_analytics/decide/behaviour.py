@@ -6,9 +6,9 @@ What counts is chosen so that no human is flagged:
   themselves stay silent; only a rush of reloads, faster than one a second, counts for the pace that raises the level.
 - Pages are told apart by path, and by the parameters that make another page (see variants.py): returning to one of
   the latter is no page load at all.
-- An error is a path answered 4xx that was not seen failing before, unless a page of this site links it, or one of
-  another shows it: a broken deployment is not its readers' fault. 429 (ours, or a limiter's further in) and 5xx (the
-  app's own fault) are none.
+- An error is a path answered 4xx that was not seen failing before, with that token or code if its query has one,
+  unless a page of this site links it, or one of another shows it: a broken deployment is not its readers' fault. 429
+  (ours, or a limiter's further in) and 5xx (the app's own fault) are none.
 - People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
   comes from outside, then follows links, and among them they load the popular pages again. So a session holds at most
   as many people as it has entries, as it has inner steps, and half of what they load again.
@@ -170,9 +170,9 @@ def with_order(variant: Variant, facts: Behaviour) -> Variant:
     return variant._replace(onward=True) if is_new and variant.key > facts.last_page else variant
 
 
-def count_error(facts: Behaviour, path: str) -> bool:
-    """Count a path that was answered 4xx. Returns False when it was already counted."""
-    bit = 1 << path_number(bounded(path)) % ERROR_BITS
+def count_error(facts: Behaviour, path: str, guess: Variant | None = None) -> bool:
+    """Count a path that was answered 4xx, or one guess in its query. Returns False when it was already counted."""
+    bit = 1 << (path_number(bounded(path)) if guess is None else guess.number) % ERROR_BITS
     if facts.errors_bitmap & bit:
         return False
     facts.errors += 1

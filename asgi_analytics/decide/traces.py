@@ -12,12 +12,12 @@ from typing import NamedTuple
 from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
 from ..inputs import BY_LENGTH, BY_PAGE, bounded, is_digest, path_number
 from ..model import Variant
-from ..variants import TURN
+from ..variants import TURN, Variants
 from . import window
 from .actor import IDLE, NO_BEHAVIOUR
 from .behaviour import count_error, page_facts
 from .conduct import CRAWLER, TOOL
-from .probes import HIDDEN, is_odd, is_picture, probe_kind, probed
+from .probes import HIDDEN, is_odd, is_picture, kind_of, probe_kind, probed
 from .site import Route, Site
 from .window import FIVE_MINUTES, HOUR, TEN_MINUTES
 
@@ -83,6 +83,13 @@ class Failure(NamedTuple):
     attempt: int | None = None  # a number of the credentials that were refused; 0: others each time, None: none
     trusted: bool = False  # asked with credentials that the app did not refuse
     injected: bool = False  # with a query that scanners try
+    guess: Variant | None = None  # what the query makes of it, where it holds a token or a code
+
+
+def guess_of(variants: Variants, path: str, query: bytes | str) -> Variant | None:
+    """Return what a query makes of a failure; None where the path tells all, as of what only scanners ask for."""
+    guess = variants.failure(path, query)
+    return None if guess is None or kind_of(path) else guess
 
 
 def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bool:
@@ -90,7 +97,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
 
     Of 5xx, the app's own fault, only what scanners provoke counts.
     """
-    status, method, path, inner, attempt, trusted, injected = failure
+    status, method, path, inner, attempt, trusted, injected, guess = failure
     facts = visitor.behaviour
     new = attempt is not None and count_refused_attempt(visitor, path, attempt, site, now)
     if status < 400 or status in BLAMELESS or (status >= 500 and not injected):
@@ -125,7 +132,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
         return odd or new
     if not kind and method == "GET" and _may_stray(visitor, now):
         return odd or new
-    return count_error(facts, path) or odd or new
+    return count_error(facts, path, guess) or odd or new
 
 
 def _may_stray(visitor: Actor, now: float) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from ..decide.behaviour import with_order
 from ..decide.conduct import CRAWLER, TOOL
 from ..decide.probes import is_injection, is_picture
-from ..decide.traces import NOT_FOUND, Failure, is_redirected, note_redirect, stands_for_not_found
+from ..decide.traces import NOT_FOUND, Failure, guess_of, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
 from ..facts import Traces
 from ..identify.credentials import has_credentials, refused_attempt
@@ -109,7 +109,7 @@ class Answered(Arrival):
 
     def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
         engine, visitor = self._engine, self.visitor
-        self.from_inside = inner = is_linked(self._headers)
+        self.from_inside = inner = self._is_linked()
         self.attempt = self._refused_attempt(status, names)
         trusted = self.attempt is None and has_credentials(self._headers)
         if trusted:
@@ -117,9 +117,16 @@ class Answered(Arrival):
         injected = bool(self._query) and is_injection(self._query)
         if injected:
             self.inputs |= INJECTED
-        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected)
+        guess = guess_of(engine.variants, self.path, self._query) if self._query and self.attempt is None else None
+        if guess is not None:
+            self._keep_for_row(guess)
+        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected, guess)
         claims = self._claims(self.scope)
         judge_failure(visitor.actor, failure, engine.site, engine.policy, self.decision, now, claims, visitor.network)
+
+    def _is_linked(self) -> bool:
+        """Tell whether a page made the request."""
+        return is_linked(self._headers)
 
     def _judge_data_or_post(self, data: bool, now: float) -> None:
         engine, actor = self._engine, self.visitor.actor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from ..engine import Engine
@@ -95,15 +95,31 @@ class WebSocketExchange(Exchange):
             self.status, self.first_byte_us = 101, self._elapsed_us()
         elif kind == "websocket.http.response.start":
             self.status, self.first_byte_us = message.get("status"), self._elapsed_us()
+            self._judge_handshake()
         elif kind == "websocket.close":
             self.close_code = _code(message.get("code", 1000))
             if self.status is None:
                 self.status, self.first_byte_us = 403, self._elapsed_us()
+                self._judge_handshake()
             return True
         elif kind == "websocket.http.response.body":
             self.bytes_sent += len(message.get("body") or b"")
             return not message.get("more_body")
         return False
+
+    def _judge_handshake(self) -> None:
+        """Judge a handshake that the app refuses, as an error of HTTP; one that it accepts tells nothing."""
+        try:
+            if not self.recorded and isinstance(self.status, int) and self.status >= 400:
+                self._judge(self.status, {})
+        except Exception as error:  # noqa: BLE001 - as in HTTP
+            self._engine.failed("judge", error)
+
+    def _is_linked(self) -> bool:
+        return b"origin" in self._headers  # which browsers send with each, of whatever page it is
+
+    def _refused_attempt(self, status: Any, names: Mapping[bytes, bytes]) -> None:
+        """Return None: a close does not say why, and devices behind one address have a token each."""
 
 
 def _code(value: Any) -> int | None:

@@ -16,6 +16,7 @@ from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
+from ..decide.probes import kind_of
 from ..decide.traces import NOT_FOUND, Failure
 from ..decide.verdict import pass_redirected
 from ..facts import Claims
@@ -81,7 +82,7 @@ class History:
                 continue
             decision = self._pipeline.admit(visitor, now)
             decision.exempt = hit.exempt
-            if decision.refused or hit.first_byte_us is None or hit.method == "WEBSOCKET":
+            if decision.refused or hit.first_byte_us is None or _is_socket(hit):
                 yield _verdict(hit, decision)  # no answer of the app to learn from
             else:
                 answered_at = now + hit.first_byte_us / 1e6
@@ -109,7 +110,9 @@ class History:
             elif status >= 400 or attempt is not None or inputs & REDIRECTED:
                 status = NOT_FOUND if inputs & REDIRECTED else status
                 trusted, injected = bool(inputs & TRUSTED), bool(inputs & INJECTED)
-                failure = Failure(status, hit.method, path, hit.from_inside, attempt, trusted, injected)
+                if variant is not None and kind_of(path):  # the one that was asked for was of no kind
+                    path = stand_in(path, variant.number)
+                failure = Failure(status, hit.method, path, hit.from_inside, attempt, trusted, injected, variant)
                 pipeline.take_failure(visitor, decision, failure, at, claims)
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
                 excused = bool(inputs & (PREFETCHED | TRUSTED))
@@ -149,6 +152,11 @@ class History:
 
 def _kept(hit: RecordedHit) -> Verdict:
     return Verdict(hit, False, hit.refused, hit.score, hit.level)
+
+
+def _is_socket(hit: RecordedHit) -> bool:
+    """Tell whether a hit is of a websocket that the app did not refuse."""
+    return hit.method == "WEBSOCKET" and (hit.outcome == "refused" or (hit.status or 0) < 400)
 
 
 def _agent(hit: RecordedHit) -> Agent:

@@ -12,7 +12,7 @@ from ..decide.behaviour import with_order
 from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.site import Site
-from ..decide.traces import Failure
+from ..decide.traces import Failure, guess_of
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
 from ..facts import Claims
 from ..identify.client import packed_address
@@ -191,6 +191,10 @@ class Pipeline:
     def data_variant(self, path: str, query: str) -> Variant | None:
         """Return what a query makes of an answer with data."""
         return self._variants.data(path, query)
+
+    def guess(self, path: str, query: str) -> Variant | None:
+        """Return what a query makes of an error."""
+        return guess_of(self._variants, path, query)
 
     def take_data(
         self,

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from asgi_analytics.middleware import ASGIApp, Receive, Scope, Send
+from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 from asgi_analytics.testing import START_NS, FakeClock
 from tests import drive
 from tests.identify.test_geoip import write
@@ -57,6 +57,10 @@ class Mix:
             await drive.answer_lifespan(receive, send)
             return
         path, headers = scope["path"], dict(scope["headers"])
+        if scope["type"] == "websocket":
+            self.clock.advance(self.draw.uniform(0.001, 0.05))
+            await _answer_socket(path, send)
+            return
         if path.startswith("/slow"):
             self.waiting.append(event := asyncio.Event())
             await event.wait()
@@ -102,7 +106,7 @@ class Mix:
             *(self.crawl, self.host, self.scan, self.burst, self.slow, self.hide, self.poll),
         ]
         if self.queries:
-            acts += [self.leaf, self.leaf, self.walk, self.turn, self.forge_by_query]
+            acts += [self.leaf, self.leaf, self.walk, self.turn, self.forge_by_query, self.guess_by_query, self.knock]
         favourites = self.draw.choices(acts, k=4)
         for _ in range(steps):
             await self.draw.choice(self.draw.choice((acts, favourites)))(app)
@@ -117,7 +121,8 @@ class Mix:
 
     async def tour(self, app: ASGIApp, times: int) -> None:
         """Let each do what they do often enough to be noticed."""
-        more = (self.leaf, self.walk, self.turn, self.forge_by_query) if self.queries else ()
+        queried = (self.leaf, self.walk, self.turn, self.forge_by_query, self.guess_by_query, self.knock)
+        more = queried if self.queries else ()
         for act in (
             *more,
             self.arrive,
@@ -279,3 +284,58 @@ class Mix:
             agent = NAME.format("Windows NT 10.0", 100 + self.draw.randrange(40))
             await self.ask(app, "198.51.100.127", "/page/item", {"user-agent": agent}, query=f"id={self.next()}")
             self.clock.advance(self.draw.uniform(0.1, 1.0))
+
+    async def guess_by_query(self, app: ASGIApp) -> None:
+        """Guess tokens in the query of a link, of which some are stored otherwise, as a library or as a page."""
+        name = sha256(str(self.draw.randrange(9)).encode()).hexdigest()
+        paths = (
+            "/missing/reset",
+            "/missing/reset;x=1",
+            f"/missing/{name}/reset",
+            f"/missing/{name}",
+            "/wp-login.php;x",
+        )
+        path, headers = self.draw.choice(paths), {**SENT, "sec-fetch-site": "same-origin"}
+        if self.draw.random() < 0.6:
+            headers = {"user-agent": "python-requests/2.32", **self.draw.choice(({}, {"authorization": "Bearer x"}))}
+        for _ in range(self.draw.randrange(5, 40)):
+            query = f"a=1&{self.draw.choice(('token', 'invite_code', 'id'))}={self.draw.randrange(300)}"
+            method = self.draw.choice(("GET", "GET", "POST"))
+            await self.ask(app, f"198.51.100.{130 + self.draw.randrange(2)}", path, headers, method, query=query)
+            self.clock.advance(self.draw.uniform(0.1, 1.0))
+
+    async def knock(self, app: ASGIApp) -> None:
+        """Open websockets, as a page, a library or a device: some are accepted, others are closed or denied."""
+        agent: dict[str, str] = self.draw.choice(
+            ({}, {"origin": "https://shop.example"}, {"user-agent": "websockets/15"})
+        )
+        for _ in range(self.draw.randrange(5, 40)):
+            path = self.draw.choice(
+                ("/open", "/closed", "/denied", f"/closed/{self.next()}", f"/denied;x={self.count}")
+            )
+            headers = {"host": "shop.example", "user-agent": BROWSER, **agent}
+            if self.draw.random() < 0.2:
+                headers["authorization"] = f"Basic {self.draw.randrange(30)}"
+            scope = drive.socket_scope(path, scheme="wss", client=(f"198.51.100.{132 + self.draw.randrange(2)}", 4000))
+            del scope["method"]
+            scope["query_string"] = b"token=%d" % self.draw.randrange(300)
+            scope["headers"] = [(name.encode(), value.encode()) for name, value in headers.items()]
+            await app(scope, _connected, _ignored)
+            self.clock.advance(self.draw.uniform(0.1, 1.0))
+
+
+async def _answer_socket(path: str, send: Send) -> None:
+    if path.startswith("/denied"):
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+        return
+    if path.startswith("/open"):
+        await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close"})
+
+
+async def _connected() -> Message:
+    return {"type": "websocket.connect"}
+
+
+async def _ignored(message: Message) -> None: ...

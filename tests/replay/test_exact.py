@@ -151,6 +151,25 @@ def test_a_walk_over_long_paths_is_judged_as_it_was(known: dict[str, Any], paddi
     assert list(differing(hits)) == []
 
 
+@pytest.mark.parametrize("path", ["/gone/reset", "/gone/reset;x=1", f"/gone/{'a1' * 30}/reset", "/gone;x/.env"])
+def test_guesses_in_queries_are_judged_as_they_were(known: dict[str, Any], path: str) -> None:
+    """Also where the path is not stored as it was asked for, and what only scanners ask for."""
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, durability="memory", **known)
+    app._engine.started = True
+
+    async def guess() -> None:
+        for number in range(160):
+            await mix.ask(app, "198.51.100.9", path, {"user-agent": "curl/8.16.0"}, query=f"token={number}")
+            await mix.ask(app, "198.51.100.8", f"{path}.{number % 40}", SENT, query=f"token={number}")
+            mix.clock.advance(1.5)
+
+    asyncio.run(guess())
+    hits = hits_of(app)
+    assert {hit.level for hit in hits} >= {1, 2, 3}
+    assert list(differing(hits)) == []
+
+
 @pytest.mark.parametrize(("signal", "leaves"), [({}, True), ({"sec-gpc": "1"}, False)])
 def test_what_a_row_keeps_of_a_query_is_a_number_of_who_may_be_told_apart(signal: dict[str, str], leaves: bool) -> None:
     mix = Mix(random.Random(1))

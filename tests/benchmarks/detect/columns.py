@@ -98,6 +98,8 @@ class Ours:
         found = scope["state"]["analytics"]
         assert isinstance(found, Analytics)
         refused, slowed = self._status == 429, self._level != b"normal"
+        if scope["type"] == "websocket":  # a close tells neither
+            refused, slowed = found.decision.refused, found.level > 0
         codes = tuple(finding.signal for finding in found.signals)
         return Verdict(slowed or found.score >= BOT_SCORE, slowed, refused, found.agent.bot_class, codes)
 
@@ -109,6 +111,11 @@ class Ours:
         assert not failures, failures
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            if self._reply.status < 400:
+                await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+            return
         await send({"type": "http.response.start", "status": self._reply.status, "headers": self._reply.headers})
         await send({"type": "http.response.body", "body": b""})
 
@@ -119,15 +126,16 @@ class Ours:
 
 
 def http_scope(request: Request) -> Scope:
-    """Return what a server hands on of a request."""
+    """Return what a server hands on of a request; WEBSOCKET is the method of one that opens a websocket."""
+    is_socket = request.method == "WEBSOCKET"
     return {
-        "type": "http",
+        "type": "websocket" if is_socket else "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "2",
         "server": ("127.0.0.1", 8000),
         "client": (request.address, 50_000),
-        "scheme": "https",
-        "method": request.method,
+        "scheme": "wss" if is_socket else "https",
+        **({} if is_socket else {"method": request.method}),
         "root_path": "",
         "path": request.path,
         "raw_path": request.path.encode(),
