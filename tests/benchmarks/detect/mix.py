@@ -63,6 +63,9 @@ FURTHER: tuple[tuple[Lone, Kind, float], ...] = (
     (others.lone, others.GUESSER, 5),
     (others.lone, others.WATCHER, 6),
     (others.lone, others.LINKED, 6),
+    (others.lone, others.LEFT_OPEN, 20),
+    (others.lone, others.MAIL, 5),
+    (others.lone, others.INVITER, 6),
 )
 CARRIER_PHONES, VPN_PEOPLE = 120, 25
 

@@ -1,5 +1,5 @@
-"""Others that sites know: people at work, in apps and small browsers, with links fetched ahead; and programs that guess
-codes and cards, come back for the same pages, or follow links as people do.
+"""Others that sites know: people at work, in apps and small browsers, with links fetched ahead, or logged out; programs
+that open the links in mails; and those that guess codes and cards, come back for the same pages, or follow links.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from functools import partial
 from . import attackers, browsers, people, places
 from .browsers import Browser
 from .programs import headers_of
-from .site import COUPON, DESK, ORIGIN, PAY, Site
+from .site import COUPON, DESK, INVITE, ORIGIN, PAY, SOCKET, SPA, Site
 from .surfer import Surfer
 from .traffic import Actor, Headers, Kind, Label, Request
 
 CLERK = Kind("people at work, from form to form", Label.HUMAN)
 IN_APP = Kind("readers in apps and small browsers", Label.HUMAN)
 AHEAD = Kind("readers whose links are fetched ahead", Label.HUMAN)
+LEFT_OPEN = Kind("tabs whose websocket is refused", Label.HUMAN)
+MAIL = Kind("scanners of links in mails", Label.GOOD)
 GUESSER = Kind("guessers of codes and cards", Label.BAD)
+INVITER = Kind("guessers by link or websocket", Label.BAD)
 WATCHER = Kind("price watchers, the same each hour", Label.BAD)
 LINKED = Kind("scrapers that follow links, no files", Label.BAD)
 
@@ -124,6 +127,38 @@ def _prefetch(surfer: Surfer) -> Headers:
     return surfer.browser.call(surfer.page, said)
 
 
+def left_open(site: Site, start: float, dice: random.Random) -> Surfer:
+    """Tabs that were logged out and try for hours to get their websocket back, some with a token that is new each time.
+
+    Chromium does not say what page opens one.
+    """
+    surfer = Surfer(dice, site, browsers.draw(dice), places.home(dice), start)
+    surfer.enter(SPA)
+    told = (b"host", b"user-agent", b"accept-language", *((b"sec-fetch-site",) * (surfer.browser.family != "chromium")))
+    lines = tuple(line for line in surfer.browser.call(SPA) if line[0] in told)
+    headers = (*lines, (b"origin", ORIGIN.encode()))
+    wait, until = 1.0, start + min(20_000.0, dice.lognormvariate(7.5, 0.9))
+    manner = dice.choice(("the same", "made up", "asked for"))
+    while surfer.now < until:
+        if manner == "asked for":
+            surfer.call("/api/me")
+        token = 7 if manner == "the same" else dice.getrandbits(32)
+        surfer.send("WEBSOCKET", SOCKET, headers, query=b"token=%08x" % token, after=0.1)
+        surfer.wait(wait * dice.uniform(0.8, 1.2))
+        wait = min(30.0, 1.5 * wait)
+    return surfer
+
+
+def mail(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
+    """A gateway that opens the links in the mails of an office, some twice, and each works once."""
+    headers = headers_of("Mozilla/5.0 (compatible; MailGuard/2.1; +https://mailguard.example)")
+    address, now = places.hosting(dice), start
+    for number in range(int(dice.lognormvariate(3.5, 1.0)) + 1):
+        for turn in range(1 if dice.random() < 0.3 else 2):
+            yield Request(now, address, "GET", INVITE, b"code=%08x" % (number * 7919), headers, valid=not turn)
+            now += dice.lognormvariate(0.5, 1.0)
+
+
 def guesser(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
     """Codes of coupons, or stolen cards for a small sum; one in three hundred is right."""
     browser, now, address = browsers.draw(dice, browsers.DESKTOPS), start, places.hosting(dice)
@@ -134,6 +169,17 @@ def guesser(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
     for number in range(int(dice.lognormvariate(6.0, 0.6)) + 60):
         length = (b"content-length", b"%d" % (28 + dice.randrange(2 if path == COUPON else 40)))
         yield Request(now, address, "POST", path, b"", (*headers, length), valid=number % 300 == 200)
+        now += pause()
+
+
+def inviter(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
+    """Codes of invitations or tokens, one link or one handshake after the other; one in three hundred is right."""
+    browser, now, address = browsers.draw(dice, browsers.DESKTOPS), start, places.hosting(dice)
+    headers = headers_of(dice.choice(attackers.TOOLS)) if dice.random() < 0.6 else attackers._claimed(dice, browser)
+    method, path = dice.choice((("GET", INVITE), ("GET", INVITE), ("WEBSOCKET", SOCKET)))
+    pause = attackers._pause(dice, dice.lognormvariate(-0.5, 0.9))
+    for number in range(int(dice.lognormvariate(6.0, 0.6)) + 60):
+        yield Request(now, address, method, path, b"code=%06d" % number, headers, valid=number % 300 == 200)
         now += pause()
 
 
@@ -177,9 +223,16 @@ def lone(kind: Kind, site: Site, seconds: float, dice: random.Random) -> Actor:
     return Actor(kind, start, partial(PROGRAMS[kind], site, start))
 
 
-PEOPLE: dict[Kind, Callable[[Site, float, random.Random], Surfer]] = {CLERK: clerk, IN_APP: in_app, AHEAD: ahead}
+PEOPLE: dict[Kind, Callable[[Site, float, random.Random], Surfer]] = {
+    CLERK: clerk,
+    IN_APP: in_app,
+    AHEAD: ahead,
+    LEFT_OPEN: left_open,
+}
 PROGRAMS: dict[Kind, Callable[[Site, float, random.Random], Iterable[Request]]] = {
     GUESSER: guesser,
     WATCHER: watcher,
     LINKED: linked,
+    MAIL: mail,
+    INVITER: inviter,
 }

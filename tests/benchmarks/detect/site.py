@@ -21,8 +21,9 @@ FIXED = ("/", LIVE, SPA, "/about", "/contact", "/pricing", "/search", "/login", 
 # Pages that their queries tell apart, beside those of the link graph.
 SHOP, THING, BOARD, TOPIC, CALENDAR = "/shop", "/shop/thing", "/forum", "/forum/topic", "/calendar"
 QUERIED = frozenset((SHOP, THING, BOARD, TOPIC, CALENDAR))
-# Where people work through cases, and what takes a code or a card.
+# Where people work through cases, and what takes a code or a card; a link with a code, and a websocket.
 DESK, COUPON, PAY = "/desk", "/cart/coupon", "/checkout/pay"
+INVITE, SOCKET = "/invite", "/ws"
 # Forbidden by the web server's own rules, redirected to the login, or not there at all.
 FORBIDDEN = ("/.git/", "/.ht", "/server-status")
 PRIVATE = ("/admin", "/account", "/dashboard")
@@ -115,6 +116,8 @@ class Site:
             return self._api(request)
         if path.startswith((DESK, COUPON, PAY)):
             return self._work(request)
+        if path in (INVITE, SOCKET):
+            return Reply(200) if request.valid else Reply(404 if path == INVITE else 403)
         if path in self._known or path in QUERIED:
             return self._page(request)
         return self._rest(request)
