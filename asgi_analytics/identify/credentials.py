@@ -60,7 +60,7 @@ def refused_attempt(
 
     What a script sends repeatedly, with the same length or token, may be a poll of somebody who was logged out, not a
     try: it has the same number each time. So has, whatever its length, what a page's script saves or reports at a route
-    that takes no secret, and what other servers report. `names`: the response headers by name. `by_tool`: sent by an
+    that takes no secret, what an app sends there that is not understood, and what other servers report. `names`: the response headers by name. `by_tool`: sent by an
     HTTP library, whose headers say nothing of how the answer is shown.
     """
     is_login = method in _SENT and _LOGIN.search(path, 0, 256) is not None
@@ -76,7 +76,7 @@ def refused_attempt(
     length, destination = headers.get(b"content-length"), headers.get(b"sec-fetch-dest")
     if destination == b"document" or (method == "POST" and _is_typed(status, path)):
         return 0
-    if not is_login and _sends_by_itself(method, headers, path):
+    if not is_login and _sends_by_itself(method, headers, status, path):
         return _PAGE_CALL
     if length is None:
         return 0
@@ -100,14 +100,18 @@ def _is_typed(status: object, path: str) -> bool:
     return _TYPED.search(path, 0, 256) is not None or (status == 402 and _PAY.search(path, 0, 256) is not None)
 
 
-def _sends_by_itself(method: str, headers: Headers, path: str) -> bool:
-    """Tell whether a page's script, or another server, sends to a route that takes nothing that is guessed."""
+def _sends_by_itself(method: str, headers: Headers, status: object, path: str) -> bool:
+    """Tell whether a page's script, an app or another server sends to a route that takes nothing that is guessed.
+
+    Of an app, what was not understood: what it saves or asks after the API has changed, or once its session is gone.
+    """
     destination = headers.get(b"sec-fetch-dest")
     if destination is None:
         if _HOOK.search(path, 0, 256) is not None:
             return True
         # Over plain http browsers do not say it; no form sends JSON.
-        by_script = b"origin" in headers and headers.get(b"content-type", b"").startswith(b"application/json")
+        by_script = b"origin" in headers or status == 400
+        by_script = by_script and headers.get(b"content-type", b"").startswith(b"application/json")
         if not by_script and not any(_SIGNATURE.search(name) for name in headers):
             return False
     elif destination not in (b"empty", b"report"):

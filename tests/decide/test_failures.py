@@ -109,6 +109,17 @@ def test_what_a_board_saves_while_nobody_is_logged_in_is_no_guess(
     assert touched(save(ours, [path] * 100, CALLED, reply, method)) == []
 
 
+@pytest.mark.parametrize("path", ["/graphql", "/mcp", "/api/notes", "/v1/batch"])
+@pytest.mark.parametrize("headers", [PHONE, TOOL], ids=["phone", "tool"])
+def test_what_an_app_sends_and_is_not_understood_is_no_guess(ours: Ours, path: str, headers: Headers) -> None:
+    """After the API has changed, or a session of MCP is gone."""
+    sent = (*headers, (b"content-type", b"application/json; charset=utf-8"))
+    assert touched(save(ours, [path] * 100, sent, INVALID, "POST")) == []
+    assert save(ours, [path] * 100, sent, FORBIDDEN, "POST", start=9_000.0)[-1].refused
+    assert save(ours, [f"{path}/login"] * 100, sent, INVALID, "POST", start=18_000.0)[-1].refused
+    assert save(ours, [path] * 100, headers, INVALID, "POST", start=27_000.0)[-1].refused, "a form"
+
+
 @pytest.mark.parametrize("path", ["/gift-cards/redeem", "/api/pay", "/api/auth", "/cards"])
 def test_what_is_sent_to_be_accepted_is_guessed(ours: Ours, path: str) -> None:
     assert save(ours, [path] * 100, CALLED, FORBIDDEN, "POST")[-1].refused
