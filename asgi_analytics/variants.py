@@ -16,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus
 from zlib import crc32
 
-from .inputs import bounded
+from .inputs import MAX_PATH, bounded
 from .model import Variant
 
 ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list or a stream
@@ -87,6 +87,8 @@ SECRETS = tuple(
 PLAIN = tuple(
     _words("area bar city country currency error geo lang language phone post postal region state status zip")
 )
+# Where who logs in elsewhere comes back to, with a code that is new each time.
+_RETURN = re.compile(r"callback|oidc|/complete/|/authorized?/?\Z", re.IGNORECASE)
 _NO_WORD = re.compile(r"[^A-Za-z\d]+")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _ITEM = re.compile(r"(?!0\.\d{6})[\w.~:/+%-]{1,200}", re.ASCII)
@@ -146,7 +148,7 @@ class Variants:
 
     def failure(self, path: str, query: bytes | str) -> Variant | None:
         """Return the variant of what failed: another token or code is another guess. None where the path tells it."""
-        told = guessed(query)
+        told = guessed(query) if _RETURN.search(path, 0, MAX_PATH) is None else ""
         return Variant(self._number(f"{bounded(path)}?{told}"), "", ITEM) if told else None
 
     def _of(self, path: str, query: bytes | str, inner: bool | None) -> Variant | None:

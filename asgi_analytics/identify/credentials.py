@@ -60,8 +60,8 @@ def refused_attempt(
 
     What a script sends repeatedly, with the same length or token, may be a poll of somebody who was logged out, not a
     try: it has the same number each time. So has, whatever its length, what a page's script saves or reports at a route
-    that takes no secret, what an app sends there that is not understood, and what other servers report. `names`: the response headers by name. `by_tool`: sent by an
-    HTTP library, whose headers say nothing of how the answer is shown.
+    that takes no secret, what an app sends there that is not understood, and what other servers report. `names`: the
+    response headers by name. `by_tool`: sent by an HTTP library, whose headers say nothing of how the answer is shown.
     """
     is_login = method in _SENT and _LOGIN.search(path, 0, 256) is not None
     token = token_of(headers)

@@ -91,6 +91,20 @@ def test_links_that_work_as_often_as_not_are_no_guesses(ours: Ours) -> None:
     assert touched(found) == []
 
 
+@pytest.mark.parametrize("path", ["/auth/callback", "/accounts/google/login/callback/", "/complete/azuread-oauth2/"])
+def test_an_office_that_cannot_log_in_by_another_site_guesses_no_codes(ours: Ours, path: str) -> None:
+    """Forty alike browsers are led there and back with a code that is new each time."""
+    dice, found, at = random.Random(3), [], 10.0
+    back = BROWSER.page("https://sso.example/")
+    for number in range(300):
+        at += dice.expovariate(0.5)
+        way = Request(at, "84.130.9.9", "GET", "/", b"", TYPED)
+        found.append(ours.judge(way, Reply(302, location=b"https://sso.example/authorize?state=%d" % number)))
+        found += ask(ours, [f"code={number}&state={number}"], back, Reply(400), path, start=at + 0.3)
+    assert touched(found) == []
+    assert refused_at(ask(ours, [f"code={n}" for n in range(300)], back, Reply(400), gap=0.5, start=9_000.0)) < 70
+
+
 # Websockets
 
 
