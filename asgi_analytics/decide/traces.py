@@ -127,8 +127,8 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
             new = True
     if not kind and status in (404, 410) and is_digest(path):
         return odd or new
-    # An expired token is refused everywhere; many programs send one only when asked for it.
-    if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None):
+    # An expired token is refused everywhere; many programs send one only when asked for it, and none in a query then.
+    if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None and guess is None):
         return odd or new
     if not kind and method == "GET" and _may_stray(visitor, now):
         return odd or new
