@@ -231,6 +231,7 @@ def test_a_reader_of_today_goes_by_the_age_of_releases() -> None:
     ("text", "browser"),
     [
         ("w3m/0.5.3+git20230121", "w3m"),
+        ("Emacs-w3m/1.4.632 w3m/0.5.3", "w3m"),
         ("URL/Emacs Emacs/29.1 (X11; x86_64-pc-linux-gnu)", "Emacs"),
         ("Mozilla/5.0 (X11; Linux x86_64) NetSurf/3.11", "NetSurf"),
         ("Mozilla/4.0 (compatible; Dillo 3.0)", "Dillo"),
