@@ -83,7 +83,7 @@ def _lacks_metadata(method: str, headers: Headers) -> bool:
     """
     if b"sec-fetch-site" in headers or b"sec-fetch-mode" in headers:
         return False
-    return method != "OPTIONS" and headers.get(b"content-type") != _REPORT
+    return method != "OPTIONS" and (method != "POST" or headers.get(b"content-type") != _REPORT)
 
 
 def is_hosting(place: Place) -> bool:

@@ -47,7 +47,9 @@ BROWSERS = {
     "WeChat Browser": "WeChat",
 }
 # People's browsers that ua-parser does not know: those of text, of Emacs (which read aloud, too), and small ones.
-SMALL = re.compile(r"^(?:Emacs-)?(w3m|edbrowse|retawq|Offpunk|Chawan)/|\b(NetSurf|Dillo|NintendoBrowser)[/ ]|^URL/(Emacs)\b")
+SMALL = re.compile(
+    r"^(?:Emacs-)?(w3m|edbrowse|retawq|Offpunk|Chawan)/|\b(NetSurf|Dillo|NintendoBrowser)[/ ]|^URL/(Emacs)\b"
+)
 SYSTEMS = {"ATV OS X": "tvOS", "Chrome OS": "ChromeOS", "Mac OS": "macOS", "Mac OS X": "macOS", "Web0S": "webOS"}
 DISTRIBUTIONS = frozenset(
     ["Arch Linux", "CentOS", "Debian", "Fedora", "Gentoo", "Linux Mint", "Mandriva", "Mint", "Red Hat", "SUSE"]

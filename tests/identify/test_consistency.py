@@ -46,6 +46,20 @@ def test_what_a_library_sends_under_a_browsers_name_is_told() -> None:
     assert header_faults("GET", "https", headers, Engine("Chrome", 79)) == faults[1:]
 
 
+@pytest.mark.parametrize(
+    ("method", "headers", "is_report"),
+    [
+        ("POST", {b"content-type": b"application/reports+json"}, True),
+        ("OPTIONS", {}, True),
+        ("POST", {b"content-type": b"application/json"}, False),
+        ("GET", {b"content-type": b"application/reports+json"}, False),
+    ],
+)
+def test_reports_are_of_no_page(method: str, headers: dict[bytes, bytes], is_report: bool) -> None:
+    sent = {**headers, b"accept-language": b"de"}
+    assert (header_faults(method, "https", sent, Engine("Chrome", 158)) == ()) is is_report
+
+
 def test_hints_of_another_release_or_engine_are_told() -> None:
     headers = {
         b"sec-ch-ua": b'"Chromium";v="120", "Google Chrome";v="120"', b"sec-fetch-site": b"none",
