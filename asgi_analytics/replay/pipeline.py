@@ -178,7 +178,8 @@ class Pipeline:
         before, actor = (decision.previous_level, decision.level), visitor.actor
         if claims is None:
             claims = actor.claims
-            failure = failure._replace(attempt=refused_attempt(failure.method, {}, failure.status, failure.path))
+            attempt = refused_attempt(failure.method, {}, failure.status, failure.path)
+            failure = failure._replace(attempt=attempt, guess=None if attempt is not None else failure.guess)
         judge_failure(actor, failure, self.site, self.policy, decision, now, claims, visitor.network)
         if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)

@@ -168,6 +168,14 @@ def test_errors_that_the_site_links_itself_are_no_evidence(tmp_path: Path, capsy
     assert replay(capsys, path, "--host", "other.example")["actors"][0]["level"] != "normal"
 
 
+def test_guesses_in_queries_of_a_log_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tries = [combined(n, f"/reset?token={n:06}", "192.0.2.1", 404, agent="curl/8.16.0") for n in range(90)]
+    polls = [combined(n, f"/reset?token=5f3a&_={n}", "192.0.2.2", 404, agent="curl/8.16.0") for n in range(90)]
+    found = {one["actor"]: one for one in replay(capsys, write(tmp_path / "a.log", *tries, *polls))["actors"]}
+    assert found["192.0.2.1"]["refused"] > 0
+    assert found["192.0.2.2"]["level"] == "normal"
+
+
 def test_who_left_before_there_was_an_answer_failed_at_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
