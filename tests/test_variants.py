@@ -12,7 +12,7 @@ from asgi_analytics import variants
 from asgi_analytics.identify.redaction import SECRET_NAMES
 from asgi_analytics.identify.referral import CAMPAIGN_NAMES, SOURCE_NAMES
 from asgi_analytics.model import Variant
-from asgi_analytics.variants import CURSOR, ITEM, TURN, Variants, packed, parameters, unpacked
+from asgi_analytics.variants import CURSOR, ITEM, TURN, Variants, guessed, packed, parameters, unpacked
 
 UUID = "6f1c2a34-9d1e-4b7a-8c55-0a1b2c3d4e5f"
 
@@ -194,3 +194,21 @@ def test_a_variant_comes_back_from_its_row_but_for_how_it_sorts(number: int, kin
 
 def test_a_row_without_a_variant_has_none() -> None:
     assert unpacked("/item", 0xFFFF_FFFF | 7 << 32) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        *(("token=a&x=1", "token=a"), ("x=1&resetToken=a", "Token=a"), ("invite_code=a%26b", "code=a%26b")),
+        *(("code=a&pin=b", "code=apin=b"), ("user_pin=a", "pin=a"), ("x=1&%74oken=a", "x=1&%74oken=a")),
+        *(("id=5&q=token", ""), ("country_code=de&zipcode=1", ""), ("csrf_token=a&captcha_code=b", "")),
+        *(("next=/reset?token=a", ""), ("shopping=1&compass=2&pinned=3", ""), ("columns%5B0%5D=a", ""), ("", "")),
+    ],
+)
+def test_what_is_guessed_is_told_by_its_name(query: str, told: str) -> None:
+    assert guessed(query) == guessed(query.encode()) == told
+
+
+def test_no_junk_in_front_of_a_guess_hides_it() -> None:
+    for junk in ("x=1&" * 2_000, "x" * 9_000, "pin=1&" * 60, "%61=1&"):
+        assert guessed(f"{junk}token=a") != guessed(f"{junk}token=b")

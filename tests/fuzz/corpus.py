@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.fuzz.made import MADE
 
 FOLDER = Path(__file__).parent / "corpus"
-SAME = {"page_parameters": ("query", "query_text")}  # targets that take what others do
+SAME = {"guesses": ("query",), "page_parameters": ("query", "query_text")}  # targets that take what others do
 
 
 def path_of(name: str) -> Path:

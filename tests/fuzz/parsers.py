@@ -163,6 +163,12 @@ def page_parameters(data: bytes) -> None:
         assert variant is None or 0 <= variant.number < 1 << 32
 
 
+def guesses(data: bytes) -> None:
+    """What a query makes of a failure."""
+    variant = Variants(b"k").failure("/", data)
+    assert variant is None or 0 <= variant.number < 1 << 32
+
+
 def language(data: bytes) -> None:
     """Accept-Language."""
     found = read_language(data.decode("latin-1"))

@@ -80,6 +80,7 @@ TARGETS = _table(
         Target(
             "geo_file", parsers.geo_file, READ_ERRORS, 200, "the library stops at 65,536 values of a made-up record"
         ),
+        Target("guesses", parsers.guesses),
         Target("headers", parsers.headers),
         Target("injection", parsers.injection),
         Target("json_line", parsers.json_line),
