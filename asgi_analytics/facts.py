@@ -71,7 +71,7 @@ class Traces:
     probes_bitmap: int = 0
     odd: int = 0  # requests of a method or a path that no browser sends
     tries: int = 0  # credentials that were not accepted
-    blind_tries: int = 0  # of those, by somebody who never loaded a page
+    blind_tries: int = 0  # of those, by somebody who never loaded a page, or a library
     ten_minutes: Window = field(default_factory=Window)  # of tries
     last_tries: tuple[int, ...] = ()  # numbers of what was tried
     tried_at: float = -inf

@@ -29,7 +29,7 @@ def credential_stuffing(visitor: Actor, site: Site, site_pages: int, now: float)
 
 
 def distributed_stuffing(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the credentials refused to somebody who never loaded a page, while a route is being tried by many."""
+    """Return the credentials refused to a library, or to who never loaded a page, while a route is tried by many."""
     traces = visitor.behaviour.traces
     return traces.blind_tries if traces is not None else None
 
@@ -124,7 +124,7 @@ CONDUCT_SIGNALS = (
     _signal(
         "distributed_stuffing",
         distributed_stuffing,
-        "{value:.0f} credentials refused to who never loaded a page, on a route that many try (limit {limit:g})",
+        "{value:.0f} credentials refused to a library, or to who never loaded a page, where many try (limit {limit:g})",
     ),
     _signal(
         "distinct_items_per_minute",

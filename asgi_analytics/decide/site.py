@@ -19,7 +19,7 @@ HERE, ELSEWHERE = 1, 2  # Behaviour.files
 class Route:
     """What became of the credentials sent to one route within ten minutes."""
 
-    failed: Window = field(default_factory=Window)  # of visitors who never loaded a page
+    failed: Window = field(default_factory=Window)  # of visitors who never loaded a page, and libraries
     passed: Window = field(default_factory=Window)  # likewise
     accepted: Window = field(default_factory=Window)  # of anybody
     accepts_nobody: bool = True  # since somebody was refused here

@@ -180,7 +180,7 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
         return False
     traces.tries += 1
     window.charge(traces.ten_minutes, TEN_MINUTES, now)
-    if facts.page_loads or visitor.loaded:
+    if not _is_blind(visitor):
         return True
     traces.blind_tries += 1
     if traces.tries <= MOST_WITNESSED:
@@ -188,6 +188,11 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
     if not route.is_attacked(now):
         traces.blind_tries = min(traces.blind_tries, 1)
     return True
+
+
+def _is_blind(visitor: Actor) -> bool:
+    """Tell whether somebody never loaded a page, or is a library, which only fetches the form's token first."""
+    return visitor.program is TOOL or not (visitor.behaviour.page_loads or visitor.loaded)
 
 
 def _route_of(site: Site, path: str, now: float) -> Route:
@@ -216,7 +221,7 @@ def count_accepted_post(visitor: Actor, path: str, site: Site, now: float) -> No
     if route is not None:
         route.accepts_nobody = False
         window.charge(route.accepted, TEN_MINUTES, now)
-        if not facts.page_loads and not visitor.loaded:
+        if _is_blind(visitor):
             window.charge(route.passed, TEN_MINUTES, now)
 
 

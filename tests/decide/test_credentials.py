@@ -137,6 +137,18 @@ def test_somebody_who_loaded_a_page_is_not_part_of_an_attack() -> None:
         assert visit.visitor.score == 0
 
 
+def test_a_library_that_loads_the_form_first_is_part_of_an_attack() -> None:
+    """It needs the token that the form has."""
+    site = known_site()
+    attack(site, 40)
+    library = Visit(site=site)
+    library.visitor.program = Program.TOOL
+    for _ in range(4):
+        send(library, "/login")
+        send(library, "/login", 401, method="POST", attempt=0)
+    assert (library.codes, library.level) == ({"distributed_stuffing"}, ThrottleLevel.BLOCKED)
+
+
 def test_a_busy_app_whose_people_log_in_is_not_attacked() -> None:
     """Every fifth password is wrong; nobody of them loads a page."""
     site, policy = known_site(), policy_of()

@@ -208,8 +208,14 @@ def stuffing(site: Site, start: float, dice: random.Random, spread: int = 1) -> 
     form = (b"content-type", b"application/x-www-form-urlencoded")
     headers = (*_claimed(dice, browser), form)
     pause = _pause(dice, dice.lognormvariate(-0.5, 0.7))
-    for number in range(int(dice.lognormvariate(6.5, 0.4)) + 250):
-        yield Request(now, dice.choice(pool), "POST", "/login", b"", headers, valid=number % 200 == 150)
+    tries, fetches = int(dice.lognormvariate(6.5, 0.4)) + 250, False
+    if spread > 1 and dice.random() < 0.4:  # a library, which fetches the form for the token in it, or does not
+        headers, fetches = (*headers_of(dice.choice(TOOLS)), form), dice.random() < 0.5
+    for number in range(tries):
+        address = dice.choice(pool)
+        if fetches:
+            yield Request(now, address, "GET", "/login", b"", headers)
+        yield Request(now + 0.2 * fetches, address, "POST", "/login", b"", headers, valid=number % 200 == 150)
         now += pause()
 
 
