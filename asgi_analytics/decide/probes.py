@@ -45,7 +45,8 @@ _INJECTION = re.compile(
     re.IGNORECASE,
 )
 _STORED = 1024  # characters of a path
-_QUERY = 1024  # characters of a query
+_QUERY, _LONGEST_QUERY = 1024, 8192  # characters of a query: that are looked at, and out of which padding is taken
+_PADDING = re.compile(r"(?<!\w)(?:(?:\w+=\w*&)+|\w{64,})", re.ASCII)
 HIDDEN = 3  # the kind of a probe that no page links, above those that weigh 1 and 2
 DIGEST = 64  # in kind_of, above what variants.packed puts there
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
@@ -79,7 +80,9 @@ def is_picture(path: str) -> bool:
 
 def is_injection(query: bytes | str) -> bool:
     """Tell whether a query, as it was sent, holds what scanners write into parameters."""
-    text = query[:_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:_QUERY]
+    text = query[:_LONGEST_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:_LONGEST_QUERY]
+    if len(text) > _QUERY:
+        text = _PADDING.sub("x", text)[:_QUERY]
     return bool(text) and _INJECTION.search(unquote_plus(text, "latin-1")) is not None
 
 

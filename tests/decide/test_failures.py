@@ -190,6 +190,13 @@ def test_who_tries_the_parameters_of_one_page_is_blocked(ours: Ours, headers: He
     assert tried(ours, ATTACKS * 7, headers, (200, 500, 400, 403))[-1].refused
 
 
+@pytest.mark.parametrize("padding", [b"a=" + b"x" * 3_000 + b"&", b"a=1&b=&" * 300, b"y" * 2_000])
+def test_no_padding_hides_an_injection(ours: Ours, padding: bytes) -> None:
+    assert tried(ours, [padding + attack for attack in ATTACKS] * 7, TOOL, (400, 500))[-1].refused
+    plain = [padding + b"q=salt+and+pepper&page=%d" % page for page in range(40)]
+    assert touched(tried(ours, plain, OUTSIDE, (404, 500), gap=90.0)) == []
+
+
 @pytest.mark.parametrize(
     ("queries", "headers", "statuses"),
     [
