@@ -88,6 +88,11 @@ PLAIN = tuple(
     _words("area bar city country currency error geo lang language phone post postal region state status zip")
 )
 _LETTER = re.compile(r"%(?:[46][1-9A-Fa-f]|[57][0-9Aa])")
+_CODES = re.compile(
+    r"invit|join|verif|confirm|activ|reset|coupon|voucher|promo|gift|redeem|claim|auth|log[-_]?in|sign[-_]?[iu]|otp|2fa|mfa"
+    r"|\bpin\b|codes?\b|token|unlock|device|pair|access|cart|basket|checkout|discount",
+    re.IGNORECASE,
+)
 # Where who logs in elsewhere comes back to, with a code that is new each time.
 _RETURN = re.compile(r"callback|oidc|/complete/|/authorized?/?\Z", re.IGNORECASE)
 _NO_WORD = re.compile(r"[^A-Za-z\d]+")
@@ -149,7 +154,7 @@ class Variants:
 
     def failure(self, path: str, query: bytes | str) -> Variant | None:
         """Return the variant of what failed: another token or code is another guess. None where the path tells it."""
-        told = guessed(query) if _RETURN.search(path, 0, MAX_PATH) is None else ""
+        told = guessed(query, path) if _RETURN.search(path, 0, MAX_PATH) is None else ""
         return Variant(self._number(f"{bounded(path)}?{told}"), "", ITEM) if told else None
 
     def _of(self, path: str, query: bytes | str, inner: bool | None) -> Variant | None:
@@ -218,7 +223,7 @@ def parameters(query: bytes | str) -> list[Parameter]:
     return found
 
 
-def guessed(query: bytes | str) -> str:
+def guessed(query: bytes | str, path: str) -> str:
     """Return the parameters by which something is guessed, such as a token or a code; "" where there are none.
 
     Dozens of them, what is behind 8 KB, and a query with an escaped letter, which nobody else sends, are told as a
@@ -229,11 +234,12 @@ def guessed(query: bytes | str) -> str:
     if "%" in looked and _LETTER.search(looked) is not None:
         return text
     lowered, found = looked.lower(), [text[MOST_QUERY:]]
+    takes_codes = "code=" in lowered and _CODES.search(path, 0, MAX_PATH) is not None
     for word in SECRETS:
         at = lowered.find(word)
         while at >= 0:
             end = lowered.find("&", at)
-            if _is_guessed(lowered[max(lowered.rfind("&", 0, at) + 1, at - MOST_NAME) : at], word):
+            if _is_guessed(lowered[max(lowered.rfind("&", 0, at) + 1, at - MOST_NAME) : at], word, takes_codes):
                 found.append(looked[at:] if end < 0 else looked[at:end])
                 if len(found) > MOST_PARAMETERS:
                     return text
@@ -241,13 +247,18 @@ def guessed(query: bytes | str) -> str:
     return "".join(found)
 
 
-def _is_guessed(before: str, word: str) -> bool:
-    """Tell whether a name that ends so is that of a secret: not of a form's, nor of what everybody knows."""
+def _is_guessed(before: str, word: str, takes_codes: bool) -> bool:
+    """Tell whether a name that ends so is that of a secret: not of a form's, nor of what everybody knows.
+
+    A code without another word may be that of a product, but not where people are let in by one, or pay less.
+    """
     if "=" in before or "csrf" in before or "xsrf" in before or "captcha" in before:
         return False
     if word in ("pass=", "pin="):
         return not before[-1:].isalpha()
-    return word != "code=" or not before.rstrip("_-.").endswith(PLAIN)
+    if word != "code=":
+        return True
+    return not before.rstrip("_-.").endswith(PLAIN) if before else takes_codes
 
 
 def _learn(name: str) -> int:

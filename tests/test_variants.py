@@ -206,9 +206,15 @@ def test_a_row_without_a_variant_has_none() -> None:
     ],
 )
 def test_what_is_guessed_is_told_by_its_name(query: str, told: str) -> None:
-    assert guessed(query) == guessed(query.encode()) == told
+    assert guessed(query, "/invite") == guessed(query.encode(), "/invite") == told
+
+
+@pytest.mark.parametrize(("path", "is_secret"), [("/join", True), ("/cart/apply", True), ("/api/product", False)])
+def test_a_code_is_guessed_where_one_lets_in_or_makes_cheaper(path: str, is_secret: bool) -> None:
+    assert (guessed("code=4006381333931", path) != "") is is_secret
+    assert guessed("access_code=1", path) == "code=1"
 
 
 def test_no_junk_in_front_of_a_guess_hides_it() -> None:
     for junk in ("x=1&" * 2_000, "x" * 9_000, "pin=1&" * 60, "%61=1&"):
-        assert guessed(f"{junk}token=a") != guessed(f"{junk}token=b")
+        assert guessed(f"{junk}token=a", "/") != guessed(f"{junk}token=b", "/")

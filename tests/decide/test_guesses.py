@@ -83,6 +83,12 @@ def test_who_asks_in_vain_with_a_query_guesses_nothing(
     assert touched(ask(ours, queries, headers, reply, gap=gap)) == []
 
 
+def test_who_looks_up_what_is_not_known_guesses_nothing(ours: Ours) -> None:
+    """A phone scans the codes of a hundred products."""
+    codes = [f"code=40063813{number:05}" for number in range(100)]
+    assert touched(ask(ours, codes, PHONE, GONE, "/api/product", gap=3.0)) == []
+
+
 def test_links_that_work_as_often_as_not_are_no_guesses(ours: Ours) -> None:
     """A scanner of mails opens each link twice, and each works once."""
     scanner = headers_of("Mozilla/5.0 (compatible; MailGuard/2.1; +https://mailguard.example)")
