@@ -224,7 +224,7 @@ def parameters(query: bytes | str) -> list[Parameter]:
 
 
 def guessed(query: bytes | str, path: str) -> str:
-    """Return the parameters by which something is guessed, such as a token or a code; "" where there are none.
+    """Return the parameters by which something is guessed, such as a token or a code, in small letters; "" for none.
 
     Dozens of them, what is behind 8 KB, and a query with an escaped letter, which nobody else sends, are told as a
     whole: neither junk nor escapes hide a guess.
@@ -233,17 +233,17 @@ def guessed(query: bytes | str, path: str) -> str:
     looked = text[:MOST_QUERY]
     if "%" in looked and _LETTER.search(looked) is not None:
         return text
-    lowered, found = looked.lower(), [text[MOST_QUERY:]]
-    takes_codes = "code=" in lowered and _CODES.search(path, 0, MAX_PATH) is not None
+    looked, found = looked.lower(), [text[MOST_QUERY:]]
+    takes_codes = "code=" in looked and _CODES.search(path, 0, MAX_PATH) is not None
     for word in SECRETS:
-        at = lowered.find(word)
+        at = looked.find(word)
         while at >= 0:
-            end = lowered.find("&", at)
-            if _is_guessed(lowered[max(lowered.rfind("&", 0, at) + 1, at - MOST_NAME) : at], word, takes_codes):
+            end = looked.find("&", at)
+            if _is_guessed(looked[max(looked.rfind("&", 0, at) + 1, at - MOST_NAME) : at], word, takes_codes):
                 found.append(looked[at:] if end < 0 else looked[at:end])
                 if len(found) > MOST_PARAMETERS:
                     return text
-            at = lowered.find(word, end) if end >= 0 else -1
+            at = looked.find(word, end) if end >= 0 else -1
     return "".join(found)
 
 
