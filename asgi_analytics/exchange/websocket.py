@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from ..engine import Engine
+from ..inputs import UNABLE
 from ..protocols import Message, Receive, Scope, Send
 from .http import Exchange
 
 GONE = 1006  # without a close frame, RFC 6455 section 7.4.1
+# An error, a restart, too much to do, another server's fault (IANA, WebSocket Close Code Number Registry): as 5xx.
+OWN_FAULTS = (1011, 1012, 1013, 1014)
 
 
 class WebSocketExchange(Exchange):
@@ -100,7 +103,10 @@ class WebSocketExchange(Exchange):
             self.close_code = _code(message.get("code", 1000))
             if self.status is None:
                 self.status, self.first_byte_us = 403, self._elapsed_us()
-                self._judge_handshake()
+                if self.close_code in OWN_FAULTS:
+                    self.inputs |= UNABLE
+                else:
+                    self._judge_handshake()
             return True
         elif kind == "websocket.http.response.body":
             self.bytes_sent += len(message.get("body") or b"")

@@ -20,7 +20,19 @@ from ..decide.probes import kind_of
 from ..decide.traces import NOT_FOUND, Failure
 from ..decide.verdict import pass_redirected
 from ..facts import Claims
-from ..inputs import DATA, FORGIVEN, INJECTED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, attempt_of, claims_of
+from ..inputs import (
+    DATA,
+    FORGIVEN,
+    INJECTED,
+    LED_ON,
+    PREFETCHED,
+    QUERIED,
+    REDIRECTED,
+    TRUSTED,
+    UNABLE,
+    attempt_of,
+    claims_of,
+)
 from ..model import Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
@@ -155,8 +167,10 @@ def _kept(hit: RecordedHit) -> Verdict:
 
 
 def _is_socket(hit: RecordedHit) -> bool:
-    """Tell whether a hit is of a websocket that the app did not refuse."""
-    return hit.method == "WEBSOCKET" and (hit.outcome == "refused" or (hit.status or 0) < 400)
+    """Tell whether a hit is of a websocket that the app did not refuse, or only because it was unable to take it."""
+    if hit.method != "WEBSOCKET":
+        return False
+    return hit.outcome == "refused" or (hit.status or 0) < 400 or bool((hit.inputs or 0) & UNABLE)
 
 
 def _agent(hit: RecordedHit) -> Agent:

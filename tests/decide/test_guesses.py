@@ -148,6 +148,19 @@ def test_devices_that_are_refused_with_a_token_each_are_let_be(ours: Ours) -> No
     assert touched(found) == []
 
 
+def test_devices_that_an_app_is_too_busy_for_are_let_be(ours: Ours) -> None:
+    """As they are by a 503."""
+    sockets = [f"/ws/{number}" for number in range(200)]
+    for code, let_be in ((1013, True), (1011, True), (1008, False)):
+        ours.closes_with = code
+        start = 10_000.0 * code
+        found = [
+            ask(ours, [""], LIBRARY, FORBIDDEN, path, "WEBSOCKET", start=start + place)[0]
+            for place, path in enumerate(sockets)
+        ]
+        assert (touched(found) == []) is let_be
+
+
 def test_sockets_that_are_accepted_say_nothing(ours: Ours) -> None:
     for headers in (SOCKET, LIBRARY):
         opened = ask(ours, [f"token={n}" for n in range(200)], headers, PAGE, "/ws", "WEBSOCKET")

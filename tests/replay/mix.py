@@ -310,15 +310,14 @@ class Mix:
             ({}, {"origin": "https://shop.example"}, {"user-agent": "websockets/15"})
         )
         for _ in range(self.draw.randrange(5, 40)):
-            path = self.draw.choice(
-                ("/open", "/closed", "/denied", f"/closed/{self.next()}", f"/denied;x={self.count}")
-            )
+            paths = ("/open", "/closed", "/denied", f"/closed/{self.next()}", f"/denied;x={self.count}")
+            path = self.draw.choice((*paths, f"/busy/{self.count}"))
             headers = {"host": "shop.example", "user-agent": BROWSER, **agent}
             if self.draw.random() < 0.2:
                 headers["authorization"] = f"Basic {self.draw.randrange(30)}"
             scope = drive.socket_scope(path, scheme="wss", client=(f"198.51.100.{132 + self.draw.randrange(2)}", 4000))
             del scope["method"]
-            scope["query_string"] = b"token=%d" % self.draw.randrange(300)
+            scope["query_string"] = b"token=%d" % self.draw.randrange(300) + self.draw.choice((b"", b"", b"&id=1%27"))
             scope["headers"] = [(name.encode(), value.encode()) for name, value in headers.items()]
             await app(scope, _connected, _ignored)
             self.clock.advance(self.draw.uniform(0.1, 1.0))
@@ -331,7 +330,7 @@ async def _answer_socket(path: str, send: Send) -> None:
         return
     if path.startswith("/open"):
         await send({"type": "websocket.accept"})
-    await send({"type": "websocket.close"})
+    await send({"type": "websocket.close", "code": 1013 if path.startswith("/busy") else 1000})
 
 
 async def _connected() -> Message:

@@ -85,6 +85,7 @@ class Ours:
         self._reply = Reply(200)
         self._status = 0
         self._level = b""
+        self.closes_with = 1000  # a websocket
 
     def judge(self, request: Request, reply: Reply) -> Verdict:
         """Send one request through, at its time."""
@@ -114,7 +115,7 @@ class Ours:
         if scope["type"] == "websocket":
             if self._reply.status < 400:
                 await send({"type": "websocket.accept"})
-            await send({"type": "websocket.close"})
+            await send({"type": "websocket.close", "code": self.closes_with})
             return
         await send({"type": "http.response.start", "status": self._reply.status, "headers": self._reply.headers})
         await send({"type": "http.response.body", "body": b""})
