@@ -176,10 +176,11 @@ def inviter(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
     """Codes of invitations or tokens, one link or one handshake after the other; one in three hundred is right."""
     browser, now, address = browsers.draw(dice, browsers.DESKTOPS), start, places.hosting(dice)
     headers = headers_of(dice.choice(attackers.TOOLS)) if dice.random() < 0.6 else attackers._claimed(dice, browser)
-    method, path = dice.choice((("GET", INVITE), ("GET", INVITE), ("WEBSOCKET", SOCKET)))
+    asked = (("GET", INVITE, b"code"), ("GET", INVITE, b"code"), ("WEBSOCKET", SOCKET, b"token"))
+    method, path, name = dice.choice(asked)
     pause = attackers._pause(dice, dice.lognormvariate(-0.5, 0.9))
     for number in range(int(dice.lognormvariate(6.0, 0.6)) + 60):
-        yield Request(now, address, method, path, b"code=%06d" % number, headers, valid=number % 300 == 200)
+        yield Request(now, address, method, path, b"%s=%06d" % (name, number), headers, valid=number % 300 == 200)
         now += pause()
 
 
