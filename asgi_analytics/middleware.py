@@ -68,7 +68,7 @@ class AnalyticsMiddleware:
         if exchange is None:
             return await self.app(scope, receive, send)
         if exchange.decision.refused and self._enforce:
-            return await exchange.refuse()
+            return None if await exchange.refuse() else await self.app(scope, receive, send)
         # Two calls at once with one scope are one request to us: a scope is of one connection.
         scope[SCOPE_KEY] = True
         try:

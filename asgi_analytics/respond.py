@@ -9,7 +9,7 @@ from typing import Any
 
 from .facts import ThrottleLevel
 from .model import Decision
-from .protocols import Message, Send
+from .protocols import Message
 from .settings import Quota, Refine, Settings
 
 Header = tuple[bytes, bytes]
@@ -102,12 +102,9 @@ class Responder:
         ]
         return Refusal(headers, encoded, error)
 
-    async def refuse(self, scope: Mapping[str, Any], send: Send, decision: Decision) -> Refusal:
-        """Answer a request or a websocket's handshake with 429, without reading it; return the full refusal."""
-        refusal = CLOSED if _is_closed(scope) else self.refusal(decision)
-        for message in messages(scope, refusal):
-            await send(message)
-        return refusal
+    def answer(self, scope: Mapping[str, Any], decision: Decision) -> Refusal:
+        """Return what a request, or a websocket's handshake, is refused by."""
+        return CLOSED if _is_closed(scope) else self.refusal(decision)
 
     def _nearest(self, decision: Decision) -> list[Header]:
         """Return the older fields, which know one quota only: the one with the smallest part left. Reset in seconds."""

@@ -50,6 +50,72 @@ def test_fsync_flushes_before_the_last_byte_of_answers_and_refusals(dsn: str, mo
             assert order.index("flush") < order.index("http.response.body")
 
 
+@pytest.mark.parametrize("durability", ["journal", "fsync"])
+@pytest.mark.parametrize(
+    ("method", "status", "headers", "whole"),
+    [
+        ("HEAD", 200, [(b"content-length", b"2")], "http.response.start"),
+        ("GET", 304, [(b"etag", b'"1"')], "http.response.start"),
+        ("GET", 204, [], "http.response.start"),
+        ("GET", 303, [(b"location", b"/"), (b"Content-Length", b"0")], "http.response.start"),
+        ("GET", 200, [(b"content-length", b"2")], "http.response.body"),
+        ("GET", 200, [], None),
+    ],
+    ids=["HEAD", "304", "204", "empty", "announced", "stream"],
+)
+def test_a_row_is_there_before_its_visitor_has_all_though_the_app_says_later_that_there_is_no_more(
+    durability: str, method: str, status: int, headers: list[tuple[bytes, bytes]], whole: str | None
+) -> None:
+    # As Quart says of each answer, and Django of a file: whoever is killed in between has answered.
+    queued: dict[str, int] = {}
+    part = b"" if whole == "http.response.start" else b"ok"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    with wrapped(app, durability=durability) as wrap:
+
+        async def send(message: Message) -> None:
+            queued.setdefault(message["type"], wrap.stats()["queued"])
+
+        asyncio.run(wrap(http_scope(method=method), None, send))  # type: ignore[arg-type]
+        assert wrap.stats()["queued"] == 1
+    told = {"http.response.start": (1, 1), "http.response.body": (0, 1), None: (0, 0)}
+    assert tuple(queued.values()) == told[whole]
+
+
+def test_a_row_that_is_there_before_the_end_is_that_of_the_whole_answer(dsn: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/html"), (b"content-length", b"%d" % (2 * (scope["path"] == "/file")))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["path"] == "/file":
+            await send({"type": "http.response.body", "body": b"o", "more_body": True})
+            await send({"type": "http.response.body", "body": b"k", "more_body": True})
+        raise LookupError(scope["path"])
+
+    with wrapped(app, dsn) as wrap:
+        for path in ("/file", "/none"):
+            with pytest.raises(LookupError, match=path):
+                get(wrap, path)
+    told = [(row["path"], row["outcome"], row["status"], row["bytes_sent"], row["page_view"]) for row in rows(dsn)]
+    assert told == [("/file", "complete", 200, 2, True), ("/none", "complete", 200, 0, True)]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_refusal_is_there_before_its_visitor_has_anything_of_it(method: str) -> None:
+    queued: list[int] = []
+
+    async def send(message: Message) -> None:
+        queued.append(wrap.stats()["queued"])
+
+    with wrapped(page(), limits="1/minute") as wrap:
+        get(wrap)
+        asyncio.run(wrap(http_scope(method=method), None, send))  # type: ignore[arg-type]
+    assert queued == [2, 2]
+
+
 @pytest.mark.parametrize("refused", [False, True], ids=["by the app", "refused"])
 def test_a_denial_s_body_follows_its_start_without_a_pause_in_which_the_row_is_flushed(refused: bool) -> None:
     # uvicorn ends the handshake as soon as the loop turns once after the start, and the client gets half an answer.

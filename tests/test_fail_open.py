@@ -14,7 +14,7 @@ from asgi_analytics.record import refusals
 from asgi_analytics.testing import FakeClock
 
 from .build import Without, interpreted_only
-from .drive import get, http_scope, page, wrapped
+from .drive import get, http_scope, page, socket_scope, wrapped
 from .transparent import serve
 
 STRICT: dict[str, Any] = {"shared": "redis://127.0.0.1:1/0", "shared_mode": "strict"}
@@ -102,6 +102,30 @@ def test_a_refusal_that_cannot_be_counted_is_told_all_the_same(step: str, monkey
         failures = wrap.stats()["failures"]
     assert [reply.status for reply in told] == [429, 429]
     assert failures == {"count refusals": 2 if step == "refuse" else 1}
+
+
+def test_where_no_refusal_can_be_made_the_app_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    with wrapped(page(), clock=FakeClock(), limits="1/minute") as wrap:
+        break_step(wrap, "responder", "answer", monkeypatch)
+        reply = get(wrap)
+        assert wrap.stats()["failures"] == {"refuse": 1}
+    assert (reply.status, reply.headers, reply.body) == BARE
+
+
+def test_a_websocket_with_extensions_that_are_none_is_not_refused_by_an_error() -> None:
+    seen: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close"})
+
+    async def send(message: Message) -> None:
+        seen.append(message)
+
+    with wrapped(app, clock=FakeClock(), limits="1/minute") as wrap:
+        for _ in range(2):
+            asyncio.run(wrap(socket_scope(extensions=5), None, send))  # type: ignore[arg-type]
+        assert wrap.stats()["failures"] == {"refuse": 1}
+    assert seen == [{"type": "websocket.close"}] * 2
 
 
 def test_a_refusal_that_reaches_nobody_is_a_hit_all_the_same() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.model import Decision
-from asgi_analytics.respond import Header, Refusal, Responder, with_fields
+from asgi_analytics.respond import Header, Refusal, Responder, messages, with_fields
 from asgi_analytics.settings import Settings
 
 QUOTAS = ("100/second", "1500/minute")
@@ -57,7 +57,9 @@ def answered(scope: dict[str, Any], decision: Decision, **options: Any) -> tuple
     returned: list[Refusal] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        returned.append(await responder(**options).refuse(scope, send, decision))
+        returned.append(responder(**options).answer(scope, decision))
+        for message in messages(scope, returned[0]):
+            await send(message)
 
     async def drive() -> list[dict[str, Any]]:
         server = ApplicationCommunicator(app, scope)

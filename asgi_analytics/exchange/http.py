@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 from ..clock import MINUTE_NS
@@ -13,7 +13,7 @@ from ..identify.request import is_shared, leads_to_other_origin, route_template
 from ..inputs import QUERIED
 from ..model import CachedRefusal, Referral
 from ..protocols import Message
-from ..respond import CLOSED, CLOSED_STATUS, OURS, messages, with_fields
+from ..respond import CLOSED, OURS, messages, with_fields
 from ..threads import run_in_thread
 from .answered import Answered
 from .arrival import CACHED_FOR
@@ -29,14 +29,20 @@ class Exchange(Answered):
     """An HTTP request and its answer: what the app sends passes here, and at its end the request becomes a row."""
 
     _length: Any = None  # of the answer, as its headers announce it
+    _is_bodiless = False  # the visitor has all of the answer with its headers
+    _is_synced = False  # its row is flushed
     _owed: str | None = None  # the outcome of a request whose row could not be made yet
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message of the app on; the row is in the journal before the last one is."""
+        """Pass a message of the app on; the row is in the journal before the visitor has all of the answer."""
         kind = message["type"]
         if kind == "http.response.start":
             if self.status is None or not self.bytes_sent:  # a server may refuse the first one
-                return self._send(self._respond(message))
+                message = self._respond(message)
+                if not self._is_bodiless:
+                    return self._send(message)
+                self.end("complete")
+                return self._send_last(message)
             self.end("aborted")  # one that is begun anew, as by MCP's transport of events when its visitor has left
         is_last = False
         try:
@@ -50,7 +56,8 @@ class Exchange(Answered):
                 self._count_file(message)
         except Exception as error:  # noqa: BLE001 - an invalid body is left to the server
             self._engine.failed("count", error)
-        if not is_last:
+        # Who has got as much as was announced has got all: many apps say only later that there is no more.
+        if not is_last and self._length != b"%d" % self.bytes_sent:
             return self._send(message)
         self.end("complete")
         return self._send_synced(message) if self._engine.syncs else self._send(message)
@@ -60,18 +67,27 @@ class Exchange(Answered):
         count = message.get("count")  # None: to the end of the file, as a pathsend is
         self.bytes_sent = int(self._length or self.bytes_sent) if count is None else self.bytes_sent + int(count)
 
-    async def refuse(self) -> None:
-        """Answer in the app's stead: 429 with the reasons."""
+    async def refuse(self) -> bool:
+        """Answer in the app's stead: 429 with the reasons. Returns False where there is no such answer: our own bug."""
         if self._cached is not None:
-            return await self._refuse_again(self._cached)
+            await self._refuse_again(self._cached)
+            return True
         try:
             self._engine.recorder.refuse(self)
         except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
             self._engine.failed("count refusals", error)
         try:
-            refusal = await self._engine.responder.refuse(self.scope, self._send_refusal, self.decision)
+            refusal = self._engine.responder.answer(self.scope, self.decision)
+            told = messages(self.scope, refusal)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._engine.failed("refuse", error)
+            return False
+        self.status, self.bytes_sent, self.first_byte_us = refusal.status, len(refusal.body), self._elapsed_us()
+        self.end("refused")
+        try:
+            await self._send_all(told)
         finally:
-            self.end("refused")
+            self.end("refused")  # where the row could not be made
         if refusal.error is not None:
             self._engine.failed("refine_refusal", refusal.error)
         if self.count_row is not None and refusal is not CLOSED:
@@ -79,6 +95,7 @@ class Exchange(Answered):
             minute = self.time_ns // MINUTE_NS
             cached = CachedRefusal(self.decision, refusal, self.count_row, until, minute, self._ruling)
             self._engine.state.cache_refusal(self.visitor, cached)
+        return True
 
     async def _refuse_again(self, cached: CachedRefusal) -> None:
         """Send the cached answer. The refusal is counted before it is sent, as all are."""
@@ -91,21 +108,14 @@ class Exchange(Answered):
                 engine.open_recorder().refuse_again(row, time_ns)
         except Exception as error:  # noqa: BLE001 - as above
             engine.failed("count refusals", error)
-        *first, last = messages(self.scope, cached.answer)
-        for message in first:
-            await self._send(message)
-        await self._send_last(last)
+        await self._send_all(messages(self.scope, cached.answer))
 
-    def _send_refusal(self, message: Message) -> Awaitable[None]:
-        if message["type"] == "websocket.close":
-            self.status = CLOSED_STATUS
-        self.status = message.get("status", self.status)
-        self.bytes_sent += len(message.get("body", b""))
-        if not message["type"].endswith(".start"):
-            self.first_byte_us = self._elapsed_us()
-            self.end("refused")
-            return self._send_last(message)
-        return self._send(message)
+    async def _send_all(self, told: Iterable[Message]) -> None:
+        """Send the messages of a refusal that is recorded: to HEAD, the first is all that its visitor gets."""
+        first, *others = told
+        await self._send_last(first)
+        for message in others:
+            await self._send(message)
 
     def end(self, outcome: str) -> None:
         """Record the request, once."""
@@ -129,8 +139,6 @@ class Exchange(Answered):
         A row that could not be made is tried again, for the app may have called us near the recursion limit; then
         without what cannot be read.
         """
-        if outcome == "aborted" and self._length == b"%d" % self.bytes_sent:
-            outcome = "complete"  # who has got all leaves before an app says that there is no more
         self.end(self._owed or outcome)
         if not self.recorded:
             self.path, self.method, self._query, self._headers = text(self.path), text(self.method), b"", {}
@@ -148,7 +156,9 @@ class Exchange(Answered):
                     names = {name.lower(): value for name, value in headers}
             except TypeError:  # names that are no bytes are left to the server
                 pass
-            self._length = names.get(b"content-length")
+            self._length = length = names.get(b"content-length")
+            if length == b"0" or status in (204, 304) or self.method == "HEAD":
+                self._is_bodiless = True
             self._judge(status, names)
             fields = engine.responder.fields(self.decision)
             cookie = self.visitor.cookie
@@ -217,12 +227,13 @@ class Exchange(Answered):
         )
 
     def _send_last(self, message: Message) -> Awaitable[None]:
-        """Send the last message of a request that is recorded; `send` has the same inlined."""
+        """Send what leaves nothing to come, once the request is recorded; `send` has the same inlined."""
         return self._send_synced(message) if self._engine.syncs else self._send(message)
 
     async def _send_synced(self, message: Message) -> None:
         journal = self._engine.recorder.journal
-        if journal is not None:
+        if journal is not None and not self._is_synced:
+            self._is_synced = True
             try:
                 await run_in_thread(journal.sync)
             except Exception as error:  # noqa: BLE001 - a failing disk must not cost the visitor the answer

@@ -76,6 +76,9 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
         body = str(os.getpid()).encode()
     headers = [(b"content-type", b"text/html"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if scope["path"].startswith("/unsaid/"):  # that all of it was sent
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await asyncio.sleep(60)
     await send({"type": "http.response.body", "body": body})
 
 

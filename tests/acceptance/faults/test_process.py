@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from pathlib import Path
@@ -98,6 +99,25 @@ def test_a_process_that_dies_by_itself_loses_nothing(dsn: str, tmp_path: Path, a
         account.round()
     recover(dsn, tmp_path / "j")
     account.settle(dsn, load.answered, 5)
+
+
+@pytest.mark.parametrize("name", some(["uvicorn-h11", "uvicorn-httptools", "hypercorn"], ["uvicorn-h11"]))
+def test_a_kill_before_the_app_says_that_there_is_no_more_loses_nothing(
+    dsn: str, tmp_path: Path, account: Account, name: str
+) -> None:
+    asked = [("GET", "/unsaid/page"), ("HEAD", "/unsaid/head")]
+    with running(SERVERS[name], dsn, tmp_path / "j") as server, contextlib.ExitStack() as stack:
+        for method, path in asked:
+            wire = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+            wire.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            got = b""
+            while b"\r\n\r\n" not in got or (method == "GET" and got.endswith(b"\r\n\r\n")):
+                got += wire.recv(4096)
+        os.killpg(server.process.pid, signal.SIGKILL)
+        account.round()
+    recover(dsn, tmp_path / "j")
+    found = rows(dsn, "SELECT method, path FROM analytics.hits WHERE path LIKE '/unsaid/%' ORDER BY time")
+    assert [(row["method"], row["path"]) for row in found] == asked
 
 
 # A child that leaves by an exception takes the parent's event loop with it, bare or wrapped: os._exit is the way.
