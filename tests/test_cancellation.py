@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import types
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import anyio
@@ -19,6 +20,12 @@ from .transparent import serve
 
 async def noop(*message: Any) -> Any:
     await anyio.lowlevel.checkpoint()
+
+
+@types.coroutine
+def turn() -> Generator[None]:
+    """What an app waits for that is never called again."""
+    yield
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +85,25 @@ def test_without_an_event_loop_an_error_is_told_from_a_cancellation(
         wrap(http_scope(), noop, noop).send(None)
     (row,) = rows(dsn)
     assert row["outcome"] == outcome
+
+
+@pytest.mark.parametrize(("path", "status"), [("/early", None), ("/streaming", 200)])
+def test_an_app_that_is_thrown_away_with_its_event_loop_is_aborted_and_no_error(
+    dsn: str, path: str, status: int | None
+) -> None:
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/streaming":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        await turn()
+
+    async def send(message: Message) -> None: ...
+
+    with wrapped(waiting, dsn) as wrap:
+        left = wrap(http_scope(path), noop, send)
+        left.send(None)
+        left.close()
+    (row,) = rows(dsn)
+    assert (row["outcome"], row["status"]) == ("aborted", status)
 
 
 class Unanswered:

@@ -18,8 +18,8 @@ def outcome_of(error: BaseException, send: Send) -> str:
 
 
 def was_cancelled(error: BaseException) -> bool:
-    """Tell whether an error is a cancellation by asyncio or trio, or a group of nothing else."""
-    if isinstance(error, CancelledError):
+    """Tell whether an error is a cancellation by asyncio or trio, a group of nothing else, or the end of a loop."""
+    if isinstance(error, CancelledError | GeneratorExit):
         return True
     try:
         kind = get_cancelled_exc_class()
