@@ -31,7 +31,7 @@ from .arrival import Arrival
 from .coercion import text
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_ORIGIN = rb"\A((?:[a-z]+://[^/]*)?)"
+_ORIGIN = re.compile(rb"[a-z]+://[^/]*")
 # The answer to a write echoes what was sent: a phone that was offline saves its changes one by one. That to HEAD says
 # what there would be: an upload that goes on, or a file that is already here.
 _WITHOUT_DATA = frozenset(("POST", "PUT", "PATCH", "DELETE", "HEAD"))
@@ -178,5 +178,8 @@ class Answered(Arrival):
         root = text(scope.get("app_root_path", scope.get("root_path"))).rstrip("/")  # the first one behind a Mount
         if not root or location is None or f"{self.path}/".startswith(f"{root}/"):
             return names
-        mounted_at = re.escape(root.encode("utf-8", "replace"))
-        return {**names, b"location": re.sub(_ORIGIN + mounted_at + rb"(?=/)", rb"\1", location, count=1)}
+        found, mounted_at = _ORIGIN.match(location), root.encode("utf-8", "replace")
+        origin = found[0] if found else b""
+        if not location.startswith(mounted_at + b"/", len(origin)):
+            return names
+        return {**names, b"location": origin + location[len(origin) + len(mounted_at) :]}
