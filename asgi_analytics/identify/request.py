@@ -61,7 +61,8 @@ _MOST_QUERY = 512  # characters
 _PURPOSES = frozenset((b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose", b"x-moz"))
 _KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate|stale-")
 _NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # private="field" is about that field only
-_FOR_CDNS = (b"cdn-cache-control", b"surrogate-control")  # ends of names: of some the first part is a CDN's
+# Ends of names: of some the first part is the name of a CDN, or of a server (LiteSpeed, Akamai).
+_FOR_CDNS = (b"-cache-control", b"surrogate-control", b"edge-control")
 # By the last two a cache asks whether what it keeps still holds, however old, and sends all of it on: the cookie, too.
 _FOR_CACHES = frozenset((b"expires", b"etag", b"last-modified"))
 _PARTS = frozenset((b"x-requested-with", b"hx-request", b"turbo-frame"))  # say that a script asks for a part
@@ -179,8 +180,10 @@ def is_shared(answer: Iterable[tuple[bytes, bytes]]) -> bool:
     `answer`: all lines of the response's headers.
     """
     lines = [(name.lower(), value.lower()) for name, value in answer]
-    # What is for CDNs alone comes before what others are told (RFC 9213, section 2.2).
+    # What is for CDNs alone comes before what others are told (RFC 9213, section 2.2), and for nginx its own field.
     if any(name.endswith(_FOR_CDNS) and not _NOT_SHARED.search(value) for name, value in lines):
+        return True
+    if any(name == b"x-accel-expires" and value.strip() not in (b"0", b"off") for name, value in lines):
         return True
     directives = b",".join(value for name, value in lines if name == b"cache-control")
     if _NOT_SHARED.search(directives):
