@@ -189,7 +189,7 @@ class Exchange(Answered):
         recorder = engine.open_recorder()  # the engine may have been stopped while the app ran
         self.duration_us = int((engine.monotonic() - self.started_at) * 1e6)
         query = self._query
-        if "route" in scope or "path_template" in scope or "app_root_path" in scope:
+        if "route" in scope or "path_template" in scope or "endpoint" in scope:
             self.route = route_template(scope)
         if query:
             self._read_query(query)

@@ -271,12 +271,22 @@ def route_template(scope: Mapping[str, Any]) -> str | None:
         template = scope.get("path_template")
         if isinstance(template, str):
             return template
-        # FastAPI names no mounts, and older releases of Starlette name nothing.
-        return _mounted(scope, None, "/{path}") if "app_root_path" in scope else None
+        # FastAPI names no mounts, nor its pages of documentation, and older releases of Starlette name nothing.
+        return _mounted(scope, None, "/{path}") if "app_root_path" in scope else _own_path(scope)
     template = _included(scope, route) or getattr(route, "path_format", None) or getattr(route, "path", None)
     if not isinstance(template, str):
         return None
     return template if "app_root_path" not in scope else _mounted(scope, route, template)
+
+
+def _own_path(scope: Mapping[str, Any]) -> str | None:
+    """Return the path that was asked for where it is the very one of the endpoint's route; else None."""
+    path, endpoint = str(scope.get("path", "")).removeprefix(str(scope.get("root_path", ""))), scope.get("endpoint")
+    routes = getattr(scope.get("router"), "routes", None)
+    if endpoint is None or not isinstance(routes, list):
+        return None
+    own = ((getattr(one, "endpoint", None), getattr(one, "path", None)) for one in routes)
+    return path if (endpoint, path) in own else None
 
 
 def _included(scope: Mapping[str, Any], route: object) -> Any:

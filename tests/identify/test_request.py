@@ -361,6 +361,16 @@ def test_what_is_mounted_in_a_fastapi_app_has_the_mounts_template(root: str, pat
 
 
 @pytest.mark.parametrize(
+    ("path", "template"), [("/docs", "/docs"), ("/openapi.json", "/openapi.json"), ("/docs/", None), ("/no", None)]
+)
+@pytest.mark.parametrize("root", ["", "/behind/a/proxy"])
+def test_the_pages_of_documentation_that_fastapi_makes_have_their_paths_as_routes(
+    root: str, path: str, template: str | None
+) -> None:
+    assert _template(FastAPI(), root, path) == template
+
+
+@pytest.mark.parametrize(
     ("path", "params", "template"),
     [
         ("/v2/of/7/items/5", {"tenant": 7, "item": "5"}, "/v2/of/{tenant}/{path}"),
