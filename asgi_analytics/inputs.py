@@ -16,7 +16,7 @@ from .facts import Claims
 
 DATA = 1  # answered with data, such as JSON
 UNABLE = 1  # of a websocket: the app did not take it, for a reason of its own
-FORGIVEN = 2  # a pardon or an allowance reset level and evidence
+FORGIVEN = 2  # a pardon, an allowance or a verified claim reset level and evidence
 READ = 4  # what the request claims was read, into the bits from IS_BROWSER on
 TRIED = 8  # credentials were refused
 IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128

@@ -13,6 +13,8 @@ import pytest
 from asgi_analytics import AnalyticsMiddleware, cli
 from asgi_analytics.decide.explain import reproduce
 from asgi_analytics.inputs import FORGIVEN
+from asgi_analytics.jobs.verification import Verifier
+from asgi_analytics.testing import FixedResolver
 
 from .drive import Reply, called, get, page, rows, start, wrapped
 from .waiting import wait_until
@@ -128,6 +130,26 @@ def test_a_verified_search_crawler_is_not_judged_by_its_behaviour(dsn: str, rang
     assert {reply.status for reply in replies} == {200}
     stored = rows(dsn, "SELECT DISTINCT verified, operator, purpose, exempt, level FROM analytics.hits")
     assert stored == [{"verified": "verified", "operator": "Google", "purpose": "search", "exempt": True, "level": 0}]
+
+
+def test_a_search_crawler_that_was_blocked_before_its_claim_was_verified_is_served_from_then_on(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Verifier, "start", lambda verifier: None)  # nothing is looked up by a thread
+    with wrapped(page(status=404), dsn) as app:
+        verifier = Verifier(app._engine.clock, tmp_path, FixedResolver({CRAWLER[0]: ["crawl.googlebot.com"]}))
+        app._engine.verifier = verifier
+        start(app)
+        before = [get(app, f"/{number}/.env", GOOGLEBOT, client=CRAWLER) for number in range(20)]
+        verifier.work_off()
+        # The answer that was given last may be given again, for a second.
+        wait_until(lambda: get(app, "/", GOOGLEBOT, client=CRAWLER).status == 404, 5, "an answer of the app")
+        after = [get(app, f"/{number}/.env", GOOGLEBOT, client=CRAWLER) for number in range(20)]
+    assert (before[-1].status, before[-1].header("x-throttle-level")) == (429, "blocked")
+    assert {(reply.status, reply.header("x-throttle-level")) for reply in after} == {(404, "normal")}
+    capsys.readouterr()
+    command(dsn, "what-if", "--since", "1h")
+    assert "Nothing differs" in capsys.readouterr().out
 
 
 def test_what_if_of_the_live_policy_differs_in_nothing_where_rulings_decided(

@@ -121,6 +121,8 @@ class Arrival(Hit):
         exempt = False
         if visitor.identity.agent.bot_class is not None or b"signature-input" in self._headers:
             exempt = self._is_search_crawler(scope)
+            if exempt and visitor.actor.throttle.level:  # from before its claim was verified
+                self._forgive()
         elif visitor.verification is not None:
             self._verified(None)
         if ruling is not None:
@@ -174,11 +176,14 @@ class Arrival(Hit):
         allowed = ruling is not None and ruling.kind == "allow"
         pardoned = is_pardon_due(actor, engine.rulings.pardoned_at(fingerprint, network, wall), now, wall)
         if pardoned or (allowed and actor.throttle.level):
-            pardon(actor, visitor.network, engine.site, now)
-            self.inputs |= FORGIVEN
-            visitor.cached_refusal = None
-            engine.state.level_changed(visitor)
+            self._forgive()
         return ruling
+
+    def _forgive(self) -> None:
+        pardon(self.visitor.actor, self.visitor.network, self._engine.site, self.started_at)
+        self.inputs |= FORGIVEN
+        self.visitor.cached_refusal = None
+        self._engine.state.level_changed(self.visitor)
 
     def _wall(self) -> float:
         return (self.time_ns - self._engine.calendar.jump_ns) / 1e9
