@@ -9,7 +9,8 @@ from typing import TextIO
 
 BAR = 40  # columns at most
 LEAST_BAR = 10  # columns: what is shorter tells nothing
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of a formula (OWASP)
+# What spreadsheets take for the beginning of a formula (OWASP), some also as wide as Chinese characters are.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
 def escape(text: str) -> str:

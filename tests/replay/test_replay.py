@@ -107,14 +107,14 @@ def test_policy_options_change_what_is_found(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_csv_file_holds_no_formula(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    agents = ["=cmd|'/C calc'!A0", "+1", "-2+3", "@SUM(A1)", "\tx", 'a "quoted", one', "\x1b[1m"]
+    agents = ["=cmd|'/C calc'!A0", "+1", "-2+3", "@SUM(A1)", "\tx", 'a "quoted", one', "\x1b[1m", "＝1"]
     lines = [combined(n, agent=agent.replace('"', r"\"")) for n, agent in enumerate(agents)]
     path, out = write(tmp_path / "access.log", *lines), tmp_path / "out.csv"
     assert cli.main(["replay", path, "--export", "csv", "-o", str(out)]) == 0
     assert "Classes" in capsys.readouterr().out
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
     assert {row["user_agent"] for row in rows} == {
-        "'=cmd|'/C calc'!A0", "'+1", "'-2+3", "'@SUM(A1)", "'\\tx", 'a "quoted", one', "\\x1b[1m",
+        "'=cmd|'/C calc'!A0", "'+1", "'-2+3", "'@SUM(A1)", "'\\tx", 'a "quoted", one', "\\x1b[1m", "'＝1",
     }  # fmt: skip
     assert all(not cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
 
