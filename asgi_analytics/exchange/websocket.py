@@ -23,32 +23,24 @@ class WebSocketExchange(Exchange):
 
     def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(engine, scope, receive, send)
-        self._server, self._held = self._sending(send), None
-        self._send = self._send_denial_at_once if engine.syncs else self._server
-        self.receive = self._receiving(receive)
+        # No functions made here, of which each open websocket would hold its own.
+        self._servers_receive, self._servers_send, self._held = receive, send, None
+        self.receive, self._send = self._received, self._send_denial_at_once if engine.syncs else self._sent
 
-    def _receiving(self, receive: Receive) -> Receive:
-        """Return the app's `receive`, which notes when the visitor has gone."""
+    async def _received(self) -> Message:
+        """The app's `receive`, which notes when the visitor has gone."""
+        message = await self._servers_receive()
+        if message["type"] == "websocket.disconnect":
+            self._note_leaving(message.get("code", 1005))
+        return message
 
-        async def received() -> Message:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                self._note_leaving(message.get("code", 1005))
-            return message
-
-        return received
-
-    def _sending(self, send: Send) -> Send:
-        """Return the server's `send`, which notes when it tells that the visitor has gone: some apps never receive."""
-
-        async def sent(message: Message) -> None:
-            try:
-                await send(message)
-            except OSError:
-                self._note_leaving(GONE)
-                raise
-
-        return sent
+    async def _sent(self, message: Message) -> None:
+        """The server's `send`, which notes when it tells that the visitor has gone: some apps never receive."""
+        try:
+            await self._servers_send(message)
+        except OSError:
+            self._note_leaving(GONE)
+            raise
 
     def _note_leaving(self, code: Any) -> None:
         if not self.recorded:
@@ -82,12 +74,12 @@ class WebSocketExchange(Exchange):
             self._held = message
             return
         await self._send_held()
-        await self._server(message)
+        await self._sent(message)
 
     async def _send_held(self) -> None:
         held, self._held = self._held, None
         if held is not None:
-            await self._server(held)
+            await self._sent(held)
 
     def _note(self, message: Message) -> bool:
         """Note what a message says; returns whether it is the last one."""

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.acceptance.faults.app import bare
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import UVICORN, running
 from tests.acceptance.faults.test_load import MIB, memory
-from tests.drive import NOWHERE, ask, get, http_scope, page, rows, wrapped
+from tests.drive import NOWHERE, ask, get, http_scope, page, rows, socket_scope, wrapped
 from tests.transparent import serve, without_ours
 from tests.waiting import wait_until
 
@@ -240,26 +241,34 @@ def test_a_gigabyte_takes_no_memory_and_each_send_is_awaited(account: Account, w
     account.round()
 
 
-def test_an_open_stream_costs_at_most_two_kilobytes(account: Account) -> None:
+@pytest.mark.parametrize("make", [http_scope, socket_scope])
+def test_an_open_stream_costs_at_most_two_kilobytes(account: Account, make: Callable[[], Scope]) -> None:
     count = 5_000
     gate: asyncio.Event
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await receive()
+            return
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
         await gate.wait()
         await send({"type": "http.response.body"})
 
-    async def nothing(*_: Any) -> Any:
-        return None
+    async def nothing(message: Message) -> None: ...
+
+    async def receive() -> Message:
+        await gate.wait()
+        return {"type": "websocket.disconnect", "code": 1006}
 
     async def open_all(app: Any) -> float:
         nonlocal gate
         gate = asyncio.Event()
         await asyncio.sleep(0)
         before, _ = tracemalloc.get_traced_memory()
-        tasks = [asyncio.create_task(app(http_scope(), nothing, nothing)) for _ in range(count)]
+        tasks = [asyncio.create_task(app(make(), receive, nothing)) for _ in range(count)]
         await asyncio.sleep(0.2)
         after, _ = tracemalloc.get_traced_memory()
         gate.set()
