@@ -120,7 +120,12 @@ def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = Fa
         content_type = _content_type(names)
     if not _HTML.match(content_type) and not (by_tool and content_type.startswith(b"text/markdown")):
         return False
-    return isinstance(status, int) and 200 <= status < 300 and (by_tool or _shows(headers))
+    return _delivers(status) and (by_tool or _shows(headers))
+
+
+def _delivers(status: object) -> bool:
+    """Tell whether an answer has content: some frameworks give a type also to what has none (RFC 9110, 15.3.5)."""
+    return isinstance(status, int) and 200 <= status < 300 and status not in (204, 205)
 
 
 def is_prefetch(headers: Headers) -> bool:
@@ -153,7 +158,7 @@ def is_data(names: Headers, status: object, path: str) -> bool:
     Nor is what a registry tells programs of its packages, nor are redirects, which some frameworks send as HTML. Apps
     that send text/plain, or no type, for files of unknown kind may do so for pages too: then the name tells.
     """
-    if not isinstance(status, int) or not 200 <= status < 300:
+    if not _delivers(status):
         return False
     content_type = names.get(b"content-type")
     if content_type is None:

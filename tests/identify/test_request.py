@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -54,6 +55,14 @@ TURBO = b"text/html, application/xhtml+xml"
 )
 def test_html_is_a_page_where_it_is_shown_as_one(headers: dict[bytes, bytes], shows: bool) -> None:
     assert is_page(headers, 200, HTML) is shows
+
+
+@pytest.mark.parametrize("status", [204, HTTPStatus.NO_CONTENT, 205])
+def test_what_has_no_content_is_no_page_and_no_data_though_it_has_a_type(status: int) -> None:
+    """As Django, Flask and Quart give one to each answer."""
+    assert [is_page({}, status, HTML, by_tool) for by_tool in (False, True)] == [False] * 2
+    assert not is_data({b"content-type": b"application/json"}, status, "/items/7")
+    assert is_page({}, 203, HTML)
 
 
 @pytest.mark.parametrize(
