@@ -40,6 +40,17 @@ def test_pages_that_cannot_take_the_cookie_along_use_none_up() -> None:
     assert len({(found.visitor, found.session) for found in seen}) == 1
 
 
+def test_a_flood_of_others_uses_up_no_cookie_that_nobody_was_given() -> None:
+    image = {"sec-fetch-dest": "image"}
+    with wrapped(mostly_public, max_visitors=100, limits=(), **COOKIE) as app:
+        for turn in range(MOST_UNRETURNED + 1):
+            get(app, "/public/1")
+            for number in range(250):  # the page's own visitor is forgotten, who looks alike comes for its pictures
+                get(app, "/x", {**image, "user-agent": f"flood/{turn}/{number}"}, client=(f"203.0.{turn}.{number}", 1))
+                get(app, "/picture", image)
+        assert len(get(app, "/home").cookies) == 1
+
+
 def test_the_next_one_who_looks_alike_gets_a_cookie_of_its_own() -> None:
     with wrapped(mostly_public, **COOKIE) as app:
         get(app, "/public/1")

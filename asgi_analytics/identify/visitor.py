@@ -194,9 +194,10 @@ class Identifier:
             return alike
         name, fresh = alike.unsent or (b"", alike)
         if not name or fresh.cookie_sent or not fresh.known:
-            if alike.unreturned >= MOST_UNRETURNED:
-                return alike
-            alike.unreturned += 1
+            if not name or fresh.cookie_sent:  # else forgotten before an answer could take its cookie along
+                if alike.unreturned >= MOST_UNRETURNED:
+                    return alike
+                alike.unreturned += 1
             name = random_bytes(16)
             fresh = self._twin(self._fingerprinter.named(name), alike, alike.actor, now)
             fresh.borrows = True
