@@ -41,13 +41,27 @@ def test_pages_that_cannot_take_the_cookie_along_use_none_up() -> None:
 
 
 def test_a_flood_of_others_uses_up_no_cookie_that_nobody_was_given() -> None:
-    image = {"sec-fetch-dest": "image"}
     with wrapped(mostly_public, max_visitors=100, limits=(), **COOKIE) as app:
         for turn in range(MOST_UNRETURNED + 1):
             get(app, "/public/1")
-            for number in range(250):  # the page's own visitor is forgotten, who looks alike comes for its pictures
-                get(app, "/x", {**image, "user-agent": f"flood/{turn}/{number}"}, client=(f"203.0.{turn}.{number}", 1))
-                get(app, "/picture", image)
+            flood(app, turn)
+        assert len(get(app, "/home").cookies) == 1
+
+
+def flood(app: ASGIApp, turn: int) -> None:
+    """Others come until all are forgotten who had pages, but not who comes for pictures and looks alike."""
+    image = {"sec-fetch-dest": "image"}
+    for number in range(250):
+        get(app, "/x", {**image, "user-agent": f"flood/{turn}/{number}"}, client=(f"203.0.{turn}.{number}", 1))
+        get(app, "/picture", image)
+
+
+def test_a_cookie_that_comes_back_after_its_visitor_was_forgotten_has_come_back() -> None:
+    with wrapped(page(), max_visitors=100, limits=(), **COOKIE) as app:
+        for turn in range(MOST_UNRETURNED):
+            cookie = cookie_of(get(app, "/home"))
+            flood(app, turn)
+            assert get(app, "/home", cookie).cookies == []
         assert len(get(app, "/home").cookies) == 1
 
 

@@ -213,7 +213,8 @@ class Identifier:
     ) -> Visitor:
         fingerprint = self._fingerprinter.named(ticket.visitor)
         visitor = self._known.get(fingerprint)
-        if visitor is None:
+        if visitor is None:  # new to this worker, or forgotten since the cookie was given
+            alike.unreturned = max(0, alike.unreturned - 1)
             visitor = self._twin(fingerprint, alike, self._new_actor(alike.identity.agent), now)
         elif visitor.borrows:
             # Until it came back, the cookie bought no quota of its own. It may come back from another place.
