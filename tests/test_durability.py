@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from asgi_analytics.middleware import ASGIApp, Message, Receive, Scope, Send
 
 from .drive import ask, get, http_scope, page, rows, socket_scope, wrapped
-from .transparent import serve
+from .transparent import sending, serve
 
 
 @pytest.mark.parametrize("durability", ["memory", "journal", "fsync"])
@@ -154,6 +154,17 @@ def test_a_denial_that_ends_with_its_start_is_told_as_by_the_bare_app(error: typ
         seen = asyncio.run(serve(wrap, dict(scope), []))
     assert (seen.sent, type(seen.raised)) == (bare.sent, type(bare.raised))
     assert len(seen.sent) == 1
+
+
+@pytest.mark.parametrize("first", ["websocket.close", "websocket.http.response.start"])
+def test_a_denial_that_begins_when_it_may_not_is_told_as_by_the_bare_app(first: str) -> None:
+    start: Message = {"type": "websocket.http.response.start", "status": 401, "headers": []}
+    app = sending({**start, "type": first}, start)()
+    scope = socket_scope(extensions={"websocket.http.response": {}})
+    bare = asyncio.run(serve(app, dict(scope), []))
+    with wrapped(app, durability="fsync") as wrap:
+        seen = asyncio.run(serve(wrap, dict(scope), []))
+    assert seen.sent == bare.sent
 
 
 def test_an_answer_is_flushed_while_the_apps_own_calls_hold_every_thread() -> None:

@@ -72,6 +72,13 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
             return
 
 
+async def hesitate(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["path"] == "client leaves the denial":
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
 ENDINGS: dict[str, tuple[Callable[[], ASGIApp], tuple[Message, ...]]] = {
     "client leaves": (
         lambda: echo,
@@ -84,6 +91,8 @@ ENDINGS: dict[str, tuple[Callable[[], ASGIApp], tuple[Message, ...]]] = {
     ),
     "disconnect without code": (lambda: echo, (CONNECT, {"type": "websocket.disconnect"})),
     "server shuts down": (lambda: echo, (CONNECT, {"type": "websocket.disconnect", "code": 1012, "reason": "bye"})),
+    "client leaves unaccepted": (lambda: hesitate, (CONNECT, DISCONNECT)),
+    "client leaves the denial": (lambda: hesitate, (CONNECT, DISCONNECT)),
     "app closes": (sending({"type": "websocket.accept"}, {"type": "websocket.close", "code": 4000, "reason": "x"}), ()),
     "app closes without code": (sending({"type": "websocket.accept"}, {"type": "websocket.close"}), ()),
     "closed before the accept": (sending({"type": "websocket.close"}), ()),
@@ -129,12 +138,15 @@ def test_the_row_of_a_websocket_tells_how_it_ended(dsn: str) -> None:
             middleware.app = make()
             asyncio.run(serve(middleware, socket_scope(path=name), list(incoming)))
     found = rows(dsn)
-    assert all(row["first_byte_us"] is not None for row in found if row["path"] != "app raises at once")
+    unanswered = ("app raises at once", "client leaves unaccepted")
+    assert all(row["first_byte_us"] is not None for row in found if row["path"] not in unanswered)
     told = {row["path"]: (row["outcome"], row["status"], row["close_code"], row["bytes_sent"]) for row in found}
     assert told == {
         "client leaves": ("complete", 101, 1006, 5),
         "disconnect without code": ("complete", 101, 1005, 0),
         "server shuts down": ("complete", 101, 1012, 0),
+        "client leaves unaccepted": ("aborted", None, 1006, 0),
+        "client leaves the denial": ("aborted", 401, 1006, 0),
         "app closes": ("complete", 101, 4000, 0),
         "app closes without code": ("complete", 101, 1000, 0),
         "closed before the accept": ("complete", 403, 1000, 0),

@@ -12,6 +12,7 @@ from ..protocols import Message, Receive, Scope, Send
 from .http import Exchange
 
 GONE = 1006  # without a close frame, RFC 6455 section 7.4.1
+ACCEPTED = 101
 # An error, a restart, too much to do, another server's fault (IANA, WebSocket Close Code Number Registry): as 5xx.
 OWN_FAULTS = (1011, 1012, 1013, 1014)
 
@@ -45,7 +46,7 @@ class WebSocketExchange(Exchange):
     def _note_leaving(self, code: Any) -> None:
         if not self.recorded:
             self.close_code = _code(code)
-            self.end("complete")
+            self.end("complete" if self.status == ACCEPTED else "aborted")
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on, untouched."""
@@ -70,11 +71,11 @@ class WebSocketExchange(Exchange):
 
         The row is flushed to disk in between, which takes a while.
         """
-        if message["type"] == "websocket.http.response.start":
-            self._held = message
-            return
         await self._send_held()
-        await self._sent(message)
+        if message["type"] == "websocket.http.response.start" and not self.recorded:
+            self._held = message
+        else:
+            await self._sent(message)
 
     async def _send_held(self) -> None:
         held, self._held = self._held, None
@@ -87,7 +88,7 @@ class WebSocketExchange(Exchange):
         if kind == "websocket.send":
             self.bytes_sent += _size(message.get("text") or message.get("bytes") or b"")
         elif kind == "websocket.accept":
-            self.status, self.first_byte_us = 101, self._elapsed_us()
+            self.status, self.first_byte_us = ACCEPTED, self._elapsed_us()
         elif kind == "websocket.http.response.start":
             self.status, self.first_byte_us = message.get("status"), self._elapsed_us()
             self._judge_handshake()
