@@ -27,6 +27,9 @@ _BAN, _THROTTLE = "ban", "throttle"  # what is violated where it is no quota
 _FAMILY = {
     b"ratelimit": "draft",
     b"ratelimit-policy": "draft",
+    b"ratelimit-limit": "draft",  # of older versions of the draft, as Litestar's limiter sends them
+    b"ratelimit-remaining": "draft",
+    b"ratelimit-reset": "draft",
     b"x-ratelimit-limit": "legacy",
     b"x-ratelimit-remaining": "legacy",
     b"x-ratelimit-reset": "legacy",

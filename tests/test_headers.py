@@ -22,7 +22,7 @@ from .drive import (
 )
 
 
-@pytest.mark.parametrize("name", [b"RateLimit", b"ratelimit", b"RATELIMIT-Policy"])
+@pytest.mark.parametrize("name", [b"RateLimit", b"ratelimit", b"RATELIMIT-Policy", b"RateLimit-Remaining"])
 def test_the_apps_own_rate_limit_fields_stand_in_whatever_case_they_are_written(name: bytes) -> None:
     with wrapped(page(headers=[(b"X-App", b"1"), (name, b"own")])) as wrap:
         headers = get(wrap).headers
