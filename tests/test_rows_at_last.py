@@ -140,6 +140,17 @@ class Route:
         return "/route"
 
 
+def test_a_route_that_cannot_be_read_costs_no_row(dsn: str) -> None:
+    with wrapped(page(), dsn) as wrap:
+        assert get(wrap, "/wild", route=Route(lambda: next(iter(())))).status == 200
+        assert get(wrap, "/odd", endpoint=page, app_root_path="", path_params=None).status == 200
+        assert wrap.stats()["failures"] == {"record": 2}
+    assert [(row["path"], row["route"], row["status"]) for row in rows(dsn)] == [
+        ("/wild", None, 200),
+        ("/odd", None, 200),
+    ]
+
+
 def test_an_engine_that_stops_while_a_row_is_made_is_started_again_for_it(dsn: str) -> None:
     """As by another thread that closes the middleware, or that has had the lifespan end."""
     with wrapped(page(), dsn) as wrap:

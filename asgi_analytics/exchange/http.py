@@ -141,7 +141,8 @@ class Exchange(Answered):
         """
         self.end(self._owed or outcome)
         if not self.recorded:
-            self.path, self.method, self._query, self._headers = text(self.path), text(self.method), b"", {}
+            self.path, self.method, self._query = text(self.path), text(self.method), b""
+            self._headers, self.scope = {}, {}
             self.end(self._owed or outcome)
 
     def _respond(self, message: Message) -> Message:
