@@ -23,7 +23,7 @@ _SECRETS = re.compile(
 )
 # People who look after sites type these now and then: two of them are needed.
 _DOORS = re.compile(
-    r"/(?:wp-login\.php|wp-admin|wp-json|xmlrpc\.php|phpmyadmin|pma\b|myadmin|administrator|admin\.php|server-status"
+    r"/+(?:wp-login\.php|wp-admin|wp-json|xmlrpc\.php|phpmyadmin|pma\b|myadmin|administrator|admin\.php|server-status"
     r"|console\b|graphql\b|swagger|api-docs|remote/login|actuator|config\.json|test\.php)",
     re.IGNORECASE,
 )
@@ -70,7 +70,7 @@ def probed(path: str, kind: int) -> str:
     A site may have its own /console or /graphql, with things in it that are gone.
     """
     door = _DOORS.match(path[:256]) if kind == 1 else None
-    return bounded(path) if door is None else door[0].lower()
+    return bounded(path) if door is None else f"/{door[0].lstrip('/').lower()}"
 
 
 def is_picture(path: str) -> bool:

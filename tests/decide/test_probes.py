@@ -16,8 +16,8 @@ from .visits import Visit
     [
         ("/.env", 3), ("/app/.env.local", 3), ("/.git/config", 3), ("/.github/x.yml", 0),
         ("/vendor/phpunit/eval-stdin.php", 2),
-        ("/backup.zip", 2), ("/wp-login.php", 1), ("/xmlrpc.php", 1), ("/", 0), ("/environment", 0),
-        ("/.well-known/x", 0),
+        ("/backup.zip", 2), ("/wp-login.php", 1), ("/xmlrpc.php", 1), ("//xmlrpc.php", 1), ("/", 0),
+        ("/.well-known/x", 0), ("/environment", 0),
         ("/articles/backup-your-data", 0), ("/index.php", 0), ("/docs/git", 0), ("/downloads/site.zip.html", 0),
     ],
 )  # fmt: skip
@@ -45,8 +45,8 @@ def test_one_look_at_the_door_is_a_person_and_two_are_not() -> None:
 
 def test_the_same_sensitive_path_again_and_again_weighs_once() -> None:
     visit = Visit()
-    for _ in range(30):
-        send(visit, "/wp-login.php", 404)
+    for number in range(30):
+        send(visit, f"{'/' * (1 + number % 3)}wp-login.php", 404)
     assert (visit.visitor.score, visit.level) == (0, 0)
 
 
