@@ -187,8 +187,38 @@ def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: 
             )
             for table in ("sessions", "fingerprints")
         ),
+        # Of what a common row has, all the same: the largest row there may be keeps to these.
+        *(
+            (
+                f"ALTER TABLE analytics.{table} ADD CONSTRAINT wrong CHECK ({rule}) NOT VALID",
+                f"ALTER TABLE analytics.{table} DROP CONSTRAINT wrong",
+            )
+            for table, rule in (
+                ("hits", "policy IS NULL OR length(policy) < 4"),
+                ("hits", "route IS NOT NULL"),
+                ("hits", "status > 500"),
+                ("sessions", "entry_path IS NOT NULL"),
+                ("fingerprints", "level_changed_at IS NOT NULL"),
+            )
+        ),
+        (
+            "DROP VIEW analytics.human_hits; ALTER TABLE analytics.hits ALTER policy TYPE varchar(4)",
+            "ALTER TABLE analytics.hits ALTER policy TYPE text",
+        ),
+        (
+            "DROP VIEW analytics.human_sessions; ALTER TABLE analytics.sessions ALTER policy TYPE varchar(4)",
+            "ALTER TABLE analytics.sessions ALTER policy TYPE text",
+        ),
+        (
+            "DROP VIEW analytics.human_hits; ALTER TABLE analytics.hits ALTER clock TYPE numeric(4, 2) USING 1.0",
+            "ALTER TABLE analytics.hits ALTER clock TYPE float8",
+        ),
     ],
-    ids=["trigger", "at-commit", "table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"],
+    ids=[
+        *("trigger", "at-commit", "table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"),
+        *("check-of-policies", "routes-required", "errors-only", "pages-required", "levels-required"),
+        *("narrow-policy", "narrow-policy-of-sessions", "narrow-clock"),
+    ],
 )
 def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, harm: str, repair: str) -> None:
     worker = as_worker(dsn)
@@ -196,7 +226,8 @@ def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, ha
         rig.send(0, 10)
         wait_until(rig.delivered)
         fetch(dsn, harm)
-        rig.send(10, 10)
+        for number in range(10, 20):
+            rig.recorder._append(hit_frame(f"/e/{number}", policy="0123456789ab"))
         wait_until(lambda: rig.writer.state.error is not None)
         assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
         fetch(dsn, repair)

@@ -53,3 +53,15 @@ def test_names_are_not_used_twice(file: Path) -> None:
     names = re.findall(r"^-- name: (\w+)", file.read_text("utf-8"), re.MULTILINE)
     assert len(names) == len(set(names))
     assert list(queries.load(file.stem)) == names
+
+
+def test_the_probe_has_all_columns_of_the_tables_that_hits_go_into(connection: psycopg.Connection) -> None:
+    """Else one that was changed so that it takes no value of ours has each row of a journal set aside."""
+    probe = queries.load("writer")["probe"]
+    written = {table: re.findall(r"\w+", names) for table, names in re.findall(r"INTO (\S+) \(([^)]+)\)", probe)}
+    assert len(written) == 7
+    for table, names in written.items():
+        (found,) = connection.execute(
+            "SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", [table]
+        ).fetchone() or (None,)
+        assert sorted(names) == sorted(found or ()), table

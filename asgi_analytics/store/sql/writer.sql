@@ -42,49 +42,79 @@ LOCK TABLE analytics.hits, analytics.sessions, analytics.fingerprints, analytics
     analytics.incidents, analytics.networks IN ROW EXCLUSIVE MODE
 
 -- name: probe
--- Rows as large as they get, rolled back: where these are refused, the schema is wrong and not the row at hand.
+-- Rows as large as they get and as plain, with all columns, rolled back: where these are refused, the schema is wrong
+-- and not the row at hand.
 WITH hit AS (
     INSERT INTO analytics.hits (id, time, page_view, duration_us, bytes_sent, score, level, status, first_byte_us,
-        close_code, level_before, decision_id, outcome, method, path, route, query, channel, source, utm_source,
-        utm_medium, utm_campaign, utm_term, utm_content, click_id, session_id, fingerprint, network, site, address,
-        country, region, city, asn, organisation, browser, browser_version, os, os_version, device, bot_class, crawler,
-        language, provisional)
+        clock, inputs, from_inside, exempt, numbers, close_code, level_before, decision_id, outcome, method, path,
+        path_inputs, route, query, channel, source, utm_source, utm_medium, utm_campaign, utm_term, utm_content,
+        click_id, session_id, fingerprint, network, site, address, country, region, city, asn, organisation, browser,
+        browser_version, os, os_version, device, bot_class, crawler, language, provisional, outdated, operator, purpose,
+        verified, policy)
     SELECT gen_random_uuid(), now(), true, 1::bigint << 62, 1::bigint << 62, 32767, 3, 599, 1::bigint << 62,
-        65535, 3, gen_random_uuid(), 'complete', left(wide, 16), wide, left(wide, 256), wide, left(wide, 32),
-        left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256),
-        left(wide, 32), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), left(wide, 100), left(wide, 64), 'XX',
-        left(wide, 64), left(wide, 128), 4294967295, left(wide, 256), left(wide, 64), left(wide, 32), left(wide, 64),
-        left(wide, 32), left(wide, 16), left(wide, 32), left(wide, 64), left(wide, 35), true
+        1e9, 32767, true, true, 1::bigint << 62, 65535, 3, gen_random_uuid(), 'complete', left(wide, 16), wide,
+        1::bigint << 62, left(wide, 256), wide, left(wide, 32), left(wide, 256), left(wide, 256), left(wide, 256),
+        left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 32), gen_random_uuid(), gen_random_uuid(),
+        gen_random_uuid(), left(wide, 100), left(wide, 64), 'XX', left(wide, 64), left(wide, 128), 4294967295,
+        left(wide, 256), left(wide, 64), left(wide, 32), left(wide, 64), left(wide, 32), left(wide, 16), left(wide, 32),
+        left(wide, 64), left(wide, 35), true, true, left(wide, 64), left(wide, 32), 'unverifiable', '0123456789ab'
     FROM repeat(chr(128512), 1024) AS wide
+    UNION ALL SELECT gen_random_uuid(), now(), false, 0, 0, 0, 0, 200, NULL, 0.0, 0, NULL, NULL, NULL, NULL, NULL, NULL,
+        'complete', 'GET', '/', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        'default', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'other', NULL, NULL, NULL, false, false,
+        NULL, NULL, NULL, NULL
 ), session AS (
     INSERT INTO analytics.sessions (id, site, fingerprint, started_at, last_seen_at, hits, page_views, errors, refusals,
         bytes_sent, entry_at, entry_path, exit_at, exit_path, score, level, channel, source, utm_source, utm_medium,
         utm_campaign, utm_term, utm_content, click_id, country, region, city, asn, organisation, browser,
-        browser_version, os, os_version, device, bot_class, crawler, language)
+        browser_version, os, os_version, device, bot_class, crawler, operator, purpose, verified, language, policy)
     SELECT gen_random_uuid(), left(wide, 100), gen_random_uuid(), now(), now(), 2147483647, 2147483647, 2147483647,
         2147483647, 1::bigint << 62, now(), wide, now(), wide, 32767, 3, left(wide, 32), left(wide, 256),
         left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 256), left(wide, 32), 'XX',
         left(wide, 64), left(wide, 128), 4294967295, left(wide, 256), left(wide, 64), left(wide, 32), left(wide, 64),
-        left(wide, 32), left(wide, 16), left(wide, 32), left(wide, 64), left(wide, 35)
+        left(wide, 32), left(wide, 16), left(wide, 32), left(wide, 64), left(wide, 64), left(wide, 32), 'unverifiable',
+        left(wide, 35), '0123456789ab'
     FROM repeat(chr(128512), 1024) AS wide
+    UNION ALL SELECT gen_random_uuid(), 'default', gen_random_uuid(), now(), now(), 1, 0, 0, 0, 0, now(), NULL, NULL,
+        NULL, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, 'other', NULL, NULL, NULL, NULL, NULL, NULL, NULL
 ), visitor AS (
     INSERT INTO analytics.fingerprints (fingerprint, site, network, first_seen_at, last_seen_at, sessions, hits,
-        page_views, refusals, charges, minute_at, minute_charges, minute_page_views, peak_per_minute, hour_at,
-        hour_page_views, hour_sessions, score, level, level_changed_at, abuse_incidents, last_abuse_at, journal, remote)
+        page_views, refusals, charges, minute_at, minute_charges, minute_page_views, peak_per_minute, busy_minutes,
+        hour_at, hour_page_views, hour_sessions, score, level, level_changed_at, reputation, reputation_at, flagged,
+        flag_reason, flagged_at, abuse_incidents, last_abuse_at, pardoned_at, journal, seen, remote)
     SELECT gen_random_uuid(), left(wide, 100), gen_random_uuid(), now(), now(), 2147483647, 1::bigint << 62,
-        1::bigint << 62, 1::bigint << 62, 1::bigint << 62, now(), 2147483647, 2147483647, 2147483647, now(), 2147483647,
-        2147483647, 32767, 3, now(), 2147483647, now(), gen_random_uuid(), 2147483647
+        1::bigint << 62, 1::bigint << 62, 1::bigint << 62, now(), 2147483647, 2147483647, 2147483647, 2147483647,
+        now(), 2147483647, 2147483647, 32767, 3, now(), 50.0::float8, now(), true, 'sustained_velocity_10rpm_1hr',
+        now(), 2147483647, now(), now(), gen_random_uuid(), jsonb_build_object(gen_random_uuid(), 1::bigint << 62),
+        2147483647
     FROM repeat(chr(128512), 1024) AS wide
+    UNION ALL SELECT gen_random_uuid(), 'default', gen_random_uuid(), now(), now(), 0, 1, 0, 0, 0, now(), 0, 0, 0, 0,
+        now(), 0, 0, 0, 0, NULL, 50.0, NULL, false, NULL, NULL, 0, NULL, NULL, gen_random_uuid(), NULL, 0
 ), counted AS (
     INSERT INTO analytics.refusals (minute, site, fingerprint, network, refusals)
     SELECT now(), left(wide, 100), gen_random_uuid(), gen_random_uuid(), 1::bigint << 62
     FROM repeat(chr(128512), 1024) AS wide
+    UNION ALL SELECT now(), 'default', gen_random_uuid(), gen_random_uuid(), 1
+), noticed AS (
+    INSERT INTO analytics.incidents (kind, evidence, time, site, fingerprint, network, points, pardoned)
+    SELECT 'sustained_velocity_10rpm_1hr', gen_random_uuid() || ' minutes from ' || now() || ', 1000', now(),
+        left(wide, 100), gen_random_uuid(), gen_random_uuid(), 99, false
+    FROM repeat(chr(128512), 1024) AS wide
+    UNION ALL SELECT 'blocked', gen_random_uuid()::text, now(), 'default', gen_random_uuid(), NULL, 1, false
+), lowered AS (
+    INSERT INTO analytics.networks (network, site, first_incident_at, last_incident_at, incidents, reputation,
+        reputation_at)
+    SELECT gen_random_uuid(), left(wide, 100), now(), now(), 2147483647, 50.0::float8, now()
+    FROM repeat(chr(128512), 1024) AS wide
+    UNION ALL SELECT gen_random_uuid(), 'default', now(), now(), 1, 0.0, now()
 )
-INSERT INTO analytics.decisions (id, time, site, hit_id, refused, enforced, level, level_before, score, retry_after,
-    detail)
-SELECT gen_random_uuid(), now(), left(wide, 100), gen_random_uuid(), true, true, 3, 3, 32767, 2147483647,
-    jsonb_build_object('reasons', jsonb_build_array(wide))
+INSERT INTO analytics.decisions (id, time, site, hit_id, fingerprint, network, refused, enforced, level, level_before,
+    score, retry_after, detail)
+SELECT gen_random_uuid(), now(), left(wide, 100), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), true, true,
+    3, 3, 32767, 2147483647, jsonb_build_object('reasons', jsonb_build_array(wide))
 FROM repeat(chr(128512), 1024) AS wide
+UNION ALL SELECT gen_random_uuid(), now(), 'default', gen_random_uuid(), NULL, NULL, true, true, 0, NULL, 0, 1, '{}'
 
 -- name: lock_salts
 SELECT pg_advisory_xact_lock(hashtext('analytics.salts'))
