@@ -52,7 +52,10 @@ class Staging:
     def stored(self, connection: psycopg.Connection, columns: Sequence[str], hits: Sequence[bytes]) -> set[bytes]:
         """Return ids of stored hits, those of `hits` among them, and leave staging empty. Raises psycopg.Error."""
         self.fill(connection, "staging", columns, hits)
-        found = {UUID(row[0]).bytes for row in connection.execute(self._queries["stored_at"])}
+        first, last = connection.execute(self._queries["times_in_staging"]).fetchone() or (None, None)
+        # Not prepared: a generic plan knows no times.
+        rows = connection.execute(self._queries["stored_at"], {"first": first, "last": last}, prepare=False)
+        found = {UUID(row[0]).bytes for row in rows}
         connection.execute(self._queries["clear_staging"])
         return found
 

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from asgi_analytics.store.doubt import KEY, keys
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.staging import SLICE, TEMPORARY, Staging
 from tests.record.rows import batch, fetch, hit, one
@@ -75,3 +76,15 @@ def test_all_of_them_are_dropped_and_made_again(connection: psycopg.Connection) 
     assert there() == []
     staging.make(connection)
     assert there() == NAMES
+
+
+def test_who_looks_for_stored_hits_locks_the_partitions_of_their_days_only(connection: psycopg.Connection) -> None:
+    """Of years of days, each with its indexes, there may be more than a server has locks, and no worker would start."""
+    connection.execute("SELECT analytics.ensure_partitions(current_date - 40, current_date)")
+    locked = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation::regclass::text ~ 'hits_2[0-9]*$'"
+    known = list(keys(batch([hit(f"/{number}") for number in range(3)])).values())
+    staging = Staging()
+    for _ in range(12):  # the driver, and then the server, has one plan for what comes often
+        with connection.transaction():
+            staging.stored(connection, KEY, known)
+            assert connection.execute(locked).fetchone() == (1,)

@@ -46,9 +46,16 @@ SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_catalog.pg_attrib
 WHERE attrelid = %(table)s::regclass AND attname = ANY(%(columns)s) AND attnum > 0 AND NOT attisdropped
     AND attname NOT IN (SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = %(staged)s::regclass)
 
+-- name: times_in_staging
+SELECT min(time)::text, max(time)::text FROM pg_temp.staging
+
 -- name: stored_at
 -- The ids of the hits at the times of those in staging: all but always these. OFFSET 0 keeps it a look-up by time, one
--- for each; staging has no statistics.
+-- for each; staging has no statistics. By the first and the last time the planner locks the partitions of these days
+-- only: there may be more of them than locks.
 SELECT kept.id::text
 FROM (SELECT DISTINCT time FROM pg_temp.staging) AS one
-CROSS JOIN LATERAL (SELECT id FROM analytics.hits WHERE hits.time = one.time OFFSET 0) AS kept
+CROSS JOIN LATERAL (
+    SELECT id FROM analytics.hits
+    WHERE hits.time = one.time AND hits.time BETWEEN %(first)s::timestamptz AND %(last)s::timestamptz OFFSET 0
+) AS kept
