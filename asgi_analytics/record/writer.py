@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..clock import Calendar, release_gil
 from ..columns import one_line
-from ..errors import JournalFormatError, MigrationError, StoreError, StoreMisconfigured
+from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
 from ..log import LOG_INTERVAL, log
 from ..low_memory import SafeEvent, start_thread
 from ..protocols import Clock, SharedRulings, SharedState, Store
@@ -23,7 +23,7 @@ from .pace import Backoff, BatchSize
 from .recorder import COLUMNS, Recorder
 from .watchdog import Watchdog
 
-NEEDS_OPERATOR = (StoreMisconfigured, MigrationError)
+NEEDS_OPERATOR = (StoreMisconfigured, MigrationError, RowRejected)  # where it is no row that is rejected
 ADOPT_INTERVAL = 30.0  # seconds between two looks for journals of dead workers
 UPKEEP_INTERVAL = 3600.0  # seconds
 LAST_PAUSE = 0.1  # seconds between two attempts while stopping
@@ -253,7 +253,7 @@ class Writer:
             self._agreement.exchange_salts(store)
             self.attempted.set()
             if self._schedule.take_turn("partitions", UPKEEP_INTERVAL):
-                store.make_partitions()
+                self._make_partitions(store)
             self._agreement.learn_rulings(store, self._age)
             try:
                 moved = self._deliver_journal(store)
@@ -310,6 +310,14 @@ class Writer:
     def _warn(self, what: str, error: Exception) -> None:
         if self._logged.take_turn(what, LOG_INTERVAL):
             log.warning("%s: %s", what, one_line(error)[:500])
+
+    def _make_partitions(self, store: Store) -> None:
+        """Make partitions ahead of need. Where an operator's rule keeps us from it, rows go where they have a place."""
+        try:
+            store.make_partitions()
+        except (StoreMisconfigured, RowRejected) as error:
+            self._recorder.counters.failures["partitions"] += 1
+            self._warn("Partitions cannot be made", error)
 
     def _tidy(self, store: Store) -> None:
         """Clear away what is old, a part after each transfer: what fails or takes long must not hold up delivery."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,8 +13,9 @@ import pytest
 from asgi_analytics.commands import doctor
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.store.partitions import make_partitions, make_partitions_of_staging, missing_partitions
-from asgi_analytics.store.postgres import PostgresStore
+from asgi_analytics.store.postgres import SESSION, PostgresStore
 from tests.drive import page, start, wrapped
+from tests.record.rig import Rig
 from tests.record.rows import NOW_US, batch, fetch, hit
 from tests.waiting import wait_until
 
@@ -245,3 +247,29 @@ def test_the_days_of_partitions_are_those_of_utc_and_who_has_made_them_waits_for
         assert missing_partitions(connection) == [today(), today() + timedelta(days=1)]
         make_partitions(connection)
         assert (missing_partitions(connection), pauses) == ([], [])
+
+
+FOREIGN_DEFAULT = (
+    "DO $$ BEGIN CREATE ROLE maker; EXCEPTION WHEN duplicate_object THEN NULL; END $$; GRANT USAGE ON SCHEMA analytics"
+    " TO maker; ALTER TABLE analytics.hits OWNER TO maker; ALTER FUNCTION analytics.ensure_partitions OWNER TO maker;"
+    " ALTER FUNCTION analytics.lacking_partitions OWNER TO maker"
+)
+
+
+SLOW = ";".join(FORBID).replace("RAISE EXCEPTION 'no new tables here'", "PERFORM pg_sleep(60)")
+
+
+@pytest.mark.parametrize(
+    "harm", [FOREIGN_DEFAULT, SLOW.replace("<> 'pg_temp'", "= 'analytics'")], ids=["privilege", "too-slow"]
+)
+def test_where_partitions_cannot_be_made_rows_go_where_they_have_a_place(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    """As where somebody else owns the default one, or it has so many rows that to look through them takes too long."""
+    monkeypatch.setitem(SESSION, "statement_timeout", "1s")
+    fetch(dsn, harm)
+    with Rig(dsn, tmp_path / "j") as rig:
+        rig.send(0, 5)
+        wait_until(rig.delivered)
+        assert (rig.counters.failures, rig.counters.retried) == ({"partitions": 1}, 0)
+    assert set(places(dsn).values()) == {"analytics.hits_default"}
