@@ -51,6 +51,10 @@ class Delivery:
         """Return the position last known of a journal, else BEGINNING; callable from another thread."""
         return self._positions.get(journal, BEGINNING)
 
+    def place_of_rest(self, journal: bytes) -> tuple[int, int] | None:
+        """Return the position that what is not committed of a journal lies behind; None where nobody knows it now."""
+        return None if journal in self._unsure else self.last_position(journal)
+
     def position(self, store: Store, of: Source) -> tuple[int, int]:
         """Return (segment, offset) up to which a journal is committed. Raises StoreError."""
         if of.id not in self._positions:

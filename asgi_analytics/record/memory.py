@@ -22,7 +22,7 @@ class MemoryJournal:
         self._frames: deque[Frame] = deque()
         self._lock = threading.RLock()
         self._end = 0
-        self._closed = False
+        self.is_closed = False
         self.size = 0
 
     def append(self, data: bytes) -> None:
@@ -31,7 +31,7 @@ class MemoryJournal:
         Raises JournalClosed after `close`.
         """
         with self._lock:
-            if self._closed:
+            if self.is_closed:
                 raise JournalClosed
             if self.size + len(data) > self._limit:
                 raise JournalError("memory_full")
@@ -51,7 +51,7 @@ class MemoryJournal:
     def close(self) -> int:
         """Take no more frames; return how many hits wait, those that are only counted among them."""
         with self._lock:
-            self._closed = True
+            self.is_closed = True
             return self.count(HIT) + self.count(REFUSED)
 
     def count(self, kind: bytes) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..clock import Calendar, release_gil
 from ..columns import one_line
-from ..errors import JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
+from ..errors import JournalError, JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
 from ..log import LOG_INTERVAL, log
 from ..low_memory import SafeEvent, start_thread
 from ..protocols import Clock, SharedRulings, SharedState, Store
@@ -17,6 +17,7 @@ from ..schedule import Schedule
 from .adoption import LeftOver, LeftOvers
 from .agreement import Agreement
 from .delivery import Delivery
+from .frames import frame
 from .journal import FileJournal
 from .keeper import Keeper
 from .pace import Backoff, BatchSize
@@ -29,6 +30,7 @@ UPKEEP_INTERVAL = 3600.0  # seconds
 LAST_PAUSE = 0.1  # seconds between two attempts while stopping
 LAST_WAIT = 0.2  # seconds for a thread whose connection was cut
 MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
+MOST_MOVED = 256  # rows that go from memory into the journal with one write, which requests wait for
 
 
 @dataclass(slots=True)
@@ -232,6 +234,7 @@ class Writer:
             except StoreError as error:
                 was_connected = self.state.connected
                 self._failed(error)
+                self._move_memory()
                 if not self._stopping.is_set():
                     self._stopping.wait(self._backoff.next())
                     continue
@@ -358,6 +361,20 @@ class Writer:
             self._delivery.move(store, batch)
         memory.acknowledge_to(self._delivery.known_position(memory.id)[1])
         return len(batch.frames) if batch else 0
+
+    def _move_memory(self) -> None:
+        """Put what is in memory into the journal, if that takes it by now: else it would end with this process."""
+        journal, memory = self._recorder.journal, self._recorder.memory
+        place = self._delivery.place_of_rest(memory.id)
+        if journal is None or place is None:
+            return
+        while not memory.is_closed and (batch := memory.read(*place, MOST_MOVED)) is not None:
+            try:
+                journal.append(b"".join(frame(one.kind, one.row) for one in batch.frames))
+            except JournalError:
+                return
+            memory.acknowledge_to(batch.end)
+            release_gil()
 
     def _deliver_left_over(self, store: Store) -> int:
         found = self._left_overs.current()

@@ -10,7 +10,7 @@ import pytest
 
 from asgi_analytics.batch import DECISION, HIT, Batch
 from asgi_analytics.clock import SystemClock
-from asgi_analytics.errors import RowRejected, StoreUnavailable
+from asgi_analytics.errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from asgi_analytics.model import Merged
 from asgi_analytics.record.folder import JournalFolder
 from asgi_analytics.record.frames import frame
@@ -124,6 +124,52 @@ def test_what_nobody_saw_the_end_of_is_counted_though_others_are_delivered_first
     deliver(writer)
     counters = recorder.counters
     assert (len(store.rows(HIT)), counters.written, counters.adopted) == (4, 4, 3)
+    assert writer.stop(1.0)
+
+
+def test_what_may_be_stored_of_memory_stays_there(tmp_path: Path) -> None:
+    recorder, store = Recorder(Settings.build(journal_dir=tmp_path), Counters()), Unheard()
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
+    recorder.open()
+    recorder.memory.append(hit_frame() * 3)
+    store.lost = 1
+    with pytest.raises(StoreUnavailable):
+        writer._cycle()
+    writer._move_memory()
+    assert recorder.memory.count(HIT) == 3
+    deliver(writer)
+    assert len(store.rows(HIT)) == 3
+    assert writer.stop(1.0)
+
+
+class Halting(MemoryStore):
+    """A store that takes no two rows at once, and no /later until it is `mended`."""
+
+    mended = False
+
+    def write(self, batch: Batch) -> list[Merged]:
+        if len(batch.frames) > 1:
+            raise RowRejected("one at a time")
+        if b"/later" in batch.frames[0].row and not self.mended:
+            raise StoreMisconfigured("not now")
+        return super().write(batch)
+
+
+def test_of_what_is_in_memory_the_rest_goes_into_the_journal(tmp_path: Path) -> None:
+    recorder, store = Recorder(Settings.build(journal_dir=tmp_path), Counters()), Halting()
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
+    recorder.open()
+    recorder.memory.append(hit_frame("/first") + hit_frame("/later/1") + hit_frame("/later/2"))
+    with pytest.raises(StoreMisconfigured):
+        writer._cycle()
+    assert len(store.rows(HIT)) == 1
+    writer._move_memory()
+    assert recorder.memory.size == 0
+    assert recorder.journal is not None
+    store.mended = True
+    deliver(writer)
+    assert [b"/later" in row for row in store.rows(HIT)] == [False, True, True]
+    assert (recorder.counters.written, recorder.counters.adopted) == (3, 0)
     assert writer.stop(1.0)
 
 

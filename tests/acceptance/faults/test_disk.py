@@ -91,6 +91,23 @@ def test_what_a_full_disk_moves_to_memory_is_counted_when_it_ends_there(account:
         account.round()
 
 
+def test_what_a_full_disk_moves_to_memory_is_in_the_journal_once_there_is_room(dsn: str, account: Account) -> None:
+    """Postgres is away all the while: the next start delivers it."""
+    with small_disk("2m") as folder:
+        with Works(NOWHERE, folder / "j") as works:
+            works.send(0, 100)
+            with contextlib.suppress(OSError):
+                (folder / "filler").write_bytes(b"x" * (2 * MIB))
+            works.send(100, 1_000)
+            assert works.recorder.memory.size > 200_000
+            (folder / "filler").unlink()
+            works.send(1_100, 100)
+        assert works.counters.dropped == {}
+        with Works(dsn, folder / "j"):
+            account.settle(dsn, range(1_200), 15)
+    account.round()
+
+
 def test_on_a_full_disk_parity_is_exact(dsn: str, account: Account) -> None:
     with small_disk() as folder:
         filler = folder / "filler"
