@@ -293,7 +293,8 @@ class PostgresStore(Connected):
             self._clear_away()
         self._is_forgetting = False
         if self._retention_days is not None:
-            self._is_forgetting = retention.may_be_more(self.forget(timedelta(days=self._retention_days)))
+            done = self.forget(timedelta(days=self._retention_days), waits=False)
+            self._is_forgetting = retention.may_be_more(done)
         return self._is_forgetting
 
     def _clear_away(self) -> None:
@@ -307,10 +308,10 @@ class PostgresStore(Connected):
             for query in TIDY:
                 connection.execute(self._queries[query])
 
-    def forget(self, kept: timedelta) -> Mapping[str, int]:
+    def forget(self, kept: timedelta, waits: bool = True) -> Mapping[str, int]:
         """Delete what is older than `kept`, a bounded part of it: see retention.forget."""
         with as_ours():
-            return retention.forget(self._current(), kept)
+            return retention.forget(self._current(), kept, waits)
 
     @property
     def is_connected(self) -> bool:

@@ -29,23 +29,29 @@ def connect(dsn: str) -> Iterator[ServerSession]:
         yield ServerSession(connection, COUNTING)
 
 
-def forget(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
+def forget(session: ServerSession, kept: timedelta, waits: bool = True) -> Mapping[str, int]:
     """Delete a part of what is older than `kept`: about MOST_ROWS of each table, and hits when all else is deleted.
 
-    Returns how many partitions of hits were dropped, and how many rows of each of TABLES were deleted.
+    Returns how many partitions of hits were dropped, and how many rows of each of TABLES were deleted. Unless it
+    `waits`, it leaves what another is about to delete to that one.
     Raises psycopg.Error, such as for a partition that somebody reads.
     """
     done = dict.fromkeys((PARTITIONS, *TABLES), 0)
-    for table in TABLES:
-        if table == "hits":
-            if not may_be_more(done):
-                done[PARTITIONS] = _drop_partitions(session, kept)
-            if may_be_more(done):
-                break
-        with _transaction(session) as connection:
-            query = queries.load("retention")[f"forget_{table}"]
-            done[table] = connection.execute(query, {"kept": kept, "most": MOST_ROWS}).rowcount
+    with contextlib.suppress(_Busy):
+        for table in TABLES:
+            if table == "hits":
+                if not may_be_more(done):
+                    done[PARTITIONS] = _drop_partitions(session, kept, waits)
+                if may_be_more(done):
+                    break
+            with _transaction(session, waits) as connection:
+                query = queries.load("retention")[f"forget_{table}"]
+                done[table] = connection.execute(query, {"kept": kept, "most": MOST_ROWS}).rowcount
     return done
+
+
+class _Busy(Exception):
+    """Another deletes."""
 
 
 def may_be_more(done: Mapping[str, int]) -> bool:
@@ -64,12 +70,12 @@ def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
     return {PARTITIONS: len(partitions), **(rows or {})}
 
 
-def _drop_partitions(session: ServerSession, kept: timedelta) -> int:
-    with _transaction(session) as connection:
+def _drop_partitions(session: ServerSession, kept: timedelta, waits: bool) -> int:
+    with _transaction(session, waits) as connection:
         outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
     dropped = 0
     for name in outdated[:MOST_PARTITIONS]:  # a transaction each: dropping one locks the whole table for a moment
-        with _transaction(session) as connection:
+        with _transaction(session, waits) as connection:
             connection.execute("LOCK TABLE ONLY analytics.hits")
             # Dropped meanwhile by another, which counts it, or detached: then it is an operator's to keep.
             if name in connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall():
@@ -79,7 +85,10 @@ def _drop_partitions(session: ServerSession, kept: timedelta) -> int:
 
 
 @contextlib.contextmanager
-def _transaction(session: ServerSession, deletes: bool = True) -> Iterator[psycopg.Connection]:
+def _transaction(session: ServerSession, waits: bool = True, deletes: bool = True) -> Iterator[psycopg.Connection]:
     with session.transaction() as connection:
-        connection.execute(queries.load("retention")["begin_retention"], {"deletes": deletes})
+        begin = queries.load("retention")["begin_retention"]
+        *_, is_alone = connection.execute(begin, {"deletes": deletes, "waits": waits}).fetchone() or (None,)
+        if is_alone is False:
+            raise _Busy
         yield connection

@@ -251,6 +251,19 @@ def test_two_purges_at_once_tell_of_each_partition_once(store: PostgresStore, ds
     assert sum(dropped) == 30
 
 
+def test_a_worker_waits_for_no_other_that_clears_away(dsn: str) -> None:
+    """Each would hold up its delivery for two seconds, where several were started at the same time."""
+    with closing(PostgresStore(lambda: dsn, retention_days=30)) as store, psycopg.connect(dsn) as other:
+        store.connect()
+        fetch(dsn, OTHERS["refusals"].format("now() - interval '31 days'"))
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('analytics.retention'))")
+        assert not store.tidy()
+        assert count(dsn, "refusals") == 1
+        other.rollback()
+        assert not store.tidy()
+        assert count(dsn, "refusals") == 0
+
+
 def _purged(dsn: str) -> int:
     with retention.connect(dsn) as session:
         return retention.forget(session, KEPT)["partitions"]

@@ -4,7 +4,9 @@
 -- Who deletes does so alone, of all workers; who counts keeps nobody from it. The bounds of partitions are text, as the
 -- first two settings have it; who reads hits for hours is neither waited for nor made to wait.
 SELECT set_config('datestyle', 'ISO', true), set_config('timezone', 'UTC', true), set_config('lock_timeout', '2s', true),
-    CASE WHEN %(deletes)s::boolean THEN pg_advisory_xact_lock(hashtext('analytics.retention')) END
+    CASE WHEN NOT %(deletes)s::boolean THEN NULL
+        WHEN %(waits)s::boolean THEN pg_advisory_xact_lock(hashtext('analytics.retention')) IS NOT NULL
+        ELSE pg_try_advisory_xact_lock(hashtext('analytics.retention')) END
 
 -- name: outdated_partitions
 SELECT nspname, relname FROM pg_inherits
