@@ -142,7 +142,8 @@ def _add_connected(parser: argparse.ArgumentParser, command: Command) -> None:
 
     def connected(options: argparse.Namespace) -> int:
         with _database(options.dsn) as dsn:
-            print("\n".join(run(options, dsn)))
+            for line in run(options, dsn):  # one by one: also those before an error
+                print(line)
         return 0
 
     _add_command(parser, connected)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 
 from ..arguments import span
 from ..columns import counted
+from ..errors import StoreError
 from ..store.retention import PARTITIONS, TABLES, connect, forget, may_be_more, outdated
 from . import Command, Run
 
@@ -29,22 +31,33 @@ COMMANDS = (
 
 
 def _purge(options: argparse.Namespace, dsn: str) -> Iterator[str]:
-    found = Counter[str]()
-    with connect(dsn) as session:
-        if not options.yes:
-            found.update(outdated(session, options.older))
-        more = options.yes
-        while more:
-            done = forget(session, options.older)
-            found.update(done)
-            more = may_be_more(done)
     if options.yes:
-        yield f"{counted(found[PARTITIONS], 'partition')} of hits dropped"
-        yield from (f"{counted(found[table], 'row')} of {table} deleted" for table in TABLES)
+        yield from _deleted(options.older, dsn)
         return
+    with connect(dsn) as session:
+        found = outdated(session, options.older)
     yield f"{counted(found[PARTITIONS], 'partition')} of hits {_are(found[PARTITIONS])} older as a whole"
     yield from (f"{counted(found[table], 'row')} of {table} {_are(found[table])} older" for table in TABLES)
     yield "nothing was deleted: this was a dry run, --yes deletes"
+
+
+def _deleted(older: timedelta, dsn: str) -> Iterator[str]:
+    """Delete part by part, and yield what was; also before the error that ends it."""
+    found, more = Counter[str](), True
+    try:
+        with connect(dsn) as session:
+            while more:
+                more = may_be_more(forget(session, older, total=found))
+    except StoreError:
+        if found.total():
+            yield from _told(found)
+        raise
+    yield from _told(found)
+
+
+def _told(found: Counter[str]) -> Iterator[str]:
+    yield f"{counted(found[PARTITIONS], 'partition')} of hits dropped"
+    yield from (f"{counted(found[table], 'row')} of {table} deleted" for table in TABLES)
 
 
 def _are(number: int) -> str:

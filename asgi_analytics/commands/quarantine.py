@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..arguments import span, whole
 from ..columns import counted, escape, table
-from ..errors import CommandError, RowRejected
+from ..errors import CommandError, RowRejected, StoreError
 from ..store.quarantine import Quarantine, Quarantined, connect
 from . import MORE, MOST_SHOWN, Command, Run
 from .console import moment
@@ -78,19 +79,32 @@ def _line(row: Quarantined) -> tuple[object, ...]:
 
 
 def _retry(quarantine: Quarantine, rows: Iterable[Quarantined]) -> Iterator[str]:
-    stored = refused = unreadable = gone = 0
+    count = Counter[str]()
+    try:
+        yield from _tried(quarantine, rows, count)
+    except StoreError:
+        if count.total():
+            yield _counted(count)
+        raise
+    yield _counted(count)
+
+
+def _tried(quarantine: Quarantine, rows: Iterable[Quarantined], count: Counter[str]) -> Iterator[str]:
     for row in rows:
         if not row.readable:
-            unreadable += 1
+            count["unreadable"] += 1
             continue
         try:
-            is_stored = quarantine.retry(row)
-            stored, gone = stored + is_stored, gone + (not is_stored)
+            count["stored" if quarantine.retry(row) else "gone"] += 1
         except RowRejected as error:
-            refused += 1
+            count["refused"] += 1
             yield f"{row.id}: refused again: {escape(str(error))[:LONGEST_ERROR]}"
-    others = f", {gone:,} gone meanwhile" if gone else ""
-    yield f"{counted(stored, 'row')} stored, {refused:,} refused again, {unreadable:,} damaged beyond reading{others}"
+
+
+def _counted(count: Counter[str]) -> str:
+    gone = f", {count['gone']:,} gone meanwhile" if count["gone"] else ""
+    again, unreadable = f"{count['refused']:,} refused again", f"{count['unreadable']:,} damaged beyond reading"
+    return f"{counted(count['stored'], 'row')} stored, {again}, {unreadable}{gone}"
 
 
 def _id(text: str) -> int:

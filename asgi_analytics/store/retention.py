@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
@@ -29,24 +30,30 @@ def connect(dsn: str) -> Iterator[ServerSession]:
         yield ServerSession(connection, COUNTING)
 
 
-def forget(session: ServerSession, kept: timedelta, waits: bool = True) -> Mapping[str, int]:
+def forget(
+    session: ServerSession, kept: timedelta, waits: bool = True, total: Counter[str] | None = None
+) -> Mapping[str, int]:
     """Delete a part of what is older than `kept`: about MOST_ROWS of each table, and hits when all else is deleted.
 
-    Returns how many partitions of hits were dropped, and how many rows of each of TABLES were deleted. Unless it
-    `waits`, it leaves what another is about to delete to that one.
+    Returns how many partitions of hits were dropped, and how many rows of each of TABLES were deleted, and adds that to
+    a `total`, also before an error. Unless it `waits`, it leaves what another is about to delete to that one.
     Raises psycopg.Error, such as for a partition that somebody reads.
     """
-    done = dict.fromkeys((PARTITIONS, *TABLES), 0)
-    with contextlib.suppress(_Busy):
-        for table in TABLES:
-            if table == "hits":
-                if not may_be_more(done):
-                    done[PARTITIONS] = _drop_partitions(session, kept, waits)
-                if may_be_more(done):
-                    break
-            with _transaction(session, waits) as connection:
-                query = queries.load("retention")[f"forget_{table}"]
-                done[table] = connection.execute(query, {"kept": kept, "most": MOST_ROWS}).rowcount
+    done = Counter(dict.fromkeys((PARTITIONS, *TABLES), 0))
+    try:
+        with contextlib.suppress(_Busy):
+            for table in TABLES:
+                if table == "hits":
+                    if not may_be_more(done):
+                        _drop_partitions(session, kept, waits, done)
+                    if may_be_more(done):
+                        break
+                with _transaction(session, waits) as connection:
+                    query = queries.load("retention")[f"forget_{table}"]
+                    done[table] = connection.execute(query, {"kept": kept, "most": MOST_ROWS}).rowcount
+    finally:
+        if total is not None:
+            total.update(done)
     return done
 
 
@@ -70,18 +77,16 @@ def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
     return {PARTITIONS: len(partitions), **(rows or {})}
 
 
-def _drop_partitions(session: ServerSession, kept: timedelta, waits: bool) -> int:
+def _drop_partitions(session: ServerSession, kept: timedelta, waits: bool, done: Counter[str]) -> None:
     with _transaction(session, waits) as connection:
         outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
-    dropped = 0
     for name in outdated[:MOST_PARTITIONS]:  # a transaction each: dropping one locks the whole table for a moment
         with _transaction(session, waits) as connection:
             connection.execute("LOCK TABLE ONLY analytics.hits")
             # Dropped meanwhile by another, which counts it, or detached: then it is an operator's to keep.
             if name in connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall():
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(*name)))
-                dropped += 1
-    return dropped
+                done[PARTITIONS] += 1
 
 
 @contextlib.contextmanager

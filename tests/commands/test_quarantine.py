@@ -71,6 +71,19 @@ def test_retry_stores_once_what_can_be_stored_and_keeps_the_rest(
     assert one(poisoned, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 2}
 
 
+def test_a_retry_that_fails_half_way_says_what_it_has_stored(poisoned: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fetch(
+        poisoned,
+        """CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF OLD.id = 2 THEN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END IF; RETURN OLD; END $$;
+        CREATE TRIGGER fail BEFORE DELETE ON analytics.quarantine FOR EACH ROW EXECUTE FUNCTION public.fail()""",
+    )
+    status, lines = run(capsys, poisoned, "retry")
+    assert (status, len(lines)) == (1, 2)
+    assert lines[0] == "1 row stored, 0 refused again, 0 damaged beyond reading"
+    assert "disk full" in lines[1]
+
+
 def test_purge_deletes_only_what_was_named(poisoned: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, lines = run(capsys, poisoned, "purge")
     assert (status, lines) == (1, ["asgi-analytics: purge deletes for good: name IDs, --older TIME or --all."])

@@ -162,6 +162,19 @@ def test_who_reads_for_long_keeps_a_partition_and_makes_nobody_wait(store: Postg
     assert store.forget(KEPT)["partitions"] == 2
 
 
+def test_a_purge_that_fails_half_way_says_what_it_has_deleted(store: PostgresStore, dsn: str) -> None:
+    fetch(dsn, "SELECT analytics.ensure_partitions(current_date - 32, current_date)")
+    visit(store, 31.5)
+    with psycopg.connect(dsn) as reader:
+        reader.execute("SELECT count(*) FROM analytics.hits")
+        printed = called("purge", "--older", "30d", "--yes", "--dsn", dsn)
+    assert printed.returncode == 1
+    assert printed.stdout.splitlines()[:3] == [
+        "0 partitions of hits dropped", "1 row of sessions deleted", "1 row of fingerprints deleted"
+    ]  # fmt: skip
+    assert "Another session holds a table" in printed.stderr
+
+
 def test_who_publishes_hits_that_cannot_be_deleted_from_keeps_nothing_else(store: PostgresStore, dsn: str) -> None:
     visit(store, 40)
     visit(store, 0)
