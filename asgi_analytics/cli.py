@@ -176,6 +176,7 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limits", nargs="+", action="extend", metavar="QUOTA", help=_QUOTAS)
     parser.add_argument("--geoip-city", type=path, metavar="FILE", help="a MaxMind-format City or Country file")
     parser.add_argument("--geoip-asn", type=path, metavar="FILE", help="a MaxMind-format ASN file")
+    parser.add_argument("--crawler-dir", type=path, metavar="DIR", help="where the app has its address ranges")
     parser.add_argument("--journal-dir", type=path, metavar="DIR", help="where the app keeps its journal")
     parser.add_argument("--journal-limit", type=int, metavar="BYTES", help="most bytes of a worker's journal (1 GiB)")
     parser.add_argument("--durability", help='"memory", "journal" or "fsync"')
@@ -220,7 +221,7 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    names = ("geoip_city", "geoip_asn", "journal_dir", "journal_limit", "durability")
+    names = ("geoip_city", "geoip_asn", "crawler_dir", "journal_dir", "journal_limit", "durability")
     given = {name: getattr(options, name) for name in names}
     given |= {name: split(listed) for name in ("limits", "trusted_proxies") if (listed := getattr(options, name))}
     settings = Settings.build(**{name: value for name, value in given.items() if value is not None})
@@ -237,6 +238,7 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.
     yield from doctor.shared_checks(settings)
     yield from doctor.patiently("place", doctor.address_checks(settings, options.client, options.header))
     yield from doctor.patiently("geo files", doctor.geo_checks(settings))
+    yield from doctor.patiently("crawlers", doctor.crawler_checks(settings, SystemClock.time_ns() / 1e9))
     folder = settings.journal_dir
     try:
         destination = destination_of(resolve_dsn(options.dsn))

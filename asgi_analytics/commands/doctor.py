@@ -18,6 +18,8 @@ from ..folders import foreign_part
 from ..identify.client import ClientAddress, network_of
 from ..identify.countries import CountryTable
 from ..identify.geoip import GeoLocator
+from ..identify.operators import SOURCES
+from ..jobs.data import FRESH, default_crawler_dir, held
 from ..record.destination import Destination, read_destination
 from ..record.listing import JournalState, journals
 from ..record.segment import read_header
@@ -113,6 +115,26 @@ def geo_checks(settings: Settings) -> Iterator[Check]:
     for option, path in (("geoip_city", settings.geoip_city), ("geoip_asn", settings.geoip_asn)):
         if path is not None:
             yield _geo_file(option, path)
+
+
+def crawler_checks(settings: Settings, now: float) -> Iterator[Check]:
+    """Say which published address ranges crawlers are verified by; `now` in wall seconds."""
+    if not settings.verify_crawlers:
+        return
+    folder = settings.crawler_dir or default_crawler_dir()
+    found, wrong = held(folder)
+    for name, text in wrong.items():
+        yield Check("crawlers", f"{name}: {text}", "get it anew by `asgi-analytics data update`")
+    old = sorted(name for name, one in found.items() if now - one.fetched_at > FRESH)
+    if lacking := sorted(SOURCES.keys() - found.keys() - wrong.keys()):
+        whose = f" of {', '.join(lacking)}" if found or wrong else ""
+        text = f"no address ranges{whose} in {folder}: `asgi-analytics data update` gets them"
+        yield Check("crawlers", text, note=True)
+    if old:
+        text = f"older than {FRESH / 86_400:.0f} days: {', '.join(old)}; such a file refutes no claim any more"
+        yield Check("crawlers", text, "run `asgi-analytics data update` daily")
+    if len(found) > len(old):
+        yield Check("crawlers", f"{counted(len(found) - len(old), 'file')} of address ranges in {folder}")
 
 
 def journal_checks(folder: Path, destination: Destination | None = None, limit: int | None = None) -> Iterator[Check]:

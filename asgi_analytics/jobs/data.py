@@ -17,6 +17,7 @@ from ..identify.ranges import MOST_BYTES, Ranges, read_ranges
 from .fetch import download
 
 TIMEOUT = 10.0  # seconds of one download
+FRESH = 14 * 86_400.0  # seconds for which a file is complete: an address that it lacks is not the operator's
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 
 Get = Callable[[str], tuple[bytes, float]]  # a name of SOURCES → content, time it was published at or got

@@ -19,13 +19,12 @@ from ..identify.reverse_dns import judge_names, names_to_confirm
 from ..model import TOOL_CLASSES, Agent, ClaimStatus, Verification
 from ..protocols import Clock, Fetch, Resolver
 from .background import Background
-from .data import Held, held, stamp
+from .data import FRESH, Held, held, stamp
 from .fetch import fetch_directory
 from .signatures import Signatures
 
 MOST_KNOWN = 20_000  # outcomes by crawler and network, least recently used out first
 MOST_WAITING, MOST_LOOKUPS = 256, 300  # addresses to look up: queued, and taken in a minute
-FRESH = 14 * 86_400.0  # seconds for which a file is complete: an address that it lacks is not the operator's
 REFRESH_INTERVAL = 30.0  # seconds between two looks at the folder
 TRANSIENT = 60.0  # seconds until a name server that gave no answer is asked again
 KEPT = {ClaimStatus.VERIFIED: 86_400.0, ClaimStatus.FALSE: 3_600.0, ClaimStatus.UNVERIFIABLE: 600.0}

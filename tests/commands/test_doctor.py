@@ -16,6 +16,7 @@ import pytest
 from asgi_analytics.commands import doctor
 from asgi_analytics.database import destination_of
 from asgi_analytics.errors import JournalError
+from asgi_analytics.identify.operators import SOURCES
 from asgi_analytics.protocols import Ask
 from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import FileJournal
@@ -23,7 +24,7 @@ from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.settings import Settings
 from asgi_analytics.shared import postgres as shared
 from asgi_analytics.store.postgres import PostgresStore
-from tests.drive import called
+from tests.drive import NOWHERE, called
 from tests.record.rows import batch, fetch, hit, hit_frame
 
 PARTITIONS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'analytics.hits'::regclass"
@@ -226,3 +227,27 @@ def test_doctor_names_who_makes_an_index_while_no_row_gets_in(dsn: str) -> None:
         answer = called("doctor", "--dsn", dsn)
     assert "WRONG lock: ShareLock on analytics.sessions, held by process " in answer.stdout
     assert " (indexing) for " in answer.stdout
+
+
+def test_doctor_tells_of_address_ranges_that_are_missing_old_or_damaged(tmp_path: Path) -> None:
+    def told() -> list[tuple[str, str]]:
+        settings = Settings.build(crawler_dir=tmp_path / "ranges")
+        return [(check.mark, check.text) for check in doctor.crawler_checks(settings, time.time())]
+
+    folder, advice = tmp_path / "ranges", "`asgi-analytics data update` gets them"
+    assert told() == [("note", f"no address ranges in {folder}: {advice}")]
+    folder.mkdir()
+    first, second, *_, last = sorted(SOURCES)
+    for name in sorted(SOURCES):
+        assert (f"no address ranges of {last} in {folder}: {advice}" in str(told())) == (name == last)
+        (folder / f"{name}.json").write_text('{"prefixes": [{"ipv4Prefix": "192.0.2.0/24"}]}')
+    assert told() == [("ok", f"{len(SOURCES)} files of address ranges in {folder}")]
+    os.utime(folder / f"{first}.json", (0, time.time() - 15 * 86_400))
+    (folder / f"{second}.json").write_text("<html>")
+    (damaged, old, rest) = told()
+    assert damaged[0] == "WRONG"
+    assert damaged[1].startswith(f"{second}: ")
+    assert old == ("WRONG", f"older than 14 days: {first}; such a file refutes no claim any more")
+    assert rest[1].startswith(f"{len(SOURCES) - 2} files")
+    answer = called("doctor", "--crawler-dir", str(folder), "--dsn", NOWHERE)
+    assert f"WRONG crawlers: {old[1]} → run `asgi-analytics data update` daily" in answer.stdout
