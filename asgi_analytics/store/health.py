@@ -22,7 +22,7 @@ PATIENCE = 15.0  # seconds that all questions together may take
 LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
 # Errors of connecting come without SQLSTATE; if the server speaks another language, its own text must do.
 REFUSALS = (
-    (r"password authentication failed", "the password, or the user, is wrong: check the DSN"),
+    (r"password authentication failed", "the password, or the user, is wrong, or it has expired: check the DSN"),
     (r"no password supplied", "the DSN needs a password"),
     (r"no pg_hba.conf entry|authentication failed", "pg_hba.conf lets this user not in from here: add a line for it"),
     (r"is not permitted to log in", "ALTER ROLE … LOGIN"),
@@ -30,6 +30,7 @@ REFUSALS = (
     (r"database .* does not exist", "there is no such database: CREATE DATABASE, or check the DSN"),
     (r"permission denied for database", "GRANT CONNECT ON DATABASE to this user"),
     (r"too many (connections|clients)|connection slots", "the connection limit is reached: raise it, or close others"),
+    (r"is not currently accepting connections", "ALTER DATABASE … ALLOW_CONNECTIONS true"),
     (r"starting up|not yet accepting|recovery mode|shutting down", "the server comes up or goes down: try again"),
     (r"timeout expired|timed out", "nobody answers there: a firewall, a frozen server, or a wrong host"),
     (r"Connection refused|No such file", "no server runs there: start it, or check host and port in the DSN"),

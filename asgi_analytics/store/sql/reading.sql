@@ -113,17 +113,24 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
     coalesce(has_schema_privilege(to_regnamespace('analytics'), 'USAGE'), true) AS may_use
 
 -- name: lock_holders
--- A user that may not see the holder's activity learns its process only.
-SELECT format('%%s %%s', locks.pid, locks.relation) AS lock,
-    format('%%s on %%s, held by process %%s', locks.mode, locks.relation::regclass, locks.pid)
+-- A user that may not see the holder's activity learns its process only; a prepared transaction has none. Whose
+-- transaction stands still may have changed rows that a transfer changes, too.
+SELECT format('%%s %%s %%s', locks.virtualtransaction, locks.relation, held.xact_start) AS lock,
+    format('%%s on %%s, held by %%s', locks.mode, locks.relation::regclass, coalesce('process ' || locks.pid, (
+        SELECT format('the prepared transaction %%L (ROLLBACK PREPARED)', gid) FROM pg_prepared_xacts
+        JOIN pg_locks AS own ON own.transactionid = transaction
+        WHERE own.pid IS NULL AND own.virtualtransaction = locks.virtualtransaction)))
     || coalesce(' (' || nullif(held.application_name, '') || ')', '')
     || coalesce(' for ' || extract(epoch FROM now() - held.xact_start)::integer || ' s', '') AS told
 FROM pg_locks AS locks
 JOIN pg_class AS known ON known.oid = locks.relation AND known.relnamespace = to_regnamespace('analytics')
 LEFT JOIN pg_stat_activity AS held ON held.pid = locks.pid
-WHERE locks.granted AND known.relkind IN ('r', 'p')
-    AND locks.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-    AND locks.pid <> pg_backend_pid()
+WHERE locks.granted AND known.relkind IN ('r', 'p') AND locks.pid IS DISTINCT FROM pg_backend_pid()
+    AND (locks.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        OR (locks.mode IN ('RowShareLock', 'RowExclusiveLock')
+            AND known.relname IN ('positions', 'sessions', 'fingerprints')
+            AND coalesce(held.application_name, '') NOT LIKE 'asgi-analytics%%'
+            AND coalesce(held.state, 'idle in transaction') LIKE 'idle in transaction%%'))
     -- A copy of this database has tables of the same numbers.
     AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY 2 LIMIT 5

@@ -65,7 +65,7 @@ Ill = Callable[[Ward], AbstractContextManager[str]]  # yields the DSN to ask
 def ward(fresh_cluster: Path) -> Iterator[Ward]:
     with data_folder() as data:
         subprocess.run(["cp", "-a", f"{fresh_cluster}/.", data], check=True)
-        with EmbeddedPostgres(data) as postgres:
+        with EmbeddedPostgres(data, {"max_prepared_transactions": "2"}) as postgres:
             ward = Ward(postgres, _make_database(postgres.dsn), data)
             migrate.migrate(ward.dsn)
             assert [check for check in checks(ward.dsn) if check.advice] == []
@@ -153,11 +153,44 @@ def locked(ward: Ward) -> Iterator[str]:
         holder.rollback()
 
 
+@contextmanager
+def row_locked(ward: Ward) -> Iterator[str]:
+    """As by somebody who corrected something, and went to lunch before the COMMIT."""
+    with psycopg.connect(ward.admin, application_name="psql") as holder:
+        holder.execute("UPDATE analytics.positions SET rows = 0")
+        yield ward.dsn
+        holder.rollback()
+
+
+@contextmanager
+def prepared(ward: Ward) -> Iterator[str]:
+    """As by a manager of transactions that has died."""
+    with psycopg.connect(ward.admin, autocommit=True) as holder:
+        with holder.transaction():
+            holder.execute("LOCK TABLE analytics.sessions IN ACCESS EXCLUSIVE MODE")
+            holder.execute("PREPARE TRANSACTION 'forgotten'")
+        yield ward.dsn
+        holder.execute("ROLLBACK PREPARED 'forgotten'")
+
+
+@contextmanager
+def closed(ward: Ward) -> Iterator[str]:
+    with psycopg.connect(ward.postgres.dsn, autocommit=True) as connection:
+        connection.execute("ALTER DATABASE office ALLOW_CONNECTIONS false")
+        yield ward.dsn
+        connection.execute("ALTER DATABASE office ALLOW_CONNECTIONS true")
+
+
 STATES: dict[str, tuple[Ill, str]] = {
     "down": (down, r"database: .*refused.* → no server runs there"),
     "deaf": (deaf, r"database: .*(timeout|timed out).* → nobody answers there"),
     "frozen": (frozen, r"database: .*did not answer within 3 s.* → nobody answers there"),
     "wrong-password": (instead("pencil", "pen"), r"database: .* → the password, or the user, is wrong"),
+    "password-expired": (
+        between("ALTER ROLE clerk VALID UNTIL '2020-01-01'", "ALTER ROLE clerk VALID UNTIL 'infinity'"),
+        r"database: .* → the password, or the user, is wrong, or it has expired",
+    ),
+    "no-connections": (closed, r"database: .* → ALTER DATABASE . ALLOW_CONNECTIONS true"),
     "no-user": (instead("clerk:", "nobody:"), r"database: .* → the password, or the user, is wrong"),
     "no-login": (between("ALTER ROLE clerk NOLOGIN", "ALTER ROLE clerk LOGIN"), r"database: .* → ALTER ROLE . LOGIN"),
     "no-database": (instead("/office", "/attic"), r"database: .* → there is no such database"),
@@ -224,6 +257,11 @@ STATES: dict[str, tuple[Ill, str]] = {
         r"schema: .*narrow.*23514.* → a constraint was added",
     ),
     "lock-held": (locked, r"lock: AccessExclusiveLock on analytics.sessions, held by process \d+ \(report\)"),
+    "rows-held": (row_locked, r"lock: RowExclusiveLock on analytics.positions, held by process \d+ \(psql\)"),
+    "prepared-transaction": (
+        prepared,
+        r"lock: AccessExclusiveLock on analytics.sessions, held by the prepared transaction 'forgotten' \(ROLLBACK PREP",
+    ),
     "disk-full-code": (
         between(RAISING.format(state="53100").replace("%%", "%").replace("% 3 = 0", "> 0"), CALM),
         r"disk: .*53100.* → the server's disk is full",
