@@ -196,7 +196,11 @@ def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
     if aside:
         size = sum(path.stat().st_size for path in aside)
         text = f"of another version, set aside: {counted(len(aside), 'segment')}, {size:,} bytes, {aside[0].name}"
-        yield Check("journal", text, "deliver them with the version that wrote them (drop .unreadable), or delete them")
+        back = "/".join(aside[0].name.removesuffix(".unreadable").split("-", 1))
+        advice = (
+            f"move each back, as {back}, and `asgi-analytics adopt` it for the version that wrote it; or delete them"
+        )
+        yield Check("journal", text, advice)
     if old := _unknown_segments(folder):
         name = f"{old[0].parent.name}/{old[0].name}"
         text = f"of a format that this version does not know: {counted(len(old), 'segment')}, {name}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..batch import Batch
 from ..clock import SystemClock
 from ..errors import JournalFormatError
-from .destination import Destination, read_destination, remove
+from .destination import DATABASE, Destination, read_destination, remove
 from .frames import Columns
 from .journal import FileJournal
 from .listing import is_journal
@@ -225,6 +225,7 @@ def _restore_lock(path: Path) -> None:
     """Put the lock file back that somebody has removed, such as a cleaner of empty files. Raises OSError.
 
     Not where that may just have happened: a living worker puts it back itself, one who has delivered removes the rest.
+    (But where nothing names a database, either: an operator has put back what was set aside.)
     """
-    if _age(path) > UNLOCKED_FOR and not (path / "lock").exists():
+    if not (path / "lock").exists() and (_age(path) > UNLOCKED_FOR or not (path / DATABASE).exists()):
         os.close(os.open(path / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from asgi_analytics.commands import doctor
 from asgi_analytics.commands.adopt import _adopt
 from asgi_analytics.errors import CommandError
 from asgi_analytics.record import adoption
+from asgi_analytics.record import journal as journals
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import DATABASE, Destination, read_destination
 from asgi_analytics.record.journal import FileJournal
@@ -213,3 +215,32 @@ def test_without_a_dsn_not_all_journals_go_to_the_embedded_postgres(dsn: str, tm
     with pytest.raises(CommandError, match="embedded Postgres"):
         list(_adopt(options, dsn))
     assert read_destination(left.path) == Destination(database_key(ELSEWHERE), ELSEWHERE)
+
+
+def test_what_was_set_aside_is_delivered_once_it_is_put_back_as_doctor_says(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of another version has delivered the segments behind it, and the journal's position is past it."""
+    monkeypatch.setattr(journals, "SEGMENT_SIZE", 500)
+    left = FileJournal(tmp_path, b"l" * 16, COLUMNS, 64 << 20, Destination(database_key(dsn), database_address(dsn)))
+    for path in ("/left", "/behind"):
+        left.prepare()
+        left.append(hit_frame(path))
+    left.abandon()
+    (first,) = (one for one in left.path.glob("*.journal") if b"/left" in one.read_bytes())
+    version = first.read_bytes()[:8]
+    first.write_bytes(b"ASGIAJ\x00\n" + first.read_bytes()[8:])
+    with working(dsn, tmp_path):
+        wait_until(lambda: not left.path.exists(), what="its delivery")
+    assert paths(dsn) == []
+    (aside,) = tmp_path.glob("*.unreadable")
+    (advice,) = [check.advice for check in doctor.journal_checks(tmp_path) if check.advice]
+    back = tmp_path / str(advice).split(" as ")[1].split(",")[0]
+    back.parent.mkdir()
+    back.write_bytes(version + aside.read_bytes()[8:])
+    aside.unlink()
+    assert called("adopt", left.path.name[:8], "--journal-dir", str(tmp_path), "--dsn", dsn).stdout.startswith("1 jour")
+    with working(dsn, tmp_path):
+        wait_until(lambda: not left.path.exists(), what="its delivery")
+    assert paths(dsn) == ["/left"]
+    assert len(rows(dsn, "SELECT path FROM analytics.hits WHERE path = '/behind'")) == 1
