@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
-from ..clock import random_bytes
+from ..clock import Calendar, SystemClock, random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
 from ..protocols import Salt
@@ -31,6 +31,7 @@ from .trials import Trials
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 MOST_RULINGS = 100_000  # in force; the newest, allowances first
 MOST_CHANGES = 10_000  # in one query
+MOST_AHEAD = 86_400.0  # seconds that the server's clock may be ahead for it to say what is old
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings", "forget_positions")
 # Defaults of the connection, below the DSN: a server that vanished is noticed within half a minute.
 CLIENT: dict[str, Any] = {
@@ -94,6 +95,8 @@ class PostgresStore(Connected):
         self._server = ""  # identity that the database reports
         self._had_schema: str | None = None  # identity of the last database in which the schema was found
         self._is_forgetting = False  # more is older than the retention
+        self._calendar = Calendar()
+        self._wall()
 
     def connect(self) -> None:
         """Open the connection and bring the schema up to date; partitions are made later: the salts come first."""
@@ -289,6 +292,7 @@ class PostgresStore(Connected):
 
         Returns whether there is more of that for the next call.
         """
+        self._check_clock()
         if not self._is_forgetting:
             self._clear_away()
         self._is_forgetting = False
@@ -296,6 +300,17 @@ class PostgresStore(Connected):
             done = self.forget(timedelta(days=self._retention_days), waits=False)
             self._is_forgetting = retention.may_be_more(done)
         return self._is_forgetting
+
+    def _check_clock(self) -> None:
+        """Raise StoreMisconfigured where the server's clock has leapt ahead: by it, all may be old."""
+        with as_ours(), self._current().statement() as connection:
+            (now,) = connection.execute(self._queries["server_time"]).fetchone() or (0.0,)
+        if now - self._wall() > MOST_AHEAD:
+            days = (now - self._wall()) / MOST_AHEAD
+            raise StoreMisconfigured(f"The server's clock is {days:,.0f} days ahead of this machine's: set both.")
+
+    def _wall(self) -> float:
+        return self._calendar.wall(SystemClock.monotonic(), SystemClock.time_ns()) / 1e9
 
     def _clear_away(self) -> None:
         """Expire flags after a week without incidents; delete incidents, networks, rulings, positions of long ago."""

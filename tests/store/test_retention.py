@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from asgi_analytics.clock import Calendar, SystemClock
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.store import queries, retention
 from asgi_analytics.store.postgres import PostgresStore
@@ -262,6 +263,25 @@ def test_two_purges_at_once_tell_of_each_partition_once(store: PostgresStore, ds
             holder.rollback()
             dropped = [purge.result() for purge in purges]
     assert sum(dropped) == 30
+
+
+def test_nothing_is_old_by_a_servers_clock_that_is_days_ahead(
+    dsn: str, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that leaps by a year, for a minute, all would be gone by then."""
+    visit(store, 40)
+    late, now = SystemClock.time_ns() - 2 * DAY_US * 1000, SystemClock.time_ns
+    with closing(PostgresStore(lambda: dsn, retention_days=30)) as other:
+        other.connect()
+        monkeypatch.setattr(SystemClock, "time_ns", lambda: late)
+        other._calendar = Calendar()
+        with pytest.raises(StoreMisconfigured, match="clock is 2 days ahead of this machine's"):
+            other.tidy()
+        assert count(dsn, "hits") == 1
+        monkeypatch.setattr(SystemClock, "time_ns", now)
+        other._calendar = Calendar()
+        other.tidy()
+    assert count(dsn, "hits") == 0
 
 
 def test_a_worker_waits_for_no_other_that_clears_away(dsn: str) -> None:

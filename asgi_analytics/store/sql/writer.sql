@@ -145,6 +145,9 @@ SELECT id, revision, kind, fingerprint, size, prefix, network, key, reason, made
     lifted_at IS NOT NULL AS lifted
 FROM analytics.rulings WHERE revision > %(since)s::bigint ORDER BY revision LIMIT %(most)s::integer
 
+-- name: server_time
+SELECT extract(epoch FROM now())::float8
+
 -- name: expire_flags
 -- But of who is locked, by a transfer or an operator: it is due again in an hour.
 UPDATE analytics.fingerprints SET flagged = false, flag_reason = NULL, flagged_at = NULL
