@@ -187,6 +187,10 @@ def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: 
             )
             for table in ("sessions", "fingerprints")
         ),
+        (
+            "ALTER TABLE analytics.positions ADD CONSTRAINT fewer CHECK (rows < 15) NOT VALID",
+            "ALTER TABLE analytics.positions DROP CONSTRAINT fewer",
+        ),
         # Of what a common row has, all the same: the largest row there may be keeps to these.
         *(
             (
@@ -216,6 +220,7 @@ def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: 
     ],
     ids=[
         *("trigger", "at-commit", "table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"),
+        "check-of-positions",
         *("check-of-policies", "routes-required", "errors-only", "pages-required", "levels-required"),
         *("narrow-policy", "narrow-policy-of-sessions", "narrow-clock"),
     ],
