@@ -47,10 +47,11 @@ from .shared.sharer import Sharer
 from .shutdown import Owners, Stopping, finish
 from .state import State
 from .store.postgres import PostgresStore
-from .threads import Aside
+from .threads import Aside, within
 from .variants import Variants
 
-FILE_PATIENCE = 2.0  # seconds to wait for geo files and ranges of crawlers; what is read later is used from then on
+# Seconds to wait for the journal's folder, geo files and ranges of crawlers; what is there later is used from then on.
+FILE_PATIENCE = 2.0
 # Takes time to build, and is the same for all apps of a process.
 _countries = cache(CountryTable.load)
 
@@ -160,7 +161,7 @@ class Engine:
                 self._opening = False
 
     def _open(self) -> None:
-        self.recorder.open()
+        self._open_journal()
         if not self._dsn:  # one for all threads, also while they end
             self._embedded = EmbeddedPostgres()
             log.warning("No dsn given: using the embedded Postgres (fine for development).")
@@ -190,6 +191,15 @@ class Engine:
             sharer.request_stop()
             writer.request_stop()
             raise
+
+    def _open_journal(self) -> None:
+        """Open it in a thread: if its folder is on a mount that hangs, the app must be served all the same."""
+        try:
+            within(FILE_PATIENCE, self.recorder.open)
+        except TimeoutError:
+            self.recorder.warn(TimeoutError(f"no answer within {FILE_PATIENCE:g} s from the disk or the mount"))
+        except (RuntimeError, MemoryError):  # the system starts no thread
+            self.recorder.open()
 
     def open_recorder(self) -> Recorder:
         """Return a recorder whose rows are delivered, started where need be. It may be closed at once by a stop."""
@@ -249,7 +259,7 @@ class Engine:
             "dropped": dict(counters.dropped),
             "failures": dict(counters.failures),
             "pending_bytes": writer.pending_bytes() if writer else 0,
-            "journal_bytes": bytes_in(self.settings.journal_dir),
+            "journal_bytes": 0 if self.recorder.is_opening else bytes_in(self.settings.journal_dir),
             "lag": writer.lag() if writer else 0.0,
             "connected": bool(writer and writer.state.connected),
             "error": writer.state.error if writer else None,

@@ -123,7 +123,10 @@ class Aside:
 
 
 def within(seconds: float, act: Callable[[], T]) -> T:
-    """Call a function in a thread and return what it returns. Raises TimeoutError, and lets it run on, when late."""
+    """Call a function in a thread and return what it returns. Raises TimeoutError, and lets it run on, when late.
+
+    Raises RuntimeError or MemoryError where no thread can begin.
+    """
     answer: Future[T] = Future()
 
     def run() -> None:
@@ -132,7 +135,7 @@ def within(seconds: float, act: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001 - raised again by result()
             answer.set_exception(error)
 
-    threading.Thread(target=run, name="asgi-analytics-within", daemon=True).start()
+    start_thread(threading.Thread(target=run, name="asgi-analytics-within", daemon=True))
     return answer.result(seconds)
 
 

@@ -6,6 +6,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from threading import Lock
 
 from ..batch import DECISION, HIT, REFUSED
 from ..clock import random_bytes, uuid7_halves
@@ -63,6 +64,7 @@ class Recorder:
         self.root = settings.journal_dir
         self.memory = MemoryJournal(random_bytes(16), COLUMNS, MEMORY_LIMIT)
         self.journal: FileJournal | None = None
+        self._opening = Lock()
         self._clean_path = clean_path
         self._kind_of = kind_of  # path → what verdicts read that its stored form may not show
         self._mask = Mask(random_bytes(32))
@@ -73,19 +75,29 @@ class Recorder:
 
     def open(self, again: bool = False) -> None:
         """Open the journal; if that fails, hits are kept in memory. A failed retry (`again`) is not logged."""
-        if self._settings.durability == "memory" or self.journal is not None:
+        if self._settings.durability == "memory" or self.journal is not None or not self._opening.acquire(False):
             return
         try:
             limit = self._settings.journal_limit
             self.journal = FileJournal(self.root, random_bytes(16), COLUMNS, limit, self.destination)
         except (OSError, JournalError) as error:
-            if again:
-                return
-            self.counters.failures["journal"] += 1
-            log.warning("No journal in %s (%s): hits are kept in memory only.", self._settings.journal_dir, error)
+            if not again:
+                self.warn(error)
         else:
             if again:
-                log.warning("The journal is in %s from now on.", self._settings.journal_dir)
+                log.warning("The journal is in %s from now on.", self.root)
+        finally:
+            self._opening.release()
+
+    def warn(self, error: Exception) -> None:
+        """Say why there is no journal."""
+        self.counters.failures["journal"] += 1
+        log.warning("No journal in %s (%s): hits are kept in memory only.", self.root, error)
+
+    @property
+    def is_opening(self) -> bool:
+        """Tell whether the journal is just being opened: for long where a mount hangs, which the folder is on."""
+        return self._opening.locked()
 
     def refuse(self, hit: Hit) -> None:
         """Choose before the answer whether a refusal becomes a hit or a count, which has another decision id."""

@@ -377,6 +377,8 @@ class Writer:
             release_gil()
 
     def _deliver_left_over(self, store: Store) -> int:
+        if self._recorder.is_opening:  # the folder does not answer, and memory is to be delivered
+            return 0
         found = self._left_overs.current()
         if found is None and self._schedule.take_turn("adopt", ADOPT_INTERVAL):
             self._left_overs.begin_pass()

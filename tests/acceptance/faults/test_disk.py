@@ -78,6 +78,21 @@ def test_an_app_is_built_and_serves_while_the_mount_with_its_geo_files_hangs(tmp
     account.round()
 
 
+def test_an_app_serves_from_memory_while_the_mount_with_its_journal_hangs(
+    dsn: str, tmp_path: Path, account: Account
+) -> None:
+    (tmp_path / "mount").mkdir()
+    with hung_mount(tmp_path / "mount"):
+        began = time.monotonic()
+        with wrapped(page(), dsn, journal_dir=str(tmp_path / "mount" / "j")) as middleware:
+            assert [get(middleware, f"/e/{number}").status for number in range(3)] == [200] * 3
+            account.settle(dsn, range(3), 5)
+            stats = middleware.stats()
+            assert (stats["durability"], stats["failures"]) == ("memory", {"journal": 1})
+        assert time.monotonic() - began < 10
+    account.round()
+
+
 def test_what_a_full_disk_moves_to_memory_is_counted_when_it_ends_there(account: Account) -> None:
     with small_disk() as folder:
         with Works(NOWHERE, folder / "j") as works:
