@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple, overload
 
@@ -78,6 +78,14 @@ class Frames(Sequence[Frame]):
         return bisect_right(self._ends, offset)
 
 
+class Refused(NamedTuple):
+    """Why Postgres takes a row, of a kind, not."""
+
+    kind: bytes
+    error: str
+    sqlstate: str
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Consecutive frames of one journal segment: what one transaction moves."""
@@ -87,6 +95,13 @@ class Batch:
     columns: Mapping[bytes, tuple[str, ...]]  # of the rows, by kind
     frames: Frames
     end: int  # offset after the last frame
+    refused: Mapping[int, Refused] = field(default_factory=dict)  # by where they begin: DAMAGED ones that can be read
+
+    def without(self, refused: Mapping[int, Refused]) -> Batch:
+        """Return a batch in which the frames at some indices are set aside."""
+        parts = enumerate(self.frames)
+        frames = Frames(one._replace(kind=DAMAGED) if index in refused else one for index, one in parts)
+        return replace(self, frames=frames, refused={frames[index].start: why for index, why in refused.items()})
 
     def upto(self, position: tuple[int, int]) -> Frames:
         """Return the frames up to a committed (segment, offset)."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from .batch import Batch
+from .batch import Batch, Refused
 from .model import Merged, Place, Ruling
 
 # ASGI 3.
@@ -151,6 +151,10 @@ class Store(Protocol):
 
     def refuses(self, batch: Batch, others: Batch | None = None) -> bool:
         """Tell whether a batch of one row is refused where others get in. Raises StoreMisconfigured where none do."""
+        ...
+
+    def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
+        """Return which hits of a batch are refused for what they are, by index; none where there is more to it."""
         ...
 
     def slow_row(self, batch: Batch) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
-from .batch import Batch, Frame
+from .batch import Batch, Frame, Refused
 from .clock import random_bytes
 from .decide.lending import LIFE, Counter, announce, believed, lend, size_of
 from .errors import ResolverError, StoreUnavailable
@@ -110,6 +110,11 @@ class MemoryStore:
         """False: it takes all rows."""
         self._check()
         return False
+
+    def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
+        """None: it takes all rows."""
+        self._check()
+        return {}
 
     def slow_row(self, batch: Batch) -> int | None:
         """None: it takes all rows at once."""

@@ -13,6 +13,7 @@ from .pace import LEAST_ROWS, BatchSize
 from .recorder import Recorder
 from .watchdog import Watchdog
 
+SET_ASIDE = "A row that Postgres does not take is set aside in analytics.quarantine"
 BEGINNING = (1, 0)  # of a journal: segment and offset
 
 
@@ -80,7 +81,8 @@ class Delivery:
         except RowRejected as error:
             del self._unsure[batch.journal]
             if len(batch.frames) > 1:
-                for part in self._parts(store, batch, error):
+                rest = self._sorted(store, batch, error) if whole is None else None
+                for part in self._parts(store, batch, error) if rest is None else [rest]:
                     self.move(store, part, whole or batch)
                 return
             self._watchdog.begin()
@@ -90,7 +92,7 @@ class Delivery:
                 self.move(store, batch, whole, again=True)
                 return
             self._set_aside(store, batch, error)
-            self._warn("A row that Postgres does not take is set aside in analytics.quarantine", error)
+            self._warn(SET_ASIDE, error)
         else:
             del self._unsure[batch.journal]
             self._size.moved(len(batch.frames), self._clock.monotonic() - began)
@@ -104,6 +106,17 @@ class Delivery:
         store.quarantine(batch, str(error), error.sqlstate)
         del self._unsure[batch.journal]
         self._count(aside, batch.journal)
+
+    def _sorted(self, store: Store, batch: Batch, error: RowRejected) -> Batch | None:
+        """Return a batch with the hits marked that their table refuses, None where that is not what is wrong.
+
+        One by one, each would take a dozen transactions.
+        """
+        self._watchdog.begin()
+        if error.took_too_long or not (refused := store.refused_hits(batch)):
+            return None
+        self._warn(SET_ASIDE, error)
+        return batch.without(refused)
 
     def _parts(self, store: Store, batch: Batch, error: RowRejected) -> list[Batch]:
         """Return what to try next: both halves, or the one row that takes too long and what is around it.

@@ -90,7 +90,7 @@ def keys(batch: Batch) -> dict[Place, bytes]:
     if not (damaged := frames.places(DAMAGED)):
         return found
     for index, row in zip(damaged, frames.rows(DAMAGED), strict=True):
-        for end, hit in _damaged_hits(row):
+        for end, hit in ((len(row), row),) if frames[index].start in batch.refused else _damaged_hits(row):
             note((index, end), hit)
     return dict(sorted(found.items()))
 
@@ -104,7 +104,8 @@ def behind(batch: Batch, keys: Mapping[Place, bytes], stored: Set[bytes]) -> Bat
     left = batch.frames[index + 1 :]
     if index >= 0 and end < len((last := batch.frames[index]).row):
         left = Frames([Frame(DAMAGED, last.row[end:], last.start + end, last.end), *left])
-    if index >= 0 and left and left[0].kind == DAMAGED and _is_decision(left[0].row):
+    first = left[0] if index >= 0 and left else None
+    if first is not None and first.kind == DAMAGED and first.start not in batch.refused and _is_decision(first.row):
         left = left[1:]
     return replace(batch, frames=left)
 

@@ -24,6 +24,26 @@ MOST_POLICIES = 16  # of others, that are kept
 # Columns by name: an operator may have added some. Never prepared: the empty plan that an operator's rule makes of it
 # (DO INSTEAD NOTHING) would stay in use after the rule is dropped.
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
+# Each by itself; what is not taken goes into turned_away. (Errors of the class of a time-out end it.)
+TRY_EACH_HIT = sql.SQL("""
+CREATE TEMP TABLE turned_away (id uuid, state text, told text, rule text) ON COMMIT DROP;
+SET CONSTRAINTS ALL IMMEDIATE;
+DO $$
+DECLARE
+    one record;
+    rule text;
+BEGIN
+    FOR one IN SELECT ctid AS place, id FROM pg_temp.staging LOOP
+        BEGIN
+            INSERT INTO analytics.hits ({0}) SELECT {0} FROM pg_temp.staging WHERE staging.ctid = one.place;
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS rule = CONSTRAINT_NAME;
+            INSERT INTO pg_temp.turned_away VALUES (one.id, SQLSTATE, SQLERRM, rule);
+        END;
+    END LOOP;
+END $$
+""")
+TURNED_AWAY = "SELECT id, state, told, rule FROM pg_temp.turned_away"
 _INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FROM decided ON CONFLICT DO NOTHING")
 
 
@@ -51,8 +71,12 @@ class Fold:
         rows: Mapping[bytes, list[bytes]],
         columns: Mapping[bytes, Sequence[str]],
         journal: UUID,
+        insert: sql.SQL = _INSERT_HITS,
     ) -> list[Merged]:
-        """Move rows by kind; returns the merged totals of visitors that other workers have seen too."""
+        """Move rows by kind; returns the merged totals of visitors that other workers have seen too.
+
+        `insert`: takes the hits from staging, with their columns as {0}.
+        """
         if decisions := rows[DECISION]:
             self._staging.fill(connection, "decided", columns[DECISION], decisions)
             connection.execute(_INSERT_DECISIONS.format(listed(columns[DECISION])), prepare=False)
@@ -61,14 +85,13 @@ class Fold:
         merged = []
         if hits := rows[HIT]:
             self._staging.fill(connection, "staging", columns[HIT], hits)
-            merged = self._move_hits(connection, columns[HIT], journal, bool(refused))
+            merged = self._fold_hits(connection, journal, bool(refused))
+            connection.execute(insert.format(listed(columns[HIT])), prepare=False)
         if refused:
             connection.execute(self._queries["fold_refusals"])
         return merged
 
-    def _move_hits(
-        self, connection: psycopg.Connection, columns: Sequence[str], journal: UUID, with_refusals: bool
-    ) -> list[Merged]:
+    def _fold_hits(self, connection: psycopg.Connection, journal: UUID, with_refusals: bool) -> list[Merged]:
         moved = self._settle(connection)
         connection.execute(self._queries["fold_sessions"])
         if with_refusals:
@@ -77,7 +100,6 @@ class Fold:
         cursor = connection.execute(self._queries["fold_fingerprints"], parameters)
         totals = [values.merged(row) for row in cursor.fetchall()]
         self._fold_incidents(connection)
-        connection.execute(_INSERT_HITS.format(listed(columns)), prepare=False)
         learnt = {merged.fingerprint for merged in totals}
         return totals + [values.settled(row) for row in moved if row[0].bytes not in learnt]
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch
+from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Refused
 from ..clock import Calendar, SystemClock, random_bytes
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
@@ -29,6 +29,7 @@ from .staging import Staging
 from .trials import Trials
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
+UNREADABLE = (DAMAGED, "checksum or length does not match", None)
 MOST_RULINGS = 100_000  # in force; the newest, allowances first
 MOST_CHANGES = 10_000  # in one query
 MOST_AHEAD = 86_400.0  # seconds that the server's clock may be ahead for it to say what is old
@@ -196,8 +197,13 @@ class PostgresStore(Connected):
             merged = self._fold_of(connection, batch).move(connection, rows, batch.columns, UUID(bytes=batch.journal))
             damaged = [one for one in batch.frames if one.kind == DAMAGED] if batch.frames.count_of(DAMAGED) else []
             for frame in damaged:
-                self._set_aside(batch, frame.row, frame.start, "frame", "checksum or length does not match", None)
-            self._positions.advance(connection, batch, sum(map(len, rows.values())), len(damaged), settled)
+                kind, error, state = batch.refused.get(frame.start, UNREADABLE)
+                self._set_aside(batch, frame.row, frame.start, KINDS.get(kind, "frame"), error, state)
+            try:
+                with as_ours():
+                    self._positions.advance(connection, batch, sum(map(len, rows.values())), len(damaged), settled)
+            except RowRejected as error:  # no row of the batch is at fault
+                raise StoreMisconfigured(f"The table positions takes no change: {error}") from error
         self._positions.doubts.reach(batch, settled)
         return merged
 
@@ -257,19 +263,33 @@ class PostgresStore(Connected):
         operator's rule may forbid just the test row: then a sample of those of `others` that are of the same kind
         decides. Raises StoreMisconfigured if the schema takes no rows: then all must wait.
         """
-        with self._transfer(force_rollback=True) as connection:
-            connection.execute(self._queries["hold_schema"])
-            trials = Trials(self._fold_of(connection, batch), partial(self._transaction, force_rollback=True))
+        with self._on_trial(batch) as trials:
             if trials.accepts(batch.frames, batch.columns):
                 return False
-            try:
-                with self._transaction(force_rollback=True):
-                    connection.execute(self._queries["probe"])
-            except RowRejected as error:
-                kind = batch.frames[0].kind
-                if others is None or not is_forbidden(error) or not trials.accepts_some(kind, others):
-                    raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
+            self._check_schema(trials, batch.frames[0].kind, others)
         return True
+
+    def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
+        """Return which hits of a batch their table refuses, tried likewise, by index; none if there is more to it."""
+        with self._on_trial(batch) as trials:
+            if found := trials.refused_hits(batch):
+                self._check_schema(trials, HIT, batch)
+        return found
+
+    @contextlib.contextmanager
+    def _on_trial(self, batch: Batch) -> Iterator[Trials]:
+        """Try rows as those of a batch while nobody can change the tables."""
+        with self._transfer(force_rollback=True) as connection:
+            connection.execute(self._queries["hold_schema"])
+            yield Trials(self._fold_of(connection, batch), partial(self._transaction, force_rollback=True))
+
+    def _check_schema(self, trials: Trials, kind: bytes, others: Batch | None) -> None:
+        try:
+            with self._transaction(force_rollback=True) as connection:
+                connection.execute(self._queries["probe"])
+        except RowRejected as error:
+            if others is None or not is_forbidden(error) or not trials.accepts_some(kind, others):
+                raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
     def slow_row(self, batch: Batch) -> int | None:
         """Return the index of the one row that makes a batch too slow, None where it is not one row.

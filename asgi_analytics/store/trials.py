@@ -9,10 +9,13 @@ from uuid import UUID
 
 import psycopg
 
-from ..batch import Batch, Frames
+from ..batch import HIT, Batch, Frames, Refused
+from ..columns import escape
 from ..errors import RowRejected, StoreUnavailable
 from . import queries
-from .fold import Fold, by_kind
+from .doubt import field
+from .fold import TRY_EACH_HIT, TURNED_AWAY, Fold, by_kind
+from .sqlstates import is_poison
 
 FEW = 20  # about how many rows of a batch are tried as a sample
 T = TypeVar("T")
@@ -44,6 +47,24 @@ class Trials:
         """Tell whether one of a sample of the rows of a kind would get in."""
         few = sample([place for place, one in enumerate(batch.frames) if one.kind == kind])
         return any(self.accepts(batch.frames[place : place + 1], batch.columns) for place in few)
+
+    def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
+        """Return which hits of a batch their table refuses one by one, by index; none where there is more to it."""
+        rows, names, none = by_kind(batch.frames), batch.columns.get(HIT, ()), dict[int, Refused]()
+        if not rows[HIT] or "id" not in names:
+            return none
+        try:
+            with self._begin() as connection:
+                self._fold.move(connection, rows, batch.columns, UUID(int=0), TRY_EACH_HIT)
+                found = connection.execute(TURNED_AWAY).fetchall()
+        except RowRejected:  # by another table, or while it is read
+            return none
+        if not all(is_poison(state, rule) for _, state, _, rule in found):
+            return none
+        why = {number.bytes: Refused(HIT, escape(told), state) for number, state, told, _ in found}
+        place = list(names).index("id")
+        ids = [field(row, place) for row in rows[HIT]]
+        return {index: why[one] for index, one in zip(batch.frames.places(HIT), ids, strict=True) if one in why}
 
     def slow_row(self, batch: Batch) -> int | None:
         """Return the index of the one row that makes a batch too slow, None where it is not one row."""

@@ -14,7 +14,8 @@ import pytest
 from asgi_analytics.errors import ResolverError
 from asgi_analytics.identify.operators import SOURCES
 from asgi_analytics.jobs import data, verification
-from asgi_analytics.jobs.verification import FRESH, MOST_LOOKUPS, MOST_WAITING, SocketResolver, Verifier
+from asgi_analytics.jobs.data import FRESH
+from asgi_analytics.jobs.verification import MOST_LOOKUPS, MOST_WAITING, SocketResolver, Verifier
 from asgi_analytics.model import Agent, ClaimStatus
 from asgi_analytics.testing import FakeClock, FixedResolver
 

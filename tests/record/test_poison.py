@@ -19,6 +19,7 @@ from asgi_analytics.model import Decision, Merged
 from asgi_analytics.record.encoding import decision_row
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import COLUMNS
+from asgi_analytics.store.doubt import field
 from asgi_analytics.store.postgres import SESSION, PostgresStore
 from asgi_analytics.store.trials import Trials, slow_row
 from tests.record.rows import NOW_US, batch, fetch, hit, hit_frame, identity, one
@@ -355,3 +356,64 @@ def test_one_slow_row_is_found_wherever_it_is_and_of_several_none(count: int, sl
 
     assert slow_row(count, gets_in) == (slow.pop() if len(slow) == 1 else None)
     assert len(tries) <= 2 * count.bit_length() + 1
+
+
+def test_where_many_rows_are_refused_it_takes_few_transfers_to_set_them_aside(dsn: str, tmp_path: Path) -> None:
+    """As where an operator keeps bots out by a trigger: one by one, more would come than were set aside."""
+    fetch(dsn, REFUSING.format("NEW.path ~ '[02468]$'"))
+    rig = Rig(dsn, tmp_path / "j")
+    store, calls = PostgresStore(lambda: dsn), list[int]()
+
+    def write(batch: Batch) -> list[Merged]:
+        calls.append(len(batch.frames))
+        return PostgresStore.write(store, batch)
+
+    store.write = write  # type: ignore[method-assign]
+    rig.writer._open_store = lambda: store
+    rig.send(0, 50)
+    with rig:
+        wait_until(rig.delivered)
+    assert stored(dsn) == list(range(1, 50, 2))
+    assert calls == [50, 50], "all, and then those that get in"
+    assert (rig.counters.written, rig.counters.quarantined) == (25, 25)
+    set_aside = fetch(dsn, "SELECT kind, sqlstate, error, columns, raw FROM analytics.quarantine ORDER BY position")
+    assert {(row["kind"], row["sqlstate"], row["error"]) for row in set_aside} == {("hit", "P0001", "not here")}
+    assert [hit_path(row["raw"], row["columns"]) for row in set_aside] == [f"/e/{n}" for n in range(0, 50, 2)]
+
+
+def hit_path(raw: bytes, columns: list[str]) -> str:
+    return field(raw, columns.index("path")).decode()
+
+
+def test_rows_that_their_partition_or_another_table_refuses_are_looked_at_one_by_one(dsn: str) -> None:
+    some = batch([hit(f"/{number}", session=b"%d" % number) for number in range(4)])
+    refuse = "ALTER TABLE analytics.sessions ADD CONSTRAINT few CHECK (started_at IS NULL) NOT VALID"
+    with contextlib.closing(PostgresStore(lambda: dsn)) as store:
+        store.connect()
+        assert store.refused_hits(some) == {}
+        fetch(dsn, refuse)
+        assert store.refused_hits(some) == {}
+        fetch(dsn, "ALTER TABLE analytics.sessions DROP CONSTRAINT few")
+        fetch(dsn, "ALTER TABLE analytics.hits ADD CHECK (path <> '/2')")
+        assert {index: (why.kind, why.sqlstate) for index, why in store.refused_hits(some).items()} == {
+            2: (HIT, "23514")
+        }
+        far = batch([hit("/2", time_us=NOW_US + 400 * 86_400_000_000), hit("/2")])
+        fetch(dsn, "DROP TABLE analytics.hits_default")
+        assert store.refused_hits(far) == {}
+
+
+def test_of_a_journal_in_doubt_no_row_that_is_stored_is_set_aside(dsn: str, tmp_path: Path) -> None:
+    """Rows that got in would be refused by now; and a marked row that begins like a decision is none."""
+    with Rig(dsn, tmp_path / "j") as rig:
+        rig.send(0, 10)
+        wait_until(rig.delivered)
+        fetch(dsn, REFUSING.format("NEW.path ~ '[02468]$'"))
+        fetch(dsn, "DELETE FROM analytics.positions")
+        for number in range(10, 20):
+            rig.recorder._append(hit_frame(f"/e/{number}", hit_id=b"\0\0d" + bytes(12) + bytes([number])))
+        wait_until(lambda: rig.counters.quarantined > 0)
+        wait_until(rig.delivered)
+    assert stored(dsn) == [*range(10), *range(11, 20, 2)]
+    rows = fetch(dsn, "SELECT raw, columns FROM analytics.quarantine ORDER BY position")
+    assert [hit_path(row["raw"], row["columns"]) for row in rows] == [f"/e/{number}" for number in range(10, 20, 2)]

@@ -260,7 +260,7 @@ STATES: dict[str, tuple[Ill, str]] = {
     "rows-held": (row_locked, r"lock: RowExclusiveLock on analytics.positions, held by process \d+ \(psql\)"),
     "prepared-transaction": (
         prepared,
-        r"lock: AccessExclusiveLock on analytics.sessions, held by the prepared transaction 'forgotten' \(ROLLBACK PREP",
+        r"lock: AccessExclusiveLock on analytics.sessions, held by the prepared transaction 'forgotten' \(ROLLBACK",
     ),
     "disk-full-code": (
         between(RAISING.format(state="53100").replace("%%", "%").replace("% 3 = 0", "> 0"), CALM),
