@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Refused
 from ..clock import Calendar, SystemClock, random_bytes
-from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
+from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from ..model import Merged, Ruling
 from ..protocols import Salt
 from ..reputation import ReputationRules
@@ -111,6 +111,8 @@ class PostgresStore(Connected):
             self._server = self._ask_server()
             if self._migrate:
                 self._apply_migrations(connection)
+            if self._had_schema != self._server:
+                self._catch_up()
             self._had_schema = self._server
             if not self._session.is_pooled:
                 self._staging.make(connection)
@@ -144,6 +146,14 @@ class PostgresStore(Connected):
         except StoreMisconfigured:  # we may not be allowed to call the function
             return ""
         return str(row[0]) if row else ""
+
+    def _catch_up(self) -> None:
+        """Set sequences on that are behind their tables, as in a database that was filled by logical replication.
+
+        Else no row could be set aside there, and nobody banned, until each has counted them all.
+        """
+        with contextlib.suppress(StoreError), as_ours(), self._current().statement() as connection:
+            connection.execute(self._queries["catch_up"])
 
     def make_partitions(self) -> None:
         """Make the day partitions from yesterday to a week ahead."""

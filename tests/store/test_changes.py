@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import LiteralString
 
 import psycopg
@@ -49,3 +50,22 @@ def test_a_position_is_kept_for_as_long_as_its_worker_lives(store: PostgresStore
     fetch(dsn, "UPDATE analytics.positions SET updated_at = now() - interval '91 days'")
     store.tidy()
     assert [row["journal"] for row in fetch(dsn, "SELECT journal FROM analytics.positions")] == [name(b"A")]
+
+
+def test_sequences_that_logical_replication_left_behind_are_caught_up_with(dsn: str) -> None:
+    """It carries rows, and no sequences: what was counted by them met the rows that there were."""
+    fetch(dsn, "INSERT INTO analytics.rulings (kind, fingerprint, reason, made_by, until)"
+               " SELECT 'ban', gen_random_uuid(), '', '', 'infinity' FROM generate_series(1, 5)")  # fmt: skip
+    fetch(dsn, "INSERT INTO analytics.quarantine (journal, segment, position, kind, columns, raw, error)"
+               " SELECT gen_random_uuid(), 1, 0, 'hit', '{}', '', '' FROM generate_series(1, 5)")  # fmt: skip
+    fetch(dsn, "ALTER SEQUENCE analytics.ruling_revisions RESTART; ALTER SEQUENCE analytics.quarantine_id_seq RESTART")
+    poison = batch([hit()])
+    with closing(PostgresStore(lambda: dsn)) as store:
+        store.connect()
+        store.position(poison.journal)
+        store.quarantine(poison, "no", "22021")
+        fetch(dsn, "UPDATE analytics.rulings SET lifted_at = now()")
+        store.connect()
+    assert [row["id"] for row in fetch(dsn, "SELECT id FROM analytics.quarantine ORDER BY id")] == [*range(1, 7)]
+    revisions = fetch(dsn, "SELECT revision FROM analytics.rulings ORDER BY 1")
+    assert [row["revision"] for row in revisions] == [*range(6, 11)]

@@ -1,5 +1,16 @@
 -- What the writer asks beside the fold: positions, salts, rulings, rows set aside, and what is old.
 
+-- name: catch_up
+-- What is not owned is left to who owns it.
+SELECT pg_catalog.setval(name::regclass, newest)
+FROM (
+    SELECT 'analytics.ruling_revisions' AS name, (SELECT max(revision) FROM analytics.rulings) AS newest
+    UNION ALL
+    SELECT pg_get_serial_sequence('analytics.quarantine', 'id'), (SELECT max(id) FROM analytics.quarantine)
+) AS counted
+WHERE CASE WHEN has_sequence_privilege(name, 'UPDATE') AND has_sequence_privilege(name, 'USAGE, SELECT')
+    THEN newest > coalesce(pg_sequence_last_value(name::regclass), 0) END
+
 -- name: register_journal
 -- In doubt, for a position may have been there, and been deleted.
 INSERT INTO analytics.positions (journal, host, doubted) VALUES (%(journal)s, %(host)s, %(now)s::uuid)
