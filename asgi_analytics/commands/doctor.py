@@ -13,7 +13,7 @@ from pathlib import Path
 import maxminddb
 
 from ..columns import counted
-from ..errors import AnalyticsError, JournalFormatError
+from ..errors import AnalyticsError, JournalFormatError, StoreMisconfigured
 from ..folders import foreign_part
 from ..identify.client import ClientAddress, network_of
 from ..identify.countries import CountryTable
@@ -311,11 +311,7 @@ def _schema_checks(reader: HealthReader, server: Server) -> Iterator[Check]:
     if not missing and not server.standby and (problem := reader.write_problem()) is not None:
         yield Check(problem.subject, problem.text, problem.advice)
     yield Check("salts", "kept for two days; leave them out of dumps: pg_dump --exclude-table-data=analytics.salts")
-    days = [day.isoformat() for day in reader.missing_partitions()]
-    if days:
-        yield Check("partitions", f"none for {', '.join(days)}: the app, or migrate, makes them", note=True)
-    else:
-        yield Check("partitions", "there for today and tomorrow")
+    yield _partition_check(reader)
     if quarantined := reader.quarantined():
         text = f"{counted(quarantined, 'row')} set aside: see `asgi-analytics quarantine list`"
         yield Check("quarantine", text, note=True)
@@ -330,6 +326,17 @@ def _grants(missing: Sequence[str], username: str) -> str:
         f'GRANT {", ".join(privileges)} ON {thing} TO "{username}"' if thing else "let one role own both"
         for thing, privileges in lacking.items()
     )
+
+
+def _partition_check(reader: HealthReader) -> Check:
+    try:
+        days = [day.isoformat() for day in reader.missing_partitions()]
+    except StoreMisconfigured as error:
+        advice = "give all partitions of hits, and the functions for them, one owner: none can be made meanwhile"
+        return Check("partitions", str(error), advice)
+    if days:
+        return Check("partitions", f"none for {', '.join(days)}: the app, or migrate, makes them", note=True)
+    return Check("partitions", "there for today and tomorrow")
 
 
 def _address_check(peer: str | None, address: str, forwarded: bool) -> Check:

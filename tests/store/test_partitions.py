@@ -273,3 +273,9 @@ def test_where_partitions_cannot_be_made_rows_go_where_they_have_a_place(
         wait_until(rig.delivered)
         assert (rig.counters.failures, rig.counters.retried) == ({"partitions": 1}, 0)
     assert set(places(dsn).values()) == {"analytics.hits_default"}
+
+
+def test_doctor_says_that_the_default_partition_is_somebody_elses(dsn: str) -> None:
+    fetch(dsn, FOREIGN_DEFAULT)
+    told = [check for check in doctor.database_checks(dsn, NOW_US / 1e6) if check.subject == "partitions"]
+    assert [(check.text, check.mark) for check in told] == [("permission denied for table hits_default", "WRONG")]
