@@ -52,6 +52,13 @@ class Faulty:
         return merged
 
 
+RULE = """
+    CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN IF NEW.path ~ '^/e-' THEN RAISE EXCEPTION 'not here'; END IF; RETURN NEW; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION public.refuse()
+"""
+
+
 class Machine(RuleBasedStateMachine):
     """Rows are numbers. What was sent is stored, or set aside as poison or as damaged by us: each exactly once."""
 
@@ -86,7 +93,7 @@ class Machine(RuleBasedStateMachine):
             row = hit(f"/e/{number:08d}")
             if self.dsn and bad == number % 21:
                 self.poison.add(number)
-                row = row.replace(b"/e/", b"/e\xff")  # no UTF-8
+                row = row.replace(b"/e/", b"/e-" if bad % 2 else b"/e\xff")  # refused by a rule, or no UTF-8
             segment = journal.segment
             self.works.recorder._append(frame(HIT, row))
             self.spans[number] = (journal.id, segment, journal.size if journal.segment == segment else 0)
@@ -204,7 +211,7 @@ class Machine(RuleBasedStateMachine):
         else:
             raws = [one.row for one in self.store.frames if one.kind == DAMAGED]
             raws += [one.row for one, _, _ in self.store.quarantined]
-        numbers = (int(digits) for raw in raws for digits in re.findall(rb"/e[/\xff](\d{8})", raw))
+        numbers = (int(digits) for raw in raws for digits in re.findall(rb"/e[/\xff-](\d{8})", raw))
         return Counter(number for number in numbers if number >= self.base)
 
     def teardown(self) -> None:
@@ -234,6 +241,7 @@ def test_in_whatever_order_things_happen_each_row_is_somewhere_once(
     dsn: str, tmp_path: Path, account: Account, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
     monkeypatch.setattr(journals, "SEGMENT_SIZE", 4_000)
+    fetch(dsn, RULE)
 
     class Given(Machine):
         pass
