@@ -32,13 +32,18 @@ DO $$
 DECLARE
     one record;
     rule text;
+    context text;
+    lines text[];
 BEGIN
     FOR one IN SELECT ctid AS place, id FROM pg_temp.staging LOOP
         BEGIN
             INSERT INTO analytics.hits ({0}) SELECT {0} FROM pg_temp.staging WHERE staging.ctid = one.place;
         EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS rule = CONSTRAINT_NAME;
-            INSERT INTO pg_temp.turned_away VALUES (one.id, SQLSTATE, SQLERRM, rule);
+            GET STACKED DIAGNOSTICS rule = CONSTRAINT_NAME, context = PG_EXCEPTION_CONTEXT;
+            lines := string_to_array(context, E'\\n');  -- the last two are of this block
+            context := nullif(array_to_string(lines[1:cardinality(lines) - 2], ' '), '');
+            INSERT INTO pg_temp.turned_away VALUES (
+                one.id, SQLSTATE, SQLERRM || coalesce(' CONTEXT: ' || context, ''), rule);
         END;
     END LOOP;
 END $$
