@@ -11,7 +11,7 @@ import psycopg
 
 from ..batch import HIT, Batch, Frames, Refused
 from ..columns import escape
-from ..errors import RowRejected, StoreUnavailable
+from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from . import queries
 from .doubt import field
 from .fold import TRY_EACH_HIT, TURNED_AWAY, Fold, by_kind
@@ -57,7 +57,7 @@ class Trials:
             with self._begin() as connection:
                 self._fold.move(connection, rows, batch.columns, UUID(int=0), TRY_EACH_HIT)
                 found = connection.execute(TURNED_AWAY).fetchall()
-        except RowRejected:  # by another table, or while it is read
+        except (RowRejected, StoreMisconfigured):  # by another table, or while it is read; or we may run no such block
             return none
         if not all(is_poison(state, rule) for _, state, _, rule in found):
             return none

@@ -404,6 +404,10 @@ def test_rows_that_their_partition_or_another_table_refuses_are_looked_at_one_by
         far = batch([hit("/2", time_us=NOW_US + 400 * 86_400_000_000), hit("/2")])
         fetch(dsn, "DROP TABLE analytics.hits_default")
         assert store.refused_hits(far) == {}
+    fetch(dsn, "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC")
+    with contextlib.closing(PostgresStore(lambda: as_worker(dsn), migrate=False)) as store:
+        store.connect()
+        assert store.refused_hits(some) == {}
 
 
 def test_of_a_journal_in_doubt_no_row_that_is_stored_is_set_aside(dsn: str, tmp_path: Path) -> None:
