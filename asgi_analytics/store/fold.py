@@ -26,7 +26,7 @@ MOST_POLICIES = 16  # of others, that are kept
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
 # Each by itself; what is not taken goes into turned_away. (Errors of the class of a time-out end it.)
 TRY_EACH_HIT = sql.SQL("""
-CREATE TEMP TABLE turned_away (id uuid, state text, told text, rule text) ON COMMIT DROP;
+CREATE TEMP TABLE turned_away (id uuid, state text, told text, rule text, inside boolean) ON COMMIT DROP;
 SET CONSTRAINTS ALL IMMEDIATE;
 DO $$
 DECLARE
@@ -43,12 +43,12 @@ BEGIN
             lines := string_to_array(context, E'\\n');  -- the last two are of this block
             context := nullif(array_to_string(lines[1:cardinality(lines) - 2], ' '), '');
             INSERT INTO pg_temp.turned_away VALUES (
-                one.id, SQLSTATE, SQLERRM || coalesce(' CONTEXT: ' || context, ''), rule);
+                one.id, SQLSTATE, SQLERRM || coalesce(' CONTEXT: ' || context, ''), rule, context IS NOT NULL);
         END;
     END LOOP;
 END $$
 """)
-TURNED_AWAY = "SELECT id, state, told, rule FROM pg_temp.turned_away"
+TURNED_AWAY = "SELECT id, state, told, rule, inside FROM pg_temp.turned_away"
 _INSERT_DECISIONS = sql.SQL("INSERT INTO analytics.decisions ({0}) SELECT {0} FROM decided ON CONFLICT DO NOTHING")
 
 

@@ -45,22 +45,22 @@ def _ours(error: psycopg.Error) -> StoreError:
         # These two are errors of connecting, which have no SQLSTATE.
         wrong = "authentication failed" in text or ("database" in text and "does not exist" in text)
         return StoreMisconfigured(text) if wrong else StoreUnavailable(text)
-    if _is_of_a_row(state):
-        return RowRejected(text, state)
-    if state.startswith(_BY_FUNCTION) and error.diag.context:
+    if _is_of_a_row(state, bool(error.diag.context)):
         return RowRejected(text, state)
     if state.startswith(NEEDS_OPERATOR):
         return StoreMisconfigured(f"{text} (SQLSTATE {state})")
     return StoreUnavailable(f"{text} (SQLSTATE {state})")
 
 
-def _is_of_a_row(state: str) -> bool:
-    return state.startswith(POISON) or bool(_FREE.match(state) and not state.startswith(_SERVERS))
+def _is_of_a_row(state: str, in_function: bool) -> bool:
+    if state.startswith(POISON) or (_FREE.match(state) and not state.startswith(_SERVERS)):
+        return True
+    return in_function and state.startswith(_BY_FUNCTION)
 
 
-def is_poison(state: str, constraint: str) -> bool:
+def is_poison(state: str, constraint: str, in_function: bool) -> bool:
     """Tell whether an error concerns the row alone that was inserted; a partition that it lacks can be made."""
-    return _is_of_a_row(state) and (state != NO_PLACE or constraint != "")
+    return _is_of_a_row(state, in_function) and (state != NO_PLACE or constraint != "")
 
 
 def _log_text(error: Exception) -> str:

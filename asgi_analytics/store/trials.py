@@ -59,9 +59,9 @@ class Trials:
                 found = connection.execute(TURNED_AWAY).fetchall()
         except (RowRejected, StoreMisconfigured):  # by another table, or while it is read; or we may run no such block
             return none
-        if not all(is_poison(state, rule) for _, state, _, rule in found):
+        if not all(is_poison(state, rule, inside) for _, state, _, rule, inside in found):
             return none
-        why = {number.bytes: Refused(HIT, escape(told), state) for number, state, told, _ in found}
+        why = {number.bytes: Refused(HIT, escape(told), state) for number, state, told, *_ in found}
         place = list(names).index("id")
         ids = [field(row, place) for row in rows[HIT]]
         return {index: why[one] for index, one in zip(batch.frames.places(HIT), ids, strict=True) if one in why}

@@ -358,9 +358,13 @@ def test_one_slow_row_is_found_wherever_it_is_and_of_several_none(count: int, sl
     assert len(tries) <= 2 * count.bit_length() + 1
 
 
-def test_where_many_rows_are_refused_it_takes_few_transfers_to_set_them_aside(dsn: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["P0001", "42501"])
+def test_where_many_rows_are_refused_it_takes_few_transfers_to_set_them_aside(
+    dsn: str, tmp_path: Path, state: str
+) -> None:
     """As where an operator keeps bots out by a trigger: one by one, more would come than were set aside."""
-    fetch(dsn, REFUSING.format("NEW.path ~ '[02468]$'"))
+    fetch(dsn, REFUSING.format(f"NEW.path ~ '[02468]$' THEN RAISE EXCEPTION 'not here' USING ERRCODE = '{state}'; END"
+                               " IF; IF false"))  # fmt: skip
     rig = Rig(dsn, tmp_path / "j")
     store, calls = PostgresStore(lambda: dsn), list[int]()
 
@@ -377,7 +381,7 @@ def test_where_many_rows_are_refused_it_takes_few_transfers_to_set_them_aside(ds
     assert calls == [50, 50], "all, and then those that get in"
     assert (rig.counters.written, rig.counters.quarantined) == (25, 25)
     set_aside = fetch(dsn, "SELECT kind, sqlstate, error, columns, raw FROM analytics.quarantine ORDER BY position")
-    assert {(row["kind"], row["sqlstate"]) for row in set_aside} == {("hit", "P0001")}
+    assert {(row["kind"], row["sqlstate"]) for row in set_aside} == {("hit", state)}
     (told,) = {row["error"] for row in set_aside}
     assert told.startswith("not here CONTEXT: PL/pgSQL function ")
     assert told.endswith("refuse() line 2 at RAISE")
