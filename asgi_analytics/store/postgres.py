@@ -282,7 +282,10 @@ class PostgresStore(Connected):
     def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
         """Return which hits of a batch their table refuses, tried likewise, by index; none if there is more to it."""
         with self._on_trial(batch) as trials:
-            if found := trials.refused_hits(batch):
+            found = trials.refused_hits(batch)
+            if len(found) == batch.frames.count_of(HIT):  # rather the schema is at fault
+                return {}
+            if found:
                 self._check_schema(trials, HIT, batch)
         return found
 
