@@ -9,28 +9,25 @@ from dataclasses import dataclass
 
 from ..clock import Calendar, release_gil
 from ..columns import one_line
-from ..errors import JournalError, JournalFormatError, MigrationError, RowRejected, StoreError, StoreMisconfigured
+from ..errors import MigrationError, RowRejected, StoreError, StoreMisconfigured
 from ..log import LOG_INTERVAL, log
 from ..low_memory import SafeEvent, start_thread
 from ..protocols import Clock, SharedRulings, SharedState, Store
 from ..schedule import Schedule
-from .adoption import LeftOver, LeftOvers
 from .agreement import Agreement
 from .delivery import Delivery
-from .frames import frame
 from .journal import FileJournal
 from .keeper import Keeper
 from .pace import Backoff, BatchSize
-from .recorder import COLUMNS, Recorder
+from .recorder import Recorder
+from .sources import Sources
 from .watchdog import Watchdog
 
 NEEDS_OPERATOR = (StoreMisconfigured, MigrationError, RowRejected)  # where it is no row that is rejected
-ADOPT_INTERVAL = 30.0  # seconds between two looks for journals of dead workers
 UPKEEP_INTERVAL = 3600.0  # seconds
 LAST_PAUSE = 0.1  # seconds between two attempts while stopping
 LAST_WAIT = 0.2  # seconds for a thread whose connection was cut
 MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
-MOST_MOVED = 256  # rows that go from memory into the journal with one write, which requests wait for
 
 
 @dataclass(slots=True)
@@ -62,8 +59,6 @@ class Writer:
         self._open_store = open_store
         self._recorder = recorder
         self._clock = clock
-        self._rows = rows
-        self._size = BatchSize(rows * MOST_BATCHES_BEHIND)
         self._age = age
         self.state = WriterState()
         self.attempted = SafeEvent()  # Postgres was reached, or refused, once
@@ -71,9 +66,10 @@ class Writer:
         self._time_is_up = SafeEvent()  # for the last delivery
         self._store: Store | None = None
         self._watchdog = Watchdog(clock, recorder.counters.failures)
-        self._delivery = Delivery(recorder, shared, clock, self._size, self._watchdog, self._warn)
-        self._left_overs = LeftOvers(recorder.root, recorder.destination.key, COLUMNS)
+        size = BatchSize(rows * MOST_BATCHES_BEHIND)
+        self._delivery = Delivery(recorder, shared, clock, size, self._watchdog, self._warn)
         self._schedule = Schedule(clock)
+        self._sources = Sources(recorder, self._delivery, clock, self._schedule, rows, size, self._warn)
         self._agreement = Agreement(shared, rulings, clock, calendar or Calendar(), self._schedule)
         self._logged = Schedule(clock)
         # Not due with each connection, which a clean-up may cost, nor with each start: some apps are closed each time.
@@ -173,7 +169,7 @@ class Writer:
 
     def abandon(self) -> None:
         """In a forked child: close inherited files, as if this worker were dead."""
-        self._left_overs.release()
+        self._sources.left_overs.release()
         if self._recorder.journal is not None:
             self._recorder.journal.abandon()
 
@@ -184,12 +180,7 @@ class Writer:
 
     def pending_bytes(self) -> int:
         """Return how many bytes of this worker wait for delivery."""
-        journal, memory = self._recorder.journal, self._recorder.memory
-        waiting = memory.size
-        if journal is not None:
-            segment, offset = self._delivery.known_position(journal.id)
-            waiting += journal.pending_bytes(segment, offset) if journal.has_more(segment, offset) else 0
-        return waiting
+        return self._sources.pending_bytes()
 
     def _run_writer(self) -> None:
         try:
@@ -234,7 +225,7 @@ class Writer:
             except StoreError as error:
                 was_connected = self.state.connected
                 self._failed(error)
-                self._move_memory()
+                self._sources.move_memory()
                 if not self._stopping.is_set():
                     self._stopping.wait(self._backoff.next())
                     continue
@@ -250,7 +241,7 @@ class Writer:
     def _cycle(self) -> int:
         """Connect, exchange salts, do what is due, move one batch of each source; return how many frames were moved."""
         self._watchdog.begin()
-        began, ends = self._clock.monotonic(), self._ends()
+        began, ends = self._clock.monotonic(), self._sources.ends()
         try:
             store = self._connected()
             self._agreement.exchange_salts(store)
@@ -258,12 +249,7 @@ class Writer:
             if self._schedule.take_turn("partitions", UPKEEP_INTERVAL):
                 self._make_partitions(store)
             self._agreement.learn_rulings(store, self._age)
-            try:
-                moved = self._deliver_journal(store)
-            except OSError:  # a failing disk must not hold up the rest
-                self._deliver_others(store)
-                raise
-            moved += self._deliver_others(store)
+            moved = self._sources.deliver(store)
             self._tidy(store)
         except (StoreError, OSError):
             raise
@@ -277,15 +263,9 @@ class Writer:
         self._backoff.reset()
         if not moved:
             self.state.behind_since = None
-        elif self.state.behind_since is None or all(self._delivery.known_position(of) >= end for of, end in ends):
+        elif self.state.behind_since is None or self._sources.are_past(ends):
             self.state.behind_since = began  # what waits now came since
         return moved
-
-    def _ends(self) -> list[tuple[bytes, tuple[int, int]]]:
-        """Return how far what may wait of this worker goes, by journal."""
-        journal, memory = self._recorder.journal, self._recorder.memory
-        ends = [] if journal is None else [(journal.id, journal.end())]
-        return [*ends, (memory.id, memory.end())] if memory.size else ends
 
     def _connected(self) -> Store:
         if self._store is None:
@@ -293,7 +273,7 @@ class Writer:
         if not self.state.connected:
             self._store.connect()
             self._is_refused = False
-            self._left_overs.server = self._store.server()
+            self._sources.left_overs.server = self._store.server()
             self._delivery.begin_anew()
             self._schedule.clear()
             self._agreement.is_reached, self._agreement.is_new = False, True
@@ -334,81 +314,7 @@ class Writer:
             self._recorder.counters.failures["tidy"] += 1
             self._warn("What is old cannot be cleared away", error)
 
-    def _deliver_journal(self, store: Store) -> int:
-        journal = self._recorder.journal
-        if journal is None:
-            return 0
-        with contextlib.suppress(OSError):  # tried again with the next round
-            journal.folder.name_server(self._left_overs.server)
-        segment, offset = self._delivery.position(store, journal)
-        current = journal.segment  # asked before: if nothing follows the position, all segments before it are delivered
-        batch = journal.read(segment, offset, self._size.rows)
-        if batch is not None:
-            self._delivery.move(store, batch)
-        journal.acknowledge(current if batch is None else batch.segment, self._clock.monotonic())
-        return 0 if batch is None else len(batch.frames)
-
-    def _deliver_others(self, store: Store) -> int:
-        return self._deliver_memory(store) + self._deliver_left_over(store)
-
-    def _deliver_memory(self, store: Store) -> int:
-        memory = self._recorder.memory
-        if not memory.size:
-            return 0
-        _, offset = self._delivery.position(store, memory)
-        batch = memory.read(1, offset, min(self._rows, self._size.rows))
-        if batch is not None:
-            self._delivery.move(store, batch)
-        memory.acknowledge_to(self._delivery.known_position(memory.id)[1])
-        return len(batch.frames) if batch else 0
-
-    def _move_memory(self) -> None:
-        """Put what is in memory into the journal, if that takes it by now: else it would end with this process."""
-        journal, memory = self._recorder.journal, self._recorder.memory
-        place = self._delivery.place_of_rest(memory.id)
-        if journal is None or place is None:
-            return
-        while not memory.is_closed and (batch := memory.read(*place, MOST_MOVED)) is not None:
-            try:
-                journal.append(b"".join(frame(one.kind, one.row) for one in batch.frames))
-            except JournalError:
-                return
-            memory.acknowledge_to(batch.end)
-            release_gil()
-
-    def _deliver_left_over(self, store: Store) -> int:
-        if self._recorder.is_opening:  # the folder does not answer, and memory is to be delivered
-            return 0
-        found = self._left_overs.current()
-        if found is None and self._schedule.take_turn("adopt", ADOPT_INTERVAL):
-            self._left_overs.begin_pass()
-            found = self._left_overs.current()
-        if found is None:
-            return 0
-        try:
-            return self._move_left_over(store, found)
-        except (OSError, StoreMisconfigured) as error:
-            # Written by a later version, or on a failing disk: it waits for the next pass, and the rest goes on.
-            self._recorder.counters.failures["left_over"] += 1
-            self._warn(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
-            self._left_overs.release()
-            return 0
-
-    def _move_left_over(self, store: Store, found: LeftOver) -> int:
-        try:
-            batch = found.read(*self._delivery.position(store, found), min(self._rows, self._size.rows))
-            if batch is not None:
-                self._delivery.move(store, batch)
-                return len(batch.frames)
-        except JournalFormatError as error:
-            self._recorder.counters.failures["journal_format"] += 1
-            self._warn("A journal segment of another version is set aside", error)
-            found.set_aside()
-            return 1
-        self._left_overs.finish()
-        return 1
-
     def _release(self) -> None:
-        self._left_overs.release()
+        self._sources.left_overs.release()
         if self._store is not None:
             self._store.close()

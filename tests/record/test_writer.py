@@ -135,7 +135,7 @@ def test_what_may_be_stored_of_memory_stays_there(tmp_path: Path) -> None:
     store.lost = 1
     with pytest.raises(StoreUnavailable):
         writer._cycle()
-    writer._move_memory()
+    writer._sources.move_memory()
     assert recorder.memory.count(HIT) == 3
     deliver(writer)
     assert len(store.rows(HIT)) == 3
@@ -163,7 +163,7 @@ def test_of_what_is_in_memory_the_rest_goes_into_the_journal(tmp_path: Path) -> 
     with pytest.raises(StoreMisconfigured):
         writer._cycle()
     assert len(store.rows(HIT)) == 1
-    writer._move_memory()
+    writer._sources.move_memory()
     assert recorder.memory.size == 0
     assert recorder.journal is not None
     store.mended = True

@@ -22,8 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from asgi_analytics.record import journal as journals
-from asgi_analytics.record import keeper
-from asgi_analytics.record import writer as writers
+from asgi_analytics.record import keeper, sources
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.pace import Backoff
@@ -49,7 +48,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Backoff, "next", lambda self: 0.01)
     monkeypatch.setattr(keeper, "REOPEN_INTERVAL", 0.1)
     monkeypatch.setattr(keeper, "SYNC_INTERVAL", 0.02)
-    monkeypatch.setattr(writers, "ADOPT_INTERVAL", 0.1)
+    monkeypatch.setattr(sources, "ADOPT_INTERVAL", 0.1)
     monkeypatch.setattr(journals, "SEGMENT_SIZE", 3_000)
 
 
@@ -153,9 +152,9 @@ def test_whichever_call_fails_nothing_is_lost(
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from asgi_analytics.record import journal, keeper, writer
+from asgi_analytics.record import journal, keeper, sources
 from tests.acceptance.faults.rows import Works
-journal.SEGMENT_SIZE, writer.ADOPT_INTERVAL, keeper.SYNC_INTERVAL = 4_000, 0.2, 0.02
+journal.SEGMENT_SIZE, sources.ADOPT_INTERVAL, keeper.SYNC_INTERVAL = 4_000, 0.2, 0.02
 dsn, folder, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 works = Works(dsn, folder, rows=50)
 works.writer.start()

@@ -178,7 +178,7 @@ class Machine(RuleBasedStateMachine):
         """A segment of a dead journal that nobody has taken over yet, and where each of its rows ends."""
         journal = self.works.recorder.journal
         assert journal is not None
-        adopted = self.works.writer._left_overs.held
+        adopted = self.works.writer._sources.left_overs.held
         held = {journal.id.hex(), adopted.path.name if adopted else ""}
         ends: dict[Path, list[int]] = {}  # by age: the names of journals are random
         for name, segment, end in self.spans.values():

@@ -1,0 +1,145 @@
+"""What a writer delivers: this worker's journal, its memory, and the journals of dead workers, in that order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+
+from ..clock import release_gil
+from ..errors import JournalError, JournalFormatError, StoreMisconfigured
+from ..protocols import Clock, Store
+from ..schedule import Schedule
+from .adoption import LeftOver, LeftOvers
+from .delivery import Delivery
+from .frames import frame
+from .pace import BatchSize
+from .recorder import COLUMNS, Recorder
+
+ADOPT_INTERVAL = 30.0  # seconds between two looks for journals of dead workers
+MOST_MOVED = 256  # rows that go from memory into the journal with one write, which requests wait for
+End = tuple[bytes, tuple[int, int]]  # of a journal: its id, and (segment, offset) after the last byte
+
+
+class Sources:
+    """Has `delivery` move a batch of each in turn: of the journal as large as `size` allows, else at most `rows`."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        delivery: Delivery,
+        clock: Clock,
+        schedule: Schedule,
+        rows: int,
+        size: BatchSize,
+        warn: Callable[[str, Exception], None],
+    ) -> None:
+        self.left_overs = LeftOvers(recorder.root, recorder.destination.key, COLUMNS)
+        self._recorder = recorder
+        self._delivery = delivery
+        self._clock = clock
+        self._schedule = schedule
+        self._rows = rows
+        self._size = size
+        self._warn = warn
+
+    def deliver(self, store: Store) -> int:
+        """Move one batch of each source; return how many frames were moved. Raises StoreError, OSError."""
+        try:
+            moved = self._deliver_journal(store)
+        except OSError:  # a failing disk must not hold up the rest
+            self._deliver_others(store)
+            raise
+        return moved + self._deliver_others(store)
+
+    def pending_bytes(self) -> int:
+        """Return how many bytes of this worker wait for delivery; callable from another thread."""
+        journal, memory = self._recorder.journal, self._recorder.memory
+        waiting = memory.size
+        if journal is not None:
+            segment, offset = self._delivery.known_position(journal.id)
+            waiting += journal.pending_bytes(segment, offset) if journal.has_more(segment, offset) else 0
+        return waiting
+
+    def ends(self) -> list[End]:
+        """Return how far what may wait of this worker goes."""
+        journal, memory = self._recorder.journal, self._recorder.memory
+        ends = [] if journal is None else [(journal.id, journal.end())]
+        return [*ends, (memory.id, memory.end())] if memory.size else ends
+
+    def are_past(self, ends: Iterable[End]) -> bool:
+        """Tell whether all up to these ends is delivered."""
+        return all(self._delivery.known_position(of) >= end for of, end in ends)
+
+    def move_memory(self) -> None:
+        """Put what is in memory into the journal, if that takes it by now: else it would end with this process."""
+        journal, memory = self._recorder.journal, self._recorder.memory
+        place = self._delivery.place_of_rest(memory.id)
+        if journal is None or place is None:
+            return
+        while not memory.is_closed and (batch := memory.read(*place, MOST_MOVED)) is not None:
+            try:
+                journal.append(b"".join(frame(one.kind, one.row) for one in batch.frames))
+            except JournalError:
+                return
+            memory.acknowledge_to(batch.end)
+            release_gil()
+
+    def _deliver_journal(self, store: Store) -> int:
+        journal = self._recorder.journal
+        if journal is None:
+            return 0
+        with contextlib.suppress(OSError):  # tried again with the next round
+            journal.folder.name_server(self.left_overs.server)
+        segment, offset = self._delivery.position(store, journal)
+        current = journal.segment  # asked before: if nothing follows the position, all segments before it are delivered
+        batch = journal.read(segment, offset, self._size.rows)
+        if batch is not None:
+            self._delivery.move(store, batch)
+        journal.acknowledge(current if batch is None else batch.segment, self._clock.monotonic())
+        return 0 if batch is None else len(batch.frames)
+
+    def _deliver_others(self, store: Store) -> int:
+        return self._deliver_memory(store) + self._deliver_left_over(store)
+
+    def _deliver_memory(self, store: Store) -> int:
+        memory = self._recorder.memory
+        if not memory.size:
+            return 0
+        _, offset = self._delivery.position(store, memory)
+        batch = memory.read(1, offset, min(self._rows, self._size.rows))
+        if batch is not None:
+            self._delivery.move(store, batch)
+        memory.acknowledge_to(self._delivery.known_position(memory.id)[1])
+        return len(batch.frames) if batch else 0
+
+    def _deliver_left_over(self, store: Store) -> int:
+        if self._recorder.is_opening:  # the folder does not answer, and memory is to be delivered
+            return 0
+        found = self.left_overs.current()
+        if found is None and self._schedule.take_turn("adopt", ADOPT_INTERVAL):
+            self.left_overs.begin_pass()
+            found = self.left_overs.current()
+        if found is None:
+            return 0
+        try:
+            return self._move_left_over(store, found)
+        except (OSError, StoreMisconfigured) as error:
+            # Written by a later version, or on a failing disk: it waits for the next pass, and the rest goes on.
+            self._recorder.counters.failures["left_over"] += 1
+            self._warn(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
+            self.left_overs.release()
+            return 0
+
+    def _move_left_over(self, store: Store, found: LeftOver) -> int:
+        try:
+            batch = found.read(*self._delivery.position(store, found), min(self._rows, self._size.rows))
+            if batch is not None:
+                self._delivery.move(store, batch)
+                return len(batch.frames)
+        except JournalFormatError as error:
+            self._recorder.counters.failures["journal_format"] += 1
+            self._warn("A journal segment of another version is set aside", error)
+            found.set_aside()
+            return 1
+        self.left_overs.finish()
+        return 1
