@@ -24,7 +24,7 @@ from .doubt import KEY, Place, behind, id_of, keys
 from .fold import Fold, Folds, by_kind
 from .positions import Positions
 from .recorded import remember_policy
-from .sqlstates import NO_PLACE, as_ours, is_forbidden
+from .sqlstates import NO_PLACE, as_ours
 from .staging import Staging
 from .trials import Trials
 
@@ -267,42 +267,21 @@ class PostgresStore(Connected):
         self._positions.doubts.reach(batch, settled=False)
 
     def refuses(self, batch: Batch, others: Batch | None = None) -> bool:
-        """Tell whether a batch of one row is refused by a schema that takes a test row; all of it is rolled back.
-
-        Both are tried while nobody can change the tables: a schema that is at fault on and off convicts no row. An
-        operator's rule may forbid just the test row: then a sample of those of `others` that are of the same kind
-        decides. Raises StoreMisconfigured if the schema takes no rows: then all must wait.
-        """
+        """Tell whether a batch of one row is refused by a schema that takes others: see Trials.refuses."""
         with self._on_trial(batch) as trials:
-            if trials.accepts(batch.frames, batch.columns):
-                return False
-            self._check_schema(trials, batch.frames[0].kind, others)
-        return True
+            return trials.refuses(batch, others)
 
     def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
-        """Return which hits of a batch their table refuses, tried likewise, by index; none if there is more to it."""
+        """Return which hits of a batch their table refuses, by index; none where there is more to it."""
         with self._on_trial(batch) as trials:
-            found = trials.refused_hits(batch)
-            if len(found) == batch.frames.count_of(HIT):  # rather the schema is at fault
-                return {}
-            if found:
-                self._check_schema(trials, HIT, batch)
-        return found
+            return trials.refused_hits(batch)
 
     @contextlib.contextmanager
     def _on_trial(self, batch: Batch) -> Iterator[Trials]:
-        """Try rows as those of a batch while nobody can change the tables."""
+        """Try rows as those of a batch while nobody can change the tables: one at fault on and off convicts no row."""
         with self._transfer(force_rollback=True) as connection:
             connection.execute(self._queries["hold_schema"])
             yield Trials(self._fold_of(connection, batch), partial(self._transaction, force_rollback=True))
-
-    def _check_schema(self, trials: Trials, kind: bytes, others: Batch | None) -> None:
-        try:
-            with self._transaction(force_rollback=True) as connection:
-                connection.execute(self._queries["probe"])
-        except RowRejected as error:
-            if others is None or not is_forbidden(error) or not trials.accepts_some(kind, others):
-                raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
     def slow_row(self, batch: Batch) -> int | None:
         """Return the index of the one row that makes a batch too slow, None where it is not one row.

@@ -15,7 +15,7 @@ from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from . import queries
 from .doubt import field
 from .fold import TRY_EACH_HIT, TURNED_AWAY, Fold, by_kind
-from .sqlstates import is_poison
+from .sqlstates import is_forbidden, is_poison
 
 FEW = 20  # about how many rows of a batch are tried as a sample
 T = TypeVar("T")
@@ -27,6 +27,34 @@ class Trials:
     def __init__(self, fold: Fold, begin: Callable[[], AbstractContextManager[psycopg.Connection]]) -> None:
         self._fold = fold
         self._begin = begin
+
+    def refuses(self, batch: Batch, others: Batch | None) -> bool:
+        """Tell whether a batch of one row is refused by a schema that takes a test row.
+
+        An operator's rule may forbid just the test row: then a sample of those of `others` that are of the same kind
+        decides. Raises StoreMisconfigured if the schema takes no rows: then all must wait.
+        """
+        if self.accepts(batch.frames, batch.columns):
+            return False
+        self._check_schema(batch.frames[0].kind, others)
+        return True
+
+    def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
+        """Return which hits of a batch their table refuses one by one, by index; none where there is more to it.
+
+        Raises StoreMisconfigured likewise.
+        """
+        found = self._turned_away(batch)
+        if len(found) == batch.frames.count_of(HIT):  # rather the schema is at fault
+            return {}
+        if found:
+            self._check_schema(HIT, batch)
+        return found
+
+    def slow_row(self, batch: Batch) -> int | None:
+        """Return the index of the one row that makes a batch too slow, None where it is not one row."""
+        frames = batch.frames
+        return slow_row(len(frames), lambda first, last: self.accepts(frames[first:last], batch.columns, in_time=True))
 
     def accepts(self, frames: Frames, columns: Mapping[bytes, Sequence[str]], in_time: bool = False) -> bool:
         """Tell whether rows would get in; `in_time`: within a twentieth of statement_timeout."""
@@ -43,13 +71,20 @@ class Trials:
             raise
         return True
 
-    def accepts_some(self, kind: bytes, batch: Batch) -> bool:
+    def _check_schema(self, kind: bytes, others: Batch | None) -> None:
+        try:
+            with self._begin() as connection:
+                connection.execute(queries.load("writer")["probe"])
+        except RowRejected as error:
+            if others is None or not is_forbidden(error) or not self._accepts_some(kind, others):
+                raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
+
+    def _accepts_some(self, kind: bytes, batch: Batch) -> bool:
         """Tell whether one of a sample of the rows of a kind would get in."""
         few = sample([place for place, one in enumerate(batch.frames) if one.kind == kind])
         return any(self.accepts(batch.frames[place : place + 1], batch.columns) for place in few)
 
-    def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
-        """Return which hits of a batch their table refuses one by one, by index; none where there is more to it."""
+    def _turned_away(self, batch: Batch) -> Mapping[int, Refused]:
         rows, names, none = by_kind(batch.frames), batch.columns.get(HIT, ()), dict[int, Refused]()
         if not rows[HIT] or "id" not in names:
             return none
@@ -65,11 +100,6 @@ class Trials:
         place = list(names).index("id")
         ids = [field(row, place) for row in rows[HIT]]
         return {index: why[one] for index, one in zip(batch.frames.places(HIT), ids, strict=True) if one in why}
-
-    def slow_row(self, batch: Batch) -> int | None:
-        """Return the index of the one row that makes a batch too slow, None where it is not one row."""
-        frames = batch.frames
-        return slow_row(len(frames), lambda first, last: self.accepts(frames[first:last], batch.columns, in_time=True))
 
 
 def slow_row(count: int, gets_in: Callable[[int, int], bool]) -> int | None:
