@@ -8,32 +8,23 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable
-from functools import cache
 from typing import Any, NoReturn
 
 from .clock import Calendar, SystemClock, random_bytes
 from .database import destination_of
-from .decide.actor import new_actor, new_network, program_of
 from .decide.lease import Leases
 from .decide.policy import Policy
-from .decide.probes import kind_of
 from .decide.rulings import RulingBook
 from .decide.site import Site
 from .decide.throttle import cooled
 from .embedded import EmbeddedPostgres
 from .errors import EmbeddedPostgresError, StoreUnavailable
 from .facts import Actor, ThrottleLevel
-from .identify.countries import CountryTable
 from .identify.fingerprint import Fingerprinter
-from .identify.geoip import GeoLocator
-from .identify.request import clean_path
-from .identify.useragent import AgentReader
-from .identify.visitor import Identifier
-from .jobs.data import default_crawler_dir
-from .jobs.verification import Verifier
 from .log import LOG_INTERVAL, log
 from .model import Visitor
 from .overhead import Overhead
+from .parts import FILE_PATIENCE, new_identifier, new_locator, new_recorder, new_state, new_store, new_verifier
 from .protocols import Clock, StrictAnswer
 from .record.listing import bytes_in
 from .record.recorder import Counters, Recorder
@@ -41,24 +32,13 @@ from .record.writer import Writer
 from .respond import Responder
 from .schedule import Schedule
 from .settings import Settings
-from .settings.canonical import canonical, version
+from .settings.canonical import version
 from .shared import open_quotas, open_strict
 from .shared.sharer import Sharer
 from .shutdown import Owners, Stopping, finish
-from .state import State
 from .store.postgres import PostgresStore
-from .threads import Aside, within
+from .threads import within
 from .variants import Variants
-
-# Seconds to wait for the journal's folder, geo files and ranges of crawlers; what is there later is used from then on.
-FILE_PATIENCE = 2.0
-# Takes time to build, and is the same for all apps of a process.
-_countries = cache(CountryTable.load)
-
-
-@cache
-def _agents() -> AgentReader:
-    return AgentReader(today=SystemClock().time_ns() / 1e9)
 
 
 class Engine:
@@ -71,11 +51,7 @@ class Engine:
         self._whole_policy = self.policy = self.own_policy = Policy.of(settings, self.failed)
         self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
-        self.verifier = (
-            Verifier(self.clock, settings.crawler_dir or default_crawler_dir(), read=Aside(FILE_PATIENCE))
-            if settings.verify_crawlers
-            else None
-        )
+        self.verifier = new_verifier(settings, self.clock)
         self.site = Site()
         self.responder = Responder(settings)
         self.counters = Counters()
@@ -85,15 +61,15 @@ class Engine:
         self.overhead = Overhead()
         self.syncs = settings.durability == "fsync"
         self.strict = open_strict(settings, self.clock)
-        self.locator = GeoLocator(settings.geoip_city, settings.geoip_asn, _countries(), Aside(FILE_PATIENCE))
+        self.locator = new_locator(settings)
         self.calendar = Calendar()
         self.calendar.wall(self.clock.monotonic(), self.clock.time_ns())
         fingerprinter = Fingerprinter(settings.site, random_bytes(32), self.calendar)
-        self.state = self._new_state(fingerprinter)
+        self.state = new_state(settings, fingerprinter, self._meet)
         self.leases = Leases(
             self.policy.limits[0], self.policy.network_limits, self._wake, self.state.actor, self.state.actors
         )
-        self.identifier = self._new_identifier(fingerprinter)
+        self.identifier = new_identifier(settings, self.state, fingerprinter, self.locator, self.rulings.follow)
         self._dsn = dsn
         self._destination = destination_of(dsn)
         self.variants = Variants(random_bytes(32))  # forked children tell pages apart by the same numbers
@@ -111,29 +87,6 @@ class Engine:
         self.owners = Owners(self.stop)
         self.app_id: int | None = None  # id() of the app whose middlewares share it, see joining
         _ENGINES[id(self)] = self
-
-    def _new_state(self, fingerprinter: Fingerprinter) -> State:
-        settings, networks = self.settings, len(self.settings.network_limits)
-        return State(
-            max_visitors=settings.max_visitors,
-            max_networks=settings.max_networks,
-            max_flagged=settings.max_flagged,
-            new_network=lambda: new_network(networks),
-            learn_salts=fingerprinter.learn,
-            meet=self._meet,
-        )
-
-    def _new_identifier(self, fingerprinter: Fingerprinter) -> Identifier:
-        quotas = len(self.settings.limits)
-        return Identifier(
-            self.settings,
-            self.state,
-            fingerprinter,
-            _agents().read,
-            self.locator,
-            lambda agent: new_actor(quotas, agent.outdated, program_of(agent)),
-            self.rulings.follow,
-        )
 
     def __reduce__(self) -> NoReturn:
         """Say to whoever sends an app to another process what to do instead."""
@@ -318,20 +271,10 @@ class Engine:
             await self.strict.close()
 
     def _new_recorder(self) -> Recorder:
-        return Recorder(self.settings, self.counters, clean_path, kind_of, self._destination)
+        return new_recorder(self.settings, self.counters, self._destination)
 
     def _open_store(self) -> PostgresStore:
-        store = PostgresStore(
-            self._find_database,
-            bot_score=self.settings.bot_score,
-            cooldown=self.settings.cooldown,
-            session_timeout=self.settings.session_timeout,
-            migrate=self.settings.migrate,
-            site=self.settings.site,
-            bans=self.settings.bans,
-            policy=(self.policy_version, canonical(self.settings)),
-            retention_days=self.settings.retention_days,
-        )
+        store = new_store(self.settings, self._find_database)
         self._stores.add(store)
         return store
 

@@ -38,6 +38,7 @@ LAYERS: tuple[set[str], ...] = (
     STAGES,
     {"shared"},
     {"threads", "database", "shutdown", "overhead", "jobs", "report", "replay"},
+    {"parts"},
     {"engine"},
     {"exchange", "joining"},
     {"middleware"},

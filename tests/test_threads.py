@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from asgi_analytics import engine
+from asgi_analytics import parts
 from asgi_analytics.identify import geoip
 from asgi_analytics.jobs import verification
 from asgi_analytics.threads import Aside, end_threads, run_in_thread
@@ -74,7 +74,7 @@ def test_a_geo_file_on_a_mount_that_hangs_holds_up_neither_the_start_nor_the_kee
 ) -> None:
     hanging = threading.Event()
     monkeypatch.setattr(geoip, "_refresh", lambda files: hanging.wait(10))
-    monkeypatch.setattr(engine, "FILE_PATIENCE", 0.05)
+    monkeypatch.setattr(parts, "FILE_PATIENCE", 0.05)
     began = time.monotonic()
     with wrapped(page(), NOWHERE, geoip_city="/mnt/city.mmdb") as app:
         assert get(app).status == 200
@@ -88,7 +88,7 @@ def test_ranges_of_crawlers_on_a_mount_that_hangs_hold_up_neither_the_start_nor_
 ) -> None:
     hanging = threading.Event()
     monkeypatch.setattr(verification, "stamp", lambda folder: hanging.wait(10))
-    monkeypatch.setattr(engine, "FILE_PATIENCE", 0.05)
+    monkeypatch.setattr(parts, "FILE_PATIENCE", 0.05)
     began = time.monotonic()
     with wrapped(page(), NOWHERE) as app:
         assert get(app).status == 200
