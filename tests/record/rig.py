@@ -18,6 +18,15 @@ TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND application_name = 'asgi-analytics writer'"
 )
+# A trigger that refuses the hits that {} is true of; the other one, when they are committed.
+REFUSING = """
+    CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN IF {} THEN RAISE EXCEPTION 'not here'; END IF; RETURN NEW; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION public.refuse()
+"""
+AT_COMMIT = REFUSING.replace("TRIGGER refuse BEFORE", "CONSTRAINT TRIGGER refuse AFTER").replace(
+    "FOR EACH", "INITIALLY DEFERRED FOR EACH"
+)
 
 
 class Rig:

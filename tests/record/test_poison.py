@@ -1,31 +1,27 @@
-"""Rows that Postgres refuses are set aside, and their neighbours stored; what refuses all rows is waited for."""
+"""Rows that Postgres refuses are set aside, and their neighbours stored."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_analytics.batch import DECISION, HIT, Batch
-from asgi_analytics.embedded import EmbeddedPostgres
-from asgi_analytics.errors import RowRejected, StoreMisconfigured
-from asgi_analytics.facts import ThrottleLevel
-from asgi_analytics.model import Decision, Merged
-from asgi_analytics.record.encoding import decision_row
+from asgi_analytics.batch import HIT, Batch
+from asgi_analytics.errors import RowRejected
+from asgi_analytics.model import Merged
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import COLUMNS
 from asgi_analytics.store.doubt import field
 from asgi_analytics.store.postgres import SESSION, PostgresStore
-from asgi_analytics.store.trials import Trials, slow_row
-from tests.record.rows import NOW_US, batch, fetch, hit, hit_frame, identity, one
+from asgi_analytics.store.trials import slow_row
+from tests.record.rows import NOW_US, batch, fetch, hit, hit_frame, one
 from tests.waiting import wait_until
 
-from .rig import TERMINATE, Rig, as_worker, stored
+from .rig import AT_COMMIT, REFUSING, TERMINATE, Rig, as_worker, stored
 
 
 @pytest.mark.parametrize("broken", [hit("/e/x")[:-3] + b"xxx", hit("/e/x") + b"more", b"\0\x01\0\0"])
@@ -52,69 +48,6 @@ def test_a_row_that_was_set_aside_does_not_count_as_written_when_the_connection_
     state, delivery = rig.writer.state, rig.writer._delivery
     wait_until(lambda: rig.counters.retried > 0 and state.connected and bool(delivery._positions))
     assert (rig.counters.written, rig.counters.quarantined) == (3, 1)
-
-
-NARROW = "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3) NOT VALID"
-WIDE = "ALTER TABLE analytics.hits DROP CONSTRAINT narrow"
-
-
-def test_a_schema_that_is_at_fault_but_when_it_is_looked_at_has_no_row_set_aside(dsn: str, tmp_path: Path) -> None:
-    class Unlucky(PostgresStore):
-        looks, is_over = 0, False
-
-        def refuses(self, batch: Batch, others: Batch | None = None) -> bool:
-            self.looks += 1
-            fetch(dsn, WIDE)
-            found = super().refuses(batch, others)
-            if not self.is_over:
-                fetch(dsn, NARROW)
-            return found
-
-    fetch(dsn, NARROW)
-    rig, store = Rig(dsn, tmp_path / "j"), Unlucky(lambda: dsn)
-    rig.writer._open_store = lambda: store
-    rig.send(0, 20)
-    with rig:
-        wait_until(lambda: store.looks > 4 and rig.counters.retried > 1)
-        store.is_over = True
-        wait_until(rig.delivered)
-    assert (stored(dsn), rig.counters.quarantined) == (list(range(20)), 0)
-
-
-def test_nobody_changes_the_schema_between_the_trial_of_a_row_and_that_of_a_test_row(
-    dsn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    accepts, came_between = Trials.accepts, []
-
-    def slowly(self: Trials, *row: Any, **how: Any) -> bool:
-        found = accepts(self, *row, **how)
-        try:
-            fetch(dsn, f"SET lock_timeout = '100ms'; {WIDE}")
-            came_between.append(WIDE)
-        except psycopg.errors.LockNotAvailable:
-            pass
-        return found
-
-    monkeypatch.setattr(Trials, "accepts", slowly)
-    fetch(dsn, NARROW)
-    some = batch([hit("/e/1")])
-    with contextlib.closing(PostgresStore(lambda: dsn)) as store:
-        store.connect()
-        with pytest.raises(StoreMisconfigured, match="takes no rows"):
-            store.refuses(some)
-        assert came_between == []
-        fetch(dsn, WIDE)
-        assert not store.refuses(some)
-
-
-REFUSING = """
-    CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN IF {} THEN RAISE EXCEPTION 'not here'; END IF; RETURN NEW; END $$;
-    CREATE TRIGGER refuse BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION public.refuse()
-"""
-AT_COMMIT = REFUSING.replace("TRIGGER refuse BEFORE", "CONSTRAINT TRIGGER refuse AFTER").replace(
-    "FOR EACH", "INITIALLY DEFERRED FOR EACH"
-)
 
 
 def test_a_row_that_a_trigger_refuses_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_path: Path) -> None:
@@ -170,92 +103,6 @@ def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: 
     assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 1}
 
 
-@pytest.mark.parametrize(
-    ("harm", "repair"),
-    [
-        (REFUSING.format("true"), "DROP TRIGGER refuse ON analytics.hits"),
-        (AT_COMMIT.format("true"), "DROP TRIGGER refuse ON analytics.hits"),
-        ("ALTER TABLE analytics.hits RENAME TO away", "ALTER TABLE analytics.away RENAME TO hits"),
-        (
-            "ALTER TABLE analytics.sessions RENAME COLUMN hits TO x",
-            "ALTER TABLE analytics.sessions RENAME COLUMN x TO hits",
-        ),
-        ("REVOKE INSERT ON analytics.hits FROM worker", "GRANT INSERT ON analytics.hits TO worker"),
-        *(
-            (
-                f"ALTER TABLE analytics.{table} ADD CONSTRAINT fewer CHECK (hits < 10) NOT VALID",
-                f"ALTER TABLE analytics.{table} DROP CONSTRAINT fewer",
-            )
-            for table in ("sessions", "fingerprints")
-        ),
-        (
-            "ALTER TABLE analytics.positions ADD CONSTRAINT fewer CHECK (rows < 15) NOT VALID",
-            "ALTER TABLE analytics.positions DROP CONSTRAINT fewer",
-        ),
-        # Of what a common row has, all the same: the largest row there may be keeps to these.
-        *(
-            (
-                f"ALTER TABLE analytics.{table} ADD CONSTRAINT wrong CHECK ({rule}) NOT VALID",
-                f"ALTER TABLE analytics.{table} DROP CONSTRAINT wrong",
-            )
-            for table, rule in (
-                ("hits", "policy IS NULL OR length(policy) < 4"),
-                ("hits", "route IS NOT NULL"),
-                ("hits", "status > 500"),
-                ("sessions", "entry_path IS NOT NULL"),
-                ("fingerprints", "level_changed_at IS NOT NULL"),
-            )
-        ),
-        (
-            "DROP VIEW analytics.human_hits; ALTER TABLE analytics.hits ALTER policy TYPE varchar(4)",
-            "ALTER TABLE analytics.hits ALTER policy TYPE text",
-        ),
-        (
-            "DROP VIEW analytics.human_sessions; ALTER TABLE analytics.sessions ALTER policy TYPE varchar(4)",
-            "ALTER TABLE analytics.sessions ALTER policy TYPE text",
-        ),
-        (
-            "DROP VIEW analytics.human_hits; ALTER TABLE analytics.hits ALTER clock TYPE numeric(4, 2) USING 1.0",
-            "ALTER TABLE analytics.hits ALTER clock TYPE float8",
-        ),
-    ],
-    ids=[
-        *("trigger", "at-commit", "table", "column", "privilege", "check-of-sessions", "check-of-fingerprints"),
-        "check-of-positions",
-        *("check-of-policies", "routes-required", "errors-only", "pages-required", "levels-required"),
-        *("narrow-policy", "narrow-policy-of-sessions", "narrow-clock"),
-    ],
-)
-def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, harm: str, repair: str) -> None:
-    worker = as_worker(dsn)
-    with Rig(worker, tmp_path / "j") as rig:
-        rig.send(0, 10)
-        wait_until(rig.delivered)
-        fetch(dsn, harm)
-        for number in range(10, 20):
-            rig.recorder._append(hit_frame(f"/e/{number}", policy="0123456789ab"))
-        wait_until(lambda: rig.writer.state.error is not None)
-        assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
-        fetch(dsn, repair)
-        wait_until(rig.delivered)
-    assert stored(dsn) == list(range(20))
-
-
-def test_a_rule_that_refuses_all_hits_sets_none_aside_though_decisions_get_in(dsn: str, tmp_path: Path) -> None:
-    fetch(dsn, "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3)")
-    decision = Decision(ThrottleLevel.NORMAL, 0, id=b"d" * 16)
-    row = decision_row(
-        decision, {}, hit_id=b"h" * 16, time_us=NOW_US, enforced=True, site="default", identity=identity()
-    )
-    with Rig(dsn, tmp_path / "j") as rig:
-        rig.recorder._append(frame(DECISION, row) + hit_frame("/e/0"))
-        wait_until(lambda: rig.writer.state.error is not None)
-        assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine")["n"] == 0
-        fetch(dsn, "ALTER TABLE analytics.hits DROP CONSTRAINT narrow")
-        wait_until(rig.delivered)
-    assert stored(dsn) == [0]
-
-
 def test_a_row_that_a_trigger_takes_too_long_for_is_set_aside_and_its_neighbours_are_stored(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,32 +114,6 @@ def test_a_row_that_a_trigger_takes_too_long_for_is_set_aside_and_its_neighbours
         wait_until(rig.delivered)
     assert stored(dsn) == [number for number in range(10) if number != 7]
     assert one(dsn, "SELECT sqlstate FROM analytics.quarantine")["sqlstate"] == "57014"
-
-
-def test_where_the_server_can_tell_no_more_hits_wait_and_none_is_set_aside(
-    cluster_folder: Path, tmp_path: Path
-) -> None:
-    """A listener that does not listen fills the queue of NOTIFY; the COMMIT of any transaction that notifies fails."""
-    with EmbeddedPostgres(cluster_folder) as server, psycopg.connect(server.dsn, autocommit=True) as connection:
-        if connection.info.server_version < 170_000:
-            pytest.skip("the queue takes 8 GB")
-    with EmbeddedPostgres(cluster_folder, {"max_notify_queue_pages": "64"}) as server, Rig(server.dsn, tmp_path) as rig:
-        rig.send(0, 1)
-        wait_until(lambda: rig.counters.written == 1)
-        fetch(server.dsn, REFUSING.replace("RAISE EXCEPTION 'not here'", "NOTIFY hits").format("true"))
-        with psycopg.connect(server.dsn) as deaf, psycopg.connect(server.dsn, autocommit=True) as connection:
-            deaf.execute("LISTEN hits")
-            deaf.commit()
-            deaf.execute("SELECT 1")
-            with contextlib.suppress(psycopg.errors.ProgramLimitExceeded):
-                while True:
-                    connection.execute("SELECT pg_notify('hits', repeat('x', 7900))")
-            rig.send(1, 20)
-            wait_until(lambda: rig.counters.retried > 0)
-            deaf.rollback()
-        fetch(server.dsn, "SELECT pg_notification_queue_usage()")  # frees what nobody waits for
-        wait_until(rig.delivered)
-        assert (stored(server.dsn), rig.counters.quarantined) == (list(range(21)), 0)
 
 
 class Counting(PostgresStore):
