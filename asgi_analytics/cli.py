@@ -17,7 +17,8 @@ from uuid import UUID
 from .arguments import path, split, whole
 from .clock import SystemClock
 from .columns import escape, one_line
-from .commands import Command, actors, adopt, console, doctor, purge, quarantine, tail
+from .commands import Command, actors, adopt, console, doctor, journals, purge, quarantine, tail
+from .commands.check import FILE_PATIENCE, Check, patiently
 from .commands.explanation import explanation, explanation_json
 from .database import destination_of, resolve_dsn
 from .embedded import EmbeddedPostgres, default_data_dir
@@ -233,26 +234,26 @@ def _doctor(options: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[doctor.Check]:
+def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[Check]:
     yield from doctor.settings_checks(settings)
     yield from doctor.shared_checks(settings)
-    yield from doctor.patiently("place", doctor.address_checks(settings, options.client, options.header))
-    yield from doctor.patiently("geo files", doctor.geo_checks(settings))
-    yield from doctor.patiently("crawlers", doctor.crawler_checks(settings, SystemClock.time_ns() / 1e9))
+    yield from patiently("place", doctor.address_checks(settings, options.client, options.header))
+    yield from patiently("geo files", doctor.geo_checks(settings))
+    yield from patiently("crawlers", doctor.crawler_checks(settings, SystemClock.time_ns() / 1e9))
     folder = settings.journal_dir
     try:
         destination = destination_of(resolve_dsn(options.dsn))
-        checks = doctor.patiently("journal", doctor.journal_checks(folder, destination, settings.journal_limit))
+        checks = patiently("journal", journals.journal_checks(folder, destination, settings.journal_limit))
         if settings.durability == "memory":  # which writes nothing there
             checks = (replace(one, advice=None, note=one.note or one.advice is not None) for one in checks)
         yield from checks
         stray: list[listing.JournalState] = []
         with contextlib.suppress(OSError):  # reported above
-            stray = within(doctor.FILE_PATIENCE, lambda: listing.strays(folder, destination))
+            stray = within(FILE_PATIENCE, lambda: listing.strays(folder, destination))
         with _database(options.dsn) as dsn:
             yield from doctor.database_checks(dsn, SystemClock.time_ns() / 1e9, stray=stray)
     except AnalyticsError as error:
-        yield doctor.Check("database", str(error), "give a DSN by --dsn or ASGI_ANALYTICS_DSN")
+        yield Check("database", str(error), "give a DSN by --dsn or ASGI_ANALYTICS_DSN")
 
 
 def _tail(options: argparse.Namespace) -> int:

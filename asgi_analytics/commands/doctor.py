@@ -2,69 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import maxminddb
 
 from ..columns import counted
-from ..errors import AnalyticsError, JournalFormatError, StoreMisconfigured
-from ..folders import foreign_part
+from ..errors import AnalyticsError, StoreMisconfigured
 from ..identify.client import ClientAddress, network_of
 from ..identify.countries import CountryTable
 from ..identify.geoip import GeoLocator
 from ..identify.operators import SOURCES
 from ..jobs.data import FRESH, default_crawler_dir, held
-from ..record.destination import Destination, read_destination
-from ..record.listing import JournalState, journals
-from ..record.segment import read_header
+from ..record.listing import JournalState
 from ..settings import Settings
 from ..shared import server_of
 from ..store.connection import ENCODINGS, UTF8
 from ..store.health import PATIENCE, HealthReader, Server, advice_on, examine
-from ..threads import within
+from .check import Check
+from .journals import stray_checks
 
 OLDEST = 140000  # server_version_num of PostgreSQL 14
 FORWARDING = (b"x-forwarded-for", b"forwarded")
 CLOCKS_APART = 30.0  # seconds
 SAMPLES = ("8.8.8.8", "2001:4860:4860::8888")  # looked up: the metadata may be whole where the data is not
-LEAST_ROOM = 64 << 20  # bytes
-FILE_PATIENCE = 5.0  # seconds
-ELSEWHERE = "no worker with this DSN delivers them; where it is this database under another name: asgi-analytics adopt"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding. `advice` is set where something is wrong; `note` marks what only deserves a look."""
-
-    subject: str
-    text: str
-    advice: str | None = None
-    note: bool = False
-
-    @property
-    def mark(self) -> str:
-        """ok, note or WRONG."""
-        return "WRONG" if self.advice else "note" if self.note else "ok"
-
-
-def patiently(subject: str, checks: Iterator[Check]) -> Iterator[Check]:
-    """Yield checks that read files; if a mount hangs, the last one says so."""
-    while True:
-        try:
-            check = within(FILE_PATIENCE, lambda: next(checks, None))
-        except TimeoutError:
-            text = f"no answer within {FILE_PATIENCE:g} s from the disk or the mount"
-            yield Check(subject, text, "mend the mount, or name files and folders on a local disk")
-            return
-        if check is None:
-            return
-        yield check
 
 
 def settings_checks(settings: Settings) -> Iterator[Check]:
@@ -135,104 +97,6 @@ def crawler_checks(settings: Settings, now: float) -> Iterator[Check]:
         yield Check("crawlers", text, "run `asgi-analytics data update` daily")
     if len(found) > len(old):
         yield Check("crawlers", f"{counted(len(found) - len(old), 'file')} of address ranges in {folder}")
-
-
-def journal_checks(folder: Path, destination: Destination | None = None, limit: int | None = None) -> Iterator[Check]:
-    """Say whether the journal folder can be used, and what is left in it, for `destination` where that is known.
-
-    `limit`: the most bytes of a worker's journal.
-    """
-    nearest = folder
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    try:
-        strange = folder if nearest == folder and nearest.stat().st_uid != os.geteuid() else foreign_part(nearest)
-        if strange is not None:
-            owner = strange.lstat().st_uid
-            advice = "run this as the user that the app runs as, or choose a folder of your own by journal_dir"
-            yield Check("journal", f"{strange} belongs to user {owner}", advice)
-            return
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            yield Check("journal", f"{nearest} is not writable", "make it writable, or choose another by journal_dir")
-            return
-        yield Check("journal", f"{folder}{'' if nearest == folder else ' (made at the first start)'}")
-        found = journals(folder)
-        yield from _folder_checks(nearest, folder)
-    except PermissionError as error:
-        yield Check("journal", str(error), "choose a folder of your own by journal_dir or ASGI_ANALYTICS_JOURNAL_DIR")
-        return
-    except OSError as error:
-        yield Check("journal", str(error), "mend the disk or the mount, or choose another folder by journal_dir")
-        return
-    alive = [one for one in found if one.alive]
-    dead = [one for one in found if not one.alive and (destination is None or one.destination.key == destination.key)]
-    if alive:
-        yield Check("journal", f"{len(alive)} in use, {sum(one.bytes for one in alive):,} bytes")
-    if limit is not None and (full := [one for one in alive if one.bytes > limit]):
-        text = f"{len(full)} in use hold more than journal_limit ({limit:,} bytes): new hits are dropped"
-        advice = "mend what keeps the database from taking them; where the app has another limit: --journal-limit"
-        yield Check("journal", text, advice)
-    if dead:
-        size = sum(one.bytes for one in dead)
-        text = f"{len(dead)} left over, {size:,} bytes: the next start of an app with their database delivers them"
-        yield Check("journal", text, note=True)
-
-
-def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
-    """Say what ails the disk, and what lies in the folder that nobody will deliver."""
-    disk = os.statvfs(nearest)
-    if (room := disk.f_bavail * disk.f_frsize) < LEAST_ROOM or (disk.f_files and not disk.f_favail):
-        text = f"the disk of {nearest} is full, or nearly: {room:,} bytes, {disk.f_favail:,} files are left"
-        yield Check(
-            "journal",
-            text,
-            "free space, or choose another disk by journal_dir: hits that it has no room for wait in memory",
-        )
-    destinations = [read_destination(path) for path in folder.iterdir()] if nearest == folder else []
-    databases = {destination.key for destination in destinations if destination is not None}
-    if len(databases) > 1:
-        yield Check("journal", f"shared by apps of {len(databases)} databases: each delivers its own", note=True)
-    aside = sorted(folder.glob("*.unreadable")) if nearest == folder else []
-    if aside:
-        size = sum(path.stat().st_size for path in aside)
-        text = f"of another version, set aside: {counted(len(aside), 'segment')}, {size:,} bytes, {aside[0].name}"
-        back = "/".join(aside[0].name.removesuffix(".unreadable").split("-", 1))
-        advice = (
-            f"move each back, as {back}, and `asgi-analytics adopt` it for the version that wrote it; or delete them"
-        )
-        yield Check("journal", text, advice)
-    if old := _unknown_segments(folder):
-        name = f"{old[0].parent.name}/{old[0].name}"
-        text = f"of a format that this version does not know: {counted(len(old), 'segment')}, {name}"
-        yield Check("journal", text, "start the version that wrote them once more: it delivers them")
-
-
-def stray_checks(found: Sequence[JournalState], server: str) -> Iterator[Check]:
-    """Name journals that are for a database of another name; `server`: what ours says of itself, "" when unknown."""
-    for key in sorted({one.destination.key for one in found}):
-        lying = [one for one in found if one.destination.key == key]
-        since = datetime.fromtimestamp(min(one.written for one in lying), UTC)
-        same = server != "" and all(one.destination.server == server for one in lying)
-        what = "the same database: delivered by the next start" if same else ELSEWHERE
-        address = lying[-1].destination.address or f"a database that is not named (key {key[:8]})"
-        size = sum(one.bytes for one in lying)
-        text = f"{len(lying)} left over for {address}, {size:,} bytes, since {since:%Y-%m-%d %H:%M} UTC: {what}"
-        yield Check("journal", text, note=True)
-
-
-def _unknown_segments(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    for journal in sorted(folder.iterdir()) if folder.exists() else ():
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # delivered and removed while we look
-            found += [one for one in sorted(journal.glob("*.journal")) if one.is_file() and not _is_readable(one)]
-    return found
-
-
-def _is_readable(segment: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError, JournalFormatError), segment.open("rb") as file:
-        head = file.read(65_536)
-        return not head or bool(read_header(head, segment))
-    return not segment.exists()
 
 
 def database_checks(

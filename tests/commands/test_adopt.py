@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from asgi_analytics.commands import doctor
 from asgi_analytics.commands.adopt import _adopt
+from asgi_analytics.commands.journals import journal_checks
 from asgi_analytics.errors import CommandError
 from asgi_analytics.record import adoption
 from asgi_analytics.record import journal as journals
@@ -234,7 +234,7 @@ def test_what_was_set_aside_is_delivered_once_it_is_put_back_as_doctor_says(
         wait_until(lambda: not left.path.exists(), what="its delivery")
     assert paths(dsn) == []
     (aside,) = tmp_path.glob("*.unreadable")
-    (advice,) = [check.advice for check in doctor.journal_checks(tmp_path) if check.advice]
+    (advice,) = [check.advice for check in journal_checks(tmp_path) if check.advice]
     back = tmp_path / str(advice).split(" as ")[1].split(",")[0]
     back.parent.mkdir()
     back.write_bytes(version + aside.read_bytes()[8:])

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from asgi_analytics.commands import doctor
+from asgi_analytics.commands import doctor, journals
 from asgi_analytics.database import destination_of
 from asgi_analytics.errors import JournalError
 from asgi_analytics.identify.operators import SOURCES
@@ -181,15 +181,15 @@ def test_a_journal_that_is_delivered_while_doctor_looks_is_nothing_wrong(
 ) -> None:
     for name in (b"a" * 16, b"b" * 16):
         FileJournal(tmp_path, name, COLUMNS, 64 << 20, Destination("one")).abandon()
-    read = doctor._is_readable
+    read = journals._is_readable
 
     def delivered(segment: Path) -> bool:
         for other in set(tmp_path.iterdir()) - {segment.parent}:
             shutil.rmtree(other)
         return read(segment)
 
-    monkeypatch.setattr(doctor, "_is_readable", delivered)
-    assert [check for check in doctor.journal_checks(tmp_path) if check.advice] == []
+    monkeypatch.setattr(journals, "_is_readable", delivered)
+    assert [check for check in journals.journal_checks(tmp_path) if check.advice] == []
 
 
 def test_doctor_names_a_journal_that_has_reached_its_limit(dsn: str, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_doctor_names_a_disk_that_cannot_be_read_and_goes_on(
     def fail(folder: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
 
-    monkeypatch.setattr(doctor, "journals", fail)
+    monkeypatch.setattr(journals, "journals", fail)
     answer = called("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path))
     assert f"WRONG journal: [Errno 5] Input/output error: '{tmp_path}' → mend the disk" in answer.stdout
     assert "ok    schema: up to date" in answer.stdout

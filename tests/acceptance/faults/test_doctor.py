@@ -22,6 +22,7 @@ import pytest
 from asgi_analytics import cli
 from asgi_analytics.clock import SystemClock
 from asgi_analytics.commands import doctor
+from asgi_analytics.commands.check import Check
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.store import migrate
 from tests.acceptance.faults.house import _make_database, clerks
@@ -66,11 +67,11 @@ def ward(fresh_cluster: Path) -> Iterator[Ward]:
             yield ward
 
 
-def checks(dsn: str, shift: float = 0.0) -> list[doctor.Check]:
+def checks(dsn: str, shift: float = 0.0) -> list[Check]:
     return list(doctor.database_checks(dsn, SystemClock.time_ns() / 1e9 + shift, PATIENCE))
 
 
-def told(found: Iterator[doctor.Check]) -> str:
+def told(found: Iterator[Check]) -> str:
     return "\n".join(f"{check.mark} {check.text} → {check.advice}" for check in found)
 
 
