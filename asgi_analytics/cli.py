@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -240,16 +241,18 @@ def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[Check]:
     yield from patiently("place", doctor.address_checks(settings, options.client, options.header))
     yield from patiently("geo files", doctor.geo_checks(settings))
     yield from patiently("crawlers", doctor.crawler_checks(settings, SystemClock.time_ns() / 1e9))
-    folder = settings.journal_dir
-    try:
+    folder, destination = settings.journal_dir, None
+    with contextlib.suppress(AnalyticsError):  # reported below
         destination = destination_of(resolve_dsn(options.dsn))
-        checks = patiently("journal", journals.journal_checks(folder, destination, settings.journal_limit))
-        if settings.durability == "memory":  # which writes nothing there
-            checks = (replace(one, advice=None, note=one.note or one.advice is not None) for one in checks)
-        yield from checks
-        stray: list[listing.JournalState] = []
+    checks = patiently("journal", journals.journal_checks(folder, destination, settings.journal_limit))
+    if settings.durability == "memory":  # which writes nothing there
+        checks = (replace(one, advice=None, note=one.note or one.advice is not None) for one in checks)
+    yield from checks
+    stray: list[listing.JournalState] = []
+    if destination is not None:
         with contextlib.suppress(OSError):  # reported above
-            stray = within(FILE_PATIENCE, lambda: listing.strays(folder, destination))
+            stray = within(FILE_PATIENCE, partial(listing.strays, folder, destination))
+    try:
         with _database(options.dsn) as dsn:
             yield from doctor.database_checks(dsn, SystemClock.time_ns() / 1e9, stray=stray)
     except AnalyticsError as error:

@@ -209,6 +209,16 @@ def test_doctor_names_a_journal_that_has_reached_its_limit(dsn: str, tmp_path: P
     )
 
 
+@pytest.mark.parametrize("dsn", ["postgresql://host:port/shop", "shop"])
+def test_where_the_dsn_is_none_doctor_looks_at_the_journals_all_the_same(tmp_path: Path, dsn: str) -> None:
+    FileJournal(tmp_path, b"a" * 16, COLUMNS, 1 << 20, Destination("one")).abandon()
+    answer = called("doctor", "--dsn", dsn, "--journal-dir", str(tmp_path))
+    assert f"ok    journal: {tmp_path}\n" in answer.stdout
+    assert "note  journal: 1 left over, " in answer.stdout
+    assert "WRONG database: " in answer.stdout
+    assert answer.returncode == 1
+
+
 def test_doctor_names_a_disk_that_cannot_be_read_and_goes_on(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
