@@ -34,7 +34,7 @@ from .store.reading import connect
 from .threads import within
 
 PATIENCE = 2.0  # seconds that `explain` waits for a decision on its way to the database
-MOST_SHOWN = 10  # journals in `stats`
+MAX_SHOWN = 10  # journals in `stats`
 TRAFFIC_SECONDS = 180  # of the demo, where no others are asked for
 _DEMO_LIMITS = ("20/second", "600/minute")
 _QUOTAS = f"quotas per visitor, such as {' '.join(_DEMO_LIMITS)}"
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_command(add("migrate", "bring the database's schema up to date"), _migrate)
     _add_doctor(add("doctor", "show what would be used, and what is wrong"))
     hits = _add_command(add("tail", "show hits as they come"), _tail)
-    hits.add_argument("-n", "--lines", type=whole(0, tail.MOST_FOLLOWED), default=20, help="hits to begin with (20)")
+    hits.add_argument("-n", "--lines", type=whole(0, tail.MAX_FOLLOWED), default=20, help="hits to begin with (20)")
     hits.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     hits.add_argument("--site", help="only hits of this site")
     hits.add_argument("--json", action="store_true", help="a JSON object per line")
@@ -313,7 +313,7 @@ def _stats(options: argparse.Namespace) -> int:
     try:
         with _database(options.dsn) as dsn, connect(dsn) as reader:
             destination = replace(destination, server=reader.identity())
-            totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MOST_SHOWN)
+            totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MAX_SHOWN)
     except StoreUnavailable:  # what waits here is known all the same
         if found and not options.json:
             print("\n".join(console.journals_here(found, folder, destination)))

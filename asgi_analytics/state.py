@@ -11,8 +11,8 @@ from .facts import Actor, ThrottleLevel
 from .model import CachedRefusal, Merged, Visitor
 from .protocols import Salt
 
-MOST_CHANCES = 16  # visitors that are looked at to evict one
-MOST_CACHED_REFUSALS = 4096  # refusals, about 2.6 KB each
+MAX_CHANCES = 16  # visitors that are looked at to evict one
+MAX_CACHED_REFUSALS = 4096  # refusals, about 2.6 KB each
 
 
 class State:
@@ -98,12 +98,12 @@ class State:
         return [*((visitor.actor, False) for visitor in visitors), *((network, True) for network in networks)]
 
     def _forget_one(self) -> None:
-        """Second chance (Corbató, 1968): those seen since their last turn go back to the end, at most MOST_CHANCES.
+        """Second chance (Corbató, 1968): those seen since their last turn go back to the end, at most MAX_CHANCES.
 
         Moving each visitor to the end at each request would cost every request what this costs new visitors alone.
         """
         visitors = self._visitors
-        for _ in range(MOST_CHANCES):
+        for _ in range(MAX_CHANCES):
             try:
                 fingerprint, visitor = visitors.popitem(last=False)
             except KeyError:  # another thread was faster
@@ -163,8 +163,8 @@ class State:
         place[fingerprint] = visitor
 
     def cache_refusal(self, visitor: Visitor, cached: CachedRefusal) -> None:
-        """Keep a refusal to send it to its visitor again; beyond MOST_CACHED_REFUSALS the oldest is dropped."""
-        if len(self._cached_refusals) >= MOST_CACHED_REFUSALS:
+        """Keep a refusal to send it to its visitor again; beyond MAX_CACHED_REFUSALS the oldest is dropped."""
+        if len(self._cached_refusals) >= MAX_CACHED_REFUSALS:
             with suppress(IndexError):  # as above
                 other, oldest = self._cached_refusals.popleft()
                 if other.cached_refusal is oldest:

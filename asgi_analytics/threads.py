@@ -17,7 +17,7 @@ from anyio.lowlevel import RunVar
 from .clock import release_gil
 from .low_memory import start_thread
 
-MOST_THREADS = 40  # of one event loop, as many as anyio gives an app
+MAX_THREADS = 40  # of one event loop, as many as anyio gives an app
 
 Call = Callable[[], object]
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class _Pool:
 
     def takes_more(self) -> bool:
         """Tell whether a call will be made, now or after others; starts a thread where all are busy."""
-        if self._busy >= self._threads < MOST_THREADS:
+        if self._busy >= self._threads < MAX_THREADS:
             try:
                 start_thread(
                     threading.Thread(target=_work, args=(self._calls,), name="asgi-analytics-call", daemon=True)
@@ -182,7 +182,7 @@ async def _run_in_trio(call: Call) -> None:
     try:
         limiter = _limiter.get(None)
         if limiter is None:
-            limiter = CapacityLimiter(MOST_THREADS)
+            limiter = CapacityLimiter(MAX_THREADS)
             _limiter.set(limiter)
         await to_thread.run_sync(run, limiter=limiter)
     except RuntimeError:  # no thread, or a forked child in the event loop of its parent, which asyncio disowns there

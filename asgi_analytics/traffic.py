@@ -13,7 +13,7 @@ from typing import TextIO
 
 from .columns import bar, terminal_columns
 
-MOST_CONNECTIONS = 64  # at once
+MAX_CONNECTIONS = 64  # at once
 TIMEOUT = 15.0  # seconds for one answer
 HUMANS_PER_SECOND = 0.7
 
@@ -164,7 +164,7 @@ class _Stage:
         self._answered = 0
 
     async def play(self) -> int:
-        self._connections = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         tasks = [asyncio.create_task(self._visit(visit)) for visit in self._visits]
         waiting: set[asyncio.Task[None]] = set(tasks)
         while waiting and not self._stopping.is_set():

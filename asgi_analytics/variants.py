@@ -21,11 +21,11 @@ from .model import Variant
 
 ITEM, TURN, CURSOR = 1, 2, 3  # a thing of its own, a numbered page of a list, a place in a list or a stream
 SIZE = 4  # of the pages of a list
-MOST_SHALLOW = 100  # pages of a list of data: people scroll so far, many who look alike together
-MOST_QUERY, MOST_PARAMETERS, MOST_NAME, MOST_VALUE, MOST_NUMBER = 8192, 50, 40, 200, 48  # what is looked at
-MOST_KEY = 400  # characters
-MOST_REMEMBERED = 2048  # paths with a query
-MOST_NAMES = 4096  # of parameters, that are remembered
+MAX_SHALLOW = 100  # pages of a list of data: people scroll so far, many who look alike together
+MAX_QUERY, MAX_PARAMETERS, MAX_NAME, MAX_VALUE, MAX_NUMBER = 8192, 50, 40, 200, 48  # what is looked at
+MAX_KEY = 400  # characters
+MAX_REMEMBERED = 2048  # paths with a query
+MAX_NAMES = 4096  # of parameters, that are remembered
 LONGEST_REMEMBERED = 512  # characters of path and query
 KIND_AT, ONWARD = 35, 1 << 37  # in hits.path_inputs, above what inputs.py tells: the kind, and what comes in order
 
@@ -127,7 +127,7 @@ class Parameter(NamedTuple):
     def tells_data(self) -> bool:
         """Tell whether it tells answers with data apart: a text without a digit may be one that is being typed."""
         if self.kind == TURN:
-            return (self.depth or int(self.value)) > MOST_SHALLOW
+            return (self.depth or int(self.value)) > MAX_SHALLOW
         return self.kind == ITEM and _DIGIT.search(self.value) is not None
 
 
@@ -164,7 +164,7 @@ class Variants:
         except KeyError:
             found = self._found(bounded(path), parameters(query), inner)
         if len(path) + len(query) <= LONGEST_REMEMBERED:
-            if len(self._known) >= MOST_REMEMBERED:
+            if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
             self._known[asked] = found
         return found
@@ -180,7 +180,7 @@ class Variants:
         text = f"{path}?{'&'.join(sorted(f'{one.name}={one.value}' for one in told))}"
         number = self._number(text)
         kind = TURN if TURN in kinds else CURSOR if CURSOR in kinds else ITEM
-        key = sort_key(text) if len(text) <= MOST_KEY else f"{sort_key(text[:MOST_KEY])}#{number:08x}"
+        key = sort_key(text) if len(text) <= MAX_KEY else f"{sort_key(text[:MAX_KEY])}#{number:08x}"
         return Variant(number, key, kind)
 
     def _number(self, text: str) -> int:
@@ -194,7 +194,7 @@ def parameters(query: bytes | str) -> list[Parameter]:
     Looked at are those whose names may do so, or are new here, as far as they are few. What is behind them is told from
     others as a whole: no junk in front of an id hides it.
     """
-    text = query[:MOST_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:MOST_QUERY]
+    text = query[:MAX_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:MAX_QUERY]
     found, size, looked, behind = [], 0, 1, ""
     parts = text.split("&")
     for place, part in enumerate(parts):
@@ -202,9 +202,9 @@ def parameters(query: bytes | str) -> list[Parameter]:
             continue
         name, _, value = part.partition("=")
         kind = _kinds.get(name)
-        if kind == 0 or not value or len(name) > 3 * MOST_NAME:
+        if kind == 0 or not value or len(name) > 3 * MAX_NAME:
             continue
-        if looked == MOST_PARAMETERS:
+        if looked == MAX_PARAMETERS:
             behind = "&".join(parts[place:])
             break
         looked += 1
@@ -216,8 +216,8 @@ def parameters(query: bytes | str) -> list[Parameter]:
             found.append(one)
     if size > 1:
         found = [one.in_pages(size) for one in found]
-    if behind or len(query) > MOST_QUERY:
-        further = query[MOST_QUERY:]
+    if behind or len(query) > MAX_QUERY:
+        further = query[MAX_QUERY:]
         behind += further.decode("latin-1") if isinstance(further, bytes) else further
         found.append(Parameter(ITEM, "", f"{_checksum(behind):010}"))
     return found
@@ -230,18 +230,18 @@ def guessed(query: bytes | str, path: str) -> str:
     whole: neither junk nor escapes hide a guess.
     """
     text = query.decode("latin-1") if isinstance(query, bytes) else query
-    looked = text[:MOST_QUERY]
+    looked = text[:MAX_QUERY]
     if "%" in looked and _LETTER.search(looked) is not None:
         return text
-    looked, found = looked.lower(), [text[MOST_QUERY:]]
+    looked, found = looked.lower(), [text[MAX_QUERY:]]
     takes_codes = "code=" in looked and _CODES.search(path, 0, MAX_PATH) is not None
     for word in SECRETS:
         at = looked.find(word)
         while at >= 0:
             end = looked.find("&", at)
-            if _is_guessed(looked[max(looked.rfind("&", 0, at) + 1, at - MOST_NAME) : at], word, takes_codes):
+            if _is_guessed(looked[max(looked.rfind("&", 0, at) + 1, at - MAX_NAME) : at], word, takes_codes):
                 found.append(looked[at:] if end < 0 else looked[at:end])
-                if len(found) > MOST_PARAMETERS:
+                if len(found) > MAX_PARAMETERS:
                     return text
             at = looked.find(word, end) if end >= 0 else -1
     return "".join(found)
@@ -262,7 +262,7 @@ def _is_guessed(before: str, word: str, takes_codes: bool) -> bool:
 
 
 def _learn(name: str) -> int:
-    if len(_kinds) >= MOST_NAMES:
+    if len(_kinds) >= MAX_NAMES:
         _kinds.clear()
     kind = _kinds[name] = name_kind(name)
     return kind
@@ -274,9 +274,9 @@ def _checksum(text: str) -> int:
 
 def _read(kind: int, name: str, value: str) -> Parameter | None:
     is_number = kind == TURN or name.lower() in ("t", "u")
-    if len(value) > (MOST_NUMBER if is_number else MOST_VALUE):  # not worth a look, but another one all the same
+    if len(value) > (MAX_NUMBER if is_number else MAX_VALUE):  # not worth a look, but another one all the same
         return Parameter(CURSOR if kind == CURSOR else ITEM, name.lower(), f"{_checksum(value):010}")
-    if len(value) <= MOST_NUMBER and not _COUNT.fullmatch(value) and _MAY_BE_NUMBER.fullmatch(value):
+    if len(value) <= MAX_NUMBER and not _COUNT.fullmatch(value) and _MAY_BE_NUMBER.fullmatch(value):
         number = _NUMBER.fullmatch(unquote_plus(value).strip().removeprefix("+").lstrip("0_"))
         value = str(int(number[1].replace("_", ""))) if number is not None else value
     if kind == TURN and not _TURN.fullmatch(value):
@@ -288,7 +288,7 @@ def _read(kind: int, name: str, value: str) -> Parameter | None:
 def name_kind(name: str) -> int:
     """Return what a parameter's name says of it: ITEM, TURN, CURSOR, SIZE, or 0; in any case and style of writing."""
     plain = unquote(name) if "%" in name else name
-    if plain.endswith("[]") or len(plain) > MOST_NAME:
+    if plain.endswith("[]") or len(plain) > MAX_NAME:
         return 0
     whole = _NO_WORD.sub("", plain).lower()
     if whole in TURNS or whole in CURSORS:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asgi_analytics.identify.visitor import MOST_UNRETURNED
+from asgi_analytics.identify.visitor import MAX_UNRETURNED
 from asgi_analytics.middleware import ASGIApp, Receive, Scope, Send
 from asgi_analytics.model import Analytics
 from asgi_analytics.record import refusals
@@ -42,7 +42,7 @@ def test_pages_that_cannot_take_the_cookie_along_use_none_up() -> None:
 
 def test_a_flood_of_others_uses_up_no_cookie_that_nobody_was_given() -> None:
     with wrapped(mostly_public, max_visitors=100, limits=(), **COOKIE) as app:
-        for turn in range(MOST_UNRETURNED + 1):
+        for turn in range(MAX_UNRETURNED + 1):
             get(app, "/public/1")
             flood(app, turn)
         assert len(get(app, "/home").cookies) == 1
@@ -58,7 +58,7 @@ def flood(app: ASGIApp, turn: int) -> None:
 
 def test_a_cookie_that_comes_back_after_its_visitor_was_forgotten_has_come_back() -> None:
     with wrapped(page(), max_visitors=100, limits=(), **COOKIE) as app:
-        for turn in range(MOST_UNRETURNED):
+        for turn in range(MAX_UNRETURNED):
             cookie = cookie_of(get(app, "/home"))
             flood(app, turn)
             assert get(app, "/home", cookie).cookies == []
@@ -140,7 +140,7 @@ def test_a_level_comes_along_with_a_cookie_that_comes_back_from_another_place() 
 
 def test_who_returns_cookies_uses_none_up() -> None:
     with wrapped(page(), **COOKIE) as app:
-        for _ in range(MOST_UNRETURNED):
+        for _ in range(MAX_UNRETURNED):
             assert get(app, headers=cookie_of(get(app))).status == 200
         assert len(get(app).cookies) == 1
 
@@ -166,12 +166,12 @@ def test_all_of_an_office_get_a_cookie_though_a_redirect_leads_each_in(location:
 
     seen: list[Analytics] = []
     with wrapped(noted(app, seen), **COOKIE) as wrap:
-        for _ in range(MOST_UNRETURNED + 3):
+        for _ in range(MAX_UNRETURNED + 3):
             given = get(wrap, "/", entry, scheme=scheme)
             kept = cookie_of(given) if given.cookies and target == entry else {}
             reply = get(wrap, "/home", {**target, **kept}, scheme=secure)
             get(wrap, "/more", {**target, **kept, **(cookie_of(reply) if reply.cookies else {})}, scheme=secure)
-    assert len({found.visitor for found in seen[2::3]}) == MOST_UNRETURNED + 3
+    assert len({found.visitor for found in seen[2::3]}) == MAX_UNRETURNED + 3
 
 
 @pytest.mark.parametrize("there", [b"https://elsewhere.example/", b"https://app.shop.example/"])

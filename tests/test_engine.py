@@ -225,7 +225,7 @@ def test_who_came_lately_is_remembered_in_bounded_number() -> None:
 
 
 def test_headers_that_many_send_are_one_object_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_TEXTS", 10)
+    monkeypatch.setattr(module, "MAX_TEXTS", 10)
     engine = engine_of()
     for number in range(3):
         headers = {"user-agent": "".join(("Mozilla", "/5.0")), "accept-language": "".join(("en", "-GB"))}

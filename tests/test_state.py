@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from asgi_analytics.facts import Actor, ThrottleLevel
 from asgi_analytics.model import Agent, CachedRefusal, Decision, Identity, Merged, Place, Session, Visitor
 from asgi_analytics.protocols import Salt
-from asgi_analytics.state import MOST_CACHED_REFUSALS, MOST_CHANCES, State
+from asgi_analytics.state import MAX_CACHED_REFUSALS, MAX_CHANCES, State
 
 NORMAL, WARNING, SEVERE, BLOCKED = ThrottleLevel
 
@@ -65,10 +65,10 @@ def test_who_was_seen_gets_one_more_chance() -> None:
 
 
 def test_where_everybody_was_seen_somebody_goes_all_the_same() -> None:
-    kept = state(most=2 * MOST_CHANCES)
-    for number in range(3 * MOST_CHANCES):
+    kept = state(most=2 * MAX_CHANCES)
+    for number in range(3 * MAX_CHANCES):
         added(kept, number).seen = True
-    assert kept.counts()["visitors"] == 2 * MOST_CHANCES
+    assert kept.counts()["visitors"] == 2 * MAX_CHANCES
 
 
 def test_a_blocked_visitor_survives_a_flood_of_new_ones() -> None:
@@ -176,11 +176,11 @@ def refusal() -> CachedRefusal:
 
 
 def test_so_many_refusals_stand_and_no_more() -> None:
-    kept = state(most=2 * MOST_CACHED_REFUSALS)
-    visitors = [added(kept, number) for number in range(MOST_CACHED_REFUSALS + 10)]
+    kept = state(most=2 * MAX_CACHED_REFUSALS)
+    visitors = [added(kept, number) for number in range(MAX_CACHED_REFUSALS + 10)]
     for one in visitors:
         kept.cache_refusal(one, refusal())
-    assert [one.cached_refusal is not None for one in visitors] == [False] * 10 + [True] * MOST_CACHED_REFUSALS
+    assert [one.cached_refusal is not None for one in visitors] == [False] * 10 + [True] * MAX_CACHED_REFUSALS
 
 
 def test_a_refusal_that_is_made_anew_does_not_end_with_the_one_before() -> None:
@@ -188,7 +188,7 @@ def test_a_refusal_that_is_made_anew_does_not_end_with_the_one_before() -> None:
     hammering, newest = added(kept, 1), refusal()
     for cached in (refusal(), newest):
         kept.cache_refusal(hammering, cached)
-    for number in range(2, MOST_CACHED_REFUSALS + 1):
+    for number in range(2, MAX_CACHED_REFUSALS + 1):
         kept.cache_refusal(added(kept, number), refusal())
     assert hammering.cached_refusal is newest
 

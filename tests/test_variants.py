@@ -131,16 +131,16 @@ def test_no_junk_in_front_of_an_id_hides_it() -> None:
 
 
 def test_names_that_nobody_has_seen_before_hide_no_id_either_and_are_known_from_then_on() -> None:
-    query = "&".join(f"n{number}$=1" for number in range(variants.MOST_PARAMETERS + 10))
+    query = "&".join(f"n{number}$=1" for number in range(variants.MAX_PARAMETERS + 10))
     assert len({tuple(parameters(f"{query}&id={n}")) for n in (5, 6)}) == 2
     assert parameters(f"{query}&id=5") == parameters("id=5")
     assert parameters(query) == []
 
 
 def test_what_is_looked_at_of_a_query_is_bounded() -> None:
-    assert len(parameters("&".join(f"id={n}" for n in range(1_000)))) == variants.MOST_PARAMETERS
-    assert len(parameters("&".join(f"{n}id={n}" for n in range(1_000)))) <= variants.MOST_PARAMETERS
-    assert len(variants._kinds) <= variants.MOST_NAMES
+    assert len(parameters("&".join(f"id={n}" for n in range(1_000)))) == variants.MAX_PARAMETERS
+    assert len(parameters("&".join(f"{n}id={n}" for n in range(1_000)))) <= variants.MAX_PARAMETERS
+    assert len(variants._kinds) <= variants.MAX_NAMES
     assert kinds("i" * 60 + "id=5") == []
 
 
@@ -164,15 +164,15 @@ def test_how_a_page_sorts_takes_bounded_room_and_tells_long_queries_apart() -> N
     found = [one.page("/" + "p" * 300, b"&".join([b"id=" + b"a" * 190] * 9) + b"&pid=%d" % n, True) for n in (1, 2)]
     keys = {variant.key for variant in found if variant is not None}
     assert len(keys) == 2
-    assert all(len(key) <= variants.MOST_KEY + 20 for key in keys)
+    assert all(len(key) <= variants.MAX_KEY + 20 for key in keys)
 
 
 def test_what_is_remembered_is_bounded() -> None:
     one = Variants(b"k")
-    for number in range(variants.MOST_REMEMBERED + 10):
+    for number in range(variants.MAX_REMEMBERED + 10):
         one.page("/item", b"id=%d" % number, True)
     one.page("/item", b"id=5&x=" + b"1" * 600, True)
-    assert len(one._known) <= variants.MOST_REMEMBERED
+    assert len(one._known) <= variants.MAX_REMEMBERED
     assert all(len(path) + len(query) <= variants.LONGEST_REMEMBERED for path, query, _ in one._known)
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-MOST_SHOWN = 10_000  # rows of a list
+MAX_SHOWN = 10_000  # rows of a list
 MORE = "… and more (--top)"
 
 Run = Callable[[argparse.Namespace, str], Iterator[str]]  # options and DSN → lines to print

@@ -17,7 +17,7 @@ from ..errors import CommandError
 from ..facts import LEVEL_LABELS
 from ..reputation import LOW_REASON, LOW_REPUTATION
 from ..store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, StandingRow, Target, connect
-from . import MORE, MOST_SHOWN, Command, Run
+from . import MAX_SHOWN, MORE, Command, Run
 from .console import as_json, moment
 from .targets import allowed, reach, read_target
 
@@ -33,7 +33,7 @@ def add_actors(parser: argparse.ArgumentParser) -> Run:
     what.add_argument("--networks", action="store_true", help="client networks with incidents, by the day's hash")
     what.add_argument("--cases", action="store_true", help="pardoned false positives, with what was known of them")
     parser.add_argument(
-        "--top", type=whole(1, MOST_SHOWN), default=20, metavar="N", help="at most so many, the worst first (20)"
+        "--top", type=whole(1, MAX_SHOWN), default=20, metavar="N", help="at most so many, the worst first (20)"
     )
     parser.add_argument("--json", action="store_true", help="all that is known, as a JSON array")
     return _actors

@@ -16,7 +16,7 @@ from ..record.destination import Destination
 from ..record.listing import JournalState
 from ..store.reading import ClassSummary, HitRow, LastHour, Position, Totals
 
-MOST_STRAY = 10  # journals in `stats`, which `adopt` lists all
+MAX_STRAY = 10  # journals in `stats`, which `adopt` lists all
 HIT_COLUMNS = (
     ("time (UTC)", 12),
     ("method", 7),
@@ -130,9 +130,9 @@ def journals_here(
     yield from table(found) if found else ()
     if lost:
         yield "Of these left over for a database of another name, see `asgi-analytics adopt`:"
-        yield from table(map(stray, lost[:MOST_STRAY]))
-        if len(lost) > MOST_STRAY:
-            yield f"  … and {len(lost) - MOST_STRAY:,} more"
+        yield from table(map(stray, lost[:MAX_STRAY]))
+        if len(lost) > MAX_STRAY:
+            yield f"  … and {len(lost) - MAX_STRAY:,} more"
 
 
 def statistics_json(

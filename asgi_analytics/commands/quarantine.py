@@ -10,10 +10,10 @@ from ..arguments import span, whole
 from ..columns import counted, escape, table
 from ..errors import CommandError, RowRejected, StoreError
 from ..store.quarantine import Quarantine, Quarantined, connect
-from . import MORE, MOST_SHOWN, Command, Run
+from . import MAX_SHOWN, MORE, Command, Run
 from .console import moment
 
-MOST_READ = 1_000  # rows in memory while they are retried
+MAX_READ = 1_000  # rows in memory while they are retried
 LONGEST_ERROR = 100  # characters in the list
 
 
@@ -23,7 +23,7 @@ def add_quarantine(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("ids", nargs="*", default=(), type=_id, metavar="ID", help="only these")
     parser.add_argument("--all", action="store_true", help="purge: every row")
     parser.add_argument("--older", type=span, metavar="TIME", help="purge: rows older than 7d, 12h, …")
-    parser.add_argument("--top", type=whole(1, MOST_SHOWN), default=50, metavar="N", help="list: at most so many (50)")
+    parser.add_argument("--top", type=whole(1, MAX_SHOWN), default=50, metavar="N", help="list: at most so many (50)")
     return _quarantine
 
 
@@ -56,10 +56,10 @@ def _rows(quarantine: Quarantine, ids: Sequence[int] | None, most: int) -> Seque
 
 def _every(quarantine: Quarantine, ids: Sequence[int] | None) -> Iterator[Quarantined]:
     """Yield all rows of these ids, part by part: there may be millions."""
-    rows = _rows(quarantine, ids, MOST_READ)
+    rows = _rows(quarantine, ids, MAX_READ)
     while rows:
         yield from rows
-        rows = quarantine.rows(ids, MOST_READ, rows[-1].id)
+        rows = quarantine.rows(ids, MAX_READ, rows[-1].id)
 
 
 def _listing(rows: Sequence[Quarantined], most: int) -> Iterator[str]:

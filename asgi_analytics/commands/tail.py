@@ -13,7 +13,7 @@ from ..store.reading import HitRow, Reader, connect
 POLL = 0.5  # seconds between two polls
 PAUSE = 2.0  # seconds between two attempts to connect again
 OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
-MOST_FOLLOWED = 10_000  # hits in one poll
+MAX_FOLLOWED = 10_000  # hits in one poll
 
 
 def newest(dsn: str, most: int, site: str | None) -> Sequence[HitRow]:
@@ -40,7 +40,7 @@ def followed(
                     yield hits
                 while True:
                     since = _since(max(shown.values(), default=None))
-                    fresh = [hit for hit in reader.hits(MOST_FOLLOWED, site, since) if hit.id not in shown]
+                    fresh = [hit for hit in reader.hits(MAX_FOLLOWED, site, since) if hit.id not in shown]
                     is_reported = False
                     yield fresh
                     shown = {known: at for known, at in (shown | _times(fresh)).items() if at >= since}
@@ -57,7 +57,7 @@ def followed(
 def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
     """Return the newest hits, which the first poll would find again."""
     last = reader.hits(1, site)
-    return _times(reader.hits(MOST_FOLLOWED, site, _since(last[0].time))) if last else {}
+    return _times(reader.hits(MAX_FOLLOWED, site, _since(last[0].time))) if last else {}
 
 
 def _times(hits: Sequence[HitRow]) -> dict[UUID, datetime]:

@@ -13,9 +13,9 @@ from ..errors import CommandError
 from ..identify.fingerprint import Fingerprinter
 from ..settings import Network, as_counted
 from ..store.rulings import Reach, Registry, StandingRow, Target
-from . import MOST_SHOWN
+from . import MAX_SHOWN
 
-MOST_HASHES = 1 << 23  # of one kind: about ten seconds
+MAX_HASHES = 1 << 23  # of one kind: about ten seconds
 _ZONE = re.compile(r"(?<=[0-9a-f:])%[^/%]+", re.IGNORECASE)  # of an IPv6 address, which means nothing elsewhere
 _HEX = re.compile(r"[0-9a-f]{8,32}", re.ASCII)
 
@@ -52,8 +52,8 @@ def reach(target: Target, registry: Registry) -> Reach:
     digested = {(one.prefix, one.key) for one in inner if one.key is not None}
     keyed = [Fingerprinter(site, salt) for site in registry.sites() for salt in registry.salts()]
     kinds, bits = len(digested) + len(keyed), WHOLE[len(packed)] - prefix
-    if kinds << bits > MOST_HASHES:
-        return Reach(rulings=within, around=around, parts=WHOLE[len(packed)] + 1 - (MOST_HASHES // kinds).bit_length())
+    if kinds << bits > MAX_HASHES:
+        return Reach(rulings=within, around=around, parts=WHOLE[len(packed)] + 1 - (MAX_HASHES // kinds).bit_length())
     for length, key in digested:
         names = {name_network(part, length, key) for part in _subnets(packed, prefix, length)}
         within += [one.id for one in inner if (one.prefix, one.key) == (length, key) and one.network in names]
@@ -65,7 +65,7 @@ def reach(target: Target, registry: Registry) -> Reach:
 def allowed(target: Target, registry: Registry) -> list[str]:
     """Return what commands have allowed of a target: itself, or networks around it. No ban on it has an effect then."""
     if target.packed is None:
-        standing = registry.standing("allow", MOST_SHOWN) if target.fingerprint else ()
+        standing = registry.standing("allow", MAX_SHOWN) if target.fingerprint else ()
         return [target.shown for one in standing if one.fingerprint == target.fingerprint]
     network, packed = ipaddress.ip_network(target.shown), target.packed
     around = [one for one in registry.standing_networks("allow") if one.size == target.size]

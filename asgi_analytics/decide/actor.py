@@ -10,7 +10,7 @@ from .conduct import CRAWLER, TOOL
 from .policy import Policy
 from .site import Site
 
-MOST_ERRORS_KNOWN = ERROR_BITS // 4  # set bits: so few that paths are seldom taken for one another
+MAX_ERRORS_KNOWN = ERROR_BITS // 4  # set bits: so few that paths are seldom taken for one another
 GATEWAYS = frozenset(("Amazon CloudFront",))  # replace every visitor's user agent by their own
 IDLE = 1800.0  # seconds without a page load after which facts shared by several sessions are reset
 # One for all client networks that are no pool: they are many, and have no facts of their own.
@@ -42,7 +42,7 @@ def begin_session(visitor: Actor, now: float) -> None:
         visitor.loaded = visitor.loaded or visitor.behaviour.page_loads > 0
         known = visitor.behaviour.errors_bitmap
         # Somebody may look whether what failed before still does.
-        visitor.behaviour = Behaviour(errors_bitmap=known if known.bit_count() <= MOST_ERRORS_KNOWN else 0)
+        visitor.behaviour = Behaviour(errors_bitmap=known if known.bit_count() <= MAX_ERRORS_KNOWN else 0)
     visitor.score = 0
     visitor.signals = ()
     throttle.spend(visitor)

@@ -32,16 +32,16 @@ from .window import FIVE_MINUTES, HOUR, MINUTE
 
 RUSH = 1.0  # seconds between two loads of one page: less is a rush
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
-MOST_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
+MAX_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
 MAX_PEOPLE = 50  # behind one fingerprint
-MOST_IN_LOOP = 12  # pages
+MAX_IN_LOOP = 12  # pages
 GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024  # of a session's bitmap
 ERROR_BITS = 512  # likewise
 LOADS_PER_PERSON = 2  # of pages loaded before: each further person makes so many
 MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
-MOST_BACK = PAGE_BITS // 8  # known pages; with more, too many new ones would be taken for known
-MOST_PAGES_REMEMBERED = 2048  # by path, of all visitors
+MAX_BACK = PAGE_BITS // 8  # known pages; with more, too many new ones would be taken for known
+MAX_PAGES_REMEMBERED = 2048  # by path, of all visitors
 
 # Linear counting (Whang and others, 1990): the number of distinct paths by the number of set bits; a full map counts
 # as one with a last free bit.
@@ -73,7 +73,7 @@ def page_facts(path: str | Page) -> Page:
     number = path_number(text)
     page = Page(number, 1 << number % PAGE_BITS, sort_key(text))
     if len(path) <= MAX_PATH:
-        if len(_pages) >= MOST_PAGES_REMEMBERED:
+        if len(_pages) >= MAX_PAGES_REMEMBERED:
             _pages.clear()
         _pages[path] = page
     return page
@@ -95,7 +95,7 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
         facts.last_page = key
         facts.steps += 1
         # Not by a "next" link, nor in an endless loop over few pages, as on a wall display.
-        if key > last and not inner and (not facts.pages_bitmap & bit or facts.distinct_pages > MOST_IN_LOOP):
+        if key > last and not inner and (not facts.pages_bitmap & bit or facts.distinct_pages > MAX_IN_LOOP):
             facts.ascending += 1
         if key in before_last:
             return _reload(facts, inner, now, bare)
@@ -148,7 +148,7 @@ def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, no
     """
     bit, key, last = 1 << variant.number % PAGE_BITS, variant.key, facts.last_page
     ascending, steps = facts.ascending, facts.steps
-    if facts.pages_bitmap & bit and facts.distinct_pages <= MOST_BACK:
+    if facts.pages_bitmap & bit and facts.distinct_pages <= MAX_BACK:
         facts.page_loads += 1
         if key != last:
             if inner and key not in facts.before_last:
@@ -205,7 +205,7 @@ def _is_of_crowd(facts: Behaviour, now: float, bare: bool) -> bool:
     if now >= facts.crowded_until:
         facts.crowded, facts.crowded_until = 0, now + HOUR
     facts.crowd, facts.crowd_at = facts.crowd + 1, now
-    if (facts.crowd > MAX_PEOPLE and not bare) or facts.crowded >= MOST_CROWDED:
+    if (facts.crowd > MAX_PEOPLE and not bare) or facts.crowded >= MAX_CROWDED:
         return False
     facts.crowded += 1
     return True

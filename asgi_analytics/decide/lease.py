@@ -19,12 +19,12 @@ from .lending import LIFE, believed, size_of, unasked, unasked_at
 
 Limits = Sequence[tuple[float, int]]  # seconds and units, one pair per quota
 EARLY = 4  # quotas are shared from this part of the unasked units on: time to be lent more before they are gone
-MOST_ACTORS = 4096  # whose loans are exchanged; those above keep to this worker's part of the limit
-MOST_SCARCE = 20_000  # counters that are known to be scarce
+MAX_ACTORS = 4096  # whose loans are exchanged; those above keep to this worker's part of the limit
+MAX_SCARCE = 20_000  # counters that are known to be scarce
 IDLE = 1.0  # seconds after which a loan is exchanged though nothing was used; a quarter of short windows
 QUICK = 0.2  # seconds after which one is exchanged though plenty is left; a tenth of short windows
 LONGEST = 600.0  # seconds without use after which loans rest, however long the window
-MOST_UNITS = 1_000_000  # lent ahead of need: plenty, and a number that every server takes
+MAX_UNITS = 1_000_000  # lent ahead of need: plenty, and a number that every server takes
 
 
 def shared_from(limit: int, workers: int) -> int:
@@ -79,7 +79,7 @@ class Leases:
             actor.loans, before.loans = before.loans, None
         else:
             actor.loans = [self._loan(actor, place, *quota, now) for place, quota in enumerate(limits)]
-        if before is not None or len(self._actors) < MOST_ACTORS:
+        if before is not None or len(self._actors) < MAX_ACTORS:
             self._actors[actor.key] = actor
         self._hurry()
 
@@ -128,7 +128,7 @@ class Leases:
             self._actors.pop(actor.key, None)
             actor.key, actor.next_key, actor.loans = actor.next_key, b"", None
             return self.open(actor, limits, now)
-        if len(self._actors) >= MOST_ACTORS:
+        if len(self._actors) >= MAX_ACTORS:
             return None
         for counter, loan in zip(actor.windows, actor.loans or (), strict=False):
             _forget_old(counter, loan, now)
@@ -208,7 +208,7 @@ class Leases:
     def _ask(self, counter: Window, loan: Loan, now: float) -> Ask:
         share = unasked(loan.limit, self.sharing)
         # As much as a burst may need, as long as all who hold loans can have it.
-        least = min(MOST_UNITS, max(int(loan.left >= self.workers), loan.left // (2 * self.workers)))
+        least = min(MAX_UNITS, max(int(loan.left >= self.workers), loan.left // (2 * self.workers)))
         _forget_old(counter, loan, now)
         loan.sent = used = loan.used
         fresh = used - loan.reported
@@ -264,7 +264,7 @@ class Leases:
                     self.open(actor, limits, now)
 
     def _learn(self, counter: bytes, stage: int, now: float) -> None:
-        if len(self._scarce) < MOST_SCARCE or counter in self._scarce:
+        if len(self._scarce) < MAX_SCARCE or counter in self._scarce:
             self._scarce[counter] = (stage, now + believed(size_of(counter)))
         found = self._find(counter[:16])
         if found is not None:

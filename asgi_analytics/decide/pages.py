@@ -7,8 +7,8 @@ from itertools import pairwise
 from math import inf, sqrt
 
 from ..facts import Actor, Behaviour
-from .behaviour import DISTINCT_PAGES, GAP_MEMORY, MOST_IN_LOOP, steps_beyond
-from .signal import MOST_QUIET, Signal, with_a_session
+from .behaviour import DISTINCT_PAGES, GAP_MEMORY, MAX_IN_LOOP, steps_beyond
+from .signal import MAX_QUIET, Signal, with_a_session
 from .site import ELSEWHERE, MIN_SITE_PAGES, REQUESTS_PER_PAGE, Site
 from .window import FIVE_MINUTES, HOUR, estimate
 
@@ -36,7 +36,7 @@ def request_count(visitor: Actor, site: Site, site_pages: int, now: float) -> fl
 
 def _goes_round(facts: Behaviour) -> bool:
     """Tell whether few pages come again and again."""
-    return 0 < facts.distinct_pages <= MOST_IN_LOOP and facts.page_loads > TURNS * facts.distinct_pages
+    return 0 < facts.distinct_pages <= MAX_IN_LOOP and facts.page_loads > TURNS * facts.distinct_pages
 
 
 def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -156,7 +156,7 @@ def _quiet_once(visitor: Actor, site: Site, site_pages: int, now: float, thresho
 
 def _steps_to_share(facts: Behaviour, share: float) -> float:
     """Return the least number of steps after which such a part of all can have led to pages not loaded before."""
-    bits = min(facts.distinct_pages + MOST_QUIET, len(DISTINCT_PAGES) - 1)
+    bits = min(facts.distinct_pages + MAX_QUIET, len(DISTINCT_PAGES) - 1)
     step = DISTINCT_PAGES[bits] - DISTINCT_PAGES[bits - 1] + 1.0
     return (share * (facts.steps + 1) - DISTINCT_PAGES[facts.distinct_pages]) / (step - share) - 1e-9
 
@@ -167,7 +167,7 @@ def _quiet_count(visitor: Actor, site: Site, site_pages: int, now: float, thresh
     if not _goes_round(facts):
         return steps
     further = (facts.page_loads - TURNS * facts.distinct_pages) / TURNS - 1e-9
-    return max(steps, min(further, MOST_IN_LOOP - facts.distinct_pages))
+    return max(steps, min(further, MAX_IN_LOOP - facts.distinct_pages))
 
 
 def _quiet_coverage(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
@@ -197,7 +197,7 @@ def _quiet_timing(visitor: Actor, site: Site, site_pages: int, now: float, thres
         return MIN_GAPS - 1 - gaps
     limit, steps = 1.0 / max(threshold, 1e-9) ** 2, 0
     inverse = facts.gap_mean**2 / facts.gap_variance if facts.gap_variance > 0.0 else inf
-    while inverse <= limit * 0.999 and steps < MOST_QUIET:
+    while inverse <= limit * 0.999 and steps < MAX_QUIET:
         gaps, steps = gaps + 1, steps + 1
         weight = 1.0 / min(gaps, GAP_MEMORY)
         inverse = (inverse + weight) / (1.0 - weight)

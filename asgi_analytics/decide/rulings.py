@@ -16,8 +16,8 @@ from ..settings import Network
 from .site import Site
 from .throttle import spend
 
-MOST_RULINGS = 100_000  # in memory; what ends soonest goes first, allowances last
-MOST_ALIASES = 10_000  # ruled-on visitors whose fingerprint changed since; and as many that may be ruled on yet
+MAX_RULINGS = 100_000  # in memory; what ends soonest goes first, allowances last
+MAX_ALIASES = 10_000  # ruled-on visitors whose fingerprint changed since; and as many that may be ruled on yet
 WHOLE = {4: 32, 8: 64}  # bits of a client network, by its bytes
 IN_CLEAR = {4: 24, 8: 48}  # a narrower network is stored as a digest: it names a household or a person
 KINDS = ("allow", "ban", "pardon")
@@ -57,7 +57,7 @@ class Rulings:
     count: int = 0
 
     @classmethod
-    def of(cls, rulings: Iterable[Ruling], now: float, most: int = MOST_RULINGS) -> Rulings:
+    def of(cls, rulings: Iterable[Ruling], now: float, most: int = MAX_RULINGS) -> Rulings:
         """Put together what stands at `now`; of more than `most`, allowances and what ends last are kept."""
         kept = [one for one in rulings if one.until > now and not one.lifted]
         if len(kept) > most:
@@ -87,7 +87,7 @@ class Rulings:
 class RulingBook:
     """SharedRulings of one worker. `learn_rulings` runs in the writer's thread; readers take `current` once."""
 
-    def __init__(self, allow: Sequence[Network] = (), now: float = 0.0, most: int = MOST_RULINGS) -> None:
+    def __init__(self, allow: Sequence[Network] = (), now: float = 0.0, most: int = MAX_RULINGS) -> None:
         self._born = now
         self._most = most
         self._known: dict[bytes, Ruling] = {one.id: one for one in map(allowance, allow)}
@@ -121,7 +121,7 @@ class RulingBook:
         names, current = (older, *self._older(older)), self.current
         ruled = tuple(name for name in names if current and current.rules_on(name))
         kept = self._aliases if ruled else self._renamed
-        if len(kept) >= MOST_ALIASES:
+        if len(kept) >= MAX_ALIASES:
             kept.clear()
         kept[newer] = tuple(dict.fromkeys((older, *ruled)))
 

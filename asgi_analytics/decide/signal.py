@@ -14,7 +14,7 @@ from typing import TypeVar
 from ..facts import Actor
 from .site import Site
 
-MOST_QUIET = 64  # steps
+MAX_QUIET = 64  # steps
 Found = TypeVar("Found")
 Failed = Callable[[str, Exception], None]  # where, and the error
 

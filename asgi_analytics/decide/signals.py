@@ -9,7 +9,7 @@ from ..facts import Actor, Finding, Program
 from .behaviour import load_page
 from .conduct import CONDUCT_SIGNALS
 from .pages import PAGE_SIGNALS
-from .signal import MOST_QUIET, Rule, Signal, with_a_session
+from .signal import MAX_QUIET, Rule, Signal, with_a_session
 from .site import Site
 
 __all__ = [
@@ -56,7 +56,7 @@ def first_load_rules(active: tuple[Rule, ...], site_pages: int) -> FirstLoadRule
     for visitor in visitors:
         load_page(visitor.behaviour, "/", False, site, 0.0)
     due: list[Rule] = []
-    quiet = float(MOST_QUIET)
+    quiet = float(MAX_QUIET)
     for rule in active:
         steps = min(rule.signal.quiet(one, site, site_pages, 0.0, rule.threshold) for one in visitors)
         if rule.signal.quiet is with_a_session or steps < 1.0:
@@ -79,8 +79,8 @@ def evaluate(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages: i
 
 
 def quiet_steps(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages: int, now: float) -> int:
-    """Return for how many steps between pages no further signal can be raised; at most MOST_QUIET."""
-    raised, quiet = visitor.behaviour.raised, float(MOST_QUIET)
+    """Return for how many steps between pages no further signal can be raised; at most MAX_QUIET."""
+    raised, quiet = visitor.behaviour.raised, float(MAX_QUIET)
     for rule in active:
         if not raised & rule.bit:
             steps = rule.signal.quiet(visitor, site, site_pages, now, rule.threshold)

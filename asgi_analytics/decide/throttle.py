@@ -18,7 +18,7 @@ from .window import FIVE_MINUTES, MINUTE, TEN_MINUTES, estimate
 PAGE_LOADS_PER_MINUTE = 30.0  # of a person: the level rises above
 CRAWLER_PAGE_LOADS = 60.0  # likewise, of a program under its own name
 BURST_OF_TABS = 60.0  # likewise, of a browser, the first time in a session
-MOST_WITH_TABS = 75.0  # page loads in five minutes up to which a burst may be tabs
+MAX_WITH_TABS = 75.0  # page loads in five minutes up to which a burst may be tabs
 ERROR_RATE = 0.5  # of the requests: the level rises above
 ERROR_REQUESTS = 20  # likewise, and above so many
 RELAPSE = 4.0  # after Blocked, limits are lower by this factor until the level is Normal again
@@ -88,7 +88,7 @@ def _may_open_tabs(visitor: Actor, now: float) -> bool:
         return False
     if state.level or state.spent_paced_loads:
         return False
-    if estimate(facts.five_minutes, FIVE_MINUTES, now) > MOST_WITH_TABS * facts.people:
+    if estimate(facts.five_minutes, FIVE_MINUTES, now) > MAX_WITH_TABS * facts.people:
         return False
     return facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.paced_loads
 

@@ -22,34 +22,34 @@ from .site import Route, Site
 from .window import FIVE_MINUTES, HOUR, TEN_MINUTES
 
 PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024  # of bitmaps
-MOST_MARKED = 128  # set bits of the item bitmap: so few that items are seldom taken for one another
+MAX_MARKED = 128  # set bits of the item bitmap: so few that items are seldom taken for one another
 MAX_POOLS = 512  # by user agent and language; beyond, the oldest is forgotten
 NOT_FOUND = 404  # the status that a redirect may stand for
 # No guess is answered so: a payment that is due, what changed meanwhile (to who was offline), a limiter further in.
 BLAMELESS = (402, 409, 412, 429)
-MOST_WITNESSED = 3  # tries of one visitor that count towards an attack by many
+MAX_WITNESSED = 3  # tries of one visitor that count towards an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
 POLL_GAP = 1.0  # seconds between two polls
 # In ten minutes, by a program and by a browser, whose pages have many parts: whoever guesses pads all guesses to one
 # length, and pauses now and then.
-MOST_POLLED, MOST_POLLED_BY_PAGES = 500, 4000
+MAX_POLLED, MAX_POLLED_BY_PAGES = 500, 4000
 RAPID = 30  # rapid tries of one length in a row: guesses, such as codes; a page polls fewer at once
-MOST_AT_FAULT = 100  # tries excused where nobody has got it right yet: the app may be at fault
+MAX_AT_FAULT = 100  # tries excused where nobody has got it right yet: the app may be at fault
 REQUESTS_PER_TRY = 2.2  # of a browser, at least: the form, its files, the try
-MOST_REMEMBERED = 4  # credentials that were tried last
-TRIES_PER_SUCCESS, MOST_SUCCESSES = 3, 50  # people who also get it right mistype so often
+MAX_REMEMBERED = 4  # credentials that were tried last
+TRIES_PER_SUCCESS, MAX_SUCCESSES = 3, 50  # people who also get it right mistype so often
 BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
 ENDLESS = 6.0  # seconds without a pause after which a burst is no view's, if no pages are loaded
-LONG_BURST, MOST_IN_BURST = 60.0, 300  # seconds and items of a view that fetches one after the other
-MOST_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
-MOST_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
-MOST_LINKED = 200  # errors excused in an hour and person because a page asked for them: anybody can claim so
-MOST_STRAYED, STRAY_PAUSE = 60, 2.0  # errors excused in a session as dead links; least seconds between them
-MOST_TRUSTED = 1000  # errors excused in an hour with credentials: synchronizing asks for what may not be there
-MOST_REDIRECTED = 600  # pages in an hour that forms lead to: somebody at work needs seven seconds for one
+LONG_BURST, MAX_IN_BURST = 60.0, 300  # seconds and items of a view that fetches one after the other
+MAX_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
+MAX_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
+MAX_LINKED = 200  # errors excused in an hour and person because a page asked for them: anybody can claim so
+MAX_STRAYED, STRAY_PAUSE = 60, 2.0  # errors excused in a session as dead links; least seconds between them
+MAX_TRUSTED = 1000  # errors excused in an hour with credentials: synchronizing asks for what may not be there
+MAX_REDIRECTED = 600  # pages in an hour that forms lead to: somebody at work needs seven seconds for one
 REDIRECTED_WITHIN = 10.0  # seconds after the form
-MOST_PREFETCHED = 1000  # items excused in an hour that were fetched before they were needed
+MAX_PREFETCHED = 1000  # items excused in an hour that were fetched before they were needed
 
 
 def traces_of(facts: Behaviour) -> Traces:
@@ -107,7 +107,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     linked = inner and visitor.program is not TOOL and (kind < HIDDEN or _shows_pages(visitor))
     # A client that mounts the site as a folder asks each folder for this one, which scanners like, too.
     trusted = trusted and (not kind or path.endswith("/.DS_Store"))
-    most = MOST_TRUSTED if trusted else MOST_LINKED * facts.people
+    most = MAX_TRUSTED if trusted else MAX_LINKED * facts.people
     if (linked and picture) or ((linked or trusted) and _charged(traces_of(facts).excused_errors, HOUR, most, now)):
         return new
     if injected:
@@ -144,7 +144,7 @@ def _may_stray(visitor: Actor, now: float) -> bool:
     since, facts.strayed_at = now - facts.strayed_at, now
     if visitor.program or claims.faults or not (claims.is_browser or claims.tells_origin):
         return False
-    if since < STRAY_PAUSE or facts.strayed >= MOST_STRAYED:
+    if since < STRAY_PAUSE or facts.strayed >= MAX_STRAYED:
         return False
     facts.strayed += 1
     return True
@@ -166,15 +166,15 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
         traces.rapid_tries = traces.rapid_tries + 1 if by_length and 0.0 <= since < POLL_GAP else 0
         if not by_length:
             return False
-        most = MOST_POLLED if visitor.program or visitor.claims.faults else MOST_POLLED_BY_PAGES
+        most = MAX_POLLED if visitor.program or visitor.claims.faults else MAX_POLLED_BY_PAGES
         if traces.rapid_tries < RAPID and _charged(traces.polled, TEN_MINUTES, most, now):
             return False
     elif attempt:
-        traces.last_tries = (attempt, *traces.last_tries[: MOST_REMEMBERED - 1])
+        traces.last_tries = (attempt, *traces.last_tries[: MAX_REMEMBERED - 1])
     route = _route_of(site, path, now)
-    most = TRIES_PER_SUCCESS * min(facts.accepted, MOST_SUCCESSES)
-    if route.accepts_nobody and most < MOST_AT_FAULT and _fills_in(visitor, traces):
-        most = MOST_AT_FAULT
+    most = TRIES_PER_SUCCESS * min(facts.accepted, MAX_SUCCESSES)
+    if route.accepts_nobody and most < MAX_AT_FAULT and _fills_in(visitor, traces):
+        most = MAX_AT_FAULT
     if traces.excused < most:
         traces.excused += 1
         return False
@@ -183,7 +183,7 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
     if not _is_blind(visitor):
         return True
     traces.blind_tries += 1
-    if traces.tries <= MOST_WITNESSED:
+    if traces.tries <= MAX_WITNESSED:
         window.charge(route.failed, TEN_MINUTES, now)
     if not route.is_attacked(now):
         traces.blind_tries = min(traces.blind_tries, 1)
@@ -230,13 +230,13 @@ def count_data(visitor: Actor, path: str, now: float, excused: bool = False, var
 
     What is fetched at once, such as a list and its items, counts as one; what is prefetched, or a further page of a
     list, is not counted. Programs gain little by this: one that never pauses makes no bursts, and one that fetches in
-    batches soon reaches MOST_IN_BURSTS, MOST_PREFETCHED or MOST_SCROLLED.
+    batches soon reaches MAX_IN_BURSTS, MAX_PREFETCHED or MAX_SCROLLED.
     """
     facts = visitor.behaviour
     traces = traces_of(facts)
-    if excused and _charged(traces.prefetched, HOUR, MOST_PREFETCHED, now):
+    if excused and _charged(traces.prefetched, HOUR, MAX_PREFETCHED, now):
         return False
-    if variant is not None and variant.kind == TURN and _charged(traces.turned, HOUR, MOST_SCROLLED, now):
+    if variant is not None and variant.kind == TURN and _charged(traces.turned, HOUR, MAX_SCROLLED, now):
         return False
     number = path_number(bounded(path)) if variant is None else variant.number
     bit = 1 << number % ITEM_BITS
@@ -268,7 +268,7 @@ def _is_excused(visitor: Actor, traces: Traces, now: float) -> bool:
     if visitor.program or not visitor.behaviour.page_loads:
         if since < ENDLESS:
             return False
-    elif traces.in_burst < MOST_IN_BURST:
+    elif traces.in_burst < MAX_IN_BURST:
         return _in_burst(traces, now)
     traces.items += traces.in_burst
     window.charge(traces.five_minutes, FIVE_MINUTES, now, traces.in_burst)
@@ -277,7 +277,7 @@ def _is_excused(visitor: Actor, traces: Traces, now: float) -> bool:
 
 
 def _in_burst(traces: Traces, now: float) -> bool:
-    if not _charged(traces.in_bursts, FIVE_MINUTES, MOST_IN_BURSTS, now):
+    if not _charged(traces.in_bursts, FIVE_MINUTES, MAX_IN_BURSTS, now):
         return False
     traces.in_burst += 1
     return True
@@ -293,7 +293,7 @@ def _charged(counter: Window, size: float, most: int, now: float) -> bool:
 def _mark(traces: Traces, bit: int) -> None:
     """Remember a path. As in count_error: starting over costs a path that is polled one more item."""
     bits = traces.items_bitmap | bit
-    traces.items_bitmap = bits if bits.bit_count() <= MOST_MARKED else bit
+    traces.items_bitmap = bits if bits.bit_count() <= MAX_MARKED else bit
 
 
 def note_redirect(facts: Behaviour, target: int, now: float) -> None:
@@ -312,7 +312,7 @@ def is_redirected(traces: Traces, target: int, now: float) -> bool:
 
 def count_redirected(facts: Behaviour, page: str | Variant, now: float) -> bool:
     """Record a page that the app chose, not the visitor: it is no page load. Returns False where it counts as one."""
-    if not facts.page_loads or not _charged(traces_of(facts).redirected, HOUR, MOST_REDIRECTED, now):
+    if not facts.page_loads or not _charged(traces_of(facts).redirected, HOUR, MAX_REDIRECTED, now):
         return False
     facts.before_last = (facts.last_page, *facts.before_last[:2])
     facts.steps += 1

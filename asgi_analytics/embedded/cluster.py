@@ -26,7 +26,7 @@ if sys.platform != "win32":
     import pwd
 
 START_TIMEOUT = 60.0  # seconds; recovery after a crash is part of a start
-MOST_FAULT = 500  # characters
+MAX_FAULT = 500  # characters
 # Below the ephemeral ports: a client that keeps reconnecting could otherwise be given ours as its own.
 PORTS = range(20_000, 30_000)
 
@@ -192,7 +192,7 @@ def fault(dsn: str, folder: Path) -> str | None:
         same = row is not None and os.path.samefile(row[0], folder / "cluster")
         return None if same else "another server has its port"
     except (psycopg.Error, OSError) as error:  # such as what a variable PGOPTIONS of the environment asks for
-        return one_line(error)[:MOST_FAULT]
+        return one_line(error)[:MAX_FAULT]
 
 
 def free_port(wished: int | None) -> int:

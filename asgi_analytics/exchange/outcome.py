@@ -9,7 +9,7 @@ from anyio import get_cancelled_exc_class
 
 from ..protocols import Send
 
-MOST_CAUSES = 8  # errors looked at that led to one
+MAX_CAUSES = 8  # errors looked at that led to one
 
 
 def outcome_of(error: BaseException, send: Send) -> str:
@@ -40,7 +40,7 @@ def was_left(error: BaseException, send: Send) -> bool:
 
 
 def _began_in(error: BaseException | None, send: Send) -> bool:
-    for _ in range(MOST_CAUSES):
+    for _ in range(MAX_CAUSES):
         if isinstance(error, BaseExceptionGroup):
             return all(_began_in(one, send) for one in error.exceptions)
         if error is None or isinstance(error, OSError):

@@ -18,12 +18,12 @@ from .components import Scope, Unreadable, dictionary, field, item, schemes, sig
 from .keys import Key
 
 TAG = "web-bot-auth"
-MOST_SIGNATURES = 4  # of a request that are looked at
-MOST_COMPONENTS = 20  # that a signature may cover
-MOST_LINES = 256  # of a request's headers: each component is looked for in all
-MOST_WINDOW = 86_400  # seconds from `created` to `expires` (section "Generating HTTP Message Signature")
+MAX_SIGNATURES = 4  # of a request that are looked at
+MAX_COMPONENTS = 20  # that a signature may cover
+MAX_LINES = 256  # of a request's headers: each component is looked for in all
+MAX_WINDOW = 86_400  # seconds from `created` to `expires` (section "Generating HTTP Message Signature")
 SKEW = 60  # seconds that clocks may differ
-MOST_TEXT = 512  # characters of keyid and nonce
+MAX_TEXT = 512  # characters of keyid and nonce
 
 _HOST = re.compile(r"https://((?:[a-z0-9_](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,10}[a-z][a-z0-9-]{1,62})(?::443)?/?", re.I)
 _THUMBPRINT = re.compile(r"[\w-]{43}", re.ASCII)
@@ -68,7 +68,7 @@ def read_signatures(scope: Scope) -> list[Signed | Flaw]:
         field_value = field(scope, b"signature-input")
         if TAG.encode() not in field_value:
             return []
-        if sum(1 for _ in scope["headers"]) > MOST_LINES:
+        if sum(1 for _ in scope["headers"]) > MAX_LINES:
             raise Unreadable("the request has too many header lines for a signature")
         inputs = dictionary(field_value)
         tagged = [label for label, entry in inputs.items() if _parameters(entry).get("tag") == TAG]
@@ -78,7 +78,7 @@ def read_signatures(scope: Scope) -> list[Signed | Flaw]:
         agents = _signature_agents(field(scope, b"signature-agent"))
     except Unreadable as error:
         return [Flaw(str(error))]
-    return [_read(scope, label, inputs[label], signatures.get(label), agents) for label in tagged[:MOST_SIGNATURES]]
+    return [_read(scope, label, inputs[label], signatures.get(label), agents) for label in tagged[:MAX_SIGNATURES]]
 
 
 def check_time(signed: Signed, now: float) -> Flaw | None:
@@ -87,7 +87,7 @@ def check_time(signed: Signed, now: float) -> Flaw | None:
         return Flaw("the signature was made in the future", True, signed.signer)
     if signed.expires < now - SKEW:
         return Flaw("the signature has expired", True, signed.signer)
-    if signed.expires - signed.created > MOST_WINDOW:
+    if signed.expires - signed.created > MAX_WINDOW:
         return Flaw("the signature is valid for longer than a day", True, signed.signer)
     return None
 
@@ -119,8 +119,8 @@ def _read(scope: Scope, label: str, entry: Any, signature: Any, agents: dict[str
     signer = None
     try:
         components, parameters = entry
-        if not isinstance(components, list) or not 1 <= len(components) <= MOST_COMPONENTS:
-            raise Unreadable(f"the signature covers no component, or more than {MOST_COMPONENTS}")
+        if not isinstance(components, list) or not 1 <= len(components) <= MAX_COMPONENTS:
+            raise Unreadable(f"the signature covers no component, or more than {MAX_COMPONENTS}")
         signer = _signer(label, components, agents)
         if not any(name in ("@authority", "@target-uri") for name, _ in components):
             raise Unreadable("the signature does not cover the authority")
@@ -128,7 +128,7 @@ def _read(scope: Scope, label: str, entry: Any, signature: Any, agents: dict[str
         keyid, nonce = parameters.get("keyid"), parameters.get("nonce")
         if parameters.get("alg", "ed25519") != "ed25519" or not _THUMBPRINT.fullmatch(str(keyid)):
             raise Unreadable("the signature does not name an Ed25519 key by its thumbprint")
-        if nonce is not None and not (isinstance(nonce, str) and len(nonce) <= MOST_TEXT):
+        if nonce is not None and not (isinstance(nonce, str) and len(nonce) <= MAX_TEXT):
             raise Unreadable("the signature's nonce is malformed")
         value = signature[0] if isinstance(signature, tuple) else None
         if not isinstance(value, bytes) or len(value) != 64:

@@ -8,16 +8,16 @@ from typing import Any, cast
 from urllib.parse import quote
 
 Scope = Mapping[str, Any]
-MOST_FIELD = 8192  # bytes of a covered field
-MOST_SIGNATURE_FIELD = 2048  # bytes of Signature, Signature-Input, Signature-Agent: each costs up to 1 µs to parse
-MOST_PARSED = 16  # fields that are remembered as parsed: a signature may cover many members of one
+MAX_FIELD = 8192  # bytes of a covered field
+MAX_SIGNATURE_FIELD = 2048  # bytes of Signature, Signature-Input, Signature-Agent: each costs up to 1 µs to parse
+MAX_PARSED = 16  # fields that are remembered as parsed: a signature may cover many members of one
 
 
 class Unreadable(Exception):
     """Carries the sentence of why a signature cannot be read; caught in this stage."""
 
 
-@lru_cache(MOST_PARSED)
+@lru_cache(MAX_PARSED)
 def dictionary(value: bytes) -> dict[str, Any]:
     """Parse a Dictionary (RFC 9651 section 3.2): (item or list, parameters) by key; not to be changed.
 
@@ -45,7 +45,7 @@ def field(scope: Scope, wanted: bytes) -> bytes:
     """Return a field's lines, joined (RFC 9421 section 2.1). Raises Unreadable."""
     lines = [bytes(value).strip(b" \t") for name, value in scope["headers"] if name == wanted]
     joined = b", ".join(lines)
-    most = MOST_SIGNATURE_FIELD if wanted.startswith(b"signature") else MOST_FIELD
+    most = MAX_SIGNATURE_FIELD if wanted.startswith(b"signature") else MAX_FIELD
     if not lines or len(joined) > most or b"\n" in joined or b"\r" in joined:
         raise Unreadable(f"{wanted.decode('latin-1')[:100]} is missing, or too long")
     return joined

@@ -10,8 +10,8 @@ from math import inf
 from ..clock import DAY_NS, Calendar
 from ..protocols import Salt
 
-MOST_AGENT = 512  # bytes of a header that count
-MOST_LANGUAGE = 128  # likewise
+MAX_AGENT = 512  # bytes of a header that count
+MAX_LANGUAGE = 128  # likewise
 
 
 class Fingerprinter:
@@ -95,8 +95,8 @@ def message(network: bytes, headers: Mapping[bytes, bytes], opted_out: bool) -> 
 
     Client hints and Accept are left out: a browser leaves them off websockets and changes them with the kind of file.
     """
-    agent = headers.get(b"user-agent", b"")[:MOST_AGENT]
-    language = headers.get(b"accept-language", b"")[:MOST_LANGUAGE]
+    agent = headers.get(b"user-agent", b"")[:MAX_AGENT]
+    language = headers.get(b"accept-language", b"")[:MAX_LANGUAGE]
     return b"%b\0%b\0%b%b" % (network, agent, language, b"\0q" if opted_out else b"")
 
 

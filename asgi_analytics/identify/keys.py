@@ -8,8 +8,8 @@ import json
 from typing import NamedTuple
 
 WELL_KNOWN = "/.well-known/http-message-signatures-directory"
-MOST_DIRECTORY = 64 * 1024  # bytes
-MOST_KEYS = 64  # of a directory
+MAX_DIRECTORY = 64 * 1024  # bytes
+MAX_KEYS = 64  # of a directory
 # Their private halves are printed in RFC 9421, appendix B.1.
 TEST_KEYS = frozenset(("poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U",))
 
@@ -28,15 +28,15 @@ def read_directory(data: bytes) -> dict[str, Key]:
     Entries of other kinds, published test keys, and entries whose `kid` is not their thumbprint are left out.
     Raises ValueError for what is no directory.
     """
-    if len(data) > MOST_DIRECTORY:
-        raise ValueError(f"a key directory of more than {MOST_DIRECTORY} bytes")
+    if len(data) > MAX_DIRECTORY:
+        raise ValueError(f"a key directory of more than {MAX_DIRECTORY} bytes")
     try:
         content = json.loads(data)
     except RecursionError:
         raise ValueError("no JSON") from None
     keys = content.get("keys") if isinstance(content, dict) else None
-    if not isinstance(keys, list) or len(keys) > MOST_KEYS:
-        raise ValueError(f'no list "keys" of at most {MOST_KEYS} entries')
+    if not isinstance(keys, list) or len(keys) > MAX_KEYS:
+        raise ValueError(f'no list "keys" of at most {MAX_KEYS} entries')
     return {thumbprint: key for thumbprint, key in map(_key, keys) if key and thumbprint not in TEST_KEYS}
 
 

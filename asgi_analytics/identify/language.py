@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 LENGTH = 512  # characters of the header that are looked at
-MOST_ITEMS = 20  # that are looked at
+MAX_ITEMS = 20  # that are looked at
 TAG_LENGTH = 35  # RFC 5646 section 4.4.1
 
 _ITEM = re.compile(
@@ -22,7 +22,7 @@ def read_language(accept_language: str | None) -> str | None:
     Among equals the first wins; items that are not of the grammar's shape, `*` and weight 0 do not count.
     """
     best, best_weight = None, 0.0
-    for item in (accept_language or "")[:LENGTH].split(",", MOST_ITEMS)[:MOST_ITEMS]:
+    for item in (accept_language or "")[:LENGTH].split(",", MAX_ITEMS)[:MAX_ITEMS]:
         match = _ITEM.fullmatch(item)
         if match is None or len(match[1]) > TAG_LENGTH:
             continue

@@ -9,8 +9,8 @@ from socket import AF_INET, AF_INET6, inet_pton
 
 from ..errors import DataFileError
 
-MOST_BYTES = 2 * 1024 * 1024  # of a file
-MOST_PREFIXES = 20_000  # in a file
+MAX_BYTES = 2 * 1024 * 1024  # of a file
+MAX_PREFIXES = 20_000  # in a file
 # A file that lists half of the internet is damaged, or no longer the operator's.
 SHORTEST_IPV4, SHORTEST_IPV6 = 8, 19  # bits of a prefix
 
@@ -45,15 +45,15 @@ def read_ranges(data: bytes) -> Ranges:
 
     Raises DataFileError for anything else, so that a damaged file never takes the place of a good one.
     """
-    if len(data) > MOST_BYTES:
-        raise DataFileError(f"more than {MOST_BYTES} bytes")
+    if len(data) > MAX_BYTES:
+        raise DataFileError(f"more than {MAX_BYTES} bytes")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
         raise DataFileError("no JSON") from None
     prefixes = content.get("prefixes") if isinstance(content, dict) else None
-    if not isinstance(prefixes, list) or not 1 <= len(prefixes) <= MOST_PREFIXES:
-        raise DataFileError(f'no list "prefixes" of 1 to {MOST_PREFIXES} entries')
+    if not isinstance(prefixes, list) or not 1 <= len(prefixes) <= MAX_PREFIXES:
+        raise DataFileError(f'no list "prefixes" of 1 to {MAX_PREFIXES} entries')
     try:
         return Ranges(map(_prefix, prefixes))
     except ValueError as error:

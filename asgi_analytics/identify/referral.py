@@ -21,8 +21,8 @@ NAME_LENGTH = 80
 STORED_QUERY_LENGTH = 1024
 READ_LENGTH = 2 * STORED_QUERY_LENGTH
 ORIGIN_LENGTH = 300
-MOST_PARAMETERS = 50  # of a query that are looked at
-MOST_NESTED = 10  # parameters of an address within a value
+MAX_PARAMETERS = 50  # of a query that are looked at
+MAX_NESTED = 10  # parameters of an address within a value
 REDACTED = "REDACTED"
 
 DIRECT = Referral(channel="Direct")
@@ -116,7 +116,7 @@ def _holds_secret(value: str) -> bool:
     plain = text.replace("\0", "+")
     if any(hide_secrets(one) != one for one in {plain, text.replace("\0", " ")}):
         return True
-    named = (part.partition("=") for part in _NESTED.split(plain, MOST_NESTED)[:MOST_NESTED])
+    named = (part.partition("=") for part in _NESTED.split(plain, MAX_NESTED)[:MAX_NESTED])
     return any(sign and is_secret_name(name.strip().lower()) for name, sign, _ in named)
 
 
@@ -298,7 +298,7 @@ def _parts(query: bytes | str) -> list[str]:
     text = query[:QUERY_LENGTH]
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    return text.split("&", MOST_PARAMETERS)[:MOST_PARAMETERS]
+    return text.split("&", MAX_PARAMETERS)[:MAX_PARAMETERS]
 
 
 def _decoded(value: str) -> str:

@@ -12,7 +12,7 @@ from ..inputs import is_digest, path_number
 from ..protocols import Headers
 from .redaction import hide_named
 
-_MOST_PATH = 1024  # characters
+_MAX_PATH = 1024  # characters
 _SCHEME = re.compile(r"\A[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
 # What a tab shows, too, and is no page; a name such as "/wiki/Node.js" may be that of one.
 _FILE = re.compile(
@@ -57,7 +57,7 @@ _LONGEST_ENDING = 6  # characters of _FILE
 _LONGEST_TILE, _DEEPEST = 64, 24  # characters of such an end; zoom
 # What Workbox and Angular add while a service worker fetches all that an app needs without a network.
 _PRECACHED = re.compile(r"(?:^|&)(?:__WB_REVISION__|ngsw-cache-bust)=")
-_MOST_QUERY = 512  # characters
+_MAX_QUERY = 512  # characters
 _PURPOSES = frozenset((b"sec-purpose", b"x-sec-purpose", b"purpose", b"x-purpose", b"x-moz"))
 _KEPT = re.compile(rb"public|s-maxage|max-age\s*=\s*\"?0*[1-9]|must-revalidate|stale-")
 _NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # private="field" is about that field only
@@ -72,12 +72,12 @@ _PARAMETER = re.compile(r";[^/]*")
 
 def clean_path(path: str) -> str:
     """Return the path as it is stored: without scheme and host, path parameters and secrets, ≤ 1,024 characters."""
-    cut = path[:_MOST_PATH]
+    cut = path[:_MAX_PATH]
     if not cut.startswith("/"):
         cut = _SCHEME.sub("", cut, count=1) or "/"
     if ";" in cut:
         cut = _PARAMETER.sub("", cut)
-    return hide_named(cut, len(path) > _MOST_PATH)
+    return hide_named(cut, len(path) > _MAX_PATH)
 
 
 def is_navigation(method: str, headers: Headers) -> bool:
@@ -136,7 +136,7 @@ def is_prefetch(headers: Headers) -> bool:
 def is_precached_or_tile(path: str, query: bytes | str) -> bool:
     """Tell by its URL whether a service worker fetches it to work offline, or a map as one of its tiles."""
     if query:
-        text = query[:_MOST_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:_MOST_QUERY]
+        text = query[:_MAX_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:_MAX_QUERY]
         if _PRECACHED.search(text):
             return True
     return is_tile(path)
@@ -170,7 +170,7 @@ def is_data(names: Headers, status: object, path: str) -> bool:
 
 def _is_text(path: str) -> bool:
     """Tell whether a path names no file, or one of text; what is named by its digest, as Git's objects, is a file."""
-    name = path[-_MOST_PATH:].rpartition("/")[2]
+    name = path[-_MAX_PATH:].rpartition("/")[2]
     return ("." not in name or name.endswith(".txt")) and not is_digest(path)
 
 
@@ -228,7 +228,7 @@ def redirect_target(names: Headers, asked: str = "") -> int:
 
     `asked`: the path asked for; a query that takes it along, as to a login that leads back, tells no other target.
     """
-    location = names.get(b"location", b"")[:_MOST_PATH].partition(b"#")[0]
+    location = names.get(b"location", b"")[:_MAX_PATH].partition(b"#")[0]
     start, scheme, rest = location.partition(b"://")
     if scheme and b"/" not in start:
         location = b"/" + rest.partition(b"/")[2]
@@ -242,7 +242,7 @@ def target_on_site(names: Headers, headers: Headers, asked: str) -> int:
     """Return `redirect_target`, 0 where it is of another host; `headers`: of the request, `asked`: its path."""
     location = names.get(b"location", b"")
     start = location.find(b"//", 0, 8)
-    if start >= 0 and location[start + 2 : _MOST_PATH].partition(b"/")[0] != headers.get(b"host"):
+    if start >= 0 and location[start + 2 : _MAX_PATH].partition(b"/")[0] != headers.get(b"host"):
         return 0
     return redirect_target(names, asked)
 

@@ -8,14 +8,14 @@ from ..model import ClaimStatus, Verification
 from .client import packed_address
 from .operators import Operator, is_below
 
-MOST_NAMES = 4  # of one address that are looked at
-MOST_OTHERS = 16  # of one address that are only compared, and addresses of one name
-MOST_LENGTH = 253  # characters of a name, RFC 1035 section 2.3.4
+MAX_NAMES = 4  # of one address that are looked at
+MAX_OTHERS = 16  # of one address that are only compared, and addresses of one name
+MAX_LENGTH = 253  # characters of a name, RFC 1035 section 2.3.4
 
 
 def names_to_confirm(operator: Operator, names: Sequence[str]) -> list[str]:
     """Return those of an address's names that are in the operator's domains, at most four."""
-    plain = (_plain(name) for name in names[:MOST_NAMES])
+    plain = (_plain(name) for name in names[:MAX_NAMES])
     return [name for name in plain if any(is_below(name, domain) for domain in operator.domains)]
 
 
@@ -26,9 +26,9 @@ def judge_names(
 
     `has_names` tells whether this resolver ever found the name of any address: one that finds none knows nothing.
     """
-    wanted, names = packed_address(address), names[:MOST_OTHERS]
+    wanted, names = packed_address(address), names[:MAX_OTHERS]
     for name, addresses in confirmed.items():
-        if any(packed_address(one) == wanted for one in addresses[:MOST_OTHERS]):
+        if any(packed_address(one) == wanted for one in addresses[:MAX_OTHERS]):
             return _found(ClaimStatus.VERIFIED, operator, f"the address is {name}, forward and reverse")
     if confirmed:
         return _found(ClaimStatus.FALSE, operator, f"{next(iter(confirmed))} does not have this address")
@@ -46,4 +46,4 @@ def _found(status: ClaimStatus, operator: Operator, text: str) -> Verification:
 
 
 def _plain(name: str) -> str:
-    return "".join(sign for sign in name[:MOST_LENGTH].rstrip(".").lower() if sign.isprintable())
+    return "".join(sign for sign in name[:MAX_LENGTH].rstrip(".").lower() if sign.isprintable())

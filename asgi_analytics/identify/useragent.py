@@ -95,7 +95,7 @@ SUSPICIOUS = (
 # Versions below are outdated. Engines of browsers that lag on purpose (in-app, television, KaiOS) do not count.
 OLDEST_CHROME, OLDEST_FIREFOX = 90, 88
 # So are those released longer ago: a known release, its day in seconds since 1970, the seconds between releases.
-MOST_YEARS = 5
+MAX_YEARS = 5
 CHROME_RELEASE = (140, 1_756_771_200.0, 4.4 * 7 * 86_400.0)  # 2 September 2025
 FIREFOX_RELEASE = (142, 1_755_561_600.0, 4.2 * 7 * 86_400.0)  # 19 August 2025
 CHROMIUM = frozenset(("Brave", "Chrome", "Chromium", "Edge", "Opera", "Samsung Internet", "Vivaldi", "Yandex Browser"))
@@ -191,7 +191,7 @@ class AgentReader:
 
 def oldest(today: float) -> tuple[int, int]:
     """Return the releases of Chrome and Firefox that are not outdated yet; at least the documented ones."""
-    day = today - MOST_YEARS * 365.25 * 86_400.0
+    day = today - MAX_YEARS * 365.25 * 86_400.0
     chrome, firefox = (
         release + int((day - released_at) // every) for release, released_at, every in (CHROME_RELEASE, FIREFOX_RELEASE)
     )

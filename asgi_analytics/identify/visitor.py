@@ -18,9 +18,9 @@ from .language import read_language
 from .request import is_navigation, opts_out
 from .session import LONGEST, begin, none_yet
 
-MOST_UNRETURNED = 5  # cookies given to a fingerprint that drops them
-MOST_SEEN = 2048  # bytes of headers that are remembered of a visitor
-MOST_TEXTS = 4096  # different ones of them
+MAX_UNRETURNED = 5  # cookies given to a fingerprint that drops them
+MAX_SEEN = 2048  # bytes of headers that are remembered of a visitor
+MAX_TEXTS = 4096  # different ones of them
 
 # Who asks, and the headers that tell visitors apart as they came: user agent, language, Sec-GPC, DNT.
 Seen = tuple[str, bytes | None, bytes | None, bytes | None, bytes | None]
@@ -114,7 +114,7 @@ class Identifier:
         if self._known.get(fingerprint) is None:
             self._rename(text, fingerprint, address)
         visitor = self._known.get(fingerprint) or self._new(fingerprint, address, headers, opted_out, now)
-        if sum(len(part) for part in seen[1:] if part is not None) <= MOST_SEEN:
+        if sum(len(part) for part in seen[1:] if part is not None) <= MAX_SEEN:
             if len(self._recent) >= self._most_recent:
                 self._recent.clear()
             self._recent[self._with_known_texts(seen)] = visitor
@@ -122,7 +122,7 @@ class Identifier:
 
     def _with_known_texts(self, seen: Seen) -> Seen:
         """Return the same with one object per text: it is compared with each request that sends this text."""
-        if len(self._texts) >= MOST_TEXTS:
+        if len(self._texts) >= MAX_TEXTS:
             self._texts.clear()
         host, agent, language, gpc, dnt = seen
         known = self._texts.setdefault
@@ -195,7 +195,7 @@ class Identifier:
         name, fresh = alike.unsent or (b"", alike)
         if not name or fresh.cookie_sent or not fresh.known:
             if not name or fresh.cookie_sent:  # else forgotten before an answer could take its cookie along
-                if alike.unreturned >= MOST_UNRETURNED:
+                if alike.unreturned >= MAX_UNRETURNED:
                     return alike
                 alike.unreturned += 1
             name = random_bytes(16)

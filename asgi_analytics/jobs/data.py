@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import DataFileError
 from ..folders import default_folder, foreign_part, write_atomically
 from ..identify.operators import SOURCES
-from ..identify.ranges import MOST_BYTES, Ranges, read_ranges
+from ..identify.ranges import MAX_BYTES, Ranges, read_ranges
 from .fetch import download
 
 TIMEOUT = 10.0  # seconds of one download
@@ -59,7 +59,7 @@ def update(folder: Path, names: Mapping[str, object], get: Get) -> Iterator[Upda
 
 def from_web(sources: Mapping[str, str], now: float) -> Get:
     """Download each file from its URL."""
-    return lambda name: (download(sources[name], MOST_BYTES, TIMEOUT), now)
+    return lambda name: (download(sources[name], MAX_BYTES, TIMEOUT), now)
 
 
 def from_folder(folder: Path) -> Get:
@@ -127,4 +127,4 @@ def _update(folder: Path, name: str, get: Get) -> Update:
 
 def _read(folder: Path, name: str) -> tuple[bytes, float]:
     with open(folder / f"{name}.json", "rb") as file:
-        return file.read(MOST_BYTES + 1), os.fstat(file.fileno()).st_mtime
+        return file.read(MAX_BYTES + 1), os.fstat(file.fileno()).st_mtime

@@ -18,13 +18,13 @@ from ..clock import jitter
 from ..errors import DataFileError
 from ..identify.client import packed_address
 from ..identify.geoip import is_local
-from ..identify.keys import MOST_DIRECTORY
+from ..identify.keys import MAX_DIRECTORY
 from ..protocols import Fetched
 from ..threads import within
 
 USER_AGENT = "asgi-analytics (+https://pypi.org/project/asgi-analytics/)"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-MOST_REDIRECTS = 3  # that are followed
+MAX_REDIRECTS = 3  # that are followed
 # With any IPv4 address in them, 6to4 (RFC 3056) and Teredo (RFC 4380); 192.0.0.0/24, which Python knows in part.
 _SPECIAL = (b"\x20\x02", b"\x20\x01\0\0", b"\xc0\0\0")
 _MAX_AGE = re.compile(r"(?:^|[\s,])(?:s-maxage|max-age)=\"?(\d{1,9})", re.IGNORECASE)
@@ -58,7 +58,7 @@ def download(url: str, limit: int, timeout: float) -> bytes:
 def fetch_directory(url: str, timeout: float = 5.0) -> Fetched:
     """Return the key directory at an https URL that a stranger named. Raises DataFileError.
 
-    Not from private, loopback and link-local addresses, without redirects, at most MOST_DIRECTORY bytes, in `timeout`
+    Not from private, loopback and link-local addresses, without redirects, at most MAX_DIRECTORY bytes, in `timeout`
     seconds for the name, and as many for the rest (draft-ietf-webbotauth-httpsig-protocol, "Server-Side Request
     Forgery").
     """
@@ -107,9 +107,9 @@ def _get(connection: http.client.HTTPSConnection, path: str) -> Fetched:
         response = connection.getresponse()
         if response.status != 200:
             raise DataFileError(f"{connection.host}: status {response.status}")
-        data = response.read(MOST_DIRECTORY + 1)
-        if len(data) > MOST_DIRECTORY:
-            raise DataFileError(f"{connection.host}: more than {MOST_DIRECTORY} bytes")
+        data = response.read(MAX_DIRECTORY + 1)
+        if len(data) > MAX_DIRECTORY:
+            raise DataFileError(f"{connection.host}: more than {MAX_DIRECTORY} bytes")
         return Fetched(data, max_age(response.getheader("cache-control")))
     finally:
         connection.close()
@@ -161,7 +161,7 @@ class _Deadline:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    max_redirections = MOST_REDIRECTS
+    max_redirections = MAX_REDIRECTS
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str

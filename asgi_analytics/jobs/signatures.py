@@ -15,9 +15,9 @@ from ..model import ClaimStatus, Verification
 from ..protocols import Clock, Fetch
 from .background import Background
 
-MOST_DIRECTORIES = 256  # of signers that are not in our table; those that are have a map of their own
-MOST_NONCES = 20_000  # about 5 MB; beyond, the oldest are forgotten and counted; strangers have their own
-MOST_WAITING, MOST_FETCHES = 64, 60  # directories to fetch: that wait, and that are taken in a minute
+MAX_DIRECTORIES = 256  # of signers that are not in our table; those that are have a map of their own
+MAX_NONCES = 20_000  # about 5 MB; beyond, the oldest are forgotten and counted; strangers have their own
+MAX_WAITING, MAX_FETCHES = 64, 60  # directories to fetch: that wait, and that are taken in a minute
 SHORTEST, LONGEST, USUAL = 300.0, 86_400.0, 3_600.0  # seconds to keep a directory, by its max-age
 RETRY = 60.0  # seconds until a directory is asked again for a key that it lacks, or after a failure
 
@@ -41,7 +41,7 @@ class Signatures:
 
     def __init__(self, fetch: Fetch, clock: Clock) -> None:
         self.counters: Counter[str] = Counter()
-        self.background: Background[str] = Background("keys", self._learn, clock, size=MOST_WAITING, rate=MOST_FETCHES)
+        self.background: Background[str] = Background("keys", self._learn, clock, size=MAX_WAITING, rate=MAX_FETCHES)
         self._fetch = fetch
         self._clock = clock
         self._known: dict[str, Directory] = {}
@@ -118,7 +118,7 @@ class Signatures:
         with self._lock:
             if (used_by := nonces.get(nonce)) is not None:
                 return used_by
-            if len(nonces) >= MOST_NONCES:
+            if len(nonces) >= MAX_NONCES:
                 nonces.popitem(last=False)
                 self.counters["nonces_forgotten"] += 1
             nonces[nonce] = address
@@ -145,7 +145,7 @@ class Signatures:
             self._known.pop(signer, None)
             self._others.pop(signer, None)
             place[signer] = directory
-            while len(place) > MOST_DIRECTORIES:
+            while len(place) > MAX_DIRECTORIES:
                 place.pop(next(iter(place)))
 
 

@@ -23,8 +23,8 @@ from .data import FRESH, Held, held, stamp
 from .fetch import fetch_directory
 from .signatures import Signatures
 
-MOST_KNOWN = 20_000  # outcomes by crawler and network, least recently used out first
-MOST_WAITING, MOST_LOOKUPS = 256, 300  # addresses to look up: queued, and taken in a minute
+MAX_KNOWN = 20_000  # outcomes by crawler and network, least recently used out first
+MAX_WAITING, MAX_LOOKUPS = 256, 300  # addresses to look up: queued, and taken in a minute
 REFRESH_INTERVAL = 30.0  # seconds between two looks at the folder
 TRANSIENT = 60.0  # seconds until a name server that gave no answer is asked again
 KEPT = {ClaimStatus.VERIFIED: 86_400.0, ClaimStatus.FALSE: 3_600.0, ClaimStatus.UNVERIFIABLE: 600.0}
@@ -89,9 +89,7 @@ class Verifier:
         self._data_dir = data_dir
         self._resolver = resolver or SocketResolver()
         self._signatures = Signatures(fetch, clock)
-        self._names: Background[Lookup] = Background(
-            "names", self._look_up, clock, size=MOST_WAITING, rate=MOST_LOOKUPS
-        )
+        self._names: Background[Lookup] = Background("names", self._look_up, clock, size=MAX_WAITING, rate=MAX_LOOKUPS)
         self._files: dict[str, Held] = {}
         self._stamp: object = None
         self._looked_at = float("-inf")
@@ -219,7 +217,7 @@ class Verifier:
     def _keep(self, key: tuple[str, bytes], found: Verification, seconds: float) -> None:
         with self._lock:
             self._known.pop(key, None)
-            if len(self._known) >= MOST_KNOWN:
+            if len(self._known) >= MAX_KNOWN:
                 self._known.popitem(last=False)
             self._known[key] = found, self._clock.monotonic() + seconds
 

@@ -14,7 +14,7 @@ from ..folders import fsync_path
 DATABASE = "database"  # the digest of host, port and name
 ADDRESS = "address"  # the same in clear, for people
 SERVER = "server"  # identity that the database reports; not there before it was reached
-MOST_BYTES = 65_536  # of each file
+MAX_BYTES = 65_536  # of each file
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _text(path: Path) -> str | None:
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if stat.S_ISREG(os.fstat(opened).st_mode):
-                return os.read(opened, MOST_BYTES).decode()
+                return os.read(opened, MAX_BYTES).decode()
         finally:
             os.close(opened)
     return None

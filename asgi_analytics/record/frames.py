@@ -9,7 +9,7 @@ from zlib import crc32
 
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Frame
 
-MOST_FRAME = 1 << 20  # bytes
+MAX_FRAME = 1 << 20  # bytes
 FRAME = struct.Struct("!II")
 KINDS = (HIT, DECISION, REFUSED)
 _COUNT = struct.Struct("!h")
@@ -36,7 +36,7 @@ def split(data: bytes) -> Iterator[bytes]:
 
 
 def beginnings(columns: Columns) -> re.Pattern[bytes]:
-    """Return a pattern of how frames begin: a length up to MOST_FRAME, a checksum, kind and number of columns."""
+    """Return a pattern of how frames begin: a length up to MAX_FRAME, a checksum, kind and number of columns."""
     marks = [re.escape(kind + _COUNT.pack(len(names))) for kind, names in columns.items() if kind in KINDS]
     return re.compile(rb"\x00[\x00-\x10].{6}(?:%b)" % b"|".join(marks), re.DOTALL)
 
@@ -62,8 +62,8 @@ def parse(data: bytes, base: int, at_end: bool, heads: re.Pattern[bytes]) -> Ite
         if not at_end and (end is not None or size - at < FRAME.size):
             return
         gap = _next_valid(data, at + 1, at_end, heads)
-        for start in range(at, gap, MOST_FRAME):
-            upto = min(start + MOST_FRAME, gap)
+        for start in range(at, gap, MAX_FRAME):
+            upto = min(start + MAX_FRAME, gap)
             yield Frame(DAMAGED, data[start:upto], base + start, base + upto)
         at = gap
 
@@ -74,7 +74,7 @@ def _valid_end(data: bytes, at: int) -> int | None:
         return None
     length, checksum = FRAME.unpack_from(data, at)
     stop: int = at + FRAME.size + length
-    if not 0 < length <= MOST_FRAME:
+    if not 0 < length <= MAX_FRAME:
         return None
     if stop > len(data):
         return stop

@@ -22,7 +22,7 @@ from .segment import MAGIC, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SEGMENT_SIZE = 16 << 20  # bytes
-MOST_OPEN = 64  # closed segments that are held open: a gigabyte; the app needs descriptors, too
+MAX_OPEN = 64  # closed segments that are held open: a gigabyte; the app needs descriptors, too
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the last commits
 
 
@@ -218,7 +218,7 @@ class FileJournal:
     def _let_go_of_oldest(self) -> None:
         """Close the oldest of very many: they are read by their names then."""
         with self._lock:
-            for number in sorted(self._kept)[:-MOST_OPEN]:
+            for number in sorted(self._kept)[:-MAX_OPEN]:
                 self._kept.pop(number).close()
 
     def _forget(self, number: int) -> int:

@@ -28,7 +28,7 @@ from .memory import MemoryJournal
 COLUMNS = {HIT: encoding.HIT_COLUMNS, DECISION: encoding.DECISION_COLUMNS, REFUSED: refusals.COLUMNS}
 OUTCOMES = {outcome: encoding.text(outcome) for outcome in ("complete", "aborted", "refused", "error")}
 MEMORY_LIMIT = 32 << 20  # bytes of rows kept in memory where no journal can be written
-_MOST_CACHED = 4096  # encoded texts, and as many parts of rows
+_MAX_CACHED = 4096  # encoded texts, and as many parts of rows
 _LONGEST_CACHED = 256  # characters of path and method: some servers take methods of any length
 
 
@@ -176,7 +176,7 @@ class Recorder:
         """Encode `_middle` of a plain hit, cached: it depends on the key alone."""
         if len(hit.path + hit.method) > _LONGEST_CACHED:
             return self._middle(hit)
-        if len(self._plain) >= _MOST_CACHED:
+        if len(self._plain) >= _MAX_CACHED:
             self._plain.clear()
         return self._plain.setdefault(key, self._middle(hit))
 
@@ -199,7 +199,7 @@ class Recorder:
     def _text(self, value: str, most: int) -> bytes:
         field = encoding.text(value, most)
         if len(value) <= most:
-            if len(self._texts) >= _MOST_CACHED:
+            if len(self._texts) >= _MAX_CACHED:
                 self._texts.clear()
             self._texts[value] = field
         return field

@@ -19,12 +19,12 @@ from ..batch import Batch, Frames
 from ..clock import release_gil
 from ..errors import JournalFormatError
 from ..folders import fsync_path
-from .frames import FRAME, MOST_FRAME, Columns, beginnings, parse
+from .frames import FRAME, MAX_FRAME, Columns, beginnings, parse
 
 MAGIC = b"ASGIAJ\x01\n"
 _VERSION = 6  # index of the version byte in MAGIC
 SLICE = 256  # frames that are parsed before other threads may run: half a millisecond
-MOST_COLUMNS = 1600  # limit of a table, PostgreSQL appendix K
+MAX_COLUMNS = 1600  # limit of a table, PostgreSQL appendix K
 Head = tuple[bytes, int, Columns, int]  # journal, segment, columns, where the frames begin
 
 
@@ -80,7 +80,7 @@ def read_body(opened: int, head: Head, offset: int, most: int, end: int | None) 
     journal, segment, columns, body = head
     start = max(offset, body)
     # About 300 bytes a row: enough for the batch, bounded whatever the file holds.
-    size = min(most * 512 + MOST_FRAME, max(0, end - start) if end is not None else 1 << 62)
+    size = min(most * 512 + MAX_FRAME, max(0, end - start) if end is not None else 1 << 62)
     data = os.pread(opened, size, start)
     at_end = not os.pread(opened, 1, start + len(data)) if end is None else start + len(data) >= end
     found, frames = islice(parse(data, start, at_end, beginnings(columns)), most), Frames()
@@ -116,11 +116,7 @@ def read_header(data: bytes, path: Path, columns: Columns | None = None) -> Head
         parsed = json.loads(text)
         columns = {kind.encode(): tuple(map(str, names)) for kind, names in parsed["columns"].items()}
         journal, segment = bytes.fromhex(parsed["journal"]), int(parsed["segment"])
-        if (
-            len(journal) != 16
-            or not 0 <= segment < 1 << 31
-            or max(map(len, columns.values()), default=0) > MOST_COLUMNS
-        ):
+        if len(journal) != 16 or not 0 <= segment < 1 << 31 or max(map(len, columns.values()), default=0) > MAX_COLUMNS:
             raise ValueError("out of range")
         return journal, segment, columns, body
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:

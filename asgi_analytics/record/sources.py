@@ -16,7 +16,7 @@ from .pace import BatchSize
 from .recorder import COLUMNS, Recorder
 
 ADOPT_INTERVAL = 30.0  # seconds between two looks for journals of dead workers
-MOST_MOVED = 256  # rows that go from memory into the journal with one write, which requests wait for
+MAX_MOVED = 256  # rows that go from memory into the journal with one write, which requests wait for
 End = tuple[bytes, tuple[int, int]]  # of a journal: its id, and (segment, offset) after the last byte
 
 
@@ -76,7 +76,7 @@ class Sources:
         place = self._delivery.place_of_rest(memory.id)
         if journal is None or place is None:
             return
-        while not memory.is_closed and (batch := memory.read(*place, MOST_MOVED)) is not None:
+        while not memory.is_closed and (batch := memory.read(*place, MAX_MOVED)) is not None:
             try:
                 journal.append(b"".join(frame(one.kind, one.row) for one in batch.frames))
             except JournalError:

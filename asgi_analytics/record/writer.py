@@ -27,7 +27,7 @@ NEEDS_OPERATOR = (StoreMisconfigured, MigrationError, RowRejected)  # where it i
 UPKEEP_INTERVAL = 3600.0  # seconds
 LAST_PAUSE = 0.1  # seconds between two attempts while stopping
 LAST_WAIT = 0.2  # seconds for a thread whose connection was cut
-MOST_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
+MAX_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Writer:
         self._time_is_up = SafeEvent()  # for the last delivery
         self._store: Store | None = None
         self._watchdog = Watchdog(clock, recorder.counters.failures)
-        size = BatchSize(rows * MOST_BATCHES_BEHIND)
+        size = BatchSize(rows * MAX_BATCHES_BEHIND)
         self._delivery = Delivery(recorder, shared, clock, size, self._watchdog, self._warn)
         self._schedule = Schedule(clock)
         self._sources = Sources(recorder, self._delivery, clock, self._schedule, rows, size, self._warn)

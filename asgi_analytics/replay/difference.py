@@ -16,8 +16,8 @@ from .history import Verdict
 from .page import read_target
 from .tally import BEHAVIOURAL, HUMAN, OTHER_ROUTES, SILENT, UNKNOWN, counted_as
 
-MOST_ACTORS = 500_000  # then half of them are forgotten, those that neither policy refused first
-MOST_PATHS = 100_000  # whose route is remembered
+MAX_ACTORS = 500_000  # then half of them are forgotten, those that neither policy refused first
+MAX_PATHS = 100_000  # whose route is remembered
 PEOPLE, VERIFIED, DECLARED = "likely humans", "verified crawlers", "other declared crawlers"
 TOOLS, BOTS, NO_PAGES = "tools", "behavioural bots", "without page loads"
 KINDS = (PEOPLE, VERIFIED, DECLARED, TOOLS, BOTS, NO_PAGES)
@@ -102,7 +102,7 @@ class Difference:
         newly, freed = refused and not hit.refused, hit.refused and not refused
         self.newly += newly
         self.freed += freed
-        if hit.route and len(self._route_of) < MOST_PATHS:
+        if hit.route and len(self._route_of) < MAX_PATHS:
             self._route_of[hit.path] = hit.route
         route = _route(self.routes, hit.route) if hit.route else _route(self.paths, hit.path)
         route.requests += 1
@@ -158,7 +158,7 @@ class Difference:
     def _actor(self, fingerprint: UUID) -> Actor:
         actor = self.actors.get(fingerprint)
         if actor is None:
-            if len(self.actors) >= MOST_ACTORS:
+            if len(self.actors) >= MAX_ACTORS:
                 self._forget()
             actor = self.actors[fingerprint] = Actor(fingerprint)
         return actor
@@ -166,7 +166,7 @@ class Difference:
     def _forget(self) -> None:
         found = sorted(self.actors.values(), key=lambda actor: actor.then + actor.now)
         # In a flood all are refused: if those were kept, each further actor would sort them all in vain.
-        for actor in found[: len(found) - MOST_ACTORS // 2]:
+        for actor in found[: len(found) - MAX_ACTORS // 2]:
             del self.actors[actor.fingerprint]
             self.forgotten += bool(actor.then or actor.now)
 

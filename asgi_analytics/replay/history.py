@@ -42,7 +42,7 @@ from .page import delivers_page, read_target
 from .pipeline import Pipeline
 
 SAME_CLOCK = 60.0  # seconds that two readings of wall and monotonic time may differ on one host
-MOST_SESSIONS = 200_000  # whose visitor is remembered
+MAX_SESSIONS = 200_000  # whose visitor is remembered
 DAY = 86_400.0  # seconds: no session is longer, so a state warmed up for so long has forgotten nothing of one
 
 
@@ -141,8 +141,8 @@ class History:
             if before != fingerprint:
                 if before is not None:
                     self._pipeline.rename(before, fingerprint, network)
-                elif len(self._sessions) >= MOST_SESSIONS:
-                    for old in list(self._sessions)[: MOST_SESSIONS // 2]:
+                elif len(self._sessions) >= MAX_SESSIONS:
+                    for old in list(self._sessions)[: MAX_SESSIONS // 2]:
                         del self._sessions[old]
                 self._sessions[hit.session_id] = fingerprint
         visitor = self._pipeline.recall(fingerprint, network, _agent(hit), now, claims)

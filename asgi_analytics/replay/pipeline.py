@@ -27,7 +27,7 @@ from ..settings import Settings
 from ..state import State
 from ..variants import Variants
 
-MOST_PATH = 1024  # characters
+MAX_PATH = 1024  # characters
 _NOWHERE = Place()
 _VERIFICATIONS = {str(status): Verification(status) for status in ClaimStatus}
 # Visitors of a log are told apart by their addresses, which the log has anyway: a fixed key hides nothing less, and

@@ -17,15 +17,15 @@ from ..model import Visitor
 from ..settings import Settings
 from .entry import Batch
 from .page import delivers_data, delivers_page, own_host, read_target, referer_host
-from .pipeline import MOST_PATH, Pipeline, agents
+from .pipeline import MAX_PATH, Pipeline, agents
 from .tally import Actor, Route, Tally
 
 BURST = 1.0  # seconds within which a page's files come
 LATE = 60.0  # seconds behind the latest line, from which on one is late
 LEFT = 499  # nginx's word for who left before there was an answer, which is no error of theirs
-MOST_KEPT = 100_000  # of each kind of text
+MAX_KEPT = 100_000  # of each kind of text
 ENOUGH_REFERERS = 200  # to learn the site's own host from
-MOST_LOOKED_AT = 50_000  # entries, before the first is judged
+MAX_LOOKED_AT = 50_000  # entries, before the first is judged
 Key = tuple[str, str, str]  # address, agent, X-Forwarded-For
 
 
@@ -57,7 +57,7 @@ def _opening(batches: Iterator[Batch]) -> list[Batch]:
         taken.append(batch)
         entries += len(batch)
         referers += sum(1 for entry in batch if entry.referer)
-        if referers >= ENOUGH_REFERERS or entries >= MOST_LOOKED_AT:
+        if referers >= ENOUGH_REFERERS or entries >= MAX_LOOKED_AT:
             break
     return taken
 
@@ -182,14 +182,14 @@ class Replay:
             # Not the visitor itself, which is large, and forgotten by the pipeline before the actor is.
             actor = tally.actors[fingerprint] = Actor(name, text, agents().read(text or None), fingerprint, now)
             tally.first = now if tally.first is None else tally.first
-        if len(self._actors) >= MOST_KEPT:
+        if len(self._actors) >= MAX_KEPT:
             self._actors.clear()
         self._actors[key] = actor
         return actor, visitor
 
     def _read_target(self, target: str) -> tuple[str, bool, Route, str]:
-        found = read_target(target[:MOST_PATH])
-        if len(self._targets) >= MOST_KEPT:
+        found = read_target(target[:MAX_PATH])
+        if len(self._targets) >= MAX_KEPT:
             self._targets.clear()
         facts = self._targets[target] = found.path, found.page_shaped, self.tally.route(found.route), found.query
         return facts
@@ -199,7 +199,7 @@ class Replay:
         if inner is None:
             from_host = referer_host(referer)
             own = from_host in self.hosts if self.hosts else from_host in (host or self.learned_host,)
-            if len(self._inner) >= MOST_KEPT:
+            if len(self._inner) >= MAX_KEPT:
                 self._inner.clear()
             inner = self._inner[referer, host] = bool(from_host) and own
         return inner

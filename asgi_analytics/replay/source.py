@@ -38,7 +38,7 @@ STRANGE = {
     b"PK\x03\x04": "a ZIP archive",
 }
 ALLOWED = "a log is UTF-8, with or without a byte order mark, as it is or gzipped"
-MOST_SAMPLES = 5  # of junk lines
+MAX_SAMPLES = 5  # of junk lines
 SAMPLE_LENGTH = 160  # characters
 
 Watch = Callable[[int], object]  # bytes that were read of the file, as it is on the disk
@@ -193,7 +193,7 @@ def _text(raw: bytes) -> str:
 def _set_aside(reading: Reading, junk: Sequence[str]) -> None:
     reading.lines += len(junk)
     reading.junk += len(junk)
-    wanted = MOST_SAMPLES - len(reading.samples)
+    wanted = MAX_SAMPLES - len(reading.samples)
     reading.samples += [line[:SAMPLE_LENGTH] for line in junk[: max(0, wanted)]]
 
 

@@ -10,9 +10,9 @@ from math import inf
 from ..facts import LEVEL_LABELS
 from ..model import Agent, Decision
 
-MOST_ACTORS = 200_000  # counted one by one; then half of them become sums, harmless ones and the longest unseen first
-MOST_ROUTES = 10_000  # counted one by one
-MOST_LATE = 0.01  # of all lines; so many are late where servers write a line when they have answered
+MAX_ACTORS = 200_000  # counted one by one; then half of them become sums, harmless ones and the longest unseen first
+MAX_ROUTES = 10_000  # counted one by one
+MAX_LATE = 0.01  # of all lines; so many are late where servers write a line when they have answered
 OTHER_ROUTES = "(other routes)"
 HUMAN, SILENT = "human", "no page loads"
 BEHAVIOURAL, UNKNOWN = "behavioural bot", "unknown program"
@@ -130,7 +130,7 @@ class Tally:
     @property
     def is_out_of_order(self) -> bool:
         """Tell whether so many lines are late that verdicts are not to be trusted."""
-        return self.late > MOST_LATE * self.judged
+        return self.late > MAX_LATE * self.judged
 
     def route(self, name: str) -> Route:
         """Return the counts of a route, of the others together when there are too many."""
@@ -139,12 +139,12 @@ class Tally:
 
     def make_room(self) -> bool:
         """Settle half of the actors when there are too many; returns whether some were."""
-        if len(self.actors) < MOST_ACTORS:
+        if len(self.actors) < MAX_ACTORS:
             return False
         found = self.actors
         # In a flood all are refused: if those were kept, each further actor would sort them all in vain.
         for key in sorted(found, key=lambda key: (found[key].is_stopped, found[key].refused, found[key].last)):
-            if len(found) <= MOST_ACTORS // 2:
+            if len(found) <= MAX_ACTORS // 2:
                 break
             actor = found.pop(key)
             self.settled.setdefault(actor.bot_class(self.bot_score), Sum()).add(actor)
@@ -175,7 +175,7 @@ class Tally:
 
 def counted_as(name: str, routes: Collection[str]) -> str:
     """Return under which name a route is counted: with the others together when there are too many."""
-    return name if name in routes or len(routes) < MOST_ROUTES else OTHER_ROUTES
+    return name if name in routes or len(routes) < MAX_ROUTES else OTHER_ROUTES
 
 
 def busiest_routes(routes: Iterable[Route]) -> list[Route]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
-MOST_KEPT = 4096  # minutes that are remembered
+MAX_KEPT = 4096  # minutes that are remembered
 LAST = 253_402_214_400.0  # a day before the year 10000, where datetime ends
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # %t of Apache, $time_local of nginx: 10/Oct/2000:13:55:36 -0700; some add a fraction.
@@ -32,7 +32,7 @@ class Timestamps:
         second = _SECONDS.get(text[18:20])
         found = self.any(text) if minute is None or second is None else minute + second
         if minute is None and found is not None and second is not None and text[17:18] == ":" and "." not in text:
-            if len(self._minutes) >= MOST_KEPT:
+            if len(self._minutes) >= MAX_KEPT:
                 self._minutes.clear()
             self._minutes[key] = found - second
         self._last, self._last_seconds = text, found

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-MOST_ASKS = 500  # in one round trip; in Postgres a transaction, which locks their rows for its time
-MOST_SCARCE = 5000  # counters announced as scarce in one answer; the rest come with the next exchange
+MAX_ASKS = 500  # in one round trip; in Postgres a transaction, which locks their rows for its time
+MAX_SCARCE = 5000  # counters announced as scarce in one answer; the rest come with the next exchange

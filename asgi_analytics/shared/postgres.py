@@ -17,7 +17,7 @@ from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
 from ..store.connection import Connected, ServerSession, conninfo
-from .bounds import MOST_ASKS, MOST_SCARCE
+from .bounds import MAX_ASKS, MAX_SCARCE
 
 TIDY = 240  # exchanges between two clean-ups
 CLIENT: dict[str, Any] = {
@@ -49,9 +49,9 @@ class PostgresQuotas(Connected):
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. Raises SharedUnavailable."""
         with self._wrapped():
-            answer = self._exchange(worker, revision, asks[:MOST_ASKS])
-            for start in range(MOST_ASKS, len(asks), MOST_ASKS):
-                more = self._exchange(worker, revision, asks[start : start + MOST_ASKS])
+            answer = self._exchange(worker, revision, asks[:MAX_ASKS])
+            for start in range(MAX_ASKS, len(asks), MAX_ASKS):
+                more = self._exchange(worker, revision, asks[start : start + MAX_ASKS])
                 grants, scarce = [*answer.grants, *more.grants], {**answer.scarce, **more.scarce}
                 answer = Exchanged(more.workers, more.revision, scarce, grants)
             self._exchanges += 1
@@ -71,7 +71,7 @@ class PostgresQuotas(Connected):
             "site": self._site,
             "revision": revision,
             "life": LIFE,
-            "most": MOST_SCARCE,
+            "most": MAX_SCARCE,
             "asks": Jsonb([[ask.counter.hex(), *astuple(ask)[1:]] for ask in asks]),
         }
         try:

@@ -12,7 +12,7 @@ from ..errors import SharedUnavailable
 from ..log import log
 from ..low_memory import SafeEvent, start_thread
 from ..protocols import Clock, Exchanged, SharedQuotas
-from .bounds import MOST_ASKS
+from .bounds import MAX_ASKS
 
 LONGEST_INTERVAL = 0.5  # seconds between two exchanges
 SHORTEST_INTERVAL = 0.015  # the same when a request needs units: long enough to spare the server in a burst
@@ -119,7 +119,7 @@ class Sharer:
 
     def _exchange(self, now: float) -> Exchanged:
         asks = self._leases.asks(now)
-        self._stuck_at = now + STUCK * (1 + len(asks) // MOST_ASKS)
+        self._stuck_at = now + STUCK * (1 + len(asks) // MAX_ASKS)
         try:
             return self.quotas.exchange(self.worker, self._leases.revision, asks)
         finally:

@@ -19,8 +19,8 @@ from ..protocols import Clock, StrictAnswer
 from .scripts import GIVE_BACK, TAKE
 from .valkey import client_options, counter_key, in_scheme, sha
 
-MOST_FLIGHTS = 4  # concurrent round trips, each over its own connection; later requests wait for the next
-MOST_ASKED = 256  # requests in one round trip
+MAX_FLIGHTS = 4  # concurrent round trips, each over its own connection; later requests wait for the next
+MAX_ASKED = 256  # requests in one round trip
 PAUSE = 0.5  # seconds after a failure in which nobody asks: requests must not queue for a server that is lost
 
 Actors = Sequence[tuple[bytes, Sequence[tuple[float, int]]]]
@@ -84,7 +84,7 @@ class _Asker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, url: str, timeout: float, failed: Callable[[], None]) -> None:
         pool = valkey.asyncio.BlockingConnectionPool.from_url(
-            url, max_connections=MOST_FLIGHTS, timeout=timeout, **client_options(timeout)
+            url, max_connections=MAX_FLIGHTS, timeout=timeout, **client_options(timeout)
         )
         self._loop = loop
         self._client: Any = valkey.asyncio.Valkey(connection_pool=pool)
@@ -97,7 +97,7 @@ class _Asker:
         """Queue a question for the next round trip."""
         answer: asyncio.Future[StrictAnswer | None] = self._loop.create_future()
         self._waiting.append((asked, answer))
-        if len(self._flights) < MOST_FLIGHTS:
+        if len(self._flights) < MAX_FLIGHTS:
             flight = self._loop.create_task(self._fly())
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
@@ -111,7 +111,7 @@ class _Asker:
     async def _fly(self) -> None:
         """Make round trips until nobody waits."""
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(MOST_ASKED, len(self._waiting)))]
+            batch = [self._waiting.popleft() for _ in range(min(MAX_ASKED, len(self._waiting)))]
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._ask(batch)

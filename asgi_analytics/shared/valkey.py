@@ -16,7 +16,7 @@ from ..columns import one_line
 from ..decide.lending import LIFE, believed, size_of
 from ..errors import ConfigurationError, SharedUnavailable
 from ..protocols import Ask, Exchanged, Grant
-from .bounds import MOST_ASKS, MOST_SCARCE
+from .bounds import MAX_ASKS, MAX_SCARCE
 from .scripts import ANNOUNCE, BEAT, LEND, RAISED
 
 PATIENCE = 5.0  # seconds that a command waits
@@ -90,7 +90,7 @@ class ValkeyQuotas:
             beat: Call = (
                 BEAT,
                 [self._workers, *self._told, self._revision],
-                [worker.hex(), revision, LIFE, MOST_SCARCE],
+                [worker.hex(), revision, LIFE, MAX_SCARCE],
             )
             ((alive, scarce),) = self._run([beat])
             answers = self._lend(worker, asks, alive)
@@ -130,11 +130,11 @@ class ValkeyQuotas:
             )
             for ask in asks
         ]
-        return [one for start in range(0, len(calls), MOST_ASKS) for one in self._run(calls[start : start + MOST_ASKS])]
+        return [one for start in range(0, len(calls), MAX_ASKS) for one in self._run(calls[start : start + MAX_ASKS])]
 
     def _announce(self, revision: int, stages: Mapping[bytes, int]) -> list[Any]:
         parts = [part for one, stage in stages.items() for part in (one.hex(), stage, believed(size_of(one)))]
-        call: Call = (ANNOUNCE, [self._revision, *self._told], [revision, MOST_SCARCE, *parts])
+        call: Call = (ANNOUNCE, [self._revision, *self._told], [revision, MAX_SCARCE, *parts])
         ((revisions, scarce),) = self._run([call])
         self._run([(RAISED, [counter_key(name)], [given]) for name, given in zip(stages, revisions, strict=True)])
         found: list[Any] = scarce

@@ -22,7 +22,7 @@ from ..errors import ConfigurationError, StoreMisconfigured
 OPTION = "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL)"
 DEFAULT_PORT = "5432"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-MOST_ADDRESS = 1_000  # characters
+MAX_ADDRESS = 1_000  # characters
 # We send and expect UTF-8; SQL_ASCII stores bytes as they come.
 ENCODINGS = ("UTF8", "SQL_ASCII")
 # The schemas on the search_path, but those where anybody may create functions: there a concat_ws(text, text, text)
@@ -52,7 +52,7 @@ def database_key(dsn: str) -> str:
 def database_address(dsn: str) -> str:
     """Return the same in clear, for people; raises ConfigurationError."""
     parts = [f"{name}={escape(value)}" for name, value in _parts(dsn).items() if value]
-    return " ".join(parts)[:MOST_ADDRESS]
+    return " ".join(parts)[:MAX_ADDRESS]
 
 
 def _parts(dsn: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from . import queries, values
 from .doubt import field
 from .staging import Staging, listed
 
-MOST_POLICIES = 16  # of others, that are kept
+MAX_POLICIES = 16  # of others, that are kept
 # Columns by name: an operator may have added some. Never prepared: the empty plan that an operator's rule makes of it
 # (DO INSTEAD NOTHING) would stay in use after the rule is dropped.
 _INSERT_HITS = sql.SQL("INSERT INTO analytics.hits ({0}) SELECT {0} FROM staging")
@@ -172,7 +172,7 @@ class Folds:
                 found = cursor.execute(queries.load("fold")["policy"], {"version": version}).fetchone()
             if found is None:
                 return self.own
-            if len(self._others) >= MOST_POLICIES:
+            if len(self._others) >= MAX_POLICIES:
                 self._others.clear()
             told = {name: value for name, value in found.items() if value is not None}
             self._others[version] = self._new({**self._policy, **told})

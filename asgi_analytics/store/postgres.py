@@ -30,9 +30,9 @@ from .trials import Trials
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 UNREADABLE = (DAMAGED, "checksum or length does not match", None)
-MOST_RULINGS = 100_000  # in force; the newest, allowances first
-MOST_CHANGES = 10_000  # in one query
-MOST_AHEAD = 86_400.0  # seconds that the server's clock may be ahead for it to say what is old
+MAX_RULINGS = 100_000  # in force; the newest, allowances first
+MAX_CHANGES = 10_000  # in one query
+MAX_AHEAD = 86_400.0  # seconds that the server's clock may be ahead for it to say what is old
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings", "forget_positions")
 # Defaults of the connection, below the DSN: a server that vanished is noticed within half a minute.
 CLIENT: dict[str, Any] = {
@@ -294,9 +294,9 @@ class PostgresStore(Connected):
         """Return the rulings that changed after revision `since`, in order; below 0: all in force, bounded."""
         with as_ours(), self._current().statement() as connection, connection.cursor(row_factory=dict_row) as cursor:
             if since < 0:
-                cursor.execute(self._queries["standing_rulings"], {"most": MOST_RULINGS})
+                cursor.execute(self._queries["standing_rulings"], {"most": MAX_RULINGS})
             else:
-                cursor.execute(self._queries["changed_rulings"], {"since": since, "most": MOST_CHANGES})
+                cursor.execute(self._queries["changed_rulings"], {"since": since, "most": MAX_CHANGES})
             return [values.ruling(row) for row in cursor]
 
     def tidy(self) -> bool:
@@ -317,8 +317,8 @@ class PostgresStore(Connected):
         """Raise StoreMisconfigured where the server's clock has leapt ahead: by it, all may be old."""
         with as_ours(), self._current().statement() as connection:
             (now,) = connection.execute(self._queries["server_time"]).fetchone() or (0.0,)
-        if now - self._wall() > MOST_AHEAD:
-            days = (now - self._wall()) / MOST_AHEAD
+        if now - self._wall() > MAX_AHEAD:
+            days = (now - self._wall()) / MAX_AHEAD
             raise StoreMisconfigured(f"The server's clock is {days:,.0f} days ahead of this machine's: set both.")
 
     def _wall(self) -> float:

@@ -18,8 +18,8 @@ from .connection import ServerSession, connect_command
 # Hits last: where a long reader or a publication blocks dropping them, all else is deleted by then.
 TABLES = ("sessions", "fingerprints", "decisions", "refusals", "quarantine", "hits")
 PARTITIONS = "partitions"
-MOST_ROWS = 10_000  # of a table in one call: the writer has hits to deliver, too
-MOST_PARTITIONS = 30  # dropped in one call
+MAX_ROWS = 10_000  # of a table in one call: the writer has hits to deliver, too
+MAX_PARTITIONS = 30  # dropped in one call
 COUNTING = {"statement_timeout": "0", "transaction_timeout": "0"}  # counting all hits may take long
 
 
@@ -33,7 +33,7 @@ def connect(dsn: str) -> Iterator[ServerSession]:
 def forget(
     session: ServerSession, kept: timedelta, waits: bool = True, total: Counter[str] | None = None
 ) -> Mapping[str, int]:
-    """Delete a part of what is older than `kept`: about MOST_ROWS of each table, and hits when all else is deleted.
+    """Delete a part of what is older than `kept`: about MAX_ROWS of each table, and hits when all else is deleted.
 
     Returns how many partitions of hits were dropped, and how many rows of each of TABLES were deleted, and adds that to
     a `total`, also before an error. Unless it `waits`, it leaves what another is about to delete to that one.
@@ -50,7 +50,7 @@ def forget(
                         break
                 with _transaction(session, waits) as connection:
                     query = queries.load("retention")[f"forget_{table}"]
-                    done[table] = connection.execute(query, {"kept": kept, "most": MOST_ROWS}).rowcount
+                    done[table] = connection.execute(query, {"kept": kept, "most": MAX_ROWS}).rowcount
     finally:
         if total is not None:
             total.update(done)
@@ -63,7 +63,7 @@ class _Busy(Exception):
 
 def may_be_more(done: Mapping[str, int]) -> bool:
     """Tell whether `forget`, which returned this, may have left rows that were outdated when it began."""
-    return done[PARTITIONS] >= MOST_PARTITIONS or any(done[table] >= MOST_ROWS for table in TABLES)
+    return done[PARTITIONS] >= MAX_PARTITIONS or any(done[table] >= MAX_ROWS for table in TABLES)
 
 
 def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
@@ -80,7 +80,7 @@ def outdated(session: ServerSession, kept: timedelta) -> Mapping[str, int]:
 def _drop_partitions(session: ServerSession, kept: timedelta, waits: bool, done: Counter[str]) -> None:
     with _transaction(session, waits) as connection:
         outdated = connection.execute(queries.load("retention")["outdated_partitions"], {"kept": kept}).fetchall()
-    for name in outdated[:MOST_PARTITIONS]:  # a transaction each: dropping one locks the whole table for a moment
+    for name in outdated[:MAX_PARTITIONS]:  # a transaction each: dropping one locks the whole table for a moment
         with _transaction(session, waits) as connection:
             connection.execute("LOCK TABLE ONLY analytics.hits")
             # Dropped meanwhile by another, which counts it, or detached: then it is an operator's to keep.

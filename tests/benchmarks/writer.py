@@ -30,7 +30,7 @@ from asgi_analytics.facts import Actor
 from asgi_analytics.record.encoding import HIT_COLUMNS
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import Counters, Recorder
-from asgi_analytics.record.writer import MOST_BATCHES_BEHIND, Writer
+from asgi_analytics.record.writer import MAX_BATCHES_BEHIND, Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.state import State
 from asgi_analytics.store.migrate import migrate
@@ -162,7 +162,7 @@ def measure(dsn: str, frames: list[bytes], folder: Path, rounds: int, batch_rows
         clear(connection)
         deliver(frames, dsn, folder / f"journal-{next(journals)}", batch_rows)
         print(f"sessions, fingerprints: {', '.join(map(str, _counts(connection)))}")
-        size = batch_rows * MOST_BATCHES_BEHIND
+        size = batch_rows * MAX_BATCHES_BEHIND
         files = {way: export(connection, folder, size, form) for way, form in ((TEXT, "text"), (BINARY, "binary"))}
         for _ in range(rounds):
             clear(connection)

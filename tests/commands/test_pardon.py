@@ -123,7 +123,7 @@ def test_pardoning_a_network_resets_all_visitors_that_came_from_it(
 def test_a_network_with_too_many_addresses_is_pardoned_as_far_as_can_be_and_the_rest_is_told(
     store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "MOST_HASHES", targets.MOST_HASHES >> 6)
+    monkeypatch.setattr(targets, "MAX_HASHES", targets.MAX_HASHES >> 6)
     write(store, hit(visitor=identity(network=behind(store, ADDRESS)), score=80))
     told("ban", "203.0.0.0/16", "--for", "2h", "--reason", "x", "--dsn", dsn)
     told("ban", ADDRESS, "--for", "2h", "--reason", "x", "--dsn", dsn)

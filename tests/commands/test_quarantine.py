@@ -202,7 +202,7 @@ def test_rows_that_are_refused_again_keep_none_behind_them_from_being_tried(
         f"INSERT INTO analytics.quarantine ({columns}) SELECT {columns} FROM analytics.quarantine WHERE id = 1",
     )
     fetch(poisoned, "DELETE FROM analytics.quarantine WHERE id = 1")
-    monkeypatch.setattr(quarantine, "MOST_READ", 1)
+    monkeypatch.setattr(quarantine, "MAX_READ", 1)
     status, told = run(capsys, poisoned, "retry")
     assert (status, told[-1]) == (0, "1 row stored, 1 refused again, 1 damaged beyond reading")
 

@@ -32,7 +32,7 @@ def test_a_quota_that_nobody_else_was_told_of_is_whole() -> None:
 
 
 def test_one_more_than_can_be_exchanged_keeps_to_its_part_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "MOST_ACTORS", 1)
+    monkeypatch.setattr(lease, "MAX_ACTORS", 1)
     leases = leases_of(4)
     first, second = (opened(leases, 1000, key=key) for key in KEYS)
     # Of 1000, four workers may admit 125 each unasked.
@@ -69,7 +69,7 @@ def test_while_nothing_can_be_exchanged_its_part_is_what_is_shown_and_waited_for
 
 
 def test_of_what_found_no_room_its_part_is_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "MOST_ACTORS", 0)
+    monkeypatch.setattr(lease, "MAX_ACTORS", 0)
     leases = leases_of(4)
     actor = opened(leases, 100)
     for minute in range(8):
@@ -239,7 +239,7 @@ def test_what_is_scarce_is_believed_until_it_would_have_been_told_again(
 
 
 def test_more_that_is_scarce_is_remembered_when_there_is_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "MOST_SCARCE", 1)
+    monkeypatch.setattr(lease, "MAX_SCARCE", 1)
     leases = Leases([(60.0, 100)])
 
     def known(now: float, *told: bytes) -> list[bool]:

@@ -59,7 +59,7 @@ def test_a_rest_frees_no_unit_of_what_is_used_up() -> None:
 
 
 def test_what_found_no_room_is_shared_when_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "MOST_ACTORS", 1)
+    monkeypatch.setattr(lease, "MAX_ACTORS", 1)
     leases = leases_of(4)
     opened(leases, 1000, key=KEYS[0])
     second = opened(leases, 1000, key=KEYS[1])
@@ -89,7 +89,7 @@ def test_of_a_quota_without_measure_no_more_is_asked_for_than_any_server_takes()
     actor = lent(leases, 10**14, 10**15, 10**15)
     use(leases, actor, 5, 10**15)
     (ask,) = leases.asks(START + 2.0)
-    assert (ask.used, ask.keep, ask.wanted) == (5, lease.MOST_UNITS, lease.MOST_UNITS)
+    assert (ask.used, ask.keep, ask.wanted) == (5, lease.MAX_UNITS, lease.MAX_UNITS)
 
 
 # Midnight

@@ -10,7 +10,7 @@ import pytest
 from asgi_analytics.decide import rulings
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.rulings import (
-    MOST_RULINGS,
+    MAX_RULINGS,
     RulingBook,
     Rulings,
     forgive,
@@ -192,7 +192,7 @@ def test_rulings_are_bounded_in_number_and_memory() -> None:
             for n in range(first, first + count)
         ]
 
-    most = MOST_RULINGS // 10  # a tenth, in a tenth of the time
+    most = MAX_RULINGS // 10  # a tenth, in a tenth of the time
     tracemalloc.start()
     book = RulingBook([ipaddress.ip_network("203.0.113.0/24")], WALL, most)
     book.learn_rulings(many(0, most), WALL)
@@ -211,7 +211,7 @@ def test_rulings_are_bounded_in_number_and_memory() -> None:
 
 
 def test_visitors_that_were_renamed_are_remembered_in_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rulings, "MOST_ALIASES", 3)
+    monkeypatch.setattr(rulings, "MAX_ALIASES", 3)
     book = RulingBook(now=WALL)
     book.learn_rulings([ruling(fingerprint=A)], WALL)
     names = [b"name %d" % number for number in range(10)]

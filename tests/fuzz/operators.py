@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from asgi_analytics import arguments
-from asgi_analytics.commands import MOST_SHOWN, quarantine, targets
+from asgi_analytics.commands import MAX_SHOWN, quarantine, targets
 from asgi_analytics.decide.rulings import Rulings, allowance
 from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.replay import options
@@ -83,7 +83,7 @@ def ruling(data: bytes) -> None:
     """What `ban`, `pardon` and `allow` are told: a target, a time, a number, and a row's id."""
     first, second = lines_of(data, 2)
     registry: Any = _Nobody()
-    for read in (arguments.span, arguments.whole(1, MOST_SHOWN), quarantine._id):
+    for read in (arguments.span, arguments.whole(1, MAX_SHOWN), quarantine._id):
         try:
             read(text_of(second))
         except argparse.ArgumentTypeError:

@@ -35,7 +35,7 @@ from asgi_analytics.record import encoding, frames, segment
 from asgi_analytics.replay import formats, page, source
 from asgi_analytics.replay.json_lines import JsonLines
 from asgi_analytics.replay.timestamps import LAST, Timestamps
-from asgi_analytics.variants import MOST_PARAMETERS, Variants, parameters
+from asgi_analytics.variants import MAX_PARAMETERS, Variants, parameters
 
 NOW = 1_750_000_000
 SECRETS = ("0123456789abcdef", "fedcba9876543210")
@@ -158,7 +158,7 @@ def query_text(data: bytes) -> None:
 def page_parameters(data: bytes) -> None:
     """What a query makes of a page, as servers and as logs have it."""
     for asked in (data, text_of(data)):
-        assert len(parameters(asked)) <= MOST_PARAMETERS
+        assert len(parameters(asked)) <= MAX_PARAMETERS
         variant = Variants(b"k").page("/", asked, inner=False)
         assert variant is None or 0 <= variant.number < 1 << 32
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics.identify.botauth import Flaw, Signed, check_time, read_signatures, replay_key, verify
 from asgi_analytics.identify.components import signature_base
-from asgi_analytics.identify.keys import MOST_DIRECTORY, TEST_KEYS, Key, read_directory, thumbprint
+from asgi_analytics.identify.keys import MAX_DIRECTORY, TEST_KEYS, Key, read_directory, thumbprint
 
 from ..signing import AGENT_COMPONENT, COVERED, NOW, Signer, change, make_scope
 
@@ -270,7 +270,7 @@ def test_keys_that_prove_nothing_are_left_out(changes: dict[str, object]) -> Non
         b"[]",
         b'{"keys": {}}',
         b"[" * 50_000,
-        b" " * (MOST_DIRECTORY + 1),
+        b" " * (MAX_DIRECTORY + 1),
         b'{"keys": [%s]}' % (b"1," * 64 + b"1"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics.errors import DataFileError
 from asgi_analytics.identify.client import packed_address
-from asgi_analytics.identify.ranges import MOST_BYTES, MOST_PREFIXES, Ranges, read_ranges
+from asgi_analytics.identify.ranges import MAX_BYTES, MAX_PREFIXES, Ranges, read_ranges
 
 PUBLISHED = b"""{"creationTime": "2026-11-20T14:00:00.000000", "prefixes": [
  {"ipv6Prefix": "2001:4860:4801:10::/64"}, {"ipv6Prefix": "2001:4860:4801:11::/64"},
@@ -81,8 +81,8 @@ def test_bisection_finds_what_asking_each_network_finds(networks: list[Any], num
         b'{"prefixes": [{"ipv6Prefix": "2001:xyz::/64"}]}',
         PUBLISHED[:200],
         b"[" * 100_000,
-        b" " * (MOST_BYTES + 1),
-        json.dumps({"prefixes": [{"ipv4Prefix": "66.249.64.0/27"}] * (MOST_PREFIXES + 1)}).encode(),
+        b" " * (MAX_BYTES + 1),
+        json.dumps({"prefixes": [{"ipv4Prefix": "66.249.64.0/27"}] * (MAX_PREFIXES + 1)}).encode(),
     ],
 )
 def test_a_damaged_file_is_an_error(data: bytes) -> None:

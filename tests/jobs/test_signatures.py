@@ -68,7 +68,7 @@ def test_a_nonce_is_good_once(rig: Rig) -> None:
 
 
 def test_only_nonces_of_valid_signatures_are_kept_and_not_too_many(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signatures, "MOST_NONCES", 10)
+    monkeypatch.setattr(signatures, "MAX_NONCES", 10)
     rig.settled(BROWSER, EVIL, Signer().sign())
     for number in range(30):
         rig.ask(BROWSER, EVIL, Signer(seed=2).sign(keyid=Signer().keyid, nonce=f"forged {number}"))
@@ -129,13 +129,13 @@ def test_signers_that_do_not_exist_cost_bounded_memory_and_fetches(rig: Rig) -> 
         if number % 50 == 0:
             rig.verifier.work_off()
             rig.clock.advance(0.01)
-    assert len(rig.web.asked) <= signatures.MOST_FETCHES
-    assert rig.verifier.stats()["directories"] <= signatures.MOST_DIRECTORIES + 1
+    assert len(rig.web.asked) <= signatures.MAX_FETCHES
+    assert rig.verifier.stats()["directories"] <= signatures.MAX_DIRECTORIES + 1
     assert rig.ask(BROWSER, EVIL, Signer().sign()).status == ClaimStatus.VERIFIED
 
 
 def test_strangers_do_not_flush_the_operators_we_know(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signatures, "MOST_DIRECTORIES", 5)
+    monkeypatch.setattr(signatures, "MAX_DIRECTORIES", 5)
     rig.settled(BROWSER, EVIL, Signer().sign())
     for number in range(20):
         rig.settled(BROWSER, EVIL, Signer(f"host{number}.evil.example").sign())
@@ -181,7 +181,7 @@ def test_a_signature_for_a_path_that_a_proxy_shortens_is_no_false_claim(
 
 
 def test_hosts_made_up_below_an_operators_do_not_flush_its_directory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signatures, "MOST_DIRECTORIES", 5)
+    monkeypatch.setattr(signatures, "MAX_DIRECTORIES", 5)
     rig.settled(BROWSER, EVIL, Signer().sign())
     for number in range(20):
         rig.settled(BROWSER, EVIL, Signer(f"made-up{number}.chatgpt.com").sign())
@@ -191,7 +191,7 @@ def test_hosts_made_up_below_an_operators_do_not_flush_its_directory(rig: Rig, m
 def test_nonces_of_strangers_do_not_make_that_of_an_operator_good_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signatures, "MOST_NONCES", 10)
+    monkeypatch.setattr(signatures, "MAX_NONCES", 10)
     stranger = Signer("evil.example", 7)
     rig = Rig(tmp_path, FILES, Signer(), stranger)
     for one in (Signer(), stranger):

@@ -15,7 +15,7 @@ from asgi_analytics.errors import ResolverError
 from asgi_analytics.identify.operators import SOURCES
 from asgi_analytics.jobs import data, verification
 from asgi_analytics.jobs.data import FRESH
-from asgi_analytics.jobs.verification import MOST_LOOKUPS, MOST_WAITING, SocketResolver, Verifier
+from asgi_analytics.jobs.verification import MAX_LOOKUPS, MAX_WAITING, SocketResolver, Verifier
 from asgi_analytics.model import Agent, ClaimStatus
 from asgi_analytics.testing import FakeClock, FixedResolver
 
@@ -159,7 +159,7 @@ def test_an_outcome_is_kept_for_as_long_as_its_kind_is(
 def test_outcomes_that_are_asked_for_stay_and_one_that_is_renewed_takes_no_others_place(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "MOST_KNOWN", 2)
+    monkeypatch.setattr(verification, "MAX_KNOWN", 2)
     rig.settled(GOOGLEBOT, EVIL)
     rig.settled(GOOGLEBOT, CRAWL)
     rig.clock.advance(3_601)
@@ -212,7 +212,7 @@ def refused(folder: Path, name: str) -> tuple[bytes, float]:
 def test_thousands_of_spoofed_crawlers_cost_bounded_memory_and_lookups(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "MOST_KNOWN", 100)
+    monkeypatch.setattr(verification, "MAX_KNOWN", 100)
     tracemalloc.start()
     for number in range(5_000):
         address = f"203.{number % 50}.{number // 256}.{number % 256}"
@@ -222,16 +222,16 @@ def test_thousands_of_spoofed_crawlers_cost_bounded_memory_and_lookups(
     rig.verifier.work_off()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(rig.resolver.asked) == MOST_LOOKUPS
+    assert len(rig.resolver.asked) == MAX_LOOKUPS
     assert rig.verifier.stats()["known"] == 100
     assert held < 1_000_000
-    assert rig.verifier.stats()["lookups"]["dropped"] == 5_000 - MOST_LOOKUPS
+    assert rig.verifier.stats()["lookups"]["dropped"] == 5_000 - MAX_LOOKUPS
 
 
 def test_the_queue_of_lookups_is_bounded(rig: Rig) -> None:
     for number in range(1_000):
         rig.ask(GOOGLEBOT, f"203.0.{number // 256}.{number % 256}")
-    assert rig.verifier.stats()["lookups"]["asked"] == MOST_WAITING
+    assert rig.verifier.stats()["lookups"]["asked"] == MAX_WAITING
 
 
 def test_one_network_is_looked_up_once(rig: Rig) -> None:

@@ -13,7 +13,7 @@ from asgi_analytics.batch import DAMAGED, DECISION, HIT
 from asgi_analytics.errors import JournalFormatError
 from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import DATABASE
-from asgi_analytics.record.frames import MOST_FRAME, frame
+from asgi_analytics.record.frames import MAX_FRAME, frame
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.segment import MAGIC
 
@@ -177,7 +177,7 @@ def test_damage_of_many_megabytes_is_kept_in_pieces(journal: FileJournal) -> Non
     assert rows(found) == [0, 1, 2]
     lost = [one for one in found if one.kind == DAMAGED]
     assert sum(len(one.row) for one in lost) == 3 << 20
-    assert max(len(one.row) for one in lost) <= MOST_FRAME
+    assert max(len(one.row) for one in lost) <= MAX_FRAME
 
 
 def test_a_row_cannot_hold_a_frame_that_passes_for_one(journal: FileJournal) -> None:

@@ -127,7 +127,7 @@ def test_a_row_waits_for_no_disk_that_frees_a_delivered_segment(
 def test_a_long_outage_takes_few_descriptors_however_long_the_journal_is(
     journal: FileJournal, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_OPEN", 3)
+    monkeypatch.setattr(module, "MAX_OPEN", 3)
     before = len(os.listdir("/dev/fd"))
     for number in range(20):
         fill(journal, 5, first=5 * number)

@@ -21,7 +21,7 @@ def recorder_in(folder: Path) -> Recorder:
 
 
 def test_what_is_remembered_of_paths_and_methods_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_CACHED", 10)
+    monkeypatch.setattr(module, "_MAX_CACHED", 10)
     recorder = recorder_in(tmp_path / "j")
     for number in range(35):
         hit = finished(identity(), 0, 0, NOW_US * 1000)

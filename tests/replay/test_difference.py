@@ -122,14 +122,14 @@ def test_one_other_score_level_or_refusal_is_a_difference(differs: dict[str, Any
 
 
 def test_actors_without_number_cost_bounded_memory_and_those_refused_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_ACTORS", 10)
+    monkeypatch.setattr(module, "MAX_ACTORS", 10)
     difference = taken(visitor(0, then=True), *(visitor(number, now=number == 50) for number in range(1, 100)))
     assert len(difference.actors) <= 10
     assert [one.fingerprint.int for one in difference.newly_refused() + difference.freed_actors()] == [50, 0]
 
 
 def test_a_flood_of_actors_that_were_all_refused_costs_bounded_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_ACTORS", 10)
+    monkeypatch.setattr(module, "MAX_ACTORS", 10)
     busy = [visitor(0, now=True)] * 2
     difference = taken(*busy, *(visitor(number, now=True) for number in range(1, 100)))
     assert len(difference.actors) + difference.forgotten == 100
@@ -140,7 +140,7 @@ def test_a_flood_of_actors_that_were_all_refused_costs_bounded_memory_too(monkey
 
 @pytest.mark.parametrize("routed", [True, False])
 def test_routes_without_number_are_told_as_one(routed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally, "MOST_ROUTES", 10)
+    monkeypatch.setattr(tally, "MAX_ROUTES", 10)
     paths = [f"/{'x' * number}" for number in range(1, 100)]
     difference = taken(*(verdict(path, path if routed else None, now=True) for path in paths))
     found = difference.by_route()
@@ -149,7 +149,7 @@ def test_routes_without_number_are_told_as_one(routed: bool, monkeypatch: pytest
 
 
 def test_routes_of_no_more_than_so_many_paths_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_PATHS", 1)
+    monkeypatch.setattr(module, "MAX_PATHS", 1)
     served = [verdict(f"/{name}", "/{name}") for name in ("a", "b")]
     difference = taken(*served, verdict("/a", then=True), verdict("/b", then=True))
     assert {name: route.freed for name, route in difference.by_route().items()} == {"/{name}": 1, "/b": 1}

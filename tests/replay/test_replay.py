@@ -91,7 +91,7 @@ def test_a_flood_under_ever_new_names_is_counted_whole_in_bounded_memory(
 
     whole = counted()
     assert "Refused: 250 requests of 250 actors" in whole
-    monkeypatch.setattr(tally, "MOST_ACTORS", 40)
+    monkeypatch.setattr(tally, "MAX_ACTORS", 40)
     assert counted() == whole
     assert len(replay(capsys, path, "--network-limits", "50/minute")["actors"]) <= 40
 

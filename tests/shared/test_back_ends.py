@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asgi_analytics.clock import SystemClock, random_bytes
-from asgi_analytics.decide.lease import MOST_UNITS
+from asgi_analytics.decide.lease import MAX_UNITS
 from asgi_analytics.decide.lending import LIFE, believed, unasked
 from asgi_analytics.protocols import Ask, SharedQuotas
 from asgi_analytics.shared import postgres, valkey
-from asgi_analytics.shared.bounds import MOST_ASKS
+from asgi_analytics.shared.bounds import MAX_ASKS
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.testing import MemoryQuotas
 
@@ -75,9 +75,9 @@ def test_a_quota_without_measure_is_lent_like_others(quotas: SharedQuotas) -> No
     me, other, counter = random_bytes(16), random_bytes(16), random_bytes(16)
     quotas.exchange(other, 0, [])
     limit = 10**15 - 1
-    asked = ask(counter, 5, MOST_UNITS, MOST_UNITS, limit, unasked(limit, 2))
+    asked = ask(counter, 5, MAX_UNITS, MAX_UNITS, limit, unasked(limit, 2))
     (grant,) = quotas.exchange(me, 0, [asked]).grants
-    assert (grant.units, grant.left) == (MOST_UNITS, limit - 5)
+    assert (grant.units, grant.left) == (MAX_UNITS, limit - 5)
     for worker in (me, other):
         quotas.leave(worker)
 
@@ -223,7 +223,7 @@ def test_in_a_window_of_less_than_two_seconds_a_stage_is_told_again_after_two(qu
 
 def test_more_counters_than_go_over_the_wire_at_once_are_all_lent(quotas: SharedQuotas) -> None:
     me, other = random_bytes(16), random_bytes(16)
-    asks = [ask(random_bytes(16), used=number % 100, wanted=1) for number in range(2 * MOST_ASKS + 1)]
+    asks = [ask(random_bytes(16), used=number % 100, wanted=1) for number in range(2 * MAX_ASKS + 1)]
     quotas.exchange(other, 0, [])
     answer = quotas.exchange(me, 0, asks)
     left = {grant.counter: grant.left for grant in answer.grants}
@@ -238,7 +238,7 @@ def test_of_much_that_is_scarce_a_part_is_told_at_a_time_and_all_in_the_end(
     quotas: SharedQuotas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (postgres, valkey):
-        monkeypatch.setattr(module, "MOST_SCARCE", 2)
+        monkeypatch.setattr(module, "MAX_SCARCE", 2)
     one, two, new = (random_bytes(16) for _ in range(3))
     full = [ask(random_bytes(16), used=100) for _ in range(5)]
     quotas.exchange(two, 0, [])

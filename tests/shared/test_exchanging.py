@@ -14,7 +14,7 @@ from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.facts import Actor, Window
 from asgi_analytics.protocols import Ask, Exchanged
 from asgi_analytics.shared import sharer
-from asgi_analytics.shared.bounds import MOST_ASKS
+from asgi_analytics.shared.bounds import MAX_ASKS
 from asgi_analytics.shared.sharer import SCHEMA_POLL, SHORTEST_INTERVAL, STUCK, Sharer
 from asgi_analytics.testing import FakeClock, MemoryQuotas
 from tests.waiting import wait_until
@@ -140,7 +140,7 @@ def test_it_is_told_when_workers_come_and_go() -> None:
     assert counts == [1, 1, 2, 2]
 
 
-@pytest.mark.parametrize(("actors", "seconds", "cuts"), [(1, STUCK, 0), (1, STUCK + 1, 1), (MOST_ASKS, STUCK + 1, 0)])
+@pytest.mark.parametrize(("actors", "seconds", "cuts"), [(1, STUCK, 0), (1, STUCK + 1, 1), (MAX_ASKS, STUCK + 1, 0)])
 def test_an_exchange_is_cut_off_once_when_no_statement_of_it_can_take_as_long(
     actors: int, seconds: float, cuts: int
 ) -> None:

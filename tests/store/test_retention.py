@@ -110,7 +110,7 @@ def test_a_visit_that_goes_on_is_kept_whole(store: PostgresStore, dsn: str) -> N
 def test_much_goes_in_several_goes_and_the_command_waits_for_all(
     store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "MOST_ROWS", 2)
+    monkeypatch.setattr(retention, "MAX_ROWS", 2)
     fetch(dsn, OTHERS["refusals"].format("now() - interval '31 days'") + " FROM generate_series(1, 11)")
     assert store.forget(KEPT)["refusals"] == 2
     assert "9 rows of refusals are older" in called("purge", "--older", "30d", "--dsn", dsn).stdout
@@ -145,7 +145,7 @@ def test_who_counts_keeps_nobody_from_deleting_and_is_kept_from_nothing(store: P
 
 
 def test_old_hits_of_one_moment_go_together(store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "MOST_ROWS", 2)
+    monkeypatch.setattr(retention, "MAX_ROWS", 2)
     for days_ago in (*[33.0] * 5, 32.0, 31.0, 0.0):
         visit(store, days_ago)
     # Their sessions and visitors first.
@@ -192,8 +192,8 @@ def test_who_publishes_hits_that_cannot_be_deleted_from_keeps_nothing_else(store
 def test_what_a_worker_forgets_goes_in_parts_between_which_it_delivers(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "MOST_ROWS", 2)
-    monkeypatch.setattr(retention, "MOST_PARTITIONS", 1)
+    monkeypatch.setattr(retention, "MAX_ROWS", 2)
+    monkeypatch.setattr(retention, "MAX_PARTITIONS", 1)
     store = PostgresStore(lambda: dsn, retention_days=30)
     with closing(store):
         store.connect()

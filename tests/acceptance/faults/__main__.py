@@ -12,7 +12,7 @@ from asgi_analytics.arguments import whole
 
 from .registry import CASES
 
-MOST_ROUNDS = 20  # of faults that take seconds each
+MAX_ROUNDS = 20  # of faults that take seconds each
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tests = sorted({test for case in wanted for test in case.tests})
     figures = {
         "ASGI_ANALYTICS_FAULTS": "all",
-        "ASGI_ANALYTICS_ROUNDS": str(min(MOST_ROUNDS, options.rounds)),
+        "ASGI_ANALYTICS_ROUNDS": str(min(MAX_ROUNDS, options.rounds)),
         "ASGI_ANALYTICS_KILLS": str(options.rounds),
         "ASGI_ANALYTICS_PARITY": str(options.parity),
     }
