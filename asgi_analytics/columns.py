@@ -8,7 +8,7 @@ from math import ceil
 from typing import TextIO
 
 BAR = 40  # columns at most
-LEAST_BAR = 10  # columns: what is shorter tells nothing
+MIN_BAR = 10  # columns: what is shorter tells nothing
 # What spreadsheets take for the beginning of a formula (OWASP), some also as wide as Chinese characters are.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
@@ -55,7 +55,7 @@ def bar(share: float, columns: int) -> str:
     """Return a bar that fits into so many columns, "" where it would be too short."""
     width = min(BAR, columns - 2)
     done = int(share * width)
-    return f"[{'#' * done}{'.' * (width - done)}]" if width >= LEAST_BAR else ""
+    return f"[{'#' * done}{'.' * (width - done)}]" if width >= MIN_BAR else ""
 
 
 def cell(value: object) -> str:

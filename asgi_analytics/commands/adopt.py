@@ -19,7 +19,7 @@ from ..store.reading import connect
 from . import Command, Run
 from .console import place, stray
 
-LEAST_NAME = 4  # hex digits that tell journals apart
+MIN_NAME = 4  # hex digits that tell journals apart
 
 
 def add_adopt(parser: argparse.ArgumentParser) -> Run:
@@ -60,7 +60,7 @@ def _adopt(options: argparse.Namespace, dsn: str) -> Iterator[str]:
 def _named(found: Sequence[JournalState], names: Sequence[str]) -> list[JournalState]:
     chosen = []
     for name in names:
-        one = [journal for journal in found if len(name) >= LEAST_NAME and journal.name.startswith(name)]
+        one = [journal for journal in found if len(name) >= MIN_NAME and journal.name.startswith(name)]
         if len(one) != 1:
             raise CommandError(f"{escape(name)!r} names {len(one)} of the {len(found)} journals that `adopt` lists.")
         chosen += one

@@ -16,7 +16,7 @@ from ..record.listing import JournalState, journals
 from ..record.segment import read_header
 from .check import Check
 
-LEAST_ROOM = 64 << 20  # bytes
+MIN_ROOM = 64 << 20  # bytes
 ELSEWHERE = "no worker with this DSN delivers them; where it is this database under another name: asgi-analytics adopt"
 
 
@@ -75,7 +75,7 @@ def _state_checks(alive: Sequence[JournalState], dead: Sequence[JournalState], l
 def _folder_checks(nearest: Path, folder: Path) -> Iterator[Check]:
     """Say what ails the disk, and what lies in the folder that nobody will deliver."""
     disk = os.statvfs(nearest)
-    if (room := disk.f_bavail * disk.f_frsize) < LEAST_ROOM or (disk.f_files and not disk.f_favail):
+    if (room := disk.f_bavail * disk.f_frsize) < MIN_ROOM or (disk.f_files and not disk.f_favail):
         text = f"the disk of {nearest} is full, or nearly: {room:,} bytes, {disk.f_favail:,} files are left"
         yield Check(
             "journal",

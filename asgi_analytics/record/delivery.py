@@ -9,7 +9,7 @@ from ..batch import DAMAGED, HIT, REFUSED, Batch, Frames
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from ..protocols import Clock, SharedState, Store
 from .adoption import Source
-from .pace import LEAST_ROWS, BatchSize
+from .pace import MIN_ROWS, BatchSize
 from .recorder import Recorder
 from .watchdog import Watchdog
 
@@ -133,7 +133,7 @@ class Delivery:
             raise
         if place is not None:
             return batch.around(place)
-        if len(batch.frames) > LEAST_ROWS:
+        if len(batch.frames) > MIN_ROWS:
             self._size.failed()
             raise StoreUnavailable(str(error)) from error
         return batch.halves()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..clock import jitter
 
-LEAST_ROWS = 100  # of a transfer, however often it fails
+MIN_ROWS = 100  # of a transfer, however often it fails
 QUICK = 10.0  # seconds: far below all time-outs of statements and transactions
 
 
@@ -35,7 +35,7 @@ class BatchSize:
 
     def failed(self) -> None:
         """Halve it, whatever the error was: if size was not the cause, a few small transfers cost little."""
-        self.rows = min(self.rows, max(LEAST_ROWS, self.rows // 2))
+        self.rows = min(self.rows, max(MIN_ROWS, self.rows // 2))
 
     def moved(self, rows: int, seconds: float) -> None:
         """Double it after a full-sized transfer that was quick enough to take twice as long."""
