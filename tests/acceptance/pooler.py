@@ -44,6 +44,7 @@ class Pooler:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # closed only, it would go on waiting for one more
         self._listener.close()
         for _ in range(self._size):
             connection, wire = self._free.get(timeout=10)

@@ -49,6 +49,7 @@ class Wire:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._hears.set()
+        _end(self._listener)  # closed only, it would go on waiting for one more
         self._listener.close()
         self._end_all()
 

@@ -95,6 +95,7 @@ class SlowDoor:
 
     def close(self) -> None:
         """Let nobody in any more."""
+        with_shutdown(self._listening)  # closed only, it would go on waiting for one more
         self._listening.close()
 
     def _accept(self) -> None:

@@ -64,9 +64,17 @@ class Steps:
         self.left: int | None = None  # messages to the cut
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._listener.shutdown(socket.SHUT_RDWR)  # closed only, it would go on waiting for one more
+        self._listener.close()
+
     def _accept(self) -> None:
         while True:
-            client, _ = self._listener.accept()
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
             server = socket.create_connection(self._target)
             for source, sink, counts in ((client, server, self._up), (server, client, not self._up)):
                 threading.Thread(target=self._pass, args=(source, sink, counts), daemon=True).start()
@@ -89,8 +97,8 @@ class Steps:
 def test_a_connection_that_is_cut_at_any_message_loses_and_doubles_nothing(
     dsn: str, tmp_path: Path, account: Account, up: bool
 ) -> None:
-    steps, sent = Steps(dsn, up), 0
-    with Works(steps.dsn, tmp_path / "j") as works:
+    sent = 0
+    with contextlib.closing(Steps(dsn, up)) as steps, Works(steps.dsn, tmp_path / "j") as works:
         for step in range(0, STEPS, 1 if WHOLE else 11):
             steps.left = step
             deadline = time.monotonic() + 30
