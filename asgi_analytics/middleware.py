@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import cycle, repeat
 from typing import Any, Unpack
 
 from .database import resolve_dsn
-from .engine import Engine, stop_all
+from .engine import Engine
 from .exchange.beginning import begin, begin_strictly, writable
 from .exchange.coercion import text
 from .exchange.http import SCOPE_KEY, Exchange
@@ -17,26 +15,12 @@ from .exchange.outcome import outcome_of
 from .exchange.timed import TimedExchange
 from .exchange.websocket import WebSocketExchange
 from .joining import joined
+from .lifespan import run_lifespan
 from .overhead import SAMPLE
 from .protocols import ASGIApp, Message, Receive, Scope, Send
 from .settings import Options, Settings
-from .threads import end_threads, run_in_thread
 
 __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]
-
-
-@dataclass(slots=True)
-class _Lifespan:
-    """The lifespan of an app that runs."""
-
-    engine: Engine
-    has_begun: bool = False  # the app has said whether it has started
-    is_ending: bool = False  # the server has asked for it, or the app has said so
-    is_over: bool = False  # the app has said so: nothing of ours may follow, for granian then stops the event loop
-
-
-_lifespans: ContextVar[tuple[_Lifespan, ...]] = ContextVar("asgi_analytics_lifespans", default=())
-STARTUP_PATIENCE = 2.0  # seconds that start-up waits for the salts that all workers share
 
 
 class AnalyticsMiddleware:
@@ -129,67 +113,5 @@ class AnalyticsMiddleware:
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            return await self._lifespan(scope, receive, send)
+            return await run_lifespan(self.app, self._engine, scope, receive, send)
         return await self.app(scope, receive, send)
-
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Start before the app says that it has started, stop before it says that it has stopped.
-
-        We start even if the app then raises, as one without lifespan support does: so the salts are there before the
-        first request. At shutdown an app may return or raise without sending a message: then we stop there.
-        """
-        lifespan = _Lifespan(self._engine)
-        around = _lifespans.get()
-        lifespans = (*(one for one in around if not one.is_ending), lifespan)
-        _lifespans.set(lifespans)
-        await self._run_in_thread("start", self._engine.start)
-
-        async def receive_and_note() -> Message:
-            message = await receive()
-            lifespan.is_ending = lifespan.is_ending or message["type"] == "lifespan.shutdown"
-            return message
-
-        async def send_when_ready(message: Message) -> None:
-            lifespan.has_begun = True
-            if message["type"] == "lifespan.startup.complete":
-                await self._run_in_thread("start", self._engine.wait, STARTUP_PATIENCE)
-            elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                lifespan.is_ending = lifespan.is_over = True
-                await self._stop(lifespans)
-            await send(message)
-
-        try:
-            await self.app(scope, receive_and_note, send_when_ready)
-        except Exception:
-            await self._end_unannounced(lifespans)
-            raise
-        else:
-            await self._end_unannounced(lifespans)
-        finally:
-            _lifespans.set(around)  # for a task that outlives the app, such as one that runs apps in turn
-            end_threads()
-
-    async def _end_unannounced(self, lifespans: Sequence[_Lifespan]) -> None:
-        lifespan = lifespans[-1]
-        if not lifespan.is_over:
-            await self._stop(lifespans)
-        if not (lifespan.has_begun or lifespan.is_ending):  # it has no lifespan, and is served now
-            await self._run_in_thread("start", lifespan.engine.wait, STARTUP_PATIENCE)
-
-    async def _stop(self, lifespans: Iterable[_Lifespan]) -> None:
-        """Stop the engines of all nested lifespans that are ending at once, so that their time-outs do not add up."""
-        engines = [lifespan.engine for lifespan in lifespans if lifespan.is_ending]
-        if not engines:
-            return
-        await self._run_in_thread("stop", stop_all, engines)
-        try:
-            for engine in engines:
-                await engine.hang_up()
-        except Exception as error:  # noqa: BLE001 - as in begin
-            self._engine.failed("stop", error)
-
-    async def _run_in_thread(self, where: str, act: Callable[..., object], *arguments: object) -> None:
-        try:
-            await run_in_thread(act, *arguments)
-        except Exception as error:  # noqa: BLE001 - as in begin
-            self._engine.failed(where, error)

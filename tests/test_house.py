@@ -40,7 +40,7 @@ LAYERS: tuple[set[str], ...] = (
     {"threads", "database", "shutdown", "overhead", "jobs", "report", "replay"},
     {"parts"},
     {"engine"},
-    {"exchange", "joining"},
+    {"exchange", "joining", "lifespan"},
     {"middleware"},
     {"web", "traffic"},
     {"commands"},
