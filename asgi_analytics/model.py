@@ -186,7 +186,7 @@ class CachedRefusal:
 
     decision: Decision
     answer: Any  # respond.Refusal
-    count_row: bytes  # of the first one, see record.refusals
+    count_frame: bytes  # of the first one, of which this is one more
     until: float  # monotonic seconds
     minute: int  # of the wall clock: in the next one, refusals are rows again
     ruling: Ruling | None  # the ban; None: refused by quota or level
@@ -230,7 +230,7 @@ class Hit:
     referral: Referral | None = None
     close_code: Any = None  # what the app or the visitor sent
     detail: dict[str, Any] | None = None  # of the decision, see decide.explain
-    count_row: bytes | None = None  # of a refusal that is only counted: its row, see record.refusals; else None
+    count_frame: bytes | None = None  # of a refusal that is only counted, see record.refusals; else None
     is_repeated = False  # its decision is stored already, with another hit
     inputs = 0  # what verdicts read beside the columns above: bits of inputs.py
     claims: Claims | None = None  # as read; None: not read, or the visitor asked not to be told apart

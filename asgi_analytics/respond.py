@@ -18,6 +18,10 @@ STATUS = 429
 CLOSE_CODE = 1008  # policy violation, RFC 6455 section 7.4.1
 CLOSED_STATUS = 403  # what servers make of a close before the accept
 _DENIAL = "websocket.http.response"
+_STARTS_AND_BODIES = {
+    "http": ("http.response.start", "http.response.body"),
+    "websocket": (f"{_DENIAL}.start", f"{_DENIAL}.body"),
+}
 _TYPES = "https://iana.org/assignments/http-problem-types#"
 _QUOTA = (_TYPES + "quota-exceeded", "Quota Exceeded")
 _ABNORMAL = (_TYPES + "abnormal-usage-detected", "Abnormal Usage Detected")
@@ -126,15 +130,12 @@ def messages(scope: Mapping[str, Any], refusal: Refusal) -> tuple[Message, ...]:
     A websocket gets the denial response where the server has that extension, else is closed before it is accepted,
     which servers answer with 403. The answer to HEAD has no body, and all headers of that to GET.
     """
-    if scope["type"] == "http":
-        kind = "http.response"
-    elif _is_closed(scope):
+    if scope["type"] != "http" and _is_closed(scope):
         return ({"type": "websocket.close", "code": CLOSE_CODE},)
-    else:
-        kind = _DENIAL
+    start, body = _STARTS_AND_BODIES[scope["type"]]
     return (
-        {"type": kind + ".start", "status": STATUS, "headers": list(refusal.headers)},
-        {"type": kind + ".body", "body": b"" if scope.get("method") == "HEAD" else refusal.body},
+        {"type": start, "status": STATUS, "headers": list(refusal.headers)},
+        {"type": body, "body": b"" if scope.get("method") == "HEAD" else refusal.body},
     )
 
 

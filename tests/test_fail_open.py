@@ -157,6 +157,6 @@ def test_a_failing_stop_fails_no_shutdown_of_the_host(step: str, monkeypatch: py
             if step == "hang_up":
                 patched.setattr(wrap._engine, "hang_up", hang_up)
             else:
-                patched.setattr("asgi_analytics.middleware.stop_all", broken)
+                patched.setattr("asgi_analytics.lifespan.stop_all", broken)
             live(wrap)
         assert wrap.stats()["failures"] == {"stop": 1}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from ..clock import MINUTE_NS
@@ -37,28 +37,28 @@ class Exchange(Answered):
         """Pass a message of the app on; the row is in the journal before the visitor has all of the answer."""
         kind = message["type"]
         if kind == "http.response.start":
-            if self.status is None or not self.bytes_sent:  # a server may refuse the first one
-                message = self._respond(message)
-                if not self._is_bodiless:
-                    return self._send(message)
-                self.end("complete")
-                return self._send_last(message)
-            self.end("aborted")  # one that is begun anew, as by MCP's transport of events when its visitor has left
-        is_last = False
-        try:
-            if kind == "http.response.body":
-                is_last = not message.get("more_body")
-                body = message.get("body")
-                if body:
-                    self.bytes_sent += len(body)
-            elif kind in _FILE_MESSAGES:
-                is_last = not message.get("more_body")
-                self._count_file(message)
-        except Exception as error:  # noqa: BLE001 - an invalid body is left to the server
-            self._engine.failed("count", error)
-        # Who has got as much as was announced has got all: many apps say only later that there is no more.
-        if not is_last and self._length != b"%d" % self.bytes_sent:
-            return self._send(message)
+            if self.status is not None and self.bytes_sent:  # else a server has refused the first one
+                self.end("aborted")  # it is begun anew, as by MCP's transport of events when its visitor has left
+                return self._send(message)
+            message = self._respond(message)
+            if not self._is_bodiless:
+                return self._send(message)
+        else:
+            is_last = False
+            try:
+                if kind == "http.response.body":
+                    is_last = not message.get("more_body")
+                    body = message.get("body")
+                    if body:
+                        self.bytes_sent += len(body)
+                elif kind in _FILE_MESSAGES:
+                    is_last = not message.get("more_body")
+                    self._count_file(message)
+            except Exception as error:  # noqa: BLE001 - an invalid body is left to the server
+                self._engine.failed("count", error)
+            # Who has got as much as was announced has got all: many apps say only later that there is no more.
+            if not is_last and self._length != b"%d" % self.bytes_sent:
+                return self._send(message)
         self.end("complete")
         return self._send_synced(message) if self._engine.syncs else self._send(message)
 
@@ -69,8 +69,11 @@ class Exchange(Answered):
 
     async def refuse(self) -> bool:
         """Answer in the app's stead: 429 with the reasons. Returns False where there is no such answer: our own bug."""
+        send = self._send_synced if self._engine.syncs else self._send
         if self._cached is not None:
-            await self._refuse_again(self._cached)
+            self._count_again(self._cached)
+            for message in messages(self.scope, self._cached.answer):
+                await send(message)
             return True
         try:
             self._engine.recorder.refuse(self)
@@ -85,37 +88,30 @@ class Exchange(Answered):
         self.status, self.bytes_sent, self.first_byte_us = refusal.status, len(refusal.body), self._elapsed_us()
         self.end("refused")
         try:
-            await self._send_all(told)
+            for message in told:
+                await send(message)
         finally:
             self.end("refused")  # where the row could not be made
         if refusal.error is not None:
             self._engine.failed("refine_refusal", refusal.error)
-        if self.count_row is not None and refusal is not CLOSED:
+        if self.count_frame is not None and refusal is not CLOSED:
             until = min(self.decision.holds_until, self.started_at + CACHED_FOR)
             minute = self.time_ns // MINUTE_NS
-            cached = CachedRefusal(self.decision, refusal, self.count_row, until, minute, self._ruling)
+            cached = CachedRefusal(self.decision, refusal, self.count_frame, until, minute, self._ruling)
             self._engine.state.cache_refusal(self.visitor, cached)
         return True
 
-    async def _refuse_again(self, cached: CachedRefusal) -> None:
-        """Send the cached answer. The refusal is counted before it is sent, as all are."""
+    def _count_again(self, cached: CachedRefusal) -> None:
+        """Count a refusal that is sent again: before it is sent, as all are."""
         self.recorded = True
-        engine, row, time_ns = self._engine, cached.count_row, self.time_ns
+        engine = self._engine
         try:
             try:
-                engine.open_recorder().refuse_again(row, time_ns)
+                engine.open_recorder().refuse_again(cached.count_frame)
             except JournalClosed:  # stopped meanwhile
-                engine.open_recorder().refuse_again(row, time_ns)
+                engine.open_recorder().refuse_again(cached.count_frame)
         except Exception as error:  # noqa: BLE001 - as above
             engine.failed("count refusals", error)
-        await self._send_all(messages(self.scope, cached.answer))
-
-    async def _send_all(self, told: Iterable[Message]) -> None:
-        """Send the messages of a refusal that is recorded: to HEAD, the first is all that its visitor gets."""
-        first, *others = told
-        await self._send_last(first)
-        for message in others:
-            await self._send(message)
 
     def end(self, outcome: str) -> None:
         """Record the request, once."""
@@ -204,7 +200,7 @@ class Exchange(Answered):
         decision = self.decision
         if decision.refused and self.outcome != "refused":
             self.is_repeated = recorder.repeats(self)
-        if decision.id is not None and self.count_row is None and not self.is_repeated:
+        if decision.id is not None and self.count_frame is None and not self.is_repeated:
             self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
         try:
             recorder.hit(self)
@@ -227,11 +223,8 @@ class Exchange(Answered):
             bool(self.from_inside),
         )
 
-    def _send_last(self, message: Message) -> Awaitable[None]:
-        """Send what leaves nothing to come, once the request is recorded; `send` has the same inlined."""
-        return self._send_synced(message) if self._engine.syncs else self._send(message)
-
     async def _send_synced(self, message: Message) -> None:
+        """Send what may leave nothing to come, once the row of the request is flushed."""
         journal = self._engine.recorder.journal
         if journal is not None and not self._is_synced:
             self._is_synced = True

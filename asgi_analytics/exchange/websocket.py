@@ -58,7 +58,7 @@ class WebSocketExchange(Exchange):
         if not is_last:
             return self._send(message)
         self.end("complete")
-        return self._send_last(message)
+        return self._send_synced(message) if self._engine.syncs else self._send(message)
 
     async def finish(self, outcome: str = "aborted") -> None:
         """As for any request; no message follows one that is still held."""

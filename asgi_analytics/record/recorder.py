@@ -103,15 +103,16 @@ class Recorder:
         """Choose before the answer whether a refusal becomes a hit or a count, which has another decision id."""
         kept = hit.visitor.identity.tracked or not self._drops_opted_out
         if kept and hit.decision.previous_level is None:
-            hit.count_row = self._refusals.count(hit)
+            counted = self._refusals.count(hit)
+            hit.count_frame = None if counted is None else frame(REFUSED, counted)
 
     def repeats(self, hit: Hit) -> bool:
         """Tell of what is refused in mode enforce only whether its decision is one that is stored already."""
         return hit.decision.previous_level is None and self._refusals.repeats(hit)
 
-    def refuse_again(self, count_row: bytes, time_ns: int) -> None:
-        """Append one more refusal like the one that `count_row` counts."""
-        self._append(frame(REFUSED, refusals.again(count_row, time_ns)))
+    def refuse_again(self, count_frame: bytes) -> None:
+        """Append one more refusal like the one that `count_frame` counts, of the same time: at most a second off."""
+        self._append(count_frame)
 
     def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
@@ -126,8 +127,8 @@ class Recorder:
             tail = self._tail_of(hit)
             if tail is None:
                 return self.drop("privacy_signal")
-        if hit.count_row is not None:
-            return self._append(frame(REFUSED, hit.count_row))
+        if hit.count_frame is not None:
+            return self._append(hit.count_frame)
         high, low = uuid7_halves(hit.time_ns)
         numbers = NULL if hit.claims is None else self._numbers(hit, hit.claims)
         head = encoding.hit_head(hit, decision, high, low)

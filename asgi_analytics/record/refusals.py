@@ -19,11 +19,6 @@ _NOBODY = encoding.uuid(bytes(16))
 _HEAD = struct.Struct("!hiq")
 
 
-def again(count_row: bytes, time_ns: int) -> bytes:
-    """Return the row of one more refusal like the one that `count_row` counts."""
-    return _HEAD.pack(len(COLUMNS), 8, _time_us(time_ns)) + count_row[_HEAD.size :]
-
-
 class Refusals:
     """Counts the refusals of this minute. Bounded: after ROWS_PER_WORKER, visitors are no longer told apart."""
 

@@ -294,7 +294,7 @@ ODD_DECISIONS = st.builds(
     ),
     WHOLE,
     WHOLE,
-    st.lists(st.text(st.characters(), max_size=20), max_size=3).map(tuple),
+    st.lists(ANY_TEXT, max_size=3).map(tuple),
     st.floats(),
     WHOLE,
 )

@@ -191,11 +191,11 @@ def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_get
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SESSION, "statement_timeout", "1s")
-    slow = "'BEGIN PERFORM pg_sleep(0.008); RETURN NEW; END'"
+    slow = "'BEGIN PERFORM pg_sleep(0.0055); RETURN NEW; END'"
     fetch(dsn, f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS {slow}")
     fetch(dsn, "CREATE TRIGGER slow BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION slow()")
     rig = Rig(dsn, tmp_path / "j")
-    rig.send(0, 300)  # at once: half of them still takes too long, a quarter does not
+    rig.send(0, 300)  # 200 of them take too long, 100 do not, by far: on a busy machine a sleep takes longer
     with rig:
         wait_until(rig.delivered)
     assert stored(dsn) == list(range(300))
