@@ -77,6 +77,9 @@ class Traces:
     tried_at: float = -inf
     rapid_tries: int = 0  # in a row, that may be polls
     polled: Window = field(default_factory=Window)  # of tries taken for polls by their length
+    length: int = 0  # of what was refused last
+    growth: int = 0  # steps by which what is refused gets longer, few of them back
+    typed: Window = field(default_factory=Window)  # of tries taken for what is being typed in
     excused: int = 0  # tries of somebody who also gets it right
     calls: int = 0  # answers with data, such as JSON
     items: int = 0  # of those, of paths not asked before

@@ -37,6 +37,9 @@ RAPID = 30  # rapid tries of one length in a row: guesses, such as codes; a page
 MAX_AT_FAULT = 100  # tries excused where nobody has got it right yet: the app may be at fault
 REQUESTS_PER_TRY = 2.2  # of a browser, at least: the form, its files, the try
 MAX_REMEMBERED = 4  # credentials that were tried last
+MIN_GROWTH, MAX_GROWTH = 3, 20  # steps by which what is typed in gets longer
+PER_KEY_BACK, PER_STEP_BACK = 2, 4  # of these, that are undone by a character or two less, and by more
+MAX_TYPED = 200  # tries in ten minutes that were being typed in: anybody can make each guess longer than the last
 TRIES_PER_SUCCESS, MAX_SUCCESSES = 3, 50  # people who also get it right mistype so often
 BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
@@ -84,6 +87,7 @@ class Failure(NamedTuple):
     trusted: bool = False  # asked with credentials that the app did not refuse
     injected: bool = False  # with a query that scanners try
     guess: Variant | None = None  # what the query makes of it, where it holds a token or a code
+    typed: bool = False  # the credentials are being typed in, see is_typed
 
 
 def guess_of(variants: Variants, path: str, query: bytes | str) -> Variant | None:
@@ -97,9 +101,9 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
 
     Of 5xx, the app's own fault, only what scanners provoke counts.
     """
-    status, method, path, inner, attempt, trusted, injected, guess = failure
+    status, method, path, inner, attempt, trusted, injected, guess, typed = failure
     facts = visitor.behaviour
-    new = attempt is not None and count_refused_attempt(visitor, path, attempt, site, now)
+    new = attempt is not None and count_refused_attempt(visitor, path, attempt, site, now, typed)
     if status < 400 or status in BLAMELESS or (status >= 500 and not injected):
         return new
     kind = probe_kind(path)
@@ -156,11 +160,28 @@ def _shows_pages(visitor: Actor) -> bool:
     return visitor.behaviour.page_loads > 0 and claims.is_browser and claims.tells_origin and not claims.faults
 
 
-def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, now: float) -> bool:
-    """Count refused credentials. Returns False when they are no evidence; `attempt` as in Failure."""
+def is_typed(facts: Behaviour, length: int) -> bool:
+    """Tell whether what was refused is being typed in, by an app that looks at it with each key: it gets longer step by
+    step. Guesses get shorter as often. `length`: of what was sent, 0 where it cannot be.
+    """
+    if not length:
+        return False
+    traces = traces_of(facts)
+    step, traces.length = length - traces.length, length
+    if step > 0:
+        traces.growth = min(traces.growth + 1, MAX_GROWTH)
+    elif step < 0:
+        traces.growth = max(traces.growth - (PER_KEY_BACK if step >= -2 else PER_STEP_BACK), 0)
+    return step != 0 and traces.growth >= MIN_GROWTH
+
+
+def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, now: float, typed: bool = False) -> bool:
+    """Count refused credentials. Returns False when they are no evidence; `attempt` and `typed` as in Failure."""
     facts = visitor.behaviour
     traces = traces_of(facts)
     since, traces.tried_at = now - traces.tried_at, now
+    if typed and _charged(traces.typed, TEN_MINUTES, MAX_TYPED, now):
+        return False
     if attempt in traces.last_tries:
         by_length = attempt & (BY_LENGTH | BY_PAGE) == BY_LENGTH
         traces.rapid_tries = traces.rapid_tries + 1 if by_length and 0.0 <= since < POLL_GAP else 0

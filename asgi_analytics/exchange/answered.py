@@ -9,10 +9,18 @@ from typing import Any
 from ..decide.behaviour import with_order
 from ..decide.conduct import CRAWLER, TOOL
 from ..decide.probes import is_injection, is_picture
-from ..decide.traces import NOT_FOUND, Failure, guess_of, is_redirected, note_redirect, stands_for_not_found
+from ..decide.traces import (
+    NOT_FOUND,
+    Failure,
+    guess_of,
+    is_redirected,
+    is_typed,
+    note_redirect,
+    stands_for_not_found,
+)
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
 from ..facts import Traces
-from ..identify.credentials import has_credentials, refused_attempt
+from ..identify.credentials import has_credentials, refused_attempt, typed_length
 from ..identify.request import (
     is_data,
     is_inner,
@@ -25,7 +33,7 @@ from ..identify.request import (
     target_number,
     target_on_site,
 )
-from ..inputs import DATA, INJECTED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED
+from ..inputs import BY_LENGTH, DATA, INJECTED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, TYPED
 from ..model import Variant
 from .arrival import Arrival
 from .coercion import text
@@ -114,15 +122,24 @@ class Answered(Arrival):
         trusted = self.attempt is None and has_credentials(self._headers)
         if trusted:
             self.inputs |= TRUSTED
+        typed = self.attempt is not None and self._is_typed(status, self.attempt)
+        if typed:
+            self.inputs |= TYPED
         injected = bool(self._query) and is_injection(self._query)
         if injected:
             self.inputs |= INJECTED
         guess = guess_of(engine.variants, self.path, self._query) if self._query and self.attempt is None else None
         if guess is not None:
             self._keep_for_row(guess)
-        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected, guess)
+        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected, guess, typed)
         claims = self._claims(self.scope)
         judge_failure(visitor.actor, failure, engine.site, engine.policy, self.decision, now, claims, visitor.network)
+
+    def _is_typed(self, status: Any, attempt: int) -> bool:
+        """Tell whether what was refused, and is no token, is being typed in."""
+        if self.decision.refused or (attempt and not attempt & BY_LENGTH):
+            return False
+        return is_typed(self.visitor.actor.behaviour, typed_length(self._headers, status, self.path))
 
     def _is_linked(self) -> bool:
         """Tell whether a page made the request."""

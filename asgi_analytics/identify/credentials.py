@@ -83,6 +83,19 @@ def refused_attempt(
     return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
 
 
+def typed_length(headers: Headers, status: object, path: str) -> int:
+    """Return the length of what was refused where the app may look at it with each key that is pressed, else 0.
+
+    Not of a form that is sent, of a card that is declined, nor of a password that is wrong.
+    """
+    if status == 402 or headers.get(b"sec-fetch-dest") == b"document":
+        return 0
+    if status in (401, 403) and _LOGIN.search(path, 0, 256) is not None:
+        return 0
+    length = headers.get(b"content-length", b"")
+    return int(length) if len(length) < 10 and length.isdigit() else 0
+
+
 def _refuses_a_secret(status: object, path: str, names: Headers) -> bool:
     """Tell whether what can be guessed, such as a code or a card, was not taken.
 

@@ -29,6 +29,7 @@ from ..inputs import (
     QUERIED,
     REDIRECTED,
     TRUSTED,
+    TYPED,
     UNABLE,
     attempt_of,
     claims_of,
@@ -121,10 +122,11 @@ class History:
                 pipeline.take_page(visitor, decision, variant or path, hit.from_inside, at, claims, bare)
             elif status >= 400 or attempt is not None or inputs & REDIRECTED:
                 status = NOT_FOUND if inputs & REDIRECTED else status
-                trusted, injected = bool(inputs & TRUSTED), bool(inputs & INJECTED)
+                trusted, injected = attempt is None and bool(inputs & TRUSTED), bool(inputs & INJECTED)
+                typed = attempt is not None and bool(inputs & TYPED)
                 if variant is not None and kind_of(path):  # the one that was asked for was of no kind
                     path = stand_in(path, variant.number)
-                failure = Failure(status, hit.method, path, hit.from_inside, attempt, trusted, injected, variant)
+                failure = Failure(status, hit.method, path, hit.from_inside, attempt, trusted, injected, variant, typed)
                 pipeline.take_failure(visitor, decision, failure, at, claims)
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
                 excused = bool(inputs & (PREFETCHED | TRUSTED))
