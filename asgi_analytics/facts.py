@@ -58,6 +58,7 @@ class Claims(NamedTuple):
     false_claim: bool = False  # says that it is an operator's crawler, and is not
     agent: int = 0  # a number of the user agent and the language
     network: int = 0  # a number of the client network
+    is_led: bool = False  # follows a link of another site
 
 
 _NO_CLAIMS = Claims()
@@ -151,6 +152,8 @@ class Behaviour:
     minute: Window = field(default_factory=Window)
     five_minutes: Window = field(default_factory=Window)
     entries: int = 0  # page loads that came from outside, reloads too
+    at_once: int = 0  # of those, within a second of the page before, as tabs that a starting browser reopens
+    led_here: int = 0  # page loads judged in full that followed a link of another site, less those that did not
     inner_steps: int = 0  # page loads that came from a page of this site
     returns: int = 0  # loads of one of the last four pages that came from outside
     people: int = 1  # who look alike and browse at once, as far as entries, inner steps and what they load again tell

@@ -23,6 +23,7 @@ IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
 FAULT = 256  # and the three bits above: one per line of FAULTS
 TRUSTED = 8192  # an error, or data, that was answered to somebody with credentials, which it did not refuse
 TYPED = 8192  # beside TRIED: what was refused had grown, as what somebody types in does, and the app looks at each key
+IS_LED = 8192  # of a page: a link of another site led to it; noted where it is judged in full
 # A page that the app led to, by its answer to a form; of what is no page: led elsewhere instead of an error.
 REDIRECTED = 16384
 # One bit with four meanings, as a row is of a page, of data, of an error or of a redirect.

@@ -51,6 +51,7 @@ def test_each_fault_of_headers_has_a_bit_of_its_own(engine: Engine, count: int) 
         *[st.booleans()] * 4,
         agent=st.integers(0, 0xFFFF_FFFF),
         network=st.just(crc32(NETWORK)),
+        is_led=st.just(False),  # of pages only: IS_LED, beside these bits
     ),
     st.one_of(st.none(), st.just(0), st.integers(1 << 32, 1 << 34)),
 )

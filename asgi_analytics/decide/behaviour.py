@@ -30,6 +30,7 @@ from . import window
 from .site import MAX_SITE_PAGES, Site
 from .window import FIVE_MINUTES, HOUR, MINUTE
 
+MAX_TABS = 60  # pages loaded at once that may be tabs
 RUSH = 1.0  # seconds between two loads of one page: less is a rush
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
 MAX_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
@@ -102,12 +103,13 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
         # The time from the page before: Welford's mean and variance, then exponentially weighted.
         facts.gaps = gaps = facts.gaps + 1
         weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
-        difference = now - facts.last_page_at - facts.gap_mean
+        since = now - facts.last_page_at
+        difference = since - facts.gap_mean
         correction = difference * weight
         facts.gap_mean += correction
         facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
     else:
-        facts.last_page = key
+        since, facts.last_page = RUSH, key
     facts.paced_loads += 1
     facts.last_page_at = facts.last_answer_at = now
     bitmap = facts.pages_bitmap
@@ -129,6 +131,8 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
         site.inner_loads += 1
     else:
         facts.entries += 1
+        if since < RUSH:
+            facts.at_once += 1
     people = facts.people
     # One page load adds at most one person.
     if people < facts.entries and people < MAX_PEOPLE and (people < facts.inner_steps or not site.tells_links()):

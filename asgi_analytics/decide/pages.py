@@ -7,9 +7,9 @@ from itertools import pairwise
 from math import inf, sqrt
 
 from ..facts import Actor, Behaviour
-from .behaviour import DISTINCT_PAGES, GAP_MEMORY, MAX_IN_LOOP, steps_beyond
+from .behaviour import DISTINCT_PAGES, GAP_MEMORY, MAX_IN_LOOP, MAX_TABS, steps_beyond
 from .signal import MAX_QUIET, Signal, with_a_session
-from .site import ELSEWHERE, MIN_SITE_PAGES, REQUESTS_PER_PAGE, Site
+from .site import MIN_SITE_PAGES, Site, fetches_files
 from .window import FIVE_MINUTES, HOUR, estimate
 
 MIN_STEPS = 12  # between pages, before their order tells anything
@@ -52,16 +52,22 @@ def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> fl
         learned = site.size(facts.page_loads)
         pages = max(site_pages, learned) if learned else 0
     different = DISTINCT_PAGES[facts.distinct_pages]
-    if not pages or different < NEW_SHARE * (facts.steps + 1) or _is_led_on(facts):
+    if not pages or different < NEW_SHARE * (facts.steps + 1) or is_led_on(facts):
         return None
     share = different / pages
     return 100.0 * (share if share < 1.0 else 1.0) / facts.people
 
 
 def sequential_navigation(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the percentage of steps that lead to a path sorting after the page before; None below MIN_STEPS."""
+    """Return the percentage of steps that lead to a path sorting after the page before; None below MIN_STEPS, and for
+    those who follow links of another site, such as a sheet's. Tabs that are reopened at once stand in a row.
+    """
     facts = visitor.behaviour
-    return 100.0 * facts.ascending / facts.steps if facts.steps >= MIN_STEPS else None
+    steps, ascending = facts.steps, facts.ascending
+    if facts.at_once and fetches_files(facts):
+        tabs = min(facts.at_once, MAX_TABS)
+        steps, ascending = steps - tabs, max(0, ascending - tabs)
+    return 100.0 * ascending / steps if steps >= MIN_STEPS and not _is_led_here(facts) else None
 
 
 def fingerprint_sessions(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -90,16 +96,24 @@ def outdated_browser(visitor: Actor, site: Site, site_pages: int, now: float) ->
 
 def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
     """Return the different pages of a visitor who never follows a link; None for browsers that do not tell, and for
-    those who come for a page now and then all day, from a search engine or a feed reader.
+    those who come for a page now and then all day, from a search engine or a feed reader, or by the links of another
+    site.
 
-    Different pages only: a display whose tabs are reloaded all day follows no link either.
+    Different pages only: a display whose tabs are reloaded all day follows no link either. Tabs that are reopened at
+    once were somebody's before.
     """
     facts = visitor.behaviour
-    if facts.inner_steps or not visitor.claims.tells_origin:
+    if facts.inner_steps or not visitor.claims.tells_origin or _is_led_here(facts):
         return None
-    if not RESTORED < now - visitor.started_at <= NOW_AND_THEN * facts.steps:
+    tabs = min(facts.at_once, MAX_TABS)
+    if not RESTORED < now - visitor.started_at <= NOW_AND_THEN * (facts.steps - tabs):
         return None
-    return DISTINCT_PAGES[facts.distinct_pages]
+    return DISTINCT_PAGES[facts.distinct_pages] - tabs
+
+
+def _is_led_here(facts: Behaviour) -> bool:
+    """Tell whether links of another site are followed, by a browser that fetches files too."""
+    return facts.led_here > 0 and fetches_files(facts)
 
 
 def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
@@ -107,17 +121,14 @@ def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float
     and for a browser that is led from one to the next, such as through the photos of a gallery.
     """
     facts = visitor.behaviour
-    if facts.page_loads < MIN_LOADS or facts.people > 1 or _is_led_on(facts):
+    if facts.page_loads < MIN_LOADS or facts.people > 1 or is_led_on(facts):
         return None
     return 100.0 * min(1.0, DISTINCT_PAGES[facts.distinct_pages] / (facts.steps + 1))
 
 
-def _is_led_on(facts: Behaviour) -> bool:
+def is_led_on(facts: Behaviour) -> bool:
     """Tell whether links are followed, files fetched too, and some of the last four pages numbered in a row."""
-    asked = facts.requests - facts.accepted
-    if facts.inner_steps < NEW_SHARE * facts.steps:
-        return False
-    if facts.files != ELSEWHERE and asked < REQUESTS_PER_PAGE * facts.page_loads:
+    if facts.inner_steps < NEW_SHARE * facts.steps or not fetches_files(facts):
         return False
     numbered = [_NUMBERED.fullmatch(key or "") for key in (facts.last_page, *facts.before_last)]
     return any(

@@ -15,6 +15,11 @@ REQUESTS_PER_PAGE = 1.2  # of a browser, at least, on a site that serves its own
 HERE, ELSEWHERE = 1, 2  # Behaviour.files
 
 
+def fetches_files(facts: Behaviour) -> bool:
+    """Tell whether somebody fetches more than pages, as far as files come from here."""
+    return facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.page_loads
+
+
 @dataclass(slots=True)
 class Route:
     """What became of the credentials sent to one route within ten minutes."""

@@ -11,13 +11,17 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from ..facts import Actor, Throttle, ThrottleLevel
+from .behaviour import MAX_TABS
 from .conduct import CRAWLER, asks_once
+from .pages import is_led_on
 from .site import ELSEWHERE, REQUESTS_PER_PAGE
 from .window import FIVE_MINUTES, MINUTE, TEN_MINUTES, estimate
 
 PAGE_LOADS_PER_MINUTE = 30.0  # of a person: the level rises above
 CRAWLER_PAGE_LOADS = 60.0  # likewise, of a program under its own name
-BURST_OF_TABS = 60.0  # likewise, of a browser, the first time in a session
+BURST_OF_TABS = float(MAX_TABS)  # likewise, of a browser, the first time in a session
+REOPENED_TABS = 45.0  # likewise, without files, which a browser that is started again has from before
+PHOTOS_PER_MINUTE, MAX_PHOTOS = 150.0, 300.0  # likewise, through a gallery by the arrow keys; in five minutes
 MAX_WITH_TABS = 75.0  # page loads in five minutes up to which a burst may be tabs
 ERROR_RATE = 0.5  # of the requests: the level rises above
 ERROR_REQUESTS = 20  # likewise, and above so many
@@ -74,7 +78,9 @@ def new_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tuple[
 
 def pace_limit(visitor: Actor, now: float) -> float:
     """Return the page loads per minute and person above which the level rises."""
-    return BURST_OF_TABS if _may_open_tabs(visitor, now) else _usual_pace(visitor)
+    if _may_turn_pages(visitor, now):
+        return PHOTOS_PER_MINUTE
+    return _most_tabs(visitor) if _may_open_tabs(visitor, now) else _usual_pace(visitor)
 
 
 def _usual_pace(visitor: Actor) -> float:
@@ -82,15 +88,34 @@ def _usual_pace(visitor: Actor) -> float:
 
 
 def _may_open_tabs(visitor: Actor, now: float) -> bool:
-    """Tell whether a burst may be a person's: of a browser that fetches more than pages, the first in a session."""
-    claims, state, facts = visitor.claims, visitor.throttle, visitor.behaviour
-    if not (claims.tells_origin or claims.is_browser) or claims.faults or visitor.program:
+    """Tell whether a burst may be a person's: of a browser, the first in a session."""
+    state, facts = visitor.throttle, visitor.behaviour
+    if not _is_browser(visitor):
         return False
     if state.level or state.spent_paced_loads:
         return False
-    if estimate(facts.five_minutes, FIVE_MINUTES, now) > MAX_WITH_TABS * facts.people:
+    return estimate(facts.five_minutes, FIVE_MINUTES, now) <= MAX_WITH_TABS * facts.people
+
+
+def _most_tabs(visitor: Actor) -> float:
+    """Return how many pages a burst may have: fewer where no files are fetched, and no more than usual one by one."""
+    facts = visitor.behaviour
+    if facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.paced_loads:
+        return BURST_OF_TABS
+    return REOPENED_TABS if facts.paced_loads - facts.at_once <= PAGE_LOADS_PER_MINUTE else _usual_pace(visitor)
+
+
+def _may_turn_pages(visitor: Actor, now: float) -> bool:
+    """Tell whether somebody may hold down a key that leads on through a gallery: not without an end."""
+    facts = visitor.behaviour
+    if facts.paced_loads <= PAGE_LOADS_PER_MINUTE or not _is_browser(visitor):
         return False
-    return facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.paced_loads
+    return estimate(facts.five_minutes, FIVE_MINUTES, now) <= MAX_PHOTOS * facts.people and is_led_on(facts)
+
+
+def _is_browser(visitor: Actor) -> bool:
+    claims = visitor.claims
+    return (claims.tells_origin or claims.is_browser) and not claims.faults and not visitor.program
 
 
 def relapse(visitor: Actor) -> float:

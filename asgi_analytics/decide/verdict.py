@@ -54,6 +54,7 @@ def judge_page(
         return
     if claims is not None:
         visitor.claims = claims
+        facts.led_here = max(0, facts.led_here + (1 if claims.is_led else -1))
         if facts.paced_loads == 1:  # the first load, and no reload of it in a rush
             site.witness(claims)
         elif not facts.files and facts.page_loads > PAGES_TO_TELL and claims.is_browser and not claims.faults:

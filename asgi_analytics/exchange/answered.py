@@ -19,7 +19,7 @@ from ..decide.traces import (
     stands_for_not_found,
 )
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
-from ..facts import Traces
+from ..facts import Claims, Traces
 from ..identify.credentials import has_credentials, refused_attempt, typed_length
 from ..identify.request import (
     is_data,
@@ -33,7 +33,7 @@ from ..identify.request import (
     target_number,
     target_on_site,
 )
-from ..inputs import BY_LENGTH, DATA, INJECTED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, TYPED
+from ..inputs import BY_LENGTH, DATA, INJECTED, IS_LED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, TYPED
 from ..model import Variant
 from .arrival import Arrival
 from .coercion import text
@@ -59,7 +59,7 @@ class Answered(Arrival):
             self.from_inside = inner = is_inner(headers)
             facts = actor.behaviour
             # Read only where they may change the verdict.
-            claims = None if facts.steps < facts.quiet_until else self._session_claims or self._claims(self.scope)
+            claims = None if facts.steps < facts.quiet_until else self._claims_of_page()
             query = self._query
             page = (query and self._page_variant(inner)) or self.path
             if query:
@@ -87,6 +87,12 @@ class Answered(Arrival):
             self._level_changed()
         elif decision.level is not admitted:  # risen again to what it cooled down from, or put at the level of a pool
             engine.state.level_changed(visitor)
+
+    def _claims_of_page(self) -> Claims:
+        claims = self._session_claims or self._claims(self.scope)
+        if claims.is_led:
+            self.inputs |= IS_LED
+        return claims
 
     def _was_redirected(self, traces: Traces, page: str | Variant, now: float) -> bool:
         """Tell whether the app itself redirected to this page after a form; if so, count it as such."""
@@ -139,7 +145,7 @@ class Answered(Arrival):
         """Tell whether what was refused, and is no token, is being typed in."""
         if self.decision.refused or (attempt and not attempt & BY_LENGTH):
             return False
-        return is_typed(self.visitor.actor.behaviour, typed_length(self._headers, status, self.path))
+        return is_typed(self.visitor.actor.behaviour, typed_length(self._headers, status))
 
     def _is_linked(self) -> bool:
         """Tell whether a page made the request."""

@@ -83,14 +83,14 @@ def refused_attempt(
     return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
 
 
-def typed_length(headers: Headers, status: object, path: str) -> int:
+def typed_length(headers: Headers, status: object) -> int:
     """Return the length of what was refused where the app may look at it with each key that is pressed, else 0.
 
-    Not of a form that is sent, of a card that is declined, nor of a password that is wrong.
+    Not of a form that is sent, nor where a card is declined or a password is wrong. What a program sends and is not
+    understood, nobody types.
     """
-    if status == 402 or headers.get(b"sec-fetch-dest") == b"document":
-        return 0
-    if status in (401, 403) and _LOGIN.search(path, 0, 256) is not None:
+    destination = headers.get(b"sec-fetch-dest")
+    if destination == b"document" or status not in ((404, 422) if destination is None else (400, 404, 422)):
         return 0
     length = headers.get(b"content-length", b"")
     return int(length) if len(length) < 10 and length.isdigit() else 0

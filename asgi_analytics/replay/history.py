@@ -24,6 +24,7 @@ from ..inputs import (
     DATA,
     FORGIVEN,
     INJECTED,
+    IS_LED,
     LED_ON,
     PREFETCHED,
     QUERIED,
@@ -119,6 +120,8 @@ class History:
                 pass
             elif page:
                 bare = not inputs & QUERIED
+                if claims is not None:
+                    claims = claims._replace(is_led=bool(inputs & IS_LED))
                 pipeline.take_page(visitor, decision, variant or path, hit.from_inside, at, claims, bare)
             elif status >= 400 or attempt is not None or inputs & REDIRECTED:
                 status = NOT_FOUND if inputs & REDIRECTED else status

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics import AnalyticsMiddleware, cli
 from asgi_analytics.batch import DECISION, HIT
-from asgi_analytics.inputs import IS_HOSTED, REDIRECTED, TRIED, TYPED
+from asgi_analytics.inputs import IS_HOSTED, IS_LED, REDIRECTED, TRIED, TYPED
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.replay.history import History, Verdict
 from asgi_analytics.settings import Settings
@@ -280,6 +280,9 @@ async def work(mix: Mix, app: AnalyticsMiddleware, turns: int) -> None:
         for address, length in (("10", 40 + turn % 60), ("11", 40 + turn * turn % 61)):
             typed = {**PEOPLE, "sec-fetch-dest": "empty", "content-length": f"{length}"}
             await mix.ask(app, f"198.51.100.{address}", "/checkout", typed, "POST")
+        if turn % 3 == 0:
+            await mix.ask(app, "198.51.100.12", f"/read/{turn:04}", {**SENT, "sec-fetch-site": "cross-site"})
+            await mix.ask(app, "198.51.100.12", "/logo", {**PEOPLE, "sec-fetch-dest": "image"})
         await mix.ask(app, "198.51.100.3", f"/notes/{turn}", TOKEN)
         await mix.ask(app, "198.51.100.4", f"/notes/{turn}", {**PEOPLE, "sec-fetch-dest": "empty"})
         await mix.ask(app, "198.51.100.4", "/queue/0", PEOPLE)
@@ -307,6 +310,7 @@ def test_what_honest_people_and_programs_are_let_off_is_judged_as_it_was(
     hits = hits_of(app)
     redirected = [hit for hit in hits if hit.page_view and (hit.inputs or 0) & REDIRECTED]
     assert len(redirected) == 240
+    assert {hit.score >= 50 for hit in hits if hit.page_view and (hit.inputs or 0) & IS_LED} == {False}
     typed = [hit for hit in hits if (hit.inputs or 0) & TRIED and (hit.inputs or 0) & TYPED]
     assert 230 < len(typed) < 300
     assert {hit.level for hit in hits} >= {0, 1, 2}
