@@ -27,6 +27,7 @@ from ..inputs import MAX_PATH, bounded, path_number
 from ..model import Variant
 from ..variants import sort_key
 from . import window
+from .probes import count_probe, is_hidden_file
 from .site import MAX_SITE_PAGES, Site
 from .window import FIVE_MINUTES, HOUR, MINUTE
 
@@ -73,11 +74,20 @@ def page_facts(path: str | Page) -> Page:
     text = bounded(path)
     number = path_number(text)
     page = Page(number, 1 << number % PAGE_BITS, sort_key(text))
-    if len(path) <= MAX_PATH:
+    if len(path) <= MAX_PATH and not is_hidden_file(text):
         if len(_pages) >= MAX_PAGES_REMEMBERED:
             _pages.clear()
         _pages[path] = page
     return page
+
+
+def _unknown_page(facts: Behaviour, path: str | Page, inner: bool) -> Page:
+    """Return the facts of a page that is not remembered. Who finds pages in place of two hidden files is answered by an
+    app that has one page for all that it does not know.
+    """
+    if isinstance(path, str) and not inner and is_hidden_file(path) and count_probe(facts, path, 1):
+        facts.quiet_until = -1
+    return page_facts(path)
 
 
 def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: float, bare: bool = False) -> bool:
@@ -86,7 +96,7 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
     Reloads in a rush, as a loop makes them, count for the pace of page loads, and for nothing else. `bare`: without a
     query, so that a reload shows nothing new; with one, it may be a search.
     """
-    number, bit, key = _pages.get(path) or page_facts(path)
+    number, bit, key = _pages.get(path) or _unknown_page(facts, path, inner)
     facts.page_loads = loads = facts.page_loads + 1
     if loads > 1:
         last, before_last = facts.last_page, facts.before_last

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_plus
 
-from ..inputs import bounded, is_digest
+from ..facts import Behaviour, Traces
+from ..inputs import bounded, is_digest, path_number
 
 # No page needs these: a Referer that says so is forged, unless somebody else put them into the page.
 _HIDDEN = re.compile(
@@ -47,6 +48,7 @@ _INJECTION = re.compile(
 _STORED = 1024  # characters of a path
 _QUERY, _LONGEST_QUERY = 1024, 8192  # characters of a query: that are looked at, and out of which padding is taken
 _PADDING = re.compile(r"(?<!\w)(?:(?:\w+=\w*&)+|\w{64,})", re.ASCII)
+PROBE_BITS = 128  # of a bitmap
 HIDDEN = 3  # the kind of a probe that no page links, above those that weigh 1 and 2
 DIGEST = 64  # in kind_of, above what variants.packed puts there
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
@@ -71,6 +73,26 @@ def probed(path: str, kind: int) -> str:
     """
     door = _DOORS.match(path[:256]) if kind == 1 else None
     return bounded(path) if door is None else f"/{door[0].lstrip('/').lower()}"
+
+
+def count_probe(facts: Behaviour, path: str, kind: int) -> bool:
+    """Count a sensitive path that the site does not serve; returns False for one that was counted before. `kind`: as
+    from probe_kind, or 1 for less of an evidence.
+    """
+    traces = facts.traces
+    if traces is None:
+        traces = facts.traces = Traces()
+    bit = 1 << path_number(probed(path, kind)) % PROBE_BITS
+    if traces.probes_bitmap & bit:
+        return False
+    traces.probes_bitmap |= bit
+    traces.probes += min(kind, 2)
+    return True
+
+
+def is_hidden_file(path: str) -> bool:
+    """Tell whether a path names a hidden file at the site's root."""
+    return path.startswith("/.") and _HIDDEN.match(path[:256]) is not None
 
 
 def is_picture(path: str) -> bool:

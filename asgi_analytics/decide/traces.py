@@ -17,11 +17,11 @@ from . import window
 from .actor import IDLE, NO_BEHAVIOUR
 from .behaviour import count_error, page_facts
 from .conduct import CRAWLER, TOOL
-from .probes import HIDDEN, is_odd, is_picture, kind_of, probe_kind, probed
+from .probes import HIDDEN, count_probe, is_odd, is_picture, kind_of, probe_kind
 from .site import Route, Site
 from .window import FIVE_MINUTES, HOUR, TEN_MINUTES
 
-PROBE_BITS, POOL_BITS, ITEM_BITS = 128, 256, 1024  # of bitmaps
+POOL_BITS, ITEM_BITS = 256, 1024  # of bitmaps
 MAX_MARKED = 128  # set bits of the item bitmap: so few that items are seldom taken for one another
 MAX_POOLS = 512  # by user agent and language; beyond, the oldest is forgotten
 NOT_FOUND = 404  # the status that a redirect may stand for
@@ -122,13 +122,8 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     odd = is_odd(method, path)
     if odd:
         traces_of(facts).odd += 1
-    if kind:
-        traces = traces_of(facts)
-        bit = 1 << path_number(probed(path, kind)) % PROBE_BITS
-        if not traces.probes_bitmap & bit:
-            traces.probes_bitmap |= bit
-            traces.probes += min(kind, 2)
-            new = True
+    if kind and count_probe(facts, path, kind):
+        new = True
     if not kind and status in (404, 410) and is_digest(path):
         return odd or new
     # An expired token is refused everywhere; many programs send one only when asked for it, and none in a query then.

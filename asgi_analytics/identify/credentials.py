@@ -90,7 +90,9 @@ def typed_length(headers: Headers, status: object) -> int:
     understood, nobody types.
     """
     destination = headers.get(b"sec-fetch-dest")
-    if destination == b"document" or status not in ((404, 422) if destination is None else (400, 404, 422)):
+    if destination == b"document" or status not in (400, 404, 422):
+        return 0
+    if status == 400 and destination is None and b"origin" not in headers:
         return 0
     length = headers.get(b"content-length", b"")
     return int(length) if len(length) < 10 and length.isdigit() else 0

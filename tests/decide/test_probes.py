@@ -70,3 +70,16 @@ def test_a_scanner_is_blocked_within_a_dozen_sensitive_paths() -> None:
     for number in range(12):
         send(visit, f"/{number}/.env", 404)
     assert visit.level == ThrottleLevel.BLOCKED
+
+
+def test_pages_in_place_of_hidden_files_are_those_of_an_app_that_answers_anything() -> None:
+    scanner, reader = Visit(), Visit()
+    levels = [send(scanner, path, 200).level for path in ("/.env", "/.env", "/.git/config", "/.aws/credentials")]
+    assert levels == [0, 0, 1, 1]
+    assert scanner.codes == {"probing"}
+    assert scanner.visitor.signals[0].text == "sensitive paths asked for in vain, weighing 2 (limit 1)"
+    for path in ("/.env", "/.env.example", "/.npmrc", "/org/repo/.git/config"):  # a wiki about such files
+        send(reader, path, 200, inner=True)
+    for path in ("/org/repo/blob/main/.env", "/org/repo/blob/main/.npmrc", "/.well-known/about", "/.envoy"):
+        send(reader, path, 200)
+    assert "probing" not in reader.codes
