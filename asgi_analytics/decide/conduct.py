@@ -8,11 +8,13 @@ from math import inf
 from ..facts import Actor, Program, Traces
 from .behaviour import DISTINCT_PAGES, steps_beyond
 from .signal import Measure, Quiet, Signal, with_a_session
-from .site import Site
+from .site import Site, fetches_files
 from .window import FIVE_MINUTES, TEN_MINUTES, estimate
 
 CRAWLER, TOOL = Program.CRAWLER, Program.TOOL
 ITEM_SHARE = 0.8  # of the answers with data
+FEW_LOADS = 20  # before it tells anything that no links are followed
+LINKED_SHARE = 0.5  # of the steps, by which people follow links
 POOL_SHARE = 0.1  # inner steps among the page loads of a pool that does not browse
 
 
@@ -81,8 +83,14 @@ def odd_requests(visitor: Actor, site: Site, site_pages: int, now: float) -> flo
 
 
 def hosting_network(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return 1.0 for a browser in a network of servers; None without an ASN file."""
-    return 1.0 if visitor.claims.is_hosted else None
+    """Return 1.0 for a browser in a network of servers; None without an ASN file, and for who browses as people do,
+    whose VPN ends there.
+    """
+    facts, claims = visitor.behaviour, visitor.claims
+    if not claims.is_hosted or (facts.page_loads <= FEW_LOADS and not claims.faults):
+        return None
+    browses = not claims.faults and facts.inner_steps >= LINKED_SHARE * facts.steps and fetches_files(facts)
+    return None if browses else 1.0
 
 
 def needs_beacon(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:

@@ -118,5 +118,5 @@ def read_claims(
         false_claim,
         crc32(raw + b"\n" + headers.get(b"accept-language", b"")[:128]),
         crc32(network),
-        headers.get(b"sec-fetch-site") == b"cross-site",
+        headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"),
     )

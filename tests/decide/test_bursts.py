@@ -1,21 +1,24 @@
-"""Many pages at once, or in a row, through the whole middleware: tabs, galleries, and the links of a sheet."""
+"""Many pages at once, or in a row, through the whole middleware: tabs, galleries, links of a sheet, and by a VPN."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.detect.columns import Ours
 from tests.benchmarks.detect.site import ORIGIN, Reply
 from tests.benchmarks.detect.traffic import Headers
+from tests.replay.mix import places
 
 from .test_calls import BROWSER, PAGE, TYPED, ours, touched
 from .test_honest import Way
 
 __all__ = ["ours"]  # a fixture
 PICTURE, SHEET = Reply(200, b"image/webp"), BROWSER.page("https://sheets.example/")
+SERVERS, HOME = "5.9.7.77", "84.130.9.9"
 
 
 def load(way: Way, path: str, headers: Headers, gap: float, files: int = 2, reply: Reply = PAGE) -> None:
@@ -103,11 +106,36 @@ def worked_through(ours: Ours, headers: Headers, files: int, gap: float) -> Way:
     return way
 
 
+@pytest.mark.parametrize("site", [b"cross-site", b"same-site"])
 @pytest.mark.parametrize("gap", [6.0, 40.0])
-def test_who_works_through_the_links_of_a_sheet_follows_links(ours: Ours, gap: float) -> None:
-    assert touched(worked_through(ours, SHEET, 2, gap).found) == []
+def test_who_works_through_the_links_of_a_sheet_follows_links(ours: Ours, gap: float, site: bytes) -> None:
+    headers = tuple({**dict(SHEET), b"sec-fetch-site": site}.items())
+    assert touched(worked_through(ours, headers, 2, gap).found) == []
 
 
 @pytest.mark.parametrize(("headers", "files"), [(SHEET, 0), (TYPED, 2)], ids=["without files", "without a link"])
 def test_who_loads_pages_in_order_and_follows_no_link_walks(ours: Ours, headers: Headers, files: int) -> None:
     assert touched(worked_through(ours, headers, files, 6.0).found) != []
+
+
+# A network of servers
+
+
+@pytest.mark.parametrize(
+    ("address", "files", "let_be"),
+    [(SERVERS, 3, True), (HOME, 0, True), (SERVERS, 0, False)],
+    ids=["VPN", "home", "server"],
+)
+def test_who_reads_by_a_vpn_is_no_server(tmp_path: Path, address: str, files: int, let_be: bool) -> None:
+    ours = Ours(str(tmp_path), **{**places(tmp_path), "limits": "1500/minute"})
+    for number in range(30):
+        visitor = Way(ours, 1.0 + number, f"203.0.113.{number}")
+        for page in range(5):
+            load(visitor, f"/read/{5 * number + page}", BROWSER.page(f"{ORIGIN}/"), 9.0)
+    dice, way = random.Random(4), Way(ours, 200.0, address)
+    for _ in range(70):
+        load(
+            way, f"/read/{dice.randrange(2_000)}", BROWSER.page(f"{ORIGIN}/"), 8.0 * dice.lognormvariate(0, 0.5), files
+        )
+    ours.close()
+    assert (touched(way.found) == []) is let_be

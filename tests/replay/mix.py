@@ -212,7 +212,9 @@ class Mix:
     async def host(self, app: ASGIApp) -> None:
         """Browse from a network of servers."""
         headers = {**SENT, "sec-fetch-site": "same-origin"}
-        await self.ask(app, f"5.9.0.{self.draw.randrange(3)}", f"/page/{self.draw.randrange(90)}", headers)
+        address = f"5.9.0.{self.draw.randrange(3)}"
+        for _ in range(9):
+            await self.ask(app, address, f"/page/{self.draw.randrange(90)}", headers)
 
     async def scan(self, app: ASGIApp) -> None:
         """Ask for what scanners hope for."""
