@@ -48,6 +48,7 @@ _DIGEST = re.compile(
     r"/(?:[\da-f]{2}/(?=[\da-f]{38}))?(?:sha\d+:)?(?:[\da-f]{32,128}|[\da-z]{32})(?:\.\w{1,12})?\Z", re.ASCII
 )
 _LONGEST_DIGEST = 160  # characters
+_GTIN = re.compile(r"/(\d{12,14})\Z", re.ASCII)
 
 
 def bounded(path: str) -> str:
@@ -74,6 +75,16 @@ def is_digest(path: str) -> bool:
     """Tell whether a path ends with what nobody can guess: the digest by which a store, a cache or Git names things."""
     found = _DIGEST.search(path, max(0, len(path) - _LONGEST_DIGEST))
     return found is not None and any(map(str.isdigit, found[0]))
+
+
+def is_unguessed(path: str) -> bool:
+    """Tell whether a path ends with what nobody goes through: a digest, or the number below a bar code (GTIN), as the
+    phone of somebody who takes stock asks for it. Its last digit proves the others, as one in ten numbers' does.
+    """
+    found = _GTIN.search(path, max(0, len(path) - 15))
+    if found is None:
+        return is_digest(path)
+    return not sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(reversed(found[1]))) % 10
 
 
 def bits_of(claims: Claims) -> int:

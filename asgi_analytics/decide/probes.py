@@ -6,7 +6,7 @@ import re
 from urllib.parse import unquote_plus
 
 from ..facts import Behaviour, Traces
-from ..inputs import bounded, is_digest, path_number
+from ..inputs import bounded, is_unguessed, path_number
 
 # No page needs these: a Referer that says so is forged, unless somebody else put them into the page.
 _HIDDEN = re.compile(
@@ -109,8 +109,8 @@ def is_injection(query: bytes | str) -> bool:
 
 
 def kind_of(path: str) -> int:
-    """Return `probe_kind` of a path, plus 4 if no browser sends it, plus DIGEST if it ends with a digest."""
-    return probe_kind(path) + 4 * is_odd("GET", path) + DIGEST * is_digest(path)
+    """Return `probe_kind` of a path, plus 4 if no browser sends it, plus DIGEST if it ends with what nobody guesses."""
+    return probe_kind(path) + 4 * is_odd("GET", path) + DIGEST * is_unguessed(path)
 
 
 def is_odd(method: str, path: str) -> bool:

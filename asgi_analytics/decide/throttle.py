@@ -11,7 +11,7 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from ..facts import Actor, Throttle, ThrottleLevel
-from .behaviour import MAX_TABS
+from .behaviour import MAX_IN_LOOP, MAX_TABS
 from .conduct import CRAWLER, asks_once
 from .pages import is_led_on
 from .site import ELSEWHERE, REQUESTS_PER_PAGE
@@ -106,11 +106,17 @@ def _most_tabs(visitor: Actor) -> float:
 
 
 def _may_turn_pages(visitor: Actor, now: float) -> bool:
-    """Tell whether somebody may hold down a key that leads on through a gallery: not without an end."""
+    """Tell whether somebody may hold down a key that leads on through a gallery, or has a few tabs that are reloaded
+    in turn: not without an end.
+    """
     facts = visitor.behaviour
     if facts.paced_loads <= PAGE_LOADS_PER_MINUTE or not _is_browser(visitor):
         return False
-    return estimate(facts.five_minutes, FIVE_MINUTES, now) <= MAX_PHOTOS * facts.people and is_led_on(facts)
+    if estimate(facts.five_minutes, FIVE_MINUTES, now) > MAX_PHOTOS * facts.people:
+        return False
+    if facts.distinct_pages <= MAX_IN_LOOP and facts.page_loads > 2 * facts.distinct_pages:
+        return True
+    return is_led_on(facts)
 
 
 def _is_browser(visitor: Actor) -> bool:

@@ -10,7 +10,7 @@ from math import inf
 from typing import NamedTuple
 
 from ..facts import Actor, Behaviour, Claims, Throttle, Traces, Window
-from ..inputs import BY_LENGTH, BY_PAGE, bounded, is_digest, path_number
+from ..inputs import BY_LENGTH, BY_PAGE, bounded, is_unguessed, path_number
 from ..model import Variant
 from ..variants import TURN, Variants
 from . import window
@@ -124,7 +124,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
         traces_of(facts).odd += 1
     if kind and count_probe(facts, path, kind):
         new = True
-    if not kind and status in (404, 410) and is_digest(path):
+    if not kind and status in (404, 410) and is_unguessed(path):
         return odd or new
     # An expired token is refused everywhere; many programs send one only when asked for it, and none in a query then.
     if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None and guess is None):

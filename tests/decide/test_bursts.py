@@ -61,6 +61,16 @@ def test_sixty_tabs_without_a_file_are_no_persons(ours: Ours) -> None:
     assert touched(reopened(ours, 60, lambda number: f"/tab/{number * 7919 % 5000}", 0).found) != []
 
 
+@pytest.mark.parametrize(
+    ("tabs", "gap", "let_be"), [(6, 1.5, True), (12, 1.2, True), (6, 0.3, False), (20, 1.5, False)]
+)
+def test_a_few_tabs_that_are_reloaded_in_turn_are_somebodys(ours: Ours, tabs: int, gap: float, let_be: bool) -> None:
+    dice, way = random.Random(4), Way(ours)
+    for number in range(300):
+        way.ask(f"/ticker/{number % tabs}", BROWSER.page(typed=True, reload=True), gap=gap * dice.uniform(0.7, 1.3))
+    assert (touched(way.found) == []) is let_be
+
+
 # Galleries
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 import pytest
@@ -93,6 +94,22 @@ def test_who_is_known_to_the_app_may_ask_for_what_is_not_there(ours: Ours) -> No
     assert made_up[-1].refused
     sensitive = ["/.env", "/.git/config", "/backup.sql", "/phpinfo.php", *layers]
     assert send(ours, sensitive, 0.1, (*TOOL, token), GONE, start=36_000.0)[3].flagged
+
+
+def barcode(number: int) -> str:
+    """A number of an article with its last digit, as GS1 has it."""
+    digits = f"{number:012}"
+    return f"{digits}{-sum(int(digit) * (1, 3)[place % 2] for place, digit in enumerate(digits)) % 10}"
+
+
+def test_who_takes_stock_of_what_the_site_does_not_know_guesses_nothing(ours: Ours) -> None:
+    assert barcode(400638133393) == "4006381333931"
+    dice = random.Random(3)
+    stock = [f"/api/products/{barcode(dice.randrange(10**12))}" for _ in range(120)]
+    assert touched(send(ours, stock, 3.0, PHONE, GONE)) == []
+    phones = [f"/api/users/{491_700_000_000 + number}" for number in range(120)]
+    assert send(ours, phones, 3.0, PHONE, GONE, start=5_000.0)[-1].refused
+    assert send(ours, stock, 3.0, PHONE, FORBIDDEN, start=9_000.0)[-1].refused
 
 
 # Credentials
