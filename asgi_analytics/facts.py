@@ -153,6 +153,8 @@ class Behaviour:
     five_minutes: Window = field(default_factory=Window)
     entries: int = 0  # page loads that came from outside, reloads too
     at_once: int = 0  # of those, within a second of the page before, as tabs that a starting browser reopens
+    led_on: int = 0  # page loads of a gallery
+    judged_loads: int = 0  # page loads when one was last judged in full
     led_here: int = 0  # page loads judged in full that followed a link of another site, less those that did not
     inner_steps: int = 0  # page loads that came from a page of this site
     returns: int = 0  # loads of one of the last four pages that came from outside

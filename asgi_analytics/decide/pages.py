@@ -51,8 +51,8 @@ def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> fl
     if site_pages and facts.variants:
         learned = site.size(facts.page_loads)
         pages = max(site_pages, learned) if learned else 0
-    different = DISTINCT_PAGES[facts.distinct_pages]
-    if not pages or different < NEW_SHARE * (facts.steps + 1) or is_led_on(facts):
+    different = DISTINCT_PAGES[facts.distinct_pages] - facts.led_on
+    if not pages or different < NEW_SHARE * (facts.steps + 1 - facts.led_on) or is_led_on(facts):
         return None
     share = different / pages
     return 100.0 * (share if share < 1.0 else 1.0) / facts.people
@@ -121,9 +121,21 @@ def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float
     and for a browser that is led from one to the next, such as through the photos of a gallery.
     """
     facts = visitor.behaviour
-    if facts.page_loads < MIN_LOADS or facts.people > 1 or is_led_on(facts):
+    if facts.page_loads - facts.led_on < MIN_LOADS or facts.people > 1 or is_led_on(facts):
         return None
-    return 100.0 * min(1.0, DISTINCT_PAGES[facts.distinct_pages] / (facts.steps + 1))
+    return 100.0 * min(1.0, (DISTINCT_PAGES[facts.distinct_pages] - facts.led_on) / (facts.steps + 1 - facts.led_on))
+
+
+def note_gallery(facts: Behaviour) -> bool:
+    """Tell whether somebody is led through a gallery; if so, the pages since the last judgement were of it.
+
+    They tell nothing when it is left, either.
+    """
+    loads, facts.judged_loads = facts.page_loads - facts.judged_loads, facts.page_loads
+    if facts.page_loads <= MIN_STEPS or not is_led_on(facts):
+        return False
+    facts.led_on += max(0, loads)
+    return True
 
 
 def is_led_on(facts: Behaviour) -> bool:

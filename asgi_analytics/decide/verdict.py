@@ -12,6 +12,7 @@ from .actor import adopt_pool
 from .admission import paired, seconds_to_cool_down
 from .behaviour import load_page, load_variant
 from .explain import inputs_of_rise
+from .pages import note_gallery
 from .policy import Policy
 from .site import Site
 from .throttle import BLOCKED
@@ -59,11 +60,14 @@ def judge_page(
             site.witness(claims)
         elif not facts.files and facts.page_loads > PAGES_TO_TELL and claims.is_browser and not claims.faults:
             site.look_for_files(facts)
+    in_gallery = note_gallery(facts)
     if visitor.claims.faults:
         count = partial(_load_for, page=page, inner=inner, site=site, now=now)
         _judge_with_pools(visitor, network, count, site, policy, decision, now)
     else:
         _judge_in_full(visitor, site, policy, decision, now)
+    if in_gallery:
+        facts.quiet_until = min(facts.quiet_until, facts.steps + 3)  # of the last four pages two are in a row
 
 
 def _load_for(pool: Actor, page: str | Variant, inner: bool, site: Site, now: float) -> None:

@@ -104,6 +104,17 @@ def test_what_only_looks_like_a_gallery_is_slowed_down(
     assert touched(skimmed(ours, albums, photos, files, path).found) != []
 
 
+@pytest.mark.parametrize(("photos", "gap"), [(60, 5.0), (90, 5.0), (140, 3.0)])
+def test_who_leaves_a_gallery_has_walked_nowhere_before(ours: Ours, photos: int, gap: float) -> None:
+    dice, way = random.Random(4), skimmed(ours, 1, photos, 1, gap=gap)
+    for number in range(50):
+        load(way, f"/read/{number * 37 % 101}", BROWSER.page(f"{ORIGIN}/"), 20.0 * dice.lognormvariate(0.0, 0.5))
+    assert touched(way.found) == []
+    for number in range(60):
+        load(way, f"/more/{number * 37 % 101}", BROWSER.page(f"{ORIGIN}/"), 8.0 * dice.lognormvariate(0.0, 0.5))
+    assert touched(way.found) != [], "what is no gallery's counts as before"
+
+
 # Links of another site
 
 
