@@ -66,6 +66,8 @@ FURTHER: tuple[tuple[Lone, Kind, float], ...] = (
     (others.lone, others.LEFT_OPEN, 20),
     (others.lone, others.MAIL, 5),
     (others.lone, others.INVITER, 6),
+    (others.lone, others.TYPIST, 20),
+    (others.lone, others.SKIMMER, 25),
 )
 CARRIER_PHONES, VPN_PEOPLE = 120, 25
 

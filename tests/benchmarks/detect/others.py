@@ -1,5 +1,6 @@
-"""Others that sites know: people at work, in apps and small browsers, with links fetched ahead, or logged out; programs
-that open the links in mails; and those that guess codes and cards, come back for the same pages, or follow links.
+"""Others that sites know: people at work, in apps and small browsers, with links fetched ahead, logged out, filling in
+forms, or in a hurry; programs that open the links in mails; and those that guess codes and cards, come back for the
+same pages, or follow links.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from . import attackers, browsers, people, places
 from .browsers import Browser
 from .programs import headers_of
 from .site import COUPON, DESK, INVITE, ORIGIN, PAY, SOCKET, SPA, Site
-from .surfer import Surfer
+from .surfer import JSON_BODY, Surfer
 from .traffic import Actor, Headers, Kind, Label, Request
 
 CLERK = Kind("people at work, from form to form", Label.HUMAN)
 IN_APP = Kind("readers in apps and small browsers", Label.HUMAN)
 AHEAD = Kind("readers whose links are fetched ahead", Label.HUMAN)
 LEFT_OPEN = Kind("tabs whose websocket is refused", Label.HUMAN)
+TYPIST = Kind("people whose forms are checked key by key", Label.HUMAN)
+SKIMMER = Kind("tabs reopened, albums skimmed, lists gone through", Label.HUMAN)
 MAIL = Kind("scanners of links in mails", Label.GOOD)
 GUESSER = Kind("guessers of codes and cards", Label.BAD)
 INVITER = Kind("guessers by link or websocket", Label.BAD)
@@ -215,6 +218,57 @@ def linked(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
         waiting += [(one, f"{ORIGIN}{path}") for one in fresh]
 
 
+def typist(site: Site, start: float, dice: random.Random) -> Surfer:
+    """Buys something; the form is sent to be checked at each key, or when the keys rest, and is not yet complete."""
+    surfer = Surfer(dice, site, browsers.draw(dice), places.home(dice), start)
+    surfer.enter(site.entry(dice))
+    people.browse(surfer, 1 + int(dice.expovariate(0.3)))
+    surfer.follow(f"{PAY}/form")
+    length, keys, mistakes = dice.randint(50, 300), dice.choice((1, 1, 1, 4)), dice.uniform(0.0, 0.1)
+    for field in (dice.randint(12, 30), dice.randint(10, 30), dice.randint(4, 20), 19, 5, 3):
+        length, end = length + 12, length + 12 + field
+        while length < end:
+            back = length > end - field + 2 and dice.random() < mistakes
+            length = length - 1 if back else min(end, length + dice.randint(1, keys))
+            checked = (*surfer.browser.call(surfer.page, JSON_BODY), (b"content-length", b"%d" % length))
+            surfer.send("POST", f"{PAY}/check", checked)
+            surfer.wait(keys * dice.lognormvariate(-1.6, 0.6))
+        surfer.wait(dice.lognormvariate(0.3, 0.8))
+    paid = (*surfer.browser.call(surfer.page, JSON_BODY), (b"content-length", b"%d" % length))
+    surfer.send("POST", PAY, paid, valid=True)
+    return surfer
+
+
+def skimmer(site: Site, start: float, dice: random.Random) -> Surfer:
+    """A browser that is started again, a key that is held down, or links one after the other, in a list elsewhere."""
+    surfer = Surfer(dice, site, browsers.draw(dice, browsers.DESKTOPS), places.home(dice), start)
+    manner, count = dice.choice(("tabs", "album", "list")), dice.randint(15, 40)
+    if manner == "tabs":
+        if dice.random() < 0.5:  # it has most files from before
+            surfer._cached.update(file for files in site.files.values() for file in files)
+        for path in dice.sample(site.articles(), count):
+            surfer.load(path, "", typed=True)
+            surfer.wait(dice.expovariate(4))
+    elif manner == "list":
+        pages = dice.sample(site.articles(), min(2 * count, len(site.articles())))
+        for path in sorted(pages) if dice.random() < 0.5 else pages:
+            surfer.load(path, "https://sheets.example/")
+            surfer.think(9.0, 0.8)
+    else:
+        photo, pace = dice.randrange(100_000), dice.uniform(0.5, 2.0)
+        for _ in range(dice.randint(1, 6)):
+            surfer.load(DESK, f"{ORIGIN}/")
+            surfer.glance()
+            for _ in range(count):
+                photo += 1
+                surfer.follow(f"{DESK}/{photo}")
+                surfer.send("GET", f"/static/photo/{photo}.webp", surfer.browser.file("/a.webp", surfer.page))
+                surfer.wait(pace * dice.lognormvariate(0.0, 0.3))
+            surfer.think(30.0)
+    people.browse(surfer, 1 + int(dice.expovariate(0.2)))
+    return surfer
+
+
 def lone(kind: Kind, site: Site, seconds: float, dice: random.Random) -> Actor:
     """Return one visitor of a kind."""
     if kind.label is Label.HUMAN:
@@ -229,6 +283,8 @@ PEOPLE: dict[Kind, Callable[[Site, float, random.Random], Surfer]] = {
     IN_APP: in_app,
     AHEAD: ahead,
     LEFT_OPEN: left_open,
+    TYPIST: typist,
+    SKIMMER: skimmer,
 }
 PROGRAMS: dict[Kind, Callable[[Site, float, random.Random], Iterable[Request]]] = {
     GUESSER: guesser,
