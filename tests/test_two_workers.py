@@ -111,6 +111,17 @@ def test_who_was_blocked_before_midnight_is_blocked_at_a_worker_that_meets_it_af
     assert pair.level(1, method="HEAD") == "blocked"
 
 
+def test_who_was_blocked_before_midnight_and_is_warned_at_a_worker_that_meets_it_after_that_is_blocked_there_too(
+    pair: Pair,
+) -> None:
+    pair.clock.advance(43_200 - 60)
+    pair.until_blocked(0)
+    pair.clock.advance(60)
+    assert pair.level(0) == "blocked"
+    assert pair.level(1) == "warning", "by what it did here: nothing is known of it yet"
+    assert [pair.level(worker, method="HEAD") for worker in (1, 0)] == ["blocked", "blocked"]
+
+
 def test_a_level_that_both_workers_know_cools_down_after_midnight_as_it_would_have_before(pair: Pair) -> None:
     pair.clock.advance(43_200 - 300)
     pair.level(1)

@@ -224,8 +224,9 @@ WITH batch AS (
                 WHEN excluded.level < kept.level AND excluded.level = due.level THEN least(excluded.level_changed_at,
                     kept.level_changed_at + make_interval(secs => (kept.level - excluded.level) * %(cooldown)s::float8))
                 ELSE excluded.level_changed_at END
-            FROM (SELECT greatest(0.0, kept.level - floor((1.0 + extract(epoch FROM
-                excluded.level_changed_at - kept.level_changed_at)::float8) / %(cooldown)s::float8)) AS level) AS due
+            -- (Without a change of its own, as over midnight, a level was brought along.)
+            FROM (SELECT greatest(0.0, kept.level - floor((1.0 + extract(epoch FROM excluded.level_changed_at
+                - coalesce(kept.level_changed_at, kept.first_seen_at))::float8) / %(cooldown)s::float8)) AS level) AS due
             CROSS JOIN LATERAL (SELECT coalesce(
                 excluded.level_changed_at >= coalesce(kept.level_changed_at, '-infinity')
                 AND excluded.level_changed_at > coalesce(kept.pardoned_at + %(grace)s::interval, '-infinity')
