@@ -10,6 +10,7 @@ from anyio import get_cancelled_exc_class
 from ..protocols import Send
 
 MAX_CAUSES = 8  # errors looked at that led to one
+LEFT = "ClientDisconnect"  # Starlette's error for a visitor who leaves in the middle of an upload
 
 
 def outcome_of(error: BaseException, send: Send) -> str:
@@ -29,7 +30,7 @@ def was_cancelled(error: BaseException) -> bool:
 
 
 def was_left(error: BaseException, send: Send) -> bool:
-    """Tell whether an error began with an OSError of `send`, as servers raise it when the visitor has left (ASGI 2.4).
+    """Tell whether an error began with LEFT, or an OSError of `send`, as servers raise it for who has left (ASGI 2.4).
 
     Also behind those that the app raised meanwhile, or in a group of nothing else.
     """
@@ -45,6 +46,8 @@ def _began_in(error: BaseException | None, send: Send) -> bool:
             return all(_began_in(one, send) for one in error.exceptions)
         if error is None or isinstance(error, OSError):
             break
+        if error.__class__.__name__ == LEFT:
+            return True
         error = error.__context__
     code = getattr(send, "__code__", None)
     return isinstance(error, OSError) and any(frame.f_code is code for frame, _ in walk_tb(error.__traceback__))
