@@ -15,6 +15,7 @@ from pathlib import Path
 from ..batch import Batch
 from ..errors import JournalClosed, JournalError
 from .destination import NOWHERE, Destination, remove
+from .disk import Disk
 from .folder import JournalFolder
 from .frames import Columns
 from .opened import GONE, Opened, close, duplicates
@@ -64,15 +65,15 @@ class FileJournal:
         self._pending_error: OSError | None = None  # for `prepare` to raise
         self._retired: list[int] = []  # rotated segments that are not flushed yet
         self._kept: dict[int, Opened] = {}  # closed segments until they are delivered: files may be unlinked
-        self._syncing = threading.Lock()
+        self._disk = Disk(self.path)
         self._sizes: dict[int, int] = {}  # bytes of closed segments
         self._delivered: dict[int, float] = {}  # segment → monotonic seconds
 
     def append(self, data: bytes) -> None:
         """Append frames in one write: about 1 µs. Raises JournalError when full or unwritable, JournalClosed."""
         with self._lock:
-            if self.size + self.backlog > self._limit:
-                raise JournalClosed if self._ended else JournalError("journal_full")
+            if self._disk.busy_since is not None or self.size + self.backlog > self._limit:
+                self._check_room()
             size = len(data)
             if _write(self._fd, data, size) != size:
                 self._retry_write(data)
@@ -83,6 +84,14 @@ class FileJournal:
                     self._rotate()
                 except RecursionError:  # the row is in; the next one tries again
                     pass
+
+    def _check_room(self) -> None:
+        if self._ended:
+            raise JournalClosed
+        if self.size + self.backlog > self._limit:
+            raise JournalError("journal_full")
+        if self._disk.hangs():
+            raise JournalError("journal_hangs")
 
     def _retry_write(self, data: bytes) -> None:
         """Truncate a partial write and try again, reopening files first. Raises JournalError if that fails too."""
@@ -180,9 +189,11 @@ class FileJournal:
         if not self._files_exist() or self._has_foreign_bytes():
             self._begin_new_segment()
         elif self._next is None and (self._failing or self.size > self._segment_size() // 2):
-            self._next = self._create_next()
+            with self._disk.flushing():
+                self._next = self._create_next()
         self._rotate_grown()
-        error, self._pending_error = self._pending_error, None
+        error = self._pending_error or self._disk.error
+        self._pending_error = self._disk.error = None
         if error is not None:
             raise error
 
@@ -268,7 +279,7 @@ class FileJournal:
 
     def sync(self) -> None:
         """Flush to disk all that was appended before this call. Raises OSError. Never called on an event loop."""
-        with self._syncing:  # a second caller waits: its rows may be among those being flushed
+        with self._disk.flushing():
             retired, descriptors = self._unflushed()
             try:
                 for descriptor in descriptors:

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from asgi_analytics.batch import HIT
+from asgi_analytics.errors import JournalError
+from asgi_analytics.record import disk
 from asgi_analytics.record.destination import Destination
+from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import FileJournal
 
-from .journals import COLUMNS, NAME, fill, read_all
+from .journals import COLUMNS, NAME, fill, read_all, row, rows
 
 
 def flushed_by(call: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -88,3 +92,31 @@ def test_who_syncs_while_another_flushes_waits_for_the_end_of_it(
     go_on.set()
     second.join(10)
     assert done.is_set()
+
+
+def test_nothing_is_written_to_a_disk_that_hangs_and_nobody_waits_for_it(
+    journal: FileJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(descriptor: int) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    monkeypatch.setattr(os, "fdatasync", hang)
+    fill(journal, 1)
+    flush = threading.Thread(target=journal.sync)
+    flush.start()
+    assert begun.wait(10)
+    journal.append(frame(HIT, row(1)))
+    monkeypatch.setattr(disk, "PATIENCE", 0.0)
+    with pytest.raises(JournalError, match="journal_hangs"):
+        journal.append(frame(HIT, row(2)))
+    with pytest.raises(TimeoutError, match="does not answer"):
+        journal.sync()
+    go_on.set()
+    flush.join(10)
+    with pytest.raises(TimeoutError, match="kept in memory"):
+        journal.prepare()
+    fill(journal, 1, first=3)
+    assert rows(read_all(journal)) == [0, 1, 3]

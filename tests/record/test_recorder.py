@@ -37,6 +37,7 @@ def test_what_is_remembered_of_paths_and_methods_is_bounded(tmp_path: Path, monk
         ("journal_full", 0, {"journal_full": 2}, {}),
         ("disk_full", 1, {"memory_full": 1}, {"disk_full": 2}),
         ("journal_unwritable", 1, {"memory_full": 1}, {"journal_unwritable": 2}),
+        ("journal_hangs", 1, {"memory_full": 1}, {"journal_hangs": 2}),
     ],
 )
 def test_what_the_journal_does_not_take_goes_into_memory_unless_it_is_full(

@@ -25,7 +25,8 @@ from asgi_analytics.record.recorder import COLUMNS
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.faults.process import WHOLE
 from tests.acceptance.faults.rows import Works
-from tests.acceptance.rig import ROUNDS
+from tests.acceptance.rig import ROUNDS, Load, serving
+from tests.conftest import data_folder
 from tests.drive import NOWHERE, get, page, wrapped
 from tests.record.rows import fetch, hit, hit_frame
 from tests.waiting import wait_until
@@ -47,6 +48,30 @@ def small_disk(size: str = "1m", options: str = "") -> Iterator[Path]:
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
         folder.rmdir()
+
+
+@contextmanager
+def disk_of_a_file(file: Path, size: str) -> Iterator[Path]:
+    """A disk with a file system, mounted; where that needs rights we have not, the test says so."""
+    folder = file.with_suffix("")
+    folder.mkdir()
+    for command in (("truncate", "-s", size, file), ("mkfs.ext4", "-q", file), ("mount", "-o", "loop", file, folder)):
+        if shutil.which(command[0]) is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("this machine lets us make no disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@contextmanager
+def standing_still(disk: Path) -> Iterator[None]:
+    """No write to a disk returns."""
+    subprocess.run(["fsfreeze", "-f", disk], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "-u", disk], check=True)
 
 
 @contextmanager
@@ -90,6 +115,30 @@ def test_an_app_serves_from_memory_while_the_mount_with_its_journal_hangs(
             stats = middleware.stats()
             assert (stats["durability"], stats["failures"]) == ("memory", {"journal": 1})
         assert time.monotonic() - began < 10
+    account.round()
+
+
+@pytest.mark.skipif(not WHOLE, reason="takes ten seconds: `python -m tests.acceptance.faults F44`")
+def test_an_app_serves_from_memory_while_the_disk_of_its_journal_hangs_and_into_it_again_after_that(
+    dsn: str, tmp_path: Path, account: Account
+) -> None:
+    """For longer than a file system takes to commit: writes return no more by then."""
+    with (
+        data_folder() as below,
+        disk_of_a_file(below / "disk.img", "300M") as disk,
+        disk_of_a_file(disk / "upper.img", "200M") as folder,
+        serving(dsn, folder / "j", batch_age=0.05) as server,
+    ):
+        with Load(server.port) as load:
+            load.more(100)
+            with standing_still(disk):
+                time.sleep(8)
+                load.more(100)
+                account.settle(dsn, list(load.answered))
+            load.more(100)
+            wait_until(lambda: "kept in memory meanwhile" in server.log(), what="a line in the log")
+        assert max(load.durations) < 2
+        account.settle(dsn, load.answered)
     account.round()
 
 
