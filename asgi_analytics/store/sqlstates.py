@@ -80,3 +80,9 @@ def is_forbidden(error: RowRejected) -> bool:
     if error.sqlstate == NO_PLACE:
         return cause.diag.constraint_name is not None
     return cause.diag.context is not None or error.sqlstate not in _NARROW
+
+
+def table_of(error: RowRejected) -> str | None:
+    """Return the table whose constraint refused a row, None where the server does not say."""
+    cause = error.__cause__
+    return cause.diag.table_name if isinstance(cause, psycopg.Error) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -9,14 +10,16 @@ from uuid import UUID
 
 import psycopg
 
-from ..batch import HIT, Batch, Frames, Refused
+from ..batch import HIT, Batch, Frame, Frames, Refused
 from ..columns import escape
 from ..errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from . import queries
 from .doubt import field
 from .fold import TRY_EACH_HIT, TURNED_AWAY, Fold, by_kind
-from .sqlstates import is_forbidden, is_poison
+from .sqlstates import is_forbidden, is_poison, table_of
 
+OF_VISITORS = ("session_id", "fingerprint")  # columns of a row
+SELDOM = ("incidents", "networks")  # tables that few hits change: that others get in does not tell whether these do
 FEW = 20  # about how many rows of a batch are tried as a sample
 T = TypeVar("T")
 
@@ -31,12 +34,13 @@ class Trials:
     def refuses(self, batch: Batch, others: Batch | None) -> bool:
         """Tell whether a batch of one row is refused by a schema that takes a test row.
 
-        An operator's rule may forbid just the test row: then a sample of those of `others` that are of the same kind
-        decides. Raises StoreMisconfigured if the schema takes no rows: then all must wait.
+        An operator's rule may forbid just the test row: then a sample of those of `others` that go into the same
+        tables decides. Raises StoreMisconfigured if the schema takes no rows: then all must wait.
         """
-        if self.accepts(batch.frames, batch.columns):
+        refusal = self.refusal(batch.frames, batch.columns)
+        if refusal is None:
             return False
-        self._check_schema(batch.frames[0].kind, others)
+        self._check_schema(batch.frames[0], None if table_of(refusal) in SELDOM else others)
         return True
 
     def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
@@ -48,41 +52,53 @@ class Trials:
         if len(found) == batch.frames.count_of(HIT):  # rather the schema is at fault
             return {}
         if found:
-            self._check_schema(HIT, batch)
+            self._check_schema(batch.frames[min(found)], batch)
         return found
 
     def slow_row(self, batch: Batch) -> int | None:
         """Return the index of the one row that makes a batch too slow, None where it is not one row."""
         frames = batch.frames
-        return slow_row(len(frames), lambda first, last: self.accepts(frames[first:last], batch.columns, in_time=True))
+        return slow_row(len(frames), lambda first, last: self._accepts_soon(frames[first:last], batch.columns))
 
-    def accepts(self, frames: Frames, columns: Mapping[bytes, Sequence[str]], in_time: bool = False) -> bool:
-        """Tell whether rows would get in; `in_time`: within a twentieth of statement_timeout."""
+    def refusal(
+        self, frames: Frames, columns: Mapping[bytes, Sequence[str]], in_time: bool = False
+    ) -> RowRejected | None:
+        """Return why rows would not get in, None if they would; `in_time`: within a twentieth of statement_timeout."""
         try:
             with self._begin() as connection:
                 if in_time:
                     connection.execute(queries.load("writer")["hurry"])
                 self._fold.move(connection, by_kind(frames), columns, UUID(int=0))
-        except RowRejected:
-            return False
+        except RowRejected as error:
+            return error
+        return None
+
+    def _accepts_soon(self, frames: Frames, columns: Mapping[bytes, Sequence[str]]) -> bool:
+        try:
+            return self.refusal(frames, columns, in_time=True) is None
         except StoreUnavailable as error:
-            if in_time and isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+            if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
                 return False
             raise
-        return True
 
-    def _check_schema(self, kind: bytes, others: Batch | None) -> None:
+    def _check_schema(self, refused: Frame, others: Batch | None) -> None:
         try:
             with self._begin() as connection:
                 connection.execute(queries.load("writer")["probe"])
         except RowRejected as error:
-            if others is None or not is_forbidden(error) or not self._accepts_some(kind, others):
+            if others is None or not is_forbidden(error) or not self._accepts_one_like(refused, others):
                 raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
 
-    def _accepts_some(self, kind: bytes, batch: Batch) -> bool:
-        """Tell whether one of a sample of the rows of a kind would get in."""
-        few = sample([place for place, one in enumerate(batch.frames) if one.kind == kind])
-        return any(self.accepts(batch.frames[place : place + 1], batch.columns) for place in few)
+    def _accepts_one_like(self, refused: Frame, batch: Batch) -> bool:
+        """Tell whether one of a sample of the rows that go into the tables that a refused one does would get in."""
+        kind, names = refused.kind, batch.columns.get(refused.kind, ())
+        goes = _of_whom(refused.row, names)
+        alike = [
+            place
+            for place, one in enumerate(batch.frames)
+            if one.kind == kind and goes in (None, _of_whom(one.row, names))
+        ]
+        return any(self.refusal(batch.frames[place : place + 1], batch.columns) is None for place in sample(alike))
 
     def _turned_away(self, batch: Batch) -> Mapping[int, Refused]:
         rows, names, none = by_kind(batch.frames), batch.columns.get(HIT, ()), dict[int, Refused]()
@@ -117,6 +133,14 @@ def slow_row(count: int, gets_in: Callable[[int, int], bool]) -> int | None:
         else:
             return None
     return None if gets_in(first, last) else first
+
+
+def _of_whom(row: bytes, names: Sequence[str]) -> list[bool] | None:
+    """Return whether a row is of a session, and of a visitor, and changes their tables; None where it is unreadable."""
+    try:
+        return [name in names and field(row, list(names).index(name)) != b"" for name in OF_VISITORS]
+    except struct.error:
+        return None
 
 
 def sample(rows: Sequence[T]) -> Sequence[T]:

@@ -11,7 +11,7 @@ import pytest
 
 from asgi_analytics.batch import DECISION, Batch
 from asgi_analytics.embedded import EmbeddedPostgres
-from asgi_analytics.errors import StoreMisconfigured
+from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.facts import ThrottleLevel
 from asgi_analytics.model import Decision
 from asgi_analytics.record.encoding import decision_row
@@ -25,6 +25,9 @@ from .rig import AT_COMMIT, REFUSING, Rig, as_worker, stored
 
 NARROW = "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3) NOT VALID"
 WIDE = "ALTER TABLE analytics.hits DROP CONSTRAINT narrow"
+FOLDED = ("sessions", "fingerprints", "incidents", "networks")  # tables of what hits add up to
+NOTHING = "ALTER TABLE analytics.{0} ADD CONSTRAINT nothing CHECK (false) NOT VALID"
+BROKEN = REFUSING.format("nobody_knows(NEW)").replace("hits", "{0}")
 
 
 def test_a_schema_that_is_at_fault_but_when_it_is_looked_at_has_no_row_set_aside(dsn: str, tmp_path: Path) -> None:
@@ -53,10 +56,10 @@ def test_a_schema_that_is_at_fault_but_when_it_is_looked_at_has_no_row_set_aside
 def test_nobody_changes_the_schema_between_the_trial_of_a_row_and_that_of_a_test_row(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accepts, came_between = Trials.accepts, []
+    refusal, came_between = Trials.refusal, []
 
-    def slowly(self: Trials, *row: Any, **how: Any) -> bool:
-        found = accepts(self, *row, **how)
+    def slowly(self: Trials, *row: Any) -> RowRejected | None:
+        found = refusal(self, *row)
         try:
             fetch(dsn, f"SET lock_timeout = '100ms'; {WIDE}")
             came_between.append(WIDE)
@@ -64,7 +67,7 @@ def test_nobody_changes_the_schema_between_the_trial_of_a_row_and_that_of_a_test
             pass
         return found
 
-    monkeypatch.setattr(Trials, "accepts", slowly)
+    monkeypatch.setattr(Trials, "refusal", slowly)
     fetch(dsn, NARROW)
     some = batch([hit("/e/1")])
     with contextlib.closing(PostgresStore(lambda: dsn)) as store:
@@ -145,6 +148,29 @@ def test_what_an_operator_must_repair_loses_nothing(dsn: str, tmp_path: Path, ha
         fetch(dsn, repair)
         wait_until(rig.delivered)
     assert stored(dsn) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("table", "harm", "repair"),
+    [
+        *((table, NOTHING, "ALTER TABLE analytics.{0} DROP CONSTRAINT nothing") for table in FOLDED),
+        *((table, BROKEN, "DROP TRIGGER refuse ON analytics.{0}") for table in FOLDED[:2]),
+    ],
+)
+def test_a_table_that_takes_nothing_has_no_hit_set_aside_though_those_that_do_not_go_there_get_in(
+    dsn: str, tmp_path: Path, table: str, harm: str, repair: str
+) -> None:
+    """As those of visitors who ask not to be told apart; of incidents, most."""
+    fetch(dsn, harm.format(table))
+    rig = Rig(dsn, tmp_path / "j")
+    for number in range(0, 40, 2):
+        nobody = hit_frame(f"/e/{number}", visitor=identity(tracked=False), session=None)
+        rig.recorder._append(nobody + hit_frame(f"/e/{number + 1}", score=60 if number % 4 else 0))
+    with rig:
+        wait_until(lambda: rig.writer.state.error is not None or rig.delivered())
+        fetch(dsn, repair.format(table))
+        wait_until(rig.delivered)
+    assert (stored(dsn), rig.counters.quarantined) == (list(range(40)), 0)
 
 
 def test_a_rule_that_refuses_all_hits_sets_none_aside_though_decisions_get_in(dsn: str, tmp_path: Path) -> None:
