@@ -7,7 +7,9 @@ The header names the columns of the rows, so that a later version can deliver wh
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import struct
@@ -52,6 +54,8 @@ def create(folder: Path, journal: bytes, number: int, columns: Columns) -> int:
     opened = os.open(path, flags, 0o600)
     try:
         os.fchmod(opened, 0o600)  # whatever the umask
+        with contextlib.suppress(OSError):  # that it was read is not written, which would wait for a disk that hangs
+            fcntl.fcntl(opened, fcntl.F_SETFL, os.O_APPEND | getattr(os, "O_NOATIME", 0))
         if os.write(opened, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         fsync_path(folder)

@@ -15,6 +15,7 @@ from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import RETENTION, FileJournal
 from asgi_analytics.record.listing import bytes_in
+from asgi_analytics.record.segment import path_of
 
 from .journals import COLUMNS, NAME, dead, fill, read_all, row, rows
 
@@ -245,3 +246,12 @@ def test_a_new_journal_knows_its_size_without_asking(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, b"j" * 16, COLUMNS, 1 << 20)
     assert journal.size == (journal.path / "00000001.journal").stat().st_size
     journal.abandon()
+
+
+def test_a_journal_that_is_read_is_not_written_to(journal: FileJournal) -> None:
+    """Not even that it was read: that would wait for a disk that hangs."""
+    path = path_of(journal.path, 1)
+    fill(journal, 3)
+    os.utime(path, (1, 1))
+    assert len(read_all(journal)) == 3
+    assert path.stat().st_atime == 1
