@@ -139,6 +139,46 @@ def made_anew(house: House) -> Iterator[None]:
     yield
 
 
+def rename(house: House, name: LiteralString, other: LiteralString) -> None:
+    """Rename a database once nobody is connected to it: the writer comes back soon."""
+    end: LiteralString = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'"
+    with psycopg.connect(house.postgres.dsn, autocommit=True) as connection:
+
+        def is_done() -> bool:
+            connection.execute(end)
+            with contextlib.suppress(psycopg.errors.ObjectInUse):
+                connection.execute("ALTER DATABASE " + name + " RENAME TO " + other)
+                return True
+            return False
+
+        wait_until(is_done, what="a moment without connections")
+
+
+@contextmanager
+def renamed_database(house: House) -> Iterator[None]:
+    rename(house, "office", "away")
+    try:
+        with holding(house):
+            yield
+    finally:
+        rename(house, "away", "office")
+
+
+@contextmanager
+def replaced_for_a_while(house: House) -> Iterator[None]:
+    """Another database has its name, with nothing in it, gets the hits, and is dropped."""
+    rename(house, "office", "away")
+    with psycopg.connect(house.postgres.dsn, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE office OWNER clerk TEMPLATE template0")
+    wait_until(lambda: house.do("SELECT to_regclass('analytics.hits') IS NOT NULL") == [(True,)], what="a schema")
+    yield
+    wait_until(lambda: house.do("SELECT count(*) > 50 FROM analytics.hits") == [(True,)], what="hits")
+    rename(house, "office", "other")
+    rename(house, "away", "office")
+    with psycopg.connect(house.postgres.dsn, autocommit=True) as connection:
+        connection.execute("DROP DATABASE other WITH (FORCE)")
+
+
 FORBID = (
     "CREATE FUNCTION public.forbid() RETURNS event_trigger LANGUAGE plpgsql AS"
     " $$ BEGIN IF current_user = 'clerk' THEN RAISE EXCEPTION 'no changes here'; END IF; END $$;"
@@ -219,6 +259,8 @@ FAULTS: dict[str, Striking] = {
         "ALTER TABLE analytics.decisions ALTER hit_id TYPE text, ALTER score TYPE numeric",
     ),
     "database_made_anew": made_anew,
+    "renamed_database": renamed_database,
+    "database_replaced_for_a_while": replaced_for_a_while,
 }
 FAST = ("contrary_settings", "hidden_positions", "renamed_schema", "nothing_cleared_away", "cleared_positions",
         "rewound_positions", "advanced_positions", "other_columns", "database_made_anew")  # fmt: skip
