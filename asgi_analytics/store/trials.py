@@ -20,6 +20,8 @@ from .sqlstates import is_forbidden, is_poison, table_of
 
 OF_VISITORS = ("session_id", "fingerprint")  # columns of a row
 SELDOM = ("incidents", "networks")  # tables that few hits change: that others get in does not tell whether these do
+BANS = "rulings"  # where no test row goes, and of a hit nothing but a ban, which is ours
+AT_FAULT = "The schema takes no rows any more, was it changed?"
 FEW = 20  # about how many rows of a batch are tried as a sample
 T = TypeVar("T")
 
@@ -40,7 +42,10 @@ class Trials:
         refusal = self.refusal(batch.frames, batch.columns)
         if refusal is None:
             return False
-        self._check_schema(batch.frames[0], None if table_of(refusal) in SELDOM else others)
+        table = table_of(refusal)
+        if table == BANS:
+            raise StoreMisconfigured(f"{AT_FAULT} {refusal}") from refusal
+        self._check_schema(batch.frames[0], None if table in SELDOM else others)
         return True
 
     def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
@@ -87,7 +92,7 @@ class Trials:
                 connection.execute(queries.load("writer")["probe"])
         except RowRejected as error:
             if others is None or not is_forbidden(error) or not self._accepts_one_like(refused, others):
-                raise StoreMisconfigured(f"The schema takes no rows any more, was it changed? {error}") from error
+                raise StoreMisconfigured(f"{AT_FAULT} {error}") from error
 
     def _accepts_one_like(self, refused: Frame, batch: Batch) -> bool:
         """Tell whether one of a sample of the rows that go into the tables that a refused one does would get in."""

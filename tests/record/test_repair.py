@@ -173,6 +173,21 @@ def test_a_table_that_takes_nothing_has_no_hit_set_aside_though_those_that_do_no
     assert (stored(dsn), rig.counters.quarantined) == (list(range(40)), 0)
 
 
+def test_a_table_of_rulings_that_takes_no_ban_has_no_hit_of_who_is_banned_set_aside(dsn: str, tmp_path: Path) -> None:
+    fetch(dsn, NOTHING.format("rulings"))
+    rig = Rig(dsn, tmp_path / "j")
+    rig.writer._open_store = lambda: PostgresStore(lambda: dsn, bans=True)
+    for number in range(20):
+        offence = {"visitor": b"offender", "level": 3, "level_before": 1} if number % 5 == 0 else {}
+        rig.recorder._append(hit_frame(f"/e/{number}", **offence))
+    with rig:
+        wait_until(lambda: rig.writer.state.error is not None or rig.delivered())
+        fetch(dsn, "ALTER TABLE analytics.rulings DROP CONSTRAINT nothing")
+        wait_until(rig.delivered)
+    assert (stored(dsn), rig.counters.quarantined) == (list(range(20)), 0)
+    assert one(dsn, "SELECT kind FROM analytics.rulings") == {"kind": "ban"}
+
+
 def test_a_rule_that_refuses_all_hits_sets_none_aside_though_decisions_get_in(dsn: str, tmp_path: Path) -> None:
     fetch(dsn, "ALTER TABLE analytics.hits ADD CONSTRAINT narrow CHECK (length(path) < 3)")
     decision = Decision(ThrottleLevel.NORMAL, 0, id=b"d" * 16)
