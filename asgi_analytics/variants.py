@@ -226,23 +226,24 @@ def parameters(query: bytes | str) -> list[Parameter]:
 def guessed(query: bytes | str, path: str) -> str:
     """Return the parameters by which something is guessed, such as a token or a code, in small letters; "" for none.
 
-    Dozens of them, what is behind 8 KB, and a query with an escaped letter, which nobody else sends, are told as a
-    whole: neither junk nor escapes hide a guess.
+    Dozens of names that may be of one, what is behind 8 KB, and a query with an escaped letter, which nobody else
+    sends, are told as a whole: neither junk nor escapes hide a guess.
     """
     text = query.decode("latin-1") if isinstance(query, bytes) else query
     looked = text[:MAX_QUERY]
     if "%" in looked and _LETTER.search(looked) is not None:
         return text
-    looked, found = looked.lower(), [text[MAX_QUERY:]]
+    looked, found, most = looked.lower(), [text[MAX_QUERY:]], MAX_PARAMETERS
     takes_codes = "code=" in looked and _CODES.search(path, 0, MAX_PATH) is not None
     for word in SECRETS:
         at = looked.find(word)
         while at >= 0:
+            most -= 1
+            if most < 0:
+                return text
             end = looked.find("&", at)
             if _is_guessed(looked[max(looked.rfind("&", 0, at) + 1, at - MAX_NAME) : at], word, takes_codes):
                 found.append(looked[at:] if end < 0 else looked[at:end])
-                if len(found) > MAX_PARAMETERS:
-                    return text
             at = looked.find(word, end) if end >= 0 else -1
     return "".join(found)
 
