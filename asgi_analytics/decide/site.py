@@ -15,9 +15,10 @@ REQUESTS_PER_PAGE = 1.2  # of a browser, at least, on a site that serves its own
 HERE, ELSEWHERE = 1, 2  # Behaviour.files
 
 
-def fetches_files(facts: Behaviour) -> bool:
-    """Tell whether somebody fetches more than pages, as far as files come from here."""
-    return facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.page_loads
+def fetches_files(facts: Behaviour, loads: int | None = None) -> bool:
+    """Tell whether somebody fetches more than pages, of which there were `loads`, as far as files come from here."""
+    pages = facts.page_loads if loads is None else loads
+    return facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * pages
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from ..facts import Actor, Throttle, ThrottleLevel
 from .behaviour import MAX_IN_LOOP, MAX_TABS
 from .conduct import CRAWLER, asks_once
 from .pages import is_led_on
-from .site import ELSEWHERE, REQUESTS_PER_PAGE
+from .site import fetches_files
 from .window import FIVE_MINUTES, MINUTE, TEN_MINUTES, estimate
 
 PAGE_LOADS_PER_MINUTE = 30.0  # of a person: the level rises above
@@ -100,7 +100,7 @@ def _may_open_tabs(visitor: Actor, now: float) -> bool:
 def _most_tabs(visitor: Actor) -> float:
     """Return how many pages a burst may have: fewer where no files are fetched, and no more than usual one by one."""
     facts = visitor.behaviour
-    if facts.files == ELSEWHERE or facts.requests - facts.accepted >= REQUESTS_PER_PAGE * facts.paced_loads:
+    if fetches_files(facts, facts.paced_loads):
         return BURST_OF_TABS
     return REOPENED_TABS if facts.paced_loads - facts.at_once <= PAGE_LOADS_PER_MINUTE else _usual_pace(visitor)
 

@@ -3,17 +3,17 @@ from __future__ import annotations
 import json
 import select
 import signal
+import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
 
 from asgi_analytics.commands import console
-from asgi_analytics.commands.tail import PAUSE
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.store.migrate import migrate
 from asgi_analytics.store.reading import HitRow
@@ -134,7 +134,9 @@ def test_tail_follows_on_after_an_outage_which_it_reports_once(own_postgres: Emb
     with following(dsn) as tail:
         assert "/before" in next_line(tail)
         own_postgres.kill()
-        time.sleep(PAUSE + 1)  # more than one attempt
+        with socket.create_server(("127.0.0.1", urlsplit(dsn).port or 0)) as listening:
+            for _ in range(2):  # attempts
+                listening.accept()[0].close()
         own_postgres.start()
         add_hit(dsn, "/after")
         assert "/after" in next_line(tail)
