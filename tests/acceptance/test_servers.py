@@ -107,7 +107,7 @@ def leave(port: int, http2: bool) -> None:
     with visitor(port, http2) as client, client.stream("GET", "/events") as stream:
         assert b"data:" in next(stream.iter_raw())
     with visitor(port, http2) as client, pytest.raises(httpx2.ReadTimeout):
-        client.get("/patient", timeout=httpx2.Timeout(30, read=0.5))
+        client.get("/patient", timeout=httpx2.Timeout(30, read=1.5))
 
 
 def talk(port: int) -> tuple[str | None, list[str]]:
@@ -137,6 +137,7 @@ def test_a_wrapped_app_answers_as_the_bare_one_and_all_is_stored(served: Served,
     for reset in (False, True):
         assert b"text/event-stream" in read_events(served.wrapped, reset)
     leave(served.wrapped, served.http2)
+    wait_until((served.marks / "wrapped" / "given-up").exists, what="an app that gives up")
     served.stop()
     stored(dsn, [(method, path.partition("?")[0]) for method, path in REQUESTS])
 
