@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
+from textwrap import fill
 
 from ..measure import print_bar, print_table
 from .columns import Column
@@ -13,6 +14,8 @@ from .traffic import Kind, Label
 ORDER = (Label.HUMAN, Label.GOOD, Label.EITHER, Label.BAD)
 Print = Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
 Lines = Mapping[Kind, Sequence[Line]]  # one line per column
+WIDTH = 120  # of README.md
+MOST = 0.9  # of what is sent after the first refusal: nearly all
 HEADS = ["", "label", "actors", "requests", "flagged", "refused", "slowed at", "refused at", "refused then"]
 
 
@@ -71,16 +74,39 @@ def _figures(line: Line) -> list[str]:
 
 
 def _one_table(lines: Lines, names: Sequence[str]) -> None:
-    told = "flagged / refused / slowed at / refused at / refused then, or nothing of it"
+    """Print the kinds that are all right in a sentence each, and a table of the others."""
+    ours = {kind: found[0] for kind, found in lines.items()}
+    spared = [kind for kind, line in ours.items() if kind.label is not Label.BAD and not line.flagged]
+    caught = [kind for kind, line in ours.items() if kind.label is Label.BAD and _is_caught(line)]
+    actors, requests = (sum(getattr(ours[kind], name) for kind in spared) for name in ("actors", "requests"))
+    _print_kinds(
+        f"Never flagged nor refused by {names[0]}, {actors:,} actors with {requests:,} requests",
+        [kind.name for kind in spared],
+    )
+    _print_kinds(
+        "Each one refused, and nearly all that it sends from the request given (median) on",
+        [f"{kind.name} ({_place(ours[kind].refused_at)})" for kind in caught],
+    )
+    told = "flagged / refused / slowed at / refused at / refused then, or `-` for nothing of it"
     rows = [
         [kind.name, kind.label.value, f"{found[0].actors:,}", f"{found[0].requests:,}", *map(_cell, found)]
         for kind, found in lines.items()
+        if kind not in spared and kind not in caught
     ]
     print_markdown(
-        f"Each cell: {told}; the last three in requests (median of the actors) and as a share.",
+        f"All others; each cell: {told}; the last three are requests (median of the actors) and a share.",
         ["", "label", "actors", "requests", *names],
         rows,
     )
+
+
+def _is_caught(line: Line) -> bool:
+    return line.refused == 1.0 and (line.afterwards or 0.0) >= MOST
+
+
+def _print_kinds(what: str, kinds: Sequence[str]) -> None:
+    print()
+    print(fill(f"{what}: {'; '.join(kinds)}.", WIDTH, break_on_hyphens=False))
 
 
 def _cell(line: Line) -> str:
