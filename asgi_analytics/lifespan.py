@@ -27,10 +27,10 @@ _lifespans: ContextVar[tuple[_Lifespan, ...]] = ContextVar("asgi_analytics_lifes
 
 
 async def run_lifespan(app: ASGIApp, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
-    """Run an app's lifespan around its engine's.
+    """Run an app's lifespan, and start and stop the engine with it.
 
-    We start even if the app then raises, as one without lifespan support does: so the salts are there before the
-    first request. At shutdown an app may return or raise without sending a message: then we stop there.
+    The engine starts even if the app then raises, as an app without lifespan support does: the salts are to be known
+    before the first request. An app may end without a message of shutdown: the engine stops when it returns or raises.
     """
     lifespan = _Lifespan(engine)
     around = _lifespans.get()

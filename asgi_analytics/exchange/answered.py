@@ -102,9 +102,9 @@ class Answered(Arrival):
         return pass_redirected(self.visitor.actor, page, self.decision, now)
 
     def _judge_redirect(self, names: Mapping[bytes, bytes], now: float) -> None:
-        """Judge a redirect that stands for an error; else leave it to the answer where it leads, which comes here.
+        """Judge a redirect that stands for an error. Another one of a page counts by the answer where it leads.
 
-        What is no page may lead to a server of files; a crawler comes for pages that moved, and are gone meanwhile.
+        That answer comes here, too; but files may be on another server, and a crawler follows redirects of long ago.
         """
         actor = self.visitor.actor
         if self._stands_for_error(names):
@@ -196,7 +196,7 @@ class Answered(Arrival):
         return refused_attempt(self.method, self._headers, status, self.path, names, by_tool)
 
     def _located(self, names: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-        """Return the headers with a Location as paths are here, where a proxy takes off what the app is mounted at."""
+        """Return the headers, Location without the root_path if paths come without it: a proxy has taken it off."""
         scope, location = self.scope, names.get(b"location")
         root = text(scope.get("app_root_path", scope.get("root_path"))).rstrip("/")  # the first one behind a Mount
         if not root or location is None or f"{self.path}/".startswith(f"{root}/"):

@@ -77,11 +77,11 @@ class Arrival(Hit):
         if not began:
             visitor.session.id = merged.session
             visitor.row_tail = None
-        # Else leases, or the parts that workers keep to while these are lost, account for what others admit.
+        # Among several workers, leases account for what others admit; without leases each keeps to its own part.
         if merged.remote > 0 and not engine.leases.connected and engine.leases.workers < 2:
             charge(visitor.actor, merged.remote, engine.policy, now)
-        # What is told again is no news: where the wall clock went back, it would be of the future for as long. A level
-        # that others raised before this worker raised its own is: there may be more left of it.
+        # Each change is applied once: told again after the wall clock went back, it would seem to come from the future.
+        # One from before this worker's own last change is applied, too: more of that level may be left.
         if merged.level_changed_us > visitor.level_told_us:
             visitor.level_told_us = merged.level_changed_us
             changed_at = now - max(0.0, self.time_ns / 1e9 - merged.level_changed_us / 1e6)

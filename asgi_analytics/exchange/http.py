@@ -56,7 +56,7 @@ class Exchange(Answered):
                     self._count_file(message)
             except Exception as error:  # noqa: BLE001 - an invalid body is left to the server
                 self._engine.failed("count", error)
-            # Who has got as much as was announced has got all: many apps say only later that there is no more.
+            # With all bytes that Content-Length announces the visitor has all: many apps end the answer only later.
             if not is_last and self._length != b"%d" % self.bytes_sent:
                 return self._send(message)
         self.end("complete")
@@ -68,7 +68,7 @@ class Exchange(Answered):
         self.bytes_sent = int(self._length or self.bytes_sent) if count is None else self.bytes_sent + int(count)
 
     async def refuse(self) -> bool:
-        """Answer in the app's stead: 429 with the reasons. Returns False where there is no such answer: our own bug."""
+        """Answer with a refusal instead of the app. Returns False if our own bug kept it from being made."""
         send = self._send_synced if self._engine.syncs else self._send
         if self._cached is not None:
             self._count_again(self._cached)
@@ -130,10 +130,10 @@ class Exchange(Answered):
                 self._engine.failed("record", error)
 
     async def finish(self, outcome: str = "aborted") -> None:
-        """The app has returned, maybe without an answer since the visitor has left, or raised: record what is not yet.
+        """Record the request, if it is not yet, after the app has returned or raised; `outcome`: without an answer.
 
-        A row that could not be made is tried again, for the app may have called us near the recursion limit; then
-        without what cannot be read.
+        A row that could not be made is made now, for the app may have called us near the recursion limit. If that
+        fails, too, it is made without query, headers and scope.
         """
         self.end(self._owed or outcome)
         if not self.recorded:
@@ -142,7 +142,7 @@ class Exchange(Answered):
             self.end(self._owed or outcome)
 
     def _respond(self, message: Message) -> Message:
-        """Judge the visitor by the answer that begins, and add our headers. A failure of ours adds none."""
+        """Judge the visitor by the answer that begins, and add our headers; without them if that fails."""
         engine, headers = self._engine, None
         try:
             self.status = status = message["status"]
@@ -177,7 +177,7 @@ class Exchange(Answered):
         return message
 
     def _leads_away(self, names: Mapping[bytes, bytes], cookie: bytes) -> bool:
-        """Tell whether the answer leads to where its cookie does not come: the page there takes one along."""
+        """Tell whether the answer redirects to another origin, which does not get its cookie."""
         location, secure = names.get(b"location"), cookie.startswith(b"__Host-")
         return location is not None and leads_to_other_origin(location, self._headers.get(b"host", b""), secure)
 
@@ -224,7 +224,7 @@ class Exchange(Answered):
         )
 
     async def _send_synced(self, message: Message) -> None:
-        """Send what may leave nothing to come, once the row of the request is flushed."""
+        """Send a message after which nothing may follow, once the row of the request is flushed to disk."""
         journal = self._engine.recorder.journal
         if journal is not None and not self._is_synced:
             self._is_synced = True

@@ -1,4 +1,4 @@
-"""What became of a request that ended with an error: its visitor has left, or the app has failed."""
+"""What became of a request that ended with an error: its client has disconnected, or the app has failed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from anyio import get_cancelled_exc_class
 from ..protocols import Send
 
 MAX_CAUSES = 8  # errors looked at that led to one
-LEFT = "ClientDisconnect"  # Starlette's error for a visitor who leaves in the middle of an upload
+CLIENT_DISCONNECT = "ClientDisconnect"  # Starlette's error for a client that disconnects during an upload
 
 
 def outcome_of(error: BaseException, send: Send) -> str:
-    """Return "aborted" for a cancellation, and where the visitor has left, else "error"; `send`: the server's."""
-    return "aborted" if was_cancelled(error) or was_left(error, send) else "error"
+    """Return "aborted" for a cancellation or a client that disconnected, else "error"; `send`: the server's."""
+    return "aborted" if was_cancelled(error) or was_disconnected(error, send) else "error"
 
 
 def was_cancelled(error: BaseException) -> bool:
@@ -29,10 +29,10 @@ def was_cancelled(error: BaseException) -> bool:
         return False
 
 
-def was_left(error: BaseException, send: Send) -> bool:
-    """Tell whether an error began with LEFT, or an OSError of `send`, as servers raise it for who has left (ASGI 2.4).
+def was_disconnected(error: BaseException, send: Send) -> bool:
+    """Tell whether an error began with a CLIENT_DISCONNECT, or with the OSError of a server's `send` (ASGI 2.4).
 
-    Also behind those that the app raised meanwhile, or in a group of nothing else.
+    The app may have raised others while it handled that one, or a group of nothing else.
     """
     try:
         return _began_in(error, send)
@@ -46,7 +46,7 @@ def _began_in(error: BaseException | None, send: Send) -> bool:
             return all(_began_in(one, send) for one in error.exceptions)
         if error is None or isinstance(error, OSError):
             break
-        if error.__class__.__name__ == LEFT:
+        if error.__class__.__name__ == CLIENT_DISCONNECT:
             return True
         error = error.__context__
     code = getattr(send, "__code__", None)
