@@ -34,7 +34,7 @@ from .store.reading import connect
 from .threads import within
 
 PATIENCE = 2.0  # seconds that `explain` waits for a decision on its way to the database
-MAX_SHOWN = 10  # journals in `stats`
+MAX_WRITERS = 10  # in `stats`, besides those of this machine
 TRAFFIC_SECONDS = 180  # of the demo, where no others are asked for
 _DEMO_LIMITS = ("20/second", "600/minute")
 _QUOTAS = f"quotas per visitor, such as {' '.join(_DEMO_LIMITS)}"
@@ -313,7 +313,7 @@ def _stats(options: argparse.Namespace) -> int:
     try:
         with _database(options.dsn) as dsn, connect(dsn) as reader:
             destination = replace(destination, server=reader.identity())
-            totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MAX_SHOWN)
+            totals, hour, positions = reader.totals(), reader.last_hour(), reader.positions(journals_here, MAX_WRITERS)
     except StoreUnavailable:  # what waits here is known all the same
         if found and not options.json:
             print("\n".join(console.journals_here(found, folder, destination)))

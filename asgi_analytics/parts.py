@@ -24,7 +24,7 @@ from .settings import Settings
 from .settings.canonical import canonical, version
 from .state import State
 from .store.postgres import PostgresStore
-from .threads import Aside
+from .threads import BoundedCall
 
 # Seconds to wait for the journal's folder, geo files and ranges of crawlers; what is there later is used from then on.
 FILE_PATIENCE = 2.0
@@ -39,14 +39,14 @@ def _agents() -> AgentReader:
 
 def new_locator(settings: Settings) -> GeoLocator:
     """Return what finds the place of an address, by the files of the settings where there are any."""
-    return GeoLocator(settings.geoip_city, settings.geoip_asn, _countries(), Aside(FILE_PATIENCE))
+    return GeoLocator(settings.geoip_city, settings.geoip_asn, _countries(), BoundedCall(FILE_PATIENCE))
 
 
 def new_verifier(settings: Settings, clock: Clock) -> Verifier | None:
     """Return what checks the claims of crawlers; None where that is switched off."""
     if not settings.verify_crawlers:
         return None
-    return Verifier(clock, settings.crawler_dir or default_crawler_dir(), read=Aside(FILE_PATIENCE))
+    return Verifier(clock, settings.crawler_dir or default_crawler_dir(), read=BoundedCall(FILE_PATIENCE))
 
 
 def new_state(settings: Settings, fingerprinter: Fingerprinter, meet: Callable[[Actor, bool], None]) -> State:

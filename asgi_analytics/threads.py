@@ -101,7 +101,7 @@ class _Pool:
             done.set_exception(error)
 
 
-class Aside:
+class BoundedCall:
     """Calls one function at a time in a thread and waits a while for it, so that the caller never hangs."""
 
     def __init__(self, patience: float) -> None:
@@ -113,7 +113,7 @@ class Aside:
         """Call a function, unless the last one still runs or the system starts no thread."""
         if self._thread is not None and self._thread.is_alive():
             return
-        thread = threading.Thread(target=act, name="asgi-analytics-aside", daemon=True)
+        thread = threading.Thread(target=act, name="asgi-analytics-bounded", daemon=True)
         try:
             start_thread(thread)
         except (RuntimeError, MemoryError):

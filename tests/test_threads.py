@@ -13,7 +13,7 @@ import pytest
 from asgi_analytics import parts
 from asgi_analytics.identify import geoip
 from asgi_analytics.jobs import verification
-from asgi_analytics.threads import Aside, end_threads, run_in_thread
+from asgi_analytics.threads import BoundedCall, end_threads, run_in_thread
 
 from .drive import NOWHERE, get, page, wrapped
 from .waiting import wait_until
@@ -26,16 +26,16 @@ def test_what_hangs_is_waited_for_a_while_and_holds_up_nothing_else() -> None:
         calls.append("hang")
         hanging.wait(10)
 
-    aside, began = Aside(0.05), time.monotonic()
+    bounded, began = BoundedCall(0.05), time.monotonic()
     for _ in range(3):
-        aside(hang)
+        bounded(hang)
     assert time.monotonic() - began < 5
     assert calls == ["hang"]
     hanging.set()
-    assert aside._thread is not None
-    assert aside._thread.daemon, "else no process would end"
-    aside._thread.join(10)
-    aside(lambda: calls.append("next"))
+    assert bounded._thread is not None
+    assert bounded._thread.daemon, "else no process would end"
+    bounded._thread.join(10)
+    bounded(lambda: calls.append("next"))
     assert calls == ["hang", "next"]
 
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from ..errors import EmbeddedPostgresError
 from ..folders import default_folder
 from .cluster import START_TIMEOUT, Cluster, fault
-from .folder import LEFT, Patience, flock, prepare, read_dsn
+from .folder import NOT_WANTED, Patience, flock, prepare, read_dsn
 from .process import account_of_server
 from .programs import Server, find_servers, is_available
 
@@ -129,7 +129,7 @@ class EmbeddedPostgres:
     def _check_wanted(self) -> None:
         if self._left:
             self.stop()
-            raise EmbeddedPostgresError(LEFT)
+            raise EmbeddedPostgresError(NOT_WANTED)
 
     def _end(self, *signals: int) -> None:
         with self._mutex:

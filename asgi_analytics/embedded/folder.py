@@ -18,7 +18,7 @@ if sys.platform != "win32":
     import fcntl
     import pwd
 
-LEFT = "The embedded Postgres is no longer wanted: the app has ended."
+NOT_WANTED = "The embedded Postgres is no longer wanted: the app has ended."
 
 
 def prepare(folder: Path, account: pwd.struct_passwd | None) -> None:
@@ -76,7 +76,7 @@ class Patience:
     def pause(self, complaint: str) -> None:
         """Wait a moment. Raises EmbeddedPostgresError with the complaint when time is up, or nobody wants it now."""
         if not self._is_wanted():
-            raise EmbeddedPostgresError(LEFT)
+            raise EmbeddedPostgresError(NOT_WANTED)
         if SystemClock.monotonic() > self._deadline:
             raise EmbeddedPostgresError(complaint)
         time.sleep(0.02)

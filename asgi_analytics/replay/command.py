@@ -33,7 +33,7 @@ from .run import Period, Replay
 from .source import Reading, entries
 
 EARLIEST, LATEST = 0.0, 253_370_764_800.0  # seconds since 1970 that datetime can tell
-MAX_SHOWN = 1_000_000  # actors and routes in a report
+MAX_ROWS = 1_000_000  # actors and routes in a report
 NO_HITS = "No hits of site {!r} are stored in that period."
 Database = Callable[[str | None], AbstractContextManager[str]]  # --dsn → the DSN to use
 
@@ -146,7 +146,7 @@ def reclassify(options: argparse.Namespace, database: Database) -> int:
 
 def _add_top(parser: argparse.ArgumentParser) -> None:
     shown = "actors and routes that are shown (10)"
-    parser.add_argument("--top", type=whole(1, MAX_SHOWN), default=10, metavar="N", help=shown)
+    parser.add_argument("--top", type=whole(1, MAX_ROWS), default=10, metavar="N", help=shown)
 
 
 def _add_history(parser: argparse.ArgumentParser, since: str) -> None:

@@ -22,7 +22,7 @@ from .tally import Actor, Route, Tally
 
 BURST = 1.0  # seconds within which a page's files come
 LATE = 60.0  # seconds behind the latest line, from which on one is late
-LEFT = 499  # nginx's word for who left before there was an answer, which is no error of theirs
+CLIENT_CLOSED = 499  # of nginx: the client left before there was an answer, which is no error of its own
 MAX_KEPT = 100_000  # of each kind of text
 ENOUGH_REFERERS = 200  # to learn the site's own host from
 MAX_LOOKED_AT = 50_000  # entries, before the first is judged
@@ -131,7 +131,7 @@ class Replay:
                         follows = inner or not self._tells_links
                         variant = pipeline.page_variant(visitor, path, query, follows) if query else None
                         pipeline.take_page(visitor, decision, variant or path, inner, now, bare=not query)
-                    elif status != LEFT:
+                    elif status != CLIENT_CLOSED:
                         route.errors += 1
                         actor.errors += 1
                         injected = bool(query) and is_injection(query)
