@@ -14,23 +14,22 @@ from zlib import crc32
 
 from .facts import Claims
 
+# Bits of `inputs`. Some have several meanings, by what a row is of: a page, data, an error, a redirect or a websocket.
 DATA = 1  # answered with data, such as JSON
-UNABLE = 1  # of a websocket: the app did not take it, for a reason of its own
+UNABLE = 1  # a websocket: the app did not take it, for a reason of its own
 FORGIVEN = 2  # a pardon, an allowance or a verified claim reset level and evidence
 READ = 4  # what the request claims was read, into the bits from IS_BROWSER on
 TRIED = 8  # credentials were refused
 IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
 FAULT = 256  # and the three bits above: one per line of FAULTS
-TRUSTED = 8192  # an error, or data, that was answered to somebody with credentials, which it did not refuse
-TYPED = 8192  # beside TRIED: what was refused had grown, as what somebody types in does, and the app looks at each key
-IS_LED = 8192  # of a page: a link of another site led to it; noted where it is judged in full
-# A page that the app led to, by its answer to a form; of what is no page: led elsewhere instead of an error.
-REDIRECTED = 16384
-# One bit with four meanings, as a row is of a page, of data, of an error or of a redirect.
-INJECTED = 4096  # the error was asked for with a query that scanners try
-QUERIED = 4096  # the page was asked for with a query
-PREFETCHED = 4096  # the data was, by a browser, a script or a service worker, or as a tile of a map
-LED_ON = 4096  # the redirect was answered to who asked for a page: what counts is the answer where it leads
+QUERIED = 4096  # a page: asked for with a query
+PREFETCHED = 4096  # data: prefetched by a browser, a script or a service worker, or a tile of a map
+INJECTED = 4096  # an error: asked for with a query that scanners try
+LED_ON = 4096  # a redirect: of somebody who asked for a page; what counts is the answer where it leads
+IS_LED = 8192  # a page: a link of another site led to it; noted where it is judged in full
+TRUSTED = 8192  # data, or an error: answered to credentials that were not refused
+TYPED = 8192  # an error, with TRIED: what was refused has grown, as what somebody types in an app that checks each key
+REDIRECTED = 16384  # a page: the app's answer to a form led to it; else: a redirect that stands for an error
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
 FAULTS = (
     ("no Sec-Fetch-Site", "no Sec-Fetch-Site"),
@@ -78,8 +77,10 @@ def is_digest(path: str) -> bool:
 
 
 def is_unguessed(path: str) -> bool:
-    """Tell whether a path ends with what nobody goes through: a digest, or the number below a bar code (GTIN), as the
-    phone of somebody who takes stock asks for it. Its last digit proves the others, as one in ten numbers' does.
+    """Tell whether a path ends with what nobody guesses: a digest, or the number below a bar code (GTIN).
+
+    The phone of somebody who takes stock asks for these. Their last digit is a check digit, which one in ten numbers
+    fits.
     """
     found = _GTIN.search(path, max(0, len(path) - 15))
     if found is None:
