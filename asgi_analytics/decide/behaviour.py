@@ -82,8 +82,9 @@ def page_facts(path: str | Page) -> Page:
 
 
 def _unknown_page(facts: Behaviour, path: str | Page, inner: bool) -> Page:
-    """Return the facts of a page that is not remembered. Who finds pages in place of two hidden files is answered by an
-    app that has one page for all that it does not know.
+    """Return the facts of a page that is not remembered; one in place of a hidden file counts as a probe if not linked.
+
+    An app that answers any path with its one page would otherwise hide who looks for such files.
     """
     if isinstance(path, str) and not inner and is_hidden_file(path) and count_probe(facts, path, 1):
         facts.quiet_until = -1
@@ -156,9 +157,9 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
 
 
 def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float) -> bool:
-    """Count a page that its query tells from others of its path. Returns False for one that was loaded before.
+    """Count a page that its query tells from others of its path. Returns False for one of this session's pages.
 
-    Ever before, not only as one of the last four: it is a return to a view that was left, or a display that goes round.
+    Not only for one of the last four, as `load_page`: somebody returns to an earlier view, or a display goes round.
     """
     bit, key, last = 1 << variant.number % PAGE_BITS, variant.key, facts.last_page
     ascending, steps = facts.ascending, facts.steps
@@ -212,7 +213,7 @@ def _reload(facts: Behaviour, inner: bool, now: float, bare: bool = False) -> bo
 def _is_of_crowd(facts: Behaviour, now: float, bare: bool) -> bool:
     """Tell whether a reload in a rush may be that of another person who looks the same.
 
-    A class is led to one page at once; tickets are sold from ten o'clock on.
+    Such as of a class that opens one page at once, or of a crowd that waits for tickets.
     """
     if now - facts.crowd_at >= CROWD_PAUSE:
         facts.crowd = 0

@@ -83,8 +83,9 @@ def odd_requests(visitor: Actor, site: Site, site_pages: int, now: float) -> flo
 
 
 def hosting_network(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return 1.0 for a browser in a network of servers; None without an ASN file, and for who browses as people do,
-    whose VPN ends there.
+    """Return 1.0 for a browser in a network of servers.
+
+    None without an ASN file, and for those who browse as people do: their VPN may end there.
     """
     facts, claims = visitor.behaviour, visitor.claims
     if not claims.is_hosted or (facts.page_loads <= FEW_LOADS and not claims.faults):

@@ -116,8 +116,9 @@ def detail(decision: Decision, findings: Sequence[Finding], inputs: Inputs | Non
 
 
 def ways_to_pass(detail: Mapping[str, Any], refused: bool) -> Iterator[str]:
-    """Yield a sentence for each thing that would have made the request pass, or kept the level; one of them is enough
-    for a quota or a ban, all that are about the score together take it below its limit.
+    """Yield a sentence for each change that would have made the request pass, or kept the level.
+
+    For a quota or a ban one of them is enough. For a score, they list the signals whose points would have to be fewer.
     """
     inputs = detail.get("inputs") or {}
     if refused:
@@ -222,9 +223,9 @@ def _quota(quota: Quota, counter: Window, limit: int, now: float) -> dict[str, A
 
 
 def _shared(quota: dict[str, Any], decision: Decision) -> dict[str, Any]:
-    """Tell whether a unit was left, where the counts of this worker say otherwise.
+    """Add as `lent` whether a unit was left, where the counts of this worker do not tell.
 
-    So they do of a quota that all workers share, and of one of which this request took the last unit.
+    They do not for a quota that all workers share, nor after this request has taken the last unit.
     """
     used_up = quota["name"] in decision.violated
     if used_up == _is_used_up(quota) or "throttle" in decision.violated:

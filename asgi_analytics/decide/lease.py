@@ -120,9 +120,10 @@ class Leases:
         return [(size, max(1, limit // self.workers)) for size, limit in limits]
 
     def _take_up(self, actor: Actor, limits: Limits, now: float) -> None:
-        """Exchange loans that rest, or found no room, from now on; at midnight under another name, and from the start.
+        """Exchange loans again that rested, or found no room; after midnight open new ones under the actor's new key.
 
-        Of what rests all was told and given back; what others used meanwhile is told with the next exchange.
+        While loans rest, all use of them is reported and all units are given back. What others used meanwhile comes
+        with the next answer.
         """
         if actor.next_key:
             self._actors.pop(actor.key, None)
@@ -278,9 +279,10 @@ class Leases:
                 del self._scarce[counter]
 
     def _rest(self, now: float, gives: bool = True) -> list[Ask]:
-        """Exchange no longer what nobody used for long; return what gives the units back that were lent for it.
+        """Stop exchanging the loans that nobody used for long; return the asks that give their units back.
 
-        Without `gives`, nothing can be given back now: what holds units rests later, or they would count as used.
+        Without `gives` none can be sent now, so that loans with units are left for later: others would take these
+        units for used.
         """
         given_back: list[Ask] = []
         for key, actor in list(self._actors.items()):

@@ -40,10 +40,10 @@ def _goes_round(facts: Behaviour) -> bool:
 
 
 def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the percentage of the site's pages that each person loaded; None while the site's size is unknown, and for
-    visitors who mostly return to pages, as people at work in a tool of few pages do, or are led from one to the next,
-    as through a gallery, which may be most of a site.
+    """Return the percentage of the site's pages that each person loaded.
 
+    None while the site's size is unknown; for visitors who mostly return to pages, as people at work in a tool of few
+    pages do; and for those whom links lead from one to the next, as through a gallery, which may be most of a site.
     A configured size may count /item?id=… as one page: once such were loaded, the learned size counts if larger.
     """
     facts = visitor.behaviour
@@ -59,8 +59,10 @@ def page_coverage(visitor: Actor, site: Site, site_pages: int, now: float) -> fl
 
 
 def sequential_navigation(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the percentage of steps that lead to a path sorting after the page before; None below MIN_STEPS, and for
-    those who follow links of another site, such as a sheet's. Tabs that are reopened at once stand in a row.
+    """Return the percentage of steps that lead to a path sorting after the page before.
+
+    None below MIN_STEPS, and for those who follow links of another site, such as a spreadsheet's. Tabs that are
+    reopened at once are left out, because they stand in order.
     """
     facts = visitor.behaviour
     steps, ascending = facts.steps, facts.ascending
@@ -95,12 +97,11 @@ def outdated_browser(visitor: Actor, site: Site, site_pages: int, now: float) ->
 
 
 def entries_only(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the different pages of a visitor who never follows a link; None for browsers that do not tell, and for
-    those who come for a page now and then all day, from a search engine or a feed reader, or by the links of another
-    site.
+    """Return the different pages of a visitor who never follows a link of this site.
 
-    Different pages only: a display whose tabs are reloaded all day follows no link either. Tabs that are reopened at
-    once were somebody's before.
+    None for browsers that do not tell, for those who come by the links of another site, and for those who come for a
+    page now and then all day, from a search engine or a feed reader. Pages are counted once, for a display whose tabs
+    are reloaded all day follows no link either; tabs that are reopened at once are left out.
     """
     facts = visitor.behaviour
     if facts.inner_steps or not visitor.claims.tells_origin or _is_led_here(facts):
@@ -117,8 +118,9 @@ def _is_led_here(facts: Behaviour) -> bool:
 
 
 def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the percentage of steps, ways back included, that led to a page not loaded before; None below MIN_LOADS,
-    and for a browser that is led from one to the next, such as through the photos of a gallery.
+    """Return the percentage of steps, ways back included, that led to a page not loaded before.
+
+    None below MIN_LOADS, and for a browser that is led from one page to the next, as through the photos of a gallery.
     """
     facts = visitor.behaviour
     if facts.page_loads - facts.led_on < MIN_LOADS or facts.people > 1 or is_led_on(facts):
@@ -127,9 +129,9 @@ def pages_once(visitor: Actor, site: Site, site_pages: int, now: float) -> float
 
 
 def note_gallery(facts: Behaviour) -> bool:
-    """Tell whether somebody is led through a gallery; if so, the pages since the last judgement were of it.
+    """Tell whether somebody is led through a gallery; if so, add the pages since the last judgement to `led_on`.
 
-    They tell nothing when it is left, either.
+    These do not count after the gallery is left, either.
     """
     loads, facts.judged_loads = facts.page_loads - facts.judged_loads, facts.page_loads
     if facts.page_loads <= MIN_STEPS or not is_led_on(facts):

@@ -55,8 +55,9 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 def probe_kind(path: str) -> int:
-    """Return HIDDEN for a file that no page links, 2 for a path that only scanners ask for, 1 for one that a person
-    might try, 0 for others.
+    """Return how sensitive a path is.
+
+    HIDDEN: a file that no page links; 2: a path that only scanners ask for; 1: one that a person might try; 0: others.
     """
     cut = path[:256]
     if _HIDDEN.search(cut):
@@ -76,8 +77,9 @@ def probed(path: str, kind: int) -> str:
 
 
 def count_probe(facts: Behaviour, path: str, kind: int) -> bool:
-    """Count a sensitive path that the site does not serve; returns False for one that was counted before. `kind`: as
-    from probe_kind, or 1 for less of an evidence.
+    """Count a sensitive path that the site does not serve. Returns False for one that was counted before.
+
+    `kind`: as from probe_kind, or 1 for weaker evidence.
     """
     traces = facts.traces
     if traces is None:

@@ -106,8 +106,9 @@ def _most_tabs(visitor: Actor) -> float:
 
 
 def _may_turn_pages(visitor: Actor, now: float) -> bool:
-    """Tell whether somebody may hold down a key that leads on through a gallery, or has a few tabs that are reloaded
-    in turn: not without an end.
+    """Tell whether somebody may hold down a key that leads on through a gallery, or reload a few tabs in turn.
+
+    Only up to MAX_PHOTOS in five minutes.
     """
     facts = visitor.behaviour
     if facts.paced_loads <= PAGE_LOADS_PER_MINUTE or not _is_browser(visitor):

@@ -64,10 +64,10 @@ def traces_of(facts: Behaviour) -> Traces:
 
 
 def stands_for_not_found(visitor: Actor, path: str, target: int) -> bool:
-    """Tell whether a redirect stands for "not found": from a path that only scanners ask for, or to where the
-    one before led. `target`: a number of path and query; 0 for nowhere.
+    """Tell whether a redirect stands for "not found": one from a scanner's path, or to where the one before led.
 
-    One to the same path, of another scheme or with a slash, does not; nor for crawlers, which come for moved pages.
+    One to the same path, of another scheme or with a slash, does not; nor one of a crawler, which asks for pages that
+    have moved. `target`: a number of path and query; 0: nowhere.
     """
     facts = visitor.behaviour
     if not target or visitor.program is CRAWLER or target in (path_number(f"{path}?"), path_number(f"{path}/?")):
@@ -156,8 +156,9 @@ def _shows_pages(visitor: Actor) -> bool:
 
 
 def is_typed(facts: Behaviour, length: int) -> bool:
-    """Tell whether what was refused is being typed in, by an app that looks at it with each key: it gets longer step by
-    step. Guesses get shorter as often. `length`: of what was sent, 0 where it cannot be.
+    """Tell whether what was refused is being typed, in an app that checks it with each key: it gets longer and longer.
+
+    Guesses get shorter as often. `length`: of what was sent; 0: it cannot be typed.
     """
     if not length:
         return False
@@ -207,7 +208,7 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
 
 
 def _is_blind(visitor: Actor) -> bool:
-    """Tell whether somebody never loaded a page, or is a library, which only fetches the form's token first."""
+    """Tell whether somebody never loaded a page, or is a library: it loads one only for the token of the form."""
     return visitor.program is TOOL or not (visitor.behaviour.page_loads or visitor.loaded)
 
 

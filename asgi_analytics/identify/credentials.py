@@ -58,10 +58,11 @@ def refused_attempt(
 ) -> int | None:
     """Return a number of the credentials that were refused with this status; None where none were tried.
 
-    What a script sends repeatedly, with the same length or token, may be a poll of somebody who was logged out, not a
-    try: it has the same number each time. So has, whatever its length, what a page's script saves or reports at a route
-    that takes no secret, what an app sends there that is not understood, and what other servers report. `names`: the
-    response headers by name. `by_tool`: sent by an HTTP library, whose headers say nothing of how the answer is shown.
+    What may be a poll rather than a try has the same number each time: what a script sends again with the same token or
+    length, as of somebody who was logged out; and, whatever its length, at a route that takes no secret, what a page's
+    script saves or reports, what an app sends and is not understood, and what other servers report.
+    `names`: the response headers by name. `by_tool`: sent by an HTTP library, whose headers say nothing of how the
+    answer is shown.
     """
     is_login = method in _SENT and _LOGIN.search(path, 0, 256) is not None
     token = token_of(headers)
@@ -74,7 +75,7 @@ def refused_attempt(
     if not refuses and (token is not None or not _refuses_a_secret(status, path, names or {})):
         return None
     length, destination = headers.get(b"content-length"), headers.get(b"sec-fetch-dest")
-    if destination == b"document" or (method == "POST" and _is_typed(status, path)):
+    if destination == b"document" or (method == "POST" and _is_code_or_card(status, path)):
         return 0
     if not is_login and _sends_by_itself(method, headers, status, path):
         return _PAGE_CALL
@@ -84,10 +85,10 @@ def refused_attempt(
 
 
 def typed_length(headers: Headers, status: object) -> int:
-    """Return the length of what was refused where the app may look at it with each key that is pressed, else 0.
+    """Return the length of what was refused, if the app may check it with each key that is pressed; else 0.
 
-    Not of a form that is sent, nor where a card is declined or a password is wrong. What a program sends and is not
-    understood, nobody types.
+    0 for a form that was sent, a declined card and a wrong password; also for what a program sends and is not
+    understood, which nobody types.
     """
     destination = headers.get(b"sec-fetch-dest")
     if destination == b"document" or status not in (400, 404, 422):
@@ -108,9 +109,10 @@ def _refuses_a_secret(status: object, path: str, names: Headers) -> bool:
     return _PAY.search(path, 0, 256) is not None or (status != 402 and _SECRET.search(path, 0, 256) is not None)
 
 
-def _is_typed(status: object, path: str) -> bool:
-    """Tell whether what was not taken is a code that somebody types in, or a card: nobody waits for these by asking
-    again, as devices do for a token.
+def _is_code_or_card(status: object, path: str) -> bool:
+    """Tell whether what was not taken is a code that somebody types in, or a card.
+
+    Nobody waits for these by asking again, as devices do for a token.
     """
     return _TYPED.search(path, 0, 256) is not None or (status == 402 and _PAY.search(path, 0, 256) is not None)
 

@@ -53,7 +53,7 @@ class Delivery:
         return self._positions.get(journal, BEGINNING)
 
     def place_of_rest(self, journal: bytes) -> tuple[int, int] | None:
-        """Return the position that what is not committed of a journal lies behind; None where nobody knows it now."""
+        """Return the position that a journal is committed up to; None while nobody knows of a batch of it."""
         return None if journal in self._unsure else self.last_position(journal)
 
     def position(self, store: Store, of: Source) -> tuple[int, int]:
@@ -81,7 +81,7 @@ class Delivery:
         except RowRejected as error:
             del self._unsure[batch.journal]
             if len(batch.frames) > 1:
-                rest = self._sorted(store, batch, error) if whole is None else None
+                rest = self._with_refused_marked(store, batch, error) if whole is None else None
                 for part in self._parts(store, batch, error) if rest is None else [rest]:
                     self.move(store, part, whole or batch)
                 return
@@ -107,10 +107,10 @@ class Delivery:
         del self._unsure[batch.journal]
         self._count(aside, batch.journal)
 
-    def _sorted(self, store: Store, batch: Batch, error: RowRejected) -> Batch | None:
-        """Return a batch with the hits marked that their table refuses, None where that is not what is wrong.
+    def _with_refused_marked(self, store: Store, batch: Batch, error: RowRejected) -> Batch | None:
+        """Return a batch with those hits marked that their table refuses; None if there are none, or other trouble.
 
-        One by one, each would take a dozen transactions.
+        To find them by splitting the batch would take a dozen transactions for each.
         """
         self._watchdog.begin()
         if error.took_too_long or not (refused := store.refused_hits(batch)):

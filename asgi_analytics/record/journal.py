@@ -201,9 +201,9 @@ class FileJournal:
         return min(SEGMENT_SIZE, self._limit // 4)
 
     def _rotate_grown(self) -> None:
-        """Rotate what no append has: the limit is small, or was reached for want of a next segment.
+        """Rotate a grown segment that no append has rotated: the limit is small, or there was no next segment.
 
-        Only closed segments make room once they are delivered.
+        Only closed segments are deleted once they are delivered, which makes room.
         """
         with self._lock:
             if self._next is not None and self.size > self._segment_size():
@@ -227,7 +227,7 @@ class FileJournal:
         self._delete(old)
 
     def _let_go_of_oldest(self) -> None:
-        """Close the oldest of very many: they are read by their names then."""
+        """Close the oldest of more than MAX_OPEN segments: they are opened again by name when they are read."""
         with self._lock:
             for number in sorted(self._kept)[:-MAX_OPEN]:
                 self._kept.pop(number).close()

@@ -175,7 +175,7 @@ def _end_fork() -> None:
 
 
 def _let_go() -> None:
-    """In a forked child, whatever its parent was about: else a lock would outlive the parent with this child."""
+    """In a forked child, close the lock files: a lock would outlive the parent for as long as they are open here."""
     global _over
     _over = _begun
     for held in list(_locks.values()):

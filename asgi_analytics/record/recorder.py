@@ -107,11 +107,11 @@ class Recorder:
             hit.count_frame = None if counted is None else frame(REFUSED, counted)
 
     def repeats(self, hit: Hit) -> bool:
-        """Tell of what is refused in mode enforce only whether its decision is one that is stored already."""
+        """Tell whether a decision that refuses in mode enforce only is like one that is stored, whose id it gets."""
         return hit.decision.previous_level is None and self._refusals.repeats(hit)
 
     def refuse_again(self, count_frame: bytes) -> None:
-        """Append one more refusal like the one that `count_frame` counts, of the same time: at most a second off."""
+        """Count a refusal that is sent again, by the frame of the first: its time is off by a second at most."""
         self._append(count_frame)
 
     def hit(self, hit: Hit) -> None:
@@ -206,10 +206,10 @@ class Recorder:
         return field
 
     def _tail_of(self, hit: Hit) -> bytes | None:
-        """Encode what the visitor's hits share, cached, or what this one has of its own; None for one not to be stored.
+        """Encode the columns from `session_id` on, cached where the visitor's hits share them; None: not to be stored.
 
-        Own are the session of a request that ends after it, a host of an IPv6 network that is one visitor, and what
-        is proved of a crawler while another request of that visitor, which came later, proves something else.
+        A hit has values of its own if its session has ended meanwhile, if its address is another one of the IPv6
+        network that is one visitor, or if a later request has proved something else of a crawler's claim.
         """
         visitor, identity = hit.visitor, _identity_of(hit)
         if self._drops_opted_out and not identity.tracked:

@@ -21,7 +21,7 @@ End = tuple[bytes, tuple[int, int]]  # of a journal: its id, and (segment, offse
 
 
 class Sources:
-    """Has `delivery` move a batch of each in turn: of the journal as large as `size` allows, else at most `rows`."""
+    """Has `delivery` move a batch of each: of the journal as large as `size` allows, of the others at most `rows`."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""Journals of which more may be stored than their position says, since somebody has deleted or rewound positions.
+"""Journals in doubt: more may be stored than their position says, since somebody has deleted or rewound positions.
 
-A doubt ends with a hit that came after it began: no later one is stored. One that is not stored ends none: an operator
-may have deleted it, with all others of its visitor, or keep it out, by a trigger, or it was set aside; what comes after
-it may be stored.
+Hits of such a journal are looked up by id, and only what follows the last stored one is moved. The doubt ends with a
+hit that came after the doubt began and is not stored: nothing after it can be. An older hit that is not stored does not
+end it: an operator may have deleted all hits of its visitor, or keep it out by a trigger, or it was set aside.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def keys(batch: Batch) -> dict[Place, bytes]:
 
 
 def behind(batch: Batch, keys: Mapping[Place, bytes], stored: Set[bytes]) -> Batch:
-    """Return the part of a batch after its last hit whose id is `stored`, without that one's decision if it is damaged.
+    """Return the part of a batch after its last hit whose id is `stored`, without that hit's decision if it is damaged.
 
-    What a damaged one has behind its end is not known: after a power cut, it may be what the disk had there before.
+    What a damaged frame has behind that hit is kept, though after a power cut it may be what the disk had there before.
     """
     index, end = max((place for place, key in keys.items() if id_of(key) in stored), default=(-1, 0))
     left = batch.frames[index + 1 :]

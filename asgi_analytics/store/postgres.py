@@ -278,7 +278,7 @@ class PostgresStore(Connected):
 
     @contextlib.contextmanager
     def _on_trial(self, batch: Batch) -> Iterator[Trials]:
-        """Try rows as those of a batch while nobody can change the tables: one at fault on and off convicts no row."""
+        """Try rows of a batch while nobody can change the tables: a schema at fault on and off must convict no row."""
         with self._transfer(force_rollback=True) as connection:
             connection.execute(self._queries["hold_schema"])
             yield Trials(self._fold_of(connection, batch), partial(self._transaction, force_rollback=True))

@@ -20,7 +20,7 @@ from .sqlstates import is_forbidden, is_poison, table_of
 
 OF_VISITORS = ("session_id", "fingerprint")  # columns of a row
 SELDOM = ("incidents", "networks")  # tables that few hits change: that others get in does not tell whether these do
-BANS = "rulings"  # where no test row goes, and of a hit nothing but a ban, which is ours
+BANS = "rulings"  # the table of bans, which hits lead to: one that takes none is at fault, not the hit
 AT_FAULT = "The schema takes no rows any more, was it changed?"
 FEW = 20  # about how many rows of a batch are tried as a sample
 T = TypeVar("T")
