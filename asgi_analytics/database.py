@@ -8,7 +8,7 @@ from . import embedded
 from .errors import DatabaseNotConfigured
 from .record.destination import Destination
 from .settings import CHECKS
-from .store.connection import database_address, database_key
+from .store.dsn import database_address, database_key
 
 
 def resolve_dsn(dsn: str | None) -> str | None:

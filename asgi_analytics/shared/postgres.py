@@ -16,7 +16,8 @@ from ..decide.lending import LIFE, believed, size_of
 from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
-from ..store.connection import Connected, ServerSession, conninfo
+from ..store.connection import Connected, ServerSession
+from ..store.dsn import conninfo
 from .bounds import MAX_ASKS, MAX_SCARCE
 
 TIDY = 240  # exchanges between two clean-ups

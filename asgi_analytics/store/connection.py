@@ -1,4 +1,4 @@
-"""Connections to Postgres, each owned by one thread: which database, with which settings, and how they end."""
+"""Connections to Postgres, each owned by one thread: with which settings they begin, and how they end."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any
 
 import psycopg
 from psycopg import pq, sql
 from psycopg.abc import Buffer
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.datetime import TimestamptzLoader
 
-from ..columns import escape
-from ..errors import ConfigurationError, StoreMisconfigured
+from ..errors import StoreMisconfigured
+from .dsn import conninfo
 
-OPTION = "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL)"
-DEFAULT_PORT = "5432"
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-MAX_ADDRESS = 1_000  # characters
 # We send and expect UTF-8; SQL_ASCII stores bytes as they come.
 ENCODINGS = ("UTF8", "SQL_ASCII")
 # The schemas on the search_path, but those where anybody may create functions: there a concat_ws(text, text, text)
@@ -38,63 +32,30 @@ WHERE NOT pg_catalog.has_schema_privilege('public', kept.oid, 'CREATE')
 READ = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on", "extra_float_digits": "1"}
 SET = sql.SQL("pg_catalog.set_config({}, {}, {})")
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
-
-
-def database_key(dsn: str) -> str:
-    """Return the key of a database, a digest of host, port and name, without user and password.
-
-    What the DSN leaves open is taken from where libpq takes it: the environment and the service file.
-    Raises ConfigurationError, which does not repeat the text: it may hold a password.
-    """
-    return blake2b("\0".join(_parts(dsn).values()).encode(), digest_size=16).hexdigest()
-
-
-def database_address(dsn: str) -> str:
-    """Return the same in clear, for people; raises ConfigurationError."""
-    parts = [f"{name}={escape(value)}" for name, value in _parts(dsn).items() if value]
-    return " ".join(parts)[:MAX_ADDRESS]
-
-
-def _parts(dsn: str) -> dict[str, str]:
-    try:
-        given = conninfo_to_dict(dsn)
-        if "://" in str(given.get("dbname")):  # a nested URL: not parsed here, so its password would be shown
-            raise ValueError
-    except (psycopg.Error, ValueError):
-        raise ConfigurationError(
-            f"{OPTION} is not a connection string of Postgres; allowed: "
-            '"postgresql://user:password@host/database" or "host=… dbname=…", with parameters that libpq knows, '
-            "such as sslmode=require; in a URL a password is percent-encoded, its spaces (%20) and % (%25) too."
-        ) from None
-    _check_values(given)
-    parts = {**_defaults(), **given}
-    if parts.get("port") == DEFAULT_PORT:
-        del parts["port"]  # given or not, it is the same database
-    host = str(parts.get("host", ""))
-    parts["host"] = host if host.startswith("/") else host.lower()
-    parts["dbname"] = parts.get("dbname") or parts.get("user", "")
-    named = ["host", "hostaddr", "port", "dbname"]
-    if not {"host", "port", "dbname"} <= given.keys() and "service" in parts:
-        named.append("service")  # its file gives the rest
-    return {name: str(parts.get(name, "")) for name in named}
-
-
-def _check_values(given: Mapping[str, Any]) -> None:
-    """Refuse what libpq refuses only when it connects. Values are not repeated: a wrong one may be of a password."""
-    ports = filter(None, str(given.get("port") or "").split(","))
-    if not all(port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16 for port in ports):
-        raise ConfigurationError(f"{OPTION} has a port that is not allowed; allowed: 1 to 65535.")
-    if given.get("sslmode") not in (None, "", *SSL_MODES):
-        raise ConfigurationError(f"{OPTION} has an sslmode that is not allowed; allowed: {', '.join(SSL_MODES)}.")
-
-
-def _defaults() -> dict[str, str]:
-    """Return what libpq takes where a connection string says nothing."""
-    try:
-        found = pq.Conninfo.get_defaults()
-    except MemoryError:  # the driver's error for an unreadable service file: connecting will report it
-        return {"service": os.environ.get("PGSERVICE", "")}
-    return {one.keyword.decode(): one.val.decode("utf-8", "replace") for one in found if one.val}
+# Of the writer's connection, below the DSN's own: a server that vanished is noticed within half a minute.
+WRITER_PARAMETERS: dict[str, Any] = {
+    "application_name": "asgi-analytics writer",
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30000,
+}
+# And of its session. A dead client must not keep its locks: its successor waits for its last transaction to end.
+WRITER_SETTINGS: dict[str, str] = {
+    "default_transaction_isolation": "read committed",  # after a lock wait, see what its holder wrote
+    "synchronous_commit": "on",
+    "idle_in_transaction_session_timeout": "10s",
+    "statement_timeout": "60s",
+    "lock_timeout": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+    "client_connection_check_interval": "5s",
+    "jit": "off",
+}
+SINCE_17 = {"transaction_timeout": "0"}  # of PostgreSQL
 
 
 class ServerSession:
@@ -206,11 +167,15 @@ def cut(connection: psycopg.Connection) -> None:
         wire.shutdown(socket.SHUT_RDWR)
 
 
-def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
-    """Return a connection string with our settings where the DSN has none, and our encoding whatever it has."""
-    given = conninfo_to_dict(dsn)
-    added = {name: value for name, value in ours.items() if name not in given}
-    return make_conninfo(dsn, **{**added, "client_encoding": "UTF8"})
+def connect_writer(dsn: str) -> psycopg.Connection:
+    """Open the writer's connection; `writer_session` adds the settings. Raises psycopg.Error."""
+    return psycopg.connect(conninfo(dsn, WRITER_PARAMETERS), autocommit=True)
+
+
+def writer_session(connection: psycopg.Connection) -> ServerSession:
+    """Return the session of the writer's connection. Raises psycopg.Error."""
+    later = SINCE_17 if connection.info.server_version >= 170_000 else {}
+    return ServerSession(connection, {**WRITER_SETTINGS, **later})
 
 
 def connect_command(dsn: str, name: str = "asgi-analytics cli") -> psycopg.Connection:

@@ -19,7 +19,7 @@ from ..model import Merged, Ruling
 from ..protocols import Salt
 from ..reputation import ReputationRules
 from . import migrate, partitions, queries, retention, values
-from .connection import Connected, ServerSession, check_encoding, conninfo
+from .connection import Connected, ServerSession, check_encoding, connect_writer, writer_session
 from .doubt import KEY, Place, behind, id_of, keys
 from .fold import Fold, Folds, by_kind
 from .positions import Positions
@@ -34,30 +34,6 @@ MAX_RULINGS = 100_000  # in force; the newest, allowances first
 MAX_CHANGES = 10_000  # in one query
 MAX_AHEAD = 86_400.0  # seconds that the server's clock may be ahead for it to say what is old
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings", "forget_positions")
-# Defaults of the connection, below the DSN: a server that vanished is noticed within half a minute.
-CLIENT: dict[str, Any] = {
-    "application_name": "asgi-analytics writer",
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30000,
-}
-# A dead client must not keep its locks: its successor waits for its last transaction to end.
-SESSION: dict[str, str] = {
-    "default_transaction_isolation": "read committed",  # after a lock wait, see what its holder wrote
-    "synchronous_commit": "on",
-    "idle_in_transaction_session_timeout": "10s",
-    "statement_timeout": "60s",
-    "lock_timeout": "10s",
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "30000",
-    "client_connection_check_interval": "5s",
-    "jit": "off",
-}
-SINCE_17 = {"transaction_timeout": "0"}  # of PostgreSQL
 
 
 class PostgresStore(Connected):
@@ -103,11 +79,9 @@ class PostgresStore(Connected):
         """Open the connection and bring the schema up to date; partitions are made later: the salts come first."""
         self.close()
         with as_ours():
-            connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
-            self._connection = connection
+            self._connection = connection = connect_writer(self._dsn())
             check_encoding(connection)
-            later = SINCE_17 if connection.info.server_version >= 170_000 else {}
-            self._session = ServerSession(connection, {**SESSION, **later})
+            self._session = writer_session(connection)
             self._server = self._ask_server()
             if self._migrate:
                 self._apply_migrations(connection)

@@ -21,7 +21,7 @@ from asgi_analytics.record.adoption import adopt
 from asgi_analytics.record.destination import DATABASE, Destination, read_destination
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.store import reading
-from asgi_analytics.store.connection import database_address, database_key
+from asgi_analytics.store.dsn import database_address, database_key
 from tests.acceptance.faults.test_disk import small_disk
 from tests.drive import NOWHERE, called, get, page, rows, wrapped
 from tests.record.rows import COLUMNS, fetch, hit_frame

@@ -13,8 +13,8 @@ from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.replay import options
 from asgi_analytics.settings import CHECKS, Quota, Settings
 from asgi_analytics.shared.valkey import in_scheme
-from asgi_analytics.store.connection import conninfo, database_key
-from asgi_analytics.store.postgres import CLIENT
+from asgi_analytics.store.connection import WRITER_PARAMETERS
+from asgi_analytics.store.dsn import conninfo, database_key
 from tests.fuzz.parsers import NOW, lines_of, text_of
 
 OPTION_NAMES = sorted(CHECKS)
@@ -61,7 +61,7 @@ def dsn(data: bytes) -> None:
     """A connection string of Postgres: no error of ours repeats it, for it may hold a password."""
     text = text_of(data)
     assert len(database_key(text)) == 32
-    conninfo(text, CLIENT)
+    conninfo(text, WRITER_PARAMETERS)
 
 
 def shared_url(data: bytes) -> None:

@@ -21,7 +21,8 @@ from asgi_analytics.record import keeper, watchdog
 from asgi_analytics.record.recorder import Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings
-from asgi_analytics.store.postgres import SESSION, PostgresStore
+from asgi_analytics.store.connection import WRITER_SETTINGS
+from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import fetch, hit_frame, one
 from tests.waiting import wait_until
@@ -190,7 +191,7 @@ def test_a_fault_that_comes_after_connecting_is_tried_with_pauses_and_told_now_a
 def test_a_transfer_that_is_too_slow_for_the_server_is_made_smaller_until_it_gets_through(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SESSION, "statement_timeout", "1s")
+    monkeypatch.setitem(WRITER_SETTINGS, "statement_timeout", "1s")
     slow = "'BEGIN PERFORM pg_sleep(0.0055); RETURN NEW; END'"
     fetch(dsn, f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS {slow}")
     fetch(dsn, "CREATE TRIGGER slow BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION slow()")

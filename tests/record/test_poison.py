@@ -15,8 +15,9 @@ from asgi_analytics.errors import RowRejected
 from asgi_analytics.model import Merged
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import COLUMNS
+from asgi_analytics.store.connection import WRITER_SETTINGS
 from asgi_analytics.store.doubt import field
-from asgi_analytics.store.postgres import SESSION, PostgresStore
+from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.trials import slow_row
 from tests.record.rows import NOW_US, batch, fetch, hit, hit_frame, one
 from tests.waiting import wait_until
@@ -106,7 +107,7 @@ def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: 
 def test_a_row_that_a_trigger_takes_too_long_for_is_set_aside_and_its_neighbours_are_stored(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SESSION, "statement_timeout", "100ms")
+    monkeypatch.setitem(WRITER_SETTINGS, "statement_timeout", "100ms")
     fetch(dsn, REFUSING.format("NEW.path = '/e/7' THEN PERFORM pg_sleep(20); END IF; IF false"))
     rig = Rig(dsn, tmp_path / "j")
     rig.send(0, 10)
@@ -137,7 +138,7 @@ class Counting(PostgresStore):
 def test_a_row_that_takes_for_ever_is_found_without_waiting_for_it_at_each_step(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, poison: set[int], limit: str
 ) -> None:
-    monkeypatch.setitem(SESSION, "statement_timeout", limit)
+    monkeypatch.setitem(WRITER_SETTINGS, "statement_timeout", limit)
     paths = ", ".join(f"'/e/{number}'" for number in poison)
     fetch(dsn, REFUSING.format(f"NEW.path IN ({paths}) THEN PERFORM pg_sleep(60); END IF; IF false"))
     rig, store = Rig(dsn, tmp_path / "j"), Counting(lambda: dsn)
@@ -153,7 +154,7 @@ def test_a_row_that_takes_for_ever_is_found_without_waiting_for_it_at_each_step(
 
 
 def test_where_the_server_is_slow_for_all_rows_none_is_at_fault(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SESSION, "statement_timeout", "2s")
+    monkeypatch.setitem(WRITER_SETTINGS, "statement_timeout", "2s")
     some = batch([hit(f"/e/{number}") for number in range(8)])
     with contextlib.closing(PostgresStore(lambda: dsn)) as store, psycopg.connect(dsn) as other:
         store.connect()

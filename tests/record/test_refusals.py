@@ -10,7 +10,7 @@ from asgi_analytics import cli
 from asgi_analytics.clock import uuid7
 from asgi_analytics.record import refusals
 from asgi_analytics.record.refusals import ROWS_PER_NETWORK, ROWS_PER_VISITOR, ROWS_PER_WORKER, Refusals
-from asgi_analytics.store.connection import database_key
+from asgi_analytics.store.dsn import database_key
 from asgi_analytics.testing import FakeClock
 from tests.drive import get, page, rows, start, wrapped
 from tests.record.rows import finished, identity

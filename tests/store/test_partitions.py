@@ -12,8 +12,9 @@ import pytest
 
 from asgi_analytics.commands import doctor
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
+from asgi_analytics.store.connection import WRITER_SETTINGS
 from asgi_analytics.store.partitions import make_partitions, make_partitions_of_staging, missing_partitions
-from asgi_analytics.store.postgres import SESSION, PostgresStore
+from asgi_analytics.store.postgres import PostgresStore
 from tests.drive import page, start, wrapped
 from tests.record.rig import Rig
 from tests.record.rows import NOW_US, batch, fetch, hit
@@ -266,7 +267,7 @@ def test_where_partitions_cannot_be_made_rows_go_where_they_have_a_place(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
     """As where somebody else owns the default one, or it has so many rows that to look through them takes too long."""
-    monkeypatch.setitem(SESSION, "statement_timeout", "1s")
+    monkeypatch.setitem(WRITER_SETTINGS, "statement_timeout", "1s")
     fetch(dsn, harm)
     with Rig(dsn, tmp_path / "j") as rig:
         rig.send(0, 5)
