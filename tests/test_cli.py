@@ -29,8 +29,9 @@ from asgi_analytics.store import queries
 from asgi_analytics.store.reading import Position, connect
 from tests.drive import NOWHERE, called, get, page, start, wrapped
 
-from .command import COMMAND, free_port, run
+from .command import COMMAND, run
 from .commands.hits import add_hit
+from .servers import free_port
 
 
 def test_a_command_that_a_service_starts_with_its_streams_closed_does_its_work(tmp_path: Path) -> None:

@@ -29,10 +29,11 @@ from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.embedded.folder import flock
 from tests.drive import NOWHERE, called, rows
 
-from .command import COMMAND, free_port, heed_ctrl_c, run
+from .command import COMMAND, heed_ctrl_c, run
 from .commands.hits import add_hit
 from .conftest import data_folder
 from .embedded.rig import worker
+from .servers import free_port
 from .waiting import wait_until
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 
+from tests.servers import free_port
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -26,14 +27,6 @@ ROUNDS = int(os.environ.get("ASGI_ANALYTICS_ROUNDS", "1"))
 # Nobody is refused: what a visitor is refused past a rate has no row of its own.
 OPEN = {"limits": "100000/second", "network_limits": "100000/second", "mode": "observe"}
 _numbers = itertools.count(1)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Server:

@@ -18,9 +18,10 @@ import pytest
 
 from asgi_analytics.traffic import Progress
 from tests import loaded
-from tests.command import COMMAND, free_port
+from tests.command import COMMAND
 from tests.drive import called
 from tests.replay.lines import scraper
+from tests.servers import free_port
 
 from .hits import add_hit
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.command import free_port
 from tests.drive import called
 from tests.replay.lines import combined
+from tests.servers import free_port
 
 EMPTY = (
     *(("stats", "--journal-dir", ""), ("adopt", "--journal-dir", " "), ("doctor", "--journal-dir", "")),
