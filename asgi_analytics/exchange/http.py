@@ -177,7 +177,7 @@ class Exchange(Answered):
         return message
 
     def _leads_away(self, names: Mapping[bytes, bytes], cookie: bytes) -> bool:
-        """Tell whether the answer redirects to another origin, which does not get its cookie."""
+        """Tell whether the answer redirects to another origin of this site, which does not get its cookie."""
         location, secure = names.get(b"location"), cookie.startswith(b"__Host-")
         return location is not None and leads_to_other_origin(location, self._headers.get(b"host", b""), secure)
 

@@ -109,7 +109,7 @@ def hide_secrets(text: str) -> str:
 def hide_named(text: str, is_cut: bool = False) -> str:
     """As hide_secrets, also of what is escaped once more, or has a name: "/reset/token=abc".
 
-    `is_cut`: the text went on, and its last run may be the beginning of a secret that cannot be told by it.
+    `is_cut`: the text went on, so that its last run may be a part of a secret, which would not be recognized.
     """
     if "%" not in text or (plain := unescaped(unescaped(text))) == (hidden := _hide_values(hide_secrets(plain))):
         hidden = _hide_values(hide_secrets(text)) if "=" in text else hide_secrets(text)

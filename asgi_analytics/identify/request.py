@@ -152,11 +152,11 @@ def is_tile(path: str) -> bool:
 
 
 def is_data(names: Headers, status: object, path: str) -> bool:
-    """Tell whether an answer that is no page holds what the site has to say: data, parts of pages, documents, text.
+    """Tell whether an answer that is no page has content of the site: data, parts of pages, documents, text.
 
-    `names`: the response headers by name. Feeds are none: a service reads thousands of one site for its subscribers.
-    Nor is what a registry tells programs of its packages, nor are redirects, which some frameworks send as HTML. Apps
-    that send text/plain, or no type, for files of unknown kind may do so for pages too: then the name tells.
+    Not for feeds, which a service reads by the thousand for its subscribers, for what a registry says of its packages,
+    and for redirects, which some frameworks send as HTML. An answer of type text/plain, or without a type, may be a
+    file of any kind: its name tells. `names`: the response headers by name.
     """
     if not _delivers(status):
         return False
@@ -226,7 +226,7 @@ def is_linked(headers: Headers) -> bool:
 def redirect_target(names: Headers, asked: str = "") -> int:
     """Return `target_number` of where an answer leads to on this site, by its Location; 0 where it leads nowhere.
 
-    `asked`: the path asked for; a query that takes it along, as to a login that leads back, tells no other target.
+    `asked`: the path asked for. A query that repeats it, as of a login that leads back there, is left out.
     """
     location = names.get(b"location", b"")[:_MAX_PATH].partition(b"#")[0]
     start, scheme, rest = location.partition(b"://")
@@ -248,7 +248,7 @@ def target_on_site(names: Headers, headers: Headers, asked: str) -> int:
 
 
 def leads_to_other_origin(location: bytes, host: bytes, secure: bool) -> bool:
-    """Tell whether a redirect leads to this site by https, or with "www", where a cookie set with it does not come.
+    """Tell whether a redirect leads to this site by another scheme, or with or without "www": cookies do not follow.
 
     `location` and `host`: the headers; `secure`: this request came by https.
     """

@@ -1,11 +1,11 @@
 """Recorded hits through a policy once more: what it would have decided on each.
 
-Exact, so that the policy that was in force finds what it found: one worker from its start on, with its clock recorded
-(hits.clock: windows of quotas begin by it) and what it knew of each request and answer (hits.from_inside, outdated,
-inputs: see asgi_analytics.inputs). A visit that went on under another fingerprint, at midnight or when a worker learnt
-the shared salt, is known by its session. Allowances, bans and pardons are taken as they were.
+For one worker, from its start on, the policy that was in force decides again as it did. For that each hit has the
+worker's clock (hits.clock: windows of quotas begin by it) and what was known of request and answer (hits.from_inside,
+outdated, inputs: see asgi_analytics.inputs). A visit that went on under another fingerprint, at midnight or when the
+worker learnt the shared salt, is recognized by its session. Allowances, bans and pardons are taken as they were.
 
-What is not exact stands in README, "Replay and what-if".
+README, "Replay and what-if", says what is not exact.
 """
 
 from __future__ import annotations

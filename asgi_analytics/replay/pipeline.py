@@ -1,4 +1,4 @@
-"""The live stages over recorded requests: to be changed along with how the live path calls them."""
+"""Calls the live stages for recorded requests; when exchange/ calls them in another way, this changes, too."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ class Pipeline:
         return visitor
 
     def meet_again(self, fingerprint: bytes, now: float) -> Visitor | None:
-        """Return a visitor that `meet` returned before, likewise, for less; None where it has been forgotten."""
+        """Return a visitor that `meet` returned before, as `meet` does; None where it has been forgotten."""
         known = self.state.get(fingerprint)
         if known is not None:
             self._go_on(known, now)
         return known
 
     def client(self, address: str, forwarded: str) -> str:
-        """Return the address that a log line is counted for; the peer's as the log has it where that is a host name."""
+        """Return the address that a log line is counted for; of a peer that the log names by its host, that name."""
         if not forwarded and ":" not in address:  # neither a header nor a port
             return address
         headers = _headers("", forwarded)
