@@ -47,7 +47,7 @@ class Engine:
     def __init__(self, settings: Settings, dsn: str | None) -> None:
         self.settings = settings
         self.clock: Clock = settings.clock or SystemClock()
-        # As configured; as verdicts read it; as this worker admits by where no server answers for all workers.
+        # As configured; what verdicts go by; what this worker alone admits by (in strict mode, its part of each limit).
         self._whole_policy = self.policy = self.own_policy = Policy.of(settings, self.failed)
         self.policy_version = version(settings)
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
@@ -156,7 +156,7 @@ class Engine:
 
     def open_recorder(self) -> Recorder:
         """Return a recorder whose rows are delivered, started where need be. It may be closed at once by a stop."""
-        recorder = self.recorder  # before the look: a stop replaces it after saying so
+        recorder = self.recorder  # read before `started`, which a stop resets before it replaces this
         if not self.started:
             self.start()
             recorder = self.recorder

@@ -207,11 +207,11 @@ class Visitor:
     cached_refusal: CachedRefusal | None = None
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     cookie_sent: bool = False  # an answer has carried it
-    borrows: bool = False  # has the actor of who looked alike when it was given, until the cookie comes back
-    unsent: tuple[bytes, Visitor] | None = None  # id and visitor of the next cookie, until an answer carries it
+    borrows: bool = False  # its actor is that of the visitor who got the cookie, until the cookie comes back
+    unsent: tuple[bytes, Visitor] | None = None  # id and visitor of the next cookie, until an answer has carried it
     unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
     known: bool = False  # is in this worker's memory
-    seen: bool = False  # since its last turn to be evicted
+    seen: bool = False  # since it was last considered for eviction
 
 
 class Hit:

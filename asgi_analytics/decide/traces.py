@@ -25,7 +25,7 @@ POOL_BITS, ITEM_BITS = 256, 1024  # of bitmaps
 MAX_MARKED = 128  # set bits of the item bitmap: so few that items are seldom taken for one another
 MAX_POOLS = 512  # by user agent and language; beyond, the oldest is forgotten
 NOT_FOUND = 404  # the status that a redirect may stand for
-# No guess is answered so: a payment that is due, what changed meanwhile (to who was offline), a limiter further in.
+# Answers to no guess: a payment is due, things changed while the client was offline, another limiter refuses.
 BLAMELESS = (402, 409, 412, 429)
 MAX_WITNESSED = 3  # tries of one visitor that count towards an attack by many
 MAX_ROUTES = 64  # of those that refused credentials

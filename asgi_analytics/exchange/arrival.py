@@ -46,7 +46,7 @@ class Arrival(Hit):
             self._query = scope["query_string"] or b""
         except KeyError:  # of a websocket
             self._query = b""
-        # Some servers hand on small letters, which some apps read as capitals.
+        # Some servers pass on a method in lower case, which some apps take for the same.
         self.method = scope.get("method", "WEBSOCKET").upper()
         lines = scope.get("headers") or ()
         if lines.__class__ is not list and iter(lines) is iter(lines):  # an iterator, which the app reads, too

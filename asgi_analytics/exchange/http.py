@@ -161,7 +161,7 @@ class Exchange(Answered):
             cookie = self.visitor.cookie
             if cookie is not None and status != 304 and not is_shared(headers) and not self._leads_away(names, cookie):
                 fields.append((b"set-cookie", cookie))
-                # Taken off: who looks alike and came at the same time must not get the same one.
+                # Taken from the visitor: another request, of somebody who looks alike, must not get the same one.
                 self.visitor.cookie, self.visitor.cookie_sent = None, True
             if OURS.isdisjoint(names):
                 headers += fields
@@ -190,7 +190,7 @@ class Exchange(Answered):
             self.route = route_template(scope)
         if query:
             self._read_query(query)
-        # A page that was linked from this site, without a campaign, came from nowhere new.
+        # A page that this site links has no new referral, unless its query names a campaign.
         if self.page_view and (query or not self.from_inside):
             self.referral = self._referral(query)
         if self.status is None and self.outcome == "error":

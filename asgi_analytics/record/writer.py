@@ -72,7 +72,7 @@ class Writer:
         self._sources = Sources(recorder, self._delivery, clock, self._schedule, rows, size, self._warn)
         self._agreement = Agreement(shared, rulings, clock, calendar or Calendar(), self._schedule)
         self._logged = Schedule(clock)
-        # Not due with each connection, which a clean-up may cost, nor with each start: some apps are closed each time.
+        # Kept over reconnects and restarts: a clean-up may cost the connection, some apps are closed after each use.
         self._tidied = tidied or Schedule(clock)
         self._backoff = Backoff()
         self._is_refused = False  # by a server that can be reached

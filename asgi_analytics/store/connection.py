@@ -32,7 +32,7 @@ WHERE NOT pg_catalog.has_schema_privilege('public', kept.oid, 'CREATE')
 READ = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on", "extra_float_digits": "1"}
 SET = sql.SQL("pg_catalog.set_config({}, {}, {})")
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
-# Of the writer's connection, below the DSN's own: a server that vanished is noticed within half a minute.
+# Of the writer's connection, where the DSN does not say otherwise: a server that vanished is noticed in half a minute.
 WRITER_PARAMETERS: dict[str, Any] = {
     "application_name": "asgi-analytics writer",
     "connect_timeout": 5,

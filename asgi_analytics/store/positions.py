@@ -62,7 +62,7 @@ class Positions:
             raise StoreUnavailable("The journal's position row is gone; registering it again.")
         position = (row[0], row[1])
         if self.doubts.went_back(batch.journal, position):
-            # After a fail-over that lost the last commits: a pooler keeps the connection to us.
+            # After a fail-over that lost the last commits, behind a pooler that has kept our connection.
             raise StoreUnavailable("The position of a journal went back; reading it again.")
         if position <= (batch.segment, batch.frames[0].start):
             return batch
