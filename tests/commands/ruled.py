@@ -15,7 +15,7 @@ from asgi_analytics.model import Decision
 from asgi_analytics.record.encoding import decision_row
 from asgi_analytics.store.postgres import PostgresStore
 from tests.drive import called
-from tests.record.rows import batch, hit, identity
+from tests.record.rows import batch, deliver, hit, identity
 
 ADDRESS = "203.0.113.7"
 FINGERPRINT = b"visitor".ljust(16, b".")
@@ -23,9 +23,7 @@ NAME = FINGERPRINT.hex()
 
 
 def write(store: PostgresStore, *rows: bytes) -> None:
-    moved = batch(rows)
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, batch(rows))
 
 
 def block(store: PostgresStore, **changes: Any) -> None:
@@ -48,9 +46,7 @@ def block(store: PostgresStore, **changes: Any) -> None:
         site="default",
         identity=identity(),
     )
-    moved = batch([row], kind=DECISION)
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, batch([row], kind=DECISION))
     write(store, hit(score=75, level=3, level_before=2, decision_id=decision.id, time_us=now_us, **changes))
 
 

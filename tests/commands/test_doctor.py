@@ -25,7 +25,7 @@ from asgi_analytics.settings import Settings
 from asgi_analytics.shared import postgres as shared
 from asgi_analytics.store.postgres import PostgresStore
 from tests.drive import NOWHERE, called
-from tests.record.rows import batch, fetch, hit, hit_frame
+from tests.record.rows import batch, deliver, fetch, hit, hit_frame
 
 PARTITIONS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'analytics.hits'::regclass"
 
@@ -103,8 +103,7 @@ def test_what_doctor_says_a_user_lacks_is_all_that_a_worker_needs(dsn: str, monk
             store.connect()
             store.make_partitions()
             store.exchange_salts([], ["2026-01-01"])
-            store.position(stored.journal)
-            store.write(stored)
+            deliver(store, stored)
             store.position(refused.journal)
             store.quarantine(refused, "refused", None)
             store.tidy()

@@ -15,7 +15,7 @@ from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.quarantine import connect
 from asgi_analytics.store.recorded import remember_policy
 from tests.acceptance.faults.rows import Works
-from tests.record.rows import NOW_US, batch, fetch, hit, one
+from tests.record.rows import NOW_US, batch, deliver, fetch, hit, one
 
 
 @pytest.fixture
@@ -239,8 +239,7 @@ def test_a_row_that_was_stored_after_all_is_not_stored_again(store: PostgresStor
     store.position(moved.journal)
     store.quarantine(moved, "the schema was wrong then", "22001")
     fetch(dsn, "DELETE FROM analytics.positions")
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, moved)
     with connect(dsn) as quarantine:
         told = list(_retry(quarantine, quarantine.rows(None, 9)))
     assert told == ["0 rows stored, 0 refused again, 0 damaged beyond reading, 1 gone meanwhile"]

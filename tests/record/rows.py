@@ -16,12 +16,13 @@ from psycopg.rows import dict_row
 from asgi_analytics.batch import HIT, Batch, Frame, Frames
 from asgi_analytics.clock import uuid7
 from asgi_analytics.facts import Actor, ThrottleLevel
-from asgi_analytics.model import Agent, Decision, Hit, Identity, Place, Referral, Session, Visitor
+from asgi_analytics.model import Agent, Decision, Hit, Identity, Merged, Place, Referral, Session, Visitor
+from asgi_analytics.protocols import Store
 from asgi_analytics.record import encoding
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import COLUMNS
 
-__all__ = ["COLUMNS", "NOW_US", "batch", "fetch", "finished", "hit", "hit_frame", "identity", "one"]
+__all__ = ["COLUMNS", "NOW_US", "batch", "deliver", "fetch", "finished", "hit", "hit_frame", "identity", "one"]
 
 NOW_US = int(time.time() * 1e6)
 _offsets = itertools.count(1000)
@@ -119,6 +120,12 @@ def batch(rows: Sequence[bytes], journal: bytes = b"journal", kind: bytes = HIT)
         start = next(_offsets) * 10
         frames.append(Frame(kind, row, start, start + 10))
     return Batch(journal.ljust(16, b"."), 1, COLUMNS, Frames(frames), frames[-1].end)
+
+
+def deliver(store: Store, moved: Batch) -> list[Merged]:
+    """Write a batch as a writer does, which asks for the position of the journal first."""
+    store.position(moved.journal)
+    return store.write(moved)
 
 
 def fetch(dsn: str, query: str, *parameters: Any) -> list[dict[str, Any]]:

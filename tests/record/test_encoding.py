@@ -23,7 +23,7 @@ from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.staging import COPY_HEADER, COPY_TRAILER
 from tests.build import COMPILED
-from tests.record.rows import batch, finished, hit, identity, one
+from tests.record.rows import batch, deliver, finished, hit, identity, one
 
 TIME_US = 1_750_000_000_123_456
 TIME = datetime(2025, 6, 15, 15, 6, 40, 123456, UTC)
@@ -99,8 +99,7 @@ FINDING = Finding("regular_timing", 15, 0.05, 0.1, "as regular as a clock")
 
 def write(store: PostgresStore, rows: list[bytes], kind: bytes = b"h") -> None:
     pieces = batch(rows, kind=kind)
-    store.position(pieces.journal)
-    store.write(pieces)
+    deliver(store, pieces)
 
 
 def full_hit() -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from asgi_analytics.model import Merged
 from asgi_analytics.store.postgres import PostgresStore
-from tests.record.rows import batch, fetch, hit
+from tests.record.rows import batch, deliver, fetch, hit
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
@@ -17,9 +17,7 @@ def name(text: bytes) -> bytes:
 
 
 def write(store: PostgresStore, journal: bytes, *rows: bytes) -> list[Merged]:
-    moved = batch(rows, journal)
-    store.position(moved.journal)
-    return store.write(moved)
+    return deliver(store, batch(rows, journal))
 
 
 def write_hits(store: PostgresStore, journal: bytes, count: int, **changes: Any) -> list[Merged]:

@@ -29,7 +29,7 @@ from tests.acceptance.pooler import Pooler
 from tests.conftest import _address
 from tests.drive import called
 from tests.record.rig import as_worker
-from tests.record.rows import NOW_US, batch, fetch, hit
+from tests.record.rows import NOW_US, batch, deliver, fetch, hit
 
 from .folding import write_hits
 
@@ -54,9 +54,7 @@ def database_in(postgres: str, encoding: str) -> Iterator[str]:
 def store_paths(dsn: str) -> None:
     store = PostgresStore(lambda: dsn)
     store.connect()
-    moved = batch([hit(path) for path in PATHS])
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, batch([hit(path) for path in PATHS]))
     store.close()
 
 

@@ -15,7 +15,7 @@ from asgi_analytics.batch import HIT
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.model import Merged
 from asgi_analytics.store.postgres import PostgresStore
-from tests.record.rows import COLUMNS, NOW_US, batch, fetch, hit, one
+from tests.record.rows import COLUMNS, NOW_US, batch, deliver, fetch, hit, one
 
 from .folding import HOUR, name, sessions, write, write_hits
 
@@ -289,6 +289,5 @@ def test_rows_of_a_later_version_are_stored_where_it_has_migrated_the_database(s
     row = hit("/later")
     later = (struct.unpack("!h", row[:2])[0] + 1).to_bytes(2, "big") + row[2:] + struct.pack("!iq", 8, 7)
     moved = replace(batch([later]), columns={**COLUMNS, HIT: (*COLUMNS[HIT], "of_tomorrow")})
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, moved)
     assert [row["of_tomorrow"] for row in fetch(dsn, "SELECT of_tomorrow FROM analytics.hits")] == [7]

@@ -21,7 +21,7 @@ from asgi_analytics.record import encoding
 from asgi_analytics.reputation import ReputationRules
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.recorded import remember_policy
-from tests.record.rows import NOW_US, batch, fetch, hit, identity, one
+from tests.record.rows import NOW_US, batch, deliver, fetch, hit, identity, one
 
 from .reputation import decayed, lowered
 
@@ -40,9 +40,7 @@ def strict(dsn: str) -> Iterator[PostgresStore]:
 
 
 def write(store: PostgresStore, *rows: bytes, journal: bytes = b"A") -> None:
-    moved = batch(rows, journal)
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, batch(rows, journal))
 
 
 def block(store: PostgresStore, time_us: int = NOW_US, **changes: Any) -> None:
@@ -354,7 +352,6 @@ def test_who_is_locked_keeps_no_flag_of_others_and_nobody_waiting(store: Postgre
 
 def test_a_batch_moved_twice_counts_once(store: PostgresStore, dsn: str) -> None:
     moved = batch([hit(level=3, level_before=2, score=80)])
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, moved)
     store.write(moved)
     assert kinds(dsn) == ["behavioural_score", "blocked"]

@@ -17,7 +17,7 @@ from asgi_analytics.store.partitions import make_partitions, make_partitions_of_
 from asgi_analytics.store.postgres import PostgresStore
 from tests.drive import page, start, wrapped
 from tests.record.rig import Rig
-from tests.record.rows import NOW_US, batch, fetch, hit
+from tests.record.rows import NOW_US, batch, deliver, fetch, hit
 from tests.waiting import wait_until
 
 DAY_US = 24 * 3600 * 1_000_000
@@ -91,9 +91,7 @@ def layout(dsn: str, request: pytest.FixtureRequest) -> str:
 
 def stored(store: PostgresStore, path: str, shift: int = 0) -> None:
     """Store a hit of so many days from now."""
-    moved = batch([hit(path, time_us=NOW_US + shift * DAY_US)])
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, batch([hit(path, time_us=NOW_US + shift * DAY_US)]))
 
 
 class Plain(PostgresStore):

@@ -15,7 +15,7 @@ from asgi_analytics.batch import DAMAGED, DECISION, HIT, Frames
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.record.frames import beginnings, frame, parse
 from asgi_analytics.store.postgres import PostgresStore
-from tests.record.rows import NOW_US, batch, fetch, hit, one
+from tests.record.rows import NOW_US, batch, deliver, fetch, hit, one
 
 from .folding import name, sessions, write, write_hits
 
@@ -46,8 +46,7 @@ def test_what_is_stored_of_a_journal_is_left_out_where_its_position_was_cleared_
         store.position(whole.journal)
         store.write(first)
     fetch(dsn, "DELETE FROM analytics.positions")
-    store.position(whole.journal)
-    store.write(whole)
+    deliver(store, whole)
     assert sorted(row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits")) == [f"/{n}" for n in range(10)]
     assert sessions(dsn) == [(name(b"session"), 10)]
     assert store.position(whole.journal) == (whole.segment, whole.end)
@@ -86,8 +85,7 @@ def test_however_little_of_a_journal_is_still_stored_it_is_known_by_that(
     store.write(replace(whole, frames=whole.frames[:42], end=whole.frames[41].end))
     fetch(dsn, "DELETE FROM analytics.hits WHERE path < %s", f"/{first:02}")  # as retention does
     fetch(dsn, "DELETE FROM analytics.positions")
-    store.position(whole.journal)
-    store.write(whole)
+    deliver(store, whole)
     counted = one(dsn, "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM analytics.hits")
     assert counted == {"n": 100 - first, "ids": 100 - first}
 
@@ -114,8 +112,7 @@ def test_a_delivered_journal_whose_end_is_torn_off_sets_none_of_it_aside(
 ) -> None:
     """Its last hit is stored: what is left of it in the file is no damage that anybody need look at."""
     whole = batch([hit(f"/{number}") for number in range(3)])
-    store.position(whole.journal)
-    store.write(whole)
+    deliver(store, whole)
     last = whole.frames[2]
     remains = parse(frame(HIT, last.row)[:-5] + more, last.start, True, beginnings(whole.columns))
     frames = Frames([*whole.frames[3 - left : 2], *remains])
@@ -132,8 +129,7 @@ def test_a_delivered_journal_whose_end_is_torn_off_sets_none_of_it_aside(
 
 def test_of_several_stored_hits_in_one_damaged_piece_none_is_set_aside(store: PostgresStore, dsn: str) -> None:
     whole = batch([hit(f"/{number}") for number in range(3)])
-    store.position(whole.journal)
-    store.write(whole)
+    deliver(store, whole)
     first, second, third = (frame(HIT, one.row) for one in whole.frames)
     turned = second[:-1] + bytes([second[-1] ^ 1])
     pieces = Frames(parse(first + turned + third[:-5], 0, True, beginnings(whole.columns)))
@@ -149,8 +145,7 @@ def test_a_stored_hit_whose_decision_is_torn_off_sets_none_of_it_aside(
     store: PostgresStore, dsn: str, cut: int, more: bytes, aside: int
 ) -> None:
     hits, decision = batch([hit("/1"), hit("/2")]), b"\0\x0d" + bytes(300)
-    store.position(hits.journal)
-    store.write(hits)
+    deliver(store, hits)
     data = b"".join(frame(HIT, one.row) for one in hits.frames) + frame(DECISION, decision)[:-cut] + more
     pieces = Frames(parse(data, 0, True, beginnings(hits.columns)))
     assert [one.kind for one in pieces] == [HIT, HIT, DAMAGED]
@@ -241,8 +236,7 @@ def test_a_position_that_was_only_read_went_back_too(store: PostgresStore, dsn: 
 def test_a_position_that_was_set_back_while_nobody_looked_is_in_doubt(store: PostgresStore, dsn: str) -> None:
     """Who adopts a dead worker's journal knows of no later one."""
     whole = batch([hit(f"/{number}") for number in range(3)])
-    store.position(whole.journal)
-    store.write(whole)
+    deliver(store, whole)
     fetch(dsn, "UPDATE analytics.positions SET segment = 0, position = 0, doubted = NULL")
     with closing(PostgresStore(lambda: dsn)) as successor:
         successor.connect()
@@ -263,8 +257,7 @@ def test_rows_that_an_operator_deletes_or_keeps_out_end_no_doubt(store: Postgres
             "$$ BEGIN RETURN CASE WHEN NEW.path ~ '[359]$' THEN NULL ELSE NEW END; END $$",
         )
         fetch(dsn, "CREATE TRIGGER keep_out BEFORE INSERT ON analytics.hits FOR EACH ROW EXECUTE FUNCTION keep_out()")
-    store.position(whole.journal)
-    store.write(whole)
+    deliver(store, whole)
     fetch(dsn, "DELETE FROM analytics.hits WHERE path ~ '[359]$'")
     fetch(dsn, "DELETE FROM analytics.positions")
     store.position(whole.journal)
@@ -282,8 +275,7 @@ def test_the_rows_of_one_visitor_that_were_deleted_at_the_end_of_a_batch_end_no_
     """As an operator may at any time: what comes after them is stored."""
     whole = batch([hit(f"/{number:02}") for number in range(40)])
     parts = [replace(whole, frames=whole.frames[a : a + 10], end=whole.frames[a + 9].end) for a in (0, 10, 20, 30)]
-    store.position(whole.journal)
-    store.write(whole)
+    deliver(store, whole)
     fetch(dsn, "DELETE FROM analytics.hits WHERE path < '/10' AND path >= %s", f"/{10 - count:02}")
     fetch(dsn, "DELETE FROM analytics.positions")
     store.position(whole.journal)

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from asgi_analytics.model import Agent, Referral
 from asgi_analytics.store.postgres import PostgresStore
-from tests.record.rows import NOW_US, batch, fetch, hit, identity
+from tests.record.rows import NOW_US, batch, deliver, fetch, hit, identity
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 BLOCK = re.compile(r"```sql\n(.*?)```", re.DOTALL)
@@ -58,8 +58,6 @@ def rows() -> list[bytes]:
 def test_a_query_of_the_readme_finds_what_it_says(
     store: PostgresStore, dsn: str, query: str, found: list[dict[str, object]]
 ) -> None:
-    moved = batch(rows())
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, batch(rows()))
     in_utc = make_conninfo(dsn, options="-c timezone=UTC")
     assert sorted(fetch(in_utc, query), key=str) == sorted(found, key=str)

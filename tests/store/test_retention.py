@@ -15,7 +15,7 @@ from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.store import queries, retention
 from asgi_analytics.store.postgres import PostgresStore
 from tests.drive import called, page, start, wrapped
-from tests.record.rows import NOW_US, batch, fetch, hit
+from tests.record.rows import NOW_US, batch, deliver, fetch, hit
 from tests.waiting import wait_until
 
 DAY_US = 24 * 3600 * 1_000_000
@@ -32,9 +32,7 @@ OTHERS = {
 def visit(store: PostgresStore, days_ago: float) -> None:
     """Store a hit of a visitor of its own."""
     name = f"{days_ago}".encode()
-    moved = batch([hit(f"/{days_ago}", visitor=name, session=name, time_us=NOW_US - round(days_ago * DAY_US))])
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, batch([hit(f"/{days_ago}", visitor=name, session=name, time_us=NOW_US - round(days_ago * DAY_US))]))
 
 
 def count(dsn: str, table: str) -> int:
@@ -100,9 +98,7 @@ def test_hits_without_partitions_go_too(store: PostgresStore, dsn: str) -> None:
 
 def test_a_visit_that_goes_on_is_kept_whole(store: PostgresStore, dsn: str) -> None:
     for days_ago in (31.0, 30.999, 0.0):
-        moved = batch([hit(visitor=b"v", session=b"s", time_us=NOW_US - round(days_ago * DAY_US))])
-        store.position(moved.journal)
-        store.write(moved)
+        deliver(store, batch([hit(visitor=b"v", session=b"s", time_us=NOW_US - round(days_ago * DAY_US))]))
     fetch(dsn, "UPDATE analytics.sessions SET last_seen_at = now()")
     assert store.forget(KEPT)["sessions"] == 0
 

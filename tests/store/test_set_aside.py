@@ -7,7 +7,7 @@ import pytest
 from asgi_analytics.batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Frame, Frames
 from asgi_analytics.errors import RowRejected
 from asgi_analytics.store.postgres import PostgresStore
-from tests.record.rows import COLUMNS, batch, fetch, hit, one
+from tests.record.rows import COLUMNS, batch, deliver, fetch, hit, one
 
 
 def test_damaged_frames_are_set_aside_with_their_bytes(store: PostgresStore, dsn: str) -> None:
@@ -19,8 +19,7 @@ def test_damaged_frames_are_set_aside_with_their_bytes(store: PostgresStore, dsn
         Frames([*sound.frames, Frame(DAMAGED, b"\0\xff", sound.end, sound.end + 2)]),
         sound.end + 2,
     )
-    store.position(broken.journal)
-    store.write(broken)
+    deliver(store, broken)
     row = one(dsn, "SELECT kind, raw, position FROM analytics.quarantine")
     assert row == {"kind": "frame", "raw": b"\0\xff", "position": sound.end}
     assert one(dsn, "SELECT rows, quarantined FROM analytics.positions") == {"rows": 1, "quarantined": 1}

@@ -12,7 +12,7 @@ from psycopg import sql
 from asgi_analytics.store.doubt import KEY, keys
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.staging import SLICE, TEMPORARY, Staging
-from tests.record.rows import batch, fetch, hit, one
+from tests.record.rows import batch, deliver, fetch, hit, one
 
 NAMES = [query.removeprefix("create_") for query in TEMPORARY]
 
@@ -32,9 +32,7 @@ def count(connection: psycopg.Connection, name: str) -> int:
 
 
 def test_of_many_rows_none_is_left_behind(store: PostgresStore, dsn: str) -> None:
-    moved = batch([hit(f"/{number}") for number in range(2 * SLICE + 1)])
-    store.position(moved.journal)
-    store.write(moved)
+    deliver(store, batch([hit(f"/{number}") for number in range(2 * SLICE + 1)]))
     assert one(dsn, "SELECT count(DISTINCT path) AS n FROM analytics.hits")["n"] == 2 * SLICE + 1
 
 
