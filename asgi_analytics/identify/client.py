@@ -33,18 +33,19 @@ _HTTPS_ELEMENT = re.compile(rb"(?:^|[\s,;])proto=\"?https(?:[\s,;\"]|$)", re.IGN
 class ClientAddress:
     """Finds client addresses behind the proxies in `trusted` (and on unix sockets, with `trust_unix`).
 
-    A proxy must append its peer to X-Forwarded-For (or Forwarded), or overwrite the header. One that writes Forwarded
-    alone lets through what a visitor writes into the other: with `forwarded`, only Forwarded is read. Entries are read
-    from the right: the first address that is not trusted is the client. Text further left is what a visitor wrote, and
-    is never read; an entry that is no address ends the walk at the last good one. X-Real-IP and its like are ignored.
+    A proxy must append its peer to X-Forwarded-For (or Forwarded), or overwrite the header. Entries are read from the
+    right: the first address that is not trusted is the client's. What stands further left was written by a visitor, and
+    is never read; an entry that is no address ends the walk at the last good one. A proxy that writes Forwarded alone
+    passes on a visitor's X-Forwarded-For: with `forwarded`, only Forwarded is read. X-Real-IP and its like are ignored.
 
-    A server that has rewritten scope["client"] already (uvicorn does for peers in --forwarded-allow-ips, 127.0.0.1
-    unless told otherwise) has taken the first entry from the right that it does not trust. Unless that address is in
-    `trusted` it is the answer, and no header is read. If it is, the walk begins at the right end again: each entry
-    it passes was written by a proxy that the server or `trusted` vouches for, so rewriting gives visitors no choice
-    that they would not have without it. Port 0, which uvicorn mostly leaves behind, decides nothing: a port in the
-    header is kept, some servers know no ports, and stopping there would make one visitor of all who come through a
-    CDN and a local proxy. Hosts in a trusted range can always name their own client: list proxies, not whole offices.
+    A server may have rewritten scope["client"] already: uvicorn does for peers in --forwarded-allow-ips (127.0.0.1 by
+    default), to the first entry from the right that it does not trust. If that address is not in `trusted`, it is the
+    answer, and no header is read. If it is, the walk begins at the right end again. That gives visitors no choice: each
+    entry it passes was written by a proxy that the server or `trusted` vouches for. Port 0, which uvicorn mostly leaves
+    behind, does not end the walk: it is no sure sign of a rewrite, and all who come through a CDN and a local proxy
+    would be one visitor.
+
+    Hosts in a trusted range can always name their own client: list proxies, not whole offices.
     """
 
     def __init__(self, trusted: Sequence[Network], trust_unix: bool = False, forwarded: bool = False) -> None:

@@ -241,8 +241,11 @@ def read_origin(scheme: str, authority: str) -> Origin | None:
 
 
 def registrable_domain(name: str) -> str:
-    """Return the part of a lower-case host name that somebody registered, by a small rule in place of the public
-    suffix list: two labels, three under second levels such as co.uk and under domains shared by many sites."""
+    """Return the part of a lower-case host name that somebody registered.
+
+    By a small rule in place of the public suffix list: two labels, three under second levels such as co.uk and under
+    domains shared by many sites.
+    """
     labels = name.split(".")
     if len(labels) > 3 and ".".join(labels[-3:]) in SHARED_DOMAINS:
         return ".".join(labels[-4:])

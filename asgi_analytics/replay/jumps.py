@@ -13,8 +13,9 @@ LOOK = 10  # following lines that are compared
 
 
 class Jumps:
-    """Looks through the entries of one file, in order. The replay's clock never goes back: one line with a wrong year
-    would make all that follow late.
+    """Looks through the entries of one file, in order.
+
+    The replay's clock never goes back: one line with a wrong year would make all that follow late.
     """
 
     def __init__(self) -> None:
