@@ -32,7 +32,7 @@ def new_actor(quotas_count: int, outdated: bool = False, program: Program = Prog
 
 
 def new_network(quotas_count: int) -> Actor:
-    """Return a client network: windows only, until somebody in it sends forged headers (`traces.join_pool`)."""
+    """Return a client network: windows only, until somebody in it sends forged headers (`pools.join_pool`)."""
     return Actor([Window() for _ in range(quotas_count)], NO_THROTTLE, NO_BEHAVIOUR, NO_SESSIONS)
 
 

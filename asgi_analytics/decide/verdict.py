@@ -10,13 +10,17 @@ from ..model import Decision, Variant
 from . import signals, throttle, window
 from .actor import adopt_pool
 from .admission import paired, seconds_to_cool_down
+from .attempts import count_accepted_post
 from .behaviour import load_page, load_variant
 from .explain import inputs_of_rise
+from .failures import Failure, count_failure
+from .items import count_data
 from .pages import note_gallery
 from .policy import Policy
+from .pools import join_pool, pool_of
+from .redirects import count_redirected
 from .site import Site
 from .throttle import BLOCKED
-from .traces import Failure, count_accepted_post, count_data, count_failure, count_redirected, join_pool, pool_of
 
 PAGES_TO_TELL = 3  # page loads after which it is decided whether a browser fetches more than pages
 Count = Callable[[Actor], object]  # counts what was answered among the facts of one actor

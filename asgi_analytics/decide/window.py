@@ -42,6 +42,14 @@ def charge(window: Window, size: float, now: float, units: int = 1) -> None:
     window.count += units
 
 
+def try_charge(window: Window, size: float, most: int, now: float) -> bool:
+    """Count a unit if fewer than `most` are in the window; tell whether it was counted."""
+    if estimate(window, size, now) >= most:
+        return False
+    charge(window, size, now)
+    return True
+
+
 def estimate(window: Window, size: float, now: float) -> float:
     """Return the units of the last `size` seconds, as if the window before had been filled evenly."""
     left = window.ends_at - now

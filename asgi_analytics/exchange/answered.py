@@ -6,18 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..decide.attempts import is_typed
 from ..decide.behaviour import with_order
 from ..decide.conduct import CRAWLER, TOOL
+from ..decide.failures import Failure, guess_of
 from ..decide.probes import is_injection, is_picture
-from ..decide.traces import (
-    NOT_FOUND,
-    Failure,
-    guess_of,
-    is_redirected,
-    is_typed,
-    note_redirect,
-    stands_for_not_found,
-)
+from ..decide.redirects import NOT_FOUND, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
 from ..facts import Claims, Traces
 from ..identify.credentials import has_credentials, refused_attempt, typed_length

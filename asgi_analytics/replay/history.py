@@ -16,8 +16,9 @@ from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
+from ..decide.failures import Failure
 from ..decide.probes import kind_of
-from ..decide.traces import NOT_FOUND, Failure
+from ..decide.redirects import NOT_FOUND
 from ..decide.verdict import pass_redirected
 from ..facts import Claims
 from ..inputs import (

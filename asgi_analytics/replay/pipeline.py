@@ -9,10 +9,10 @@ from hashlib import blake2b
 from ..decide.actor import begin_session, new_actor, new_network, program_of, start_like_pool
 from ..decide.admission import admit
 from ..decide.behaviour import with_order
+from ..decide.failures import Failure, guess_of
 from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.site import Site
-from ..decide.traces import Failure, guess_of
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
 from ..facts import Claims
 from ..identify.client import packed_address

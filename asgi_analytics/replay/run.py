@@ -10,8 +10,8 @@ from itertools import chain
 from math import inf
 
 from ..decide.conduct import CRAWLER
+from ..decide.failures import Failure
 from ..decide.probes import is_injection
-from ..decide.traces import Failure
 from ..identify.request import is_precached_or_tile
 from ..model import Visitor
 from ..settings import Settings

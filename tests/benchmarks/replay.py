@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import thread_time
 
-from asgi_analytics.decide.traces import Failure
+from asgi_analytics.decide.failures import Failure
 from asgi_analytics.model import Visitor
 from asgi_analytics.replay.entry import Batch
 from asgi_analytics.replay.page import delivers_page, own_host, read_target, referer_host

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from asgi_analytics.decide.failures import Failure
 from asgi_analytics.decide.site import Site
-from asgi_analytics.decide.traces import Failure
 from asgi_analytics.decide.verdict import judge_data_or_post, judge_failure, judge_page
 from asgi_analytics.facts import Claims
 from asgi_analytics.model import Decision

@@ -9,10 +9,13 @@ import pytest
 from asgi_analytics import Signal
 from asgi_analytics.decide import explain
 from asgi_analytics.decide.actor import new_actor, program_of, start_like_pool
+from asgi_analytics.decide.attempts import MAX_ROUTES
 from asgi_analytics.decide.conduct import CRAWLER, TOOL
+from asgi_analytics.decide.failures import Failure, count_failure
+from asgi_analytics.decide.items import count_data
 from asgi_analytics.decide.policy import Policy
+from asgi_analytics.decide.pools import MAX_POOLS, pool_of
 from asgi_analytics.decide.site import Route, Site
-from asgi_analytics.decide.traces import MAX_POOLS, MAX_ROUTES, Failure, count_data, count_failure, pool_of
 from asgi_analytics.decide.verdict import judge_data_or_post
 from asgi_analytics.facts import Actor, Behaviour, Claims, Program, Throttle, ThrottleLevel
 from asgi_analytics.model import Agent, Decision

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from asgi_analytics.decide.actor import begin_session, new_actor, new_network
 from asgi_analytics.decide.admission import admit
+from asgi_analytics.decide.failures import Failure
 from asgi_analytics.decide.policy import Policy
 from asgi_analytics.decide.site import Site
-from asgi_analytics.decide.traces import Failure
 from asgi_analytics.decide.verdict import judge_failure, judge_page
 from asgi_analytics.facts import Actor
 from asgi_analytics.model import Decision

@@ -1,0 +1,102 @@
+"""Answers with an error: which are guesses, and which dead links or a fault of the site."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..facts import Actor
+from ..inputs import BY_LENGTH, is_unguessed
+from ..model import Variant
+from ..variants import Variants
+from .attempts import count_refused_attempt
+from .behaviour import count_error
+from .conduct import TOOL
+from .probes import HIDDEN, count_probe, is_odd, is_picture, kind_of, probe_kind
+from .site import Site
+from .traces import traces_of
+from .window import HOUR, try_charge
+
+# Answers to no guess: a payment is due, things changed while the client was offline, another limiter refuses.
+BLAMELESS = (402, 409, 412, 429)
+MAX_LINKED = 200  # errors excused in an hour and person because a page asked for them: anybody can claim so
+MAX_STRAYED, STRAY_PAUSE = 60, 2.0  # errors excused in a session as dead links; least seconds between them
+MAX_TRUSTED = 1000  # errors excused in an hour with credentials: synchronizing asks for what may not be there
+
+
+class Failure(NamedTuple):
+    """An error, or an answer that refused credentials in another way."""
+
+    status: int
+    method: str
+    path: str
+    inner: bool  # a page asked for it by itself, see identify.request.is_linked
+    attempt: int | None = None  # a number of the credentials that were refused; 0: others each time, None: none
+    trusted: bool = False  # asked with credentials that the app did not refuse
+    injected: bool = False  # with a query that scanners try
+    guess: Variant | None = None  # what the query makes of it, where it holds a token or a code
+    typed: bool = False  # the credentials are being typed in, see is_typed
+
+
+def guess_of(variants: Variants, path: str, query: bytes | str) -> Variant | None:
+    """Return what a query makes of a failure; None where the path tells all, as of what only scanners ask for."""
+    guess = variants.failure(path, query)
+    return None if guess is None or kind_of(path) else guess
+
+
+def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> bool:
+    """Count an answer of 4xx, or credentials that were refused in another way. Returns False for nothing new.
+
+    Of 5xx, the app's own fault, only what scanners provoke counts.
+    """
+    status, method, path, inner, attempt, trusted, injected, guess, typed = failure
+    facts = visitor.behaviour
+    new = attempt is not None and count_refused_attempt(visitor, path, attempt, site, now, typed)
+    if status < 400 or status in BLAMELESS or (status >= 500 and not injected):
+        return new
+    kind = probe_kind(path)
+    picture = is_picture(path)
+    linked = inner and visitor.program is not TOOL and (kind < HIDDEN or _shows_pages(visitor))
+    # A client that mounts the site as a folder asks each folder for this one, which scanners like, too.
+    trusted = trusted and (not kind or path.endswith("/.DS_Store"))
+    most = MAX_TRUSTED if trusted else MAX_LINKED * facts.people
+    if (linked and picture) or ((linked or trusted) and try_charge(traces_of(facts).excused_errors, HOUR, most, now)):
+        return new
+    if injected:
+        traces_of(facts).probes += 1
+        new = True
+    if status >= 500:
+        return new
+    odd = is_odd(method, path)
+    if odd:
+        traces_of(facts).odd += 1
+    if kind and count_probe(facts, path, kind):
+        new = True
+    if not kind and status in (404, 410) and is_unguessed(path):
+        return odd or new
+    # An expired token is refused everywhere; many programs send one only when asked for it, and none in a query then.
+    if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None and guess is None):
+        return odd or new
+    if not kind and method == "GET" and _may_stray(visitor, now):
+        return odd or new
+    return count_error(facts, path, guess) or odd or new
+
+
+def _may_stray(visitor: Actor, now: float) -> bool:
+    """Tell whether an error may be a dead link that a person follows: of an old site, a list, or from memory.
+
+    A scanner guesses faster, or goes on for longer.
+    """
+    facts, claims = visitor.behaviour, visitor.claims
+    since, facts.strayed_at = now - facts.strayed_at, now
+    if visitor.program or claims.faults or not (claims.is_browser or claims.tells_origin):
+        return False
+    if since < STRAY_PAUSE or facts.strayed >= MAX_STRAYED:
+        return False
+    facts.strayed += 1
+    return True
+
+
+def _shows_pages(visitor: Actor) -> bool:
+    """Tell whether a browser that sends Sec-Fetch-Site loaded a page: anybody may have put a picture into it."""
+    claims = visitor.claims
+    return visitor.behaviour.page_loads > 0 and claims.is_browser and claims.tells_origin and not claims.faults
