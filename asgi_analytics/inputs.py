@@ -31,11 +31,11 @@ TRUSTED = 8192  # data, or an error: answered to credentials that were not refus
 TYPED = 8192  # an error, with TRIED: what was refused has grown, as what somebody types in an app that checks each key
 REDIRECTED = 16384  # a page: the app's answer to a form led to it; else: a redirect that stands for an error
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
-FAULTS = (
+FAULTS: tuple[tuple[str | tuple[str, ...], str], ...] = (
     ("no Sec-Fetch-Site", "no Sec-Fetch-Site"),
     ("Sec-CH-UA,", "Sec-CH-UA, which that browser does not send"),
     ("Sec-CH-UA of", "Sec-CH-UA of another release"),
-    ("no Accept-Language", "no Accept-Language"),
+    (("no Accept-Language", "asked for neither"), "no Accept-Language, or asked for neither as a page nor from one"),
 )
 LOW_32_BITS = 0xFFFF_FFFF
 BY_LENGTH = 1  # in the number of credentials: told by the length of what a script sent

@@ -10,6 +10,7 @@ from ..facts import Actor, ThrottleLevel, Window
 from ..model import Decision
 from ..protocols import StrictAnswer
 from . import throttle, window
+from .actor import adopt_pool
 from .policy import Policy
 from .throttle import BLOCKED
 
@@ -20,7 +21,7 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
     """Decide before the app runs. One unit is charged to each quota, or none at all when the request is refused."""
     level, previous = visitor.throttle.level, None
     if level:
-        level, previous = _cooled_down(visitor, policy, now)
+        level, previous = _cooled_down(visitor, network, policy, now)
         if level == BLOCKED:
             return _refuse_blocked(visitor, policy, now)
     if visitor.loans is not None or network.loans is not None:
@@ -61,10 +62,18 @@ def admit(visitor: Actor, network: Actor, policy: Policy, now: float) -> Decisio
     return decision
 
 
-def _cooled_down(visitor: Actor, policy: Policy, now: float) -> tuple[ThrottleLevel, ThrottleLevel | None]:
-    """Let the level fall as far as is due; return it, and the one before if it fell, else None."""
+def _cooled_down(
+    visitor: Actor, network: Actor, policy: Policy, now: float
+) -> tuple[ThrottleLevel, ThrottleLevel | None]:
+    """Let the level fall as far as is due; return it, and the one before if it fell, else None.
+
+    Who is in a pool, which others kept up meanwhile, is not let in once more for each of its names.
+    """
     before = visitor.throttle.level
     throttle.cool_down(visitor, policy.cooldown, now)
+    if visitor.throttle.level < before and visitor.claims.faults and network.throttle.level:
+        throttle.cool_down(network, policy.cooldown, now)
+        adopt_pool(visitor, network)
     level = visitor.throttle.level
     return level, None if level == before else before
 
@@ -73,7 +82,7 @@ def admit_strictly(visitor: Actor, network: Actor, policy: Policy, answer: Stric
     """As `admit`, by the answer of the server that counts for all workers; this worker counts along."""
     level, previous = visitor.throttle.level, None
     if level:
-        level, previous = _cooled_down(visitor, policy, now)
+        level, previous = _cooled_down(visitor, network, policy, now)
         if level == BLOCKED:
             return _refuse_blocked(visitor, policy, now)
     if not answer.passes:

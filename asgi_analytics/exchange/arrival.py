@@ -205,10 +205,13 @@ class Arrival(Hit):
         return decision
 
     def _claims(self, scope: Scope) -> Claims:
-        identity, found = self.visitor.identity, self.verification
+        visitor, found, headers = self.visitor, self.verification, self._headers
+        identity, actor = visitor.identity, visitor.actor
         is_false = found is not None and found.status == ClaimStatus.FALSE
-        secure = self._engine.identifier.is_secure
-        claims = read_claims(scope, self._headers, identity.agent, identity.place, identity.network, is_false, secure)
+        secure, shows_pages = self._engine.identifier.is_secure, actor.loaded or actor.behaviour.page_loads > 0
+        claims = read_claims(
+            scope, headers, identity.agent, identity.place, identity.network, is_false, secure, shows_pages
+        )
         if identity.tracked:
             self.claims = claims
         return claims

@@ -17,13 +17,17 @@ WEB_VIEW = (
     "Mozilla/5.0 (Linux; Android 14; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/158.0.0.0 Mobile "
     "Safari/537.36"
 )
+TELEVISION = (
+    "Mozilla/5.0 (Web0S; Linux/SmartTV) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/79.0.3945.79 Safari/537.36"
+)
 SEAMONKEY = "Mozilla/5.0 (X11; Linux x86_64; rv:91.0) Gecko/20100101 Firefox/91.0 SeaMonkey/2.53.18"
 
 
 @pytest.mark.parametrize(
     ("text", "engine"),
     [(CHROME, Engine("Chrome", 158)), (IN_APP, None), (WEB_VIEW, None), ("curl/8.16.0", None), ("", None),
-     (SEAMONKEY, None), (browsers.safari("Macintosh; Intel Mac OS X 10_15_7", 26, 1), Engine("Safari", 26))],
+     (TELEVISION, None), (SEAMONKEY, None),
+     (browsers.safari("Macintosh; Intel Mac OS X 10_15_7", 26, 1), Engine("Safari", 26))],
 )  # fmt: skip
 def test_engines_are_told_where_their_habits_are_known(text: str, engine: Engine | None) -> None:
     assert engine_of(text) == engine
@@ -44,6 +48,28 @@ def test_what_a_library_sends_under_a_browsers_name_is_told() -> None:
     assert header_faults("GET", "https", headers, Engine("Chrome", 158)) == faults
     assert header_faults("GET", "http", headers, Engine("Chrome", 158)) == faults[1:]
     assert header_faults("GET", "https", headers, Engine("Chrome", 79)) == faults[1:]
+
+
+@pytest.mark.parametrize(
+    ("further", "is_fault"),
+    [
+        ({b"accept": b"*/*"}, True),
+        ({}, True),
+        ({b"accept": b"text/html,application/xhtml+xml,*/*;q=0.8"}, False),
+        ({b"accept": b"image/webp,*/*"}, False),
+        ({b"accept": b"*/*", b"referer": b"https://a.example/"}, False),
+        ({b"accept": b"*/*", b"origin": b"null"}, False),
+        ({b"accept": b"*/*", b"sec-fetch-site": b"none"}, False),
+    ],
+)
+def test_what_an_older_browser_never_asks_is_told(further: dict[bytes, bytes], is_fault: bool) -> None:
+    old, sent = Engine("Safari", 15), {b"accept-language": b"en", **further}
+    faults = ("asked for neither as a page nor from one, by Accept and Referer",) if is_fault else ()
+    assert header_faults("GET", "https", sent, old) == faults
+    assert not header_faults("GET", "http", sent, old)  # a site that Fetch Metadata does not reach
+    assert not header_faults("POST", "https", sent, old)
+    assert not header_faults("GET", "https", sent, old, shows_pages=True)  # a page may forbid the Referer
+    assert header_faults("GET", "https", sent, Engine("Safari", 17)) != faults or not is_fault
 
 
 @pytest.mark.parametrize(

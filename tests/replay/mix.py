@@ -103,7 +103,7 @@ class Mix:
         """Let somebody do something, again and again."""
         acts: list[Callable[[ASGIApp], Any]] = [
             *(self.read, self.read, self.read, self.arrive, self.forge, self.rotate, self.guess, self.scrape),
-            *(self.crawl, self.host, self.scan, self.burst, self.slow, self.hide, self.poll),
+            *(self.crawl, self.host, self.scan, self.scan_aged, self.burst, self.slow, self.hide, self.poll),
         ]
         if self.queries:
             acts += [self.leaf, self.leaf, self.walk, self.turn, self.forge_by_query, self.guess_by_query, self.knock]
@@ -133,6 +133,7 @@ class Mix:
             self.crawl,
             self.host,
             self.scan,
+            self.scan_aged,
         ):
             for _ in range(times):
                 await act(app)
@@ -222,6 +223,15 @@ class Mix:
         path = self.draw.choice((*PROBES, f"/missing/{self.next()}"))
         inner = self.draw.random() < 0.2
         await self.ask(app, f"198.51.100.{80 + self.draw.randrange(3)}", path, SENT, method, inner)
+
+    async def scan_aged(self, app: ASGIApp) -> None:
+        """Scan by the name of another old browser each time."""
+        for _ in range(self.draw.randrange(1, 12)):
+            agent = NAME.format("Windows NT 10.0", 40 + self.draw.randrange(45))
+            path = self.draw.choice((*PROBES, f"/missing/{self.next()}", f"/page/{self.draw.randrange(90)}"))
+            headers = {"user-agent": agent, "accept": "*/*", "accept-language": "en"}
+            await self.ask(app, "198.51.100.61", path, headers)
+            self.clock.advance(self.draw.uniform(0.1, 1.0))
 
     async def burst(self, app: ASGIApp) -> None:
         """Use up a quota."""
