@@ -93,6 +93,12 @@ _CODES = re.compile(
     r"|\bpin\b|codes?\b|token|unlock|device|pair|access|cart|basket|checkout|discount",
     re.IGNORECASE,
 )
+_ID = re.compile(r"id=\d{1,12}", re.ASCII)  # longer ones are bar codes, or cannot be guessed
+MISSING = (403, 404, 410)  # the status of what is not there, or not for who asks
+# What apps show beside names, which is often missing; decide.probes excuses the same in paths.
+_SHOWN = re.compile(
+    r"/(?:avatar|cover|image|img|logo|photo|picture|poster|thumb(?:nail)?)s?(?:\.\w+)?/?\Z", re.IGNORECASE
+)
 # Where who logs in elsewhere comes back to, with a code that is new each time.
 _RETURN = re.compile(r"callback|oidc|/complete/|/authorized?/?\Z", re.IGNORECASE)
 _NO_WORD = re.compile(r"[^A-Za-z\d]+")
@@ -152,9 +158,13 @@ class Variants:
         """
         return self._of(path, query, None)
 
-    def failure(self, path: str, query: bytes | str) -> Variant | None:
-        """Return the variant of what failed: another token or code is another guess. None where the path tells it."""
-        told = guessed(query, path) if _RETURN.search(path, 0, MAX_PATH) is None else ""
+    def failure(self, path: str, query: bytes | str, status: int) -> Variant | None:
+        """Return the variant of what failed: another token or code is another guess, and so is another id of what is
+        not there, or not for who asks. None where the path tells it.
+        """
+        told = ""
+        if _RETURN.search(path, 0, MAX_PATH) is None:
+            told = guessed(query, path, status in MISSING and _SHOWN.search(path, 0, MAX_PATH) is None)
         return Variant(self._number(f"{bounded(path)}?{told}"), "", ITEM) if told else None
 
     def _of(self, path: str, query: bytes | str, inner: bool | None) -> Variant | None:
@@ -223,8 +233,9 @@ def parameters(query: bytes | str) -> list[Parameter]:
     return found
 
 
-def guessed(query: bytes | str, path: str) -> str:
+def guessed(query: bytes | str, path: str, numbered: bool = False) -> str:
     """Return the parameters by which something is guessed, such as a token or a code, in small letters; "" for none.
+    `numbered`: also those that name a thing by a number, as ?order_id=17 does.
 
     Dozens of names that may be of one, what is behind 8 KB, and a query with an escaped letter, which nobody else
     sends, are told as a whole: neither junk nor escapes hide a guess.
@@ -235,15 +246,17 @@ def guessed(query: bytes | str, path: str) -> str:
         return text
     looked, found, most = looked.lower(), [text[MAX_QUERY:]], MAX_PARAMETERS
     takes_codes = "code=" in looked and _CODES.search(path, 0, MAX_PATH) is not None
-    for word in SECRETS:
+    for word in (*SECRETS, "id=") if numbered else SECRETS:
         at = looked.find(word)
         while at >= 0:
             most -= 1
             if most < 0:
                 return text
             end = looked.find("&", at)
-            if _is_guessed(looked[max(looked.rfind("&", 0, at) + 1, at - MAX_NAME) : at], word, takes_codes):
-                found.append(looked[at:] if end < 0 else looked[at:end])
+            before = looked[max(looked.rfind("&", 0, at) + 1, at - MAX_NAME) : at]
+            value = looked[at:] if end < 0 else looked[at:end]
+            if _is_numbered(before, value) if word == "id=" else _is_guessed(before, word, takes_codes):
+                found.append(value)
             at = looked.find(word, end) if end >= 0 else -1
     return "".join(found)
 
@@ -260,6 +273,10 @@ def _is_guessed(before: str, word: str, takes_codes: bool) -> bool:
     if word != "code=":
         return True
     return not before.rstrip("_-.").endswith(PLAIN) if before else takes_codes
+
+
+def _is_numbered(before: str, value: str) -> bool:
+    return _ID.fullmatch(value) is not None and (_kinds.get(f"{before}id") or _learn(f"{before}id")) == ITEM
 
 
 def _learn(name: str) -> int:

@@ -37,9 +37,9 @@ class Failure(NamedTuple):
     typed: bool = False  # the credentials are being typed in, see is_typed
 
 
-def guess_of(variants: Variants, path: str, query: bytes | str) -> Variant | None:
+def guess_of(variants: Variants, path: str, query: bytes | str, status: int) -> Variant | None:
     """Return what a query makes of a failure; None where the path tells all, as of what only scanners ask for."""
-    guess = variants.failure(path, query)
+    guess = variants.failure(path, query, status)
     return None if guess is None or kind_of(path) else guess
 
 

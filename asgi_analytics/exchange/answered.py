@@ -128,7 +128,9 @@ class Answered(Arrival):
         injected = bool(self._query) and is_injection(self._query)
         if injected:
             self.inputs |= INJECTED
-        guess = guess_of(engine.variants, self.path, self._query) if self._query and self.attempt is None else None
+        guess = None
+        if self._query and self.attempt is None:
+            guess = guess_of(engine.variants, self.path, self._query, status)
         if guess is not None:
             self._keep_for_row(guess)
         failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected, guess, typed)

@@ -193,9 +193,9 @@ class Pipeline:
         """Return what a query makes of an answer with data."""
         return self._variants.data(path, query)
 
-    def guess(self, path: str, query: str) -> Variant | None:
+    def guess(self, path: str, query: str, status: int) -> Variant | None:
         """Return what a query makes of an error."""
-        return guess_of(self._variants, path, query)
+        return guess_of(self._variants, path, query, status)
 
     def take_data(
         self,

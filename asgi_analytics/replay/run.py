@@ -135,7 +135,7 @@ class Replay:
                         route.errors += 1
                         actor.errors += 1
                         injected = bool(query) and is_injection(query)
-                        guess = pipeline.guess(path, query) if query else None
+                        guess = pipeline.guess(path, query, status) if query else None
                         failure = Failure(status, method, path, inner, injected=injected, guess=guess)
                         pipeline.take_failure(visitor, decision, failure, now)
                     actor.judged(decision)

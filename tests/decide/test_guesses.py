@@ -43,6 +43,35 @@ def refused_at(verdicts: list[Verdict]) -> int:
     return next(place for place, verdict in enumerate(verdicts) if verdict.refused)
 
 
+@pytest.mark.parametrize("reply", [GONE, FORBIDDEN, Reply(410)], ids=lambda reply: str(reply.status))
+@pytest.mark.parametrize("name", ["id", "order_id", "UserID", "x=1&" * 60 + "id"], ids=lambda name: name[-8:])
+def test_who_walks_through_ids_that_are_not_there_or_not_for_him_is_refused(
+    ours: Ours, name: str, reply: Reply
+) -> None:
+    walked = ask(ours, [f"{name}={number}" for number in range(120)], TOOL, reply, "/api/order")
+    assert refused_at(walked) < 90
+
+
+@pytest.mark.parametrize(
+    ("queries", "path"),
+    [
+        (["id=17"] * 400, "/api/order"),
+        ([f"id=40063813{number:05}" for number in range(100)], "/api/product"),
+        ([f"request_id={n}&sid={n}&eventid={n}" for n in range(400)], "/api/order"),
+        ([f"id={n}" for n in range(400)], "/avatar.php"),
+        ([f"id={n:x}af" for n in range(400)], "/api/order"),
+    ],
+    ids=["poll", "bar codes", "of requests", "pictures", "no numbers"],
+)
+def test_ids_that_change_by_themselves_are_no_walk(ours: Ours, queries: list[str], path: str) -> None:
+    assert touched(ask(ours, queries, PHONE, GONE, path, gap=2.0)) == []
+
+
+def test_ids_that_a_page_asks_for_are_no_walk_of_its_reader(ours: Ours) -> None:
+    ask(ours, [""], TYPED, PAGE, "/list")
+    assert touched(ask(ours, [f"id={n}" for n in range(150)], CALLED, GONE, "/api/order", gap=0.1, start=12.0)) == []
+
+
 NAMES = ["token", "code", "resetToken", "invite_code", "%74oken", "x=1&" * 60 + "code", "a=" + "b" * 9_000 + "&token"]
 
 

@@ -165,7 +165,7 @@ def page_parameters(data: bytes) -> None:
 
 def guesses(data: bytes) -> None:
     """What a query makes of a failure."""
-    variant = Variants(b"k").failure("/", data)
+    variant = Variants(b"k").failure("/", data, 404)
     assert variant is None or 0 <= variant.number < 1 << 32
 
 
