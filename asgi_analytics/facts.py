@@ -201,6 +201,7 @@ class Actor:
     outdated: bool = False  # Agent.outdated of this visitor
     program: Program = Program.NONE
     claims: Claims = _NO_CLAIMS
+    pool: Actor | None = None  # of its name and language, once its headers contradict that
     loaded: bool = False  # a page, in an earlier session
     starts: int = 0  # sessions begun
     started_at: float = 0.0  # of the last one

@@ -71,9 +71,11 @@ def _cooled_down(
     """
     before = visitor.throttle.level
     throttle.cool_down(visitor, policy.cooldown, now)
-    if visitor.throttle.level < before and visitor.claims.faults and network.throttle.level:
-        throttle.cool_down(network, policy.cooldown, now)
-        adopt_pool(visitor, network)
+    if visitor.throttle.level < before and visitor.claims.faults:
+        for pool in (network, visitor.pool):
+            if pool is not None and pool.throttle.level:
+                throttle.cool_down(pool, policy.cooldown, now)
+                adopt_pool(visitor, pool)
     level = visitor.throttle.level
     return level, None if level == before else before
 

@@ -171,7 +171,8 @@ def _judge_with_pools(
     """Judge the visitor in full and, where its headers contradict its user agent, the pools that it is in."""
     _judge_in_full(visitor, site, policy, decision, now)
     if visitor.claims.faults and network is not None and site.knows_headers():
-        for pool in (network, pool_of(site, visitor.claims)):
+        visitor.pool = pool_of(site, visitor.claims)
+        for pool in (network, visitor.pool):
             join_pool(pool, visitor.claims, now)
             pool.behaviour.requests += 1
             if pool.throttle.level:

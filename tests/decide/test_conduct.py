@@ -9,6 +9,7 @@ import pytest
 from asgi_analytics import Signal
 from asgi_analytics.decide import explain
 from asgi_analytics.decide.actor import new_actor, program_of, start_like_pool
+from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.attempts import MAX_ROUTES
 from asgi_analytics.decide.conduct import CRAWLER, TOOL
 from asgi_analytics.decide.failures import Failure, count_failure
@@ -270,6 +271,24 @@ def test_somebody_new_with_forged_headers_begins_at_the_level_of_the_others_and_
     assert (forger.throttle.level, person.throttle.level) == (ThrottleLevel.BLOCKED, ThrottleLevel.NORMAL)
     start_like_pool(forger := new_actor(2), network, FORGED, site, policy, now + 10 * 600.0)
     assert forger.throttle.level == ThrottleLevel.NORMAL
+
+
+def test_one_of_many_networks_is_kept_down_with_the_others_as_its_own_level_cools_down() -> None:
+    """What the others did meanwhile counts for it, too, and not only once it has been let in again."""
+    site, policy, name = experienced(), policy_of(), FORGED._replace(agent=7)
+    visits = [Visit(policy, site, START) for _ in range(60)]
+    for turn in range(1000):
+        visit = visits[turn % 30]
+        visit.now = START + 1.5 * turn
+        send(visit, f"/page/{turn}", claims=name._replace(network=turn % 30), after=0.0)
+    early, now = visits[0].visitor, START + 3600.0
+    assert early.throttle.level == ThrottleLevel.BLOCKED
+    for turn in range(200):
+        visit = visits[30 + turn % 30]
+        visit.now = now + turn
+        send(visit, f"/page/{turn}", claims=name._replace(network=30 + turn % 30), after=0.0)
+    decision = admit(early, visits[0].network, policy, now + 201.0)
+    assert (decision.refused, decision.level) == (True, ThrottleLevel.BLOCKED)
 
 
 def test_an_office_whose_proxy_strips_headers_browses_and_is_no_rotation() -> None:
