@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -30,27 +31,35 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "authority.pem"
         self._folder = folder
-        self._key = Ed25519PrivateKey.generate()
+        self._key = _new_key()
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
         own = self._builder(self._name, self._key, days=1).add_extension(x509.BasicConstraints(True, None), True)
-        self.file.write_bytes(own.sign(self._key, None).public_bytes(Encoding.PEM))
+        self.file.write_bytes(own.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
 
     def context(self, days: int = 1) -> ssl.SSLContext:
-        """A server's side with a new key, valid until in so many days; a negative number: until so long ago."""
-        key = Ed25519PrivateKey.generate()
+        """A server's side, as `certificate`."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate(days))
+        return context
+
+    def certificate(self, days: int = 1) -> Path:
+        """A file with a new key, valid until in so many days; a negative number: until so long ago."""
+        key = _new_key()
         name = x509.SubjectAlternativeName([x509.IPAddress(ip_address(HERE))])
-        made = self._builder(x509.Name([]), key, days).add_extension(name, True).sign(self._key, None)
+        made = self._builder(x509.Name([]), key, days).add_extension(name, True).sign(self._key, SHA256())
         path = self._folder / f"{made.serial_number}.pem"
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         path.write_bytes(made.public_bytes(Encoding.PEM) + private)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        return path
 
-    def _builder(self, subject: x509.Name, key: Ed25519PrivateKey, days: int) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
         until = datetime.now(UTC) + timedelta(days)
         built = x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number())
         return built.not_valid_before(until - timedelta(2)).not_valid_after(until)
+
+
+def _new_key() -> EllipticCurvePrivateKey:
+    return generate_private_key(SECP256R1())  # which browsers take, too
 
 
 class SecuredWire:
