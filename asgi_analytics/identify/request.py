@@ -66,6 +66,8 @@ _FOR_CDNS = (b"-cache-control", b"surrogate-control", b"edge-control")
 # By the last two a cache asks whether what it keeps still holds, however old, and sends all of it on: the cookie, too.
 _FOR_CACHES = frozenset((b"expires", b"etag", b"last-modified"))
 _PARTS = frozenset((b"x-requested-with", b"hx-request", b"turbo-frame"))  # say that a script asks for a part
+# What browsers ask for as they navigate, and Turbo Drive in their place; other scripts ask for "*/*".
+_SHOWN_BY_SCRIPT = (b"text/html,application/xhtml+xml", b"text/html, application/xhtml+xml")
 _AFTER_HOST = (b"/", b"", b"?", b"#")
 _PARAMETER = re.compile(r";[^/]*")
 
@@ -97,10 +99,16 @@ def _shows(headers: Headers) -> bool:
 
 
 def _shows_by_script(headers: Headers) -> bool:
-    """Tell whether a script shows the page: a service worker that fetches what was navigated to, htmx, Turbo Drive."""
-    if headers.get(b"sec-fetch-mode") == b"navigate" or b"hx-boosted" in headers:
+    """Tell whether a script shows the page: a service worker that fetches what was navigated to, htmx, Turbo Drive.
+
+    In Firefox only Accept tells that a service worker does, and everywhere if it makes a request of its own for it; a
+    page that is fetched ahead loses there what says so, but not its mode.
+    """
+    mode = headers.get(b"sec-fetch-mode")
+    if mode == b"navigate" or b"hx-boosted" in headers:
         return True
-    return headers.get(b"accept", b"").startswith(b"text/html, application/xhtml+xml") and b"turbo-frame" not in headers
+    asked = headers.get(b"accept", b"").startswith(_SHOWN_BY_SCRIPT)
+    return asked and mode != b"no-cors" and b"turbo-frame" not in headers
 
 
 def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = False, path: str = "") -> bool:

@@ -20,7 +20,7 @@ from ..drive import rows
 from ..servers import free_port, server
 from ..waiting import wait_until
 from .secured import Authority
-from .walked import PAGES
+from .walked import PAGES, WORKERS
 
 NAMES = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "firefox": ("firefox-esr", "firefox")}
 # Nothing but the site is asked for anything: each has services of its maker that it would call.
@@ -81,11 +81,13 @@ def opened(command: list[str], folder: Path) -> Iterator[None]:
         process.wait()
 
 
-def walk(browser: str, scheme: str, dsn: str, folder: Path, agent: str | None = None, **options: Any) -> Visit:
-    """Let a browser walk through the site."""
+def walk(
+    browser: str, scheme: str, dsn: str, folder: Path, agent: str | None = None, worker: str = "", **options: Any
+) -> Visit:
+    """Let a browser walk through the site; `worker`: one of walked.WORKERS."""
     port, ledger = free_port(), folder / "ledger.json"
     given = {"ASGI_ANALYTICS_DSN": dsn, "ASGI_ANALYTICS_JOURNAL_DIR": str(folder / "j"), "LEDGER": str(ledger)}
-    given["OPTIONS"] = json.dumps(options)
+    given |= {"OPTIONS": json.dumps(options), "WORKER": worker}
     program = ["-m", "uvicorn", "tests.acceptance.walked:app", "--port", str(port), "--log-level", "warning"]
     if scheme == "https":
         certificate = str(Authority(folder).certificate())
@@ -137,6 +139,16 @@ def test_what_a_browser_shows_is_one_visit_of_a_person(
         missing = connection.execute("SELECT count(*) FROM analytics.hits WHERE status = 404 AND path LIKE '/api%'")
         assert sessions == [(PAGES, "/")]
         assert missing.fetchall() == [(PAGES,)]
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("browser", NAMES)
+def test_pages_that_come_through_a_service_worker_are_pages(
+    browser: str, worker: str, dsn: str, tmp_path: Path
+) -> None:
+    told, hits = walk(browser, "http", dsn, tmp_path, person(browser), worker)
+    assert Counter(hit["path"] for hit in hits if hit["page_view"]) == Counter(told["seen"])
+    assert {(hit["bot_class"], hit["score"]) for hit in hits} == {(None, 0)}
 
 
 def test_a_browser_without_a_window_says_so_and_is_no_person(dsn: str, tmp_path: Path) -> None:

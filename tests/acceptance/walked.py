@@ -16,8 +16,9 @@ from starlette.websockets import WebSocket
 
 from asgi_analytics import AnalyticsMiddleware
 
-PAGES = 12
+PAGES = 8
 PIXEL = b"GIF89a\x01\0\x01\0\x80\0\0\xff\xff\xff\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"
+WORKER = os.environ.get("WORKER", "")  # one of WORKERS, or none
 FRESH = {"cache-control": "no-store"}  # else what was fetched ahead is shown without a request
 # What each page asks for by itself; then the reader reloads it, sends its form, or follows its link.
 SCRIPT = """
@@ -26,6 +27,10 @@ seen.push(location.pathname);
 sessionStorage.seen = JSON.stringify(seen);
 const step = seen.length;
 addEventListener("load", async () => {
+  if (BY_WORKER) {
+    navigator.serviceWorker.register("/worker.js");
+    await navigator.serviceWorker.ready;
+  }
   const item = await fetch(`/api/items?id=${step}`);
   await fetch(`/api/missing/${step}`);
   navigator.sendBeacon("/beacon", "x");
@@ -39,16 +44,28 @@ addEventListener("load", async () => {
   else if (step % 6 == 5) document.forms[0].submit();
   else document.querySelector("#next").click();
 });
-""".replace("PAGES", str(PAGES))
+""".replace("PAGES", str(PAGES)).replace("BY_WORKER", json.dumps(bool(WORKER)))
+# What comes between pages and network in apps that work without one.
+WORKERS = {
+    "passes on": "fetch(event.request)",
+    "asks itself": "event.request.mode == 'navigate' && event.request.method == 'GET'"
+    " ? fetch(event.request.url, {headers: event.request.headers}) : fetch(event.request)",
+}
+WORKER_SCRIPT = """
+addEventListener("install", () => skipWaiting());
+addEventListener("activate", (event) => event.waitUntil(clients.claim()));
+addEventListener("fetch", (event) => event.respondWith(FETCHED));
+""".replace("FETCHED", WORKERS.get(WORKER, ""))
 
 
 async def page(request: Request) -> Response:
     """Return a page with files of its own, a form, and a link that a browser may fetch ahead."""
     number = request.path_params.get("number", 0)
+    frame = "" if WORKER else '<iframe src="/frame"></iframe>'  # a worker does not say what is one
     return HTMLResponse(
         f"""<!doctype html><html lang="en"><title>{number}</title>
         <link rel="stylesheet" href="/site.css"><link rel="prefetch" href="/articles/{number + 2}">
-        <script src="/site.js"></script><img src="/pixel.gif?{number}" alt=""><iframe src="/frame"></iframe>
+        <script src="/site.js"></script><img src="/pixel.gif?{number}" alt="">{frame}
         <a id="next" href="/articles/{number + 1}">next</a>
         <form method="post" action="/form/{number + 1}"><input name="text"></form>""",
         headers=FRESH,
@@ -103,6 +120,7 @@ site = Starlette(
         Route("/form/{number:int}", form, methods=["POST"]),
         Route("/site.css", _fixed(b"body { margin: 1em }", "text/css")),
         Route("/site.js", _fixed(SCRIPT.encode(), "text/javascript")),
+        Route("/worker.js", _fixed(WORKER_SCRIPT.encode(), "text/javascript")),
         Route("/pixel.gif", _fixed(PIXEL, "image/gif")),
         Route("/api/items", _item),
         Route("/api/missing/{number:int}", _missing),

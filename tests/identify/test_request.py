@@ -17,6 +17,7 @@ from asgi_analytics.identify.request import (
 )
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
+NAVIGATED = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 TURBO = b"text/html, application/xhtml+xml"
 
 
@@ -31,6 +32,10 @@ TURBO = b"text/html, application/xhtml+xml"
         ({b"sec-fetch-dest": b"iframe"}, False),
         ({b"sec-fetch-dest": b"empty"}, False),
         ({b"sec-fetch-dest": b"empty", b"sec-fetch-mode": b"navigate"}, True),  # a service worker fetches what is shown
+        ({b"sec-fetch-dest": b"empty", b"sec-fetch-mode": b"same-origin", b"accept": NAVIGATED}, True),  # in Firefox
+        ({b"sec-fetch-dest": b"empty", b"sec-fetch-mode": b"cors", b"accept": NAVIGATED}, True),  # by its own request
+        ({b"sec-fetch-dest": b"empty", b"accept": NAVIGATED, b"sec-purpose": b"prefetch"}, False),
+        ({b"sec-fetch-dest": b"empty", b"sec-fetch-mode": b"no-cors", b"accept": NAVIGATED}, False),  # fetched ahead
         ({b"sec-fetch-dest": b"empty", b"hx-request": b"true"}, False),
         ({b"sec-fetch-dest": b"empty", b"hx-request": b"true", b"hx-boosted": b"true"}, True),
         ({b"hx-request": b"true"}, False),
