@@ -72,7 +72,12 @@ PROGRAMS = {
 _MODEL = re.compile(
     r"Mozilla/5\.0 \((?>[^()]*?Android)(?>(?:[^()B]|B(?!uild/)|\([^()]*\))*)(?:Build/[^;)]*|(?=\)))", re.ASCII
 )
-_CONTACT = re.compile(r"(?:.*[;(] *)?([A-Za-z][\w .-]{0,60}?)(?:/[\w.+-]*)?[;:,() ]{0,4}+\+?https?://")
+# In brackets with its name, or behind it: "Safari/537.36 Prerender (+https://…)".
+_CONTACT = re.compile(
+    r"(?:.*[;(] *|.*(?:/[\d.]+|\)) )?(?!(?:Chrome|Edg|Firefox|OPR|Safari)/)"
+    r"([A-Za-z][\w .-]{0,60}?)(?:/[\w.+-]*)?[;:,() ]{0,4}+\+?https?://"
+)
+_HOME = re.compile(r"\+https?://([\w.-]+)", re.ASCII)  # of who gives no name
 _LIKE = re.compile(r"\blike [\w-]*(?:bot|-google)\b", re.ASCII | re.IGNORECASE)  # whom it resembles, not who it is
 _EDGES = " -/+;:,()"
 
@@ -98,7 +103,8 @@ class CrawlerList:
         if match is not None:
             return match.family, _name(match.major or "")
         # A contact address is a crawler's custom; toolbars of old browsers left bare ones in a Mozilla header.
-        if ("+http" in text or ("http" in text and not text.startswith("Mozilla/"))) and (name := _CONTACT.match(text)):
+        has_contact = "+http" in text or ("http" in text and not text.startswith("Mozilla/"))
+        if has_contact and (name := _CONTACT.match(text) or _HOME.search(text)):
             return UNKNOWN_CLASS, _name(name[1])
         return None
 

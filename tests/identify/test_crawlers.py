@@ -17,7 +17,7 @@ from asgi_analytics.identify import crawlers
 from asgi_analytics.identify.crawlers import BOT_CLASSES, CrawlerList
 from asgi_analytics.identify.useragent import SPIDER, SUSPICIOUS
 
-from .agents import ANDROID, IPHONE, MAC, MOBILE, READER, REAL_BROWSERS, SAMPLES, WEBKIT
+from .agents import ANDROID, IPHONE, MAC, MOBILE, READER, REAL_BROWSERS, SAMPLES, WEBKIT, WINDOWS
 
 # Phones and apps whose model, build or name looks like an entry of the open list.
 MISTAKABLE = [
@@ -98,6 +98,17 @@ CRAWLERS = [
     ("FooBarBot/1.0 (+https://foo.example/bot)", "crawler", "FooBarBot", "1.0"),
     ("Mozilla/5.0 (compatible; NewThing/1.0; +http://newthing.example)", "crawler", "NewThing", "1.0"),
     ("MyOwnCrawler/2.0", "crawler", "MyOwnCrawler", "2.0"),
+    # Browsers that fetch for somebody, with a contact address behind all that the browser says of itself.
+    (f"{WINDOWS} Chrome/141.0.0.0 Safari/537.36 NewThing/1.0 (+https://new.example)", "crawler", "NewThing", "1.0"),
+    (f"{WINDOWS} Chrome/141.0.0.0 Safari/537.36 New Thing (+https://new.example)", "crawler", "New Thing", None),
+    (f"{WINDOWS} Chrome/141.0.0.0 Safari/537.36 (+https://new.example/it)", "crawler", "new.example", None),
+    ("Mozilla/5.0 (compatible) NewThing/1.0 (+https://new.example)", "crawler", "NewThing", "1.0"),
+    (
+        "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0 (+https://new.example)",
+        "crawler",
+        "new.example",
+        None,
+    ),
 ]
 
 
