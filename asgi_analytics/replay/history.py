@@ -180,8 +180,7 @@ def _is_socket(hit: RecordedHit) -> bool:
 
 
 def _agent(hit: RecordedHit) -> Agent:
-    bot_class = hit.bot_class if hit.crawler else None
-    return Agent(hit.browser, bot_class=bot_class, crawler=hit.crawler, outdated=hit.outdated)
+    return Agent(hit.browser, bot_class=hit.bot_class, crawler=hit.crawler, outdated=hit.outdated)
 
 
 def _verdict(hit: RecordedHit, decision: Decision) -> Verdict:

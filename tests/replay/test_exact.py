@@ -151,6 +151,23 @@ def test_a_walk_over_long_paths_is_judged_as_it_was(known: dict[str, Any], paddi
     assert list(differing(hits)) == []
 
 
+def test_a_crawler_without_a_name_is_judged_as_it_was(known: dict[str, Any]) -> None:
+    """As a crawler, which may load more different pages than a tool."""
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, durability="memory", **known)
+    app._engine.started = True
+
+    async def walk() -> None:
+        for number in range(80):
+            await mix.ask(app, "198.51.100.9", f"/page/{number}", {"user-agent": "bot"})
+            mix.clock.advance(5)
+
+    asyncio.run(walk())
+    hits = hits_of(app)
+    assert {(hit.bot_class, hit.crawler) for hit in hits} == {("crawler", None)}
+    assert list(differing(hits)) == []
+
+
 @pytest.mark.parametrize("path", ["/gone/reset", "/gone/reset;x=1", f"/gone/{'a1' * 30}/reset", "/gone;x/.env"])
 def test_guesses_in_queries_are_judged_as_they_were(known: dict[str, Any], path: str) -> None:
     """Also where the path is not stored as it was asked for, and what only scanners ask for."""
