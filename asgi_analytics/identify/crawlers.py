@@ -43,6 +43,7 @@ CRAWLERS = {
     ),
     "feed-reader": "FeedFetcher-Google",
     "social-preview": "GoogleMessages",
+    "browser-automation": "Cypress",
     UNKNOWN_CLASS: "Google-CWS Google-Pinpoint",
 }
 # Programs that name themselves first and are not in the open list; a dot stands for a blank.
@@ -65,7 +66,7 @@ PROGRAMS = {
         "reqwest req rest-client rust-reqwest siege undici unirest-java ureq urllib3 vegeta wrk"
     ),
     "scanner": "Arachni Fuzz.Faster.U.Fool Nuclei Wfuzz dirsearch feroxbuster ffuf gobuster katana l9tcpid",
-    "browser-automation": "Cypress Playwright Selenium",
+    "browser-automation": "Playwright Selenium",
 }
 
 # Atomic groups: a header made to be slow causes no backtracking.

@@ -98,6 +98,12 @@ CRAWLERS = [
     ("FooBarBot/1.0 (+https://foo.example/bot)", "crawler", "FooBarBot", "1.0"),
     ("Mozilla/5.0 (compatible; NewThing/1.0; +http://newthing.example)", "crawler", "NewThing", "1.0"),
     ("MyOwnCrawler/2.0", "crawler", "MyOwnCrawler", "2.0"),
+    (
+        f"{MAC} Cypress/13.6.0 Chrome/114.0.5735.289 Electron/25.8.4 Safari/537.36",
+        "browser-automation",
+        "Cypress",
+        "13.6.0",
+    ),
     # Browsers that fetch for somebody, with a contact address behind all that the browser says of itself.
     (f"{WINDOWS} Chrome/141.0.0.0 Safari/537.36 NewThing/1.0 (+https://new.example)", "crawler", "NewThing", "1.0"),
     (f"{WINDOWS} Chrome/141.0.0.0 Safari/537.36 New Thing (+https://new.example)", "crawler", "New Thing", None),
