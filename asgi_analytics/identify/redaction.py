@@ -61,7 +61,7 @@ _TOKEN = re.compile(
 )
 SHORTEST_TOKEN = 12  # characters; what is shorter has only e-mail addresses, which have an @
 # A telephone number with its country's code (E.164), bare or in groups.
-_PHONE = re.compile(r"\+(?<![\w.+-].)\d(?:[ .-]?\d){7,14}(?![\w-])", re.ASCII)
+_PHONE = re.compile(r"\+(?<![\w.+-].)\d(?:[ .()-]{0,2}+\d){7,14}(?![\w-])", re.ASCII)
 # The number of a card, bare or in groups, a name or a date in front and behind; no part of an id.
 _CARD = re.compile(
     r"[2-6](?<!\d.)(?:(?:(?<=4)\d|(?<=5)[1-5]|(?<=2)[2-7]|(?<=3)5|(?<=6)(?:0(?=11)|[25]))\d\d(?:[ .-]?\d){12}"
