@@ -12,7 +12,7 @@ from asgi_analytics.protocols import Salt
 from asgi_analytics.settings import Settings
 from asgi_analytics.testing import START_NS, FakeClock
 
-from .drive import COOKIE, NOWHERE, Reply, found, get, http_scope, page, rows, start, wrapped
+from .drive import BROWSER, COOKIE, NOWHERE, Reply, found, get, http_scope, page, rows, start, wrapped
 
 
 def cookie_of(reply: Reply) -> dict[str, str]:
@@ -141,6 +141,23 @@ def test_a_cookie_visitor_that_moves_is_stored_where_it_is(dsn: str) -> None:
     assert home["fingerprint"] == train["fingerprint"]
     assert home["network"] != train["network"]
     assert (home["address"], train["address"]) == ("198.51.100.7", "203.0.113.9")
+
+
+def test_a_cookie_visitor_is_stored_as_it_says_who_it_is(dsn: str) -> None:
+    said = {"update": BROWSER.replace("130", "131"), "script": "curl/8.5.0", "claim": "GPTBot/1.2"}
+    with wrapped(page(), dsn, **COOKIE) as wrap:
+        cookie = cookie_of(get(wrap, "/first"))
+        for path, agent in said.items():
+            get(wrap, f"/{path}", {**cookie, "user-agent": agent})
+        get(wrap, "/travel", {**cookie, "accept-language": "fr"})
+    query = "SELECT path, browser, browser_version, bot_class, language, verified FROM analytics.hits ORDER BY id"
+    assert [tuple(row.values()) for row in rows(dsn, query)] == [
+        ("/first", "Chrome", "130.0.0", None, "de-de", None),
+        ("/update", "Chrome", "131.0.0", None, "de-de", None),
+        ("/script", "curl", "8.5.0", "http-library", "de-de", None),
+        ("/claim", "GPTBot", "1.2", "ai-crawler", "de-de", "unverifiable"),
+        ("/travel", "Chrome", "130.0.0", None, "fr", None),
+    ]
 
 
 def test_whose_cookie_comes_back_brings_its_level_and_no_evidence_that_was_spent_without_it() -> None:

@@ -224,8 +224,10 @@ class Identifier:
             visitor.actor, visitor.borrows = self._new_actor(alike.identity.agent), False
             visitor.actor.throttle = Throttle(state.level, state.changed_at, state.reasons, state.was_blocked)
             self._known.name_actors(visitor)
-        if visitor.identity.network != alike.identity.network:  # another place, or another day
-            visitor.identity = _with(alike.identity, fingerprint, alike.identity.network, False)
+        before, here = visitor.identity, alike.identity
+        if before.network != here.network or before.agent is not here.agent or before.language != here.language:
+            # Another place or day, an update of the browser, or a program that has its cookie.
+            visitor.identity = _with(here, fingerprint, here.network, False)
             visitor.row_tail = visitor.cached_refusal = None
         visitor.network = alike.network
         visitor.cookie = cookie.issue(ticket.visitor, secure, wall, ticket.issued_s) if ticket.outdated else None
