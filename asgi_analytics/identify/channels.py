@@ -35,10 +35,12 @@ SOURCES = {
         DuckDuckGo: duckduckgo duckduckgo.com ddg com.duckduckgo.mobile.android
         Ecosia: ecosia ecosia.org com.ecosia.android
         Excite: excite.com
+        GMX: suche.gmx.net suche.gmx.at suche.gmx.ch
         Haosou: so.com haosou.com
         Kagi: kagi kagi.com
         Lilo: lilo.org
         Lycos: lycos.com
+        Mail.ru: go.mail.ru
         Marginalia: marginalia-search.com search.marginalia.nu
         MetaGer: metager.*
         Mojeek: mojeek.com
@@ -49,10 +51,14 @@ SOURCES = {
         Qwant: qwant qwant.com
         Rambler: rambler.ru
         Seznam: seznam seznam.cz
+        Shenma: sm.cn
         Sogou: sogou sogou.com
         Startpage: startpage.com
         Swisscows: swisscows.com
+        T-Online: suche.t-online.de
+        Toutiao: so.toutiao.com
         Virgilio: virgilio.it
+        WEB.DE: suche.web.de
         Yahoo!: yahoo yahoo.* search.yahoo.com search.yahoo.co.jp
         Yandex: yandex yandex.* ya.ru
     """,
@@ -207,6 +213,8 @@ SOURCES = {
     """,
     "": """
         Google accounts: accounts.google.com
+        Google Ads: ads.google.com
+        Google Analytics: analytics.google.com tagassistant.google.com tagmanager.google.com
         Google Calendar: calendar.google.com
         Google Chat: chat.google.com
         Google Classroom: classroom.google.com
@@ -215,6 +223,8 @@ SOURCES = {
         Google Groups: groups.google.com
         Google Meet: meet.google.com
         Google News: news.google.com com.google.android.apps.magazines
+        Google Play: play.google.com
+        Google Search Console: search.google.com
         Google Sites: sites.google.com
         Google Translate: translate.google.com translate.goog
         GitHub: github github.com com.github.android

@@ -29,6 +29,8 @@ def came(query: str = "", referer: str | None = None, host: str | None = HOST) -
         ("https://duckduckgo.com/", ("Organic Search", "DuckDuckGo")),
         ("https://search.yahoo.co.jp/search", ("Organic Search", "Yahoo!")),
         ("https://search.brave.com/", ("Organic Search", "Brave Search")),
+        ("https://suche.web.de/", ("Organic Search", "WEB.DE")),
+        ("https://navigator.web.de/", ("Email", "WEB.DE")),
         ("https://t.co/abc", ("Organic Social", "X")),
         ("https://l.facebook.com/", ("Organic Social", "Facebook")),
         ("https://lm.facebook.com/l.php?u=x", ("Organic Social", "Facebook")),
@@ -46,6 +48,7 @@ def came(query: str = "", referer: str | None = None, host: str | None = HOST) -
         ("https://outlook.live.com/", ("Email", "Outlook")),
         ("https://docs.google.com/document/d/1", ("Referral", "Google Docs")),
         ("https://accounts.google.com/signin", ("Referral", "Google accounts")),
+        ("https://search.google.com/search-console/about", ("Referral", "Google Search Console")),
         ("android-app://com.google.android.gm/", ("Email", "Gmail")),
         (
             "android-app://com.google.android.googlequicksearchbox/https/www.google.com",
