@@ -65,7 +65,7 @@ _NOT_SHARED = re.compile(rb"(?:^|[\s,])(?:private|no-store)\s*(?:,|$)")  # priva
 _FOR_CDNS = (b"-cache-control", b"surrogate-control", b"edge-control")
 # By the last two a cache asks whether what it keeps still holds, however old, and sends all of it on: the cookie, too.
 _FOR_CACHES = frozenset((b"expires", b"etag", b"last-modified"))
-_PARTS = frozenset((b"x-requested-with", b"hx-request", b"turbo-frame"))  # say that a script asks for a part
+_PARTS = frozenset((b"hx-request", b"turbo-frame"))  # say that a script asks for a part
 # What browsers ask for as they navigate, and Turbo Drive in their place; other scripts ask for "*/*".
 _SHOWN_BY_SCRIPT = (b"text/html,application/xhtml+xml", b"text/html, application/xhtml+xml")
 _AFTER_HOST = (b"/", b"", b"?", b"#")
@@ -95,7 +95,9 @@ def _shows(headers: Headers) -> bool:
         return b"prefetch" not in headers.get(b"sec-purpose", headers.get(b"x-sec-purpose", b""))
     if b"hx-boosted" in headers:
         return True
-    return _PARTS.isdisjoint(headers) and not is_prefetch(headers)
+    # So does X-Requested-With, where Android's WebView names its app: com.example.app.
+    by_script = b"." not in headers.get(b"x-requested-with", b".")
+    return not by_script and _PARTS.isdisjoint(headers) and not is_prefetch(headers)
 
 
 def _shows_by_script(headers: Headers) -> bool:

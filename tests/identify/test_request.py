@@ -46,6 +46,7 @@ TURBO = b"text/html, application/xhtml+xml"
         ({b"sec-fetch-dest": b"empty", b"accept": TURBO, b"sec-purpose": b"prefetch"}, False),
         ({b"sec-fetch-dest": b"empty", b"accept": b"text/html"}, False),
         ({b"x-requested-with": b"XMLHttpRequest"}, False),
+        ({b"x-requested-with": b"com.facebook.katana"}, True),  # within an app, over plain http
         ({b"turbo-frame": b"cart"}, False),
     ],
 )
