@@ -21,6 +21,7 @@ from .jobs.rig import Web
 from .signing import NOW, Signer
 
 SEEN: list[Analytics] = []
+STRANGER = Signer("stranger.example", 7)
 
 
 @pytest.fixture
@@ -30,10 +31,10 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def app(dsn: str, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AnalyticsMiddleware]:
-    """Knows the keys of one signer; nothing is fetched by a thread."""
+    """Knows the key of one signer, and where that of another is; nothing is fetched by a thread."""
     monkeypatch.setattr(Verifier, "start", lambda verifier: None)
     with wrapped(found(page(), SEEN), dsn, clock=clock) as middleware:
-        middleware._engine.verifier = Verifier(clock, tmp_path, FixedResolver({}), Web(Signer()))
+        middleware._engine.verifier = Verifier(clock, tmp_path, FixedResolver({}), Web(Signer(), STRANGER))
         verified(middleware, Signer().sign(dict(http_scope("/known"))))
         middleware._engine.verifier.work_off()
         yield middleware
@@ -50,8 +51,24 @@ def test_who_signed_once_is_not_verified_without_a_signature(app: AnalyticsMiddl
     assert signed.status == ClaimStatus.VERIFIED
     assert verified(app, http_scope("/unsigned")) is None
     app.close()
-    told = {row["path"]: row["verified"] for row in rows(dsn)}
-    assert told == {"/known": "pending", "/signed": "verified", "/unsigned": None}
+    told = {row["path"]: (row["verified"], row["operator"], row["bot_class"]) for row in rows(dsn)}
+    assert told == {
+        "/known": ("pending", "OpenAI", None),
+        "/signed": ("verified", "OpenAI", None),
+        "/unsigned": (None, None, None),
+    }
+
+
+def test_whose_key_signed_is_told_of_operators_that_we_know(app: AnalyticsMiddleware, dsn: str) -> None:
+    verified(app, STRANGER.sign(dict(http_scope("/asks"))))
+    assert app._engine.verifier is not None
+    app._engine.verifier.work_off()
+    for path, signer in (("/stranger", STRANGER), ("/openai", Signer()), ("/again", STRANGER)):
+        verified(app, signer.sign(dict(http_scope(path))))
+    app.close()
+    told = {row["path"]: (row["verified"], row["operator"]) for row in rows(dsn)}
+    assert told["/openai"] == ("verified", "OpenAI")
+    assert told["/stranger"] == told["/again"] == ("verified", None)
 
 
 def test_a_leap_of_the_clock_makes_no_signature_false(app: AnalyticsMiddleware, clock: FakeClock) -> None:

@@ -158,6 +158,8 @@ class Arrival(Hit):
         if before is None or found is None or before.status != found.status:
             visitor.row_tail = None
             visitor.actor.behaviour.quiet_until = -1
+        elif before.operator != found.operator:  # another signer, with the same browser
+            visitor.row_tail = None
         # A signature is of its request, not of those that look alike and may come while this one is answered.
         self.verification = visitor.verification = found
         self._session_claims = None  # read before this was known

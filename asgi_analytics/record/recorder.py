@@ -225,6 +225,8 @@ class Recorder:
             identity = replace(identity, address=hit.address)
         claim = hit.verification
         verified = None if claim is None or claim.status == ClaimStatus.UNCLAIMED else str(claim.status)
+        if claim is not None and claim.operator is not None and identity.agent.operator is None:  # by a signature alone
+            identity = replace(identity, agent=replace(identity.agent, operator=claim.operator))
         session = encoding.uuid(hit.session.id if identity.tracked else None)
         tail = session + encoding.visitor(identity, self._settings.site, verified, self._policy_version)
         if is_shared:
