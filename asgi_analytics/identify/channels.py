@@ -66,7 +66,7 @@ SOURCES = {
         Facebook: facebook facebook.com fb fb.com fb.me facebook-ads fbads com.facebook.katana com.facebook.lite
         Instagram: instagram instagram.com ig com.instagram.android
         Meta: meta
-        Threads: threads threads.net threads.com
+        Threads: threads threads.net threads.com com.instagram.barcelona
         Messenger: messenger messenger.com m.me com.facebook.orca
         WhatsApp: whatsapp whatsapp.com wa.me com.whatsapp
         X: x x.com twitter twitter.com t.co com.twitter.android
@@ -165,7 +165,7 @@ SOURCES = {
         Google AI Studio: aistudio.google.com
         NotebookLM: notebooklm.google.com
         Copilot: copilot copilot.com copilot.microsoft.com copilot.cloud.microsoft m365.cloud.microsoft
-        Copilot: edgeservices.bing.com
+        Copilot: edgeservices.bing.com com.microsoft.copilot
         Perplexity: perplexity perplexity.ai ai.perplexity.app.android
         Meta AI: meta.ai
         Mistral: chat.mistral.ai

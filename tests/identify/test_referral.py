@@ -55,6 +55,7 @@ def came(query: str = "", referer: str | None = None, host: str | None = HOST) -
             ("Organic Search", "Google app"),
         ),
         ("android-app://org.telegram.messenger/", ("Organic Social", "Telegram")),
+        ("android-app://com.microsoft.copilot/", ("AI Assistants", "Copilot")),
         ("android-app://org.unknown.app/", ("Referral", "org.unknown.app")),
         ("https://blog.unknown.org/post", ("Referral", "unknown.org")),
         ("https://www.unknown.co.uk:8443/post", ("Referral", "unknown.co.uk")),
