@@ -1,4 +1,4 @@
-"""Real browsers on a wrapped site, over http and https: what they show is what is stored, and they are people."""
+"""Real browsers on a wrapped site, over HTTP/1.1 and HTTP/2: what they show is what is stored, and they are people."""
 
 from __future__ import annotations
 
@@ -89,9 +89,10 @@ def walk(
     given = {"ASGI_ANALYTICS_DSN": dsn, "ASGI_ANALYTICS_JOURNAL_DIR": str(folder / "j"), "LEDGER": str(ledger)}
     given |= {"OPTIONS": json.dumps(options), "WORKER": worker}
     program = ["-m", "uvicorn", "tests.acceptance.walked:app", "--port", str(port), "--log-level", "warning"]
-    if scheme == "https":
+    if scheme == "https":  # and HTTP/2, websockets included
         certificate = str(Authority(folder).certificate())
-        program += ["--ssl-certfile", certificate, "--ssl-keyfile", certificate]
+        program = ["-m", "hypercorn", "tests.acceptance.walked:app", "--bind", f"127.0.0.1:{port}"]
+        program += ["--certfile", certificate, "--keyfile", certificate]
     browse = command(browser, folder, f"{scheme}://127.0.0.1:{port}/", agent)
     with server(program, port, folder / "server.log", given), opened(browse, folder):
         wait_until(lambda: ledger.exists() and ledger.read_bytes().endswith(b"}"), 60, what="the end of the walk")
