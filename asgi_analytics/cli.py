@@ -237,7 +237,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _checks(options: argparse.Namespace, settings: Settings) -> Iterator[Check]:
     yield from doctor.settings_checks(settings)
-    yield from doctor.shared_checks(settings)
+    yield from doctor.shared_checks()
     yield from patiently("place", doctor.address_checks(settings, options.client, options.header))
     yield from patiently("geo files", doctor.geo_checks(settings))
     yield from patiently("crawlers", doctor.crawler_checks(settings, SystemClock.time_ns() / 1e9))

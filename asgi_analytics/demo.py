@@ -38,6 +38,7 @@ from .embedded.programs import program_folders
 from .errors import AnalyticsError, ConfigurationError, EmbeddedPostgresError
 from .middleware import AnalyticsMiddleware
 from .settings import Settings, default_journal_dir
+from .shared import resolve_shared
 from .store.commands import migrate_all
 from .store.reading import connect
 
@@ -67,7 +68,7 @@ def run(demo: Demo) -> int:
     """Serve the demo until it is interrupted. Raises AnalyticsError when it cannot start."""
     if importlib.util.find_spec("uvicorn") is None:
         raise ConfigurationError('The demo needs uvicorn: pip install "asgi-analytics[demo]"')
-    Settings.build(**_tightened(demo))
+    Settings.build(**_tightened(demo), shared=resolve_shared(None))
     _check_port(demo.host, demo.port)
     with _database(demo) as (dsn, journal):
         migrate_all(dsn)

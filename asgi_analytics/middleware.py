@@ -19,6 +19,7 @@ from .lifespan import run_lifespan
 from .overhead import SAMPLE
 from .protocols import ASGIApp, Message, Receive, Scope, Send
 from .settings import Options, Settings
+from .shared import resolve_shared
 
 __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -31,6 +32,7 @@ class AnalyticsMiddleware:
 
     def __init__(self, app: ASGIApp, **options: Unpack[Options]) -> None:
         self.app = app
+        options["shared"] = resolve_shared(options.get("shared"))
         self.settings = Settings.build(**options)
         self._engine = Engine(self.settings, resolve_dsn(self.settings.dsn))
         self._engine.owners.add(self)

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from asgi_analytics import Signal
+from asgi_analytics import AnalyticsMiddleware, Signal
 from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.settings import Quota, Settings
 from asgi_analytics.testing import FakeClock
+
+from .drive import page
 
 
 def own(code: str = "own", sentence: str = "{value:g} of {limit:g}", **more: Any) -> Signal:
@@ -104,7 +106,15 @@ def test_a_connection_string_may_be_what_a_file_holds() -> None:
 def test_an_address_from_the_environment_is_named_as_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASGI_ANALYTICS_SHARED", "localhost:6379")
     with pytest.raises(ConfigurationError, match="ASGI_ANALYTICS_SHARED='…' is not allowed"):
-        Settings.build()
+        AnalyticsMiddleware(page(), dsn="postgresql://host/db")
+
+
+def test_an_address_in_the_environment_is_for_apps_that_name_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGI_ANALYTICS_SHARED", "redis://there:6379")
+    assert AnalyticsMiddleware(page(), dsn="postgresql://host/db").settings.shared == "redis://there:6379"
+    named = AnalyticsMiddleware(page(), dsn="postgresql://host/db", shared="redis://here:6379", shared_mode="strict")
+    assert named.settings.shared == "redis://here:6379"
+    assert Settings.build().shared is None
 
 
 def test_quotas_are_kept_from_the_shortest_window_to_the_longest() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import maxminddb
 
 from ..columns import counted
-from ..errors import AnalyticsError, StoreMisconfigured
+from ..errors import AnalyticsError, ConfigurationError, StoreMisconfigured
 from ..identify.client import ClientAddress, network_of
 from ..identify.countries import CountryTable
 from ..identify.geoip import GeoLocator
@@ -17,7 +17,7 @@ from ..identify.operators import SOURCES
 from ..jobs.data import FRESH, default_crawler_dir, held
 from ..record.listing import JournalState
 from ..settings import Settings
-from ..shared import server_of
+from ..shared import resolve_shared, server_of
 from ..store.connection import ENCODINGS, UTF8
 from ..store.health import PATIENCE, HealthReader, Server, advice_on, examine
 from .check import Check
@@ -44,15 +44,15 @@ _DURABILITY = {
 }
 
 
-def shared_checks(settings: Settings) -> Iterator[Check]:
+def shared_checks() -> Iterator[Check]:
     """Say whether the server answers that quotas are shared through, where that is not Postgres."""
-    if settings.shared is None:
-        return
     try:
-        yield Check("shared quotas", f"through {server_of(settings.shared, asked=True)}, which answers")
+        if (url := resolve_shared(None)) is not None:
+            yield Check("shared quotas", f"through {server_of(url, asked=True)}, which answers")
     except AnalyticsError as error:
-        advice = "mend shared or ASGI_ANALYTICS_SHARED: meanwhile each worker keeps to its part of each quota"
-        yield Check("shared quotas", str(error), advice)
+        is_wrong = isinstance(error, ConfigurationError)
+        meanwhile = "no app starts" if is_wrong else "each worker keeps to its part of each quota"
+        yield Check("shared quotas", str(error), f"mend ASGI_ANALYTICS_SHARED: meanwhile {meanwhile}")
 
 
 def address_checks(settings: Settings, peer: str | None, headers: Sequence[tuple[bytes, bytes]]) -> Iterator[Check]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -176,7 +175,7 @@ class Settings:
     retention_days: int | None = None  # None: what is stored stays
     batch_rows: int = 5000
     batch_age: float = 0.25
-    shared: str | None = field(default=None, repr=False)  # None: ASGI_ANALYTICS_SHARED, else Postgres
+    shared: str | None = field(default=None, repr=False)  # see shared.resolve_shared; None: Postgres
     shared_mode: Sharing = "lease"
     shared_timeout: float = 0.25
     shutdown_timeout: float = 4.0
@@ -199,9 +198,6 @@ class Settings:
                 raise ConfigurationError(f"Unknown option {name!r}.{hint} Allowed: {', '.join(names)}.")
         checked = {name: CHECKS[name](name, value) for name, value in options.items()}
         checked.setdefault("journal_dir", default_journal_dir())
-        checked["shared"] = checked.get("shared") or CHECKS["shared"](
-            "ASGI_ANALYTICS_SHARED", os.environ.get("ASGI_ANALYTICS_SHARED") or None
-        )
         settings = cls(**checked)
         if settings.shared_mode == "strict" and not settings.shared:
             raise wrong("shared_mode", "strict", '"lease"; "strict" needs shared="redis://…"')

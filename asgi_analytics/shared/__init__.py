@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from ..errors import ConfigurationError
 from ..protocols import Clock, SharedQuotas, StrictQuotas
-from ..settings import Settings
+from ..settings import CHECKS, Settings
 from .postgres import PostgresQuotas
+
+
+def resolve_shared(option: str | None) -> str | None:
+    """Return the option, else ASGI_ANALYTICS_SHARED, else None for Postgres. Raises ConfigurationError."""
+    if option is not None:
+        return option
+    found: str | None = CHECKS["shared"]("ASGI_ANALYTICS_SHARED", os.environ.get("ASGI_ANALYTICS_SHARED") or None)
+    return found
 
 
 def open_quotas(settings: Settings, dsn: Callable[[], str]) -> SharedQuotas:

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.drive import called
+from tests.drive import NOWHERE, called
 from tests.replay.lines import combined
 from tests.servers import free_port
 
@@ -92,3 +92,14 @@ def test_a_log_without_a_line_is_not_said_to_be_of_an_unknown_format(tmp_path: P
     log.touch()
     answer = called("replay", str(log))
     assert (answer.returncode, answer.stderr) == (1, f"asgi-analytics: No line of {log} is there.\n")
+
+
+def test_who_shares_nothing_needs_no_address_of_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "access.log"
+    log.write_text('192.0.2.1 - - [01/Nov/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 5\n')
+    monkeypatch.setenv("ASGI_ANALYTICS_SHARED", "localhost:6379")
+    assert called("replay", str(log)).returncode == 0
+    told = [line for line in called("doctor", "--dsn", NOWHERE).stdout.splitlines() if "shared quotas" in line]
+    assert len(told) == 1
+    assert told[0].startswith("WRONG shared quotas: Option ASGI_ANALYTICS_SHARED='…' is not allowed")
+    assert told[0].endswith("mend ASGI_ANALYTICS_SHARED: meanwhile no app starts")

@@ -22,7 +22,6 @@ from starlette.testclient import TestClient
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.commands.doctor import shared_checks
 from asgi_analytics.errors import ConfigurationError
-from asgi_analytics.settings import Settings
 from tests.drive import ask, http_scope, page, start, wrapped
 from tests.waiting import wait_until
 
@@ -351,13 +350,14 @@ def test_in_strict_mode_a_scope_in_other_types_than_asgi_asks_for_is_judged_and_
 
 
 @needs_server
-def test_doctor_says_whether_the_server_answers(server: Server) -> None:
-    settings = Settings.build(shared=server.url.replace("127.0.0.1", "me:hunter2@127.0.0.1"))
-    (wrong_password,) = shared_checks(settings)
-    (fine,) = shared_checks(Settings.build(shared=server.url))
+def test_doctor_says_whether_the_server_answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(shared_checks()) == []
+    monkeypatch.setenv("ASGI_ANALYTICS_SHARED", server.url.replace("127.0.0.1", "me:hunter2@127.0.0.1"))
+    (wrong_password,) = shared_checks()
+    monkeypatch.setenv("ASGI_ANALYTICS_SHARED", server.url)
+    (fine,) = shared_checks()
     server.kill()
-    (lost,) = shared_checks(Settings.build(shared=server.url))
+    (lost,) = shared_checks()
     assert (fine.mark, fine.text) == ("ok", f"through 127.0.0.1:{server.port}, which answers")
     assert (wrong_password.mark, lost.mark) == ("WRONG", "WRONG")
     assert "hunter2" not in wrong_password.text
-    assert list(shared_checks(Settings.build())) == []
