@@ -25,6 +25,7 @@ from .signatures import Signatures
 
 MAX_KNOWN = 20_000  # outcomes by crawler and network, least recently used out first
 MAX_WAITING, MAX_LOOKUPS = 256, 300  # addresses to look up: queued, and taken in a minute
+THREADS = 8  # that look names up: each may wait for half a minute for a name server that does not answer
 REFRESH_INTERVAL = 30.0  # seconds between two looks at the folder
 TRANSIENT = 60.0  # seconds until a name server that gave no answer is asked again
 KEPT = {ClaimStatus.VERIFIED: 86_400.0, ClaimStatus.FALSE: 3_600.0, ClaimStatus.UNVERIFIABLE: 600.0}
@@ -72,7 +73,7 @@ class SocketResolver:
 
 
 class Verifier:
-    """Checks what crawlers claim. status() waits for nothing; what it does not know is found out in two threads."""
+    """Checks what crawlers claim. status() waits for nothing; what it does not know is found out in threads."""
 
     def __init__(
         self,
@@ -89,7 +90,9 @@ class Verifier:
         self._data_dir = data_dir
         self._resolver = resolver or SocketResolver()
         self._signatures = Signatures(fetch, clock)
-        self._names: Background[Lookup] = Background("names", self._look_up, clock, size=MAX_WAITING, rate=MAX_LOOKUPS)
+        self._names: Background[Lookup] = Background(
+            "names", self._look_up, clock, size=MAX_WAITING, rate=MAX_LOOKUPS, threads=THREADS, group=_owner
+        )
         self._files: dict[str, Held] = {}
         self._stamp: object = None
         self._looked_at = float("-inf")
@@ -220,6 +223,11 @@ class Verifier:
             if len(self._known) >= MAX_KNOWN:
                 self._known.popitem(last=False)
             self._known[key] = found, self._clock.monotonic() + seconds
+
+
+def _owner(lookup: Lookup) -> bytes:
+    """Return what is mostly one owner's, with its own name servers: an IPv4 /24, an IPv6 /32."""
+    return lookup.network[: 3 if len(lookup.network) == 4 else 4]
 
 
 def _speaks_for(signature: Verification, claim: Claim) -> bool:

@@ -230,8 +230,51 @@ def test_thousands_of_spoofed_crawlers_cost_bounded_memory_and_lookups(
 
 def test_the_queue_of_lookups_is_bounded(rig: Rig) -> None:
     for number in range(1_000):
-        rig.ask(GOOGLEBOT, f"203.0.{number // 256}.{number % 256}")
+        rig.ask(GOOGLEBOT, f"203.{number // 256}.{number % 256}.0")
     assert rig.verifier.stats()["lookups"]["asked"] == MAX_WAITING
+
+
+class Tarpit(FixedResolver):
+    """A resolver that answers for few addresses, and for the others not before it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(NAMES, ADDRESSES)
+        self.answered, self.let = threading.Event(), threading.Event()
+
+    def names(self, address: str) -> Sequence[str]:
+        if address not in NAMES:
+            self.let.wait(20)
+            raise ResolverError("timed out")
+        return super().names(address)
+
+    def addresses(self, name: str) -> Sequence[str]:
+        try:
+            return super().addresses(name)
+        finally:
+            self.answered.set()
+
+
+@pytest.mark.parametrize("networks", [("2a00:1:{:x}::1",), ("203.0.113.{}", "2a00:1:{:x}::1", "2a00:2:{:x}::1")])
+def test_a_crawler_is_not_kept_pending_by_those_whose_name_servers_do_not_answer(
+    tmp_path: Path, networks: Sequence[str]
+) -> None:
+    resolver = Tarpit()
+    verifier = Verifier(FakeClock(), tmp_path, resolver, Web())
+    verifier.start()
+    for address in (network.format(number) for number in range(256) for network in networks):
+        assert verifier.status(GOOGLEBOT, address, {}, {}, NOW).status == ClaimStatus.PENDING
+    assert verifier.status(GOOGLEBOT, CRAWL, {}, {}, NOW).status == ClaimStatus.PENDING
+    assert resolver.answered.wait(10)
+    resolver.let.set()
+    assert verifier.stop(10)
+    assert verifier.status(GOOGLEBOT, CRAWL, {}, {}, NOW).status == ClaimStatus.VERIFIED
+
+
+def test_a_crawler_is_not_kept_pending_by_those_whose_name_servers_answer_at_once(rig: Rig) -> None:
+    for number in range(10_000):
+        rig.ask(GOOGLEBOT, f"2a00:1:{number:x}::1")
+        rig.verifier.work_off()
+    assert rig.settled(GOOGLEBOT, CRAWL).status == ClaimStatus.VERIFIED
 
 
 def test_one_network_is_looked_up_once(rig: Rig) -> None:
