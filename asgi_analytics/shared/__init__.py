@@ -42,7 +42,7 @@ def open_strict(settings: Settings, clock: Clock) -> StrictQuotas | None:
 
 
 def server_of(url: str, *, asked: bool = False) -> str:
-    """Return the address of a Valkey or Redis; `asked`: only once it has answered a ping.
+    """Return the address of a Valkey or Redis; `asked`: only once it has answered as it answers workers.
 
     Raises ConfigurationError without the client library, and for a URL that it cannot read; SharedUnavailable.
     """
@@ -54,5 +54,5 @@ def server_of(url: str, *, asked: bool = False) -> str:
         ) from None
     address = valkey.where(url)
     if asked:
-        valkey.ping(url)
+        valkey.ask_once(url)
     return address

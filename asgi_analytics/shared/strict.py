@@ -149,6 +149,8 @@ class _Asker:
                 answers[place] = answer
         for answer in answers:
             if isinstance(answer, Exception):
+                # What is not in use: it may lead to what was the primary, and is a replica now.
+                await self._client.connection_pool.disconnect(inuse_connections=False)
                 raise answer
         return answers
 

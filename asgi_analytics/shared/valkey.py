@@ -12,14 +12,16 @@ from urllib.parse import urlsplit
 import valkey
 from valkey.exceptions import NoScriptError, ValkeyError
 
+from ..clock import random_bytes
 from ..columns import one_line
+from ..decide.lease import name_of
 from ..decide.lending import LIFE, believed, size_of
 from ..errors import ConfigurationError, SharedUnavailable
 from ..protocols import Ask, Exchanged, Grant
 from .bounds import MAX_ASKS, MAX_SCARCE
 from .scripts import ANNOUNCE, BEAT, LEND, RAISED
 
-PATIENCE = 5.0  # seconds that a command waits
+PATIENCE = 5.0  # seconds that doctor waits
 Call = tuple[str, list[str], list[object]]  # script, keys, arguments
 
 
@@ -56,11 +58,12 @@ def where(url: str) -> str:
         ) from None
 
 
-def ping(url: str) -> None:
-    """Ask a server whether it is there. Raises SharedUnavailable."""
-    client: Any = valkey.Valkey.from_url(in_scheme(url), **client_options(PATIENCE))
-    with _wrapped(), contextlib.closing(client):
-        client.ping()
+def ask_once(url: str) -> None:
+    """Exchange quotas of nobody's, as workers do: a replica answers a ping, too. Raises SharedUnavailable."""
+    quotas, worker = ValkeyQuotas(url, random_bytes(8).hex(), PATIENCE), random_bytes(16)
+    with contextlib.closing(quotas):
+        quotas.exchange(worker, 0, [Ask(name_of(random_bytes(16), 1.0), 1.0, 1, 1, 0, 0, 0)])
+        quotas.leave(worker)
 
 
 @cache
@@ -86,7 +89,7 @@ class ValkeyQuotas:
 
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. Raises SharedUnavailable."""
-        with _wrapped():
+        with self._wrapped():
             beat: Call = (
                 BEAT,
                 [self._workers, *self._told, self._revision],
@@ -107,7 +110,7 @@ class ValkeyQuotas:
 
     def leave(self, worker: bytes) -> None:
         """Forget a worker. Raises SharedUnavailable."""
-        with _wrapped():
+        with self._wrapped():
             self._client.hdel(self._workers, worker.hex())
 
     def close(self) -> None:
@@ -163,10 +166,10 @@ class ValkeyQuotas:
             answers: list[Any] = pipe.execute(raise_on_error=False)
         return answers
 
-
-@contextlib.contextmanager
-def _wrapped() -> Iterator[None]:
-    try:
-        yield
-    except (ValkeyError, OSError) as error:
-        raise SharedUnavailable(one_line(error)) from error
+    @contextlib.contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValkeyError, OSError) as error:
+            self.close()  # it may lead to what was the primary, and is a replica now
+            raise SharedUnavailable(one_line(error)) from error

@@ -25,7 +25,7 @@ from asgi_analytics.errors import ConfigurationError
 from tests.drive import ask, http_scope, page, start, wrapped
 from tests.waiting import wait_until
 
-from .valkey import Server, SlowDoor, needs_server
+from .valkey import Server, SlowDoor, become_replica, needs_server, running
 
 App = AnalyticsMiddleware
 _addresses = itertools.count(1)
@@ -347,6 +347,16 @@ def test_in_strict_mode_a_scope_in_other_types_than_asgi_asks_for_is_judged_and_
     reply = asyncio.run(ask(app, {**http_scope(), "headers": 5}))
     assert (reply.status, app.stats()["queued"]) == (200, 1)
     assert app.stats()["failures"] == {"identify and decide": 1}
+
+
+@needs_server
+def test_doctor_says_that_a_server_answers_but_takes_no_writes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGI_ANALYTICS_SHARED", server.url)
+    with running() as other:
+        become_replica(server, other)
+        (replica,) = shared_checks()
+    assert replica.mark == "WRONG"
+    assert "read only" in replica.text
 
 
 @needs_server

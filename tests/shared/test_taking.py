@@ -22,7 +22,7 @@ from asgi_analytics.shared.strict import PAUSE, ValkeyStrict
 from asgi_analytics.shared.valkey import counter_key, in_scheme
 from asgi_analytics.testing import FakeClock
 
-from .valkey import Server, needs_server, running
+from .valkey import Server, SlowDoor, become_replica, needs_server, running
 
 pytestmark = needs_server
 DAY = 86_400.0  # seconds
@@ -183,6 +183,23 @@ def test_an_error_of_the_server_is_no_answer_and_no_exception(server: Server) ->
         assert strict.failures == 1
 
     assert run(strict, way) == []
+
+
+def test_who_was_led_to_a_primary_that_is_a_replica_now_is_led_to_the_new_one(server: Server) -> None:
+    with running() as before:
+        door, clock = SlowDoor(before.port), FakeClock()
+        strict = ValkeyStrict(door.url, 5.0, clock)
+
+        async def way(take: Take) -> None:
+            assert await take(b"c" * 16, ALONE) is not None
+            door.port = server.port
+            become_replica(before, server)
+            assert await take(b"c" * 16, ALONE) is None
+            clock.advance(PAUSE)
+            assert await take(b"c" * 16, ALONE) is not None
+
+        assert run(strict, way) == []
+        door.close()
 
 
 def test_where_nobody_listens_no_request_waits_and_nobody_asks_for_a_while(server: Server) -> None:

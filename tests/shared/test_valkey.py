@@ -15,7 +15,7 @@ from asgi_analytics.shared.valkey import ValkeyQuotas, counter_key, in_scheme, w
 from tests.waiting import wait_until
 
 from .aging import age, silence
-from .valkey import Server, needs_server
+from .valkey import Server, SlowDoor, become_replica, needs_server, running
 
 COUNTER = random_bytes(16) + bytes([0, 0, 0, 60])
 
@@ -55,6 +55,21 @@ def test_an_error_of_the_server_means_that_quotas_cannot_be_shared(server: Serve
     with pytest.raises(SharedUnavailable, match="WRONGTYPE"):
         quotas.exchange(random_bytes(16), 0, [Ask(COUNTER, 60.0, 100, 10, 1, 0, 0)])
     quotas.close()
+
+
+@needs_server
+def test_who_was_led_to_a_primary_that_is_a_replica_now_is_led_to_the_new_one(server: Server) -> None:
+    with running() as other:
+        door = SlowDoor(server.port)
+        quotas = ValkeyQuotas(door.url, "site", 5.0)
+        quotas.exchange(random_bytes(16), 0, [])
+        door.port = other.port
+        become_replica(server, other)
+        with pytest.raises(SharedUnavailable, match="read only"):
+            quotas.exchange(random_bytes(16), 0, [])
+        assert quotas.exchange(random_bytes(16), 0, []).workers == 1
+        quotas.close()
+        door.close()
 
 
 @needs_server

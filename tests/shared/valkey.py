@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import valkey
 
 from asgi_analytics.clock import random_bytes
 from asgi_analytics.shared.valkey import ValkeyQuotas
@@ -47,7 +49,8 @@ class Server:
             self.port: int = probe.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._command += ["--dir", "/tmp", *options]
+        self._folder = tempfile.TemporaryDirectory()  # a replica writes what it gets, and others would load it
+        self._command += ["--dir", self._folder.name, *options]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -83,12 +86,18 @@ class Server:
         return ValkeyQuotas(self.url, random_bytes(8).hex(), timeout)
 
 
+def become_replica(server: Server, of: Server) -> None:
+    """Make one server the replica of another, which answers and takes no writes."""
+    with valkey.Valkey(port=server.port) as client:
+        client.replicaof("127.0.0.1", str(of.port))
+
+
 class SlowDoor:
-    """A proxy that holds back what the server answers for `delay` seconds."""
+    """A proxy that holds back what the server answers for `delay` seconds; who comes from now on gets to `port`."""
 
     def __init__(self, port: int) -> None:
         self.delay = 0.0
-        self._port = port
+        self.port = port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listening.getsockname()[1]}/0"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -102,7 +111,7 @@ class SlowDoor:
         while True:
             try:
                 client, _ = self._listening.accept()
-                server = socket.create_connection(("127.0.0.1", self._port))
+                server = socket.create_connection(("127.0.0.1", self.port))
             except OSError:
                 return
             for source, target, slow in ((client, server, False), (server, client, True)):
@@ -133,5 +142,7 @@ def running() -> Iterator[Server]:
     """A server of the first kind that there is."""
     server = Server(next(iter(found_servers().values())))
     server.start()
-    yield server
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.stop()
