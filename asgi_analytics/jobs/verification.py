@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ResolverError
 from ..identify.client import network_of, packed_address
 from ..identify.geoip import is_local
-from ..identify.operators import CLAIMS, Claim, claim_of
+from ..identify.operators import CLAIMS, SOURCES, Claim, claim_of
 from ..identify.reverse_dns import judge_names, names_to_confirm
 from ..model import TOOL_CLASSES, Agent, ClaimStatus, Verification
 from ..protocols import Clock, Fetch, Resolver
@@ -131,10 +131,13 @@ class Verifier:
         self._read(self._load)
 
     def _load(self) -> None:
-        if (found := stamp(self._data_dir)) != self._stamp:
-            files, self.errors = held(self._data_dir)
+        found = stamp(self._data_dir)
+        # What could not be read is tried again: the disk may have failed for a moment, or the folder changed hands.
+        if names := SOURCES if found != self._stamp else self.errors:
+            files, self.errors = held(self._data_dir, names)
             # One that cannot be read now is not refuted by that; its age tells how long it counts.
-            self._files = {**{name: file for name, file in self._files.items() if name in self.errors}, **files}
+            kept = {name: file for name, file in self._files.items() if name not in names or name in self.errors}
+            self._files = {**kept, **files}
             self._stamp = found
 
     def status(

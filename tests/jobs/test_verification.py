@@ -205,6 +205,24 @@ def test_ranges_that_cannot_be_read_again_stay_and_are_read_once_they_can(
     assert rig.verifier.errors == {}
 
 
+def test_a_file_that_could_not_be_read_for_a_moment_is_read_the_next_time(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused_once(folder: Path, name: str) -> tuple[bytes, float]:
+        return refused(folder, name) if name == "openai-gptbot" else read(folder, name)
+
+    (tmp_path / "openai-gptbot.json").write_bytes(b'{"prefixes": [{"ipv4Prefix": "93.184.216.0/24"}]}')
+    with monkeypatch.context() as patch:
+        read = data._read
+        patch.setattr(data, "_read", refused_once)
+        rig.verifier.refresh(rig.clock.monotonic() + 31)
+    assert rig.ask(GPTBOT, EVIL).status == ClaimStatus.FALSE
+    rig.verifier.refresh(rig.clock.monotonic() + 62)
+    assert rig.ask(GPTBOT, EVIL).status == ClaimStatus.VERIFIED
+    assert rig.ask(named("Claude-User"), "160.79.104.1").status == ClaimStatus.VERIFIED
+    assert (rig.verifier.errors, rig.verifier.stats()["ranges"]) == ({}, len(FILES))
+
+
 def refused(folder: Path, name: str) -> tuple[bytes, float]:
     raise OSError(24, "Too many open files", name)
 
