@@ -89,6 +89,19 @@ def test_a_pardon_frees_a_blocked_visitor_and_keeps_the_case(dsn: str) -> None:
     assert case["fingerprint"].hex == visitor
 
 
+def test_a_pardon_of_its_address_frees_who_was_pardoned_before(dsn: str) -> None:
+    with wrapped(page(), dsn, **STRICT) as app:
+        start(app)
+        for path in "abcd":
+            get(app, f"/{path}", OLD)
+        (visitor,) = {row["fingerprint"].hex for row in _when(dsn, "fingerprint IS NOT NULL")}
+        command(dsn, "pardon", visitor)
+        wait_until(lambda: get(app, "/a", OLD).status == 200, 10, "the pardon")
+        assert [get(app, f"/again/{path}", OLD).status for path in "abcd"][-1] == 429
+        command(dsn, "pardon", ADDRESS)
+        wait_until(lambda: get(app, "/a", OLD).status == 200, 10, "the pardon of the address")
+
+
 def _when(dsn: str, condition: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 

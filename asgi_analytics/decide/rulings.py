@@ -46,6 +46,16 @@ class Table:
                     return found
         return None
 
+    def latest(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> float:
+        """Return when the last of all that stands was made, in wall seconds; minus infinity: nothing stands."""
+        if not self.fingerprints and not self.networks:
+            return -inf
+        found = [self.fingerprints.get(name) for name in (fingerprint, *older)]
+        for (size, prefix, key), table in self.networks.items():
+            if size == len(network):
+                found.append(table.get(name_network(network, prefix, key)))
+        return max([one.made_at for one in found if one is not None and one.until > now], default=-inf)
+
 
 @dataclass(frozen=True, slots=True)
 class Rulings:
@@ -76,8 +86,7 @@ class Rulings:
 
     def pardoned_at(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> float:
         """Return the wall seconds up to which all is forgiven; minus infinity: nothing is."""
-        found = self.pardons.find(fingerprint, network, now, older)
-        return -inf if found is None else found.made_at
+        return self.pardons.latest(fingerprint, network, now, older)
 
     def rules_on(self, fingerprint: bytes) -> bool:
         """Tell whether an allowance or a ban is on this fingerprint."""

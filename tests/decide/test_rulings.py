@@ -277,6 +277,18 @@ def test_a_pardon_that_is_told_again_forgives_no_more() -> None:
         assert book.pardoned_at(A, HERE, WALL + seconds) == WALL + 40
 
 
+@pytest.mark.parametrize("last", range(3))
+def test_of_several_pardons_the_last_one_counts_whomever_it_names(last: int) -> None:
+    made = [WALL + 90 * (place == last) for place in range(3)]
+    pardons = [
+        ruling("pardon", id=b"1", fingerprint=A, made_at=made[0]),
+        on_network("203.0.113.7/32", "pardon", KEY, id=b"2", made_at=made[1]),
+        on_network("203.0.113.0/24", "pardon", id=b"3", made_at=made[2]),
+    ]
+    assert Rulings.of(pardons, WALL + 95).pardoned_at(A, HERE, WALL + 95) == WALL + 90
+    assert Rulings.of(pardons, WALL + 95).pardoned_at(A, HERE, WALL + 100) == -inf
+
+
 def test_a_pardon_that_has_ended_lifts_nothing_when_it_is_told_again() -> None:
     """As to a worker that comes back to its database."""
     book = RulingBook(now=WALL)
