@@ -21,6 +21,7 @@ from .valkey import client_options, counter_key, in_scheme, sha
 
 MAX_FLIGHTS = 4  # concurrent round trips, each over its own connection; later requests wait for the next
 MAX_ASKED = 256  # requests in one round trip
+ANSWERS = 10  # that a round trip over a new connection takes, each of which may take as long as a request waits
 PAUSE = 0.5  # seconds after a failure in which nobody asks: requests must not queue for a server that is lost
 
 Actors = Sequence[tuple[bytes, Sequence[tuple[float, int]]]]
@@ -113,7 +114,7 @@ class _Asker:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(MAX_ASKED, len(self._waiting)))]
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(ANSWERS * self._timeout):
                     await self._ask(batch)
             except Exception:  # noqa: BLE001 - whatever listens there may answer anything
                 self._failed()

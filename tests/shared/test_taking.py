@@ -202,6 +202,20 @@ def test_who_was_led_to_a_primary_that_is_a_replica_now_is_led_to_the_new_one(se
         door.close()
 
 
+def test_to_connect_to_a_server_that_is_far_away_may_take_longer_than_a_request_waits(server: Server) -> None:
+    door, clock = SlowDoor(server.port), FakeClock()
+    door.delay = 0.4
+    strict = ValkeyStrict(door.url, 1.0, clock)
+
+    async def way(take: Take) -> None:
+        while await take(b"d" * 16, ALONE) is None:
+            assert strict.failures < 10
+            clock.advance(PAUSE)
+
+    assert run(strict, way) == []
+    door.close()
+
+
 def test_where_nobody_listens_no_request_waits_and_nobody_asks_for_a_while(server: Server) -> None:
     clock, lost = FakeClock(), Server("none")
     strict, began = ValkeyStrict(lost.url, 60.0, clock), time.monotonic()
