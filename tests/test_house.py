@@ -36,8 +36,9 @@ STAGES = {"identify", "decide", "respond", "record", "store", "state", "embedded
 LAYERS: tuple[set[str], ...] = (
     BASE,
     STAGES,
+    {"threads"},
     {"shared"},
-    {"threads", "database", "shutdown", "overhead", "jobs", "report", "replay"},
+    {"database", "shutdown", "overhead", "jobs", "report", "replay"},
     {"parts"},
     {"engine"},
     {"exchange", "joining", "lifespan"},

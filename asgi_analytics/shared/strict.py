@@ -6,6 +6,8 @@ A second one, after the answer, where the visitor has units and its network has 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -16,6 +18,7 @@ from valkey.exceptions import NoScriptError
 
 from ..decide.lease import name_of
 from ..protocols import Clock, StrictAnswer
+from ..threads import run_in_thread
 from .scripts import GIVE_BACK, TAKE
 from .valkey import client_options, counter_key, in_scheme, sha
 
@@ -89,6 +92,8 @@ class _Asker:
         )
         self._loop = loop
         self._client: Any = valkey.asyncio.Valkey(connection_pool=pool)
+        self._host: str | None = pool.connection_kwargs.get("host")
+        self._is_connected = False  # the last round trip was answered
         self._timeout = timeout
         self._failed = failed
         self._waiting: deque[Waiting] = deque()
@@ -97,11 +102,13 @@ class _Asker:
     def ask(self, asked: Actors) -> asyncio.Future[StrictAnswer | None]:
         """Queue a question for the next round trip."""
         answer: asyncio.Future[StrictAnswer | None] = self._loop.create_future()
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
         self._waiting.append((asked, answer))
-        if len(self._flights) < MAX_FLIGHTS:
+        if len(self._flights) < (MAX_FLIGHTS if self._is_connected else 1):
             flight = self._loop.create_task(self._fly())
             self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+            flight.add_done_callback(self._flights.discard)  # where it was cancelled
         return answer
 
     async def close(self) -> None:
@@ -112,18 +119,50 @@ class _Asker:
     async def _fly(self) -> None:
         """Make round trips until nobody waits."""
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(MAX_ASKED, len(self._waiting)))]
+            is_there = self._is_connected or await self._is_there()
+            batch = self._next()  # those whom connecting took too long have left, and are charged nothing
             try:
                 async with asyncio.timeout(ANSWERS * self._timeout):
-                    await self._ask(batch)
+                    self._is_connected = is_there and await self._ask(batch)
             except Exception:  # noqa: BLE001 - whatever listens there may answer anything
-                self._failed()
+                self._is_connected = False
             finally:
                 for _, answer in batch:
                     if not answer.done():
                         answer.set_result(None)
+            if not self._is_connected:
+                self._failed()
+        if (me := asyncio.current_task()) is not None:
+            self._flights.discard(me)  # at once: who was answered may ask again before it is known to be done
 
-    async def _ask(self, batch: Sequence[Waiting]) -> None:
+    async def _is_there(self) -> bool:
+        """Connect. The host is looked up in a thread of ours: an attempt that is given up would keep one of the app's.
+
+        That has but a few for its event loop.
+        """
+        found: list[object] = []
+
+        def look_up() -> None:
+            with contextlib.suppress(OSError, ValueError):  # the last for what cannot be a name
+                found.extend(socket.getaddrinfo(self._host, None))
+
+        if self._host:
+            await run_in_thread(look_up)
+        if not self._host or found:
+            pool = self._client.connection_pool
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(ANSWERS * self._timeout):
+                    await pool.release(await pool.get_connection("EVALSHA"))
+                return True
+        return False
+
+    def _next(self) -> list[Waiting]:
+        """Take out what the next round trip asks."""
+        batch = [self._waiting.popleft() for _ in range(min(MAX_ASKED, len(self._waiting)))]
+        return [one for one in batch if not one[1].done()]
+
+    async def _ask(self, batch: Sequence[Waiting]) -> bool:
+        """Answer those who wait; returns True, for an error is raised."""
         answers = iter(await self._run(TAKE, [one for asked, _ in batch for one in asked]))
         taken: list[tuple[bytes, Sequence[tuple[float, int]]]] = []
         for asked, answer in batch:
@@ -138,6 +177,7 @@ class _Asker:
                 )
         if taken:
             await self._run(GIVE_BACK, taken)
+        return True
 
     async def _run(self, script: str, asked: Actors) -> list[Any]:
         """Run a script for each actor in one round trip; more if the server has not loaded it."""

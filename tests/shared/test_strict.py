@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from asgi_analytics.shared.strict import ValkeyStrict
+from asgi_analytics.shared.strict import PAUSE, ValkeyStrict
 from asgi_analytics.testing import FakeClock
 
 QUOTAS = [(b"a" * 16, [(60.0, 10)])]
@@ -36,3 +39,30 @@ def test_whatever_the_server_answers_it_is_asked_once_in_a_while_and_no_error_es
     asyncio.run(run())
     assert len(questions) <= 2
     assert escaped == []
+
+
+def test_while_its_name_cannot_be_looked_up_the_threads_of_the_app_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    let, asked = threading.Event(), list[str]()
+
+    def look_up(host: str, *more: Any, **named: Any) -> list[Any]:
+        asked.append(host)
+        let.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        clock = FakeClock()
+        quotas = ValkeyStrict("redis://valkey.example/0", 0.02, clock)
+        for _ in range(5):
+            assert await asyncio.gather(*(quotas.take(QUOTAS) for _ in range(5))) == [None] * 5
+            clock.advance(PAUSE)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "served"), 20) == "served"
+        let.set()
+        await quotas.close()
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    try:
+        asyncio.run(run())
+    finally:
+        let.set()
+    assert asked == ["valkey.example"]

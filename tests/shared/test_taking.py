@@ -204,14 +204,17 @@ def test_who_was_led_to_a_primary_that_is_a_replica_now_is_led_to_the_new_one(se
 
 def test_to_connect_to_a_server_that_is_far_away_may_take_longer_than_a_request_waits(server: Server) -> None:
     door, clock = SlowDoor(server.port), FakeClock()
-    door.delay = 0.4
-    strict = ValkeyStrict(door.url, 1.0, clock)
+    door.delay = 1.2
+    strict = ValkeyStrict(door.url, 2.0, clock)
 
     async def way(take: Take) -> None:
-        while await take(b"d" * 16, ALONE) is None:
+        while (answer := await take(b"d" * 16, ALONE)) is None:
             assert strict.failures < 10
+            await asyncio.gather(*(flight for one in strict._askers.values() for flight in one._flights))
             clock.advance(PAUSE)
+        assert list(answer.left) == [10], "those who did not wait are charged nothing"
 
+    assert asyncio.run(ValkeyStrict(server.url, 5.0, clock).take([(random_bytes(16), ALONE)])), "the script is there"
     assert run(strict, way) == []
     door.close()
 
