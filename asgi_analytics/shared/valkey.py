@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from hashlib import blake2b, sha1
@@ -22,6 +23,7 @@ from .bounds import MAX_ASKS, MAX_SCARCE
 from .scripts import ANNOUNCE, BEAT, LEND, RAISED
 
 PATIENCE = 5.0  # seconds that doctor waits
+_LAX = re.compile(r"[?&]ssl_(?:check_hostname=|cert_reqs=none)")  # an operator has said what is checked
 Call = tuple[str, list[str], list[object]]  # script, keys, arguments
 
 
@@ -36,10 +38,15 @@ def client_options(timeout: float) -> dict[str, Any]:
 
 
 def in_scheme(url: str) -> str:
-    """Return the URL in a scheme that the client knows."""
+    """Return the URL in a scheme that the client knows; over TLS, a certificate must be the host's.
+
+    By itself the client takes that of any host, and tells it the password.
+    """
     for ours, known in (("redis://", "valkey://"), ("rediss://", "valkeys://")):
         if url.startswith(ours):
-            return known + url.removeprefix(ours)
+            url = known + url.removeprefix(ours)
+    if url.startswith("valkeys://") and not _LAX.search(url):
+        url += ("&" if "?" in url else "?") + "ssl_check_hostname=true"
     return url
 
 

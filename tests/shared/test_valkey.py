@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from asgi_analytics.decide.lending import LIFE, believed
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.protocols import Ask
 from asgi_analytics.shared.valkey import ValkeyQuotas, counter_key, in_scheme, where
+from tests.acceptance.secured import Authority
 from tests.waiting import wait_until
 
 from .aging import age, silence
@@ -35,6 +40,37 @@ def test_an_address_is_told_without_user_and_password(url: str, address: str) ->
 def test_tls_is_spoken_where_the_url_says_so() -> None:
     pool = valkey.ConnectionPool.from_url(in_scheme("rediss://db.example"))
     assert issubclass(pool.connection_class, valkey.SSLConnection)
+
+
+@pytest.mark.parametrize(
+    ("host", "more", "is_told"),
+    [
+        ("127.0.0.1", "", True),
+        ("localhost", "", False),
+        ("localhost", "&ssl_check_hostname=false", True),
+        ("localhost", "&ssl_cert_reqs=none", True),
+    ],
+)
+def test_a_password_is_told_to_nobody_whose_certificate_is_another_hosts(
+    tmp_path: Path, host: str, more: str, is_told: bool
+) -> None:
+    authority = Authority(tmp_path)
+    listening, told = socket.create_server(("127.0.0.1", 0)), list[bytes]()
+
+    def answer() -> None:
+        wire = listening.accept()[0]
+        with contextlib.suppress(OSError), authority.context().wrap_socket(wire, server_side=True) as client:
+            told.append(client.recv(1_000))
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    port = listening.getsockname()[1]
+    quotas = ValkeyQuotas(f"rediss://:hunter2@{host}:{port}?ssl_ca_certs={authority.file}{more}", "site", 5.0)
+    with pytest.raises(SharedUnavailable):
+        quotas.exchange(random_bytes(16), 0, [])
+    thread.join(10)
+    listening.close()
+    assert [b"hunter2" in one for one in told] == [True] * is_told
 
 
 def test_quotas_of_one_actor_have_keys_of_their_own_in_one_slot_and_actors_do_not_meet() -> None:
