@@ -57,6 +57,10 @@ class Signatures:
         found = [self._check(scope, signature, now, address) for signature in read_signatures(scope)]
         return max(found, key=lambda one: _RANK.index(one.status)) if found else None
 
+    def is_known(self, signer: str | None) -> bool:
+        """Tell whether a host is one of an operator's; below those of operators anybody can make hosts up."""
+        return signer in SIGNERS or signer in self._known
+
     def abandon(self) -> None:
         """In a forked child: keys and nonces are kept, thread and locks are not."""
         self._lock = threading.Lock()
@@ -109,7 +113,7 @@ class Signatures:
 
     def _ask(self, signer: str) -> None:
         # Strangers who name hosts that answer slowly do not hold up the operators we know.
-        self.background.ask(signer, is_urgent=signer in SIGNERS or signer in self._known)
+        self.background.ask(signer, is_urgent=self.is_known(signer))
 
     def _use(self, signer: str, nonce: bytes, address: str) -> str | None:
         """Remember a nonce; return the address that used it before. Only nonces of valid signatures come here."""

@@ -157,7 +157,8 @@ class Verifier:
         found = self._by_address(claim, agent, address, now)
         if found.status == ClaimStatus.VERIFIED:
             return found
-        if signature.status == ClaimStatus.PENDING and _speaks_for(signature, claim):
+        waits = found.status != ClaimStatus.FALSE or self._signatures.is_known(signature.signer)
+        if waits and signature.status == ClaimStatus.PENDING and _speaks_for(signature, claim):
             return signature
         return signature if signature.status == ClaimStatus.FALSE else found
 

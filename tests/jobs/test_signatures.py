@@ -151,6 +151,15 @@ def test_junk_signatures_do_not_keep_a_false_claim_pending(rig: Rig) -> None:
     assert rig.ask(BROWSER, EVIL, malformed).status == ClaimStatus.UNVERIFIABLE
 
 
+def test_hosts_made_up_below_an_operators_do_not_keep_a_false_claim_pending(rig: Rig) -> None:
+    for number in range(100):
+        signed = Signer(f"made-up{number}.chatgpt.com").sign()
+        assert brief(rig.ask(GPTBOT, EVIL, signed)) == ("false", "ranges", "OpenAI")
+        rig.clock.advance(1.0)
+        rig.verifier.work_off()
+    assert rig.ask(GPTBOT, EVIL, Signer().sign(expires=NOW + 9_000)).status == ClaimStatus.PENDING
+
+
 def test_without_the_extra_signatures_are_unverifiable(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signatures, "is_available", lambda: False)
     assert brief(rig.settled(BROWSER, EVIL, Signer().sign())) == ("unverifiable", "signature", None)
