@@ -151,8 +151,9 @@ class RulingBook:
         """Let a pardon cover what came in until this worker learnt of it, if it ran when the pardon was made."""
         if ruling.kind != "pardon":
             return ruling
+        # Never later than now: by a clock that is behind, all would be forgiven until it is as late as the server's.
         living = ruling.made_at >= self._born
-        return replace(ruling, made_at=max(ruling.made_at, now if living else min(now, ruling.made_at + PARDON_GRACE)))
+        return replace(ruling, made_at=now if living else min(now, ruling.made_at + PARDON_GRACE))
 
     def _publish(self, now: float) -> None:
         rulings = Rulings.of(self._known.values(), now, self._most)

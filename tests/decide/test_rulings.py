@@ -277,6 +277,13 @@ def test_a_pardon_that_is_told_again_forgives_no_more() -> None:
         assert book.pardoned_at(A, HERE, WALL + seconds) == WALL + 40
 
 
+@pytest.mark.parametrize("born", [WALL - 9, WALL + 400])
+def test_a_pardon_of_a_server_whose_clock_is_ahead_forgives_nothing_that_comes_later(born: float) -> None:
+    book = RulingBook(now=born)
+    book.learn_rulings([ruling("pardon", fingerprint=A, made_at=WALL + 300, until=WALL + 999)], WALL)
+    assert book.pardoned_at(A, HERE, WALL + 1) == WALL
+
+
 @pytest.mark.parametrize("last", range(3))
 def test_of_several_pardons_the_last_one_counts_whomever_it_names(last: int) -> None:
     made = [WALL + 90 * (place == last) for place in range(3)]
