@@ -5,6 +5,7 @@ An allowance wins over every ban. The way of a request asks `book.current`, whic
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -101,8 +102,8 @@ class RulingBook:
         self._most = most
         self._known: dict[bytes, Ruling] = {one.id: one for one in map(allowance, allow)}
         # By present fingerprint, the older ones: of which one was ruled on, and of which none was yet.
-        self._aliases: dict[bytes, tuple[bytes, ...]] = {}
-        self._renamed: dict[bytes, tuple[bytes, ...]] = {}
+        self._aliases: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
+        self._renamed: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
         self.current: Rulings | None = None
         self._publish(now)
 
@@ -131,7 +132,7 @@ class RulingBook:
         ruled = tuple(name for name in names if current and current.rules_on(name))
         kept = self._aliases if ruled else self._renamed
         if len(kept) >= MAX_ALIASES:
-            kept.clear()
+            kept.popitem(last=False)
         kept[newer] = tuple(dict.fromkeys((older, *ruled)))
 
     def ruling_for(self, fingerprint: bytes, network: bytes, now: float) -> Ruling | None:

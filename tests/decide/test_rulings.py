@@ -224,6 +224,24 @@ def test_visitors_that_were_renamed_are_remembered_in_bounded_number(monkeypatch
     assert book.ruling_for(b"nobody " + names[-1], HERE, WALL) is None
 
 
+@pytest.mark.parametrize("is_ruled", [True, False])
+def test_of_visitors_that_were_renamed_those_of_the_last_midnight_are_remembered(
+    is_ruled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rulings, "MAX_ALIASES", 10)
+    book = RulingBook(now=WALL)
+    before = [b"before %d" % number for number in range(9)]
+    bans = [ruling(id=name, fingerprint=name) for name in (b"long before", *before)]
+    if is_ruled:
+        book.learn_rulings(bans, WALL)
+    for number in range(9):
+        book.follow(b"long before", b"nobody %d" % number)
+    for number, name in enumerate(before):
+        book.follow(name, b"now %d" % number)
+    book.learn_rulings(bans, WALL)
+    assert all(book.ruling_for(b"now %d" % number, HERE, WALL) for number in range(9))
+
+
 def test_what_has_ended_is_forgotten() -> None:
     book = RulingBook(now=WALL)
     book.learn_rulings([ruling(fingerprint=A)], WALL)
