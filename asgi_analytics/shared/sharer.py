@@ -9,9 +9,10 @@ from ..clock import jitter, random_bytes, release_gil
 from ..columns import one_line
 from ..decide.lease import Leases
 from ..errors import SharedUnavailable
-from ..log import log
+from ..log import LOG_INTERVAL, log
 from ..low_memory import SafeEvent, start_thread
 from ..protocols import Clock, Exchanged, SharedQuotas
+from ..schedule import Schedule
 from .bounds import MAX_ASKS
 
 LONGEST_INTERVAL = 0.5  # seconds between two exchanges
@@ -51,6 +52,8 @@ class Sharer:
         self._schema_due_at: float | None = None  # monotonic seconds: a missing schema is a failure from then on
         self._schema_is_missing = False
         self._stuck_at: float | None = None  # monotonic seconds: when the exchange on its way counts as stuck
+        self._is_told = False  # the log says that quotas hold per worker
+        self._logged = Schedule(clock)
         self._changed = changed
         self._wanted = SafeEvent()
         self._stopping = SafeEvent()
@@ -107,7 +110,8 @@ class Sharer:
         else:
             self.exchanges += 1
             self.spent += self._clock.monotonic() - now
-            if not before[1] and self.outages:
+            if self._is_told:
+                self._is_told = False
                 log.warning("Quotas are shared between workers again.")
         if before != (self._leases.workers, self._leases.connected):
             self._changed()
@@ -149,8 +153,10 @@ class Sharer:
             self._leases.cut_off()
             return
         self.failures += 1
-        if self._leases.connected or not self.outages:
-            self.outages += 1
+        self.outages += self._leases.connected or not self.outages
+        # A server that is there on and off fills no log.
+        if not self._is_told and self._logged.take_turn("outage", LOG_INTERVAL):
+            self._is_told = True
             log.warning(
                 "Quotas hold per worker until they can be shared again: %s",
                 one_line(error)[:500],

@@ -12,6 +12,7 @@ from asgi_analytics.clock import SystemClock
 from asgi_analytics.decide.lease import Leases, name_of
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.facts import Actor, Window
+from asgi_analytics.log import LOG_INTERVAL
 from asgi_analytics.protocols import Ask, Exchanged
 from asgi_analytics.shared import sharer
 from asgi_analytics.shared.bounds import MAX_ASKS
@@ -161,17 +162,35 @@ def test_an_exchange_is_cut_off_once_when_no_statement_of_it_can_take_as_long(
 
 
 def test_an_outage_and_its_end_are_told_once_each(caplog: pytest.LogCaptureFixture) -> None:
-    quotas = Quotas(FakeClock())
+    clock = FakeClock()
+    quotas = Quotas(clock)
     shared = sharing(quotas)
     for error in (None, SharedUnavailable("lost\n  and " + 600 * "x"), LookupError("bug"), None, None):
         quotas.error = error
         shared._exchange_once(1000.0)
+    clock.advance(LOG_INTERVAL)
     quotas.error = LookupError("bug")
     shared._exchange_once(1000.0)
     lost, again, bug = caplog.records
     assert lost.message == f"Quotas hold per worker until they can be shared again: lost and {491 * 'x'}"
     assert again.message == "Quotas are shared between workers again."
     assert [bool(one.exc_info) for one in (lost, bug)] == [False, True]
+
+
+def test_of_a_server_that_is_there_on_and_off_the_log_says_so_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    quotas = Quotas(clock)
+    shared = sharing(quotas)
+    for number in range(40):
+        quotas.error = SharedUnavailable("lost") if number % 2 else None
+        shared._exchange_once(1000.0 + number)
+        clock.advance(1.0)
+    assert (shared.outages, len(caplog.records)) == (20, 4)
+    shared._exchange_once(1040.0)
+    clock.advance(LOG_INTERVAL)
+    shared._exchange_once(1060.0)
+    assert len(caplog.records) == 5
+    assert caplog.records[-1].message.startswith("Quotas hold per worker")
 
 
 @pytest.mark.parametrize(
