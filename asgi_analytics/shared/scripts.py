@@ -84,8 +84,8 @@ return {given, redis.call('ZRANGEBYSCORE', KEYS[2], since, '+inf', 'WITHSCORES',
 """
 )
 
-# KEYS: counter. ARGV: worker, seconds, limit, share, used, keep, wanted, life, then worker and revision of all that
-# live. Returns units, left, wait, stage to announce or 0.
+# KEYS: counter. ARGV: worker, seconds, limit, share, used, keep, wanted, life, exchanges that were answered to this
+# worker, then worker and revision of all that live. Returns units, left, wait, stage to announce or 0.
 LEND = (
     _NOW
     + """
@@ -103,7 +103,11 @@ elseif this > c.window then
   c.before, c.units, c.stage = 0, 0, 0
 end
 c.window = math.max(c.window, this)
-c.units = c.units + used
+local mine, answered, counted = c.loans[me], tonumber(ARGV[9]), 0
+if mine and mine[3] == answered then
+  counted = mine[4] -- and its worker never heard of it: it tells the same again, and what came since
+end
+c.units = c.units + math.max(0, used - counted)
 local loans, others, lent = {}, 0, 0
 for name, loan in pairs(c.loans) do
   if name ~= me then
@@ -118,7 +122,7 @@ local floors = {[0] = share, [1] = math.max(1, math.floor(share / 8)), [2] = 0}
 local faded = 1 - (now / size - math.floor(now / size))
 local left = math.floor(limit - c.units - c.before * faded)
 local reserved, settled = 0, true
-for place = 9, #ARGV, 2 do
+for place = 10, #ARGV, 2 do
   if ARGV[place] ~= me then
     local knows = tonumber(ARGV[place + 1]) >= c.raised
     settled = settled and knows
@@ -129,10 +133,10 @@ for place = 9, #ARGV, 2 do
 end
 local free = left - lent - math.min(math.floor(limit / 2), reserved) - keep
 local extra = math.max(0, math.min(wanted - keep, math.ceil(free / (1 + others))))
-loans[me] = {keep + extra, now + life}
+loans[me] = {keep + extra, now + life, answered, math.max(used, counted)}
 c.loans = loans
 local announce = 0
-if free - extra < math.floor(limit / 8) + 1 and c.stage < 2 and settled and #ARGV > 10 then
+if free - extra < math.floor(limit / 8) + 1 and c.stage < 2 and settled and #ARGV > 11 then
   c.stage, c.raised, c.told = c.stage + 1, 9007199254740992, now
   announce = c.stage
 elseif c.stage > 0 and now - c.told >= math.max(size, 2) then

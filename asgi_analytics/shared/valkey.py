@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from functools import cache
 from hashlib import blake2b, sha1
 from typing import Any
@@ -93,6 +94,7 @@ class ValkeyQuotas:
         tag = f"asgi-analytics:{{site {blake2b(site.encode(), digest_size=8).hexdigest()}}}"
         self._workers, self._revision = f"{tag}:workers", f"{tag}:revision"
         self._told = [f"{tag}:scarce", f"{tag}:believed"]
+        self._answered = 0  # exchanges
 
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. Raises SharedUnavailable."""
@@ -107,6 +109,7 @@ class ValkeyQuotas:
             stages = {ask.counter: told[3] for ask, told in zip(asks, answers, strict=True) if told[3]}
             if stages:
                 scarce = self._announce(revision, stages)
+        self._answered += 1
         told = {bytes.fromhex(name.decode()): int(score) for name, score in zip(scarce[::2], scarce[1::2], strict=True)}
         newest = max((score // 4 for score in told.values()), default=revision)
         grants = [
@@ -136,7 +139,7 @@ class ValkeyQuotas:
             (
                 LEND,
                 [counter_key(ask.counter)],
-                [worker.hex(), ask.window, ask.limit, ask.share, ask.used, ask.keep, ask.wanted, LIFE, *alive],
+                [worker.hex(), *astuple(ask)[1:], LIFE, self._answered, *alive],
             )
             for ask in asks
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import valkey
 
 from asgi_analytics.clock import random_bytes
+from asgi_analytics.decide.lease import name_of
 from asgi_analytics.decide.lending import LIFE, believed
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.protocols import Ask
-from asgi_analytics.shared.valkey import ValkeyQuotas, counter_key, in_scheme, where
+from asgi_analytics.shared.scripts import LEND
+from asgi_analytics.shared.valkey import Call, ValkeyQuotas, counter_key, in_scheme, where
 from tests.acceptance.secured import Authority
 from tests.waiting import wait_until
 
@@ -90,6 +93,33 @@ def test_an_error_of_the_server_means_that_quotas_cannot_be_shared(server: Serve
     quotas = server.quotas()
     with pytest.raises(SharedUnavailable, match="WRONGTYPE"):
         quotas.exchange(random_bytes(16), 0, [Ask(COUNTER, 60.0, 100, 10, 1, 0, 0)])
+    quotas.close()
+
+
+@needs_server
+def test_what_was_told_and_not_answered_in_time_is_counted_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quotas, worker, year = server.quotas(), random_bytes(16), 31_536_000
+    name = name_of(random_bytes(16), year)
+    send = quotas._send
+
+    def left(used: int) -> int:
+        return quotas.exchange(worker, 0, [Ask(name, year, 1_000, 10, used, 0, 0)]).grants[0].left
+
+    def send_and_miss(calls: Sequence[Call]) -> list[Any]:
+        answers = send(calls)
+        if any(script == LEND for script, *_ in calls):
+            raise valkey.TimeoutError("late")
+        return answers
+
+    assert left(10) == 990
+    with monkeypatch.context() as patch:
+        patch.setattr(quotas, "_send", send_and_miss)
+        for used in (5, 5, 8):
+            with pytest.raises(SharedUnavailable, match="late"):
+                left(used)
+    assert [left(used) for used in (9, 9, 0)] == [981, 972, 972]
     quotas.close()
 
 
