@@ -12,7 +12,7 @@ from ..batch import DECISION, HIT, REFUSED
 from ..clock import random_bytes, uuid7_halves
 from ..errors import AppendInterrupted, JournalClosed, JournalError
 from ..facts import Claims
-from ..inputs import TRIED, Mask, bits_of
+from ..inputs import FORGIVEN, TRIED, Mask, bits_of
 from ..log import log
 from ..model import ClaimStatus, Hit, Identity, Variant
 from ..settings import Settings
@@ -102,7 +102,8 @@ class Recorder:
     def refuse(self, hit: Hit) -> None:
         """Choose before the answer whether a refusal becomes a hit or a count, which has another decision id."""
         kept = hit.visitor.identity.tracked or not self._drops_opted_out
-        if kept and hit.decision.previous_level is None:
+        # What-if has to know of what was forgiven, also where a quota was used up all the same.
+        if kept and hit.decision.previous_level is None and not hit.inputs & FORGIVEN:
             counted = self._refusals.count(hit)
             hit.count_frame = None if counted is None else frame(REFUSED, counted)
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import struct
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from asgi_analytics import AnalyticsMiddleware, cli
 from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.inputs import IS_HOSTED, IS_LED, REDIRECTED, TRIED, TYPED
+from asgi_analytics.model import Ruling
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.replay.history import History, Verdict
 from asgi_analytics.settings import Settings
@@ -233,6 +234,27 @@ def test_what_if_of_the_live_policy_differs_in_nothing(
     assert hosted is not None
     assert hosted[0] > 0
     assert found["kept"] == 0
+
+
+def test_a_pardon_that_finds_a_quota_used_up_past_the_rate_of_rows_is_taken_as_it_was(known: dict[str, Any]) -> None:
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(mix.site, dsn=drive.NOWHERE, clock=mix.clock, durability="memory", **known)
+    app._engine.started = True
+
+    async def poll(paths: Iterable[str]) -> None:
+        for path in paths:
+            await mix.ask(app, "198.51.100.9", path, {"user-agent": "curl/8.16.0"})
+            mix.clock.advance(0.06)
+
+    asyncio.run(poll(["/api/poll"] * 69 + [f"/page/{number}" for number in range(31)] + ["/api/poll"] * 110))
+    now = mix.clock.time_ns() / 1e9
+    network: dict[str, Any] = {"size": 4, "prefix": 32, "network": bytes((198, 51, 100, 9))}
+    app._engine.rulings.learn_rulings([Ruling(bytes(16), 1, "pardon", "", "", now, now + 600.0, **network)], now)
+    asyncio.run(poll(["/api/poll"] * 10))
+    mix.clock.advance(60.0)
+    asyncio.run(poll(["/api/poll"] * 80))
+    assert mix.statuses[-90:] == [429] * 10 + [200] * 80
+    assert list(differing(hits_of(app))) == []
 
 
 def test_errors_that_are_excused_are_excused_again(known: dict[str, Any]) -> None:
