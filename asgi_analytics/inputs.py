@@ -30,6 +30,7 @@ IS_LED = 8192  # a page: a link of another site led to it; noted where it is jud
 TRUSTED = 8192  # data, or an error: answered to credentials that were not refused
 TYPED = 8192  # an error, with TRIED: what was refused has grown, as what somebody types in an app that checks each key
 REDIRECTED = 16384  # a page: the app's answer to a form led to it; else: a redirect that stands for an error
+BORROWED = -32768  # of 16 bits, the sign: judged with those who look alike, as the cookie has not come back yet
 # How the texts of identify.consistency.header_faults begin, and what is told of each that was read back.
 FAULTS: tuple[tuple[str | tuple[str, ...], str], ...] = (
     ("no Sec-Fetch-Site", "no Sec-Fetch-Site"),

@@ -14,7 +14,7 @@ from ..errors import AnalyticsError
 from ..facts import Claims, ThrottleLevel
 from ..identify.client import network_of
 from ..identify.consistency import read_claims
-from ..inputs import FORGIVEN
+from ..inputs import BORROWED, FORGIVEN
 from ..model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Merged, Ruling, Verification, Visitor
 from ..protocols import Receive, Scope, Send, StrictAnswer
 
@@ -58,6 +58,8 @@ class Arrival(Hit):
         self.visitor, self.session, self.identity = visitor, visitor.session, visitor.identity
         if engine.keeps_address:
             self.address = engine.identifier.address(scope, headers) or None
+        if visitor.borrows:
+            self.inputs |= BORROWED
         if began:
             self._begin_session(scope)
         if visitor.merged is not None:

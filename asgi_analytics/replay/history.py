@@ -22,6 +22,7 @@ from ..decide.redirects import NOT_FOUND
 from ..decide.verdict import pass_redirected
 from ..facts import Claims
 from ..inputs import (
+    BORROWED,
     DATA,
     FORGIVEN,
     INJECTED,
@@ -151,9 +152,10 @@ class History:
                     for old in list(self._sessions)[: MAX_SESSIONS // 2]:
                         del self._sessions[old]
                 self._sessions[hit.session_id] = fingerprint
-        visitor = self._pipeline.recall(fingerprint, network, _agent(hit), now, claims)
+        inputs = hit.inputs or 0
+        visitor = self._pipeline.recall(fingerprint, network, _agent(hit), now, claims, bool(inputs & BORROWED))
         self._pipeline.verified(visitor, hit.claim)
-        if (hit.inputs or 0) & FORGIVEN:
+        if inputs & FORGIVEN:
             self._pipeline.forgive(visitor, now)
         return visitor
 

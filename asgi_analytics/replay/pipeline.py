@@ -14,7 +14,7 @@ from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.site import Site
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
-from ..facts import Claims
+from ..facts import Claims, Throttle
 from ..identify.client import packed_address
 from ..identify.crawlers import UNKNOWN_CLASS
 from ..identify.credentials import refused_attempt
@@ -90,9 +90,15 @@ class Pipeline:
         return address if not found or (is_peer and _address(address) != address) else found
 
     def recall(
-        self, fingerprint: bytes, network: bytes, agent: Agent, now: float, claims: Claims | None = None
+        self,
+        fingerprint: bytes,
+        network: bytes,
+        agent: Agent,
+        now: float,
+        claims: Claims | None = None,
+        borrowed: bool = False,
     ) -> Visitor:
-        """Return the visitor behind a recorded hit, its session brought up to date at `now`."""
+        """Return the visitor behind a recorded hit, its session brought up to date at `now`; `borrowed`: as inputs."""
         network = self._same_networks.get(network, network)
         visitor = self.state.get(fingerprint)
         if visitor is None:
@@ -104,6 +110,9 @@ class Pipeline:
         elif visitor.identity.network != network:  # a cookie that travels
             visitor.identity = Identity(fingerprint, network, _NOWHERE, visitor.identity.agent)
             visitor.network = self.state.network(network)
+        if visitor.borrows and not borrowed:
+            self._return_to(visitor)
+        visitor.borrows = borrowed
         if self._go_on(visitor, now) and claims is not None and agent.bot_class is None:
             start_like_pool(visitor.actor, visitor.network, claims, self.site, self.policy, now)
         return visitor
@@ -117,6 +126,12 @@ class Pipeline:
         visitor.session = Session(b"", now, now, session.ordinal + 1)  # nobody asks for its id
         begin_session(visitor.actor, now)
         return True
+
+    def _return_to(self, visitor: Visitor) -> None:
+        """Judge a visitor by itself from now on: its cookie has come back."""
+        state, identity = visitor.actor.throttle, visitor.identity
+        visitor.actor = new_actor(self._quotas, identity.agent.outdated, program_of(identity.agent))
+        visitor.actor.throttle = Throttle(state.level, state.changed_at, state.reasons, state.was_blocked)
 
     def verified(self, visitor: Visitor, status: str | None) -> None:
         """Note what was found of a crawler's claim; when that changes, the next page load is judged in full."""

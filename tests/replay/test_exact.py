@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from asgi_analytics import AnalyticsMiddleware, cli
 from asgi_analytics.batch import DECISION, HIT
-from asgi_analytics.inputs import IS_HOSTED, IS_LED, REDIRECTED, TRIED, TYPED
+from asgi_analytics.inputs import BORROWED, IS_HOSTED, IS_LED, REDIRECTED, TRIED, TYPED
 from asgi_analytics.model import Ruling
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.replay.history import History, Verdict
@@ -255,6 +255,32 @@ def test_a_pardon_that_finds_a_quota_used_up_past_the_rate_of_rows_is_taken_as_i
     asyncio.run(poll(["/api/poll"] * 80))
     assert mix.statuses[-90:] == [429] * 10 + [200] * 80
     assert list(differing(hits_of(app))) == []
+
+
+def test_who_returned_a_cookie_is_judged_as_then_by_what_came_with_it(known: dict[str, Any]) -> None:
+    """What it did before counted for all who look alike, and not for it."""
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(
+        mix.site, dsn=drive.NOWHERE, clock=mix.clock, durability="memory", **known, **drive.COOKIE
+    )
+    app._engine.started = True
+
+    async def browse() -> None:
+        jars: list[str] = [""] * 3
+        for turn in range(150):
+            for person, jar in enumerate(jars):
+                headers = {**SENT, **({"cookie": jar} if jar else {})}
+                scope = drive.http_scope(f"/page/{turn}", headers=headers, scheme="https")
+                reply = await drive.ask(app, scope)
+                jars[person] = reply.cookies[0].partition(";")[0] if reply.cookies else jar
+                mix.clock.advance((0.1, 2.0, 5.0)[person] / 3.0)
+
+    asyncio.run(browse())
+    hits = hits_of(app)
+    assert len({hit.fingerprint for hit in hits}) == 3
+    assert sum(bool((hit.inputs or 0) & BORROWED) for hit in hits) == 3
+    assert {hit.level for hit in hits} >= {0, 1, 2}
+    assert list(differing(hits)) == []
 
 
 def test_errors_that_are_excused_are_excused_again(known: dict[str, Any]) -> None:
