@@ -19,7 +19,7 @@ _QUOTED = r'"([^"\\\n]*+(?:\\.[^"\\\n]*+)*+)"'
 # What repeats possessively has nothing to go back over: Python before 3.11.5 goes wrong there (CPython issue 106052).
 _LINE = (
     r"(?:(\S++) \S++ [^\[\n]*+(?:\[(?!\d{1,4}[/-])[^\[\n]*+)*\[(?=\d{1,4}[/-])([^\]\n]{15,40}+)\] "
-    r'"(?:([A-Z]{1,32}+) ([^\s"\\]++(?:\\.[^\s"\\]*+)*+)(?: HTTP/[\d.]{1,3}+)?|([^"\\\n]*+(?:\\.[^"\\\n]*+)*+))" '
+    r'"(?:([A-Z]{1,32}+) ([^\s"\\]++(?:\\.[^\s"\\]*+)*+)(?: (?:HTTP/)?[\d.]{1,3}+)?|([^"\\\n]*+(?:\\.[^"\\\n]*+)*+))" '
     rf"(\d{{3}}|-) (?:\d{{1,15}}+|-)(?: {_QUOTED} {_QUOTED})?([^\n]*+)|([^\n]*+))$"
 )
 _HOST_FIRST = r"(?:(?!\d{1,3}\.\d{1,3}\.)[\w.*-]{1,253}+(?::\d{1,5}+)? )"
@@ -36,11 +36,13 @@ _FORWARDED = re.compile(
 
 
 # What a collector of logs puts in front of each line: the name of a container or pod; a time, a host and a program, as
-# syslog has them (RFC 3164 or 5424), or the stream, as Kubernetes has it. No line of an access log begins so.
+# syslog has them (RFC 3164 or 5424), the stream, as Kubernetes has it; or what Hypercorn itself puts there. No line
+# of an access log begins so.
 _COLLECTED = re.compile(
     r"(?:[\w.-]{1,128} {1,128}\| ?)?"
     r"(?:\[pod/[\w./-]{1,512}\] )?"
     r"(?:(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})? (?:ORIGIN)?"
+    r"|\[ISO [+-]\d{4}\] \[\d{1,10}\] \[[A-Z]{1,8}\] "
     r"|(?:<\d{1,3}>)?ISO (?:(?:stdout|stderr) [FP] |ORIGIN)?"
     r"|<\d{1,3}>1 ISO \S{1,255} \S{1,48} \S{1,128} \S{1,32} (?:-|\[[^\]\n]{0,4096}\]) \ufeff?)?".replace(
         "ORIGIN", r"(?:[\w.:-]{0,254}[\w.-] )?[\w./-]{1,128}(?:\[[\w.]{1,32}\])?: "

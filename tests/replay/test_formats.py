@@ -58,6 +58,7 @@ def test_the_combined_log_format_is_read() -> None:
         (combined().replace("GET / HTTP/1.1", r"\x16\x03\x01"), {"method": ""}),
         (combined().replace("GET / HTTP/1.1", ""), {"method": "", "target": ""}),
         (combined().replace("GET / HTTP/1.1", "GET /old"), {"method": "GET", "target": "/old"}),
+        (combined().replace("GET / HTTP/1.1", "GET / 1.1"), {"method": "GET", "target": "/"}),  # Hypercorn's
         (combined().replace("- -", "- Mary [1] Ann"), {"address": "198.51.100.7", "time": START}),
         (combined().replace("12:00:00 +0000", "13:30:00 +0130"), {"time": START}),
         (combined().replace("12:00:00 +0000", "07:00:00 -0500"), {"time": START}),
@@ -145,6 +146,7 @@ FRONTS = [
     "2026-03-01 12:00:00 ",
     "2026-03-01T12:00:00.000000000Z stdout F ",
     "[pod/web-5d9/nginx] ",
+    "[2026-03-01 12:00:00 +0000] [4267] [INFO] ",
 ]
 
 
