@@ -267,6 +267,9 @@ def _tail(options: argparse.Namespace) -> int:
         for number, hits in enumerate(polls):
             if number == 0 and sys.stdout.isatty() and not options.json:
                 print(console.hit_heading())
+            if number == 0 and options.lines and not hits:  # a slip in the site's name would be waited for
+                whose = f" of site {options.site!r}" if options.site else ""
+                print(escape(f"asgi-analytics: no hit{whose} is stored yet"), file=sys.stderr)
             for hit in hits:
                 print(line(hit))
             sys.stdout.flush()

@@ -76,6 +76,13 @@ def test_tail_shows_one_site_only(dsn: str) -> None:
     assert "/other" not in shown
 
 
+def test_tail_says_that_a_site_has_no_hit_which_may_be_a_slip_in_its_name(dsn: str) -> None:
+    add_hit(dsn, "/mine", "mine")
+    answer = called("tail", "--site", "mien", "--dsn", dsn)
+    assert (answer.returncode, answer.stdout) == (0, "")
+    assert answer.stderr == "asgi-analytics: no hit of site 'mien' is stored yet\n"
+
+
 def test_a_line_of_tail_has_a_sign_where_something_is_not_known() -> None:
     now = datetime(2026, 11, 24, 1, 2, 3, 456_789, UTC)
     hit = HitRow(uuid4(), now, "GET", "/", None, None, None, None, 3, 90, "aborted")
