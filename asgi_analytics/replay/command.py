@@ -34,7 +34,6 @@ from .source import Reading, entries
 
 EARLIEST, LATEST = 0.0, 253_370_764_800.0  # seconds since 1970 that datetime can tell
 MAX_ROWS = 1_000_000  # actors and routes in a report
-NO_HITS = "No hits of site {!r} are stored in that period."
 Database = Callable[[str | None], AbstractContextManager[str]]  # --dsn → the DSN to use
 
 
@@ -98,8 +97,8 @@ def what_if(options: argparse.Namespace, database: Database) -> int:
         for verdict in History(settings).judge(_with_progress(recorded)):
             if verdict.hit.seconds >= since:
                 found.take(verdict)
-    if not found.hits:
-        raise ReplayError(NO_HITS.format(options.site))
+        if not found.hits:
+            raise _without_hits(recorded, options.site)
     if options.export:
         sys.stdout.write(difference.as_json(found, {"version": version(settings), **canonical(settings)}))
         return 0
@@ -137,8 +136,8 @@ def reclassify(options: argparse.Namespace, database: Database) -> int:
                     counts.sessions_left += looked_at - written
         else:
             deque(rows, maxlen=0)
-    if not counts.hits + counts.kept:
-        raise ReplayError(NO_HITS.format(options.site))
+        if not counts.hits + counts.kept:
+            raise _without_hits(recorded, options.site)
     print("\n".join(_policy(settings, base, options)))
     print("\n".join(rewriting.report(counts, options.yes)))
     return 0
@@ -172,6 +171,12 @@ def _in_force(recorded: Recorded) -> Mapping[str, Any]:
     """Return the policy that was last in force, as it is stored; empty where none is recorded."""
     found = recorded.policy()
     return {} if found is None else found[1]
+
+
+def _without_hits(recorded: Recorded, site: str) -> ReplayError:
+    sites = ", ".join(recorded.sites())
+    there = f" Sites with visitors: {sites}." if sites else ""
+    return ReplayError(f"No hits of site {site!r} are stored in that period.{there}")
 
 
 def _policy(settings: Settings, base: Mapping[str, Any], options: argparse.Namespace) -> Iterator[str]:

@@ -107,9 +107,16 @@ class Recorded:
         row = self._one("policy_in_force")
         return None if row is None else (row[0], row[1])
 
+    def sites(self) -> list[str]:
+        """Return the names of sites that have visitors, twenty at most."""
+        return [site for (site,) in self._all("sites")]
+
     def _one(self, query: str) -> tuple[Any, ...] | None:
+        return next(iter(self._all(query)), None)
+
+    def _all(self, query: str) -> list[tuple[Any, ...]]:
         with command_errors(), opened(self._dsn, PATIENT) as session, session.transaction() as connection:
-            return connection.execute(self._queries[query], self._period).fetchone()
+            return connection.execute(self._queries[query], self._period).fetchall()
 
 
 class Rewriter:

@@ -118,7 +118,8 @@ def test_a_session_that_began_before_the_period_stays(recorded: str, capsys: pyt
 
 def test_a_site_that_is_not_there_is_no_success(recorded: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert reclassify(recorded, "--site", "defualt", "--yes") == 1
-    assert "No hits of site 'defualt' are stored in that period." in capsys.readouterr().err
+    told = "No hits of site 'defualt' are stored in that period. Sites with visitors: default."
+    assert told in capsys.readouterr().err
 
 
 def test_the_live_policy_changes_nothing_but_the_version(recorded: str) -> None:

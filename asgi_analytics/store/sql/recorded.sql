@@ -20,6 +20,9 @@ SELECT count(*) FROM analytics.hits
 WHERE time >= %(since)s::timestamptz AND time < %(until)s::timestamptz
     AND (%(site)s::text IS NULL OR site = %(site)s::text)
 
+-- name: sites
+SELECT DISTINCT site FROM analytics.fingerprints ORDER BY site LIMIT 20
+
 -- name: policy_in_force
 -- That of the site's newest hit that was not reclassified since, else of its newest decision; else the one that a writer,
 -- of whichever site, started with last.
