@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from typing import Any
 
 from ..columns import escape, table
 from ..decide.explain import reproduce
@@ -66,8 +67,8 @@ def is_reproduced(decision: DecisionRow) -> bool:
     return (again.refused, again.level, again.score, again.violated) == wanted
 
 
-def _short(value: float) -> str:
-    return f"{value:.4g}"
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _request(decision: DecisionRow) -> str:
@@ -101,10 +102,13 @@ def _listed(title: str, lines: Iterable[str]) -> Iterator[str]:
         yield from shown
 
 
-def _quiet(signal: dict[str, object]) -> str:
+def _quiet(signal: dict[str, Any]) -> str:
     if signal["signal"] == "outdated_browser":
         return "the browser is a current one"
-    return f"{'at least' if signal['signal'] in _BELOW else 'at most'} {signal['threshold']:g}"
+    if signal["threshold"] is None:
+        return "-"
+    below = signal.get("below", signal["signal"] in _BELOW)
+    return f"{'at least' if below else 'at most'} {signal['threshold']:g}"
 
 
 def _passes(decision: DecisionRow) -> Iterator[str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
 
 from asgi_analytics.clock import random_bytes
 from asgi_analytics.decide import explain
 from asgi_analytics.decide.admission import admit
+from asgi_analytics.facts import Finding
 from asgi_analytics.model import Decision
 from asgi_analytics.store.postgres import PostgresStore
 from tests.decide.visits import Visit, policy_of
@@ -32,6 +35,17 @@ def test_explain_tells_all_as_json(store: PostgresStore, dsn: str) -> None:
     assert (found["reproduced"], found["detail"]) == (True, detail)
     assert found["verdict"] == "served; mode enforce would have refused it with 429"
     assert found["passes"] == detail["passes"]
+
+
+@pytest.mark.parametrize(("below", "told_of_limit"), [(False, "at most 10"), (True, "at least 10")])
+def test_a_signal_of_the_sites_own_is_told_on_its_side_of_the_limit_also_without_a_finite_value(
+    store: PostgresStore, dsn: str, below: bool, told_of_limit: str
+) -> None:
+    decision, detail = decided()
+    signal = Finding("steps_per_page", 20, -inf if below else inf, 10.0, "steps per page", below)
+    put(dsn, decision, explain.detail(decision, [signal], detail["inputs"], "v1"))
+    (row,) = (line for line in told(decision, "--dsn", dsn).splitlines() if line.startswith("  steps_per_page"))
+    assert row.split(maxsplit=4) == ["steps_per_page", "-", "10", "20", told_of_limit]
 
 
 def told(decision: Decision, *arguments: str) -> str:
