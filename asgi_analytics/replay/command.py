@@ -20,7 +20,7 @@ from ..clock import SystemClock
 from ..errors import ReplayError
 from ..folders import write_atomically
 from ..settings import Settings
-from ..settings.canonical import canonical, version
+from ..settings.canonical import RULES, canonical, version
 from ..settings.canonical import options as stored_options
 from ..store.recorded import FETCHED, Recorded, RecordedHit, rewriter
 from . import difference, printing, rewriting
@@ -184,6 +184,9 @@ def _policy(settings: Settings, base: Mapping[str, Any], options: argparse.Names
     changed = "changed as asked" if given.are_changes(options) else "unchanged"
     known = "the policy last in force" if base else "no policy is recorded: the defaults"
     yield f"Policy      {columns.escape(printing.policy_line(settings))} ({known}, {changed})"
+    if base and (rules := base.get("rules")) != RULES:
+        then = columns.escape(str(rules))
+        yield f"            by the rules {RULES} of this version; then it was {then}, which may tell otherwise"
     if own := [str(one[0]) for one in base.get("signals", ())]:
         yield f"            without the site's own signals, which are not measured: {columns.escape(', '.join(own))}"
 

@@ -11,7 +11,7 @@ import pytest
 
 from asgi_analytics import Signal, cli
 from asgi_analytics.settings import Settings
-from asgi_analytics.settings.canonical import canonical, version
+from asgi_analytics.settings.canonical import RULES, canonical, version
 from asgi_analytics.store import recorded
 from asgi_analytics.store.recorded import remember_policy
 from tests.replay.live import LIMITS, PERIOD, record
@@ -143,6 +143,16 @@ def test_signals_of_the_site_s_own_are_named_as_not_measured(
         connection.execute("UPDATE analytics.hits SET policy = %s", (remember(dsn, signals=[own]),))
     assert cli.main([command, "--dsn", dsn, *PERIOD]) == 0
     assert "without the site's own signals, which are not measured: few_inner_steps\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["what-if", "reclassify"])
+def test_that_the_rules_have_changed_since_is_told(dsn: str, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    record(dsn, rounds=2)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE analytics.policies SET settings = settings || '{\"rules\": 7}'")
+    assert cli.main([command, "--dsn", dsn, *PERIOD]) == 0
+    told = f"by the rules {RULES} of this version; then it was 7, which may tell otherwise\n"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
