@@ -263,13 +263,13 @@ def _tail(options: argparse.Namespace) -> int:
     line = console.hit_json if options.json else console.hit_line
     with _database(options.dsn) as dsn:
         asked = (dsn, options.lines, options.site)
-        polls = tail.followed(*asked, _report_outage) if options.follow else iter([tail.newest(*asked)])
+        polls = tail.followed(*asked, _report) if options.follow else iter([tail.newest(*asked)])
         for number, hits in enumerate(polls):
             if number == 0 and sys.stdout.isatty() and not options.json:
                 print(console.hit_heading())
             if number == 0 and options.lines and not hits:  # a slip in the site's name would be waited for
                 whose = f" of site {options.site!r}" if options.site else ""
-                print(escape(f"asgi-analytics: no hit{whose} is stored yet"), file=sys.stderr)
+                _report(f"no hit{whose} is stored yet")
             for hit in hits:
                 print(line(hit))
             sys.stdout.flush()
@@ -284,8 +284,8 @@ def _has_no_reader() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
 
 
-def _report_outage(error: StoreUnavailable) -> None:
-    print(f"asgi-analytics: {escape(one_line(error))} (trying again)", file=sys.stderr)
+def _report(text: str) -> None:
+    print("asgi-analytics:", escape(one_line(text)), file=sys.stderr)
 
 
 def _explain(options: argparse.Namespace) -> int:

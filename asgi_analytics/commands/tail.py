@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -14,6 +14,7 @@ POLL = 0.5  # seconds between two polls
 PAUSE = 2.0  # seconds between two attempts to connect again
 OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
 MAX_FOLLOWED = 10_000  # hits in one poll
+LEFT_OUT = f"more than {MAX_FOLLOWED:,} hits came at once, as after an outage: older ones are left out here"
 
 
 def newest(dsn: str, most: int, site: str | None) -> Sequence[HitRow]:
@@ -22,12 +23,11 @@ def newest(dsn: str, most: int, site: str | None) -> Sequence[HitRow]:
         return reader.hits(most, site)
 
 
-def followed(
-    dsn: str, most: int, site: str | None, report: Callable[[StoreUnavailable], None]
-) -> Iterator[Sequence[HitRow]]:
+def followed(dsn: str, most: int, site: str | None, report: Callable[[str], None]) -> Iterator[Sequence[HitRow]]:
     """Yield the newest hits, then for ever those that came since, each once.
 
-    A database that is gone meanwhile is reported once, and asked until it answers. Raises as `newest` at first.
+    A database that is gone meanwhile is reported once, and asked until it answers; so are more hits than a poll brings.
+    Raises as `newest` at first.
     """
     shown: dict[UUID, datetime] | None = None
     is_reported = False
@@ -40,7 +40,10 @@ def followed(
                     yield hits
                 while True:
                     since = _since(max(shown.values(), default=None))
-                    fresh = [hit for hit in reader.hits(MAX_FOLLOWED, site, since) if hit.id not in shown]
+                    found = reader.hits(MAX_FOLLOWED, site, since)
+                    if _has_gap(found, since, shown):
+                        report(LEFT_OUT)
+                    fresh = [hit for hit in found if hit.id not in shown]
                     is_reported = False
                     yield fresh
                     shown = {known: at for known, at in (shown | _times(fresh)).items() if at >= since}
@@ -49,7 +52,7 @@ def followed(
             if shown is None:
                 raise
             if not is_reported:
-                report(error)
+                report(f"{error} (trying again)")
             is_reported = True
             time.sleep(PAUSE)
 
@@ -58,6 +61,12 @@ def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:
     """Return the newest hits, which the first poll would find again."""
     last = reader.hits(1, site)
     return _times(reader.hits(MAX_FOLLOWED, site, _since(last[0].time))) if last else {}
+
+
+def _has_gap(found: Sequence[HitRow], since: datetime, shown: Container[UUID]) -> bool:
+    """Tell whether what a poll brought does not reach back to what was shown; some of it may be streams of before."""
+    oldest = next((hit for hit in found if hit.time >= since), None)
+    return len(found) >= MAX_FOLLOWED and oldest is not None and oldest.id not in shown
 
 
 def _times(hits: Sequence[HitRow]) -> dict[UUID, datetime]:

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
+import pytest
 
 from asgi_analytics.commands import console
+from asgi_analytics.commands.tail import LEFT_OUT, followed
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.store.migrate import migrate
 from asgi_analytics.store.reading import HitRow
@@ -153,6 +155,21 @@ def test_tail_follows_on_after_an_outage_which_it_reports_once(own_postgres: Emb
     (told,) = errors.decode().splitlines()
     assert told.startswith("asgi-analytics: ")
     assert told.endswith("(trying again)")
+
+
+def test_more_hits_at_once_than_a_poll_brings_are_told(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_analytics.commands.tail.MAX_FOLLOWED", 3)
+    monkeypatch.setattr("asgi_analytics.commands.tail.POLL", 0.0)
+    told: list[str] = []
+    polls = followed(dsn, 5, None, told.append)
+    shown: list[str] = []
+    for paths in (["/a"], ["/b", "/c"], ["/d", "/e"], ["/f", "/g", "/h", "/i"], []):
+        for path in paths:
+            add_hit(dsn, path)
+        shown += [hit.path for hit in next(polls)]
+        assert len(told) == (shown[-1] == "/i")
+    assert shown == ["/a", "/b", "/c", "/d", "/e", "/g", "/h", "/i"]
+    assert told == [LEFT_OUT]
 
 
 def test_a_database_that_is_not_there_at_first_is_an_error_also_of_following() -> None:
