@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import ReplayError
 from .entry import Entry, Format
-from .json_lines import JsonLines
+from .json_lines import JsonLines, without_port
 from .timestamps import Timestamps
 
 SAMPLE_LINES = 200  # looked at to tell a format
@@ -116,7 +116,7 @@ class Combined:
                     Entry,
                     (
                         seconds,
-                        address,
+                        without_port(address) if ":" in address else address,
                         method,
                         target,
                         int(status) if status != "-" else 0,

@@ -53,7 +53,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 _LINE = re.compile(r'(?:(\S+) - )?"?([A-Z]{1,32}) (\S+)(?: HTTP/[\d.]{1,3})?"?(?: (\d{3})\b.*)?', re.ASCII)
-# What follows an address: behind IPv6 in brackets, or told by its five digits, which no group has (uvicorn writes so).
+# What follows an address: behind IPv6 in brackets, or told by its five digits, which no group has (uvicorn, Hypercorn
+# and Daphne write so).
 _WITH_PORT = re.compile(
     r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|((?:[0-9A-Fa-f:]*:)?(?:\d{1,3}\.){3}\d{1,3}):\d{1,5}"
     r"|([0-9A-Fa-f]*:[0-9A-Fa-f:.]*):\d{5}",
@@ -93,7 +94,7 @@ class JsonLines:
         client, method, target, status = _request_line(flat)
         method, target = _first(flat, "method") or method, _first(flat, "target") or target
         number = _whole(_first(flat, "status") or status)
-        address = _without_port(_first(flat, "address") or client)
+        address = without_port(_first(flat, "address") or client)
         if seconds is None or not address or not 0 <= number <= 999:
             return None
         return Entry(
@@ -150,7 +151,8 @@ def _request_line(flat: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return "", "", "", ""
 
 
-def _without_port(address: str) -> str:
+def without_port(address: str) -> str:
+    """Return an address without the port behind it."""
     match = _WITH_PORT.fullmatch(address)
     return next(filter(None, match.groups()), "") if match else address
 

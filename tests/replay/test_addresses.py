@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgi_analytics.replay.formats import make
+from asgi_analytics.replay.formats import detect, make
 from tests.replay.lines import combined
 from tests.replay.rig import replay, write
 
@@ -29,15 +29,15 @@ def in_json(**fields: Any) -> str:
         ("2001:0db8:0000:0000:0000:0000:0000:0007", "2001:0db8:0000:0000:0000:0000:0000:0007"),
         ("[2a02:908::7]:443", "2a02:908::7"),
         ("[2a02:908::7]", "2a02:908::7"),
-        ("2a02:908::7:40312", "2a02:908::7"),  # as uvicorn writes it
+        ("2a02:908::7:40312", "2a02:908::7"),  # as uvicorn writes it, and Hypercorn
         ("::ffff:198.51.100.7", "::ffff:198.51.100.7"),
         ("::ffff:198.51.100.7:443", "::ffff:198.51.100.7"),
         ("a.example", "a.example"),
     ],
 )
-def test_an_address_in_json_loses_its_port_and_nothing_else(written: str, address: str) -> None:
-    for line in (in_json(ip=written), in_json(message=f'{written} - "GET / HTTP/1.1" 200')):
-        (entry,), _ = make("json").read(line)
+def test_an_address_loses_its_port_and_nothing_else(written: str, address: str) -> None:
+    for line in (in_json(ip=written), in_json(message=f'{written} - "GET / HTTP/1.1" 200'), combined(address=written)):
+        (entry,), _ = detect(line).read(line)
         assert entry.address == address
 
 
