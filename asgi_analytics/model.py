@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from .facts import Actor, Claims, Finding, ThrottleLevel
 
+MAX_SCORE = 32_767  # that a row has
 PARDON_GRACE = 5.0  # seconds after a pardon in which a worker may not know of it yet
 TOOL_CLASSES = frozenset(("http-library", "browser-automation", "scanner"))  # bot classes that are nobody's crawler
 

@@ -10,6 +10,7 @@ from ..columns import escape, table
 from ..decide.explain import reproduce
 from ..decide.signals import SIGNALS
 from ..facts import LEVEL_LABELS
+from ..model import MAX_SCORE
 from ..store.reading import DecisionRow
 from .console import as_json, moment
 
@@ -64,7 +65,7 @@ def is_reproduced(decision: DecisionRow) -> bool:
     except (KeyError, TypeError, ZeroDivisionError):
         return False
     wanted = (decision.refused, decision.level, decision.score, tuple(decision.detail.get("violated", ())))
-    return (again.refused, again.level, again.score, again.violated) == wanted
+    return (again.refused, again.level, min(again.score, MAX_SCORE), again.violated) == wanted
 
 
 def _short(value: float | None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from ..model import Agent, Decision, Hit, Identity, Place, Referral
+from ..model import MAX_SCORE, Agent, Decision, Hit, Identity, Place, Referral
 
 NULL = b"\xff\xff\xff\xff"
 EPOCH_US = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
@@ -186,7 +186,7 @@ def decision_row(
     told = detail or {"violated": list(decision.violated), "reasons": list(decision.reasons), "signals": []}
     stored = _json(told).encode()
     before = decision.previous_level
-    score, wait = max(0, min(decision.score, 32767)), max(0, min(decision.retry_after, 2**31 - 1))
+    score, wait = max(0, min(decision.score, MAX_SCORE)), max(0, min(decision.retry_after, 2**31 - 1))
     head = _DECISION_HEAD.pack(
         _DECISION_COLUMNS, 16, decision.id or hit_id, 8, _timestamp(time_us), 1, decision.refused, 1, enforced,
         2, int(decision.level), 2, score, 4, wait,

@@ -37,7 +37,7 @@ from ..inputs import (
     attempt_of,
     claims_of,
 )
-from ..model import Agent, Decision, Visitor
+from ..model import MAX_SCORE, Agent, Decision, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
 from ..variants import unpacked
@@ -186,4 +186,5 @@ def _agent(hit: RecordedHit) -> Agent:
 
 
 def _verdict(hit: RecordedHit, decision: Decision) -> Verdict:
-    return Verdict(hit, True, decision.refused, decision.score, int(decision.level), decision.reasons)
+    score = min(decision.score, MAX_SCORE)
+    return Verdict(hit, True, decision.refused, score, int(decision.level), decision.reasons)

@@ -14,7 +14,7 @@ from asgi_analytics.clock import random_bytes
 from asgi_analytics.decide import explain
 from asgi_analytics.decide.admission import admit
 from asgi_analytics.facts import Finding
-from asgi_analytics.model import Decision
+from asgi_analytics.model import MAX_SCORE, Decision
 from asgi_analytics.store.postgres import PostgresStore
 from tests.decide.visits import Visit, policy_of
 from tests.drive import called
@@ -46,6 +46,14 @@ def test_a_signal_of_the_sites_own_is_told_on_its_side_of_the_limit_also_without
     put(dsn, decision, explain.detail(decision, [signal], detail["inputs"], "v1"))
     (row,) = (line for line in told(decision, "--dsn", dsn).splitlines() if line.startswith("  steps_per_page"))
     assert row.split(maxsplit=4) == ["steps_per_page", "-", "10", "20", told_of_limit]
+
+
+def test_a_score_that_is_higher_than_a_row_has_it_is_the_same_again(store: PostgresStore, dsn: str) -> None:
+    decision, detail = decided()
+    signal = Finding("probing", 40_000, 3.0, 1.0, "probing")
+    decision.score = MAX_SCORE
+    put(dsn, decision, explain.detail(decision, [signal], detail["inputs"], "v1"))
+    assert "the stored inputs give the same verdict" in told(decision, "--dsn", dsn)
 
 
 def told(decision: Decision, *arguments: str) -> str:

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from asgi_analytics import cli
+from asgi_analytics.model import MAX_SCORE
 from asgi_analytics.replay import rewriting
 from asgi_analytics.settings import Settings
 from asgi_analytics.settings.canonical import canonical, version
@@ -62,6 +63,14 @@ def test_rows_get_the_verdicts_of_the_policy_and_its_version(recorded: str, caps
     assert [row["outcome"] for row in after] == [before[row["id"]]["outcome"] for row in after]
     stored = rows(recorded, "SELECT settings, in_force_at FROM analytics.policies ORDER BY in_force_at NULLS LAST")
     assert stored[1] == {"settings": canonical(harsh()), "in_force_at": None}
+
+
+def test_a_score_is_as_high_as_a_row_has_it(recorded: str, capsys: pytest.CaptureFixture[str]) -> None:
+    many = (*HARSH, "--points", "high_request_count=40000")
+    assert reclassify(recorded, *many, "--yes") == 0
+    assert max(row["score"] for row in hits(recorded)) == MAX_SCORE
+    assert reclassify(recorded, *many) == 0
+    assert "Differ      0 scores" in capsys.readouterr().out
 
 
 def test_sessions_get_the_highest_of_their_hits(recorded: str) -> None:
