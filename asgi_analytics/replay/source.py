@@ -32,6 +32,7 @@ STRANGE = {
     b"\0\0\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
+    GZIP: "gzipped twice",
     b"BZh": "compressed by bzip2",
     b"\xfd7zXZ\0": "compressed by xz",
     b"(\xb5/\xfd": "compressed by zstd",

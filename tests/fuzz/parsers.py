@@ -323,7 +323,7 @@ def json_line(data: bytes) -> None:
 
 
 def log_file(data: bytes) -> None:
-    """A whole file: gzip or plain, its format told by its first lines."""
+    """A whole file: gzip or plain, its format told by its first lines. One of another encoding is refused."""
     for content in (data, gzip.compress(data, 1)[: len(data) + 12]):
         reading = source.Reading()
         batches = source._batches("a", io.BytesIO(content), None, reading, lambda _: None)

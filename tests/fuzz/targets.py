@@ -86,7 +86,7 @@ TARGETS = _table(
         Target("json_line", parsers.json_line),
         Target("key_directory", parsers.key_directory, (ValueError,)),
         Target("language", parsers.language),
-        Target("log_file", parsers.log_file, (), 100, "a line costs 10 µs, and its 8 KB have thousands"),
+        Target("log_file", parsers.log_file, (ReplayError,), 100, "a line costs 10 µs, and its 8 KB have thousands"),
         Target("log_line", parsers.log_line),
         Target("moments", operators.moments, (ReplayError,)),
         Target("option", operators.option),

@@ -44,6 +44,7 @@ def test_a_log_in_another_encoding_is_refused_by_its_name(
     ("content", "named"),
     [
         ("\ufeff".encode("utf-16-be"), "UTF-16"),
+        (gzip.compress(gzip.compress(TEXT.encode())), "gzipped twice"),
         (bz2.compress(TEXT.encode()), "compressed by bzip2"),
         (lzma.compress(TEXT.encode()), "compressed by xz"),
         (b"\x28\xb5\x2f\xfd\x24", "compressed by zstd"),
