@@ -33,6 +33,7 @@ REFUSALS = (
     (r"is not currently accepting connections", "ALTER DATABASE … ALLOW_CONNECTIONS true"),
     (r"starting up|not yet accepting|recovery mode|shutting down", "the server comes up or goes down: try again"),
     (r"timeout expired|timed out", "nobody answers there: a firewall, a frozen server, or a wrong host"),
+    (r"negotiation: |expected authentication request", "what answers there is no Postgres: check the port in the DSN"),
     (r"Connection refused|No such file", "no server runs there: start it, or check host and port in the DSN"),
     (r"resolve|[Nn]ame or service not known", "the host name is not known: check the DSN"),
 )

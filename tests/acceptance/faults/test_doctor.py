@@ -109,6 +109,25 @@ def deaf(ward: Ward) -> Iterator[str]:
 
 
 @contextmanager
+def strange(ward: Ward) -> Iterator[str]:
+    """As where the port is that of the app itself."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with server.accept()[0] as connection:
+                        connection.recv(1024)
+                        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"postgresql://clerk@127.0.0.1:{server.getsockname()[1]}/office"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@contextmanager
 def frozen(ward: Ward) -> Iterator[str]:
     """The backend is stopped once it has let the doctor in: a slow way to it leaves the time to do so."""
     stopping, pids = threading.Event(), set[int]()
@@ -179,6 +198,7 @@ def closed(ward: Ward) -> Iterator[str]:
 STATES: dict[str, tuple[Ill, str]] = {
     "down": (down, r"database: .*refused.* → no server runs there"),
     "deaf": (deaf, r"database: .*(timeout|timed out).* → nobody answers there"),
+    "no-postgres": (strange, r"database: .* → what answers there is no Postgres"),
     "frozen": (frozen, r"database: .*did not answer within 3 s.* → nobody answers there"),
     "wrong-password": (instead("pencil", "pen"), r"database: .* → the password, or the user, is wrong"),
     "password-expired": (
