@@ -155,6 +155,18 @@ def test_stats_tells_programs_the_same_as_people(dsn: str, tmp_path: Path) -> No
     assert datetime.fromisoformat(journal["written"]).tzinfo is not None
 
 
+def test_stats_tells_of_refusals_past_the_rate_which_are_most_of_a_flood(dsn: str, tmp_path: Path) -> None:
+    stats = ("stats", "--journal-dir", str(tmp_path), "--dsn", dsn)
+    assert "of these 0 refused\n" in called(*stats).stdout
+    count = """INSERT INTO analytics.refusals (minute, site, fingerprint, network, refusals)
+        SELECT date_trunc('minute', now()) - before, 'default', gen_random_uuid(), gen_random_uuid(), 700
+        FROM unnest(ARRAY[interval '0', '2 minutes', '2 hours']) AS before"""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(count)
+    assert "of these 0 refused; 1,400 more refusals as counts\n" in called(*stats).stdout
+    assert json.loads(called(*stats, "--json").stdout)["last_hour"]["counted"] == 1400
+
+
 def test_stats_without_the_database_tells_what_waits_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     FileJournal(tmp_path, bytes([1]) * 16, {HIT: HIT_COLUMNS}, 1 << 20, destination_of(NOWHERE)).abandon()
     assert cli.main(["stats", "--journal-dir", str(tmp_path), "--dsn", NOWHERE]) == 1

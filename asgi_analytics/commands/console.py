@@ -93,7 +93,8 @@ def statistics(
     last = f", last error: {escape(totals.last_error)}" if totals.last_error else ""
     yield f"  quarantined     {counted(totals.quarantined, 'row')}{last}"
     recent = f"{hour.last_minute:,} in the last minute, {hour.hits:,} in the last hour"
-    yield f"  hits            {recent}, of these {hour.refused:,} refused"
+    counted_only = f"; {counted(hour.counted, 'more refusal')} as counts" if hour.counted else ""
+    yield f"  hits            {recent}, of these {hour.refused:,} refused{counted_only}"
     yield (
         f"  by level        normal {hour.normal:,}, warning {hour.warning:,}, severe {hour.severe:,}, "
         f"blocked {hour.blocked:,} hits in the last hour"

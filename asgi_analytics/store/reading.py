@@ -82,7 +82,10 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class LastHour:
-    """Hits of the last hour, by throttle level; `last_minute` is part of `hits`, those `ahead` of now are not."""
+    """Hits of the last hour, by throttle level; `last_minute` is part of `hits`, those `ahead` of now are not.
+
+    Nor are refusals past the rate, which are `counted`.
+    """
 
     hits: int
     last_minute: int
@@ -91,6 +94,7 @@ class LastHour:
     warning: int
     severe: int
     blocked: int
+    counted: int
     ahead: int
     furthest: datetime | None  # the latest of those ahead
 

@@ -61,6 +61,7 @@ SELECT count(*) AS hits, count(*) FILTER (WHERE time > now() - interval '1 minut
     count(*) FILTER (WHERE outcome = 'refused') AS refused,
     count(*) FILTER (WHERE level = 0) AS normal, count(*) FILTER (WHERE level = 1) AS warning,
     count(*) FILTER (WHERE level = 2) AS severe, count(*) FILTER (WHERE level = 3) AS blocked,
+    (SELECT coalesce(sum(refusals), 0)::bigint FROM analytics.refusals WHERE minute > now() - interval '1 hour') AS counted,
     (SELECT count(*) FROM analytics.hits WHERE time > now() + interval '1 minute') AS ahead,
     (SELECT max(time) FROM analytics.hits WHERE time > now() + interval '1 minute') AS furthest
 FROM analytics.hits WHERE time > now() - interval '1 hour' AND time <= now() + interval '1 minute'
