@@ -50,6 +50,9 @@ _COLLECTED = re.compile(
     re.ASCII,
 )
 _WRAPPED = '{"log":"'
+_GRANIAN = re.compile(
+    r'\[([\d-]{10} [\d:]{8}) ([+-]\d{4})\] (\S{1,64}) - ("[^"\n]{1,65536}" \d{3}) [\d.]{1,32}', re.ASCII
+)
 
 
 class Collected:
@@ -65,11 +68,16 @@ class Collected:
 
 
 def uncollected(line: str) -> str:
-    """Return a line without what a collector of logs has put in front of it, or, as Docker does, around it."""
+    """Return a line without what a collector of logs has put in front of it, or, as Docker does, around it.
+
+    A line of Granian's, which begins with the time, becomes one of the common format.
+    """
     if line.startswith(_WRAPPED):
         line = _unwrapped(line)
     front = _COLLECTED.match(line)
-    return line[front.end() :] if front else line
+    line = line[front.end() :] if front else line
+    granian = _GRANIAN.fullmatch(line)
+    return granian.expand(r"\3 - - [\1\2] \4 -") if granian else line
 
 
 def _unwrapped(line: str) -> str:
@@ -175,13 +183,13 @@ def make(name: str) -> Format:
 def detect(text: str, forced: str | None = None) -> Format:
     """Return a reader of the format that most of the first lines have, or of the one that is `forced`.
 
-    Where a collector of logs has put something in front of most of them, it is left out, of all.
+    Where a collector of logs has put something in front of most of those that are read, it is left out, of all.
     """
     lines = [line for line in text.split("\n", SAMPLE_LINES)[:SAMPLE_LINES] if line.strip()]
     plain = [uncollected(line) for line in lines]
     reader = make(forced) if forced else make(_likeliest(plain))
-    are_collected = 2 * sum(1 for line, rest in zip(lines, plain, strict=True) if rest != line) > len(lines)
-    return Collected(reader) if are_collected else reader
+    changed = [line != rest for line, rest in zip(lines, plain, strict=True) if reader.read(rest)[0]]
+    return Collected(reader) if 2 * sum(changed) > len(changed) else reader
 
 
 def _likeliest(lines: Sequence[str]) -> str:

@@ -161,6 +161,20 @@ def test_what_a_collector_of_logs_puts_in_front_is_left_out(front: str) -> None:
     assert entry == one(COMMON)
 
 
+@pytest.mark.parametrize("front", ["", "web-1  | "])
+def test_a_line_of_granian_is_read(front: str) -> None:
+    line = '[2026-03-01 13:30:00 +0130] 2001:db8::7 - "GET /a HTTP/1.1" 200 0.086'
+    assert one(front + line) == Entry(START, "2001:db8::7", "GET", "/a", 200)
+
+
+def test_what_a_server_says_when_it_starts_hides_no_format() -> None:
+    lines = [f"[INFO] Started worker-{number}" for number in range(9)]
+    lines += ['[2026-03-01 12:00:00 +0000] 198.51.100.7 - "GET / HTTP/1.1" 200 0.086'] * 3
+    text = "\n".join(lines)
+    entries, junk = detect(text).read(text)
+    assert (len(entries), len(junk)) == (3, 9)
+
+
 def test_what_docker_puts_around_a_line_is_left_out() -> None:
     for written in (combined(), json.dumps(NGINX), f"Nov 29 12:00:00 host nginx: {combined()}"):
         line = json.dumps({"log": f"{written}\n", "stream": "stdout", "time": "2026-11-29T12:00:00Z"})
@@ -269,6 +283,7 @@ def test_no_pattern_repeats_possessively_what_may_be_gone_back_over() -> None:
         "[1/" * 60_000,
         "[x" * 99_999,
         '"1.1' + ",1" * 99_999,
+        '[2026-03-01 12:00:00 +0000] a - "' * 6_000,
     ],
 )
 def test_a_line_made_to_be_slow_is_not(odd: str) -> None:
