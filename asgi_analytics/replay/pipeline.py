@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import blake2b
 
-from ..decide.actor import begin_session, new_actor, new_network, program_of, start_like_pool
+from ..decide.actor import begin_session, count_session, new_actor, new_network, program_of, start_like_pool
 from ..decide.admission import admit
 from ..decide.behaviour import with_order
 from ..decide.failures import Failure, guess_of
@@ -14,7 +14,7 @@ from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.site import Site
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
-from ..facts import Claims, Throttle
+from ..facts import Actor, Claims, Throttle
 from ..identify.client import packed_address
 from ..identify.crawlers import UNKNOWN_CLASS
 from ..identify.credentials import refused_attempt
@@ -63,6 +63,7 @@ class Pipeline:
         )
         self._quotas = quotas
         self._variants = Variants(_KEY)
+        self._alike: dict[tuple[bytes, object], Actor] = {}
         self._same_networks: dict[bytes, bytes] = {}  # today's name of a network → the one it is kept under
 
     def meet(self, address: str, agent: str, forwarded: str, now: float) -> Visitor:
@@ -105,13 +106,15 @@ class Pipeline:
             identity = Identity(fingerprint, network, _NOWHERE, agent)
             session = none_yet(now)
             actor = new_actor(self._quotas, agent.outdated, program_of(agent))
+            if borrowed:
+                actor = self._shared(network, claims.agent if claims else agent.crawler, actor)
             visitor = Visitor(identity, session, actor, self.state.network(network))
             self.state.add(visitor)
         elif visitor.identity.network != network:  # a cookie that travels
             visitor.identity = Identity(fingerprint, network, _NOWHERE, visitor.identity.agent)
             visitor.network = self.state.network(network)
         if visitor.borrows and not borrowed:
-            self._return_to(visitor)
+            self._return_to(visitor, agent)
         visitor.borrows = borrowed
         if self._go_on(visitor, now) and claims is not None and agent.bot_class is None:
             start_like_pool(visitor.actor, visitor.network, claims, self.site, self.policy, now)
@@ -124,13 +127,19 @@ class Pipeline:
             session.last_seen_at = now
             return False
         visitor.session = Session(b"", now, now, session.ordinal + 1)  # nobody asks for its id
-        begin_session(visitor.actor, now)
+        count_session(visitor.actor, now) if visitor.borrows else begin_session(visitor.actor, now)
         return True
 
-    def _return_to(self, visitor: Visitor) -> None:
+    def _shared(self, network: bytes, agent: object, actor: Actor) -> Actor:
+        """Return the actor of all who look alike and have yet to return a cookie: `actor`, where this is the first."""
+        if len(self._alike) >= self.settings.max_visitors:
+            self._alike.clear()
+        return self._alike.setdefault((network, agent), actor)
+
+    def _return_to(self, visitor: Visitor, agent: Agent) -> None:
         """Judge a visitor by itself from now on: its cookie has come back."""
-        state, identity = visitor.actor.throttle, visitor.identity
-        visitor.actor = new_actor(self._quotas, identity.agent.outdated, program_of(identity.agent))
+        state = visitor.actor.throttle
+        visitor.actor = new_actor(self._quotas, agent.outdated, program_of(agent))
         visitor.actor.throttle = Throttle(state.level, state.changed_at, state.reasons, state.was_blocked)
 
     def verified(self, visitor: Visitor, status: str | None) -> None:

@@ -283,6 +283,25 @@ def test_who_returned_a_cookie_is_judged_as_then_by_what_came_with_it(known: dic
     assert list(differing(hits)) == []
 
 
+def test_who_has_yet_to_return_a_cookie_is_judged_with_others_who_look_alike(known: dict[str, Any]) -> None:
+    mix = Mix(random.Random(1))
+    app = AnalyticsMiddleware(
+        mix.site, dsn=drive.NOWHERE, clock=mix.clock, durability="memory", **known, **drive.COOKIE
+    )
+    app._engine.started = True
+
+    async def probe() -> None:
+        for path in ("/wp-login.php", "/xmlrpc.php", "/.env", "/.git/config"):
+            await mix.ask(app, "198.51.100.9", path, SENT)
+            mix.clock.advance(1.0)
+
+    asyncio.run(probe())
+    hits = hits_of(app)
+    assert len({hit.fingerprint for hit in hits}) == 4
+    assert hits[-1].level > 0
+    assert list(differing(hits)) == []
+
+
 def test_errors_that_are_excused_are_excused_again(known: dict[str, Any]) -> None:
     """Pictures whose names are hidden, what credentials were sent with, and what a page asked for."""
     mix = Mix(random.Random(1))
