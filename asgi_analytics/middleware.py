@@ -11,7 +11,6 @@ from .engine import Engine
 from .exchange.beginning import begin, begin_strictly, writable
 from .exchange.coercion import text
 from .exchange.http import SCOPE_KEY, Exchange
-from .exchange.outcome import outcome_of
 from .exchange.timed import TimedExchange
 from .exchange.websocket import WebSocketExchange
 from .joining import joined
@@ -22,6 +21,9 @@ from .settings import Options, Settings
 from .shared import resolve_shared
 
 __all__ = ["ASGIApp", "AnalyticsMiddleware", "Message", "Receive", "Scope", "Send"]
+# A scope has one of these keys where Starlette or Litestar turn errors of the app into answers.
+HANDLERS = frozenset(("starlette.exception_handlers", "litestar_app"))
+MAX_LAYERS = 100  # middlewares of an app that are looked through
 
 
 class AnalyticsMiddleware:
@@ -39,6 +41,7 @@ class AnalyticsMiddleware:
         self._filters = bool(self.settings.include or self.settings.exclude)
         self._enforce = self.settings.mode == "enforce"
         self._exchanges: dict[str, Iterator[type[Exchange]]] = {}  # by type of scope; filled by the first request
+        self._is_handled = False  # whether a framework outside handles errors of the app; set by the first request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The way of a request: identify, decide, then the app or a refusal, respond, record."""
@@ -60,7 +63,7 @@ class AnalyticsMiddleware:
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except BaseException as error:
-            await exchange.finish(outcome_of(error, send))
+            await exchange.fail(error, send, self._is_handled)
             raise
         finally:
             scope.pop(SCOPE_KEY, None)
@@ -91,20 +94,31 @@ class AnalyticsMiddleware:
         """
         if not self._exchanges and scope["type"] in ("http", "websocket"):
             app = scope.get("app")
-            if app is not None and not self._engine.started:
-                self._join(app)
+            if app is not None:
+                self._join(app, scope)
             self._exchanges = {
                 "websocket": repeat(WebSocketExchange),
                 "http": cycle((Exchange,) * (SAMPLE - 1) + (TimedExchange,)),
             }
         return self._exchanges.get(scope["type"])
 
-    def _join(self, app: object) -> None:
+    def _join(self, app: Any, scope: Scope) -> None:
         try:
-            self._engine = joined(self._engine, app)
+            if not self._engine.started:
+                self._engine = joined(self._engine, app)
+            self._is_handled = not (HANDLERS.isdisjoint(scope) or self._is_around(app))
         except Exception as error:  # noqa: BLE001 - as in begin: options of a site may not be comparable
             self._engine.failed("join", error)
         self._engine.owners.add(self)
+
+    def _is_around(self, app: Any) -> bool:
+        """Tell whether this is a middleware of the whole Starlette app, whose handlers of errors are inside then."""
+        layer = getattr(app, "middleware_stack", None)
+        for _ in range(MAX_LAYERS):
+            if layer is self:
+                return True
+            layer = getattr(layer, "app", None)
+        return False
 
     def _is_excluded(self, scope: Scope) -> bool:
         """Tell whether a path is not analysed. Options name paths as routes do, without the root_path of a mount."""

@@ -12,12 +12,13 @@ from ..identify.referral import clean_query, read_referral
 from ..identify.request import is_shared, leads_to_other_origin, route_template
 from ..inputs import QUERIED
 from ..model import CachedRefusal, Referral
-from ..protocols import Message
+from ..protocols import Message, Send
 from ..respond import CLOSED, OURS, messages, with_fields
 from ..threads import run_in_thread
 from .answered import Answered
 from .arrival import CACHED_FOR
 from .coercion import text
+from .outcome import outcome_of, status_from_outside
 
 SCOPE_KEY = "asgi_analytics"  # in the scope while the app runs: an outer middleware of ours has this request already
 
@@ -128,6 +129,19 @@ class Exchange(Answered):
             self.recorded, self._owed = False, self.outcome  # before any call, which may raise RecursionError
             if is_first:
                 self._engine.failed("record", error)
+
+    async def fail(self, error: BaseException, send: Send, is_handled: bool) -> None:
+        """Record the request, if it is not yet, after the app has raised; `is_handled`: see status_from_outside."""
+        status = None if self.recorded else status_from_outside(error, is_handled and self.status is None)
+        if status is None:
+            return await self.finish(outcome_of(error, send))
+        try:
+            if self.status is None:
+                self._judge(status, {})
+        except Exception as failure:  # noqa: BLE001 - as in `end`
+            self._engine.failed("judge", failure)
+        self.status = status
+        await self.finish("complete")
 
     async def finish(self, outcome: str = "aborted") -> None:
         """Record the request, if it is not yet, after the app has returned or raised; `outcome`: without an answer.

@@ -11,6 +11,22 @@ from ..protocols import Send
 
 MAX_CAUSES = 8  # errors looked at that led to one
 CLIENT_DISCONNECT = "ClientDisconnect"  # Starlette's error for a client that disconnects during an upload
+HTTP_EXCEPTION = "HTTPException"  # the error of Starlette, FastAPI and Litestar that they turn into an answer
+BODY_LIMIT = "_RequestBodyLimitResponseSent"  # Starlette's `send` raises it when it has sent a 413 instead
+
+
+def status_from_outside(error: BaseException, is_handled: bool) -> int | None:
+    """Return the status of the answer that is made outside this middleware after an app's error; None without one.
+
+    `is_handled`: a framework turns errors into answers there, as it does for the middleware of a route or a mount.
+    """
+    names = [kind.__name__ for kind in error.__class__.__mro__]
+    if BODY_LIMIT in names:
+        return 413
+    if is_handled and HTTP_EXCEPTION in names:
+        status = getattr(error, "status_code", None)
+        return status if isinstance(status, int) else None
+    return None
 
 
 def outcome_of(error: BaseException, send: Send) -> str:
