@@ -15,7 +15,8 @@ LIMIT = "SET LOCAL lock_timeout = '500ms'"
 
 
 def make_partitions(connection: psycopg.Connection) -> None:
-    """Make the day partitions from yesterday to a week ahead, over an autocommit connection.
+    """Make the day partitions from yesterday to a week ahead, over an autocommit connection; to tomorrow where others
+    make some, too.
 
     If the table is locked, those that are not needed yet are left to a later call. Raises psycopg.Error.
     """

@@ -124,6 +124,19 @@ def test_rows_go_into_whatever_covers_their_day(layout: str) -> None:
     assert [check.text for check in told] == ["there for today and tomorrow"]
 
 
+@pytest.mark.parametrize("name", ["analytics.hits_p{}", "analytics.hits_20261130_{}"])
+def test_days_that_another_tool_has_yet_to_come_to_are_left_to_it(dsn: str, name: str) -> None:
+    """pg_partman makes those of the next four days each night, and stops at one that is covered."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(DROP_OURS)
+        for night in range(3):
+            for day in range(-2 if night == 0 else night + 4, night + 5):
+                connection.execute(theirs(quoted(day), quoted(day + 1), name.format(day + 2)).encode())
+            make_partitions(connection)
+        count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'analytics.hits'::regclass"
+        assert connection.execute(count).fetchone() == (9 + 1,)
+
+
 def test_the_first_worker_makes_those_of_these_days(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         assert missing_partitions(connection) == [today(), today() + timedelta(days=1)]
