@@ -31,7 +31,7 @@ def scanned(ours: Ours, names: list[str], gap: float, accept: tuple[bytes, bytes
     ]
 
 
-def test_a_scanner_under_ever_other_old_names_is_refused_and_stays_so(ours: Ours) -> None:
+def test_a_scanner_under_ever_another_old_name_is_refused_and_stays_so(ours: Ours) -> None:
     """An hour, in which levels cool down six times; each name comes back after a minute and a half."""
     verdicts = scanned(ours, NAMES * 40, 1.0)
     assert next(place for place, verdict in enumerate(verdicts) if verdict.refused) < 100
