@@ -70,7 +70,7 @@ class SecuredWire:
         self._target = (parts.hostname, parts.port)
         self._context = authority.context()
         self._loop = asyncio.new_event_loop()
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: set[asyncio.WriteTransport] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.handshakes = 0
         self._thread.start()
@@ -99,22 +99,23 @@ class SecuredWire:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _end_all(self) -> None:
-        for writer in self._open:
-            writer.transport.abort()
+        for transport in self._open:
+            transport.abort()
         await asyncio.sleep(0)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+        transport = writer.transport  # the writer has none after a handshake that failed
+        self._open.add(transport)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await reader.readexactly(REQUEST)
             writer.write(b"S")
             await writer.start_tls(self._context)
             self.handshakes += 1
             back, forth = await asyncio.open_connection(*self._target)
-            self._open.add(forth)
+            self._open.add(forth.transport)
             await asyncio.gather(_pass(reader, forth), _pass(back, writer))
-            self._open.discard(forth)
-        self._open.discard(writer)
+            self._open.discard(forth.transport)
+        self._open.discard(transport)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

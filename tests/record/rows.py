@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from asgi_analytics.batch import HIT, Batch, Frame, Frames
 from asgi_analytics.clock import uuid7
@@ -21,6 +19,7 @@ from asgi_analytics.protocols import Store
 from asgi_analytics.record import encoding
 from asgi_analytics.record.frames import frame
 from asgi_analytics.record.recorder import COLUMNS
+from tests.sessions import session
 
 __all__ = ["COLUMNS", "NOW_US", "batch", "deliver", "fetch", "finished", "hit", "hit_frame", "identity", "one"]
 
@@ -130,9 +129,8 @@ def deliver(store: Store, moved: Batch) -> list[Merged]:
 
 def fetch(dsn: str, query: str, *parameters: Any) -> list[dict[str, Any]]:
     """All rows of a query, uuids as bytes."""
-    with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
-        cursor = connection.execute(sql.SQL(query), parameters)
-        rows = cursor.fetchall() if cursor.description else []
+    cursor = session(dsn).execute(sql.SQL(query), parameters)
+    rows = cursor.fetchall() if cursor.description else []
     return [{name: _plain(value) for name, value in row.items()} for row in rows]
 
 

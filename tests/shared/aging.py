@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-import psycopg
-
 from asgi_analytics.protocols import SharedQuotas
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.shared.valkey import ValkeyQuotas, counter_key
 from asgi_analytics.testing import MemoryQuotas
+from tests.sessions import session
 
 OLDER = """
 UPDATE analytics.counters SET span = span - %(windows)s, told_at = told_at - %(seconds)s,
@@ -33,8 +32,7 @@ SILENT = "UPDATE analytics.workers SET seen_at = seen_at - make_interval(secs =>
 
 
 def _run(quotas: PostgresQuotas, query: str, parameters: Any) -> None:
-    with psycopg.connect(quotas._dsn(), autocommit=True) as connection:
-        connection.execute(query.encode(), parameters)
+    session(quotas._dsn()).execute(query.encode(), parameters)
 
 
 def age(quotas: SharedQuotas, counter: bytes, windows: int, seconds: float) -> None:

@@ -15,7 +15,7 @@ from asgi_analytics.batch import DAMAGED, DECISION, HIT, Frames
 from asgi_analytics.errors import StoreMisconfigured, StoreUnavailable
 from asgi_analytics.record.frames import beginnings, frame, parse
 from asgi_analytics.store.postgres import PostgresStore
-from tests.record.rows import NOW_US, batch, deliver, fetch, hit, one
+from tests.record.rows import batch, deliver, fetch, hit, one
 
 from .folding import name, sessions, write, write_hits
 
@@ -92,7 +92,8 @@ def test_however_little_of_a_journal_is_still_stored_it_is_known_by_that(
 
 def test_what_is_stored_is_left_out_though_batches_before_it_are_gone(store: PostgresStore, dsn: str) -> None:
     # Those from 80 on came when the position was gone already.
-    whole = batch([hit(f"/{number}", time_us=NOW_US + (number >= 80) * 10**9) for number in range(100)])
+    now_us = int(time.time() * 1e6)
+    whole = batch([hit(f"/{number}", time_us=now_us + (number >= 80) * 10**9) for number in range(100)])
     parts = [replace(whole, frames=whole.frames[a : a + 30], end=whole.frames[a + 29].end) for a in (0, 30, 60)]
     store.position(whole.journal)
     store.write(replace(whole, frames=whole.frames[:80], end=whole.frames[79].end))
@@ -159,7 +160,8 @@ def test_a_stored_hit_whose_decision_is_torn_off_sets_none_of_it_aside(
 def test_a_doubt_outlives_who_had_it(store: PostgresStore, dsn: str, how: str) -> None:
     """Whoever delivers the rest may be another process, after a kill."""
     # Those from 25 on came when the position was gone already.
-    whole = batch([hit(f"/{number:02}", time_us=NOW_US + (number >= 25) * 10**9 + number) for number in range(30)])
+    now_us = int(time.time() * 1e6)
+    whole = batch([hit(f"/{number:02}", time_us=now_us + (number >= 25) * 10**9 + number) for number in range(30)])
     parts = [replace(whole, frames=whole.frames[a : a + 10], end=whole.frames[a + 9].end) for a in (0, 10, 20)]
     store.position(whole.journal)
     store.write(replace(whole, frames=whole.frames[:25], end=whole.frames[24].end))

@@ -108,7 +108,7 @@ def test_a_connection_that_is_cut_at_any_message_loses_and_doubles_nothing(
                 time.sleep(0.02)
             assert steps.left is None, "it was cut"
             account.round()
-        account.settle(dsn, range(sent), 10)
+        account.settle(dsn, range(sent))
 
 
 class Failing:
@@ -154,7 +154,7 @@ def test_whichever_call_fails_nothing_is_lost(
         assert works.counters.dropped.total() == 0
         account.round()
     with Works(dsn, tmp_path / "j"):
-        account.settle(dsn, range(sent), 15)
+        account.settle(dsn, range(sent))
 
 
 CHILD = """
@@ -291,7 +291,7 @@ def test_forks_while_other_threads_append_lose_and_double_nothing(dsn: str, tmp_
     assert done.returncode == 0, done.stderr
     account.round(count)
     recover(dsn, tmp_path / "j")
-    account.settle(dsn, map(int, (tmp_path / "j.ledger").read_text().split()), 20)
+    account.settle(dsn, map(int, (tmp_path / "j.ledger").read_text().split()))
 
 
 def test_copies_of_a_volume_that_are_delivered_at_once_double_nothing(
@@ -304,10 +304,10 @@ def test_copies_of_a_volume_that_are_delivered_at_once_double_nothing(
         dead.abandon()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     with Works(dsn, tmp_path / "a", rows=37), Works(dsn, tmp_path / "b", rows=53):
-        account.settle(dsn, range(2_500), 20)
+        account.settle(dsn, range(2_500))
         wait_until(lambda: all(len(list((tmp_path / one).iterdir())) == 1 for one in "ab"), what="the end of both")
     account.round()
-    account.settle(dsn, range(2_500), 1)
+    account.settle(dsn, range(2_500))
 
 
 @pytest.mark.usefixtures("hasty")
@@ -334,7 +334,7 @@ def test_a_disk_without_room_for_a_file_more_costs_nothing(dsn: str, tmp_path: P
             works.wait()
             works.assert_parity(1_200)
         account.round(2)
-        account.settle(dsn, range(1_200), 5)
+        account.settle(dsn, range(1_200))
 
 
 @pytest.mark.parametrize("what", ["file", "dangling", "pipe", "loop", "long"])
@@ -350,6 +350,6 @@ def test_a_journal_folder_that_is_none_means_memory(dsn: str, tmp_path: Path, ac
     with Works(dsn, folder) as works:
         assert works.recorder.journal is None
         works.send(0, 100)
-        account.settle(dsn, range(100), 5)
+        account.settle(dsn, range(100))
     assert list(adopt(folder)) == []
     account.round()

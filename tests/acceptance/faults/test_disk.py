@@ -117,7 +117,7 @@ def test_an_app_serves_from_memory_while_the_mount_with_its_journal_hangs(
         began = time.monotonic()
         with wrapped(page(), dsn, journal_dir=str(tmp_path / "mount" / "j")) as middleware:
             assert [get(middleware, f"/e/{number}").status for number in range(3)] == [200] * 3
-            account.settle(dsn, range(3), 5)
+            account.settle(dsn, range(3))
             stats = middleware.stats()
             assert (stats["durability"], stats["failures"]) == ("memory", {"journal": 1})
         assert time.monotonic() - began < 10
@@ -174,7 +174,7 @@ def test_what_a_full_disk_moves_to_memory_is_in_the_journal_once_there_is_room(d
             works.send(1_100, 100)
         assert works.counters.dropped == {}
         with Works(dsn, folder / "j"):
-            account.settle(dsn, range(1_200), 15)
+            account.settle(dsn, range(1_200))
     account.round()
 
 
@@ -194,7 +194,7 @@ def test_on_a_full_disk_parity_is_exact(dsn: str, account: Account) -> None:
             works.wait()
             works.assert_parity(sent)
             assert works.counters.dropped.total() == 0
-        account.settle(dsn, range(sent), 5)
+        account.settle(dsn, range(sent))
 
 
 def test_a_read_only_disk_means_memory_until_it_can_be_written(
@@ -212,7 +212,7 @@ def test_a_read_only_disk_means_memory_until_it_can_be_written(
         works.send(100, 100)
         works.wait()
         account.round()
-        account.settle(dsn, range(200), 5)
+        account.settle(dsn, range(200))
     assert [record.message.split(" ")[0] for record in caplog.records] == ["No", "The"]
 
 
@@ -264,7 +264,7 @@ def test_strange_files_in_the_folder_stop_no_delivery(dsn: str, tmp_path: Path, 
     with Works(dsn, tmp_path / "j") as works:
         works.send(2, 1)
         account.round()
-        account.settle(dsn, [1, 2], 15)
+        account.settle(dsn, [1, 2])
         wait_until(lambda: not dead.path.exists(), what="the end of that journal")
 
 
@@ -282,7 +282,7 @@ def test_a_journal_of_a_later_version_holds_up_nobody(
     with Works(dsn, tmp_path / "j") as works:
         works.send(3, 100)
         account.round()
-        account.settle(dsn, [2, *range(3, 103)], 15)
+        account.settle(dsn, [2, *range(3, 103)])
         assert works.counters.failures["left_over"] >= 1
         assert works.writer.state.connected
     kept = [path for path in (tmp_path / "j").iterdir() if path.name == (b"a" * 16).hex()]
@@ -330,7 +330,7 @@ def test_after_a_fail_over_that_lost_the_tail_it_is_sent_again(
                    " AND application_name = 'asgi-analytics writer'")  # fmt: skip
         works.send(900, 100)
         account.round()
-        account.settle(dsn, range(1000), 15)
+        account.settle(dsn, range(1000))
 
 
 def test_restarts_of_one_container_deliver_each_journal_once(dsn: str, tmp_path: Path, account: Account) -> None:
@@ -349,4 +349,4 @@ def test_restarts_of_one_container_deliver_each_journal_once(dsn: str, tmp_path:
         assert [process.wait(30) for process in starts] == [0] * 4
         account.round(4)
     with Works(dsn, tmp_path / "j"):
-        account.settle(dsn, range(100 * turns), 20)
+        account.settle(dsn, range(100 * turns))

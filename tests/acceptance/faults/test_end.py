@@ -69,7 +69,7 @@ def test_a_process_that_ends_with_four_middlewares_and_a_deaf_postgres_takes_one
         assert took < STOP
         assert len(journals(tmp_path / "j")) == 4
         recover(wire.dsn, tmp_path / "j")
-    account.settle(dsn, range(1, 41), 10)
+    account.settle(dsn, range(1, 41))
 
 
 @pytest.mark.parametrize("fault", ["deaf", "refuse"])
@@ -97,4 +97,4 @@ def test_what_a_close_that_ran_out_of_time_leaves_is_delivered_while_the_process
         recover(wire.dsn, folder)
     child.kill()
     child.join()
-    account.settle(dsn, [1], 10)
+    account.settle(dsn, [1])

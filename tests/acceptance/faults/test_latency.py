@@ -92,7 +92,7 @@ def test_an_outage_is_felt_by_nobody(dsn: str, tmp_path: Path, account: Account,
         with broken(wire, cable, state):
             took = server.end(signal.SIGTERM)
         recover(wire.dsn, tmp_path / "j")
-    account.settle(dsn, answered, 20)
+    account.settle(dsn, answered)
     ratio, lags = out.p99 / healthy.p99, (bare.lag, healthy.lag, out.lag)
     account.latency(state, out.p50, out.p99, ratio, lags, took, grown)
     assert took < STOP

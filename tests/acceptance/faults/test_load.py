@@ -78,7 +78,7 @@ def test_at_its_limit_the_journal_drops_the_newest_and_counts_each(
         assert bytes_in(tmp_path / "j") < 2 * MIB + 2 * 100_000
     account.round()
     with Works(dsn, tmp_path / "j") as following:
-        account.settle(dsn, range(20_000 - dropped), 30)
+        account.settle(dsn, range(20_000 - dropped))
         assert following.counters.adopted == 20_000 - dropped
 
 
@@ -98,7 +98,7 @@ def test_a_full_journal_takes_rows_again_once_it_is_delivered(
         works.send(10_000, 1_000)
         account.round()
         assert works.counters.dropped["journal_full"] == 10_000 - kept
-        account.settle(dsn, [*range(kept), *range(10_000, 11_000)], 30)
+        account.settle(dsn, [*range(kept), *range(10_000, 11_000)])
 
 
 def test_a_burst_of_10_000_is_stored(dsn: str, tmp_path: Path, account: Account) -> None:
@@ -106,7 +106,7 @@ def test_a_burst_of_10_000_is_stored(dsn: str, tmp_path: Path, account: Account)
         for number in range(ROUNDS):
             works.send(number * 10_000, 10_000)
             account.round()
-        account.settle(dsn, range(ROUNDS * 10_000), 30)
+        account.settle(dsn, range(ROUNDS * 10_000))
 
 
 def test_a_store_slower_than_what_comes_takes_no_memory(dsn: str, tmp_path: Path, account: Account) -> None:

@@ -39,7 +39,7 @@ def test_sigterm_under_load_loses_nothing_on_any_server(dsn: str, tmp_path: Path
         account.round()
         assert took < STOP, server.log()
     recover(dsn, tmp_path / "j")
-    account.settle(dsn, load.answered, 5)
+    account.settle(dsn, load.answered)
 
 
 @pytest.mark.parametrize("name", some(["uvicorn-h11", "uvicorn-httptools", "hypercorn"], ["uvicorn-h11"]))
@@ -71,7 +71,7 @@ def test_recycled_workers_lose_nothing(dsn: str, tmp_path: Path, account: Accoun
         account.round(len(load.answered) // 40)
         server.end(signal.SIGTERM)
     recover(dsn, tmp_path / "j")
-    account.settle(dsn, load.answered, 5)
+    account.settle(dsn, load.answered)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_second_sigint_skips_the_farewell_and_loses_nothing(
             assert server.end(signal.SIGINT, signal.SIGINT) < STOP, server.log()
         account.round()
     recover(dsn, tmp_path / "j")
-    account.settle(dsn, load.answered, 5)
+    account.settle(dsn, load.answered)
 
 
 @pytest.mark.parametrize("act", some(["exit", "segfault", "abort"], ["exit"]))
@@ -98,7 +98,7 @@ def test_a_process_that_dies_by_itself_loses_nothing(dsn: str, tmp_path: Path, a
         server.process.wait(10)
         account.round()
     recover(dsn, tmp_path / "j")
-    account.settle(dsn, load.answered, 5)
+    account.settle(dsn, load.answered)
 
 
 @pytest.mark.parametrize("name", some(["uvicorn-h11", "uvicorn-httptools", "hypercorn"], ["uvicorn-h11"]))
@@ -134,11 +134,11 @@ def test_a_fork_in_a_handler_disturbs_nobody(dsn: str, tmp_path: Path, account: 
                 assert answer.startswith(b"HTTP/1.1 200"), (answer, server.log())
                 account.round()
             load.more(50)
-        account.settle(dsn, load.answered, 20)
+        account.settle(dsn, load.answered)
         server.end(signal.SIGTERM)
     assert "Traceback" not in server.log()
     recover(dsn, tmp_path / "j")
-    account.settle(dsn, load.answered, 5)
+    account.settle(dsn, load.answered)
 
 
 @pytest.mark.parametrize("name", some(["uvicorn-httptools", "hypercorn", "daphne"], ["uvicorn-httptools"]))
@@ -167,7 +167,7 @@ def test_where_no_thread_may_start_all_is_answered_and_delivered_by_the_next_sta
         account.round()
         assert server.end(signal.SIGTERM) < STOP
     recover(dsn, tmp_path / "j")
-    account.settle(dsn, load.answered, 5)
+    account.settle(dsn, load.answered)
 
 
 def test_few_descriptors_cost_no_answer_and_no_row(dsn: str, tmp_path: Path, account: Account) -> None:
@@ -185,5 +185,5 @@ def test_few_descriptors_cost_no_answer_and_no_row(dsn: str, tmp_path: Path, acc
                 load.more(100)
             account.round()
             load.more(50)
-        account.settle(dsn, [*load.answered, *crowd.answered], 30)
+        account.settle(dsn, [*load.answered, *crowd.answered])
         server.end(signal.SIGTERM)

@@ -67,7 +67,7 @@ def test_a_backup_that_is_restored_gets_what_came_since(
         own_postgres.start()
         account.round()
         load.more(50)
-        account.settle(own_postgres.dsn, load.answered, 20)
+        account.settle(own_postgres.dsn, load.answered)
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def test_a_standby_that_lagged_and_is_promoted_gets_what_it_missed(
         wire.lead_to(standby.dsn)
         account.round()
         load.more(50)
-        account.settle(standby.dsn, load.answered, 20)
+        account.settle(standby.dsn, load.answered)
 
 
 @pytest.mark.skipif(not WHOLE, reason="takes six seconds: `python -m tests.acceptance.faults F14`")
@@ -150,4 +150,4 @@ def test_a_server_whose_disk_is_full_with_its_log_catches_up_when_there_is_room(
                 postgres.start()
             account.round()
             load.more(50)
-            account.settle(postgres.dsn, load.answered, 40)
+            account.settle(postgres.dsn, load.answered)
