@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from asgi_analytics import cli
-from asgi_analytics.arguments import span, split
-from asgi_analytics.replay.options import moment
+from asgi_analytics.commands.arguments import span, split
+from asgi_analytics.commands.policy import moment
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from asgi_analytics import cli, traffic
+from asgi_analytics import cli
 from asgi_analytics.batch import DECISION, HIT
 from asgi_analytics.columns import duration, escape
-from asgi_analytics.commands import console
+from asgi_analytics.commands import console, explain, stats
 from asgi_analytics.database import destination_of
+from asgi_analytics.demo import traffic
 from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
@@ -138,7 +139,7 @@ def test_a_malformed_decision_id_is_told_so(dsn: str) -> None:
 def test_an_unknown_decision_id_is_told_so(
     dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "PATIENCE", 0.0)
+    monkeypatch.setattr(explain, "PATIENCE", 0.0)
     assert cli.main(["explain", str(uuid4()), "--dsn", dsn]) == 1
     assert "is stored" in capsys.readouterr().err
 
@@ -216,10 +217,9 @@ def test_version_and_usage() -> None:
 @pytest.mark.parametrize("command", [("demo",), ("migrate",), ("quarantine", "list"), ("data", "update")])
 def test_an_unknown_option_is_answered_with_the_usage_of_its_command(command: tuple[str, ...]) -> None:
     answer = called(*command, "--nope")
-    named = " ".join(command if command[0] == "data" else command[:1])
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr.startswith(f"usage: asgi-analytics {named} [-h]")
-    assert answer.stderr.endswith(f"asgi-analytics {named}: error: unrecognized arguments: --nope\n")
+    assert answer.stderr.startswith(f"usage: asgi-analytics {command[0]} [-h]")
+    assert answer.stderr.endswith(f"asgi-analytics {command[0]}: error: unrecognized arguments: --nope\n")
 
 
 def test_each_command_says_in_its_own_help_what_it_does() -> None:
@@ -244,7 +244,7 @@ def test_reading_an_empty_database_gives_empty_answers(dsn: str) -> None:
         assert reader.positions([], 5) == []
         assert reader.totals().written == 0
         assert reader.last_hour().hits == 0
-        lines = list(console.statistics(reader.totals(), reader.last_hour(), [], [], Path("/none")))
+        lines = list(stats.statistics(reader.totals(), reader.last_hour(), [], [], Path("/none")))
     assert "written         0 rows from 0 journals, last never" in lines[1]
 
 
@@ -269,13 +269,13 @@ def test_looking_at_journals_tells_the_living_from_the_dead_and_holds_none(tmp_p
 def test_stats_tells_how_far_a_journal_is_delivered(tmp_path: Path, segment: int, offset: int, told: str) -> None:
     state = JournalState("ab" * 16, 1_100, 2, 200, True, Destination("here"), 0.0)
     position = Position(UUID(state.name), "host", segment, offset, 0, 0, 0.0)
-    lines = list(console.journals_here([state], tmp_path, None, {state.name: position}))
+    lines = list(stats.journals_here([state], tmp_path, None, {state.name: position}))
     assert lines[1].endswith(told)
 
 
 def test_stats_leaves_most_of_the_journals_that_are_for_another_database_to_adopt(tmp_path: Path) -> None:
     strays = [JournalState(f"{n:032x}", 1, 1, 1, False, Destination("there"), 0.0) for n in range(200)]
-    lines = list(console.journals_here(strays, tmp_path, Destination("here")))
+    lines = list(stats.journals_here(strays, tmp_path, Destination("here")))
     assert (lines[0][:31], lines[-1], len(lines)) == ("Journals on this machine: 200, ", "  … and 190 more", 13)
 
 

@@ -23,8 +23,7 @@ import psycopg
 import pytest
 
 from asgi_analytics import demo as demos
-from asgi_analytics import traffic
-from asgi_analytics.commands import console
+from asgi_analytics.demo import report, traffic
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.embedded.folder import flock
 from tests.drive import NOWHERE, called, rows
@@ -219,7 +218,7 @@ def test_traffic_ends_with_a_table_from_the_database(cluster_folder: Path) -> No
 def test_traffic_that_is_interrupted_ends_at_once_without_a_traceback() -> None:
     code = """
 import socket, threading
-from asgi_analytics import traffic
+from asgi_analytics.demo import traffic
 
 with socket.create_server(("127.0.0.1", 0)) as silent:
     stopping = threading.Event()
@@ -273,12 +272,12 @@ def test_the_same_seed_plans_the_same_traffic_of_every_kind_within_its_time() ->
 
 
 def test_the_table_of_the_traffic_says_which_requests_are_not_in_it() -> None:
-    assert list(console.not_in_summary(889, 884, 876)) == [
+    assert list(report.not_in_summary(889, 884, 876)) == [
         "8 more hits are of visitors who asked not to be told apart (Sec-GPC, DNT).",
         "5 more requests are counts in analytics.refusals: what is refused past a rate.",
     ]
-    assert list(console.not_in_summary(100, 101, 101)) == []
-    assert list(console.not_in_summary(11, 10, 9)) == [
+    assert list(report.not_in_summary(100, 101, 101)) == []
+    assert list(report.not_in_summary(11, 10, 9)) == [
         "1 more hit is of visitors who asked not to be told apart (Sec-GPC, DNT).",
         "1 more request is a count in analytics.refusals: what is refused past a rate.",
     ]

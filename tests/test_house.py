@@ -27,7 +27,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 README = (HOUSE / "README.md").read_text()
 
 BASE_ORDER = (
-    *("errors", "low_memory", "log", "folders", "columns", "arguments", "facts", "model", "reputation"),
+    *("errors", "low_memory", "log", "folders", "columns", "facts", "model", "reputation"),
     *("batch", "inputs", "variants", "clock", "protocols", "schedule", "settings"),
 )
 BASE = set(BASE_ORDER)
@@ -43,16 +43,16 @@ LAYERS: tuple[set[str], ...] = (
     {"engine"},
     {"exchange", "joining", "lifespan"},
     {"middleware"},
-    {"web", "traffic"},
+    {"web", "demo"},
     {"commands"},
-    {"demo"},
     {"cli"},
     {"testing", "__init__", "__main__"},
 )
-PSYCOPG = {"shared", "store", "report", "jobs", "cli", "embedded", "demo"}
+PSYCOPG = {"shared", "store", "embedded"}
 # They drive other processes, not requests: a supervisor's poll, a wait for an advisory lock, made-up traffic.
 OWN_TIME = {
-    *("clock", "embedded.folder", "demo", "traffic", "cli", "commands.tail", "store.migrate", "store.partitions"),
+    *("clock", "embedded.folder", "demo", "demo.traffic", "commands.explain", "commands.tail", "store.migrate"),
+    "store.partitions",
 }
 
 

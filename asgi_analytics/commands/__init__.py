@@ -1,15 +1,15 @@
-"""The commands of operators, a module each, and what they print; cli.py parses and runs them."""
+"""The commands of operators, a module each: their options, what they do and what they print; cli.py lists them."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 MAX_SHOWN = 10_000  # rows of a list
 MORE = "… and more (--top)"
 
-Run = Callable[[argparse.Namespace, str], Iterator[str]]  # options and DSN → lines to print
+Run = Callable[[argparse.Namespace], int]  # options → exit status
 
 
 class Command(NamedTuple):
@@ -18,3 +18,11 @@ class Command(NamedTuple):
     name: str
     summary: str
     add_options: Callable[[argparse.ArgumentParser], Run]
+
+
+def add_command(commands: Any, command: Command) -> None:
+    """Add a command to the others; its options know its parser, for errors of usage."""
+    summary = command.summary
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser: argparse.ArgumentParser = commands.add_parser(command.name, help=summary, description=description)
+    parser.set_defaults(parser=parser, run=command.add_options(parser))

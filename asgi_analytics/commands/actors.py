@@ -11,14 +11,15 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from ..arguments import span, whole
 from ..columns import counted, escape, table
 from ..errors import CommandError
 from ..facts import LEVEL_LABELS
 from ..reputation import LOW_REASON, LOW_REPUTATION
 from ..store.rulings import ActorRow, CaseRow, NetworkRow, Registry, RulingRow, StandingRow, Target, connect
 from . import MAX_SHOWN, MORE, Command, Run
+from .arguments import span, whole
 from .console import as_json, moment
+from .dsn import with_database
 from .targets import allowed, reach, read_target
 
 LONGEST = timedelta(days=90)  # of a ban: nobody is banned for good
@@ -36,7 +37,7 @@ def add_actors(parser: argparse.ArgumentParser) -> Run:
         "--top", type=whole(1, MAX_SHOWN), default=20, metavar="N", help="at most so many, the worst first (20)"
     )
     parser.add_argument("--json", action="store_true", help="all that is known, as a JSON array")
-    return _actors
+    return with_database(parser, _actors)
 
 
 def add_ban(parser: argparse.ArgumentParser) -> Run:
@@ -44,14 +45,14 @@ def add_ban(parser: argparse.ArgumentParser) -> Run:
     _add_target(parser)
     parser.add_argument("--for", dest="length", type=span, required=True, metavar="TIME", help="such as 30m, 2h or 7d")
     parser.add_argument("--reason", required=True, help="shown to the banned, and kept")
-    return _ban
+    return with_database(parser, _ban)
 
 
 def add_pardon(parser: argparse.ArgumentParser) -> Run:
     """Add the options of `pardon` and return what runs it."""
     _add_target(parser)
     parser.add_argument("--reason", default="a false positive", help="kept with the case")
-    return _pardon
+    return with_database(parser, _pardon)
 
 
 def add_allow(parser: argparse.ArgumentParser) -> Run:
@@ -60,7 +61,7 @@ def add_allow(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--for", dest="length", type=span, metavar="TIME", help="such as 2h or 7d; else no end")
     parser.add_argument("--reason", default="allowed by hand", help="kept with the allowance")
     parser.add_argument("--end", action="store_true", help="take it off the list again")
-    return _allow
+    return with_database(parser, _allow)
 
 
 COMMANDS = (

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..arguments import path
 from ..columns import counted, escape, table
 from ..database import destination_of, resolve_dsn
 from ..errors import CommandError
@@ -17,7 +16,9 @@ from ..record.listing import JournalState, strays
 from ..settings import default_journal_dir
 from ..store.reading import connect
 from . import Command, Run
+from .arguments import path
 from .console import place, stray
+from .dsn import with_database
 
 MIN_NAME = 4  # hex digits that tell journals apart
 
@@ -27,7 +28,7 @@ def add_adopt(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("names", nargs="*", metavar="JOURNAL", help="its first digits; none: list them")
     parser.add_argument("--all", action="store_true", help="all that are listed")
     parser.add_argument("--journal-dir", type=path, help="where the apps keep their journals")
-    return _adopt
+    return with_database(parser, _adopt)
 
 
 COMMANDS = (

@@ -7,18 +7,19 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
-from ..arguments import span
 from ..columns import counted
 from ..errors import StoreError
 from ..store.retention import PARTITIONS, TABLES, connect, forget, may_be_more, outdated
 from . import Command, Run
+from .arguments import span
+from .dsn import with_database
 
 
 def add_purge(parser: argparse.ArgumentParser) -> Run:
     """Add the options of `purge` and return what runs it."""
     parser.add_argument("--older", type=span, required=True, metavar="TIME", help="such as 90d or 52w")
     parser.add_argument("--yes", action="store_true", help="delete; without it nothing is")
-    return _purge
+    return with_database(parser, _purge)
 
 
 COMMANDS = (

@@ -6,12 +6,13 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..arguments import span, whole
 from ..columns import counted, escape, table
 from ..errors import CommandError, RowRejected, StoreError
 from ..store.quarantine import Quarantine, Quarantined, connect
 from . import MAX_SHOWN, MORE, Command, Run
+from .arguments import span, whole
 from .console import moment
+from .dsn import with_database
 
 MAX_READ = 1_000  # rows in memory while they are retried
 LONGEST_ERROR = 100  # characters in the list
@@ -24,7 +25,7 @@ def add_quarantine(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("--all", action="store_true", help="purge: every row")
     parser.add_argument("--older", type=span, metavar="TIME", help="purge: rows older than 7d, 12h, …")
     parser.add_argument("--top", type=whole(1, MAX_SHOWN), default=50, metavar="N", help="list: at most so many (50)")
-    return _quarantine
+    return with_database(parser, _quarantine)
 
 
 COMMANDS = (Command("quarantine", "list, retry or purge rows that Postgres refused", add_quarantine),)

@@ -2,19 +2,84 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import select
+import sys
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from ..columns import cut, escape, one_line
 from ..errors import StoreUnavailable
+from ..facts import LEVEL_LABELS
 from ..store.reading import HitRow, Reader, connect
+from . import Command, Run
+from .arguments import whole
+from .console import plain
+from .dsn import add_dsn, database
 
 POLL = 0.5  # seconds between two polls
 PAUSE = 2.0  # seconds between two attempts to connect again
 OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
 MAX_FOLLOWED = 10_000  # hits in one poll
 LEFT_OUT = f"more than {MAX_FOLLOWED:,} hits came at once, as after an outage: older ones are left out here"
+HIT_COLUMNS = (
+    ("time (UTC)", 12),
+    ("method", 7),
+    ("path", 33),
+    ("status", 6),
+    ("country", 7),
+    ("browser", 16),
+    ("visitor", 8),
+    ("level", 7),
+    ("score", 5),
+    ("outcome", 8),
+)
+
+
+def add_tail(parser: argparse.ArgumentParser) -> Run:
+    """Add the options of `tail` and return what runs it."""
+    add_dsn(parser)
+    parser.add_argument("-n", "--lines", type=whole(0, MAX_FOLLOWED), default=20, help="hits to begin with (20)")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    parser.add_argument("--site", help="only hits of this site")
+    parser.add_argument("--json", action="store_true", help="a JSON object per line")
+    return _tail
+
+
+COMMANDS = (Command("tail", "show hits as they come", add_tail),)
+
+
+def _tail(options: argparse.Namespace) -> int:
+    line = hit_json if options.json else hit_line
+    with database(options.dsn) as dsn:
+        asked = (dsn, options.lines, options.site)
+        polls = followed(*asked, _report) if options.follow else iter([newest(*asked)])
+        for number, hits in enumerate(polls):
+            if number == 0 and sys.stdout.isatty() and not options.json:
+                print(hit_heading())
+            if number == 0 and options.lines and not hits:  # a slip in the site's name would be waited for
+                whose = f" of site {options.site!r}" if options.site else ""
+                _report(f"no hit{whose} is stored yet")
+            for hit in hits:
+                print(line(hit))
+            sys.stdout.flush()
+            if options.follow and _has_no_reader():  # else only the next hit would tell, and there may be none
+                raise BrokenPipeError
+    return 0
+
+
+def _has_no_reader() -> bool:
+    watched = select.poll()
+    watched.register(sys.stdout, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
+
+
+def _report(text: str) -> None:
+    print("asgi-analytics:", escape(one_line(text)), file=sys.stderr)
 
 
 def newest(dsn: str, most: int, site: str | None) -> Sequence[HitRow]:
@@ -77,3 +142,34 @@ def _since(newest: datetime | None) -> datetime:
     """Where the next poll begins: a hit of a worker whose clock is ahead must not hide those that come meanwhile."""
     now = datetime.now().astimezone()
     return min(newest or now, now) - OVERLAP
+
+
+def hit_heading() -> str:
+    """Return the line that stands above those of `tail`."""
+    return _columns([name for name, _ in HIT_COLUMNS])
+
+
+def hit_line(hit: HitRow) -> str:
+    """Return one line of `tail`."""
+    texts = (
+        f"{hit.time:%H:%M:%S}.{hit.time.microsecond // 1000:03}",
+        escape(hit.method),
+        cut(escape(hit.path), 80),
+        str(hit.status or "-"),
+        hit.country or "-",
+        cut(escape(hit.agent or "-"), 16),
+        hit.fingerprint.hex[:8] if hit.fingerprint else "-",
+        LEVEL_LABELS[hit.level],
+        str(hit.score),
+        hit.outcome,
+    )
+    return _columns(texts)
+
+
+def hit_json(hit: HitRow) -> str:
+    """Return one line of `tail --json`: an object in ASCII, which can act on no terminal."""
+    return json.dumps({**asdict(hit), "level": LEVEL_LABELS[hit.level]}, default=plain)
+
+
+def _columns(texts: Sequence[str]) -> str:
+    return " ".join(text.ljust(width) for text, (_, width) in zip(texts, HIT_COLUMNS, strict=True)).rstrip()

@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from asgi_analytics.commands.adopt import _adopt
-from asgi_analytics.commands.journals import journal_checks
+from asgi_analytics.commands.doctor.journals import journal_checks
 from asgi_analytics.errors import CommandError
 from asgi_analytics.record import adoption
 from asgi_analytics.record import journal as journals

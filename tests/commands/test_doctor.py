@@ -13,7 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from asgi_analytics.commands import doctor, journals
+from asgi_analytics.commands.doctor import journals
+from asgi_analytics.commands.doctor.options import address_checks, crawler_checks
+from asgi_analytics.commands.doctor.postgres import database_checks
 from asgi_analytics.database import destination_of
 from asgi_analytics.errors import JournalError
 from asgi_analytics.identify.operators import SOURCES
@@ -81,10 +83,10 @@ def test_a_user_who_may_not_use_the_schema_or_make_temporary_tables_is_told_what
         connection.execute(f"REVOKE USAGE ON SCHEMA analytics FROM {role}")
         connection.execute(f"REVOKE TEMPORARY ON DATABASE {connection.info.dbname} FROM PUBLIC")
         refused = called("stats", "--dsn", address).stderr
-        granted = [check.advice for check in doctor.database_checks(address, time.time()) if check.advice]
+        granted = [check.advice for check in database_checks(address, time.time()) if check.advice]
         for advice in granted:
             connection.execute(advice)
-        left = [check.text for check in doctor.database_checks(address, time.time()) if check.advice]
+        left = [check.text for check in database_checks(address, time.time()) if check.advice]
     assert refused == "asgi-analytics: permission denied for schema analytics\n"
     assert len(granted) == 2
     assert left[0].startswith("missing: ")
@@ -94,10 +96,10 @@ def test_what_doctor_says_a_user_lacks_is_all_that_a_worker_needs(dsn: str, monk
     monkeypatch.setattr(shared, "TIDY", 1)
     stored, refused = batch([hit("/granted")]), batch([hit("/refused")])
     with clerk(dsn) as (address, connection):
-        (lacking,) = [check for check in doctor.database_checks(address, time.time()) if check.advice]
+        (lacking,) = [check for check in database_checks(address, time.time()) if check.advice]
         assert lacking.advice is not None
         connection.execute(lacking.advice)
-        assert [check.text for check in doctor.database_checks(address, time.time()) if check.advice] == []
+        assert [check.text for check in database_checks(address, time.time()) if check.advice] == []
         store = PostgresStore(lambda: address, bans=True, policy=("0123", {}))
         with closing(store), closing(shared.PostgresQuotas(lambda: address)) as quotas:
             store.connect()
@@ -126,9 +128,9 @@ def test_doctor_resolves_the_client_address(dsn: str, proxies: tuple[str, ...], 
 
 @pytest.mark.parametrize("words", [(), ("forwarded",)])
 def test_a_word_that_says_how_proxies_write_trusts_none(words: tuple[str, ...]) -> None:
-    (first, *_) = doctor.address_checks(Settings.build(trusted_proxies=words), None, ())
+    (first, *_) = address_checks(Settings.build(trusted_proxies=words), None, ())
     assert first.text == "none: headers are not believed"
-    (named, *_) = doctor.address_checks(Settings.build(trusted_proxies=(*words, "10.0.0.0/8")), None, ())
+    (named, *_) = address_checks(Settings.build(trusted_proxies=(*words, "10.0.0.0/8")), None, ())
     assert named.text == ", ".join((*words, "10.0.0.0/8"))
 
 
@@ -160,7 +162,7 @@ def test_a_lock_that_is_held_for_a_moment_is_nothing_wrong(dsn: str) -> None:
     with psycopg.connect(dsn) as holder:
         holder.execute("LOCK TABLE analytics.counters IN ACCESS EXCLUSIVE MODE")
         threading.Timer(0.2, holder.rollback).start()
-        found = list(doctor.database_checks(dsn, time.time()))
+        found = list(database_checks(dsn, time.time()))
     assert [check for check in found if check.advice] == []
 
 
@@ -241,7 +243,7 @@ def test_doctor_names_who_makes_an_index_while_no_row_gets_in(dsn: str) -> None:
 def test_doctor_tells_of_address_ranges_that_are_missing_old_or_damaged(tmp_path: Path) -> None:
     def told() -> list[tuple[str, str]]:
         settings = Settings.build(crawler_dir=tmp_path / "ranges")
-        return [(check.mark, check.text) for check in doctor.crawler_checks(settings, time.time())]
+        return [(check.mark, check.text) for check in crawler_checks(settings, time.time())]
 
     folder, advice = tmp_path / "ranges", "`asgi-analytics data update` gets them"
     assert told() == [("note", f"no address ranges in {folder}: {advice}")]

@@ -14,8 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from asgi_analytics.commands import console
-from asgi_analytics.commands.tail import LEFT_OUT, followed
+from asgi_analytics.commands.tail import LEFT_OUT, followed, hit_line
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.store.migrate import migrate
 from asgi_analytics.store.reading import HitRow
@@ -88,7 +87,7 @@ def test_tail_says_that_a_site_has_no_hit_which_may_be_a_slip_in_its_name(dsn: s
 def test_a_line_of_tail_has_a_sign_where_something_is_not_known() -> None:
     now = datetime(2026, 11, 24, 1, 2, 3, 456_789, UTC)
     hit = HitRow(uuid4(), now, "GET", "/", None, None, None, None, 3, 90, "aborted")
-    texts = console.hit_line(hit).split()
+    texts = hit_line(hit).split()
     assert texts == ["01:02:03.456", "GET", "/", "-", "-", "-", "-", "blocked", "90", "aborted"]
 
 

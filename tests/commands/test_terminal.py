@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from asgi_analytics.traffic import Progress
+from asgi_analytics.demo.traffic import Progress
 from tests import loaded
 from tests.command import COMMAND
 from tests.drive import called

@@ -6,11 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from asgi_analytics import arguments
-from asgi_analytics.commands import MAX_SHOWN, quarantine, targets
+from asgi_analytics.commands import MAX_SHOWN, arguments, policy, quarantine, targets
 from asgi_analytics.decide.rulings import Rulings, allowance
 from asgi_analytics.errors import ConfigurationError
-from asgi_analytics.replay import options
 from asgi_analytics.settings import CHECKS, Quota, Settings
 from asgi_analytics.shared.valkey import in_scheme
 from asgi_analytics.store.connection import WRITER_PARAMETERS
@@ -23,13 +21,13 @@ HIDDEN = ("dsn", "secret", "shared")  # may hold a password
 
 def moments(data: bytes) -> None:
     """A moment as an option of a command."""
-    assert options.moment(text_of(data), float(NOW)) is not None
+    assert policy.moment(text_of(data), float(NOW)) is not None
 
 
 def points(data: bytes) -> None:
     """Points and thresholds of signals as options of a command."""
     for kind in (float, int):
-        assert set(options._pairs("--points", [text_of(data)], ["probing"], kind)) <= {"probing"}
+        assert set(policy._pairs("--points", [text_of(data)], ["probing"], kind)) <= {"probing"}
 
 
 def quota(data: bytes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asgi_analytics.commands.journals import journal_checks
+from asgi_analytics.commands.doctor.journals import journal_checks
 from asgi_analytics.errors import JournalError
 from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import FileJournal

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import asgi_analytics.replay.command  # noqa: F401 - for its patterns, and those of all that it imports
+import asgi_analytics.commands.replay  # noqa: F401 - for its patterns, and those of all that it imports
 from asgi_analytics.errors import ReplayError
 from asgi_analytics.replay.entry import Entry
 from asgi_analytics.replay.formats import FORMATS, detect, make, uncollected, unescape

@@ -20,7 +20,7 @@ import trio
 from starlette.testclient import TestClient
 
 from asgi_analytics import AnalyticsMiddleware
-from asgi_analytics.commands.doctor import shared_checks
+from asgi_analytics.commands.doctor.options import shared_checks
 from asgi_analytics.errors import ConfigurationError
 from tests.drive import ask, http_scope, page, start, wrapped
 from tests.waiting import wait_until

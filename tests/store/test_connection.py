@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from asgi_analytics.commands import doctor
+from asgi_analytics.commands.doctor.postgres import database_checks
 from asgi_analytics.errors import StoreMisconfigured
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.store import migrate as migrations
@@ -176,7 +176,7 @@ def test_commands_read_times_whatever_date_style_others_prefer(dsn: str) -> None
     store_paths(dsn)
     prefer(dsn, datestyle="German")
     assert len(list(Recorded(dsn, 0.0, 4e9).hits())) == len(PATHS)
-    assert [check.text for check in doctor.database_checks(dsn, time.time()) if check.advice] == []
+    assert [check.text for check in database_checks(dsn, time.time()) if check.advice] == []
 
 
 @pytest.mark.parametrize("through", [lambda dsn: contextlib.nullcontext(SimpleNamespace(dsn=dsn)), Pooler])
@@ -229,7 +229,7 @@ def test_a_database_that_cannot_hold_all_text_is_refused_and_doctor_names_it(pos
         with pytest.raises(StoreMisconfigured, match="has encoding LATIN1"):
             migrate(dsn)
         assert fetch(dsn, "SELECT to_regnamespace('analytics') AS made") == [{"made": None}]
-        told = [f"{check.mark} {check.text} {check.advice}" for check in doctor.database_checks(dsn, 0.0)]
+        told = [f"{check.mark} {check.text} {check.advice}" for check in database_checks(dsn, 0.0)]
     assert [text for text in told if text.startswith("WRONG its encoding LATIN1") and "ENCODING 'UTF8'" in text] != []
 
 

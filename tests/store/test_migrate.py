@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from asgi_analytics.commands import doctor
+from asgi_analytics.commands.doctor.postgres import database_checks
 from asgi_analytics.embedded.programs import find_servers
 from asgi_analytics.errors import MigrationError, StoreError, StoreUnavailable
 from asgi_analytics.store import commands, health, migrate
@@ -271,5 +271,5 @@ def test_a_dump_made_as_the_table_says_has_no_salts(dsn: str) -> None:
 
 
 def test_doctor_says_how_dumps_are_made_without_salts(dsn: str) -> None:
-    told = [check.text for check in doctor.database_checks(dsn, time.time())]
+    told = [check.text for check in database_checks(dsn, time.time())]
     assert [text for text in told if "pg_dump --exclude-table-data=analytics.salts" in text] != []

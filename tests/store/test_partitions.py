@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from asgi_analytics.commands import doctor
+from asgi_analytics.commands.doctor.postgres import database_checks
 from asgi_analytics.errors import RowRejected, StoreMisconfigured
 from asgi_analytics.store.connection import WRITER_SETTINGS
 from asgi_analytics.store.partitions import make_partitions, make_partitions_of_staging, missing_partitions
@@ -120,7 +120,7 @@ def test_rows_go_into_whatever_covers_their_day(layout: str) -> None:
         store.make_partitions()
     store.close()
     assert sorted(places(layout)) == ["/-1", "/-400", "/0", "/1", "/400", "/7"]
-    told = [check for check in doctor.database_checks(layout, NOW_US / 1e6) if check.subject == "partitions"]
+    told = [check for check in database_checks(layout, NOW_US / 1e6) if check.subject == "partitions"]
     assert [check.text for check in told] == ["there for today and tomorrow"]
 
 
@@ -289,5 +289,5 @@ def test_where_partitions_cannot_be_made_rows_go_where_they_have_a_place(
 
 def test_doctor_says_that_the_default_partition_is_somebody_elses(dsn: str) -> None:
     fetch(dsn, FOREIGN_DEFAULT)
-    told = [check for check in doctor.database_checks(dsn, NOW_US / 1e6) if check.subject == "partitions"]
+    told = [check for check in database_checks(dsn, NOW_US / 1e6) if check.subject == "partitions"]
     assert [(check.text, check.mark) for check in told] == [("permission denied for table hits_default", "WRONG")]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from asgi_analytics.arguments import whole
+from asgi_analytics.commands.arguments import whole
 
 from .registry import CASES
 

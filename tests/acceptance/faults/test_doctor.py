@@ -21,8 +21,8 @@ import pytest
 
 from asgi_analytics import cli
 from asgi_analytics.clock import SystemClock
-from asgi_analytics.commands import doctor
-from asgi_analytics.commands.check import Check
+from asgi_analytics.commands.doctor.check import Check
+from asgi_analytics.commands.doctor.postgres import database_checks
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.store import migrate
 from tests.acceptance.faults.house import _make_database, clerks
@@ -68,7 +68,7 @@ def ward(fresh_cluster: Path) -> Iterator[Ward]:
 
 
 def checks(dsn: str, shift: float = 0.0) -> list[Check]:
-    return list(doctor.database_checks(dsn, SystemClock.time_ns() / 1e9 + shift, PATIENCE))
+    return list(database_checks(dsn, SystemClock.time_ns() / 1e9 + shift, PATIENCE))
 
 
 def told(found: Iterator[Check]) -> str:
@@ -293,7 +293,7 @@ def test_doctor_names_what_ails_the_database(
     tmp_path: Path,
     state: str,
 ) -> None:
-    monkeypatch.setattr(doctor.database_checks, "__defaults__", (PATIENCE,))
+    monkeypatch.setattr(database_checks, "__defaults__", (PATIENCE,))
     ill, wanted = STATES[state]
     with ill(ward) as dsn:
         assert cli.main(["doctor", "--dsn", dsn, "--journal-dir", str(tmp_path)]) == 1

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from asgi_analytics import cli
-from asgi_analytics.commands import check
-from asgi_analytics.commands.doctor import geo_checks
-from asgi_analytics.commands.journals import journal_checks
+from asgi_analytics.commands import doctor
+from asgi_analytics.commands.doctor import check
+from asgi_analytics.commands.doctor.journals import journal_checks
+from asgi_analytics.commands.doctor.options import geo_checks
 from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.recorder import COLUMNS
@@ -68,7 +68,7 @@ def test_doctor_is_held_up_by_nothing_that_lies_in_the_folder(
 def test_doctor_waits_for_no_mount_that_hangs(
     dsn: str, tmp_path: Path, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (check, cli):
+    for module in (check, doctor):
         monkeypatch.setattr(module, "FILE_PATIENCE", 0.3)
     with hung_mount(tmp_path):
         files = ("--geoip-city", f"{tmp_path}/city.mmdb", "--journal-dir", f"{tmp_path}/journals")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..threads import within
+from ...threads import within
 
 FILE_PATIENCE = 5.0  # seconds
 

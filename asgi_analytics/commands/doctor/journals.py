@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..columns import counted
-from ..errors import JournalFormatError
-from ..folders import foreign_part
-from ..record.destination import Destination, read_destination
-from ..record.listing import JournalState, journals
-from ..record.segment import read_header
+from ...columns import counted
+from ...errors import JournalFormatError
+from ...folders import foreign_part
+from ...record.destination import Destination, read_destination
+from ...record.listing import JournalState, journals
+from ...record.segment import read_header
 from .check import Check
 
 MIN_ROOM = 64 << 20  # bytes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TextIO
 
-from .columns import bar, terminal_columns
+from ..columns import bar, terminal_columns
 
 MAX_CONNECTIONS = 64  # at once
 TIMEOUT = 15.0  # seconds for one answer

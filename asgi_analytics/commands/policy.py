@@ -1,4 +1,4 @@
-"""Options of the commands: a policy, a period."""
+"""Options that commands share: a policy, a period, how much of a report is shown."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ..arguments import read_span, split
 from ..errors import ReplayError
 from ..settings import SIGNAL_POINTS, SIGNAL_THRESHOLDS, Settings
+from .arguments import read_span, split, whole
 
+MAX_ROWS = 1_000_000  # actors and routes in a report
 _SCALARS = {"bot_score": int, "cooldown": float, "site_pages": int, "session_timeout": float}
 
 
@@ -33,6 +34,12 @@ def add_period(parser: argparse.ArgumentParser, since: str | None = None) -> Non
     spoken = f"a date or time (UTC), or a span such as 7d{shown}"
     parser.add_argument("--since", default=since, metavar="WHEN", help=spoken)
     parser.add_argument("--until", metavar="WHEN", help="the end, as --since; by itself not in the period")
+
+
+def add_top(parser: argparse.ArgumentParser) -> None:
+    """Add --top."""
+    shown = "actors and routes that are shown (10)"
+    parser.add_argument("--top", type=whole(1, MAX_ROWS), default=10, metavar="N", help=shown)
 
 
 def settings(options: argparse.Namespace, base: Mapping[str, Any] | None = None, **more: Any) -> Settings:

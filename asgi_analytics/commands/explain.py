@@ -1,20 +1,56 @@
-"""What `explain` prints of a decision: what was decided, on what evidence, and what would have passed."""
+"""The command `explain`: what was decided, on what evidence, and what would have passed."""
 
 from __future__ import annotations
 
+import argparse
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
+from ..clock import SystemClock
 from ..columns import escape, table
 from ..decide.explain import reproduce
 from ..decide.signals import SIGNALS
+from ..errors import CommandError
 from ..facts import LEVEL_LABELS
 from ..model import MAX_SCORE
-from ..store.reading import DecisionRow
+from ..store.reading import DecisionRow, connect
+from . import Command, Run
 from .console import as_json, moment
+from .dsn import add_dsn, database
 
+PATIENCE = 2.0  # seconds to wait for a decision on its way to the database
 _BELOW = {signal.code for signal in SIGNALS if signal.below}
+
+
+def add_explain(parser: argparse.ArgumentParser) -> Run:
+    """Add the options of `explain` and return what runs it."""
+    add_dsn(parser)
+    parser.add_argument("decision", metavar="DECISION_ID", help="from the refusal's body or `tail --json`")
+    parser.add_argument("--json", action="store_true", help="all that is stored, as one JSON object")
+    return _explain
+
+
+COMMANDS = (Command("explain", "tell why a request was refused or slowed down", add_explain),)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    try:
+        wanted = UUID(options.decision.strip())
+    except ValueError:
+        raise CommandError(f"{options.decision!r} is no decision id: 32 hex digits, with or without dashes.") from None
+    deadline = SystemClock.monotonic() + PATIENCE
+    with database(options.dsn) as dsn, connect(dsn) as reader:
+        while (decision := reader.decision(wanted)) is None:
+            if SystemClock.monotonic() > deadline:
+                raise CommandError(
+                    f"No decision {wanted} is stored: is it of this database, and is its writer connected?"
+                )
+            time.sleep(0.1)
+    print(explanation_json(decision) if options.json else "\n".join(explanation(decision)))
+    return 0
 
 
 def explanation(decision: DecisionRow) -> Iterator[str]:

@@ -17,33 +17,28 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
-
+from ..clock import SystemClock
+from ..database import resolve_dsn
+from ..embedded import EmbeddedPostgres, default_data_dir
+from ..embedded.programs import program_folders
+from ..errors import AnalyticsError, ConfigurationError, EmbeddedPostgresError
+from ..middleware import AnalyticsMiddleware
+from ..settings import Settings, default_journal_dir
+from ..shared import resolve_shared
+from ..store.commands import migrate_all
+from ..store.reading import connect
 from . import traffic
-from .clock import SystemClock
-from .commands import console
-from .database import resolve_dsn
-from .embedded import EmbeddedPostgres, default_data_dir
-from .embedded.programs import program_folders
-from .errors import AnalyticsError, ConfigurationError, EmbeddedPostgresError
-from .middleware import AnalyticsMiddleware
-from .settings import Settings, default_journal_dir
-from .shared import resolve_shared
-from .store.commands import migrate_all
-from .store.reading import connect
+from .report import not_in_summary, summary
+from .site import ARTICLES, site
 
 VARIABLE = "ASGI_ANALYTICS_DEMO"  # the middleware's options as JSON: how they reach worker processes
-ARTICLES = 40  # on the sample site
 PATIENCE = 30.0  # seconds until the server has to answer
 VISITOR = "X-Forwarded-For: 84.130.1.2"
 SETTLING = 5.0  # seconds until the last hits of the traffic have to be stored
@@ -91,76 +86,6 @@ def _end_with(parent: BaseProcess) -> None:
     # Killed outright, uvicorn's supervisor leaves its servers behind: they hold the port, and have no Postgres.
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def site() -> Starlette:
-    """Return the sample site: pages that link to each other, articles, an asset, an API, a slow page, 404s."""
-    return Starlette(
-        routes=[
-            Route("/", _home),
-            Route("/articles", _articles),
-            Route("/articles/{number:int}", _article),
-            Route("/about", _about),
-            Route("/pricing", _pricing),
-            Route("/slow", _slow),
-            Route("/static/site.css", _style),
-            Route("/api/articles", _api_articles),
-            Route("/api/status", _api_status),
-        ]
-    )
-
-
-async def _home(request: Request) -> Response:
-    return _page("A small site", "<p>Each request to it is a row in Postgres.</p>")
-
-
-async def _articles(request: Request) -> Response:
-    links = "".join(f'<li><a href="/articles/{number}">Article {number}</a>' for number in range(1, ARTICLES + 1))
-    return _page("Articles", f"<ol>{links}</ol>")
-
-
-async def _article(request: Request) -> Response:
-    number = request.path_params["number"]
-    if not 1 <= number <= ARTICLES:
-        return _page("No such article", "", 404)
-    following = f'<a href="/articles/{number % ARTICLES + 1}">Next</a>'
-    return _page(f"Article {number}", f"<p>What article {number} says.</p><p>{following}</p>")
-
-
-async def _about(request: Request) -> Response:
-    return _page("About", "<p>A sample site of asgi-analytics.</p>")
-
-
-async def _pricing(request: Request) -> Response:
-    return _page("Pricing", "<p>Nothing costs anything here.</p>")
-
-
-async def _slow(request: Request) -> Response:
-    async def parts() -> AsyncIterator[str]:
-        yield "<!doctype html><title>Slow</title><h1>Slow</h1>"
-        for second in range(1, 4):
-            await asyncio.sleep(1.0)
-            yield f"<p>{second} s</p>"
-
-    return StreamingResponse(parts(), media_type="text/html")
-
-
-async def _style(request: Request) -> Response:
-    return Response("body { font: 1rem/1.5 sans-serif; max-width: 40rem; margin: auto }", media_type="text/css")
-
-
-async def _api_articles(request: Request) -> Response:
-    return JSONResponse([{"number": number, "url": f"/articles/{number}"} for number in range(1, ARTICLES + 1)])
-
-
-async def _api_status(request: Request) -> Response:
-    return JSONResponse({"status": "fine"})
-
-
-def _page(title: str, body: str, status: int = 200) -> Response:
-    links = " · ".join(f'<a href="{path}">{path}</a>' for path in ("/", "/articles", "/about", "/pricing", "/slow"))
-    head = f'<!doctype html><html lang="en"><title>{title}</title><link rel="stylesheet" href="/static/site.css">'
-    return HTMLResponse(f"{head}<nav>{links}</nav><h1>{title}</h1>{body}", status)
 
 
 def _tightened(demo: Demo) -> dict[str, Any]:
@@ -333,5 +258,5 @@ def _summarise(dsn: str, since: datetime, answered: int) -> None:
         while reader.count_answered(since, _site()) < answered and SystemClock.monotonic() < deadline:
             time.sleep(0.1)
         classes, stored = reader.summary(since, _site()), reader.count_since(since, _site())
-    lines = [*console.summary(classes), *console.not_in_summary(answered, stored, sum(one.hits for one in classes))]
+    lines = [*summary(classes), *not_in_summary(answered, stored, sum(one.hits for one in classes))]
     print("\n".join(["Traffic, as the database has it (levels: sessions that reached it):", *lines, ""]), flush=True)
