@@ -1,11 +1,13 @@
-"""The disk that a journal is on, as its flushes show it: one that hangs must not hold up the app."""
+"""The disk that a journal is on: what is written to it and flushed. One that hangs must not hold up the app."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..clock import SystemClock
@@ -13,6 +15,37 @@ from ..clock import SystemClock
 # Seconds of a flush, after which a disk hangs: the first writes to it return all the same, and later ones do not.
 PATIENCE = 2.0
 LOOK = 0.1  # seconds between two looks at a flush that is waited for
+
+
+def _write_with_gil() -> Callable[[int, bytes, int], int]:
+    """Return write(2) as a call that does not release the GIL; it returns -1 or a short count when it fails.
+
+    os.write releases the GIL for these 2 µs, and a busy thread (mostly our writer's) may then keep it for 5 ms.
+    """
+    write = ctypes.PyDLL(None).write
+    write.argtypes, write.restype = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t), ctypes.c_ssize_t
+    return write
+
+
+write = _write_with_gil()
+
+
+def write_whole(descriptor: int, size: int, data: bytes) -> None:
+    """Write all or nothing behind the first `size` bytes of a file; what follows them is cut off. Raises OSError."""
+    os.ftruncate(descriptor, size)
+    try:
+        written = os.write(descriptor, data)
+        # After a short write, writing the rest raises the error that explains it.
+        if written != len(data) and os.write(descriptor, data[written:]) != len(data) - written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
+
+
+def flush(descriptor: int) -> None:
+    """Have the system write to the disk what a file holds. Raises OSError."""
+    os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
 
 
 class Disk:

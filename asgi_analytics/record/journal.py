@@ -5,17 +5,16 @@ A worker's journal is a folder of segments (see segment.py), which it holds a fi
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalClosed, JournalError
 from .destination import NOWHERE, Destination, remove
-from .disk import Disk
+from .disk import Disk, flush, write, write_whole
 from .folder import JournalFolder
 from .frames import Columns
 from .opened import GONE, Opened, close, duplicates
@@ -25,19 +24,6 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SEGMENT_SIZE = 16 << 20  # bytes
 MAX_OPEN = 64  # closed segments that are held open: a gigabyte; the app needs descriptors, too
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the last commits
-
-
-def _write_with_gil() -> Callable[[int, bytes, int], int]:
-    """Return write(2) as a call that does not release the GIL; it returns -1 or a short count when it fails.
-
-    os.write releases the GIL for these 2 µs, and a busy thread (mostly our writer's) may then keep it for 5 ms.
-    """
-    write = ctypes.PyDLL(None).write
-    write.argtypes, write.restype = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t), ctypes.c_ssize_t
-    return write
-
-
-_write = _write_with_gil()
 
 
 class FileJournal:
@@ -75,7 +61,7 @@ class FileJournal:
             if self._disk.busy_since is not None or self.size + self.backlog > self._limit:
                 self._check_room()
             size = len(data)
-            if _write(self._fd, data, size) != size:
+            if write(self._fd, data, size) != size:
                 self._retry_write(data)
             self.size += size
             self._dirty = True
@@ -99,7 +85,7 @@ class FileJournal:
             raise JournalClosed
         try:
             self._reopen_closed()
-            self._write_whole(data)
+            write_whole(self._fd, self.size, data)
         except OSError as error:
             if error.errno not in _DISK_FULL:
                 # The next segment may take it: this file may be too large, or on a bad sector.
@@ -108,18 +94,6 @@ class FileJournal:
                     return self._retry_write(data)
             full = (*_DISK_FULL, errno.EFBIG)
             raise JournalError("disk_full" if error.errno in full else "journal_unwritable") from error
-
-    def _write_whole(self, data: bytes) -> None:
-        """Write all or nothing. Raises OSError."""
-        os.ftruncate(self._fd, self.size)
-        try:
-            written = os.write(self._fd, data)
-            # After a short write, writing the rest raises the error that explains it.
-            if written != len(data) and os.write(self._fd, data[written:]) != len(data) - written:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            os.ftruncate(self._fd, self.size)
-            raise
 
     def _leave_failing(self) -> bool:
         """Rotate, unless this segment has no rows: then the file is not at fault. Return whether it did."""
@@ -283,7 +257,7 @@ class FileJournal:
             retired, descriptors = self._unflushed()
             try:
                 for descriptor in descriptors:
-                    _flush(descriptor)
+                    flush(descriptor)
             except OSError:
                 self._retired, self._dirty = [*retired, *self._retired], True
                 raise
@@ -389,7 +363,3 @@ class FileJournal:
         self.folder.let_go()
         self._ended, self._fd, self._open = True, -1, GONE
         self._next, self._retired, self._kept = None, [], {}
-
-
-def _flush(descriptor: int) -> None:
-    os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)

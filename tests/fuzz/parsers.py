@@ -21,7 +21,7 @@ from asgi_analytics.identify import consistency, credentials, referral, request
 from asgi_analytics.identify.botauth import Signed, check_time, read_signatures, replay_key
 from asgi_analytics.identify.client import ClientAddress, network_of, packed_address, shorten
 from asgi_analytics.identify.cookie import Ticket, VisitorCookie
-from asgi_analytics.identify.geoip import PROBES, Tree
+from asgi_analytics.identify.geoip_tree import PROBES, Tree
 from asgi_analytics.identify.keys import read_directory
 from asgi_analytics.identify.language import read_language
 from asgi_analytics.identify.operators import OPERATORS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import thread_time_ns
 
 from asgi_analytics.errors import CommandError, ConfigurationError, DataFileError, JournalFormatError, ReplayError
-from asgi_analytics.identify.geoip import READ_ERRORS
+from asgi_analytics.identify.geoip_tree import READ_ERRORS
 from tests.fuzz import operators, parsers
 
 LONGEST = 8192  # bytes of an input

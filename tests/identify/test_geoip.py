@@ -15,7 +15,9 @@ from netaddr import IPSet
 
 from asgi_analytics.identify.client import packed_address
 from asgi_analytics.identify.countries import CountryTable
-from asgi_analytics.identify.geoip import GeoFile, GeoLocator, Tree, city_of, country_of, is_local, region_of, system_of
+from asgi_analytics.identify.geoip import GeoFile, GeoLocator, is_local
+from asgi_analytics.identify.geoip_record import city_of, country_of, region_of, system_of
+from asgi_analytics.identify.geoip_tree import Tree
 from asgi_analytics.model import Place
 from asgi_analytics.protocols import Locator
 

@@ -80,7 +80,7 @@ def test_a_disk_that_takes_nothing_gets_no_files_without_end(
 ) -> None:
     fill(journal, 3)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", lambda *_: -1)
+        patch.setattr(module, "write", lambda *_: -1)
         patch.setattr(os, "ftruncate", lambda *_: os.close(-1))
         for _ in range(5):
             with pytest.raises(JournalError, match="journal_unwritable"):
