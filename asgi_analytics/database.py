@@ -1,4 +1,4 @@
-"""Which database events go to, and what identifies the journals that are for it."""
+"""Which database hits go to, and what identifies the journals that are for it."""
 
 from __future__ import annotations
 

@@ -111,14 +111,8 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
             facts.ascending += 1
         if key in before_last:
             return _reload(facts, inner, now, bare)
-        # The time from the page before: Welford's mean and variance, then exponentially weighted.
-        facts.gaps = gaps = facts.gaps + 1
-        weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
         since = now - facts.last_page_at
-        difference = since - facts.gap_mean
-        correction = difference * weight
-        facts.gap_mean += correction
-        facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
+        _note_gap(facts, since)
     else:
         since, facts.last_page = RUSH, key
     facts.paced_loads += 1
@@ -145,15 +139,30 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
         if since < RUSH:
             facts.at_once += 1
     people = facts.people
-    # One page load adds at most one person.
     if people < facts.entries and people < MAX_PEOPLE and (people < facts.inner_steps or not site.tells_links()):
-        again = facts.returns + loads - DISTINCT_PAGES[facts.distinct_pages]
-        if LOADS_PER_PERSON * people <= again - MAP_ERROR * loads:
-            facts.people = people + 1
+        _count_person(facts)
     site.loads += 1
     if len(site.pages) < MAX_SITE_PAGES:
         site.pages.add(number)
     return True
+
+
+def _note_gap(facts: Behaviour, gap: float) -> None:
+    """Bring mean and variance of the gaps between pages up to date: Welford's, from some on exponentially weighted."""
+    facts.gaps = gaps = facts.gaps + 1
+    weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
+    difference = gap - facts.gap_mean
+    correction = difference * weight
+    facts.gap_mean += correction
+    facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
+
+
+def _count_person(facts: Behaviour) -> None:
+    """Count one more person, one at most for each page load, if enough pages were loaded again for so many."""
+    loads = facts.page_loads
+    again = facts.returns + loads - DISTINCT_PAGES[facts.distinct_pages]
+    if LOADS_PER_PERSON * facts.people <= again - MAP_ERROR * loads:
+        facts.people += 1
 
 
 def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float) -> bool:

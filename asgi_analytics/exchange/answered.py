@@ -43,30 +43,14 @@ class Answered(Arrival):
     """A request whose visitor is judged by the answer, before its headers are sent."""
 
     def _judge(self, status: Any, names: Mapping[bytes, bytes]) -> None:
+        """Judge by the answer: a page, an error, data or what follows a POST, a redirect, or something else."""
         engine, visitor = self._engine, self.visitor
         decision, headers = self.decision, self._headers
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.started_at) * 1e6)
         before, admitted = decision.previous_level, decision.level
         if self.method == "GET" and is_page(headers, status, names, actor.program is TOOL, self.path):
-            self.page_view = True
-            self.from_inside = inner = is_inner(headers)
-            facts = actor.behaviour
-            # Read only where they may change the verdict.
-            claims = None if facts.steps < facts.quiet_until else self._claims_of_page()
-            query = self._query
-            page = (query and self._page_variant(inner)) or self.path
-            if query:
-                self.inputs |= QUERIED
-            if (
-                facts.traces is not None
-                and facts.traces.redirected_to
-                and self._was_redirected(facts.traces, page, now)
-            ):
-                return
-            judge_page(
-                actor, page, inner, engine.site, engine.policy, decision, now, claims, visitor.network, not query
-            )
+            self._judge_page(now)
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
         elif (data := self.method not in _WITHOUT_DATA and is_data(names, status, self.path)) or self.method == "POST":
@@ -81,6 +65,23 @@ class Answered(Arrival):
             self._level_changed()
         elif decision.level is not admitted:  # risen again to what it cooled down from, or put at the level of a pool
             engine.state.level_changed(visitor)
+
+    def _judge_page(self, now: float) -> None:
+        engine, visitor, query = self._engine, self.visitor, self._query
+        actor = visitor.actor
+        self.page_view = True
+        self.from_inside = inner = is_inner(self._headers)
+        facts = actor.behaviour
+        # Read only where they may change the verdict.
+        claims = None if facts.steps < facts.quiet_until else self._claims_of_page()
+        page = (query and self._page_variant(inner)) or self.path
+        if query:
+            self.inputs |= QUERIED
+        traces = facts.traces
+        if traces is not None and traces.redirected_to and self._was_redirected(traces, page, now):
+            return
+        site, policy, decision = engine.site, engine.policy, self.decision
+        judge_page(actor, page, inner, site, policy, decision, now, claims, visitor.network, not query)
 
     def _claims_of_page(self) -> Claims:
         claims = self._session_claims or self._claims(self.scope)

@@ -14,12 +14,12 @@ from pathlib import Path
 from ..batch import Batch
 from ..clock import SystemClock
 from ..errors import JournalFormatError
+from .descriptors import GONE, Descriptor, try_lock
 from .destination import DATABASE, Destination, read_destination, remove
 from .frames import Columns
 from .journal import FileJournal
 from .listing import is_journal
 from .memory import MemoryJournal
-from .opened import GONE, Opened, try_lock
 from .segment import path_of, read, read_header
 
 _SEGMENT = re.compile(r"\d{8,12}\.journal", re.ASCII)
@@ -30,7 +30,7 @@ UNLOCKED_FOR = 20.0  # seconds after which a journal without a lock file is nobo
 class LeftOver:
     """The journal of a dead worker, adopted: the lock says that nobody else delivers it."""
 
-    def __init__(self, path: Path, held: Opened, columns: Columns | None = None) -> None:
+    def __init__(self, path: Path, held: Descriptor, columns: Columns | None = None) -> None:
         self.path = path
         self._columns = columns
         self.id = bytes.fromhex(path.name)
@@ -199,7 +199,7 @@ def redirect(path: Path, destination: Destination) -> bool:
         held.close()
 
 
-def _try_lock(path: Path) -> Opened | None:
+def _try_lock(path: Path) -> Descriptor | None:
     if not is_journal(path):
         return None
     with contextlib.suppress(OSError):

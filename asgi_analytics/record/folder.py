@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..folders import make_private
+from .descriptors import GONE, Descriptor, is_in, lock_new, try_lock
 from .destination import ADDRESS, DATABASE, SERVER, Destination
-from .opened import GONE, Opened, is_in, lock_new, try_lock
 
 
 class JournalFolder:
@@ -25,17 +25,17 @@ class JournalFolder:
         self.destination = destination
         self._is_named = False  # on disk: without what names it after a power cut, nobody would adopt it
 
-    def make(self, create: Callable[[Path], int]) -> Opened:
+    def make(self, create: Callable[[Path], int]) -> Descriptor:
         """Make it and return its first segment, which `create` makes. Raises OSError, and JournalError."""
         make_private(self.path.parent)
         # Made under a hidden name, locked, then renamed: nobody can adopt it in between.
         hidden = self.path.with_name(f".{self.path.name}")
-        opened: list[Opened] = []
+        opened: list[Descriptor] = []
         try:
             hidden.mkdir(mode=0o700)
             hidden.chmod(0o700)  # whatever the umask
             opened.append(lock_new(hidden))
-            opened.append(Opened.of(create(hidden)))
+            opened.append(Descriptor.of(create(hidden)))
             self.destination.write(hidden)
             hidden.rename(self.path)
         except BaseException:
@@ -68,7 +68,7 @@ class JournalFolder:
         if not is_in(self.path, self.held) and (fresh := try_lock(self.path)) is not None:
             self._hold(fresh)
 
-    def _hold(self, fresh: Opened) -> None:
+    def _hold(self, fresh: Descriptor) -> None:
         self.held.close()
         self.held = fresh
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from ..batch import Batch
 from ..errors import JournalClosed, JournalError
+from .descriptors import GONE, Descriptor, close, duplicates
 from .destination import NOWHERE, Destination, remove
 from .disk import Disk, flush, write, write_whole
 from .folder import JournalFolder
 from .frames import Columns
-from .opened import GONE, Opened, close, duplicates
 from .segment import MAGIC, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -41,7 +41,7 @@ class FileJournal:
         self._lock = threading.RLock()
         self._open = self.folder.make(lambda folder: create(folder, journal, 1, columns))
         self._fd = self._open.number
-        self._next: Opened | None = None
+        self._next: Descriptor | None = None
         self.segment = 1
         self.size = len(header(journal, 1, columns))  # committed bytes of the open segment
         self.backlog = 0  # bytes of closed segments that are not delivered yet
@@ -50,7 +50,7 @@ class FileJournal:
         self._ended = False
         self._pending_error: OSError | None = None  # for `prepare` to raise
         self._retired: list[int] = []  # rotated segments that are not flushed yet
-        self._kept: dict[int, Opened] = {}  # closed segments until they are delivered: files may be unlinked
+        self._kept: dict[int, Descriptor] = {}  # closed segments until they are delivered: files may be unlinked
         self._disk = Disk(self.path)
         self._sizes: dict[int, int] = {}  # bytes of closed segments
         self._delivered: dict[int, float] = {}  # segment → monotonic seconds
@@ -183,14 +183,14 @@ class FileJournal:
             if self._next is not None and self.size > self._segment_size():
                 self._rotate()
 
-    def _create_next(self) -> Opened:
+    def _create_next(self) -> Descriptor:
         number = self.segment + 1
         try:
-            return Opened.of(create(self.path, self.id, number, self.columns))
+            return Descriptor.of(create(self.path, self.id, number, self.columns))
         except FileExistsError:  # a foreign file is kept, under a name that nobody reads
             path = path_of(self.path, number)
             path.rename(path.with_suffix(".strange"))
-            return Opened.of(create(self.path, self.id, number, self.columns))
+            return Descriptor.of(create(self.path, self.id, number, self.columns))
 
     def _make_room(self) -> None:
         """Delete segments kept for a fail-over where undelivered rows need the room."""

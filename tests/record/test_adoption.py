@@ -20,10 +20,10 @@ from asgi_analytics.model import Merged
 from asgi_analytics.record import adoption
 from asgi_analytics.record import journal as journal_module
 from asgi_analytics.record.adoption import adopt
+from asgi_analytics.record.descriptors import lock_new
 from asgi_analytics.record.destination import Destination, read_destination, remove
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import bytes_in, journals
-from asgi_analytics.record.opened import lock_new
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
 from asgi_analytics.record.writer import Writer
 from asgi_analytics.settings import Settings

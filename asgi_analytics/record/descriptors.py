@@ -20,7 +20,7 @@ TRIES = 100  # to open a lock file while nobody forks
 HIGH = 512  # the system hands out the lowest free number: those from here on are seldom reused
 
 
-class Opened(NamedTuple):
+class Descriptor(NamedTuple):
     """A descriptor, and which file it was opened for."""
 
     number: int
@@ -28,7 +28,7 @@ class Opened(NamedTuple):
     inode: int = 0
 
     @classmethod
-    def of(cls, number: int) -> Opened:
+    def of(cls, number: int) -> Descriptor:
         """Take over a descriptor, under a high number if one is free. If that fails, closes it and raises OSError."""
         high = _to_high_number(number)
         try:
@@ -51,7 +51,7 @@ class Opened(NamedTuple):
         """Tell whether a stat result is that file's."""
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
-    def reopened(self, path: Path) -> Opened:
+    def reopened(self, path: Path) -> Descriptor:
         """Return itself if it is still ours, else the file reopened, or GONE if the path is no longer that file.
 
         Raises OSError, such as for lack of descriptors.
@@ -59,7 +59,7 @@ class Opened(NamedTuple):
         if self.is_ours():
             return self
         try:
-            opened = Opened.of(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
+            opened = Descriptor.of(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
         except FileNotFoundError:
             return GONE
         if opened[1:] == self[1:]:
@@ -76,8 +76,8 @@ class Opened(NamedTuple):
             del _locks[self.number]
 
 
-GONE = Opened(-1)
-_locks: dict[int, Opened] = {}  # open lock files of this process, by number
+GONE = Descriptor(-1)
+_locks: dict[int, Descriptor] = {}  # open lock files of this process, by number
 _begun = _over = 0  # forks of this process
 
 
@@ -99,7 +99,7 @@ def close(numbers: Iterable[int]) -> None:
             os.close(number)
 
 
-def duplicates(opened: Iterable[Opened]) -> list[int]:
+def duplicates(opened: Iterable[Descriptor]) -> list[int]:
     """Duplicate descriptors; if they run out, closes those made. Raises OSError."""
     own: list[int] = []
     try:
@@ -111,7 +111,7 @@ def duplicates(opened: Iterable[Opened]) -> list[int]:
     return own
 
 
-def lock_new(folder: Path) -> Opened:
+def lock_new(folder: Path) -> Descriptor:
     """Create the lock file of a journal, and lock it. Raises OSError."""
     held = _open_lock(folder, os.O_CREAT)
     try:
@@ -123,7 +123,7 @@ def lock_new(folder: Path) -> Opened:
     return held
 
 
-def is_in(folder: Path, held: Opened) -> bool:
+def is_in(folder: Path, held: Descriptor) -> bool:
     """Tell whether the lock file in a folder is the one held; True if there is none. Raises OSError."""
     try:
         return held.is_of((folder / "lock").stat())
@@ -131,7 +131,7 @@ def is_in(folder: Path, held: Opened) -> bool:
         return True
 
 
-def try_lock(folder: Path) -> Opened | None:
+def try_lock(folder: Path) -> Descriptor | None:
     """Take the lock of a journal that nobody holds; None where somebody does, or there is none."""
     try:
         held = _open_lock(folder)
@@ -148,7 +148,7 @@ def try_lock(folder: Path) -> Opened | None:
     return None
 
 
-def _open_lock(folder: Path, flags: int = 0) -> Opened:
+def _open_lock(folder: Path, flags: int = 0) -> Descriptor:
     """Open a lock file and note it, not while another thread forks: the child would not know of it. Raises OSError."""
     tries = TRIES
     while True:
@@ -157,7 +157,7 @@ def _open_lock(folder: Path, flags: int = 0) -> Opened:
         if tries and begun != _over:
             release_gil()
             continue
-        held = Opened.of(os.open(folder / "lock", flags | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        held = Descriptor.of(os.open(folder / "lock", flags | os.O_RDWR | os.O_CLOEXEC, 0o600))
         _locks[held.number] = held
         if not tries or begun == _begun:
             return held

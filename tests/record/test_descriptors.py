@@ -13,8 +13,8 @@ import pytest
 from asgi_analytics.database import destination_of
 from asgi_analytics.errors import JournalError
 from asgi_analytics.record.adoption import adopt
+from asgi_analytics.record.descriptors import HIGH, Descriptor
 from asgi_analytics.record.journal import FileJournal
-from asgi_analytics.record.opened import HIGH, Opened
 from tests.drive import NOWHERE
 
 from .journals import COLUMNS, NAME, dead, fill, read_all, rows
@@ -154,7 +154,7 @@ def test_where_all_descriptors_are_taken_it_keeps_the_one_it_has(tmp_path: Path)
         while True:
             taken.append(os.dup(file))
     except OSError:
-        opened = Opened.of(file)
+        opened = Descriptor.of(file)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for number in taken:
