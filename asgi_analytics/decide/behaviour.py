@@ -111,8 +111,14 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
             facts.ascending += 1
         if key in before_last:
             return _reload(facts, inner, now, bare)
+        # The time from the page before: Welford's mean and variance, then exponentially weighted.
+        facts.gaps = gaps = facts.gaps + 1
+        weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
         since = now - facts.last_page_at
-        _note_gap(facts, since)
+        difference = since - facts.gap_mean
+        correction = difference * weight
+        facts.gap_mean += correction
+        facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
     else:
         since, facts.last_page = RUSH, key
     facts.paced_loads += 1
@@ -145,16 +151,6 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
     if len(site.pages) < MAX_SITE_PAGES:
         site.pages.add(number)
     return True
-
-
-def _note_gap(facts: Behaviour, gap: float) -> None:
-    """Bring mean and variance of the gaps between pages up to date: Welford's, from some on exponentially weighted."""
-    facts.gaps = gaps = facts.gaps + 1
-    weight = 1.0 / gaps if gaps < GAP_MEMORY else 1.0 / GAP_MEMORY
-    difference = gap - facts.gap_mean
-    correction = difference * weight
-    facts.gap_mean += correction
-    facts.gap_variance = (1.0 - weight) * (facts.gap_variance + difference * correction)
 
 
 def _count_person(facts: Behaviour) -> None:

@@ -13,7 +13,7 @@ from ..decide.failures import Failure, guess_of
 from ..decide.probes import is_injection, is_picture
 from ..decide.redirects import NOT_FOUND, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
-from ..facts import Claims, Traces
+from ..facts import Actor, Claims, Traces
 from ..identify.credentials import has_credentials, refused_attempt, typed_length
 from ..identify.request import (
     is_data,
@@ -44,13 +44,12 @@ class Answered(Arrival):
 
     def _judge(self, status: Any, names: Mapping[bytes, bytes]) -> None:
         """Judge by the answer: a page, an error, data or what follows a POST, a redirect, or something else."""
-        engine, visitor = self._engine, self.visitor
-        decision, headers = self.decision, self._headers
+        engine, visitor, decision = self._engine, self.visitor, self.decision
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.started_at) * 1e6)
         before, admitted = decision.previous_level, decision.level
-        if self.method == "GET" and is_page(headers, status, names, actor.program is TOOL, self.path):
-            self._judge_page(now)
+        if self.method == "GET" and is_page(self._headers, status, names, actor.program is TOOL, self.path):
+            self._judge_page(actor, now)
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
         elif (data := self.method not in _WITHOUT_DATA and is_data(names, status, self.path)) or self.method == "POST":
@@ -66,22 +65,21 @@ class Answered(Arrival):
         elif decision.level is not admitted:  # risen again to what it cooled down from, or put at the level of a pool
             engine.state.level_changed(visitor)
 
-    def _judge_page(self, now: float) -> None:
-        engine, visitor, query = self._engine, self.visitor, self._query
-        actor = visitor.actor
+    def _judge_page(self, actor: Actor, now: float) -> None:
+        engine, query, facts = self._engine, self._query, actor.behaviour
         self.page_view = True
         self.from_inside = inner = is_inner(self._headers)
-        facts = actor.behaviour
         # Read only where they may change the verdict.
         claims = None if facts.steps < facts.quiet_until else self._claims_of_page()
-        page = (query and self._page_variant(inner)) or self.path
+        page: str | Variant = self.path
         if query:
             self.inputs |= QUERIED
-        traces = facts.traces
+            page = self._page_variant(inner) or page
+        traces, decision = facts.traces, self.decision
         if traces is not None and traces.redirected_to and self._was_redirected(traces, page, now):
             return
-        site, policy, decision = engine.site, engine.policy, self.decision
-        judge_page(actor, page, inner, site, policy, decision, now, claims, visitor.network, not query)
+        network = self.visitor.network
+        judge_page(actor, page, inner, engine.site, engine.policy, decision, now, claims, network, not query)
 
     def _claims_of_page(self) -> Claims:
         claims = self._session_claims or self._claims(self.scope)
