@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ class Web:
         if url not in self.signers:
             raise DataFileError(url)
         return Fetched(self.signers[url].directory(), self.max_age)
+
+
+class Waiting(FixedResolver):
+    """A resolver of these names that tells when it has answered."""
+
+    def __init__(self) -> None:
+        super().__init__(NAMES, ADDRESSES)
+        self.answered = threading.Event()
+
+    def addresses(self, name: str) -> Sequence[str]:
+        try:
+            return super().addresses(name)
+        finally:
+            self.answered.set()
 
 
 class Rig:

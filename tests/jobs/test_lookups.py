@@ -16,15 +16,15 @@ from asgi_analytics.errors import ResolverError
 from asgi_analytics.jobs import verification
 from asgi_analytics.jobs.verification import MAX_LOOKUPS, MAX_WAITING, SocketResolver, Verifier
 from asgi_analytics.model import ClaimStatus
-from asgi_analytics.testing import FakeClock, FixedResolver
+from asgi_analytics.testing import FakeClock
 
 from ..signing import NOW
 from .rig import (
-    ADDRESSES,
     CRAWL,
     GOOGLEBOT,
     NAMES,
     Rig,
+    Waiting,
     Web,
 )
 
@@ -54,24 +54,18 @@ def test_the_queue_of_lookups_is_bounded(rig: Rig) -> None:
     assert rig.verifier.stats()["lookups"]["asked"] == MAX_WAITING
 
 
-class Tarpit(FixedResolver):
+class Tarpit(Waiting):
     """A resolver that answers for few addresses, and for the others not before it is told."""
 
     def __init__(self) -> None:
-        super().__init__(NAMES, ADDRESSES)
-        self.answered, self.let = threading.Event(), threading.Event()
+        super().__init__()
+        self.let = threading.Event()
 
     def names(self, address: str) -> Sequence[str]:
         if address not in NAMES:
             self.let.wait(20)
             raise ResolverError("timed out")
         return super().names(address)
-
-    def addresses(self, name: str) -> Sequence[str]:
-        try:
-            return super().addresses(name)
-        finally:
-            self.answered.set()
 
 
 @pytest.mark.parametrize("networks", [("2a00:1:{:x}::1",), ("203.0.113.{}", "2a00:1:{:x}::1", "2a00:2:{:x}::1")])

@@ -31,6 +31,7 @@ from .rig import (
     NOVA_ACT,
     READER,
     Rig,
+    Waiting,
     Web,
     brief,
     named,
@@ -221,20 +222,6 @@ def test_a_file_that_could_not_be_read_for_a_moment_is_read_the_next_time(
 
 def refused(folder: Path, name: str) -> tuple[bytes, float]:
     raise OSError(24, "Too many open files", name)
-
-
-class Waiting(FixedResolver):
-    """A resolver that tells when it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(NAMES, ADDRESSES)
-        self.answered = threading.Event()
-
-    def addresses(self, name: str) -> Sequence[str]:
-        try:
-            return super().addresses(name)
-        finally:
-            self.answered.set()
 
 
 def test_started_it_works_by_itself_and_stops(tmp_path: Path) -> None:
