@@ -140,7 +140,8 @@ class Behaviour:
     crowd_at: float = -inf  # of the last one
     crowded: int = 0  # of those, not counted in the hour that ends at `crowded_until`
     crowded_until: float = -inf  # monotonic seconds
-    paced_loads: int = 0  # what counts for the pace: page loads, and reloads faster than a person reloads
+    paced_loads: int = 0  # what counts for the pace: page loads; reloads and forms faster than a person's
+    forms: int = 0  # of those, forms that no page sent
     pages_bitmap: int = 0
     distinct_pages: int = 0  # bits set in the bitmap
     variants: int = 0  # page loads that a query told from others of their path

@@ -207,7 +207,28 @@ def _reload(facts: Behaviour, inner: bool, now: float, bare: bool = False) -> bo
         facts.entries += 1
         facts.returns += 1
     since, facts.last_answer_at = now - facts.last_answer_at, now
-    if not 0.0 <= since < RUSH or _is_of_crowd(facts, now, bare):
+    return 0.0 <= since < RUSH and _count_rushed(facts, now, bare)
+
+
+def count_form(facts: Behaviour, shown: bool, now: float) -> bool:
+    """Count a form that no page sent, as a reload. Returns False for one that is not in a rush.
+
+    `shown`: the answer is a page. Else the app failed at it, which counts among such answers only: an app that always
+    fails is at fault itself.
+    """
+    since = now - facts.last_answer_at
+    in_rush = 0.0 <= since < RUSH
+    if shown or in_rush:
+        facts.last_answer_at = now
+    if not in_rush or not _count_rushed(facts, now):
+        return False
+    facts.forms += 1
+    return True
+
+
+def _count_rushed(facts: Behaviour, now: float, bare: bool = False) -> bool:
+    """Count for the pace what comes within a second of the answer before; not what may be somebody else's."""
+    if _is_of_crowd(facts, now, bare):
         return False
     facts.paced_loads += 1
     facts.quiet_until = -1

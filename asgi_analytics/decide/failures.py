@@ -9,7 +9,7 @@ from ..inputs import BY_LENGTH, is_unguessed
 from ..model import Variant
 from ..variants import Variants
 from .attempts import count_refused_attempt
-from .behaviour import count_error
+from .behaviour import count_error, count_form
 from .conduct import TOOL
 from .probes import HIDDEN, count_probe, is_odd, is_picture, kind_of, probe_kind
 from .site import Site
@@ -35,6 +35,7 @@ class Failure(NamedTuple):
     injected: bool = False  # with a query that scanners try
     guess: Variant | None = None  # what the query makes of it, where it holds a token or a code
     typed: bool = False  # the credentials are being typed in, see is_typed
+    form: bool = False  # to a form that no page sent, see identify.credentials.is_form_of_no_page
 
 
 def guess_of(variants: Variants, path: str, query: bytes | str, status: int) -> Variant | None:
@@ -48,9 +49,10 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
 
     Of 5xx, the app's own fault, only what scanners provoke counts.
     """
-    status, method, path, inner, attempt, trusted, injected, guess, typed = failure
+    status, method, path, inner, attempt, trusted, injected, guess, typed, form = failure
     facts = visitor.behaviour
-    new = attempt is not None and count_refused_attempt(visitor, path, attempt, site, now, typed)
+    new = form and count_form(facts, status < 500, now)
+    new = (attempt is not None and count_refused_attempt(visitor, path, attempt, site, now, typed)) or new
     if status < 400 or status in BLAMELESS or (status >= 500 and not injected):
         return new
     kind = probe_kind(path)

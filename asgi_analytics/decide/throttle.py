@@ -69,7 +69,8 @@ def new_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tuple[
     if paced > most:
         pace = min(paced, estimate(facts.minute, MINUTE, now) / facts.people)
         if pace > most:
-            reasons += (f"{ceil(pace)} page loads in the last minute (limit {most:g})",)
+            what = "page loads and forms sent" if facts.forms else "page loads"
+            reasons += (f"{ceil(pace)} {what} in the last minute (limit {most:g})",)
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
     if requests > ERROR_REQUESTS / relapse(visitor) and errors > ERROR_RATE * requests:
         reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
@@ -141,7 +142,7 @@ def conduct_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tu
     if probes > few:
         reasons = (f"sensitive paths asked for in vain, weighing {probes} (limit {few:g})",)
     tries = min(traces.tries - throttle.spent_tries, estimate(traces.ten_minutes, TEN_MINUTES, now))
-    most = try_limit(visitor, limits)
+    most = try_limit(visitor, limits, tries, now)
     if tries > most:
         reasons += (f"{ceil(tries)} credentials refused within ten minutes (limit {most:g})",)
     items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
@@ -153,18 +154,23 @@ def conduct_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tu
 
 def item_limit(visitor: Actor, limits: EscalationLimits, items: float, now: float) -> float:
     """Return the different items of data above which the level rises; fewer where they go on coming by the second."""
-    throttle = visitor.throttle
-    if not throttle.level:
+    if not visitor.throttle.level:
         return limits.items
-    goes_on = items > now - throttle.changed_at
-    return limits.items / (15.0 if goes_on else 3.0) / relapse(visitor)
+    return limits.items / (15.0 if _goes_on(visitor, items, now) else 3.0) / relapse(visitor)
 
 
-def try_limit(visitor: Actor, limits: EscalationLimits) -> float:
-    """Return the refused credentials above which the level rises: none for one of many who try a route."""
+def try_limit(visitor: Actor, limits: EscalationLimits, tries: float, now: float) -> float:
+    """Return the refused credentials above which the level rises: likewise; none for one of many who try a route."""
     traces = visitor.behaviour.traces
     joins = traces is not None and traces.blind_tries > 1
-    return min(limits.tries / relapse(visitor), limits.shared_tries if joins else inf)
+    own = limits.tries / (2.0 if _goes_on(visitor, tries, now) else 1.0)
+    return min(own / relapse(visitor), limits.shared_tries if joins else inf)
+
+
+def _goes_on(visitor: Actor, count: float, now: float) -> bool:
+    """Tell whether so many since the level rose are more than one a second."""
+    throttle = visitor.throttle
+    return throttle.level > ThrottleLevel.NORMAL and count > now - throttle.changed_at
 
 
 def quiet_steps(visitor: Actor, bot_score: int, now: float) -> int:

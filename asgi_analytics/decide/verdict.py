@@ -11,7 +11,7 @@ from . import signals, throttle, window
 from .actor import adopt_pool
 from .admission import paired, seconds_to_cool_down
 from .attempts import count_accepted_post
-from .behaviour import load_page, load_variant
+from .behaviour import count_form, load_page, load_variant
 from .explain import inputs_of_rise
 from .failures import Failure, count_failure
 from .items import count_data
@@ -125,10 +125,11 @@ def judge_data_or_post(
     now: float,
     excused: bool = False,
     variant: Variant | None = None,
+    form: bool = False,
 ) -> None:
     """As judge_page, for an answer with data (`data`), or one to a POST that was neither a page nor an error.
 
-    `excused`: as inputs.PREFETCHED, or TRUSTED; `variant`: what its query makes of it.
+    `excused`: as inputs.PREFETCHED, or TRUSTED; `variant`: what its query makes of it; `form`: as in Failure.
     """
     if decision.refused:
         return
@@ -138,6 +139,8 @@ def judge_data_or_post(
         return
     if not data:
         count_accepted_post(visitor, path, site, now)
+        if form and count_form(facts, True, now):
+            _judge_in_full(visitor, site, policy, decision, now)
     elif count_data(visitor, path, now, excused, variant):
         traces = facts.traces
         # A fifth of the limit: most who ask for data never get this far.

@@ -14,7 +14,7 @@ from ..decide.probes import is_injection, is_picture
 from ..decide.redirects import NOT_FOUND, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
 from ..facts import Actor, Claims, Traces
-from ..identify.credentials import has_credentials, refused_attempt, typed_length
+from ..identify.credentials import has_credentials, is_form_of_no_page, refused_attempt, typed_length
 from ..identify.request import (
     is_data,
     is_inner,
@@ -27,7 +27,7 @@ from ..identify.request import (
     target_number,
     target_on_site,
 )
-from ..inputs import BY_LENGTH, DATA, INJECTED, IS_LED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, TYPED
+from ..inputs import BY_LENGTH, DATA, FORM, INJECTED, IS_LED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, TYPED
 from ..model import Variant
 from .arrival import Arrival
 from .coercion import text
@@ -53,7 +53,8 @@ class Answered(Arrival):
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
         elif (data := self.method not in _WITHOUT_DATA and is_data(names, status, self.path)) or self.method == "POST":
-            self._judge_data_or_post(data, now)
+            form = not data and self._is_form(status, names)
+            self._judge_data_or_post(data, now, form)
             if status in (302, 303) and not decision.refused:
                 note_redirect(actor.behaviour, redirect_target(self._located(names)), now)
         elif status in _REDIRECTS:
@@ -80,6 +81,15 @@ class Answered(Arrival):
             return
         network = self.visitor.network
         judge_page(actor, page, inner, engine.site, engine.policy, decision, now, claims, network, not query)
+
+    def _is_form(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
+        """Tell whether this is a form that no page sent, and note it."""
+        if self.method != "POST":
+            return False
+        if not is_form_of_no_page(self._headers, self.path, status, names, self._shows_pages()):
+            return False
+        self.inputs |= FORM
+        return True
 
     def _claims_of_page(self) -> Claims:
         claims = self._session_claims or self._claims(self.scope)
@@ -132,7 +142,8 @@ class Answered(Arrival):
             guess = guess_of(engine.variants, self.path, self._query, status)
         if guess is not None:
             self._keep_for_row(guess)
-        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected, guess, typed)
+        form = self._is_form(status, names)
+        failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected, guess, typed, form)
         claims = self._claims(self.scope)
         judge_failure(visitor.actor, failure, engine.site, engine.policy, self.decision, now, claims, visitor.network)
 
@@ -146,7 +157,7 @@ class Answered(Arrival):
         """Tell whether a page made the request."""
         return is_linked(self._headers)
 
-    def _judge_data_or_post(self, data: bool, now: float) -> None:
+    def _judge_data_or_post(self, data: bool, now: float, form: bool) -> None:
         engine, actor = self._engine, self.visitor.actor
         excused, variant = False, None
         if data:
@@ -155,7 +166,9 @@ class Answered(Arrival):
             self.inputs |= DATA | PREFETCHED * prefetched | TRUSTED * trusted
             excused = prefetched or trusted
             variant = self._data_variant() if self._query else None
-        judge_data_or_post(actor, data, self.path, engine.site, engine.policy, self.decision, now, excused, variant)
+        judge_data_or_post(
+            actor, data, self.path, engine.site, engine.policy, self.decision, now, excused, variant, form
+        )
 
     def _page_variant(self, inner: bool) -> Variant | None:
         """Return which page the query names; a client that does not send where it comes from may follow a link."""

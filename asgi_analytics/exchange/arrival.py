@@ -210,15 +210,19 @@ class Arrival(Hit):
 
     def _claims(self, scope: Scope) -> Claims:
         visitor, found, headers = self.visitor, self.verification, self._headers
-        identity, actor = visitor.identity, visitor.actor
+        identity, secure = visitor.identity, self._engine.identifier.is_secure
         is_false = found is not None and found.status == ClaimStatus.FALSE
-        secure, shows_pages = self._engine.identifier.is_secure, actor.loaded or actor.behaviour.page_loads > 0
         claims = read_claims(
-            scope, headers, identity.agent, identity.place, identity.network, is_false, secure, shows_pages
+            scope, headers, identity.agent, identity.place, identity.network, is_false, secure, self._shows_pages()
         )
         if identity.tracked:
             self.claims = claims
         return claims
+
+    def _shows_pages(self) -> bool:
+        """Tell whether the visitor has loaded a page."""
+        actor = self.visitor.actor
+        return actor.loaded or actor.behaviour.page_loads > 0
 
     def _level_changed(self) -> None:
         decision = self.decision

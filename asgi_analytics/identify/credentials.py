@@ -33,6 +33,8 @@ _HOOK = re.compile(r"web-?hooks?\b|/hooks?\b|/ipn\b|/inbox\b", re.IGNORECASE)
 # What an address says that a login leads back to.
 _SAYS_ERROR = re.compile(r"(?:^|[&=])\w*(?:err(?:or|\b)|fail|invalid|denied|incorrect|wrong)", re.IGNORECASE)
 _PAY = re.compile(r"\bpay\b|payments?\b|checkout", re.IGNORECASE)
+_FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+_SHORTEST_PAGE = 256  # bytes: what takes a report in answers "OK", which some frameworks call HTML
 _SIGNATURE = re.compile(rb"signature|hmac")  # in the name of a header: of what another server reports
 _PAGE_CALL = BY_LENGTH | BY_PAGE
 _TOKENS = (b"authorization", b"x-api-key", b"api-key", b"x-auth-token", b"private-token")
@@ -46,6 +48,35 @@ def token_of(headers: Headers) -> bytes | None:
 def has_credentials(headers: Headers) -> bool:
     """Tell whether a request brings a token, or a signature, as servers of the Fediverse do."""
     return token_of(headers) is not None or b"signature" in headers
+
+
+def is_form_of_no_page(headers: Headers, path: str, status: object, names: Headers, shows_pages: bool) -> bool:
+    """Tell whether a program sent a form that was answered by a page, or that the app failed at.
+
+    Browsers load the page of a form, and say that it comes from there. Left out is what servers report: with a token,
+    with a signature, or to a route for that. `names`: the response headers by name; `shows_pages`: as header_faults.
+    """
+    if not headers.get(b"content-type", b"").lower().startswith(_FORMS):
+        return False
+    if shows_pages and (b"sec-fetch-site" in headers or b"origin" in headers or b"referer" in headers):
+        return False
+    if status != 500 and not _is_shown(status, names):
+        return False
+    return not _is_signed(headers) and not has_credentials(headers) and _HOOK.search(path, 0, 256) is None
+
+
+def _is_shown(status: object, names: Headers) -> bool:
+    """Tell whether an answer is a page that people read, of an error too."""
+    if not isinstance(status, int) or not (200 <= status < 300 or 400 <= status < 500):
+        return False
+    length = names.get(b"content-length", b"")
+    return names.get(b"content-type", b"").startswith(b"text/html") and not (
+        length.isdigit() and int(length) < _SHORTEST_PAGE
+    )
+
+
+def _is_signed(headers: Headers) -> bool:
+    return any(_SIGNATURE.search(name) for name in headers)
 
 
 def refused_attempt(
@@ -129,7 +160,7 @@ def _sends_by_itself(method: str, headers: Headers, status: object, path: str) -
         # Over plain http browsers do not say it; no form sends JSON.
         by_script = b"origin" in headers or status == 400
         by_script = by_script and headers.get(b"content-type", b"").startswith(b"application/json")
-        if not by_script and not any(_SIGNATURE.search(name) for name in headers):
+        if not by_script and not _is_signed(headers):
             return False
     elif destination not in (b"empty", b"report"):
         return False

@@ -25,6 +25,7 @@ from ..inputs import (
     BORROWED,
     DATA,
     FORGIVEN,
+    FORM,
     INJECTED,
     IS_LED,
     LED_ON,
@@ -129,13 +130,18 @@ class History:
                 status = NOT_FOUND if inputs & REDIRECTED else status
                 trusted, injected = attempt is None and bool(inputs & TRUSTED), bool(inputs & INJECTED)
                 typed = attempt is not None and bool(inputs & TYPED)
+                form = hit.method == "POST" and bool(inputs & FORM)
                 if variant is not None and kind_of(path):  # the one that was asked for was of no kind
                     path = stand_in(path, variant.number)
-                failure = Failure(status, hit.method, path, hit.from_inside, attempt, trusted, injected, variant, typed)
+                failure = Failure(
+                    status, hit.method, path, hit.from_inside, attempt, trusted, injected, variant, typed, form
+                )
                 pipeline.take_failure(visitor, decision, failure, at, claims)
             elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
                 excused = bool(inputs & (PREFETCHED | TRUSTED))
-                pipeline.take_data(visitor, decision, path, at, hit.method != "POST", excused, variant)
+                data = hit.method != "POST"
+                form = not data and bool(inputs & FORM)
+                pipeline.take_data(visitor, decision, path, at, data, excused, variant, form)
             elif not (300 <= status < 400 and inputs & LED_ON):
                 pipeline.pass_by(visitor, decision)
             yield _verdict(hit, decision)

@@ -230,10 +230,11 @@ class Pipeline:
         data: bool = True,
         excused: bool = False,
         variant: Variant | None = None,
+        form: bool = False,
     ) -> None:
         """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
         before = decision.previous_level, decision.level
-        judge_data_or_post(visitor.actor, data, path, self.site, self.policy, decision, now, excused, variant)
+        judge_data_or_post(visitor.actor, data, path, self.site, self.policy, decision, now, excused, variant, form)
         if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)
 

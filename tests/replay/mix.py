@@ -72,7 +72,7 @@ class Mix:
             status = 404
         elif b"x-wrong" in headers:
             shown_again = scope["method"] == "POST" and headers[b"x-wrong"] == b"2"
-            status = 200 if shown_again else 401
+            status = 200 if shown_again else 500 if headers[b"x-wrong"] == b"5" else 401
         elif scope["method"] == "POST":
             status, kind = 303, b""
         elif path.startswith("/api"):
@@ -107,6 +107,7 @@ class Mix:
         ]
         if self.queries:
             acts += [self.leaf, self.leaf, self.walk, self.turn, self.forge_by_query, self.guess_by_query, self.knock]
+            acts += [self.send_form]
         favourites = self.draw.choices(acts, k=4)
         for _ in range(steps):
             await self.draw.choice(self.draw.choice((acts, favourites)))(app)
@@ -122,7 +123,7 @@ class Mix:
     async def tour(self, app: ASGIApp, times: int) -> None:
         """Let each do what they do often enough to be noticed."""
         queried = (self.leaf, self.walk, self.turn, self.forge_by_query, self.guess_by_query, self.knock)
-        more = queried if self.queries else ()
+        more = (*queried, self.send_form) if self.queries else ()
         for act in (
             *more,
             self.arrive,
@@ -315,6 +316,14 @@ class Mix:
             method = self.draw.choice(("GET", "GET", "POST"))
             await self.ask(app, f"198.51.100.{130 + self.draw.randrange(2)}", path, headers, method, query=query)
             self.clock.advance(self.draw.uniform(0.1, 1.0))
+
+    async def send_form(self, app: ASGIApp) -> None:
+        """Send one form again and again, as a browser or as a library: it is shown, or the app fails."""
+        agent = self.draw.choice(({}, {"user-agent": "python-requests/2.32"}, {"referer": "https://shop.example/page"}))
+        for _ in range(self.draw.randrange(10, 90)):
+            form = {"content-type": "application/x-www-form-urlencoded", "x-wrong": self.draw.choice("225")}
+            await self.ask(app, f"198.51.100.{134 + self.draw.randrange(2)}", "/page/form", {**agent, **form}, "POST")
+            self.clock.advance(self.draw.uniform(0.01, 0.3))
 
     async def knock(self, app: ASGIApp) -> None:
         """Open websockets, as a page, a library or a device: some are accepted, others are closed or denied."""

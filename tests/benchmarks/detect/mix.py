@@ -68,6 +68,8 @@ FURTHER: tuple[tuple[Lone, Kind, float], ...] = (
     (others.lone, others.INVITER, 6),
     (others.lone, others.TYPIST, 20),
     (others.lone, others.SKIMMER, 25),
+    (others.lone, others.REPORTER, 5),
+    (others.lone, others.INJECTOR, 6),
 )
 CARRIER_PHONES, VPN_PEOPLE = 120, 25
 

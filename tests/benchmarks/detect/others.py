@@ -12,7 +12,7 @@ from functools import partial
 from . import attackers, browsers, people, places
 from .browsers import Browser
 from .programs import headers_of
-from .site import COUPON, DESK, INVITE, ORIGIN, PAY, SOCKET, SPA, Site
+from .site import COUPON, DESK, FIND, INVITE, ORIGIN, PAY, REPORTS, SOCKET, SPA, Site
 from .surfer import JSON_BODY, Surfer
 from .traffic import Actor, Headers, Kind, Label, Request
 
@@ -23,6 +23,8 @@ LEFT_OPEN = Kind("tabs whose websocket is refused", Label.HUMAN)
 TYPIST = Kind("people whose forms are checked key by key", Label.HUMAN)
 SKIMMER = Kind("tabs reopened, albums skimmed, lists gone through", Label.HUMAN)
 MAIL = Kind("scanners of links in mails", Label.GOOD)
+REPORTER = Kind("servers that report by form", Label.GOOD)
+INJECTOR = Kind("scanners of a form", Label.BAD)
 GUESSER = Kind("guessers of codes and cards", Label.BAD)
 INVITER = Kind("guessers by link or websocket", Label.BAD)
 WATCHER = Kind("price watchers, the same each hour", Label.BAD)
@@ -187,6 +189,35 @@ def inviter(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
         now += pause()
 
 
+def reporter(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
+    """Another company's servers tell what became of each message, hundreds at once; the app says "OK"."""
+    form = ("content-type", "application/x-www-form-urlencoded")
+    headers, address, now = headers_of(dice.choice(attackers.TOOLS), form), places.hosting(dice), start
+    for _ in range(dice.randint(1, 6)):
+        gap = dice.lognormvariate(-1.5, 0.8)
+        for _ in range(int(dice.lognormvariate(4.5, 1.0)) + 10):
+            yield Request(now, address, "POST", REPORTS, b"", headers)
+            now += gap * dice.lognormvariate(0.0, 0.5)
+        now += dice.expovariate(1 / 3_000)
+
+
+def injector(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
+    """One form with ever other content, at which some apps fail; the page of the form is loaded before, or not."""
+    form, browser = (b"content-type", b"application/x-www-form-urlencoded"), browsers.draw(dice, browsers.DESKTOPS)
+    address, now, manner = places.hosting(dice), start, dice.random()
+    headers: Headers = headers_of(dice.choice((*attackers.TOOLS, *attackers.SCANNERS)))
+    if manner < 0.3:
+        headers = headers_of(browser.agent, ("accept-language", browser.language))
+    elif manner < 0.5:
+        headers = browser.page(f"{ORIGIN}{FIND}")
+    if dice.random() < 0.3:
+        yield Request(now - 3.0, address, "GET", FIND, b"", headers)
+    pause, fails = attackers._pause(dice, dice.lognormvariate(-1.5, 0.8)), dice.choice((0.0, 0.0, 0.5))
+    for _ in range(int(dice.lognormvariate(6.0, 0.6)) + 60):
+        yield Request(now, address, "POST", FIND, b"", (*headers, form), valid=dice.random() >= fails)
+        now += pause()
+
+
 def watcher(site: Site, start: float, dice: random.Random) -> Iterable[Request]:
     """The same pages again each hour or so, all day, from one address."""
     pages, address, now = dice.sample(site.articles(), min(120, 25 + int(dice.expovariate(1 / 60)))), "", start
@@ -291,5 +322,7 @@ PROGRAMS: dict[Kind, Callable[[Site, float, random.Random], Iterable[Request]]] 
     WATCHER: watcher,
     LINKED: linked,
     MAIL: mail,
+    REPORTER: reporter,
+    INJECTOR: injector,
     INVITER: inviter,
 }

@@ -24,6 +24,8 @@ QUERIED = frozenset((SHOP, THING, BOARD, TOPIC, CALENDAR))
 # Where people work through cases, and what takes a code or a card; a link with a code, and a websocket.
 DESK, COUPON, PAY = "/desk", "/cart/coupon", "/checkout/pay"
 INVITE, SOCKET = "/invite", "/ws"
+# A form that shows what it finds, and where another company's servers report by form.
+FIND, REPORTS = "/find", "/sms/status"
 # Forbidden by the web server's own rules, redirected to the login, or not there at all.
 FORBIDDEN = ("/.git/", "/.ht", "/server-status")
 PRIVATE = ("/admin", "/account", "/dashboard")
@@ -37,12 +39,14 @@ class Reply:
     status: int
     content_type: bytes = HTML
     location: bytes = b""
+    length: bytes = b""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the response headers."""
         headers = [(b"content-type", self.content_type)] if self.status not in (204, 304) else []
-        return [*headers, (b"location", self.location)] if self.location else headers
+        further = ((b"location", self.location), (b"content-length", self.length))
+        return headers + [line for line in further if line[1]]
 
 
 @dataclass(slots=True)
@@ -116,6 +120,10 @@ class Site:
             return self._api(request)
         if path.startswith((DESK, COUPON, PAY)):
             return self._work(request)
+        if path == REPORTS:
+            return Reply(200, length=b"2")
+        if path == FIND:
+            return Reply(200 if request.valid or request.method == "GET" else 500)
         if path in (INVITE, SOCKET):
             return Reply(200) if request.valid else Reply(404 if path == INVITE else 403)
         if path in self._known or path in QUERIED:
