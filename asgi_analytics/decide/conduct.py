@@ -149,7 +149,7 @@ CONDUCT_SIGNALS = (
     _signal(
         "inconsistent_headers",
         inconsistent_headers,
-        "headers that contradict the browser's name in {value:.0f} ways (limit {limit:g}): {what}",
+        "headers that contradict the browser's name: {what}",
         what=_faults,
         of_people=True,
     ),
@@ -167,7 +167,7 @@ CONDUCT_SIGNALS = (
     _signal(
         "odd_method_or_path",
         odd_requests,
-        "{value:.0f} failed requests of a method or a path that no browser sends (limit {limit:g})",
+        "failed requests of a method or a path that no browser sends: {value:.0f} (limit {limit:g})",
     ),
     _signal("hosting_network", hosting_network, "a browser in a network of servers", of_people=True),
     _signal("no_javascript_events", needs_beacon, "no event of a script (needs the beacon)"),

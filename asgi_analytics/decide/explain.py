@@ -87,6 +87,7 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
         "hurried": facts.paced_loads - state.spent_paced_loads,
         "pace": round(estimate(facts.minute, MINUTE, now), 6),
         "pace_limit": pace_limit(visitor, now),
+        "forms": facts.forms,
         "requests": facts.requests - state.spent_requests,
         "errors": facts.errors - state.spent_errors,
         "error_rate": ERROR_RATE,
@@ -181,12 +182,14 @@ def _ways_to_keep_level(inputs: Mapping[str, Any], signals: Sequence[Mapping[str
     exceeded = _exceeded(inputs, score)
     if "score" in exceeded:
         limit = inputs["bot_score"]
-        yield f"a score below {limit}: {score - limit + 1} points fewer of"
+        more = score - limit + 1
+        yield f"a score below {limit}: {more} point{'s' if more > 1 else ''} fewer of"
         for signal in sorted(signals, key=lambda one: -one["points"]):
             yield f"  {_quiet(signal)} ({signal['points']} points)"
     if "pace" in exceeded:
         each = f" for each of about {inputs['people']} people" if inputs["people"] > 1 else ""
-        yield f"at most {inputs['pace_limit']:g} page loads in a minute{each}"
+        what = "page loads and forms" if inputs.get("forms") else "page loads"
+        yield f"at most {inputs['pace_limit']:g} {what} in a minute{each}"
     if "errors" in exceeded:
         most = int(inputs["error_rate"] * inputs["requests"])
         yield f"at most {most} of the {inputs['requests']} requests answered with an error"

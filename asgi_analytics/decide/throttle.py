@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..facts import Actor, Throttle, ThrottleLevel
 from .behaviour import MAX_IN_LOOP, MAX_TABS
-from .conduct import CRAWLER, asks_once
+from .conduct import CRAWLER, TOOL, asks_once
 from .pages import is_led_on
 from .site import fetches_files
 from .window import FIVE_MINUTES, MINUTE, TEN_MINUTES, estimate
@@ -70,21 +70,32 @@ def new_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tuple[
         pace = min(paced, estimate(facts.minute, MINUTE, now) / facts.people)
         if pace > most:
             what = "page loads and forms sent" if facts.forms else "page loads"
-            reasons += (f"{ceil(pace)} {what} in the last minute (limit {most:g})",)
+            reasons += (f"{ceil(pace)} {what} in the last minute{_since(throttle)} (limit {most:g})",)
     requests, errors = facts.requests - throttle.spent_requests, facts.errors - throttle.spent_errors
     if requests > ERROR_REQUESTS / relapse(visitor) and errors > ERROR_RATE * requests:
-        reasons += (f"{errors} of {requests} requests answered with an error (limit {ERROR_RATE:.0%})",)
+        share = f"{errors} of {requests} requests answered with an error"
+        reasons += (f"{share}{_since(throttle)} (limit {ERROR_RATE:.0%})",)
     return reasons + conduct_evidence(visitor, limits, now) if facts.traces is not None else reasons
+
+
+def _since(throttle: Throttle) -> str:
+    """Return what evidence is of, where some is spent: else a reason would say less than there was."""
+    return ", since the level last changed" if throttle.level else ""
 
 
 def pace_limit(visitor: Actor, now: float) -> float:
     """Return the page loads per minute and person above which the level rises."""
     if _may_turn_pages(visitor, now):
         return PHOTOS_PER_MINUTE
-    return _most_tabs(visitor) if _may_open_tabs(visitor, now) else _usual_pace(visitor)
+    if _may_open_tabs(visitor, now):
+        return _most_tabs(visitor)
+    return _usual_pace(visitor, visitor.behaviour.paced_loads - visitor.throttle.spent_paced_loads, now)
 
 
-def _usual_pace(visitor: Actor) -> float:
+def _usual_pace(visitor: Actor, count: float = inf, now: float = 0.0) -> float:
+    """Return the limit of who opens no tabs; for a library lower if it goes on by the second, as without `count`."""
+    if visitor.program is TOOL:
+        return PAGE_LOADS_PER_MINUTE / _haste(visitor, count, now)
     return (CRAWLER_PAGE_LOADS if visitor.program is CRAWLER else PAGE_LOADS_PER_MINUTE) / relapse(visitor)
 
 
@@ -140,15 +151,16 @@ def conduct_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tu
     probes = traces.probes - throttle.spent_probes
     few = limits.probes / relapse(visitor)
     if probes > few:
-        reasons = (f"sensitive paths asked for in vain, weighing {probes} (limit {few:g})",)
+        reasons = (f"sensitive paths asked for in vain, weighing {probes}{_since(throttle)} (limit {few:g})",)
     tries = min(traces.tries - throttle.spent_tries, estimate(traces.ten_minutes, TEN_MINUTES, now))
     most = try_limit(visitor, limits, tries, now)
     if tries > most:
-        reasons += (f"{ceil(tries)} credentials refused within ten minutes (limit {most:g})",)
+        reasons += (f"{ceil(tries)} credentials refused within ten minutes{_since(throttle)} (limit {most:g})",)
     items = min(traces.items - throttle.spent_items, estimate(traces.five_minutes, FIVE_MINUTES, now))
     few = item_limit(visitor, limits, items, now)
     if items > few and asks_once(visitor, traces):
-        reasons += (f"{ceil(items)} different items of data within five minutes (limit {few:g})",)
+        what = f"{ceil(items)} different items of data within five minutes"
+        reasons += (f"{what}{_since(throttle)} (limit {few:g})",)
     return reasons
 
 
@@ -163,8 +175,12 @@ def try_limit(visitor: Actor, limits: EscalationLimits, tries: float, now: float
     """Return the refused credentials above which the level rises: likewise; none for one of many who try a route."""
     traces = visitor.behaviour.traces
     joins = traces is not None and traces.blind_tries > 1
-    own = limits.tries / (2.0 if _goes_on(visitor, tries, now) else 1.0)
-    return min(own / relapse(visitor), limits.shared_tries if joins else inf)
+    return min(limits.tries / _haste(visitor, tries, now), limits.shared_tries if joins else inf)
+
+
+def _haste(visitor: Actor, count: float, now: float) -> float:
+    """Return the factor by which limits are lower for who goes on by the second at a level, or after Blocked."""
+    return max(relapse(visitor), 2.0 if _goes_on(visitor, count, now) else 1.0)
 
 
 def _goes_on(visitor: Actor, count: float, now: float) -> bool:

@@ -207,7 +207,7 @@ def test_forged_headers_mean_nothing_until_true_ones_have_been_seen() -> None:
     for visit in visits:
         send(visit, "/", claims=FORGED)
     assert [visit.codes for visit in visits] == [set(), {"inconsistent_headers"}]
-    assert visits[1].visitor.signals[0].text.endswith("(limit 0): no Sec-Fetch-Site, which Chrome 158 sends")
+    assert visits[1].visitor.signals[0].text.endswith("name: no Sec-Fetch-Site, which Chrome 158 sends")
 
 
 def test_a_proxy_that_strips_headers_makes_no_forgers() -> None:

@@ -73,7 +73,7 @@ def test_a_rise_for_its_score_says_what_would_have_kept_the_level(
     assert (decision.score, stored["passes"]) == (
         50,
         [
-            "a score below 50: 1 points fewer of",
+            "a score below 50: 1 point fewer of",
             "  at most 80 per cent of the steps in alphabetical or numerical order (20 points)",
             "  page loads less regular than a coefficient of variation of 0.1 (15 points)",
             "  at most 5 page loads per minute over five minutes (15 points)",
