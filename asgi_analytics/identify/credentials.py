@@ -58,11 +58,22 @@ def is_form_of_no_page(headers: Headers, path: str, status: object, names: Heade
     """
     if not headers.get(b"content-type", b"").lower().startswith(_FORMS):
         return False
-    if shows_pages and (b"sec-fetch-site" in headers or b"origin" in headers or b"referer" in headers):
+    if _is_of_page(headers, shows_pages):
         return False
     if status != 500 and not _is_shown(status, names):
         return False
     return not _is_signed(headers) and not has_credentials(headers) and _HOOK.search(path, 0, 256) is None
+
+
+def _is_of_page(headers: Headers, shows_pages: bool) -> bool:
+    """Tell whether a page may have sent a form.
+
+    The page of a script may have been loaded from another worker, or before a restart: it sends a form with each key.
+    """
+    destination = headers.get(b"sec-fetch-dest")
+    if destination is None and b"origin" not in headers:
+        return shows_pages and b"referer" in headers
+    return shows_pages or destination != b"document"
 
 
 def _is_shown(status: object, names: Headers) -> bool:

@@ -48,6 +48,12 @@ def test_people_at_work_in_an_app_of_forms_are_not_touched(ours: Ours) -> None:
     assert touched(send(ours, ["/desk"] * 600, 0.3, (*BROWSER.page(f"{ORIGIN}/desk"), FORM), PAGE, "POST")) == []
 
 
+@pytest.mark.parametrize("told", [BROWSER.call("/new"), (*headers_of(BROWSER.agent), (b"origin", b"http://x"))])
+def test_a_text_that_is_shown_at_each_key_is_not_touched(ours: Ours, told: Headers) -> None:
+    """Its page was loaded before the app was started again. Over plain http, browsers say less."""
+    assert touched(send(ours, ["/preview"] * 600, 0.2, (*told, FORM), PAGE, "POST")) == []
+
+
 @pytest.mark.parametrize(
     ("headers", "reply"),
     [
