@@ -44,6 +44,8 @@ CRAWLERS = {
     "feed-reader": "FeedFetcher-Google",
     "social-preview": "GoogleMessages",
     "browser-automation": "Cypress",
+    "http-library": "Siege",
+    "scanner": "Hydra",
     UNKNOWN_CLASS: "Google-CWS Google-Pinpoint",
 }
 # Programs that name themselves first and are not in the open list; a dot stands for a blank.
@@ -65,7 +67,9 @@ PROGRAMS = {
         "http.rb insomnia k6 ktor-client libcurl libcurl-agent lua-resty-http mint niquests node node-superagent oha "
         "reqwest req rest-client rust-reqwest siege undici unirest-java ureq urllib3 vegeta wrk"
     ),
-    "scanner": "Arachni Fuzz.Faster.U.Fool Nuclei Wfuzz dirsearch feroxbuster ffuf gobuster katana l9tcpid",
+    "scanner": (
+        "Arachni Fuzz.Faster.U.Fool Nuclei Wfuzz ZAP commix dirsearch feroxbuster ffuf gobuster katana l9tcpid patator"
+    ),
     "browser-automation": "Playwright Selenium",
 }
 
