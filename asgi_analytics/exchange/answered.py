@@ -53,7 +53,7 @@ class Answered(Arrival):
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
         elif (data := self.method not in _WITHOUT_DATA and is_data(names, status, self.path)) or self.method == "POST":
-            form = not data and self._is_form(status, names)
+            form = not data and b"form" in headers.get(b"content-type", b"") and self._is_form(status, names)
             self._judge_data_or_post(data, now, form)
             if status in (302, 303) and not decision.refused:
                 note_redirect(actor.behaviour, redirect_target(self._located(names)), now)
@@ -84,8 +84,6 @@ class Answered(Arrival):
 
     def _is_form(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
         """Tell whether this is a form that no page sent, and note it."""
-        if self.method != "POST":
-            return False
         if not is_form_of_no_page(self._headers, self.path, status, names, self._shows_pages()):
             return False
         self.inputs |= FORM
@@ -142,7 +140,7 @@ class Answered(Arrival):
             guess = guess_of(engine.variants, self.path, self._query, status)
         if guess is not None:
             self._keep_for_row(guess)
-        form = self._is_form(status, names)
+        form = self.method == "POST" and self._is_form(status, names)
         failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected, guess, typed, form)
         claims = self._claims(self.scope)
         judge_failure(visitor.actor, failure, engine.site, engine.policy, self.decision, now, claims, visitor.network)
@@ -166,9 +164,8 @@ class Answered(Arrival):
             self.inputs |= DATA | PREFETCHED * prefetched | TRUSTED * trusted
             excused = prefetched or trusted
             variant = self._data_variant() if self._query else None
-        judge_data_or_post(
-            actor, data, self.path, engine.site, engine.policy, self.decision, now, excused, variant, form
-        )
+        path, site = self.path, engine.site
+        judge_data_or_post(actor, data, path, site, engine.policy, self.decision, now, excused, variant, form)
 
     def _page_variant(self, inner: bool) -> Variant | None:
         """Return which page the query names; a client that does not send where it comes from may follow a link."""

@@ -56,7 +56,7 @@ def is_form_of_no_page(headers: Headers, path: str, status: object, names: Heade
     Browsers load the page of a form, and say that it comes from there. Left out is what servers report: with a token,
     with a signature, or to a route for that. `names`: the response headers by name; `shows_pages`: as header_faults.
     """
-    if not headers.get(b"content-type", b"").lower().startswith(_FORMS):
+    if not headers.get(b"content-type", b"").startswith(_FORMS):
         return False
     if _is_of_page(headers, shows_pages):
         return False
