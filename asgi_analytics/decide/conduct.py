@@ -143,7 +143,7 @@ CONDUCT_SIGNALS = (
     _signal(
         "many_pages_by_a_tool",
         tool_pages,
-        "{value:.0f} different pages by a library or a program without a known name (limit {limit:g})",
+        "{value:.0f} different pages by a library, an automated browser or a program without a name (limit {limit:g})",
         quiet=_quiet_tool,
     ),
     _signal(
