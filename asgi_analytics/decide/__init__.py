@@ -4,7 +4,10 @@ What counts as evidence, and what is excused:
 
 - Page loads are counted by the answer. Files, beacons, API calls, our own refusals and reloads of one of the last four
   pages are none, nor is a page that the answer to a form led to (303 or 302, up to 600 an hour). Reloads faster than
-  one a second count for the pace from the 51st in a row on; of a page without a query, only beyond 3,000 an hour.
+  one a second count for the pace from the 51st in a row on; of a page without a query, only beyond 3,000 an hour. So
+  do forms that no page sent, as far as can be told: their sender has loaded none, or says neither by Fetch Metadata,
+  Origin nor Referer that one did. They count if answered by a page, or among such answers by 500; with a token or a
+  signature, or from a page's script, never.
 - Failures are answers of 4xx, websockets that are not accepted (unless by a close code of 1011 to 1014), and redirects
   from a path that only scanners ask for, or to the same target as the redirect before (except a crawler's, and those to
   other hosts or to a picture). A path fails anew with another `token`, `code`, `password` or the like in its query,

@@ -53,7 +53,8 @@ class Answered(Arrival):
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
         elif (data := self.method not in _WITHOUT_DATA and is_data(names, status, self.path)) or self.method == "POST":
-            form = not data and b"form" in headers.get(b"content-type", b"") and self._is_form(status, names)
+            kind = self._headers.get(b"content-type", b"")
+            form = not data and b"form" in kind and self._is_form(status, names)
             self._judge_data_or_post(data, now, form)
             if status in (302, 303) and not decision.refused:
                 note_redirect(actor.behaviour, redirect_target(self._located(names)), now)
