@@ -17,6 +17,7 @@ from .decide.policy import Policy
 from .decide.rulings import RulingBook
 from .decide.site import Site
 from .decide.throttle import cooled
+from .decide.verdict import Judge
 from .embedded import EmbeddedPostgres
 from .errors import EmbeddedPostgresError, StoreUnavailable
 from .facts import Actor, ThrottleLevel
@@ -53,6 +54,7 @@ class Engine:
         self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
         self.verifier = new_verifier(settings, self.clock)
         self.site = Site()
+        self.judge = Judge(self.site, self.policy)
         self.responder = Responder(settings)
         self.counters = Counters()
         self.monotonic, self.time_ns = self.clock.monotonic, self.clock.time_ns
@@ -252,6 +254,7 @@ class Engine:
     def _apply_worker_count(self) -> None:
         if self.strict is None:
             self.policy = self.own_policy = self._whole_policy.with_leases(self.leases)
+            self.judge = Judge(self.site, self.policy)
         else:
             self.own_policy = self._whole_policy.share_of(self.leases.workers)
 

@@ -12,7 +12,7 @@ from ..decide.conduct import CRAWLER, TOOL
 from ..decide.failures import Failure, guess_of
 from ..decide.probes import is_injection, is_picture
 from ..decide.redirects import NOT_FOUND, is_redirected, note_redirect, stands_for_not_found
-from ..decide.verdict import judge_data_or_post, judge_failure, judge_page, pass_redirected
+from ..decide.verdict import pass_redirected
 from ..facts import Actor, Claims, Traces
 from ..identify.credentials import has_credentials, is_form_of_no_page, refused_attempt, typed_length
 from ..identify.request import (
@@ -81,7 +81,7 @@ class Answered(Arrival):
         if traces is not None and traces.redirected_to and self._was_redirected(traces, page, now):
             return
         network = self.visitor.network
-        judge_page(actor, page, inner, engine.site, engine.policy, decision, now, claims, network, not query)
+        engine.judge.page(actor, page, inner, decision, now, claims, network, not query)
 
     def _is_form(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
         """Tell whether this is a form that no page sent, and note it."""
@@ -144,7 +144,7 @@ class Answered(Arrival):
         form = self.method == "POST" and self._is_form(status, names)
         failure = Failure(status, self.method, self.path, inner, self.attempt, trusted, injected, guess, typed, form)
         claims = self._claims(self.scope)
-        judge_failure(visitor.actor, failure, engine.site, engine.policy, self.decision, now, claims, visitor.network)
+        engine.judge.failure(visitor.actor, failure, self.decision, now, claims, visitor.network)
 
     def _is_typed(self, status: Any, attempt: int) -> bool:
         """Tell whether what was refused, and is no token, is being typed in."""
@@ -165,8 +165,7 @@ class Answered(Arrival):
             self.inputs |= DATA | PREFETCHED * prefetched | TRUSTED * trusted
             excused = prefetched or trusted
             variant = self._data_variant() if self._query else None
-        path, site = self.path, engine.site
-        judge_data_or_post(actor, data, path, site, engine.policy, self.decision, now, excused, variant, form)
+        engine.judge.data_or_post(actor, data, self.path, self.decision, now, excused, variant, form)
 
     def _page_variant(self, inner: bool) -> Variant | None:
         """Return which page the query names; a client that does not send where it comes from may follow a link."""

@@ -13,7 +13,7 @@ from ..decide.failures import Failure, guess_of
 from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.site import Site
-from ..decide.verdict import judge_data_or_post, judge_failure, judge_page
+from ..decide.verdict import Judge
 from ..facts import Actor, Claims, Throttle
 from ..identify.client import packed_address
 from ..identify.crawlers import UNKNOWN_CLASS
@@ -43,6 +43,7 @@ class Pipeline:
         self.settings = settings
         self.policy = Policy.of(settings)
         self.site = Site()
+        self._judge = Judge(self.site, self.policy)
         self._timeout = settings.session_timeout
         quotas, networks = len(settings.limits), len(settings.network_limits)
         fingerprinter = Fingerprinter(settings.site, _KEY)
@@ -188,10 +189,10 @@ class Pipeline:
         """
         before, actor = (decision.previous_level, decision.level), visitor.actor
         if actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange.answered: nothing else is read then
-            judge_page(actor, page, inner, self.site, self.policy, decision, now, bare=bare)
+            self._judge.page(actor, page, inner, decision, now, bare=bare)
         else:
             known = actor.claims if claims is None else claims
-            judge_page(actor, page, inner, self.site, self.policy, decision, now, known, visitor.network, bare)
+            self._judge.page(actor, page, inner, decision, now, known, visitor.network, bare)
         if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)
 
@@ -204,7 +205,7 @@ class Pipeline:
             claims = actor.claims
             attempt = refused_attempt(failure.method, {}, failure.status, failure.path)
             failure = failure._replace(attempt=attempt, guess=None if attempt is not None else failure.guess)
-        judge_failure(actor, failure, self.site, self.policy, decision, now, claims, visitor.network)
+        self._judge.failure(actor, failure, decision, now, claims, visitor.network)
         if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)
 
@@ -234,7 +235,7 @@ class Pipeline:
     ) -> None:
         """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
         before = decision.previous_level, decision.level
-        judge_data_or_post(visitor.actor, data, path, self.site, self.policy, decision, now, excused, variant, form)
+        self._judge.data_or_post(visitor.actor, data, path, decision, now, excused, variant, form)
         if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asgi_analytics.decide.failures import Failure
 from asgi_analytics.decide.site import Site
-from asgi_analytics.decide.verdict import judge_data_or_post, judge_failure, judge_page
 from asgi_analytics.facts import Claims
 from asgi_analytics.model import Decision
 
@@ -28,12 +27,12 @@ def send(
     """Have one answer judged, as the exchange does."""
     visit.now += after
     decision = Decision(visit.visitor.throttle.level, visit.visitor.score, (0, 1, 0, 1))
-    actor, site, policy, now = visit.visitor, visit.site, visit.policy, visit.now
+    actor, now = visit.visitor, visit.now
     if status == 200:
-        judge_page(actor, path, inner, site, policy, decision, now, claims, visit.network)
+        visit.judge.page(actor, path, inner, decision, now, claims, visit.network)
     else:
         failure = Failure(status, method, path, inner, attempt)
-        judge_failure(actor, failure, site, policy, decision, now, claims, visit.network)
+        visit.judge.failure(actor, failure, decision, now, claims, visit.network)
     return decision
 
 
@@ -42,7 +41,7 @@ def send_form(visit: Visit, path: str, attempt: int) -> None:
     visit.now += 1.0
     decision = Decision(visit.visitor.throttle.level, visit.visitor.score, (0, 1, 0, 1))
     failure = Failure(200, "POST", path, True, attempt)
-    judge_failure(visit.visitor, failure, visit.site, visit.policy, decision, visit.now, TRUE, visit.network)
+    visit.judge.failure(visit.visitor, failure, decision, visit.now, TRUE, visit.network)
 
 
 def attack(site: Site, visitors: int, status: int = 401, right: int = 1) -> list[Visit]:
@@ -55,5 +54,5 @@ def attack(site: Site, visitors: int, status: int = 401, right: int = 1) -> list
             right -= 1
             person = Visit(site=site)
             send(person, "/login")
-            judge_data_or_post(person.visitor, False, "/login", site, person.policy, Decision(), person.now)
+            person.judge.data_or_post(person.visitor, False, "/login", Decision(), person.now)
     return found

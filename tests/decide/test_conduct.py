@@ -17,7 +17,6 @@ from asgi_analytics.decide.items import count_data
 from asgi_analytics.decide.policy import Policy
 from asgi_analytics.decide.pools import MAX_POOLS, pool_of
 from asgi_analytics.decide.site import Route, Site
-from asgi_analytics.decide.verdict import judge_data_or_post
 from asgi_analytics.facts import Actor, Behaviour, Claims, Program, Throttle, ThrottleLevel
 from asgi_analytics.model import Agent, Decision
 from asgi_analytics.settings import Settings
@@ -29,16 +28,8 @@ from .visits import START, Visit, known_site, policy_of
 # Data
 def ask(visit: Visit, path: str, after: float, prefetched: bool = False) -> None:
     visit.now += after
-    judge_data_or_post(
-        visit.visitor,
-        True,
-        path,
-        visit.site,
-        visit.policy,
-        Decision(visit.visitor.throttle.level, 0, (0, 1, 0, 1)),
-        visit.now,
-        prefetched,
-    )
+    decision = Decision(visit.visitor.throttle.level, 0, (0, 1, 0, 1))
+    visit.judge.data_or_post(visit.visitor, True, path, decision, visit.now, prefetched)
 
 
 def test_a_walk_over_the_items_of_an_api_is_blocked() -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import random
 
 from asgi_analytics.decide.actor import begin_session
-from asgi_analytics.decide.verdict import judge_data_or_post
 from asgi_analytics.facts import Program, ThrottleLevel
 from asgi_analytics.model import Decision
 
@@ -84,7 +83,7 @@ def test_a_school_behind_one_address_that_also_gets_it_right_mistypes_as_it_may(
     for number in range(200):
         visit.now += 3.0
         if number % 4:
-            judge_data_or_post(visit.visitor, False, "/login", visit.site, visit.policy, Decision(), visit.now)
+            visit.judge.data_or_post(visit.visitor, False, "/login", Decision(), visit.now)
         else:
             send(visit, "/login", 401, method="POST", attempt=0, inner=True, after=0.0)
     assert (tries(visit), visit.visitor.score) == (1, 0)  # the first one comes before anybody got it right
@@ -93,7 +92,7 @@ def test_a_school_behind_one_address_that_also_gets_it_right_mistypes_as_it_may(
 def test_successes_excuse_so_many_tries_and_no_more() -> None:
     visit = Visit()
     for _ in range(1000):
-        judge_data_or_post(visit.visitor, False, "/search", visit.site, visit.policy, Decision(), visit.now)
+        visit.judge.data_or_post(visit.visitor, False, "/search", Decision(), visit.now)
     for _ in range(170):
         send(visit, "/login", 401, method="POST", attempt=0, after=0.1)
     assert tries(visit) == 20
@@ -155,7 +154,7 @@ def test_a_busy_app_whose_people_log_in_is_not_attacked() -> None:
     for number in range(400):
         visit = Visit(policy, site)
         if number % 5:
-            judge_data_or_post(visit.visitor, False, "/login", site, policy, Decision(), START + number)
+            visit.judge.data_or_post(visit.visitor, False, "/login", Decision(), START + number)
         else:
             visit.now = START + number
             for _ in range(2):

@@ -38,14 +38,14 @@ def rises(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Decisio
     if COMPILED:
         pytest.skip(DIRECT)
     found: list[tuple[dict[str, Any], Decision]] = []
-    escalate = verdict._escalate
+    escalate = verdict.Judge._escalate
 
-    def watched(judged: Any, *others: Any) -> None:
-        decision: Decision = others[5]
-        escalate(judged, *others)
+    def watched(judge: verdict.Judge, judged: Any, *others: Any) -> None:
+        decision: Decision = others[3]
+        escalate(judge, judged, *others)
         found.append((detail(decision, judged.signals, decision.inputs, VERSION), decision))
 
-    monkeypatch.setattr(verdict, "_escalate", watched)
+    monkeypatch.setattr(verdict.Judge, "_escalate", watched)
     return found
 
 

@@ -9,7 +9,7 @@ from asgi_analytics.decide.admission import admit
 from asgi_analytics.decide.failures import Failure
 from asgi_analytics.decide.policy import Policy
 from asgi_analytics.decide.site import Site
-from asgi_analytics.decide.verdict import judge_failure, judge_page
+from asgi_analytics.decide.verdict import Judge
 from asgi_analytics.facts import Actor
 from asgi_analytics.model import Decision
 from asgi_analytics.settings import Settings
@@ -49,6 +49,10 @@ class Visit:
         begin_session(self.visitor, now)
 
     @property
+    def judge(self) -> Judge:
+        return Judge(self.site, self.policy)
+
+    @property
     def codes(self) -> set[str]:
         return {finding.signal for finding in self.visitor.signals}
 
@@ -78,7 +82,7 @@ class Visit:
         status, page, path, inner = answer
         at = self.now if now is None else now
         if page:
-            judge_page(self.visitor, path, inner, self.site, self.policy, decision, at)
+            self.judge.page(self.visitor, path, inner, decision, at)
         else:
             failure = Failure(status, "GET", path, inner)
-            judge_failure(self.visitor, failure, self.site, self.policy, decision, at)
+            self.judge.failure(self.visitor, failure, decision, at)
