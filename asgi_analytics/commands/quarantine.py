@@ -45,14 +45,22 @@ def _quarantine(options: argparse.Namespace, dsn: str) -> Iterator[str]:
         elif options.action == "retry":
             yield from _retry(quarantine, _every(quarantine, ids))
         else:
-            yield f"{counted(quarantine.purge(ids, options.older), 'row')} deleted"
+            deleted = quarantine.purge(ids, options.older)
+            if ids and not deleted:
+                raise _absent(ids, options.older is not None)
+            yield f"{counted(deleted, 'row')} deleted"
 
 
 def _rows(quarantine: Quarantine, ids: Sequence[int] | None, most: int) -> Sequence[Quarantined]:
     rows = quarantine.rows(ids, most)
     if ids and not rows:
-        raise CommandError(f"No row of number {', '.join(map(str, ids))} is set aside: see `quarantine list`.")
+        raise _absent(ids)
     return rows
+
+
+def _absent(ids: Sequence[int], so_old: bool = False) -> CommandError:
+    age = " for that long" if so_old else ""
+    return CommandError(f"No row of number {', '.join(map(str, ids))} is set aside{age}: see `quarantine list`.")
 
 
 def _every(quarantine: Quarantine, ids: Sequence[int] | None) -> Iterator[Quarantined]:

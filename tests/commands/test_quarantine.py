@@ -163,7 +163,11 @@ def test_what_a_trigger_says_of_a_row_cannot_act_on_the_terminal_that_shows_the_
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list", "999"], ["retry", "999"], ["retry", "--older", "7d"], ["list", "--all"]]
+    "arguments",
+    [
+        *(["list", "999"], ["retry", "999"], ["purge", "999"], ["purge", "999", "--older", "1h"]),
+        *(["retry", "--older", "7d"], ["list", "--all"]),
+    ],
 )
 def test_what_there_is_nothing_to_do_for_is_an_error(
     poisoned: str, capsys: pytest.CaptureFixture[str], arguments: list[str]
