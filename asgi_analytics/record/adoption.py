@@ -14,7 +14,7 @@ from pathlib import Path
 from ..batch import Batch
 from ..clock import SystemClock
 from ..errors import JournalFormatError
-from .descriptors import GONE, Descriptor, try_lock
+from .descriptors import GONE, Descriptor, has_lock, make_way, try_lock
 from .destination import DATABASE, Destination, read_destination, remove
 from .frames import Columns
 from .journal import FileJournal
@@ -210,7 +210,7 @@ def _try_lock(path: Path) -> Descriptor | None:
 def _remove_unfinished(path: Path) -> None:
     """Remove a journal whose worker died while it made the folder: no row was in it yet."""
     with contextlib.suppress(OSError):
-        if _age(path) > UNLOCKED_FOR and ((held := try_lock(path)) is not None or not (path / "lock").exists()):
+        if _age(path) > UNLOCKED_FOR and ((held := try_lock(path)) is not None or not has_lock(path)):
             shutil.rmtree(path, ignore_errors=True)
             if held is not None:
                 held.close()
@@ -227,5 +227,6 @@ def _restore_lock(path: Path) -> None:
     Not where that may just have happened: a living worker puts it back itself, one who has delivered removes the rest.
     (But where nothing names a database, either: an operator has put back what was set aside.)
     """
-    if not (path / "lock").exists() and (_age(path) > UNLOCKED_FOR or not (path / DATABASE).exists()):
+    if not has_lock(path) and (_age(path) > UNLOCKED_FOR or not (path / DATABASE).exists()):
+        make_way(path)
         os.close(os.open(path / "lock", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))

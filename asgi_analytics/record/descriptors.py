@@ -111,8 +111,14 @@ def duplicates(opened: Iterable[Descriptor]) -> list[int]:
     return own
 
 
+def has_lock(folder: Path) -> bool:
+    """Tell whether a journal has a lock file; a folder of that name, or a link that leads nowhere, is none."""
+    return (folder / "lock").is_file()
+
+
 def lock_new(folder: Path) -> Descriptor:
     """Create the lock file of a journal, and lock it. Raises OSError."""
+    make_way(folder)
     held = _open_lock(folder, os.O_CREAT)
     try:
         os.fchmod(held.number, 0o600)  # whatever the umask
@@ -121,6 +127,12 @@ def lock_new(folder: Path) -> Descriptor:
         held.close()
         raise
     return held
+
+
+def make_way(folder: Path) -> None:
+    """Keep what has the name of the lock file, and is none, under a name that nobody reads. Raises OSError."""
+    if not has_lock(folder) and os.path.lexists(folder / "lock"):
+        (folder / "lock").rename(folder / "lock.strange")
 
 
 def is_in(folder: Path, held: Descriptor) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..folders import make_private
-from .descriptors import GONE, Descriptor, is_in, lock_new, try_lock
+from .descriptors import GONE, Descriptor, has_lock, is_in, lock_new, try_lock
 from .destination import ADDRESS, DATABASE, SERVER, Destination
 
 
@@ -49,13 +49,13 @@ class JournalFolder:
 
     def is_whole(self) -> bool:
         """Tell whether the files are there that let others find the journal, and keep them from it."""
-        return all((self.path / name).exists() for name in ("lock", DATABASE))
+        return has_lock(self.path) and (self.path / DATABASE).exists()
 
     def repair(self) -> None:
         """Make again what is missing. Raises OSError."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
-        if not (self.path / "lock").exists():
+        if not has_lock(self.path):
             self._hold(lock_new(self.path))
         self.destination.write(self.path)
         self._is_named = False

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .destination import Destination, read_destination
+from .descriptors import has_lock
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 
@@ -55,7 +56,7 @@ def _journal_state(folder: Path) -> JournalState | None:
         found = {int(file.stem): file.stat() for file in folder.glob("*.journal") if _is_segment(file)}
         sizes = {number: file.st_size for number, file in found.items()}
         written = max((file.st_mtime for file in found.values()), default=folder.stat().st_mtime)
-        alive = (folder / "lock").exists() and _is_held(folder / "lock")
+        alive = has_lock(folder) and _is_held(folder / "lock")
     except FileNotFoundError:
         return None  # delivered and removed while we looked
     newest = max(sizes, default=0)
@@ -68,7 +69,7 @@ def _is_segment(file: Path) -> bool:
 
 
 def _is_held(lock: Path) -> bool:
-    handle = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would block
+    handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     try:
         # Held for microseconds at most: an adopter that it gets in the way of tries again.
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

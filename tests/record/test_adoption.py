@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,22 @@ def test_a_journal_whose_lock_file_was_removed_is_delivered_once_it_is_nobodys(t
     (found,) = adopt(tmp_path)
     assert found.read(1, 0, 10) is not None
     assert list(adopt(tmp_path)) == []
+
+
+@pytest.mark.parametrize("strange", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_is_in_the_place_of_a_lock_file_keeps_no_journal_from_being_delivered(
+    journal: FileJournal, tmp_path: Path, strange: Callable[[Path], None]
+) -> None:
+    left = dead_journal(tmp_path, 1)
+    for folder in (left.path, journal.path):
+        (folder / "lock").unlink()
+        strange(folder / "lock")
+    journal.prepare()
+    for folder in (left.path, journal.path):
+        os.utime(folder, (0, 0))
+    (found,) = adopt(tmp_path)
+    assert found.read(1, 0, 10) is not None
+    assert [one.alive for one in journals(tmp_path)] == [True, True]
 
 
 def test_who_goes_to_a_database_of_unknown_identity_keeps_none_of_the_one_before(tmp_path: Path) -> None:
