@@ -28,7 +28,7 @@ def release_gil() -> None:
 
 
 class Calendar:
-    """The wall time that salts, cookies and rulings go by: a jump by years makes no visitor new and lifts no ban.
+    """The wall time that salts and cookies go by: a jump by years makes no visitor new.
 
     Shared by the threads of one process; `jump_ns` is what the wall clock is believed to be ahead by.
     """

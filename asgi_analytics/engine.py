@@ -51,7 +51,7 @@ class Engine:
         # As configured; what verdicts go by; what this worker alone admits by (in strict mode, its part of each limit).
         self._whole_policy = self.policy = self.own_policy = Policy.of(settings, self.failed)
         self.policy_version = version(settings)
-        self.rulings = RulingBook(settings.allow, self.clock.time_ns() / 1e9)
+        self.rulings = RulingBook(settings.allow, self.clock.monotonic())
         self.verifier = new_verifier(settings, self.clock)
         self.site = Site()
         self.judge = Judge(self.site, self.policy)

@@ -155,7 +155,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """A ban, pardon or allowance by an operator, or a ban by the option `bans`. Times in wall seconds."""
+    """A ban, pardon or allowance by an operator, or a ban by the option `bans`. Times in monotonic seconds."""
 
     id: bytes  # 16 bytes
     revision: int  # grows with each change of any ruling

@@ -125,7 +125,7 @@ class StrictQuotas(Protocol):
 
 
 class SharedRulings(Protocol):
-    """Takes rulings into this worker's view; each call brings what changed. `now` in wall seconds."""
+    """Takes rulings into this worker's view; each call brings what changed. `now` in monotonic seconds."""
 
     def learn_rulings(self, rulings: Sequence[Ruling], now: float) -> None: ...
 
@@ -163,7 +163,9 @@ class Store(Protocol):
 
     def quarantine(self, batch: Batch, error: str, sqlstate: str | None) -> None: ...
 
-    def rulings(self, since: int) -> list[Ruling]: ...
+    def rulings(self, since: int) -> list[Ruling]:
+        """Return what changed after revision `since`; times in seconds from now on."""
+        ...
 
     def tidy(self) -> bool:
         """Clear away a part of what is old; tells whether there is more for the next call."""

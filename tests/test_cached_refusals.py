@@ -152,9 +152,9 @@ def test_it_ends_with_the_quota_that_a_returned_cookie_brings() -> None:
         assert [get(wrap, headers=headers).status for _ in range(4)] == [200, 200, 429, 429]
 
 
-def on(address: str, kind: str, wall: float, **changes: Any) -> Ruling:
+def on(address: str, kind: str, now: float, **changes: Any) -> Ruling:
     """An operator's word on the network of one address."""
-    made = Ruling(b"r" * 16, 1, kind, "scraping", "alice", wall - 1.0, wall + 1000.0)
+    made = Ruling(b"r" * 16, 1, kind, "scraping", "alice", now - 1.0, now + 1000.0)
     return replace(made, size=4, prefix=32, network=ipaddress.ip_address(address).packed, **changes)
 
 
@@ -162,11 +162,11 @@ def on(address: str, kind: str, wall: float, **changes: Any) -> Ruling:
 def test_a_ban_ends_it_at_once_and_so_does_its_lifting() -> None:
     clock = FakeClock()
     with wrapped(page(), clock=clock) as wrap:
-        book, wall = wrap._engine.rulings, clock.time_ns() / 1e9
+        book, now = wrap._engine.rulings, clock.monotonic()
         answers = [get(wrap)]
-        book.learn_rulings([on("198.51.100.7", "ban", wall)], wall)
+        book.learn_rulings([on("198.51.100.7", "ban", now)], now)
         answers += [get(wrap), get(wrap)]
-        book.learn_rulings([on("198.51.100.7", "ban", wall, revision=2, lifted=True)], wall)
+        book.learn_rulings([on("198.51.100.7", "ban", now, revision=2, lifted=True)], now)
         answers.append(get(wrap))
     assert [reply.status for reply in answers] == [200, 429, 429, 200]
     assert answers[1] == answers[2]
@@ -180,8 +180,8 @@ def test_a_pardon_ends_it_at_once() -> None:
     with wrapped(page(), clock=clock, **strict) as wrap:
         statuses = [get(wrap, f"/{number}", old).status for number in range(5)]
         clock.advance(CACHED_FOR * 0.3)
-        wall = clock.time_ns() / 1e9
-        wrap._engine.rulings.learn_rulings([on("198.51.100.7", "pardon", wall, made_at=wall)], wall)
+        now = clock.monotonic()
+        wrap._engine.rulings.learn_rulings([on("198.51.100.7", "pardon", now, made_at=now)], now)
         statuses.append(get(wrap, "/5", old).status)
     assert statuses == [200, 200, 200, 429, 429, 200]
 

@@ -160,8 +160,8 @@ def test_what_is_told_of_a_ban_is_what_the_visitors_score_is_made_of_too() -> No
     clock, scope = FakeClock(), http_scope(headers=OLD, state={})
     with wrapped(page(), clock=clock) as wrap:
         get(wrap, "/", OLD)
-        wall = clock.time_ns() / 1e9
-        wrap._engine.rulings.learn_rulings([on_network("198.51.100.7/32", made_at=wall, until=wall + 60.0)], wall)
+        now = clock.monotonic()
+        wrap._engine.rulings.learn_rulings([on_network("198.51.100.7/32", made_at=now, until=now + 60.0)], now)
         assert asyncio.run(ask(wrap, scope)).status == 429
     decision = scope["state"]["analytics"].decision
     stored = detail(decision, decision.findings, decision.inputs, "policy")

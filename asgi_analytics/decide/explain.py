@@ -97,7 +97,7 @@ def inputs_of_rise(visitor: Actor, policy: Policy, now: float) -> Inputs:
 
 
 def inputs_of_ban(ruling: Ruling, now: float) -> Inputs:
-    """Return what a ban's refusal rests on; `now` in wall seconds."""
+    """Return what a ban's refusal rests on; `now` in monotonic seconds."""
     rest = round(time_left(ruling, now), 3)
     ban = {"id": ruling.id.hex(), "by": ruling.made_by, "reason": ruling.reason, "rest": rest}
     return {"level": int(BLOCKED), "ban": ban}

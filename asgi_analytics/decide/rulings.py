@@ -35,7 +35,7 @@ class Table:
     networks: Mapping[Shape, Mapping[bytes, Ruling]] = field(default_factory=dict)
 
     def find(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> Ruling | None:
-        """Return what stands at `now` (wall seconds): on the fingerprint, an older one, or the narrowest network."""
+        """Return what stands at `now` (monotonic): on the fingerprint, an older one, or the narrowest network."""
         for name in (fingerprint, *older):
             found = self.fingerprints.get(name)
             if found is not None and found.until > now:
@@ -48,7 +48,7 @@ class Table:
         return None
 
     def latest(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> float:
-        """Return when the last of all that stands was made, in wall seconds; minus infinity: nothing stands."""
+        """Return when the last of all that stands was made, in monotonic seconds; minus infinity: nothing stands."""
         if not self.fingerprints and not self.networks:
             return -inf
         found = [self.fingerprints.get(name) for name in (fingerprint, *older)]
@@ -78,7 +78,7 @@ class Rulings:
         return cls(tables["allow"], tables["ban"], tables["pardon"], len(kept))
 
     def ruling_for(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> Ruling | None:
-        """Return the allowance, else the ban that stands at `now` (wall seconds); None: neither.
+        """Return the allowance, else the ban that stands at `now` (monotonic seconds); None: neither.
 
         `network` is the client network in clear, 4 or 8 bytes as of identify.client.network_of; b"": unknown. `older`:
         what the fingerprint was before.
@@ -86,7 +86,7 @@ class Rulings:
         return self.allows.find(fingerprint, network, now, older) or self.bans.find(fingerprint, network, now, older)
 
     def pardoned_at(self, fingerprint: bytes, network: bytes, now: float, older: Sequence[bytes] = ()) -> float:
-        """Return the wall seconds up to which all is forgiven; minus infinity: nothing is."""
+        """Return the monotonic seconds up to which all is forgiven; minus infinity: nothing is."""
         return self.pardons.latest(fingerprint, network, now, older)
 
     def rules_on(self, fingerprint: bytes) -> bool:
@@ -108,12 +108,17 @@ class RulingBook:
         self._publish(now)
 
     def learn_rulings(self, rulings: Sequence[Ruling], now: float) -> None:
-        """Take in changed rulings, in order of their revisions; `now` in wall seconds."""
+        """Take in changed rulings, in order of their revisions; `now` in monotonic seconds.
+
+        What is told again ends as it says now: this clock may have stood still meanwhile, as while a machine sleeps.
+        """
         known = self._known
         for ruling in rulings:
             before = known.pop(ruling.id, None)
-            if before is not None and before.revision == ruling.revision:  # told again: a pardon forgives once
-                known[ruling.id] = before
+            if before is not None and before.revision == ruling.revision:  # a pardon forgives once
+                ruling = replace(before, until=ruling.until)
+                if ruling.until > now:
+                    known[ruling.id] = ruling
             elif not ruling.lifted and ruling.until > now:
                 known[ruling.id] = self._as_learnt(ruling, now)
                 if ruling.kind == "pardon" and ruling.fingerprint is not None:  # bans on its older names end, too
@@ -152,7 +157,7 @@ class RulingBook:
         """Let a pardon cover what came in until this worker learnt of it, if it ran when the pardon was made."""
         if ruling.kind != "pardon":
             return ruling
-        # Never later than now: by a clock that is behind, all would be forgiven until it is as late as the server's.
+        # Never later than now: after the server's clock was set back, all would be forgiven until it is as late again.
         living = ruling.made_at >= self._born
         return replace(ruling, made_at=now if living else min(now, ruling.made_at + PARDON_GRACE))
 
@@ -208,16 +213,13 @@ def forgive(visitor: Actor, now: float) -> None:
     spend(visitor)
 
 
-def is_pardon_due(visitor: Actor, pardoned_at: float, now: float, wall: float) -> bool:
-    """Tell whether a pardon is later than this visitor's last change, so that it is applied once.
-
-    `pardoned_at` and `wall` in wall seconds, `now` in monotonic seconds of the same moment as `wall`.
-    """
-    return pardoned_at > wall - (now - visitor.throttle.changed_at)
+def is_pardon_due(visitor: Actor, pardoned_at: float) -> bool:
+    """Tell whether a pardon is later than this visitor's last change, so that it is applied once."""
+    return pardoned_at > visitor.throttle.changed_at
 
 
 def refusal(ruling: Ruling, quotas: int, score: int, now: float) -> Decision:
-    """Return the decision that a ban makes on a request; `quotas`: of the visitor, `now` in wall seconds.
+    """Return the decision that a ban makes on a request; `quotas`: of the visitor, `now` in monotonic seconds.
 
     The banned read its reasons: who made the ban is not among them.
     """

@@ -175,10 +175,10 @@ class Arrival(Hit):
         """Apply a pardon that is due, and return the ruling in force on the visitor."""
         engine, visitor, now = self._engine, self.visitor, self.started_at
         fingerprint, actor = visitor.identity.fingerprint, visitor.actor
-        network, wall = network_of(engine.identifier.address(scope, self._headers)), self._wall()
-        ruling = engine.rulings.ruling_for(fingerprint, network, wall)
+        network = network_of(engine.identifier.address(scope, self._headers))
+        ruling = engine.rulings.ruling_for(fingerprint, network, now)
         allowed = ruling is not None and ruling.kind == "allow"
-        pardoned = is_pardon_due(actor, engine.rulings.pardoned_at(fingerprint, network, wall), now, wall)
+        pardoned = is_pardon_due(actor, engine.rulings.pardoned_at(fingerprint, network, now))
         if pardoned or (allowed and actor.throttle.level):
             self._forgive()
         return ruling
@@ -201,11 +201,11 @@ class Arrival(Hit):
         )
 
     def _banned(self, ruling: Ruling) -> Decision:
-        wall = self._wall()
-        decision = refusal(ruling, len(self._engine.policy.quotas), self.visitor.actor.score, wall)
-        decision.id, decision.inputs = uuid7(self.time_ns), inputs_of_ban(ruling, wall)
+        now = self.started_at
+        decision = refusal(ruling, len(self._engine.policy.quotas), self.visitor.actor.score, now)
+        decision.id, decision.inputs = uuid7(self.time_ns), inputs_of_ban(ruling, now)
         decision.findings = self.visitor.actor.signals
-        decision.holds_until, self._ruling = self.started_at + ruling.until - wall, ruling
+        decision.holds_until, self._ruling = ruling.until, ruling
         return decision
 
     def _claims(self, scope: Scope) -> Claims:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ..clock import Calendar
@@ -51,7 +52,9 @@ class Agreement:
         changed = store.rulings(self._revision)
         self.is_new = False
         if changed:
-            self._rulings.learn_rulings(changed, self._wall())
+            now = self._clock.monotonic()
+            timed = [replace(one, made_at=now + one.made_at, until=now + one.until) for one in changed]
+            self._rulings.learn_rulings(timed, now)
         self._revision = max(self._revision, 0, *(ruling.revision for ruling in changed))
 
     def _wall(self) -> float:

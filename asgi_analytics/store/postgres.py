@@ -265,7 +265,10 @@ class PostgresStore(Connected):
         return Trials(self._folds.own, partial(self._transfer, force_rollback=True)).slow_row(batch)
 
     def rulings(self, since: int) -> list[Ruling]:
-        """Return the rulings that changed after revision `since`, in order; below 0: all in force, bounded."""
+        """Return the rulings that changed after revision `since`, in order; below 0: all in force, bounded.
+
+        Their times are seconds from now on.
+        """
         with as_ours(), self._current().statement() as connection, connection.cursor(row_factory=dict_row) as cursor:
             if since < 0:
                 cursor.execute(self._queries["standing_rulings"], {"most": MAX_RULINGS})

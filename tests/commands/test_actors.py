@@ -38,7 +38,7 @@ class Worker:
 
     def __init__(self, dsn: str, folder: Path, *, allow: Any = ()) -> None:
         self.clock = SystemClock()
-        self.book = RulingBook(Settings.build(trusted_proxies=allow).trusted_proxies, self.wall())  # type: ignore[arg-type]
+        self.book = RulingBook(Settings.build(trusted_proxies=allow).trusted_proxies, self.clock.monotonic())  # type: ignore[arg-type]
         recorder = Recorder(Settings.build(journal_dir=folder), Counters())
         recorder.open()
         self.writer = Writer(
@@ -60,20 +60,17 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.writer.stop(5.0)
 
-    def wall(self) -> float:
-        return self.clock.time_ns() / 1e9
-
     def ask(self, fingerprint: bytes = FINGERPRINT, address: str = ADDRESS) -> Decision:
         """The way of a request up to the app, as the middleware goes it."""
-        visit, now, wall = self.visit, self.clock.monotonic(), self.wall()
+        visit, now = self.visit, self.clock.monotonic()
         network = network_of(address)
         current = self.book.current
         if current is not None:
-            found = self.book.ruling_for(fingerprint, network, wall)
+            found = self.book.ruling_for(fingerprint, network, now)
             if found is not None and found.kind == "ban":
-                return refusal(found, len(visit.policy.quotas), visit.visitor.score, wall)
+                return refusal(found, len(visit.policy.quotas), visit.visitor.score, now)
             allowed = found is not None and visit.level > 0
-            if allowed or is_pardon_due(visit.visitor, current.pardoned_at(fingerprint, network, wall), now, wall):
+            if allowed or is_pardon_due(visit.visitor, current.pardoned_at(fingerprint, network, now)):
                 forgive(visit.visitor, now)
         return admit(visit.visitor, visit.network, visit.policy, now)
 

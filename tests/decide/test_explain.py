@@ -16,7 +16,7 @@ from asgi_analytics.decide.signal import Signal
 from asgi_analytics.facts import Finding, ThrottleLevel
 from asgi_analytics.model import Decision
 from tests.build import COMPILED, DIRECT
-from tests.decide.test_rulings import WALL, A, blocked_visit, ruling
+from tests.decide.test_rulings import NOW, A, blocked_visit, ruling
 
 from .visits import Visit, policy_of
 
@@ -164,13 +164,13 @@ def test_a_used_up_quota_says_the_limit_and_the_wait() -> None:
     assert decision.retry_after == 51
 
 
-@pytest.mark.parametrize(("until", "wait"), [(WALL + 100, "100 s"), (inf, "24856 days")])
+@pytest.mark.parametrize(("until", "wait"), [(NOW + 100, "100 s"), (inf, "24856 days")])
 def test_a_ban_is_reproduced_and_says_its_end(until: float, wait: str) -> None:
     banned = ruling(fingerprint=A, until=until)
     from asgi_analytics.decide.rulings import refusal
 
-    decision = refusal(banned, 1, 0, WALL)
-    stored = detail(decision, (), inputs_of_ban(banned, WALL), VERSION)
+    decision = refusal(banned, 1, 0, NOW)
+    stored = detail(decision, (), inputs_of_ban(banned, NOW), VERSION)
     assert again(stored) == told(decision)
     assert stored["passes"] == [f"wait {wait}: then the ban ends; `asgi-analytics pardon` lifts it at once"]
 

@@ -16,6 +16,7 @@ from asgi_analytics.record.agreement import SALTS_INTERVAL, Agreement
 from asgi_analytics.schedule import Schedule
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 
+START = FakeClock().monotonic()
 NOON = int(datetime(2026, 3, 10, 12, tzinfo=UTC).timestamp())
 DAYS = ["2026-03-09", "2026-03-10", "2026-03-11"]
 
@@ -133,7 +134,7 @@ def test_rulings_that_changed_are_learned_now_and_then(clock: FakeClock) -> None
         clock.advance(seconds)
         agreed.learn_rulings(store, 0.5)
     assert store.asked == [-1, 0, 7, 7]
-    assert known.changes == [([3, 7], NOON + 0.5), ([8], NOON + 1.5)]
+    assert known.changes == [([3, 7], START + 0.5), ([8], START + 1.5)]
 
 
 def test_after_a_backup_was_restored_rulings_with_lower_revisions_are_learned_once(clock: FakeClock) -> None:

@@ -142,8 +142,10 @@ WHERE period < (now() AT TIME ZONE 'UTC')::date - 1 AND period <> ALL (%(periods
 SELECT period, key FROM analytics.salts WHERE period = ANY (%(periods)s::date[])
 
 -- name: standing_rulings
+-- Times from now on, for the clocks of workers may be wrong.
 SELECT id, revision, kind, fingerprint, size, prefix, network, key, reason, made_by,
-    extract(epoch FROM made_at)::float8 AS made_at, extract(epoch FROM until)::float8 AS until, false AS lifted
+    extract(epoch FROM made_at)::float8 - extract(epoch FROM now())::float8 AS made_at,
+    extract(epoch FROM until)::float8 - extract(epoch FROM now())::float8 AS until, false AS lifted
 FROM (
     SELECT * FROM analytics.rulings WHERE lifted_at IS NULL AND coalesce(until, 'infinity') > now()
     ORDER BY kind <> 'allow', revision DESC LIMIT %(most)s::integer
@@ -152,8 +154,8 @@ ORDER BY revision
 
 -- name: changed_rulings
 SELECT id, revision, kind, fingerprint, size, prefix, network, key, reason, made_by,
-    extract(epoch FROM made_at)::float8 AS made_at, extract(epoch FROM until)::float8 AS until,
-    lifted_at IS NOT NULL AS lifted
+    extract(epoch FROM made_at)::float8 - extract(epoch FROM now())::float8 AS made_at,
+    extract(epoch FROM until)::float8 - extract(epoch FROM now())::float8 AS until, lifted_at IS NOT NULL AS lifted
 FROM analytics.rulings WHERE revision > %(since)s::bigint ORDER BY revision LIMIT %(most)s::integer
 
 -- name: server_time

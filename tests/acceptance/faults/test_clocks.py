@@ -104,6 +104,19 @@ def test_a_jump_of_the_wall_clock_lifts_no_ban_and_ends_no_cookie(dsn: str, acco
         account.round()
 
 
+def test_a_worker_whose_clock_is_wrong_by_hours_learns_and_keeps_a_ban(dsn: str, account: Account) -> None:
+    clock = Leaping()
+    clock.leap = 6 * 3600.0
+    with wrapped(page(), dsn, clock=clock) as app:
+        start(app)
+        rule(dsn, "203.0.113.9")
+        wait_until(lambda: get(app, client=("203.0.113.9", 1)).status == 429, what="the ban")
+        assert 7100 < int(get(app, client=("203.0.113.9", 1)).header("retry-after") or 0) <= 7200
+        clock.leap = 12 * 3600.0
+        assert get(app, client=("203.0.113.9", 1)).status == 429
+        account.round()
+
+
 def rule(dsn: str, address: str) -> None:
     assert cli.main(["ban", address, "--for", "2h", "--reason", "scraping", "--dsn", dsn]) == 0
 
