@@ -84,7 +84,10 @@ class SharedQuotas(Protocol):
     """Lends units of quotas to workers, so that all together keep to the limit. Raises SharedUnavailable."""
 
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
-        """Take in what a worker used, and lend. `revision`: up to where the worker has heeded `scarce`."""
+        """Take in what a worker used, and lend: at once, or not at all.
+
+        `revision`: up to where the worker has heeded `scarce`.
+        """
         ...
 
     def leave(self, worker: bytes) -> None:

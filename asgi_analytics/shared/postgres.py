@@ -18,7 +18,7 @@ from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
 from ..store.connection import Connected, ServerSession
 from ..store.dsn import conninfo
-from .bounds import MAX_ASKS, MAX_SCARCE
+from .bounds import MAX_SCARCE
 
 TIDY = 240  # exchanges between two clean-ups
 CLIENT: dict[str, Any] = {
@@ -50,11 +50,7 @@ class PostgresQuotas(Connected):
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. Raises SharedUnavailable."""
         with self._wrapped():
-            answer = self._exchange(worker, revision, asks[:MAX_ASKS])
-            for start in range(MAX_ASKS, len(asks), MAX_ASKS):
-                more = self._exchange(worker, revision, asks[start : start + MAX_ASKS])
-                grants, scarce = [*answer.grants, *more.grants], {**answer.scarce, **more.scarce}
-                answer = Exchanged(more.workers, more.revision, scarce, grants)
+            answer = self._exchange(worker, revision, asks)
             self._exchanges += 1
             if self._exchanges % TIDY == 0:
                 with contextlib.suppress(psycopg.Error):  # the exchange is committed: a retry would report usage twice

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 from ..clock import jitter, random_bytes, release_gil
 from ..columns import one_line
@@ -11,7 +12,7 @@ from ..decide.lease import Leases
 from ..errors import SharedUnavailable
 from ..log import LOG_INTERVAL, log
 from ..low_memory import SafeEvent, start_thread
-from ..protocols import Clock, Exchanged, SharedQuotas
+from ..protocols import Ask, Clock, Exchanged, SharedQuotas
 from ..schedule import Schedule
 from .bounds import MAX_ASKS
 
@@ -103,8 +104,7 @@ class Sharer:
             self._schema_due_at = now + MIGRATION
         self._schema_is_missing = False
         try:
-            answer = self._exchange(now)
-            self._leases.take_in(answer, now, self._clock.monotonic())
+            self._exchange(now)
         except Exception as error:  # noqa: BLE001 - whatever it is, the limits must hold and the thread must live
             self._fail(error, now)
         else:
@@ -121,13 +121,19 @@ class Sharer:
             return min(self._interval, self._leases.interval())
         return SCHEMA_POLL if self._schema_is_missing else RETRY_INTERVAL * (0.5 + jitter())
 
-    def _exchange(self, now: float) -> Exchanged:
-        asks = self._leases.asks(now)
+    def _exchange(self, now: float) -> None:
+        asks, answers = self._leases.asks(now), list[Exchanged]()
         self._stuck_at = now + STUCK * (1 + len(asks) // MAX_ASKS)
         try:
-            return self.quotas.exchange(self.worker, self._leases.revision, asks)
+            answers.extend(self._answers(self._leases.revision, asks))
         finally:
             self._stuck_at = None
+            if answers:  # what was told by the parts before one that fails must not be told again
+                self._leases.take_in(joined(answers), now, self._clock.monotonic())
+
+    def _answers(self, revision: int, asks: Sequence[Ask]) -> Iterator[Exchanged]:
+        for start in range(0, len(asks) or 1, MAX_ASKS):
+            yield self.quotas.exchange(self.worker, revision, asks[start : start + MAX_ASKS])
 
     def free_stuck(self) -> None:
         """Cut the connection to a frozen server: while waiting for it we are lent nothing. Called periodically."""
@@ -167,10 +173,17 @@ class Sharer:
     def _give_back(self) -> None:
         try:
             revision, returned = self._leases.revision, self._leases.returns(self._clock.monotonic())
-            self.quotas.exchange(self.worker, revision, returned)
+            deque(self._answers(revision, returned), maxlen=0)
             self.quotas.leave(self.worker)
         except SharedUnavailable:
             pass  # it soon counts as dead, and its loans as used
+
+
+def joined(answers: Sequence[Exchanged]) -> Exchanged:
+    """Return the answer to all parts of a round."""
+    scarce = {name: stage for one in answers for name, stage in one.scarce.items()}
+    grants = [grant for one in answers for grant in one.grants]
+    return Exchanged(answers[-1].workers, answers[-1].revision, scarce, grants)
 
 
 def _has_no_schema(error: Exception) -> bool:

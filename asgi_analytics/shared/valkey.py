@@ -20,7 +20,7 @@ from ..decide.lease import name_of
 from ..decide.lending import LIFE, believed, size_of
 from ..errors import ConfigurationError, SharedUnavailable
 from ..protocols import Ask, Exchanged, Grant
-from .bounds import MAX_ASKS, MAX_SCARCE
+from .bounds import MAX_SCARCE
 from .scripts import ANNOUNCE, BEAT, LEND, RAISED
 
 PATIENCE = 5.0  # seconds that doctor waits
@@ -143,7 +143,7 @@ class ValkeyQuotas:
             )
             for ask in asks
         ]
-        return [one for start in range(0, len(calls), MAX_ASKS) for one in self._run(calls[start : start + MAX_ASKS])]
+        return self._run(calls)
 
     def _announce(self, revision: int, stages: Mapping[bytes, int]) -> list[Any]:
         parts = [part for one, stage in stages.items() for part in (one.hex(), stage, believed(size_of(one)))]

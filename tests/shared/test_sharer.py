@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import pytest
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.clock import SystemClock
+from asgi_analytics.decide.actor import new_actor
 from asgi_analytics.decide.lease import Leases
 from asgi_analytics.errors import SharedUnavailable
+from asgi_analytics.protocols import Ask, Exchanged
 from asgi_analytics.shared import sharer
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.shared.sharer import Sharer
@@ -81,6 +83,34 @@ def test_while_an_exchange_fails_the_limits_hold_per_worker_and_it_is_tried_agai
     assert all(0.5 <= pause <= 1.5 for pause in pauses[1:3])
     assert (shared.exchanges, shared.failures, shared.outages, quotas.cuts) == (2, 2, 1, 0)
     assert changes == [True, False, True]
+
+
+class Tiring(MemoryQuotas):
+    """Quotas that take in so many parts of a round, and no more."""
+
+    parts = 2
+
+    def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
+        self.told = [*getattr(self, "told", []), sum(ask.used for ask in asks)]
+        if len(self.told) == self.parts:
+            raise SharedUnavailable("lost")
+        return super().exchange(worker, revision, asks)
+
+
+def test_what_was_told_before_a_server_was_lost_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharer, "MAX_ASKS", 3)
+    clock, limits = FakeClock(), [(60.0, 10)]
+    quotas, leases = Tiring(clock), Leases(limits)
+    shared = Sharer(quotas, leases, clock, 0.25, lambda: None)
+    leases.sharing = 2
+    for number in range(7):
+        actor = new_actor(1)
+        actor.key = bytes([number]) * 16
+        for _ in range(3):
+            leases.take(actor, limits, clock.monotonic())
+    for _ in range(2):
+        shared._exchange_once(clock.monotonic())
+    assert quotas.told == [9, 9, 9, 3], "the second part is told again, and the third; not the first"
 
 
 def test_the_first_start_on_a_fresh_database_warns_of_nothing(
