@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple
+from math import inf
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
 
+from ..clock import SystemClock
 from ..columns import one_line
 from ..decide.lending import LIFE, believed, size_of
-from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError
+from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError, StoreUnavailable
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
 from ..store.connection import Connected, ServerSession
@@ -21,6 +23,9 @@ from ..store.dsn import conninfo
 from .bounds import MAX_SCARCE
 
 TIDY = 240  # exchanges between two clean-ups
+AWAY = 20.0  # seconds without the last connection there is: writers, which may wait for it, pause for less
+STAY = 600.0  # seconds between two of these
+FULL = "The server has no connection left: hits go first"
 CLIENT: dict[str, Any] = {
     "application_name": "asgi-analytics quotas",
     "connect_timeout": 2,
@@ -46,10 +51,13 @@ class PostgresQuotas(Connected):
         self._queries = queries.load("quotas")
         self._exchanges = 0
         self._session: ServerSession | None = None  # of the open connection
+        self._away_until = -inf  # monotonic seconds
 
     def exchange(self, worker: bytes, revision: int, asks: Sequence[Ask]) -> Exchanged:
         """Take in what a worker used, and lend. Raises SharedUnavailable."""
         with self._wrapped():
+            if self._exchanges % TIDY == 0:
+                self._make_room()
             answer = self._exchange(worker, revision, asks)
             self._exchanges += 1
             if self._exchanges % TIDY == 0:
@@ -86,8 +94,19 @@ class PostgresQuotas(Connected):
         with self._open().statement() as connection:
             return connection.execute(self._queries[name], parameters)
 
+    def _make_room(self) -> None:
+        """Let go of the last connection there is, for a while, now and then. Raises StoreUnavailable then."""
+        if (now := SystemClock.monotonic()) < self._away_until + STAY:
+            return
+        with contextlib.suppress(psycopg.ProgrammingError):  # such as without the right to ask
+            if self._execute("is_full").fetchone() == (True,):
+                self._away_until = now + AWAY
+                raise StoreUnavailable(FULL)
+
     def _open(self) -> ServerSession:
         if self._session is None or self._connection is None or self._connection.closed:
+            if SystemClock.monotonic() < self._away_until:
+                raise StoreUnavailable(FULL)
             self._connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
             self._session = ServerSession(self._connection, SESSION)
         return self._session

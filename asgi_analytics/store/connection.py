@@ -32,9 +32,8 @@ WHERE NOT pg_catalog.has_schema_privilege('public', kept.oid, 'CREATE')
 READ = {"DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on", "extra_float_digits": "1"}
 SET = sql.SQL("pg_catalog.set_config({}, {}, {})")
 UTF8 = "create the database with ENCODING 'UTF8' (TEMPLATE template0)"
-# Of the writer's connection, where the DSN does not say otherwise: a server that vanished is noticed in half a minute.
-WRITER_PARAMETERS: dict[str, Any] = {
-    "application_name": "asgi-analytics writer",
+# Of connections, where the DSN does not say otherwise: a server that vanished is noticed in half a minute.
+PARAMETERS: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -169,7 +168,7 @@ def cut(connection: psycopg.Connection) -> None:
 
 def connect_writer(dsn: str) -> psycopg.Connection:
     """Open the writer's connection; `writer_session` adds the settings. Raises psycopg.Error."""
-    return psycopg.connect(conninfo(dsn, WRITER_PARAMETERS), autocommit=True)
+    return psycopg.connect(conninfo(dsn, {**PARAMETERS, "application_name": "asgi-analytics writer"}), autocommit=True)
 
 
 def writer_session(connection: psycopg.Connection) -> ServerSession:
@@ -180,7 +179,7 @@ def writer_session(connection: psycopg.Connection) -> ServerSession:
 
 def connect_command(dsn: str, name: str = "asgi-analytics cli") -> psycopg.Connection:
     """Open a connection for a command; a ServerSession adds the settings. Raises psycopg.Error."""
-    ours = {"connect_timeout": 5, "application_name": name}
+    ours = {**PARAMETERS, "application_name": name}
     # Behind a pooler, the next session lacks the statements prepared in this one.
     connection = psycopg.connect(conninfo(dsn, ours), autocommit=True, prepare_threshold=None)
     connection.adapters.register_loader("timestamptz", _ClampedLoader)

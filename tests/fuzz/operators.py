@@ -11,7 +11,7 @@ from asgi_analytics.decide.rulings import Rulings, allowance
 from asgi_analytics.errors import ConfigurationError
 from asgi_analytics.settings import CHECKS, Quota, Settings
 from asgi_analytics.shared.valkey import in_scheme
-from asgi_analytics.store.connection import WRITER_PARAMETERS
+from asgi_analytics.store.connection import PARAMETERS
 from asgi_analytics.store.dsn import conninfo, database_key
 from tests.fuzz.parsers import NOW, lines_of, text_of
 
@@ -59,7 +59,7 @@ def dsn(data: bytes) -> None:
     """A connection string of Postgres: no error of ours repeats it, for it may hold a password."""
     text = text_of(data)
     assert len(database_key(text)) == 32
-    conninfo(text, WRITER_PARAMETERS)
+    conninfo(text, PARAMETERS)
 
 
 def shared_url(data: bytes) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.clock import SystemClock
@@ -19,13 +20,14 @@ from asgi_analytics.decide.actor import new_actor
 from asgi_analytics.decide.lease import Leases
 from asgi_analytics.errors import SharedUnavailable
 from asgi_analytics.protocols import Ask, Exchanged
-from asgi_analytics.shared import sharer
+from asgi_analytics.shared import postgres, sharer
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.shared.sharer import Sharer
 from asgi_analytics.store.commands import migrate_all
 from asgi_analytics.testing import FakeClock, MemoryQuotas
 from tests.drive import page, start
-from tests.record.rows import one
+from tests.record.rig import Rig, as_worker, stored
+from tests.record.rows import fetch, one
 from tests.waiting import wait_until
 
 
@@ -111,6 +113,37 @@ def test_what_was_told_before_a_server_was_lost_is_not_told_again(monkeypatch: p
     for _ in range(2):
         shared._exchange_once(clock.monotonic())
     assert quotas.told == [9, 9, 9, 3], "the second part is told again, and the third; not the first"
+
+
+@pytest.fixture
+def narrow(dsn: str) -> Iterator[str]:
+    """The database for a role that may have one connection."""
+    name = conninfo_to_dict(dsn)["dbname"]
+    as_worker(dsn)
+    fetch(dsn, "CREATE ROLE narrow LOGIN CONNECTION LIMIT 1 PASSWORD 'narrow' IN ROLE worker")
+    fetch(dsn, f"GRANT CREATE ON DATABASE {name} TO narrow")
+    yield make_conninfo(dsn, user="narrow", password="narrow")
+    wait_until(lambda: fetch(dsn, "SELECT pid FROM pg_stat_activity WHERE usename = 'narrow'") == [])
+    fetch(dsn, f"REVOKE CREATE ON DATABASE {name} FROM narrow")
+    fetch(dsn, "DROP ROLE narrow")
+
+
+def test_of_one_connection_that_is_left_hits_make_use_and_not_quotas(dsn: str, narrow: str, tmp_path: Path) -> None:
+    with sharing(narrow) as shared:
+        wait_until(lambda: shared.exchanges + shared.failures > 0)
+        with Rig(narrow, tmp_path) as rig:
+            rig.send(0, 5)
+            wait_until(rig.delivered)
+    assert stored(dsn) == list(range(5))
+
+
+def test_the_last_connection_is_used_for_quotas_where_hits_need_no_further_one(
+    narrow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "AWAY", 0.1)
+    with sharing(narrow) as shared:
+        wait_until(lambda: shared.exchanges > 0)
+        assert shared.failures > 0
 
 
 def test_the_first_start_on_a_fresh_database_warns_of_nothing(

@@ -172,6 +172,12 @@ def test_a_command_connects_as_the_dsn_says(dsn: str) -> None:
         assert connection.info.get_parameters()["connect_timeout"] == "30"
 
 
+def test_a_command_waits_for_no_server_that_has_vanished(dsn: str) -> None:
+    """By itself the system asks after two hours, in which a job would hang."""
+    with connect_command(dsn) as connection:
+        assert connection.info.get_parameters()["keepalives_idle"] == "10"
+
+
 def test_commands_read_times_whatever_date_style_others_prefer(dsn: str) -> None:
     store_paths(dsn)
     prefer(dsn, datestyle="German")

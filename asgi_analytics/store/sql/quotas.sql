@@ -13,6 +13,21 @@ SELECT answer, (SELECT coalesce(jsonb_object_agg(one ->> 0, extract(epoch FROM n
     FROM jsonb_array_elements(answer -> 'scarce') AS one)
 FROM found
 
+-- name: is_full
+-- Whether this connection is the last one that we, or anybody without privileges, can get.
+SELECT bool_or(
+    active.total >= current_setting('max_connections')::integer - CASE WHEN NOT role.rolsuper THEN
+        current_setting('superuser_reserved_connections')::integer
+        + coalesce(nullif(current_setting('reserved_connections', true), '')::integer, 0) ELSE 0 END
+    OR (role.rolconnlimit BETWEEN 0 AND active.of_role AND NOT role.rolsuper)
+    OR (known.datconnlimit BETWEEN 0 AND active.of_database AND NOT role.rolsuper))
+FROM pg_catalog.pg_roles AS role, pg_catalog.pg_database AS known, (
+    SELECT count(*) AS total, count(*) FILTER (WHERE usename = session_user) AS of_role,
+        count(*) FILTER (WHERE datname = current_database()) AS of_database
+    FROM pg_catalog.pg_stat_activity WHERE datid IS NOT NULL
+) AS active
+WHERE role.rolname = session_user AND known.datname = current_database()
+
 -- name: leave
 DELETE FROM analytics.workers WHERE worker = %(worker)s
 
