@@ -66,10 +66,15 @@ class Engine:
         self.locator = new_locator(settings)
         self.calendar = Calendar()
         self.calendar.wall(self.clock.monotonic(), self.clock.time_ns())
-        fingerprinter = Fingerprinter(settings.site, random_bytes(32), self.calendar)
+        self._fingerprinter = fingerprinter = Fingerprinter(settings.site, random_bytes(32), self.calendar)
         self.state = new_state(settings, fingerprinter, self._meet)
         self.leases = Leases(
-            self.policy.limits[0], self.policy.network_limits, self._wake, self.state.actor, self.state.actors
+            self.policy.limits[0],
+            self.policy.network_limits,
+            self._wake,
+            self.state.actor,
+            self.state.actors,
+            lambda: not fingerprinter.provisional,
         )
         self.identifier = new_identifier(settings, self.state, fingerprinter, self.locator, self.rulings.follow)
         self._dsn = dsn
@@ -260,7 +265,9 @@ class Engine:
 
     async def ask_strict_quotas(self, visitor: Visitor, now: float) -> StrictAnswer | None:
         """In strict mode, ask the server that counts for all workers; None without an answer or a need to ask."""
-        actor, network, policy = visitor.actor, visitor.network, self.policy
+        actor, network = visitor.actor, visitor.network
+        # Without salts, others know it by other names.
+        policy = self.own_policy if self._fingerprinter.provisional else self.policy
         level = cooled(actor.throttle.level, actor.throttle.changed_at, policy.cooldown, now)
         if self.strict is None or not actor.key or level == ThrottleLevel.BLOCKED:
             return None

@@ -44,7 +44,8 @@ class Leases:
     """What this worker was lent, and what it may admit unasked. Requests read it; one thread exchanges it.
 
     `limits` and `network_limits`: at level Normal. `wake` has something exchanged soon; `find` returns the actor in
-    memory with this key, and whether it is a network; `everybody` all that are in memory, as `find`.
+    memory with this key, and whether it is a network; `everybody` all that are in memory, as `find`. `agreed` tells
+    whether other workers know an actor by the same key.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Leases:
         wake: Callable[[], None] = lambda: None,
         find: Callable[[bytes], tuple[Actor, bool] | None] = lambda key: None,
         everybody: Callable[[], Iterable[tuple[Actor, bool]]] = tuple,
+        agreed: Callable[[], bool] = lambda: True,
     ) -> None:
         self.workers = 1  # that live, as far as this one knows
         self.sharing = 1  # as `workers`, but at least 2 once there were others: they may have used any quota
@@ -64,6 +66,7 @@ class Leases:
         self._wake = wake
         self._find = find
         self._everybody = everybody
+        self._agreed = agreed
         self._hurried = False
         self._actors: dict[bytes, Actor] = {}
         self._scarce: dict[bytes, tuple[int, float]] = {}  # counter → stage, and until when that is believed
@@ -115,7 +118,7 @@ class Leases:
         """Return the limits that this worker keeps to by itself; None where it has what it was lent."""
         if loans is None:
             return limits
-        if self.connected and actor.key in self._actors:
+        if self.connected and actor.key in self._actors and self._agreed():
             return None
         return [(size, max(1, limit // self.workers)) for size, limit in limits]
 

@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.commands.doctor.options import shared_checks
 from asgi_analytics.errors import ConfigurationError
-from tests.drive import ask, http_scope, page, start, wrapped
+from tests.drive import NOWHERE, ask, http_scope, page, start, wrapped
 from tests.waiting import wait_until
 
 from .valkey import Server, SlowDoor, become_replica, needs_server, running
@@ -40,7 +40,8 @@ def fleet(dsn: str, tmp_path: Path) -> Iterator[Callable[..., list[App]]]:
             apps = []
             for number in range(count):
                 folder = tmp_path / f"{len(stack._exit_callbacks)} {number}"  # type: ignore[attr-defined]
-                app = App(page(kind=b"application/json"), dsn=dsn, journal_dir=folder, batch_age=0.05, **options)
+                given: dict[str, Any] = {"dsn": dsn, "journal_dir": folder, "batch_age": 0.05, **options}
+                app = App(page(kind=b"application/json"), **given)
                 start(app)
                 stack.callback(app.close)
                 apps.append(app)
@@ -177,6 +178,16 @@ def test_a_lost_server_costs_no_request_and_limits_hold_per_worker(
     time.sleep(0.6)  # in which strict mode does not ask
     admitted = asyncio.run(send(apps, 400, somebody(), 0.002))
     assert (99 if mode == "strict" else 75) <= admitted <= 101
+
+
+@needs_server
+@pytest.mark.parametrize("mode", ["lease", "strict"])
+def test_while_workers_have_no_salts_to_agree_on_limits_hold_per_worker(
+    server: Server, fleet: Callable[..., list[App]], mode: str
+) -> None:
+    """They know each other, but not each other's visitors."""
+    apps = fleet(2, dsn=NOWHERE, shared=server.url, shared_mode=mode, shared_timeout=2.0, limits="100/day")
+    assert asyncio.run(send(apps, 300, somebody())) == 100
 
 
 @needs_server
