@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 
 import psycopg
 
@@ -17,6 +18,7 @@ from . import migrate, partitions, queries
 from .commands import command_errors
 from .connection import ServerSession, cut
 from .reading import Reader
+from .trials import PROBES, SELDOM
 
 PATIENCE = 15.0  # seconds that all questions together may take
 LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
@@ -125,6 +127,8 @@ class HealthReader(Reader):
         try:
             with self._session.transaction(force_rollback=True) as connection:
                 connection.execute(queries.load("writer")["probe"])
+                for table, number in product(SELDOM, PROBES):
+                    connection.execute(queries.load("writer")[f"probe_{table}"], {"number": number})
         except psycopg.Error as error:
             state, text = error.sqlstate or "", one_line(error)
             subject, advice = next(

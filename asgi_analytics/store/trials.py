@@ -19,7 +19,9 @@ from .fold import TRY_EACH_HIT, TURNED_AWAY, Fold, by_kind
 from .sqlstates import is_forbidden, is_poison, table_of
 
 OF_VISITORS = ("session_id", "fingerprint")  # columns of a row
-SELDOM = ("incidents", "networks")  # tables that few hits change: that others get in does not tell whether these do
+# Tables that few hits change: that others get in does not tell whether these take rows, but one of two rows of ours.
+SELDOM = ("incidents", "networks")
+PROBES = (0, 1)
 BANS = "rulings"  # the table of bans, which hits lead to: one that takes none is at fault, not the hit
 AT_FAULT = "The schema takes no rows any more, was it changed?"
 FEW = 20  # about how many rows of a batch are tried as a sample
@@ -45,7 +47,7 @@ class Trials:
         table = table_of(refusal)
         if table == BANS:
             raise StoreMisconfigured(f"{AT_FAULT} {refusal}") from refusal
-        self._check_schema(batch.frames[0], None if table in SELDOM else others)
+        self._check_schema(batch.frames[0], others)
         return True
 
     def refused_hits(self, batch: Batch) -> Mapping[int, Refused]:
@@ -87,12 +89,22 @@ class Trials:
             raise
 
     def _check_schema(self, refused: Frame, others: Batch | None) -> None:
+        error = self._probe("probe")
+        if error and (others is None or not is_forbidden(error) or not self._accepts_one_like(refused, others)):
+            raise StoreMisconfigured(f"{AT_FAULT} {error}") from error
+        for table in SELDOM:
+            errors = [one for number in PROBES if (one := self._probe(f"probe_{table}", number=number))]
+            if len(errors) == len(PROBES) or not all(map(is_forbidden, errors)):
+                raise StoreMisconfigured(f"{AT_FAULT} {errors[0]}") from errors[0]
+
+    def _probe(self, query: str, **given: int) -> RowRejected | None:
+        """Return why a test row would not get in, None if it would."""
         try:
             with self._begin() as connection:
-                connection.execute(queries.load("writer")["probe"])
+                connection.execute(queries.load("writer")[query], given or None)
         except RowRejected as error:
-            if others is None or not is_forbidden(error) or not self._accepts_one_like(refused, others):
-                raise StoreMisconfigured(f"{AT_FAULT} {error}") from error
+            return error
+        return None
 
     def _accepts_one_like(self, refused: Frame, batch: Batch) -> bool:
         """Tell whether one of a sample of the rows that go into the tables that a refused one does would get in."""

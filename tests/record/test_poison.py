@@ -104,6 +104,24 @@ def test_an_operators_rule_for_some_rows_holds_up_no_others(dsn: str, tmp_path: 
     assert one(dsn, "SELECT count(*) AS n FROM analytics.quarantine") == {"n": 1}
 
 
+@pytest.mark.parametrize(
+    "rule",
+    ["incidents ADD CHECK (points < 12)", "incidents ADD CHECK (kind <> 'blocked')", "networks ADD CHECK (false)"],
+)
+def test_a_rule_for_some_incidents_holds_up_no_other_hit(dsn: str, tmp_path: Path, rule: str) -> None:
+    fetch(dsn, f"ALTER TABLE analytics.{rule}")
+    rig = Rig(dsn, tmp_path / "j")
+    for number in range(20):
+        offence = {"visitor": b"offender", "level": 3, "level_before": 1} if number % 5 == 0 else {}
+        rig.recorder._append(hit_frame(f"/e/{number}", **offence))
+    with rig:
+        wait_until(lambda: rig.writer.state.error is not None or rig.delivered())
+        assert (rig.writer.state.error is None) is ("networks" not in rule)
+        if "networks" not in rule:
+            assert stored(dsn) == [number for number in range(20) if number % 5]
+            assert rig.counters.quarantined == 4
+
+
 def test_a_row_that_a_trigger_takes_too_long_for_is_set_aside_and_its_neighbours_are_stored(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,18 +107,6 @@ WITH hit AS (
     SELECT now(), left(wide, 100), gen_random_uuid(), gen_random_uuid(), 1::bigint << 62
     FROM repeat(chr(128512), 1024) AS wide
     UNION ALL SELECT now(), 'default', gen_random_uuid(), gen_random_uuid(), 1
-), noticed AS (
-    INSERT INTO analytics.incidents (kind, evidence, time, site, fingerprint, network, points, pardoned)
-    SELECT 'sustained_velocity_10rpm_1hr', gen_random_uuid() || ' minutes from ' || now() || ', 1000', now(),
-        left(wide, 100), gen_random_uuid(), gen_random_uuid(), 99, false
-    FROM repeat(chr(128512), 1024) AS wide
-    UNION ALL SELECT 'blocked', gen_random_uuid()::text, now(), 'default', gen_random_uuid(), NULL, 1, false
-), lowered AS (
-    INSERT INTO analytics.networks (network, site, first_incident_at, last_incident_at, incidents, reputation,
-        reputation_at)
-    SELECT gen_random_uuid(), left(wide, 100), now(), now(), 2147483647, 50.0::float8, now()
-    FROM repeat(chr(128512), 1024) AS wide
-    UNION ALL SELECT gen_random_uuid(), 'default', now(), now(), 1, 0.0, now()
 )
 INSERT INTO analytics.decisions (id, time, site, hit_id, fingerprint, network, refused, enforced, level, level_before,
     score, retry_after, detail)
@@ -126,6 +114,26 @@ SELECT gen_random_uuid(), now(), left(wide, 100), gen_random_uuid(), gen_random_
     3, 3, 32767, 2147483647, jsonb_build_object('reasons', jsonb_build_array(wide))
 FROM repeat(chr(128512), 1024) AS wide
 UNION ALL SELECT gen_random_uuid(), now(), 'default', gen_random_uuid(), NULL, NULL, true, true, 0, NULL, 0, 1, '{}'
+
+-- name: probe_incidents
+-- One of two such rows.
+INSERT INTO analytics.incidents (kind, evidence, time, site, fingerprint, network, points, pardoned)
+SELECT * FROM (
+    SELECT 'sustained_velocity_10rpm_1hr', gen_random_uuid() || ' minutes from ' || now() || ', 1000', now(),
+        left(wide, 100), gen_random_uuid(), gen_random_uuid(), 99, false
+    FROM repeat(chr(128512), 1024) AS wide
+    UNION ALL SELECT 'blocked', gen_random_uuid()::text, now(), 'default', gen_random_uuid(), NULL, 1, false
+) AS made OFFSET %(number)s::integer LIMIT 1
+
+-- name: probe_networks
+-- Likewise.
+INSERT INTO analytics.networks (network, site, first_incident_at, last_incident_at, incidents, reputation,
+    reputation_at)
+SELECT * FROM (
+    SELECT gen_random_uuid(), left(wide, 100), now(), now(), 2147483647, 50.0::float8, now()
+    FROM repeat(chr(128512), 1024) AS wide
+    UNION ALL SELECT gen_random_uuid(), 'default', now(), now(), 1, 0.0, now()
+) AS made OFFSET %(number)s::integer LIMIT 1
 
 -- name: lock_salts
 SELECT pg_advisory_xact_lock(hashtext('analytics.salts'))
