@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .destination import Destination, read_destination
 from .descriptors import has_lock
+from .destination import Destination, read_destination
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 
