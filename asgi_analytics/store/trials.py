@@ -19,9 +19,10 @@ from .fold import TRY_EACH_HIT, TURNED_AWAY, Fold, by_kind
 from .sqlstates import is_forbidden, is_poison, table_of
 
 OF_VISITORS = ("session_id", "fingerprint")  # columns of a row
-# Tables that few hits change: that others get in does not tell whether these take rows, but one of two rows of ours.
+# Tables that few hits change: that others get in does not tell whether these take rows, but test rows do.
 SELDOM = ("incidents", "networks")
-PROBES = (0, 1)
+COMMON = {1, 2}  # which of these are like most; the other is the widest that there may be
+PROBES = {0} | COMMON
 BANS = "rulings"  # the table of bans, which hits lead to: one that takes none is at fault, not the hit
 AT_FAULT = "The schema takes no rows any more, was it changed?"
 FEW = 20  # about how many rows of a batch are tried as a sample
@@ -93,9 +94,10 @@ class Trials:
         if error and (others is None or not is_forbidden(error) or not self._accepts_one_like(refused, others)):
             raise StoreMisconfigured(f"{AT_FAULT} {error}") from error
         for table in SELDOM:
-            errors = [one for number in PROBES if (one := self._probe(f"probe_{table}", number=number))]
-            if len(errors) == len(PROBES) or not all(map(is_forbidden, errors)):
-                raise StoreMisconfigured(f"{AT_FAULT} {errors[0]}") from errors[0]
+            errors = {number: one for number in PROBES if (one := self._probe(f"probe_{table}", number=number))}
+            if errors.keys() >= COMMON or not all(map(is_forbidden, errors.values())):
+                error = next(iter(errors.values()))
+                raise StoreMisconfigured(f"{AT_FAULT} {error}") from error
 
     def _probe(self, query: str, **given: int) -> RowRejected | None:
         """Return why a test row would not get in, None if it would."""

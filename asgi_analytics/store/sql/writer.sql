@@ -116,13 +116,15 @@ FROM repeat(chr(128512), 1024) AS wide
 UNION ALL SELECT gen_random_uuid(), now(), 'default', gen_random_uuid(), NULL, NULL, true, true, 0, NULL, 0, 1, '{}'
 
 -- name: probe_incidents
--- One of two such rows.
+-- One of the widest such row and two common ones.
 INSERT INTO analytics.incidents (kind, evidence, time, site, fingerprint, network, points, pardoned)
 SELECT * FROM (
     SELECT 'sustained_velocity_10rpm_1hr', gen_random_uuid() || ' minutes from ' || now() || ', 1000', now(),
         left(wide, 100), gen_random_uuid(), gen_random_uuid(), 99, false
     FROM repeat(chr(128512), 1024) AS wide
-    UNION ALL SELECT 'blocked', gen_random_uuid()::text, now(), 'default', gen_random_uuid(), NULL, 1, false
+    UNION ALL
+    SELECT kind, gen_random_uuid()::text, now(), 'default', gen_random_uuid(), gen_random_uuid(), points, false
+    FROM (VALUES ('behavioural_score', 10), ('blocked', 15)) AS common (kind, points)
 ) AS made OFFSET %(number)s::integer LIMIT 1
 
 -- name: probe_networks
@@ -132,7 +134,9 @@ INSERT INTO analytics.networks (network, site, first_incident_at, last_incident_
 SELECT * FROM (
     SELECT gen_random_uuid(), left(wide, 100), now(), now(), 2147483647, 50.0::float8, now()
     FROM repeat(chr(128512), 1024) AS wide
-    UNION ALL SELECT gen_random_uuid(), 'default', now(), now(), 1, 0.0, now()
+    UNION ALL
+    SELECT gen_random_uuid(), 'default', now(), now(), incidents, 50.0 - 2.0 * incidents, now()
+    FROM (VALUES (1), (20)) AS common (incidents)
 ) AS made OFFSET %(number)s::integer LIMIT 1
 
 -- name: lock_salts
