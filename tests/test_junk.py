@@ -101,6 +101,7 @@ def test_what_libpq_would_not_take_for_a_password_is_not_told(text: str) -> None
     [
         ("postgresql+asyncpg://user:p@db/app", "postgresql://user:p@db/app"),
         ("postgres+psycopg2://user:a+b%40@db:5432/app", "postgres://user:a+b%40@db:5432/app"),
+        ("postgis://user:p@db/app", "postgresql://user:p@db/app"),
         ("postgresql://user:a#?:b@[::1]:5432,db2:5433/app?sslmode=require", None),
         ("postgresql:///app?host=/run/postgresql", None),
         ("postgresql://user:12?host=#:b@db/app?user=me@tenant", None),

@@ -8,7 +8,7 @@ import pytest
 
 from asgi_analytics import AnalyticsMiddleware, ConfigurationError, DatabaseNotConfigured, Privacy, embedded
 
-from .drive import get, page, rows
+from .drive import NOWHERE, get, page, rows
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,14 @@ def test_without_a_database_the_error_says_what_to_do(monkeypatch: pytest.Monkey
     monkeypatch.setattr(DatabaseNotConfigured, "__doc__", None)  # as under python -OO
     with pytest.raises(DatabaseNotConfigured, match="ASGI_ANALYTICS_DSN or DATABASE_URL"):
         AnalyticsMiddleware(page())
+
+
+def test_where_the_app_has_another_kind_of_database_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///db.sqlite3")
+    with pytest.raises(ConfigurationError, match="of another kind of database, ASGI_ANALYTICS_DSN"):
+        AnalyticsMiddleware(page())
+    monkeypatch.setenv("ASGI_ANALYTICS_DSN", NOWHERE)
+    AnalyticsMiddleware(page())
 
 
 @pytest.mark.parametrize("name", ["ASGI_ANALYTICS_DSN", "DATABASE_URL"])

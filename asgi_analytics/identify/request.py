@@ -66,6 +66,9 @@ _FOR_CDNS = (b"-cache-control", b"surrogate-control", b"edge-control")
 # By the last two a cache asks whether what it keeps still holds, however old, and sends all of it on: the cookie, too.
 _FOR_CACHES = frozenset((b"expires", b"etag", b"last-modified"))
 _PARTS = frozenset((b"hx-request", b"turbo-frame"))  # say that a script asks for a part
+# Unless htmx shows it as a page: a link's, or the one before, for which somebody pressed "back".
+_PAGES_OF_HTMX = frozenset((b"hx-boosted", b"hx-history-restore-request"))
+_PRELOADED = b"hx-preloaded"  # by htmx, as the pointer came to a link
 # What browsers ask for as they navigate, and Turbo Drive in their place; other scripts ask for "*/*".
 _SHOWN_BY_SCRIPT = (b"text/html,application/xhtml+xml", b"text/html, application/xhtml+xml")
 _AFTER_HOST = (b"/", b"", b"?", b"#")
@@ -93,7 +96,7 @@ def _shows(headers: Headers) -> bool:
         if destination != b"document" and not (destination == b"empty" and _shows_by_script(headers)):
             return False
         return b"prefetch" not in headers.get(b"sec-purpose", headers.get(b"x-sec-purpose", b""))
-    if b"hx-boosted" in headers:
+    if _shows_by_htmx(headers):
         return True
     # So does X-Requested-With, where Android's WebView names its app: com.example.app.
     by_script = b"." not in headers.get(b"x-requested-with", b".")
@@ -107,10 +110,14 @@ def _shows_by_script(headers: Headers) -> bool:
     page that is fetched ahead loses there what says so, but not its mode.
     """
     mode = headers.get(b"sec-fetch-mode")
-    if mode == b"navigate" or b"hx-boosted" in headers:
+    if mode == b"navigate" or _shows_by_htmx(headers):
         return True
     asked = headers.get(b"accept", b"").startswith(_SHOWN_BY_SCRIPT)
     return asked and mode != b"no-cors" and b"turbo-frame" not in headers
+
+
+def _shows_by_htmx(headers: Headers) -> bool:
+    return not _PAGES_OF_HTMX.isdisjoint(headers) and _PRELOADED not in headers
 
 
 def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = False, path: str = "") -> bool:
@@ -140,6 +147,8 @@ def _delivers(status: object) -> bool:
 
 def is_prefetch(headers: Headers) -> bool:
     """Tell whether the request says that it is a prefetch: of a link that came into view, or under the pointer."""
+    if _PRELOADED in headers:
+        return True
     return not _PURPOSES.isdisjoint(headers) and any(b"prefetch" in headers.get(name, b"") for name in _PURPOSES)
 
 

@@ -87,18 +87,25 @@ _ENCODED = 'in a URL reserved characters are percent-encoded: "@" of a password 
 # either in it, the rest would be taken for hosts and a database, which errors and journals name.
 _HOST = r"(?:\[[^\]]*\]|[^][:@/?,]*)(?::\d*)?"
 _URL = re.compile(rf"postgres(?:ql)?://(?:[^/@]*@)?{_HOST}(?:,{_HOST})*(?:/[^?@]*)?(?:\?.*)?", re.DOTALL)
-_DRIVER = re.compile(r"\A(postgres(?:ql)?)\+\w+://")  # as SQLAlchemy's URLs have it
+# As URLs of SQLAlchemy, and of Django (dj-database-url, django-environ), have it.
+_DRIVER = re.compile(r"\A(?:(postgres(?:ql)?)\+\w+|postgis|pgsql|psql)://")
+_ELSEWHERE = "if DATABASE_URL is of another kind of database, ASGI_ANALYTICS_DSN, which comes first, names the Postgres"
 
 
 def _dsn(name: str, value: Any) -> str | None:
     if value is None:
         return None
     # A file that holds it ends with a line break, which would be read as the end of the database's name.
-    text = _DRIVER.sub(r"\1://", value.strip()) if isinstance(value, str) else ""
+    text = _DRIVER.sub(_plain_scheme, value.strip()) if isinstance(value, str) else ""
     if _URL.fullmatch(text) or ("://" not in text.partition("=")[0] and "=" in text):
         return text
     allowed = 'None, "postgresql://user:password@host/database" or "host=… dbname=…"'
-    raise wrong(name, _unsaid(value), f"{allowed}; {_ENCODED}")
+    hint = _ELSEWHERE if name == "DATABASE_URL" and not text.startswith("postgres") else _ENCODED
+    raise wrong(name, _unsaid(value), f"{allowed}; {hint}")
+
+
+def _plain_scheme(found: re.Match[str]) -> str:
+    return f"{found[1] or 'postgresql'}://"
 
 
 def _shared(name: str, value: Any) -> str | None:

@@ -38,8 +38,11 @@ TURBO = b"text/html, application/xhtml+xml"
         ({b"sec-fetch-dest": b"empty", b"sec-fetch-mode": b"no-cors", b"accept": NAVIGATED}, False),  # fetched ahead
         ({b"sec-fetch-dest": b"empty", b"hx-request": b"true"}, False),
         ({b"sec-fetch-dest": b"empty", b"hx-request": b"true", b"hx-boosted": b"true"}, True),
+        ({b"sec-fetch-dest": b"empty", b"hx-boosted": b"true", b"hx-preloaded": b"true"}, False),  # pointed at
+        ({b"sec-fetch-dest": b"empty", b"hx-request": b"true", b"hx-history-restore-request": b"true"}, True),  # "back"
         ({b"hx-request": b"true"}, False),
         ({b"hx-request": b"true", b"hx-boosted": b"true"}, True),
+        ({b"hx-request": b"true", b"hx-boosted": b"true", b"hx-preloaded": b"true"}, False),
         ({b"sec-fetch-dest": b"empty", b"accept": TURBO}, True),
         ({b"sec-fetch-dest": b"empty", b"accept": TURBO, b"turbo-frame": b"cart"}, False),
         ({b"sec-fetch-dest": b"empty", b"accept": TURBO, b"x-sec-purpose": b"prefetch"}, False),
@@ -277,6 +280,7 @@ def test_an_app_beside_its_api_links_it_but_is_another_site(site: bytes, inner: 
         ({b"x-sec-purpose": b"prefetch"}, True),
         ({b"sec-purpose": b"prefetch;prerender"}, True),
         ({b"x-moz": b"prefetch"}, True),
+        ({b"hx-request": b"true", b"hx-preloaded": b"true"}, True),
         ({b"purpose": b"preview"}, False),
         ({}, False),
     ],
