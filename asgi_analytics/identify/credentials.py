@@ -35,6 +35,13 @@ _SAYS_ERROR = re.compile(r"(?:^|[&=])\w*(?:err(?:or|\b)|fail|invalid|denied|inco
 _PAY = re.compile(r"\bpay\b|payments?\b|checkout", re.IGNORECASE)
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 _SHORTEST_PAGE = 256  # bytes: what takes a report in answers "OK", which some frameworks call HTML
+# What files and measurements are sent as. No app takes credentials like that, nor a form of 100 KB.
+_FILE = re.compile(
+    rb"(?:image|audio|video)/|text/csv|application/(?:octet-stream|pdf|zip|gzip|(?:x-)?protobuf|(?:x-)?msgpack|cbor"
+    rb"|x-ndjson|vnd\.apache\.|avro)",
+    re.IGNORECASE,
+)
+_LONGEST_FORM = 5  # digits of its Content-Length
 _SIGNATURE = re.compile(rb"signature|hmac")  # in the name of a header: of what another server reports
 _PAGE_CALL = BY_LENGTH | BY_PAGE
 _TOKENS = (b"authorization", b"x-api-key", b"api-key", b"x-auth-token", b"private-token")
@@ -171,13 +178,19 @@ def _sends_by_itself(method: str, headers: Headers, status: object, path: str) -
         # Over plain http browsers do not say it; no form sends JSON.
         by_script = b"origin" in headers or status == 400
         by_script = by_script and headers.get(b"content-type", b"").startswith(b"application/json")
-        if not by_script and not _is_signed(headers):
+        if not by_script and not _is_file(headers) and not _is_signed(headers):
             return False
     elif destination not in (b"empty", b"report"):
         return False
     if _SECRET.search(path, 0, 256) is not None:
         return False
     return method != "POST" or _GUESSED.search(path, 0, 256) is None
+
+
+def _is_file(headers: Headers) -> bool:
+    """Tell whether a file was sent: an app sends many anew whose upload breaks, and to nobody they are refused."""
+    length = headers.get(b"content-length", b"")
+    return _FILE.match(headers.get(b"content-type", b"")) is not None or len(length.lstrip(b"0")) > _LONGEST_FORM
 
 
 def _refuses(headers: Headers, status: object, path: str, names: Headers, by_tool: bool) -> bool:

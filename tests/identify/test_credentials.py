@@ -98,8 +98,10 @@ def test_a_card_that_is_declined_and_a_code_that_is_unknown_are_tries(
         {b"x-hub-signature-256": b"sha256=0"},
         {b"x-shopify-hmac-sha256": b"0"},
         {b"stripe-signature": b"t=0"},
+        {b"content-type": b"image/jpeg"},
+        {b"content-type": b"application/x-protobuf"},
     ],
-    ids=["a script over plain http", "github", "shopify", "stripe"],
+    ids=["a script over plain http", "github", "shopify", "stripe", "an app's picture", "telemetry"],
 )
 def test_what_a_script_or_another_server_sends_is_one_try_but_where_secrets_are_sent(
     headers: dict[bytes, bytes],
@@ -114,6 +116,16 @@ def test_what_a_script_or_another_server_sends_is_one_try_but_where_secrets_are_
     assert refused_attempt("POST", {b"origin": b"x", b"content-length": b"20"}, 400, "/vote") != refused_attempt(
         "POST", {b"origin": b"x", b"content-length": b"30"}, 400, "/vote"
     )
+
+
+@pytest.mark.parametrize(("length", "tries"), [(100, 3), (99_000, 3), (100_000, 1)])
+def test_forms_with_large_files_of_an_app_whose_uploads_break_are_one_try(length: int, tries: int) -> None:
+    """Frameworks answer 400, or 401 once a cookie has run out: to nobody."""
+    form = {b"content-type": b"multipart/form-data; boundary=x"}
+    sent = [form | {b"content-length": b"%d" % (length + number)} for number in range(3)]
+    for status in (400, 401):
+        assert len({refused_attempt("POST", headers, status, "/photos") for headers in sent}) == tries
+        assert len({refused_attempt("POST", headers, status, "/login") for headers in sent}) == 3
 
 
 @pytest.mark.parametrize(
