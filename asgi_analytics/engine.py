@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import encodings.idna  # noqa: F401 - else imported by a thread that looks up a name: a fork would inherit the lock
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterable
@@ -121,6 +122,7 @@ class Engine:
                 self._opening = False
 
     def _open(self) -> None:
+        _stop_with_child()
         self._open_journal()
         if not self._dsn:  # one for all threads, also while they end
             self._embedded = EmbeddedPostgres()
@@ -357,3 +359,17 @@ def _at_exit() -> None:
     stop_all(found)
     for engine in found:
         engine.owners.wait()
+
+
+_told_child: int | None = None  # process id
+
+
+def _stop_with_child() -> None:
+    """As _at_exit, for a child that multiprocessing forks, such as a worker of granian: it ends without atexit."""
+    global _told_child
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is None or process.parent_process() is None or _told_child == os.getpid():
+        return
+    _told_child = os.getpid()
+    Finalize: Any = sys.modules["multiprocessing.util"].Finalize
+    Finalize(None, _at_exit, exitpriority=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -43,6 +44,15 @@ def test_a_dropped_app_delivers_and_leaves_no_thread_and_no_connection(dsn: str,
     wait_until(lambda: not rows(dsn, SESSIONS))
     assert sorted(row["path"] for row in rows(dsn)) == [f"/{number}" for number in range(5)]
     assert not [path for path in (tmp_path / "j").rglob("*") if path.is_file()]
+
+
+def test_a_child_that_multiprocessing_forks_delivers_before_it_ends(dsn: str, tmp_path: Path) -> None:
+    """As granian's workers, which serve apps without lifespan events, too: such a child ends without atexit."""
+    wrap = AnalyticsMiddleware(page(), dsn=dsn, batch_age=60, journal_dir=tmp_path / "j")
+    child = multiprocessing.get_context("fork").Process(target=get, args=(wrap,))
+    child.start()
+    child.join(20)
+    assert (child.exitcode, len(rows(dsn))) == (0, 1)
 
 
 def test_a_dropped_engine_is_forgotten(dsn: str) -> None:
