@@ -121,7 +121,7 @@ def _shows_by_htmx(headers: Headers) -> bool:
 
 
 def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = False, path: str = "") -> bool:
-    """Tell whether the answer to a GET delivered a page: HTML that was asked for as a page, or its revalidation.
+    """Tell whether the answer to a GET delivered a page: HTML asked for as one, or its revalidation, or one of Inertia.
 
     `headers`: of the request, `names`: the response headers by name. `by_tool`: to an HTTP library, for which HTML is
     a page however it was asked for (what it says of that is made up), and so is the Markdown that a page was made from.
@@ -136,8 +136,13 @@ def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = Fa
     if content_type is None:
         content_type = _content_type(names)
     if not _HTML.match(content_type) and not (by_tool and content_type.startswith(b"text/markdown")):
-        return False
+        return b"x-inertia" in names and _delivers(status) and _shows_by_inertia(headers)
     return _delivers(status) and (by_tool or _shows(headers))
+
+
+def _shows_by_inertia(headers: Headers) -> bool:
+    """Tell whether Inertia asks for a page, whose data the app then sends as JSON, rather than for a part of it."""
+    return b"x-inertia" in headers and b"x-inertia-partial-component" not in headers and not is_prefetch(headers)
 
 
 def _delivers(status: object) -> bool:

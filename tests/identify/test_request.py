@@ -57,6 +57,22 @@ def test_html_is_a_page_where_it_is_shown_as_one(headers: dict[bytes, bytes], sh
     assert is_page(headers, 200, HTML) is shows
 
 
+@pytest.mark.parametrize(
+    ("headers", "shows"),
+    [
+        ({b"x-inertia": b"true", b"sec-fetch-dest": b"empty", b"x-requested-with": b"XMLHttpRequest"}, True),
+        ({b"x-inertia": b"true", b"x-inertia-partial-component": b"Users"}, False),
+        ({b"x-inertia": b"true", b"purpose": b"prefetch"}, False),
+        ({}, False),
+    ],
+)
+def test_data_of_which_inertia_makes_a_page_is_one(headers: dict[bytes, bytes], shows: bool) -> None:
+    answer = {b"content-type": b"application/json", b"x-inertia": b"true"}
+    assert is_page(headers, 200, answer) is shows
+    assert not is_page(headers, 404, answer)
+    assert not is_page(headers, 200, {b"content-type": b"application/json"})
+
+
 @pytest.mark.parametrize("status", [204, HTTPStatus.NO_CONTENT, 205])
 def test_what_has_no_content_is_no_page_and_no_data_though_it_has_a_type(status: int) -> None:
     """As Django, Flask and Quart give one to each answer."""
