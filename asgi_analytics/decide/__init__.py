@@ -2,12 +2,13 @@
 
 What counts as evidence, and what is excused:
 
-- Page loads are counted by the answer. Files, beacons, API calls, our own refusals and reloads of one of the last four
-  pages are none, nor is a page that the answer to a form led to (303 or 302, up to 600 an hour). Reloads faster than
-  one a second count for the pace from the 51st in a row on; of a page without a query, only beyond 3,000 an hour. So
-  do forms that no page sent, as far as can be told: their sender has loaded none, or says neither by Fetch Metadata,
-  Origin nor Referer that one did. They count if answered by a page, or among such answers by 500; with a token or a
-  signature, or from a page's script, never.
+- Page loads are counted by the answer: HTML that a browser asks for as it navigates, or a script that shows it (htmx
+  for boosted links, Turbo, Swup), and what Inertia makes a page of. Files, beacons, API calls, our own refusals and
+  reloads of one of the last four pages are none, nor is a page that the answer to a form led to (303 or 302, up to 600
+  an hour). Reloads faster than one a second count for the pace from the 51st in a row on; of a page without a query,
+  only beyond 3,000 an hour. So do forms that no page sent, as far as can be told: their sender has loaded none, or says
+  neither by Fetch Metadata, Origin nor Referer that one did. They count if answered by a page, or among such answers by
+  500; with a token or a signature, or from a page's script, never.
 - Failures are answers of 4xx, websockets that are not accepted (unless by a close code of 1011 to 1014), and redirects
   from a path that only scanners ask for, or to the same target as the redirect before (except a crawler's, and those to
   other hosts or to a picture). A path fails anew with another `token`, `code`, `password` or the like in its query,
@@ -24,7 +25,7 @@ What counts as evidence, and what is excused:
   422, and where a code or a coupon is taken by 404, 422. Not counted are the same token or API key again; a script's
   calls of the same length now and then (500 in ten minutes, 4,000 of a browser's pages), unless they send codes or
   cards; what gets longer from call to call, as in a form that is checked with each key (200 in ten minutes); at routes
-  that take no secret, JSON that is answered 400, what a page's script saves, and what bears a signature; and webhooks.
+  that take no secret, JSON that is answered 400, files, what a page's script saves, what is signed; and webhooks.
   Each accepted POST excuses three, up to 150 a session; a browser that also fetches pages and files is excused 100
   where nobody has been let in yet.
 - Data is JSON, XML, CSV, YAML, Protobuf, MessagePack, parts of pages, documents such as PDF, and text or answers
