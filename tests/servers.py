@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,13 +17,23 @@ from typing import TypeVar
 HOUSE = Path(__file__).parent.parent
 Found = TypeVar("Found")
 PATIENCE = 30.0  # seconds for a server to come up or to go
+PORTS = range(10_000, 32_000)  # below those that the kernel gives to connections
+_claims: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that nobody listens on and that no other process of tests gets while this one runs."""
+    while True:
+        port = secrets.choice(PORTS)
+        claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", port))  # UDP, which no server here listens on: its TCP side stays free
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
+            return port
 
 
 @contextmanager

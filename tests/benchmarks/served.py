@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from starlette.applications import Starlette
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.store.migrate import migrate
+from tests.servers import free_port
 from tests.waiting import wait_until
 
 from .measure import Spread, database, print_bar, print_table
@@ -88,9 +88,7 @@ def wrapped() -> AnalyticsMiddleware:
 @contextmanager
 def server(factory: str, setup: str, dsn: str, journal: str) -> Iterator[int]:
     """Run uvicorn in one of SETUPS in a process of its own and yield its port; it is stopped in the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     environment = {**os.environ, "ASGI_ANALYTICS_DSN": dsn, "ASGI_ANALYTICS_JOURNAL_DIR": journal}
     command = [sys.executable, "-m", "uvicorn", "--factory", f"tests.benchmarks.served:{factory}", "--port", str(port)]
     command += ["--no-access-log", "--log-level", "warning", "--no-proxy-headers", *SETUPS[setup]]

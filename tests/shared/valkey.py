@@ -20,6 +20,7 @@ import valkey
 
 from asgi_analytics.clock import random_bytes
 from asgi_analytics.shared.valkey import ValkeyQuotas
+from tests.servers import free_port
 
 
 def found_servers() -> dict[str, str]:
@@ -44,9 +45,7 @@ class Server:
     """One server on a port of its own, without persistence: what it knows is gone when it is killed."""
 
     def __init__(self, program: str, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self._folder = tempfile.TemporaryDirectory()  # a replica writes what it gets, and others would load it
