@@ -104,7 +104,8 @@ class CrawlerList:
     def find(self, text: str) -> tuple[str, str] | None:
         """Return class and name of the crawler that `text` declares, None for a browser. Raises nothing."""
         # A phone's model or build may be called like a crawler ("Butterfly"); neither declares one.
-        match = self._extractor.extract(_LIKE.sub("", _MODEL.sub("", text, 1)))
+        names = _LIKE.sub("", _MODEL.sub("", text, 1))
+        match = self._extractor.extract(names if names.isascii() else names.encode("ascii", "replace").decode())
         if match is not None:
             return match.family, _name(match.major or "")
         # A contact address is a crawler's custom; toolbars of old browsers left bare ones in a Mozilla header.
@@ -148,7 +149,8 @@ def _classify(tags: Iterable[str]) -> str:
 
 def _delimited(pattern: str) -> str:
     # A name begins a word: "RED/" is not in "WIRED/". Patterns with anchors or choices know their own bounds.
-    before = "()" if "^" in pattern or "|" in pattern else "(^|[^A-Za-z])"
+    # All signs of ASCII but letters: those beyond, which no name has, would take as long to compile as all the rest.
+    before = "()" if "^" in pattern or "|" in pattern else r"(^|[\x00-@\[-`{-\x7f])"
     return f"{before}({pattern})"
 
 
