@@ -26,7 +26,7 @@ def bound(limit: int, workers: int) -> int:
 @pytest.mark.parametrize("limit", ["20/second", "300/10 seconds"])
 def test_all_workers_together_keep_to_the_limit(limit: str, workers: int, load: float, one: bool) -> None:
     fleet = Fleet(workers, limit)
-    _, admitted = fleet.stream(load, 5, one)
+    _, admitted = fleet.stream(load, 3, one)
     assert max(admitted.values()) <= fleet.limit.limit + bound(fleet.limit.limit, workers)
 
 
@@ -149,10 +149,10 @@ def begin_window(fleet: Fleet) -> None:
 def test_who_comes_now_and_then_gets_all_of_a_long_quota() -> None:
     fleet, admitted = Fleet(2, "1000/hour"), []
     begin_window(fleet)
-    for _ in range(5):
+    for _ in range(3):
         admitted.append(burst(fleet, 100, 0.05, 0))
         fleet.pass_until(fleet.clock.monotonic() + 620.0)
-    assert admitted == [100] * 5
+    assert admitted == [100] * 3
 
 
 def test_who_hammers_at_a_used_up_quota_for_hours_gets_none_of_it_and_no_less_afterwards() -> None:
