@@ -33,7 +33,9 @@ class Authority:
         self._folder = folder
         self._key = _new_key()
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+        signs = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         own = self._builder(self._name, self._key, days=1).add_extension(x509.BasicConstraints(True, None), True)
+        own = own.add_extension(signs, True)
         self.file.write_bytes(own.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
 
     def context(self, days: int = 1) -> ssl.SSLContext:
@@ -55,7 +57,10 @@ class Authority:
     def _builder(self, subject: x509.Name, key: EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
         until = datetime.now(UTC) + timedelta(days)
         built = x509.CertificateBuilder(self._name, subject, key.public_key(), x509.random_serial_number())
-        return built.not_valid_before(until - timedelta(2)).not_valid_after(until)
+        # Without the keys' names and usage, Python 3.13 takes no certificate.
+        built = built.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return built.add_extension(issuer, False).not_valid_before(until - timedelta(2)).not_valid_after(until)
 
 
 def _new_key() -> EllipticCurvePrivateKey:
