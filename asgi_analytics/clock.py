@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from itertools import count
+from typing import Final
 
-MINUTE_NS = 60_000_000_000
-DAY_NS = 86_400_000_000_000
+MINUTE_NS: Final = 60_000_000_000
+DAY_NS: Final = 86_400_000_000_000
 BELIEVED_AFTER = 3600.0  # seconds
 
 
@@ -58,9 +60,9 @@ _random = random.Random(os.urandom(16))  # noqa: S311 - ids, not secrets
 
 
 def _after_fork() -> None:
-    global _tails
+    global next_tail
     _random.seed(os.urandom(16))
-    _tails = count(_first_tail())
+    next_tail = _new_tails()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -73,19 +75,15 @@ def uuid7(time_ns: int) -> bytes:
     return (value | 0x8000_0000_0000_0000 | bits & 0x3FFF_FFFF_FFFF_FFFF).to_bytes(16, "big")
 
 
-def _first_tail() -> int:
-    return 1 << 63 | _random.getrandbits(61)
+def _new_tails() -> Callable[[], int]:
+    """Return a maker of second halves of UUIDs version 7: a counter that begins at a random number.
 
-
-_tails = count(_first_tail())
-
-
-def uuid7_halves(time_ns: int) -> tuple[int, int]:
-    """Return a UUID version 7 as two 64-bit numbers: milliseconds, then a counter that begins at a random number.
-
-    The counter is RFC 9562 section 6.2, method 1: as unique as `uuid7`, and cheaper, but not unguessable.
+    That is RFC 9562 section 6.2, method 1: as unique as `uuid7`, and cheaper, but not unguessable.
     """
-    return (time_ns // 1_000_000 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000, next(_tails)
+    return count(1 << 63 | _random.getrandbits(61)).__next__
+
+
+next_tail = _new_tails()  # asked for by its module's name: a fork puts another in its place
 
 
 def random_bytes(count: int) -> bytes:

@@ -7,16 +7,16 @@ import math
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from ..model import MAX_SCORE, Agent, Decision, Hit, Identity, Place, Referral
 
-NULL = b"\xff\xff\xff\xff"
-EPOCH_US = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
+NULL: Final = b"\xff\xff\xff\xff"
+EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 
 HIT_COLUMNS = (
-    *("id", "time", "page_view", "duration_us", "bytes_sent", "score", "level"),
-    *("status", "first_byte_us", "clock", "inputs", "from_inside", "exempt", "numbers"),
+    *("id", "time", "duration_us", "bytes_sent", "first_byte_us", "clock", "inputs", "numbers"),
+    *("page_view", "score", "level", "status", "from_inside", "exempt"),  # from here on, many hits have the same
     *("close_code", "level_before", "decision_id"),
     *("outcome", "method", "path", "path_inputs", "route", "query"),
     *("channel", "source", "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "click_id"),
@@ -31,12 +31,13 @@ DECISION_COLUMNS = (
 )
 
 # The years 4713 BC to 294276, which is what a timestamptz holds.
-_FIRST_US, _LAST_US = -211_813_488_000_000_000, 9_223_371_331_199_999_999
+_FIRST_US: Final = -211_813_488_000_000_000
+_LAST_US: Final = 9_223_371_331_199_999_999
 _LENGTH = struct.Struct("!i")
 _SMALL = struct.Struct("!ih")
 _INTEGER = struct.Struct("!ii")
 _BIG = struct.Struct("!iq")
-_HIT_HEAD = struct.Struct("!h iQQ iq i? iq iq ih ih ih iq id ih".replace(" ", ""))
+_HIT_HEAD: Final = struct.Struct("!h iQQ iq iq iq iq id ih".replace(" ", ""))
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _DECISION_HEAD = struct.Struct("!h i16s iq i? i? ih ih ii".replace(" ", ""))
 
@@ -133,33 +134,40 @@ def referral(value: Referral) -> bytes:
     )
 
 
-# `from_inside` and `exempt`
-FROM_INSIDE = {value: (NULL if value is None else boolean(value)) + NULL for value in (None, True, False)}
-EXEMPT = {value: head[:-4] + boolean(True) for value, head in FROM_INSIDE.items()}
 NO_REFERRAL = referral(Referral())
-_COLUMNS = len(HIT_COLUMNS)
+_COLUMNS: Final = len(HIT_COLUMNS)
 _DECISION_COLUMNS = len(DECISION_COLUMNS)
 
 
-def hit_head(hit: Hit, decision: Decision, high: int, low: int) -> bytes:
-    """Encode the columns `id` to `inputs`; `high` and `low` are the halves of the id, a uuid.
-
-    A status outside 100 to 599 is NULL.
-    """
-    status, time_us = hit.status, hit.time_ns // 1000
+def hit_head(hit: Hit, high: int, low: int) -> bytes:
+    """Encode the columns `id` to `inputs`; `high` and `low` are the halves of the id, a uuid."""
+    time_us = hit.time_ns // 1000
     try:
-        if 100 <= status <= 599 and 0 <= time_us < _LAST_US:
+        if 0 <= time_us < _LAST_US:
             return _HIT_HEAD.pack(
-                _COLUMNS, 16, high, low, 8, time_us - EPOCH_US, 1, hit.page_view, 8, hit.duration_us, 8, hit.bytes_sent,
-                2, decision.score, 2, decision.level, 2, status, 8, hit.first_byte_us, 8, hit.started_at,
-                2, hit.inputs,
+                _COLUMNS, 16, high, low, 8, time_us - EPOCH_US, 8, hit.duration_us, 8, hit.bytes_sent,
+                8, hit.first_byte_us, 8, hit.started_at, 2, hit.inputs,
             )  # fmt: skip
-    except (struct.error, TypeError):  # out of range or no number: rare, so checked one by one only then
+    except struct.error:  # out of range or no number: rare, so checked one by one only then
         pass
-    valid = status if isinstance(status, int) and 100 <= status <= 599 else None
-    start = struct.pack("!hiQQ", _COLUMNS, 16, high, low) + big(_timestamp(time_us)) + boolean(hit.page_view)
-    start += big(hit.duration_us) + big(hit.bytes_sent) + small(decision.score) + small(decision.level) + small(valid)
-    return start + big(hit.first_byte_us) + struct.pack("!idih", 8, hit.started_at, 2, hit.inputs)
+    start = struct.pack("!hiQQ", _COLUMNS, 16, high, low) + big(_timestamp(time_us))
+    start += big(hit.duration_us) + big(hit.bytes_sent) + big(hit.first_byte_us)
+    return start + struct.pack("!idih", 8, hit.started_at, 2, hit.inputs)
+
+
+def judged(hit: Hit, decision: Decision) -> bytes:
+    """Encode the columns `page_view` to `exempt`. A status outside 100 to 599 is NULL."""
+    status = hit.status
+    return b"".join(
+        (
+            boolean(hit.page_view),
+            small(decision.score),
+            small(decision.level),
+            small(status if isinstance(status, int) and 100 <= status <= 599 else None),
+            NULL if hit.from_inside is None else boolean(hit.from_inside),
+            boolean(True) if decision.exempt else NULL,
+        )
+    )
 
 
 def _timestamp(time_us: int) -> int:

@@ -23,7 +23,7 @@ def frame(kind: bytes, row: bytes) -> bytes:
 
 def seal(record: bytes) -> bytes:
     """Return a record (kind + row) as one frame."""
-    return FRAME.pack(len(record), crc32(record)) + record
+    return (len(record) << 32 | crc32(record)).to_bytes(8, "big") + record
 
 
 def split(data: bytes) -> Iterator[bytes]:

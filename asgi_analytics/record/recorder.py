@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
+from .. import clock
 from ..batch import DECISION, HIT, REFUSED
-from ..clock import random_bytes, uuid7_halves
+from ..clock import random_bytes
 from ..errors import AppendInterrupted, JournalClosed, JournalError
 from ..facts import Claims
 from ..inputs import FORGIVEN, TRIED, Mask, bits_of
@@ -20,7 +21,7 @@ from ..settings.canonical import version
 from ..variants import packed
 from . import encoding, refusals
 from .destination import NOWHERE, Destination
-from .encoding import EXEMPT, FROM_INSIDE, NO_REFERRAL, NULL
+from .encoding import NO_REFERRAL, NULL
 from .frames import frame, seal
 from .journal import FileJournal
 from .memory import MemoryJournal
@@ -130,16 +131,20 @@ class Recorder:
                 return self.drop("privacy_signal")
         if hit.count_frame is not None:
             return self._append(hit.count_frame)
-        high, low = uuid7_halves(hit.time_ns)
+        # A UUID version 7 (RFC 9562 section 5.7): milliseconds, then what tells it from others.
+        high, low = (hit.time_ns // 1_000_000 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000, clock.next_tail()
         numbers = NULL if hit.claims is None else self._numbers(hit, hit.claims)
-        head = encoding.hit_head(hit, decision, high, low)
-        inside = (EXEMPT if decision.exempt else FROM_INSIDE)[hit.from_inside]
+        head = encoding.hit_head(hit, high, low)
         if decision.id is None and hit.query is None and hit.referral is None and hit.variant is None:
-            key = (hit.path, hit.route, hit.method, hit.outcome, hit.close_code)
+            status = hit.status if isinstance(hit.status, int) else None  # 200.0 equals what it is not stored as
+            key = (
+                hit.path, hit.route, hit.method, hit.outcome, hit.close_code, status, hit.page_view, decision.score,
+                decision.level, hit.from_inside, decision.exempt,
+            )  # fmt: skip
             middle = self._plain.get(key) or self._cached_middle(key, hit)
-            self._append(seal(b"".join((HIT, head, inside, numbers, middle, tail))))
+            self._append(seal(b"".join((HIT, head, numbers, middle, tail))))
             return None
-        data = seal(b"".join((HIT, head, inside, numbers, self._middle(hit), tail)))
+        data = seal(b"".join((HIT, head, numbers, self._middle(hit), tail)))
         if decision.id is not None and not hit.is_repeated:
             data += self._decision(hit, struct.pack("!QQ", high, low))
         self._append(data)
@@ -158,11 +163,12 @@ class Recorder:
         return encoding.big(self._kind_of(path) << 32 | self._mask.path(path))
 
     def _middle(self, hit: Hit) -> bytes:
-        """Encode the columns `close_code` to `click_id`."""
+        """Encode the columns `page_view` to `click_id`."""
         decision, route = hit.decision, hit.route
         path = encoding.text(self._clean_path(hit.path), 1024)
         return b"".join(
             (
+                encoding.judged(hit, decision),
                 encoding.decided(hit.close_code, decision.previous_level, decision.id),
                 OUTCOMES[hit.outcome],
                 self._texts.get(hit.method) or self._text(hit.method, 16),

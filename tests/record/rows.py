@@ -86,13 +86,14 @@ def hit(
     high, low = struct.unpack("!QQ", hit_id or uuid7(time_us * 1000))
     done = finished(
         who, score, level, time_us * 1000, page_view=page_view, duration_us=duration_us, bytes_sent=bytes_sent,
-        status=status, first_byte_us=first_byte_us, started_at=clock, inputs=inputs,
+        status=status, first_byte_us=first_byte_us, started_at=clock, inputs=inputs, from_inside=from_inside,
     )  # fmt: skip
+    done.decision.exempt = exempt
     return b"".join(
         (
-            encoding.hit_head(done, done.decision, high, low),
-            (encoding.EXEMPT if exempt else encoding.FROM_INSIDE)[from_inside],
+            encoding.hit_head(done, high, low),
             encoding.big(numbers),
+            encoding.judged(done, done.decision),
             encoding.decided(close_code, level_before, decision_id),
             encoding.text(outcome),
             encoding.text(method, 16),

@@ -8,6 +8,7 @@ import pytest
 
 from asgi_analytics.batch import HIT
 from asgi_analytics.errors import JournalError
+from asgi_analytics.record import encoding
 from asgi_analytics.record import recorder as module
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.recorder import Counters, Recorder
@@ -29,6 +30,19 @@ def test_what_is_remembered_of_paths_and_methods_is_bounded(tmp_path: Path, monk
         recorder.hit(hit)
     assert (len(recorder._plain), len(recorder._texts) <= 10) == (5, True)
     assert recorder.memory.count(HIT) == 35
+
+
+@pytest.mark.parametrize("status", [200.0, True, [200], b"200", 1 << 80])
+def test_a_status_that_is_none_is_not_stored_as_one_that_it_equals(tmp_path: Path, status: object) -> None:
+    recorder, encoded = recorder_in(tmp_path / "j"), []
+    for sent in (200, 1, status, 200):
+        hit = finished(identity(), 0, 0, NOW_US * 1000)
+        hit.status = sent
+        recorder.hit(hit)
+        encoded.append(encoding.judged(hit, hit.decision))
+    batch = recorder.memory.read(1, 0, 9)
+    assert batch is not None
+    assert all(middle in frame.row for frame, middle in zip(batch.frames, encoded, strict=True))
 
 
 @pytest.mark.parametrize(
