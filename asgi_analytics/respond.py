@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .facts import ThrottleLevel
 from .model import Decision
-from .protocols import Message
+from .protocols import Headers, Message
 from .settings import Quota, Refine, Settings
 
 Header = tuple[bytes, bytes]
+Fields = tuple[Header, ...]
 
 STATUS = 429
 CLOSE_CODE = 1008  # policy violation, RFC 6455 section 7.4.1
@@ -41,6 +42,17 @@ _FAMILY = {
     b"x-rate-multiplier": "multiplier",
 }
 OURS = frozenset(_FAMILY)
+# What most answers have, as ASGI asks for it in lower case: none of ours.
+ORDINARY: Final = frozenset(
+    b"accept-ranges access-control-allow-credentials access-control-allow-headers access-control-allow-methods"
+    b" access-control-allow-origin access-control-expose-headers age allow cache-control connection content-disposition"
+    b" content-encoding content-language content-length content-location content-range content-security-policy"
+    b" content-type cross-origin-embedder-policy cross-origin-opener-policy cross-origin-resource-policy date etag"
+    b" expires last-modified link location permissions-policy pragma referrer-policy server server-timing set-cookie"
+    b" strict-transport-security vary via x-content-type-options x-frame-options x-process-time x-request-id"
+    b" x-xss-protection".split()
+)
+_MAX_RENDERED = 4096  # lists of fields that are remembered, about 400 bytes each
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
@@ -68,22 +80,26 @@ class Responder:
         self._policy = (b"ratelimit-policy", ", ".join(map(_policy, quotas)).encode())
         self._limits = ", ".join(f'"{quota.name}";r=%d;t=%d' for quota in quotas).encode()
         self._levels = tuple(_level(level) for level in ThrottleLevel)
+        self._rendered: dict[tuple[int, tuple[int, ...]], Fields] = {}
 
-    def fields(self, decision: Decision) -> list[Header]:
+    def fields(self, decision: Decision) -> Fields:
         """Return the headers of any response, refused or not.
 
         A decision without `remaining` (nothing was counted) gives no RateLimit; without quotas there is no policy.
         Retry-After is not among them: in observe mode a refused decision goes with the app's own 200.
         """
-        level, multiplier = self._levels[decision.level]
-        if not self._quotas:
-            return [level, multiplier]
-        if not decision.quotas:
-            return [self._policy, level, multiplier]
-        fields = [self._policy, (b"ratelimit", self._limits % decision.quotas), level, multiplier]
-        if self._legacy:
-            fields += self._nearest(decision)
-        return fields
+        return self._rendered.get((decision.level, decision.quotas)) or self._render(decision)
+
+    def _render(self, decision: Decision) -> Fields:
+        if len(self._rendered) >= _MAX_RENDERED:
+            self._rendered.clear()
+        fields: Fields = self._levels[decision.level]
+        if self._quotas and decision.quotas:
+            shown = (b"ratelimit", self._limits % decision.quotas)
+            fields = (self._policy, shown, *fields, *(self._nearest(decision) if self._legacy else ()))
+        elif self._quotas:
+            fields = (self._policy, *fields)
+        return self._rendered.setdefault((decision.level, decision.quotas), fields)
 
     def retry_after(self, decision: Decision) -> int:
         """Return the seconds to wait: at least 1, and never less than the `t` of a violated quota."""
@@ -141,6 +157,14 @@ def messages(scope: Mapping[str, Any], refusal: Refusal) -> tuple[Message, ...]:
 
 def _is_closed(scope: Mapping[str, Any]) -> bool:
     return scope["type"] == "websocket" and _DENIAL not in (scope.get("extensions") or ())
+
+
+def in_lower_case(names: Headers, headers: Iterable[Header]) -> Headers:
+    """Return an answer's headers by name in lower case, as ASGI asks for it: not all apps comply."""
+    try:
+        return names if b"".join(names).islower() else {name.lower(): value for name, value in headers}
+    except TypeError:  # names that are no bytes are left to the server
+        return names
 
 
 def with_fields(message: Message, fields: Iterable[Header]) -> Message:

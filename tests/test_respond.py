@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -46,7 +46,7 @@ def responder(**options: Any) -> Responder:
     return Responder(Settings.build(**{"limits": QUOTAS, **options}))
 
 
-def parsed(headers: list[Header], name: bytes) -> list[tuple[Any, dict[str, Any]]]:
+def parsed(headers: Iterable[Header], name: bytes) -> list[tuple[Any, dict[str, Any]]]:
     (value,) = [value for key, value in headers if key == name]
     members: Any = http_sf.parse(value, tltype="list")
     return list(members)
@@ -304,7 +304,7 @@ def test_a_failing_hook_leaves_the_body_as_it_was_and_is_reported(refined: Any, 
     assert type(refusal.error) is error
 
 
-FIELDS = responder(legacy_headers=True).fields(ALLOWED)
+FIELDS = list(responder(legacy_headers=True).fields(ALLOWED))
 THEIRS = [(b"content-type", b"text/html"), (b"set-cookie", b"a=b"), (b"set-cookie", b"c=d")]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any
 
 from ..clock import MINUTE_NS
@@ -12,8 +12,8 @@ from ..identify.referral import clean_query, read_referral
 from ..identify.request import is_shared, leads_to_other_origin, route_template
 from ..inputs import QUERIED
 from ..model import CachedRefusal, Referral
-from ..protocols import Message, Send
-from ..respond import CLOSED, OURS, messages, with_fields
+from ..protocols import Headers, Message, Send
+from ..respond import CLOSED, ORDINARY, OURS, in_lower_case, messages, with_fields
 from ..threads import run_in_thread
 from .answered import Answered
 from .arrival import CACHED_FOR
@@ -162,11 +162,9 @@ class Exchange(Answered):
             self.status = status = message["status"]
             headers = list(message.get("headers") or ())
             names = dict(headers)
-            try:
-                if not b"".join(names).islower():  # ASGI asks for lower case; not all apps comply
-                    names = {name.lower(): value for name, value in headers}
-            except TypeError:  # names that are no bytes are left to the server
-                pass
+            is_ordinary = names.keys() <= ORDINARY
+            if not is_ordinary:
+                names = in_lower_case(names, headers)
             self._length = length = names.get(b"content-length")
             if length == b"0" or status in (204, 304) or self.method == "HEAD":
                 self._is_bodiless = True
@@ -174,11 +172,11 @@ class Exchange(Answered):
             fields = engine.responder.fields(self.decision)
             cookie = self.visitor.cookie
             if cookie is not None and status != 304 and not is_shared(headers) and not self._leads_away(names, cookie):
-                fields.append((b"set-cookie", cookie))
+                fields = (*fields, (b"set-cookie", cookie))
                 # Taken from the visitor: another request, of somebody who looks alike, must not get the same one.
                 self.visitor.cookie, self.visitor.cookie_sent = None, True
-            if OURS.isdisjoint(names):
-                headers += fields
+            if is_ordinary or OURS.isdisjoint(names):
+                headers.extend(fields)
                 message = {**message, "headers": headers}
             else:
                 message = with_fields({**message, "headers": headers}, fields)
@@ -190,7 +188,7 @@ class Exchange(Answered):
                 return {**message, "headers": headers}
         return message
 
-    def _leads_away(self, names: Mapping[bytes, bytes], cookie: bytes) -> bool:
+    def _leads_away(self, names: Headers, cookie: bytes) -> bool:
         """Tell whether the answer redirects to another origin of this site, which does not get its cookie."""
         location, secure = names.get(b"location"), cookie.startswith(b"__Host-")
         return location is not None and leads_to_other_origin(location, self._headers.get(b"host", b""), secure)
