@@ -95,7 +95,8 @@ def _shows(headers: Headers) -> bool:
     if destination is not None:
         if destination != b"document" and not (destination == b"empty" and _shows_by_script(headers)):
             return False
-        return b"prefetch" not in headers.get(b"sec-purpose", headers.get(b"x-sec-purpose", b""))
+        purpose = headers.get(b"sec-purpose", headers.get(b"x-sec-purpose"))
+        return not purpose or b"prefetch" not in purpose
     if _shows_by_htmx(headers):
         return True
     # So does X-Requested-With, where Android's WebView names its app: com.example.app.
