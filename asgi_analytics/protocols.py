@@ -15,7 +15,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = Mapping[bytes, bytes]  # lines of a header by name, in lower case; of several with one name, the last
+Headers = dict[bytes, bytes]  # lines of a header by name, in lower case; of several with one name, the last
 
 
 class Clock(Protocol):

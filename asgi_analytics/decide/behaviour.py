@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from math import inf, log
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..facts import Behaviour
 from ..inputs import MAX_PATH, bounded, path_number
@@ -32,12 +32,12 @@ from .site import MAX_SITE_PAGES, Site
 from .window import FIVE_MINUTES, HOUR, MINUTE
 
 MAX_TABS = 60  # pages loaded at once that may be tabs
-RUSH = 1.0  # seconds between two loads of one page: less is a rush
+RUSH: Final = 1.0  # seconds between two loads of one page: less is a rush
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
 MAX_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
-MAX_PEOPLE = 50  # behind one fingerprint
-MAX_IN_LOOP = 12  # pages
-GAP_MEMORY = 8  # gaps; from there on each new one weighs an eighth
+MAX_PEOPLE: Final = 50  # behind one fingerprint
+MAX_IN_LOOP: Final = 12  # pages
+GAP_MEMORY: Final = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024  # of a session's bitmap
 ERROR_BITS = 512  # likewise
 LOADS_PER_PERSON = 2  # of pages loaded before: each further person makes so many
@@ -64,7 +64,7 @@ class Page(NamedTuple):
     key: str  # what it sorts by
 
 
-_pages: dict[str | Page, Page] = {}  # by path, as far as they are short
+_pages: Final[dict[str | Page, Page]] = {}  # by path, as far as they are short
 
 
 def page_facts(path: str | Page) -> Page:

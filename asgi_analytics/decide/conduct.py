@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from typing import Final
 
 from ..facts import Actor, Program, Traces
 from .behaviour import DISTINCT_PAGES, steps_beyond
@@ -11,7 +12,8 @@ from .signal import Measure, Quiet, Signal, with_a_session
 from .site import Site, fetches_files
 from .window import FIVE_MINUTES, TEN_MINUTES, estimate
 
-CRAWLER, TOOL = Program.CRAWLER, Program.TOOL
+CRAWLER: Final = Program.CRAWLER
+TOOL: Final = Program.TOOL
 ITEM_SHARE = 0.8  # of the answers with data
 FEW_LOADS = 20  # before it tells anything that no links are followed
 LINKED_SHARE = 0.5  # of the steps, by which people follow links

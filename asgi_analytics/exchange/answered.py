@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from ..decide.attempts import is_typed
@@ -29,6 +28,7 @@ from ..identify.request import (
 )
 from ..inputs import BY_LENGTH, DATA, FORM, INJECTED, IS_LED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, TYPED
 from ..model import Variant
+from ..protocols import Headers
 from .arrival import Arrival
 from .coercion import text
 
@@ -42,7 +42,7 @@ _WITHOUT_DATA = frozenset(("POST", "PUT", "PATCH", "DELETE", "HEAD"))
 class Answered(Arrival):
     """A request whose visitor is judged by the answer, before its headers are sent."""
 
-    def _judge(self, status: Any, names: Mapping[bytes, bytes]) -> None:
+    def _judge(self, status: Any, names: Headers) -> None:
         """Judge by the answer: a page, an error, data or what follows a POST, a redirect, or something else."""
         engine, visitor, decision = self._engine, self.visitor, self.decision
         actor, now = visitor.actor, engine.monotonic()
@@ -83,7 +83,7 @@ class Answered(Arrival):
         network = self.visitor.network
         engine.judge.page(actor, page, inner, decision, now, claims, network, not query)
 
-    def _is_form(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
+    def _is_form(self, status: Any, names: Headers) -> bool:
         """Tell whether this is a form that no page sent, and note it."""
         if not is_form_of_no_page(self._headers, self.path, status, names, self._shows_pages()):
             return False
@@ -103,7 +103,7 @@ class Answered(Arrival):
         self.inputs |= REDIRECTED
         return pass_redirected(self.visitor.actor, page, self.decision, now)
 
-    def _judge_redirect(self, names: Mapping[bytes, bytes], now: float) -> None:
+    def _judge_redirect(self, names: Headers, now: float) -> None:
         """Judge a redirect that stands for an error. Another one of a page counts by the answer where it leads.
 
         That answer comes here, too; but files may be on another server, and a crawler follows redirects of long ago.
@@ -117,13 +117,13 @@ class Answered(Arrival):
         elif not self.decision.refused:
             actor.behaviour.requests += 1
 
-    def _stands_for_error(self, names: Mapping[bytes, bytes]) -> bool:
+    def _stands_for_error(self, names: Headers) -> bool:
         """Tell whether a redirect stands for an error; not one to a picture, which may replace all missing ones."""
         if is_picture(names.get(b"location", b"").decode("latin-1")):
             return False
         return stands_for_not_found(self.visitor.actor, self.path, target_on_site(names, self._headers, self.path))
 
-    def _judge_failure(self, status: Any, names: Mapping[bytes, bytes], now: float) -> None:
+    def _judge_failure(self, status: Any, names: Headers, now: float) -> None:
         engine, visitor = self._engine, self.visitor
         self.from_inside = inner = self._is_linked()
         self.attempt = self._refused_attempt(status, names)
@@ -190,17 +190,17 @@ class Answered(Arrival):
             self.variant = variant
         return variant
 
-    def _was_refused(self, status: Any, names: Mapping[bytes, bytes]) -> bool:
+    def _was_refused(self, status: Any, names: Headers) -> bool:
         """Tell whether a form was refused and shown again, with a status that is no error."""
         return self.method == "POST" and self._refused_attempt(status, names) is not None
 
-    def _refused_attempt(self, status: Any, names: Mapping[bytes, bytes]) -> int | None:
+    def _refused_attempt(self, status: Any, names: Headers) -> int | None:
         by_tool = self.visitor.actor.program is TOOL
         if status in _REDIRECTS:
             names = self._located(names)
         return refused_attempt(self.method, self._headers, status, self.path, names, by_tool)
 
-    def _located(self, names: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    def _located(self, names: Headers) -> Headers:
         """Return the headers, Location without the root_path if paths come without it: a proxy has taken it off."""
         scope, location = self.scope, names.get(b"location")
         root = text(scope.get("app_root_path", scope.get("root_path"))).rstrip("/")  # the first one behind a Mount

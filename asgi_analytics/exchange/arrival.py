@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from ..clock import MINUTE_NS, uuid7
 from ..decide.actor import adopt_level, begin_session, count_session, start_like_pool
@@ -18,7 +19,7 @@ from ..inputs import BORROWED, FORGIVEN
 from ..model import Analytics, CachedRefusal, ClaimStatus, Decision, Hit, Merged, Ruling, Verification, Visitor
 from ..protocols import Receive, Scope, Send, StrictAnswer
 
-STATE_KEY = "analytics"  # in scope["state"]
+STATE_KEY: Final = "analytics"  # in scope["state"]
 NAME_TAKEN = f"the app keeps something of its own in state['{STATE_KEY}'], which stays: it is not told what was found"
 CACHED_FOR = 1.0  # seconds, at most, that a refusal is sent again unchanged: its numbers are whole seconds
 
@@ -47,9 +48,10 @@ class Arrival(Hit):
         except KeyError:  # of a websocket
             self._query = b""
         # Some servers pass on a method in lower case, which some apps take for the same.
-        self.method = scope.get("method", "WEBSOCKET").upper()
+        method = scope.get("method", "WEBSOCKET")
+        self.method = method if method == "GET" else method.upper()
         lines = scope.get("headers") or ()
-        if lines.__class__ is not list and iter(lines) is iter(lines):  # an iterator, which the app reads, too
+        if not isinstance(lines, list) and iter(lines) is iter(lines):  # an iterator, which the app reads, too
             scope["headers"] = lines = list(lines)
         self._headers = headers = dict(lines)
         if not engine.started:

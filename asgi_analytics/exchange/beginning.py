@@ -12,7 +12,9 @@ from .http import SCOPE_KEY, Exchange
 def begin(kind: type[Exchange], engine: Engine, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
     """Identify and decide, without I/O; None when that failed."""
     try:
-        exchange = kind(engine, scope, receive, send)
+        # Compiled code calls a class directly that it knows.
+        known = kind is Exchange
+        exchange = Exchange(engine, scope, receive, send) if known else kind(engine, scope, receive, send)
         exchange.decide(scope)
     except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
         engine.failed("identify and decide", error)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any
 
 from ..engine import Engine
 from ..inputs import UNABLE
-from ..protocols import Message, Receive, Scope, Send
+from ..protocols import Headers, Message, Receive, Scope, Send
 from .http import Exchange
 
 GONE = 1006  # without a close frame, RFC 6455 section 7.4.1
@@ -117,7 +117,7 @@ class WebSocketExchange(Exchange):
     def _is_linked(self) -> bool:
         return b"origin" in self._headers  # which browsers send with each, of whatever page it is
 
-    def _refused_attempt(self, status: Any, names: Mapping[bytes, bytes]) -> None:
+    def _refused_attempt(self, status: Any, names: Headers) -> None:
         """Return None: a close does not say why, and devices behind one address have a token each."""
 
 

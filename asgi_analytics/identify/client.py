@@ -8,6 +8,7 @@ from itertools import islice
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any
 
+from ..protocols import Headers
 from ..settings import EMBEDDING, Network, ProxyWord, as_counted
 
 MAX_ENTRIES = 100  # looked at, over all lines of the header, from the right
@@ -61,7 +62,7 @@ class ClientAddress:
         """Return the one for the option `trusted_proxies`."""
         return cls([one for one in proxies if not isinstance(one, str)], "unix" in proxies, "forwarded" in proxies)
 
-    def peer(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
+    def peer(self, scope: Mapping[str, Any], headers: Headers) -> str:
         """Return the host as the server has it, without computing anything, if no proxy is trusted; else as `read`.
 
         Where this returns the same, so does `read`; texts that are no address may differ here only.
@@ -69,13 +70,13 @@ class ClientAddress:
         try:
             client = scope["client"]
             host = client[0]
-            if client.__class__ is tuple and host.__class__ is str and len(host) <= self._longest_host:
+            if isinstance(client, tuple) and isinstance(host, str) and len(host) <= self._longest_host:
                 return host
         except (KeyError, TypeError, IndexError):
             pass
         return self.read(scope, headers)
 
-    def read(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
+    def read(self, scope: Mapping[str, Any], headers: Headers) -> str:
         """Return the normalised address, IPv4-mapped and NAT64 as IPv4, without port or zone; "" when it is not known.
 
         `headers` tells which headers there are; their lines are read from scope["headers"], where none are lost.
@@ -86,7 +87,7 @@ class ClientAddress:
             address, trusted = self._peer(scope.get("client"))
         return self._walk(scope, headers, address) if trusted else address
 
-    def is_secure(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bool:
+    def is_secure(self, scope: Mapping[str, Any], headers: Headers) -> bool:
         """Tell whether the visitor came by https: to the server, or to a trusted proxy in front that says so.
 
         A visitor who forges the header, where a proxy lets it through, gets a cookie that their browser drops.
@@ -106,7 +107,7 @@ class ClientAddress:
             return self._local
         return self._recognise(host) if isinstance(host, str) else _UNKNOWN
 
-    def _walk(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], address: str) -> str:
+    def _walk(self, scope: Mapping[str, Any], headers: Headers, address: str) -> str:
         last = None if self._forwarded else headers.get(b"x-forwarded-for")
         if last is not None:
             found, trusted = self._ends.get(last) or self._end(last)

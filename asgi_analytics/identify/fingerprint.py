@@ -8,7 +8,7 @@ from hashlib import blake2b
 from math import inf
 
 from ..clock import DAY_NS, Calendar
-from ..protocols import Salt
+from ..protocols import Headers, Salt
 
 MAX_AGENT = 512  # bytes of a header that count
 MAX_LANGUAGE = 128  # likewise
@@ -90,7 +90,7 @@ class Fingerprinter:
         return blake2b(self._site + b"\0", digest_size=16, key=key, person=b"fingerprint")
 
 
-def message(network: bytes, headers: Mapping[bytes, bytes], opted_out: bool) -> bytes:
+def message(network: bytes, headers: Headers, opted_out: bool) -> bytes:
     """Return what identifies a visitor without a cookie. Only headers that a browser sends on each kind of request.
 
     Client hints and Accept are left out: a browser leaves them off websockets and changes them with the kind of file.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Final
 
 from ..model import Session
 
-LONGEST = 86_400.0  # seconds
+LONGEST: Final = 86_400.0  # seconds
 
 
 def goes_on(session: Session, now: float, timeout: float) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ..clock import DAY_NS, random_bytes
 from ..facts import Actor, Throttle
 from ..model import Agent, Identity, Visitor
-from ..protocols import Locator
+from ..protocols import Headers, Locator
 from ..settings import Privacy, Settings
 from .client import ClientAddress, network_of, shorten
 from .cookie import Ticket, VisitorCookie
@@ -68,23 +68,20 @@ class Identifier:
         self._texts: dict[bytes | None, bytes | None] = {}
         self._cookie = VisitorCookie(settings.session_cookie, settings.secret) if settings.session_cookie else None
 
-    def visitor(
-        self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], now: float, time_ns: int
-    ) -> tuple[Visitor, bool]:
+    def visitor(self, scope: Mapping[str, Any], headers: Headers, now: float, time_ns: int) -> tuple[Visitor, bool]:
         """Return the visitor, its session brought up to date, and whether a session began with this request."""
-        get, client = headers.get, self._client
         seen = (
-            client.peer(scope, headers),
-            get(b"user-agent"),
-            get(b"accept-language"),
-            get(b"sec-gpc"),
-            get(b"dnt"),
+            self._client.peer(scope, headers),
+            headers.get(b"user-agent"),
+            headers.get(b"accept-language"),
+            headers.get(b"sec-gpc"),
+            headers.get(b"dnt"),
         )
         if time_ns // DAY_NS != self._fingerprinter.day and self._fingerprinter.turn(time_ns, now):
             self._recent.clear()
         visitor = self._recent.get(seen)
         if visitor is None or not visitor.known:
-            visitor = self._find(seen, client.read(scope, headers), headers, now)
+            visitor = self._find(seen, self._client.read(scope, headers), headers, now)
         if self._cookie is not None and visitor.identity.tracked:
             visitor = self._by_cookie(self._cookie, visitor, scope, headers, now, time_ns)
         visitor.seen = True
@@ -98,15 +95,15 @@ class Identifier:
         visitor.session = begin(visitor.identity.fingerprint, now, wall, self._timeout, session.ordinal + 1)
         return visitor, True
 
-    def address(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
+    def address(self, scope: Mapping[str, Any], headers: Headers) -> str:
         """Return the client address; "" when it is not known."""
         return self._client.read(scope, headers)
 
-    def is_secure(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bool:
+    def is_secure(self, scope: Mapping[str, Any], headers: Headers) -> bool:
         """Tell whether the visitor came by https, as ClientAddress.is_secure."""
         return self._client.is_secure(scope, headers)
 
-    def _find(self, seen: Seen, address: str, headers: Mapping[bytes, bytes], now: float) -> Visitor:
+    def _find(self, seen: Seen, address: str, headers: Headers, now: float) -> Visitor:
         """Find the visitor by its fingerprint, or make it, and remember it by what was seen of it."""
         opted_out = self._heeds_opt_out and opts_out(headers)
         text = message(network_of(address), headers, opted_out)
@@ -146,7 +143,7 @@ class Identifier:
         self,
         fingerprint: bytes,
         address: str,
-        headers: Mapping[bytes, bytes],
+        headers: Headers,
         opted_out: bool,
         now: float,
     ) -> Visitor:
@@ -181,7 +178,7 @@ class Identifier:
         cookie: VisitorCookie,
         alike: Visitor,
         scope: Mapping[str, Any],
-        headers: Mapping[bytes, bytes],
+        headers: Headers,
         now: float,
         time_ns: int,
     ) -> Visitor:

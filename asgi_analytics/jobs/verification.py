@@ -17,7 +17,7 @@ from ..identify.geoip import is_local
 from ..identify.operators import CLAIMS, SOURCES, Claim, claim_of
 from ..identify.reverse_dns import judge_names, names_to_confirm
 from ..model import TOOL_CLASSES, Agent, ClaimStatus, Verification
-from ..protocols import Clock, Fetch, Resolver
+from ..protocols import Clock, Fetch, Headers, Resolver
 from .background import Background
 from .data import FRESH, Held, held, stamp
 from .fetch import fetch_directory
@@ -141,7 +141,7 @@ class Verifier:
             self._stamp = found
 
     def status(
-        self, agent: Agent, address: str, scope: Mapping[str, Any], headers: Mapping[bytes, bytes], now: float
+        self, agent: Agent, address: str, scope: Mapping[str, Any], headers: Headers, now: float
     ) -> Verification:
         """Return what is known of the claim now; `now` is wall time in seconds since 1970. Ask once per request.
 

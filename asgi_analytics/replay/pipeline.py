@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
 
@@ -23,6 +23,7 @@ from ..identify.session import goes_on, none_yet
 from ..identify.useragent import AgentReader
 from ..identify.visitor import Identifier
 from ..model import Agent, ClaimStatus, Decision, Identity, Place, Session, Variant, Verification, Visitor
+from ..protocols import Headers
 from ..settings import Settings
 from ..state import State
 from ..variants import Variants
@@ -265,7 +266,7 @@ def _headers(agent: str, forwarded: str) -> dict[bytes, bytes]:
     return {name: _bytes(text) for name, text in sent.items() if text}
 
 
-def _scope(address: str, headers: Mapping[bytes, bytes]) -> dict[str, object]:
+def _scope(address: str, headers: Headers) -> dict[str, object]:
     return {"type": "http", "client": (_address(address), 0), "headers": list(headers.items())}
 
 
