@@ -162,7 +162,7 @@ class Exchange(Answered):
             self.status = status = message["status"]
             headers = list(message.get("headers") or ())
             names = dict(headers)
-            is_ordinary = names.keys() <= ORDINARY
+            is_ordinary = ORDINARY.issuperset(names)
             if not is_ordinary:
                 names = in_lower_case(names, headers)
             self._length = length = names.get(b"content-length")
