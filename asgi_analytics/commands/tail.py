@@ -23,6 +23,7 @@ from .dsn import add_dsn, database
 
 POLL = 0.5  # seconds between two polls
 PAUSE = 2.0  # seconds between two attempts to connect again
+PATIENCE = 30.0  # seconds that a poll may take
 OVERLAP = timedelta(seconds=10)  # hits of several workers do not arrive in order
 MAX_FOLLOWED = 10_000  # hits in one poll
 LEFT_OUT = f"more than {MAX_FOLLOWED:,} hits came at once, as after an outage: older ones are left out here"
@@ -84,7 +85,7 @@ def _report(text: str) -> None:
 
 def newest(dsn: str, most: int, site: str | None) -> Sequence[HitRow]:
     """Return the newest hits, oldest first; `site` None: of all. Raises StoreUnavailable, StoreMisconfigured."""
-    with connect(dsn) as reader:
+    with connect(dsn, PATIENCE) as reader:
         return reader.hits(most, site)
 
 
@@ -98,7 +99,7 @@ def followed(dsn: str, most: int, site: str | None, report: Callable[[str], None
     is_reported = False
     while True:
         try:
-            with connect(dsn) as reader:
+            with connect(dsn, PATIENCE) as reader:
                 if shown is None:
                     recent, hits = _recent(reader, site), reader.hits(most, site)
                     shown = recent | _times(hits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
@@ -13,18 +12,19 @@ from psycopg.rows import class_row
 from ..columns import one_line
 from ..errors import StoreError, StoreMisconfigured, StoreUnavailable
 from . import migrate, partitions, queries
-from .connection import ServerSession, connect_command
+from .connection import GRACE, ServerSession, connect_command
 
 MISSING = ("42P01", "42703", "42883", "3F000")  # SQLSTATEs: table, column, function, schema
 LOCKED = "55P03"  # SQLSTATE lock_not_available, after lock_timeout
 HELD = "Another session holds a table or row that this needs: see pg_locks and pg_stat_activity, and try again."
 LOCK_PATIENCE = "10s"  # that a command waits for a lock
+PATIENCE = 300.0  # seconds that a statement of a command may take
 NO_SCHEMA = (
     "The database has no schema of this version ({}): run `asgi-analytics migrate`, and where that finds nothing to "
     "do, `doctor`."
 )
 READ_ONLY = "25006"
-GONE = ("08", "53", "57P")  # SQLSTATEs: connection lost, too many of them, server shutting down or starting
+GONE = ("08", "53", "57")  # SQLSTATEs: connection lost, too many of them, server shutting down or starting, too slow
 Row = TypeVar("Row")
 
 
@@ -53,13 +53,17 @@ class CommandQueries:
 
 
 @contextlib.contextmanager
-def opened(dsn: str, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[ServerSession]:
-    """Open a session with these settings for the block. Raises StoreUnavailable, StoreMisconfigured if that fails."""
+def opened(dsn: str, patience: float = PATIENCE, **settings: str) -> Iterator[ServerSession]:
+    """Open a session with these settings for the block. Raises StoreUnavailable, StoreMisconfigured if that fails.
+
+    A statement may take `patience` seconds: the server ends one that takes longer, and if it is frozen, we do.
+    """
     with command_errors():
-        connection = connect_command(dsn)
+        connection = connect_command(dsn, patience=patience + GRACE)
     with contextlib.closing(connection):
         with command_errors():
-            session = ServerSession(connection, {"lock_timeout": LOCK_PATIENCE, **settings})
+            limits = {"lock_timeout": LOCK_PATIENCE, "statement_timeout": f"{patience * 1e3:.0f}ms"}
+            session = ServerSession(connection, {**limits, **settings})
         yield session
 
 

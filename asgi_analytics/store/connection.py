@@ -7,13 +7,15 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from math import inf
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import pq, sql
-from psycopg.abc import Buffer
+from psycopg.abc import Buffer, PQGen
 from psycopg.types.datetime import TimestamptzLoader
 
+from ..clock import SystemClock
 from ..errors import StoreMisconfigured
 from .dsn import conninfo
 
@@ -55,6 +57,8 @@ WRITER_SETTINGS: dict[str, str] = {
     "jit": "off",
 }
 SINCE_17 = {"transaction_timeout": "0"}  # of PostgreSQL
+GRACE = 10.0  # seconds after which a server that should have ended a statement is taken to be frozen
+T = TypeVar("T")
 
 
 class ServerSession:
@@ -166,9 +170,31 @@ def cut(connection: psycopg.Connection) -> None:
         wire.shutdown(socket.SHUT_RDWR)
 
 
-def connect_writer(dsn: str) -> psycopg.Connection:
+class BoundedConnection(psycopg.Connection):
+    """Waits for each answer for at most `patience` seconds: a frozen server keeps a connection alive for ever."""
+
+    patience = inf
+
+    def wait(self, gen: PQGen[T], *arguments: Any, **named: Any) -> T:
+        """Raises psycopg.OperationalError, and closes the connection, if no answer comes in time."""
+        return super().wait(self._in_time(gen), *arguments, **named)
+
+    def _in_time(self, gen: PQGen[T]) -> PQGen[T]:
+        until = SystemClock.monotonic() + self.patience
+        try:
+            wanted = next(gen)
+            while SystemClock.monotonic() < until:
+                wanted = gen.send((yield wanted))
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+        self.pgconn.finish()
+        raise psycopg.OperationalError(f"no answer within {self.patience:g} s")
+
+
+def connect_writer(dsn: str, patience: float = inf) -> psycopg.Connection:
     """Open the writer's connection; `writer_session` adds the settings. Raises psycopg.Error."""
-    return psycopg.connect(conninfo(dsn, {**PARAMETERS, "application_name": "asgi-analytics writer"}), autocommit=True)
+    return _connect(dsn, "asgi-analytics writer", patience)
 
 
 def writer_session(connection: psycopg.Connection) -> ServerSession:
@@ -177,12 +203,17 @@ def writer_session(connection: psycopg.Connection) -> ServerSession:
     return ServerSession(connection, {**WRITER_SETTINGS, **later})
 
 
-def connect_command(dsn: str, name: str = "asgi-analytics cli") -> psycopg.Connection:
+def connect_command(dsn: str, name: str = "asgi-analytics cli", patience: float = inf) -> psycopg.Connection:
     """Open a connection for a command; a ServerSession adds the settings. Raises psycopg.Error."""
-    ours = {**PARAMETERS, "application_name": name}
-    # Behind a pooler, the next session lacks the statements prepared in this one.
-    connection = psycopg.connect(conninfo(dsn, ours), autocommit=True, prepare_threshold=None)
+    connection = _connect(dsn, name, patience)
+    connection.prepare_threshold = None  # behind a pooler, the next session lacks the statements prepared in this one
     connection.adapters.register_loader("timestamptz", _ClampedLoader)
+    return connection
+
+
+def _connect(dsn: str, name: str, patience: float) -> psycopg.Connection:
+    connection = BoundedConnection.connect(conninfo(dsn, {**PARAMETERS, "application_name": name}), autocommit=True)
+    connection.patience = patience
     return connection
 
 

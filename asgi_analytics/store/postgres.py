@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from math import inf
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -51,8 +52,11 @@ class PostgresStore(Connected):
         bans: bool = False,
         policy: tuple[str, Mapping[str, Any]] | None = None,
         retention_days: int | None = None,
+        patience: float = inf,
     ) -> None:
+        """`patience` in seconds, with each answer of a server; a writer has a watchdog instead."""
         self._dsn = dsn
+        self._patience = patience
         self._policy = policy  # version and settings
         self._retention_days = retention_days
         self._migrate = migrate
@@ -79,7 +83,7 @@ class PostgresStore(Connected):
         """Open the connection and bring the schema up to date; partitions are made later: the salts come first."""
         self.close()
         with as_ours():
-            self._connection = connection = connect_writer(self._dsn())
+            self._connection = connection = connect_writer(self._dsn(), self._patience)
             check_encoding(connection)
             self._session = writer_session(connection)
             self._server = self._ask_server()

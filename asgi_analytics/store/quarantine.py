@@ -12,7 +12,7 @@ import psycopg
 
 from ..batch import Batch, Frame, Frames
 from ..errors import RowRejected, StoreMisconfigured
-from .commands import CommandQueries, command_errors, opened
+from .commands import PATIENCE, CommandQueries, command_errors, opened
 from .connection import ServerSession
 from .postgres import KINDS, PostgresStore
 
@@ -46,7 +46,7 @@ class Quarantine(CommandQueries):
 
     def __init__(self, session: ServerSession, dsn: str) -> None:
         super().__init__(session, "quarantine")
-        self._store = PostgresStore(lambda: dsn, migrate=False)
+        self._store = PostgresStore(lambda: dsn, migrate=False, patience=PATIENCE)
 
     def close(self) -> None:
         """Close the connection that `retry` has opened."""

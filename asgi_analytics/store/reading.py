@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from .commands import CommandQueries, command_errors, opened
+from .commands import PATIENCE, CommandQueries, command_errors, opened
 from .connection import ServerSession
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -185,7 +185,7 @@ class Reader(CommandQueries):
 
 
 @contextlib.contextmanager
-def connect(dsn: str) -> Iterator[Reader]:
-    """Open a connection for reading. Raises StoreUnavailable, StoreMisconfigured."""
-    with opened(dsn) as session:
+def connect(dsn: str, patience: float = PATIENCE) -> Iterator[Reader]:
+    """Open a connection for reading; see `opened`. Raises StoreUnavailable, StoreMisconfigured."""
+    with opened(dsn, patience) as session:
         yield Reader(session)

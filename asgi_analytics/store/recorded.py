@@ -22,6 +22,7 @@ SESSIONS = 1_000  # in a batch
 NOT_YET = UUID(int=0)
 # Hits may be many, and are read in one transaction.
 PATIENT = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "transaction_timeout": "0"}
+PATIENCE = 86_400.0  # seconds
 COPY_JUDGED = "COPY judged (id, time, score, level, bot_class) FROM STDIN"
 
 
@@ -84,7 +85,7 @@ class Recorded:
 
     def hits(self) -> Iterator[RecordedHit]:
         """Yield the hits by time through a server-side cursor: memory holds FETCHED of them. Raises StoreError."""
-        with command_errors(), opened(self._dsn, PATIENT) as session:
+        with command_errors(), opened(self._dsn, PATIENCE, **PATIENT) as session:
             try:
                 with (
                     session.transaction() as connection,
@@ -115,7 +116,7 @@ class Recorded:
         return next(iter(self._all(query)), None)
 
     def _all(self, query: str) -> list[tuple[Any, ...]]:
-        with command_errors(), opened(self._dsn, PATIENT) as session, session.transaction() as connection:
+        with command_errors(), opened(self._dsn, PATIENCE, **PATIENT) as session, session.transaction() as connection:
             return connection.execute(self._queries[query], self._period).fetchall()
 
 
@@ -164,7 +165,7 @@ class Rewriter:
 @contextlib.contextmanager
 def rewriter(dsn: str, version: str) -> Iterator[Rewriter]:
     """Open a connection for writing. Raises StoreUnavailable, StoreMisconfigured."""
-    with opened(dsn, PATIENT) as session:
+    with opened(dsn, PATIENCE, **PATIENT) as session:
         yield Rewriter(session, version)
 
 

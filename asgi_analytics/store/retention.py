@@ -21,12 +21,13 @@ PARTITIONS = "partitions"
 MAX_ROWS = 10_000  # of a table in one call: the writer has hits to deliver, too
 MAX_PARTITIONS = 30  # dropped in one call
 COUNTING = {"statement_timeout": "0", "transaction_timeout": "0"}  # counting all hits may take long
+PATIENCE = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
 def connect(dsn: str) -> Iterator[ServerSession]:
     """Open a session for the command `purge`. Raises StoreUnavailable, StoreMisconfigured."""
-    with command_errors(), contextlib.closing(connect_command(dsn)) as connection:
+    with command_errors(), contextlib.closing(connect_command(dsn, patience=PATIENCE)) as connection:
         yield ServerSession(connection, COUNTING)
 
 

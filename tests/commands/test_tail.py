@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -18,6 +18,7 @@ from asgi_analytics.commands.tail import LEFT_OUT, followed, hit_line
 from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.store.migrate import migrate
 from asgi_analytics.store.reading import HitRow
+from tests.acceptance.wire import Wire
 from tests.command import COMMAND, heed_ctrl_c, run
 from tests.drive import NOWHERE, called
 
@@ -154,6 +155,26 @@ def test_tail_follows_on_after_an_outage_which_it_reports_once(own_postgres: Emb
     (told,) = errors.decode().splitlines()
     assert told.startswith("asgi-analytics: ")
     assert told.endswith("(trying again)")
+
+
+def test_tail_follows_on_where_a_server_freezes_which_keeps_the_connection_alive(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("commands.tail.PATIENCE", 0.3), ("store.commands.GRACE", 0.1), ("commands.tail.PAUSE", 0.0)):
+        monkeypatch.setattr(f"asgi_analytics.{name}", seconds)
+    add_hit(dsn, "/before")
+    told: list[str] = []
+    with Wire(dsn) as wire, ExitStack() as frozen:
+
+        def report(text: str) -> None:
+            told.append(text)
+            frozen.close()
+
+        polls = followed(wire.dsn, 5, None, report)
+        assert [hit.path for hit in next(polls)] == ["/before"]
+        frozen.enter_context(wire.broken("deaf"))
+        assert next(polls) == []
+    assert told == ["No connection to Postgres: no answer within 0.4 s (trying again)"]
 
 
 def test_more_hits_at_once_than_a_poll_brings_are_told(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -19,13 +20,14 @@ from psycopg.conninfo import make_conninfo
 from asgi_analytics.commands.doctor.postgres import database_checks
 from asgi_analytics.errors import StoreMisconfigured
 from asgi_analytics.shared.postgres import PostgresQuotas
+from asgi_analytics.store import connection, reading
 from asgi_analytics.store import migrate as migrations
-from asgi_analytics.store import reading
 from asgi_analytics.store.connection import connect_command
 from asgi_analytics.store.migrate import Migration, migrate
 from asgi_analytics.store.postgres import PostgresStore
 from asgi_analytics.store.recorded import Recorded
 from tests.acceptance.pooler import Pooler
+from tests.acceptance.wire import Wire
 from tests.conftest import _address
 from tests.drive import called
 from tests.record.rig import as_worker
@@ -34,6 +36,10 @@ from tests.record.rows import NOW_US, batch, deliver, fetch, hit
 from .folding import write_hits
 
 _numbers = itertools.count(1)
+BOUNDED = (
+    *("tail", "stats", "actors", f"explain {UUID(int=0)}", "ban 192.0.2.1 --for 1h --reason x", "purge --older 90d"),
+    *("quarantine retry", "what-if", "reclassify"),
+)
 PATHS = ["/plain", "/zürich", "/日本"]
 
 
@@ -176,6 +182,39 @@ def test_a_command_waits_for_no_server_that_has_vanished(dsn: str) -> None:
     """By itself the system asks after two hours, in which a job would hang."""
     with connect_command(dsn) as connection:
         assert connection.info.get_parameters()["keepalives_idle"] == "10"
+
+
+def test_a_command_waits_for_no_server_that_is_frozen_though_its_connection_lives(dsn: str) -> None:
+    with Wire(dsn) as wire, connect_command(wire.dsn, patience=0.3) as connection:
+        with wire.broken("deaf"), pytest.raises(psycopg.OperationalError, match="no answer within"):
+            connection.execute("SELECT 1")
+        assert connection.closed
+
+
+def test_no_command_but_migrations_waits_for_an_answer_without_a_bound(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_aside(dsn)
+    opened: list[float] = []
+
+    def connect(address: str, name: str, patience: float) -> psycopg.Connection:
+        opened.append(patience)
+        return open_bounded(address, name, patience)
+
+    open_bounded = connection._connect
+    monkeypatch.setattr(connection, "_connect", connect)
+    for command in BOUNDED:
+        called(*command.split(), "--dsn", dsn)
+    assert len(opened) > len(BOUNDED)  # to try rows again takes another
+    assert max(opened) < inf
+
+
+def set_aside(dsn: str) -> None:
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    store.position(b"journal".ljust(16, b"."))
+    store.quarantine(batch([hit("/aside")]), "the schema was wrong then", "22001")
+    store.close()
 
 
 def test_commands_read_times_whatever_date_style_others_prefer(dsn: str) -> None:
