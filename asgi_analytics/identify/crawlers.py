@@ -156,7 +156,9 @@ def _delimited(pattern: str) -> str:
 
 def extractor(rows: Iterable[tuple[str, str]]) -> ua_parser_rs.UserAgentExtractor:
     """Compile (pattern, family) rows: the first that matches gives its family, and its second group as `major`."""
-    return ua_parser_rs.UserAgentExtractor((pattern, family, None, None, None, None) for pattern, family in rows)
+    # No generator: compiled Rust that runs Python code in a daemon thread aborts a process that ends meanwhile.
+    listed = [(pattern, family, None, None, None, None) for pattern, family in rows]
+    return ua_parser_rs.UserAgentExtractor(listed)
 
 
 def _compiles(pattern: str) -> bool:

@@ -51,6 +51,23 @@ def test_a_loop_that_breaks_off_keeps_no_process_from_ending(tmp_path: Path, acc
     assert done.returncode == 3, done.stderr
 
 
+def test_an_interpreter_that_ends_while_a_daemon_thread_builds_an_app_is_not_aborted(account: Account) -> None:
+    """As Ctrl-C ends Django's runserver: a thread that comes back from Python code to compiled Rust aborts it."""
+    program = (
+        "import threading; from asgi_analytics.identify.crawlers import extractor\n"
+        "begun = threading.Event()\n"
+        "def rows():\n"
+        "    begun.set()\n"
+        "    while True: pass\n"
+        "    yield\n"
+        "threading.Thread(target=lambda: extractor(rows()), daemon=True).start()\n"
+        "begun.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    account.round()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited by RLIMIT_AS")
 def test_where_the_address_space_runs_out_all_is_answered_and_the_end_is_quick(
     tmp_path: Path, account: Account
