@@ -180,6 +180,15 @@ def is_begun(connection: psycopg.Connection) -> bool:
     return table is not None and table[0] is not None
 
 
+def renamed(connection: psycopg.Connection) -> str:
+    """Return a schema of another name that has tables like ours, "" where there is none."""
+    row = connection.execute(
+        "SELECT nspname FROM pg_namespace WHERE (SELECT count(*) FROM pg_class WHERE relnamespace = pg_namespace.oid"
+        " AND relname IN ('migrations', 'hits', 'sessions', 'fingerprints', 'positions')) = 5 ORDER BY 1"
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
 def _known(connection: psycopg.Connection) -> dict[int, str]:
     return _read(connection) if is_begun(connection) else {}
 

@@ -34,6 +34,10 @@ UNREADABLE = (DAMAGED, "checksum or length does not match", None)
 MAX_RULINGS = 100_000  # in force; the newest, allowances first
 MAX_CHANGES = 10_000  # in one query
 MAX_AHEAD = 86_400.0  # seconds that the server's clock may be ahead for it to say what is old
+GONE = (
+    "The schema analytics is gone: was it renamed{} or dropped? Name it back, or make it anew by "
+    "`asgi-analytics migrate`."
+)
 TIDY = ("expire_flags", "forget_incidents", "forget_networks", "forget_rulings", "forget_positions")
 
 
@@ -98,12 +102,11 @@ class PostgresStore(Connected):
                 remember_policy(connection, *self._policy, in_force=True)
 
     def _apply_migrations(self, connection: psycopg.Connection) -> None:
-        if self._had_schema == self._server and not migrate.is_begun(connection):
+        if not migrate.is_begun(connection):
+            renamed = migrate.renamed(connection)
             # Created anew, it would keep an operator from renaming the old one back.
-            raise StoreMisconfigured(
-                "The schema analytics is gone: was it renamed or dropped? Name it back, or make it anew by "
-                "`asgi-analytics migrate`."
-            )
+            if renamed or self._had_schema == self._server:
+                raise StoreMisconfigured(GONE.format(f" to {renamed}" if renamed else ""))
         if not migrate.is_behind(connection):
             return
         self.migrating = True  # the watchdog must not take it for a frozen server

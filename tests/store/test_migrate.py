@@ -17,7 +17,7 @@ from psycopg import sql
 
 from asgi_analytics.commands.doctor.postgres import database_checks
 from asgi_analytics.embedded.programs import find_servers
-from asgi_analytics.errors import MigrationError, StoreError, StoreUnavailable
+from asgi_analytics.errors import MigrationError, StoreError, StoreMisconfigured, StoreUnavailable
 from asgi_analytics.store import commands, health, migrate
 from asgi_analytics.store.postgres import PostgresStore
 
@@ -211,6 +211,21 @@ def test_a_migration_takes_what_it_takes(empty_dsn: str, folder: Path) -> None:
     with psycopg.connect(empty_dsn, autocommit=True) as connection:
         connection.execute("SET statement_timeout = '100ms'")
         assert migrate.apply(connection) == ["0001_one.sql", "0002_slow.sql"]
+
+
+def test_a_schema_that_was_renamed_before_the_worker_started_is_not_made_anew(dsn: str) -> None:
+    """Else it could not get its name back, and what comes meanwhile would be in the other one."""
+    store = PostgresStore(lambda: dsn)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("ALTER SCHEMA analytics RENAME TO kept")
+        with pytest.raises(StoreMisconfigured, match="renamed to kept"):
+            store.connect()
+        connection.execute("ALTER SCHEMA kept RENAME TO analytics")
+        store.connect()
+        connection.execute("ALTER SCHEMA analytics RENAME TO kept")
+    commands.migrate_all(dsn)
+    store.connect()
+    store.close()
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
