@@ -62,7 +62,7 @@ class Engine:
         self.keeps_query = settings.privacy.query == "redacted"
         self.overhead = Overhead()
         self.syncs = settings.durability == "fsync"
-        self.strict = open_strict(settings, self.clock)
+        self.strict = open_strict(settings, self.clock, self._is_cut_off)
         self.locator = new_locator(settings)
         self.calendar = Calendar()
         self.calendar.wall(self.clock.monotonic(), self.clock.time_ns())
@@ -276,6 +276,10 @@ class Engine:
         asked = zip(names, (policy.limits[level], policy.network_limits), strict=True)
         return await self.strict.take([(key, limits) for key, limits in asked if limits])
 
+    def _is_cut_off(self) -> bool:
+        """Tell whether the sharer, which tries in the background, does not reach the server of shared quotas."""
+        return self.sharer is not None and self.sharer.attempted.is_set() and not self.leases.connected
+
     async def hang_up(self) -> None:
         """Close our connections of the event loop that is about to end."""
         if self.strict is not None:
@@ -321,7 +325,7 @@ class Engine:
             self.verifier.after_fork()
         # The parent reports its own counts.
         self.counters, self.overhead = Counters(), Overhead()
-        self.strict = open_strict(self.settings, self.clock)
+        self.strict = open_strict(self.settings, self.clock, self._is_cut_off)
         self.recorder = self._new_recorder()
         self._starting = threading.RLock()
         self._opening = False

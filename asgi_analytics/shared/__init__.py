@@ -28,7 +28,7 @@ def open_quotas(settings: Settings, dsn: Callable[[], str]) -> SharedQuotas:
     return ValkeyQuotas(settings.shared, settings.site, settings.shared_timeout)
 
 
-def open_strict(settings: Settings, clock: Clock) -> StrictQuotas | None:
+def open_strict(settings: Settings, clock: Clock, is_lost: Callable[[], bool]) -> StrictQuotas | None:
     """Return the quotas that each request asks in strict mode; None in lease mode.
 
     Raises ConfigurationError without the client library, and for a URL that it cannot read.
@@ -38,7 +38,9 @@ def open_strict(settings: Settings, clock: Clock) -> StrictQuotas | None:
     server_of(settings.shared)
     from .strict import ValkeyStrict
 
-    return ValkeyStrict(settings.shared, settings.shared_timeout, clock) if settings.shared_mode == "strict" else None
+    if settings.shared_mode != "strict":
+        return None
+    return ValkeyStrict(settings.shared, settings.shared_timeout, clock, is_lost)
 
 
 def server_of(url: str, *, asked: bool = False) -> str:

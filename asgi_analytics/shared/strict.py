@@ -34,8 +34,10 @@ Waiting = tuple[Actors, "asyncio.Future[StrictAnswer | None]"]
 class ValkeyStrict:
     """StrictQuotas over one server, asked by each event loop over connections of its own."""
 
-    def __init__(self, url: str, timeout: float, clock: Clock) -> None:
+    def __init__(self, url: str, timeout: float, clock: Clock, is_lost: Callable[[], bool] = lambda: False) -> None:
+        """`is_lost` tells whether it is known that the server does not answer: then no request waits for it."""
         self.failures = 0  # requests without an answer in time
+        self._is_lost = is_lost
         self._url = in_scheme(url)
         self._timeout = timeout
         self._clock = clock
@@ -49,6 +51,8 @@ class ValkeyStrict:
         loop = _running_loop()
         if loop is None:
             self.failures += 1
+            return None
+        if self._is_lost():
             return None
         asker = self._askers.get(loop) or self._begin(loop)
         try:

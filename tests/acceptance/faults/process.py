@@ -16,7 +16,7 @@ from tests.acceptance.faults.app import OPEN, bare
 from tests.acceptance.faults.ledger import Account
 from tests.acceptance.rig import ROOT, Load, Server
 from tests.acceptance.wire import Fault, Wire
-from tests.waiting import wait_until
+from tests.waiting import delay, wait_until
 
 APP = "tests.acceptance.faults.app:app"
 GUNICORN = ["-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:{port}", "-w", "2"]
@@ -118,7 +118,7 @@ def end_while_broken(
                 load.more(100)
                 took = server.end(signal.SIGTERM)
         account.round()
-        assert took < STOP, server.log()
+        assert took < STOP + delay(), server.log()
         recover(wire.dsn, folder)
     account.settle(dsn, load.answered, patience)
 

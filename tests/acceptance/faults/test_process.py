@@ -26,6 +26,7 @@ from tests.acceptance.faults.process import (
 from tests.acceptance.rig import ROUNDS, Load
 from tests.acceptance.wire import Fault
 from tests.drive import rows
+from tests.waiting import delay
 
 FAST = ["uvicorn-h11", "hypercorn", "granian", "daphne", "gunicorn-preload"]
 
@@ -37,7 +38,7 @@ def test_sigterm_under_load_loses_nothing_on_any_server(dsn: str, tmp_path: Path
             load.more(200)
             took = server.end(signal.SIGTERM)
         account.round()
-        assert took < STOP, server.log()
+        assert took < STOP + delay(), server.log()
     recover(dsn, tmp_path / "j")
     account.settle(dsn, load.answered)
 
@@ -83,7 +84,7 @@ def test_a_second_sigint_skips_the_farewell_and_loses_nothing(
     with running(SERVERS[name], dsn, tmp_path / "j") as server:
         with Load(server.port) as load:
             load.more(150)
-            assert server.end(signal.SIGINT, signal.SIGINT) < STOP, server.log()
+            assert server.end(signal.SIGINT, signal.SIGINT) < STOP + delay(), server.log()
         account.round()
     recover(dsn, tmp_path / "j")
     account.settle(dsn, load.answered)
@@ -165,7 +166,7 @@ def test_where_no_thread_may_start_all_is_answered_and_delivered_by_the_next_sta
         with Load(server.port) as load:
             load.more(150)
         account.round()
-        assert server.end(signal.SIGTERM) < STOP
+        assert server.end(signal.SIGTERM) < STOP + delay()
     recover(dsn, tmp_path / "j")
     account.settle(dsn, load.answered)
 
