@@ -33,6 +33,7 @@ KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.q
 UNREADABLE = (DAMAGED, "checksum or length does not match", None)
 MAX_RULINGS = 100_000  # in force; the newest, allowances first
 MAX_CHANGES = 10_000  # in one query
+VANISHED = 150.0  # seconds of a transfer, after which its writer must have cut the connection: see watchdog.STUCK
 MAX_AHEAD = 86_400.0  # seconds that the server's clock may be ahead for it to say what is old
 GONE = (
     "The schema analytics is gone: was it renamed{} or dropped? Name it back, or make it anew by "
@@ -93,6 +94,7 @@ class PostgresStore(Connected):
             self._server = self._ask_server()
             if self._migrate:
                 self._apply_migrations(connection)
+            self._end_vanished()
             if self._had_schema != self._server:
                 self._catch_up()
             self._had_schema = self._server
@@ -127,6 +129,11 @@ class PostgresStore(Connected):
         except StoreMisconfigured:  # we may not be allowed to call the function
             return ""
         return str(row[0]) if row else ""
+
+    def _end_vanished(self) -> None:
+        """End sessions of writers that vanished in the middle of a transfer: ours waits for them."""
+        with contextlib.suppress(StoreError), as_ours(), self._current().statement() as connection:
+            connection.execute(self._queries["end_vanished"], {"since": VANISHED})
 
     def _catch_up(self) -> None:
         """Set sequences on that are behind their tables, as in a database that was filled by logical replication.

@@ -11,11 +11,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from asgi_analytics.batch import HIT
-from asgi_analytics.errors import RowRejected, StoreMisconfigured
+from asgi_analytics.batch import HIT, Batch
+from asgi_analytics.errors import RowRejected, StoreMisconfigured, StoreUnavailable
 from asgi_analytics.model import Merged
+from asgi_analytics.store import postgres, staging
 from asgi_analytics.store.postgres import PostgresStore
 from tests.record.rows import COLUMNS, NOW_US, batch, deliver, fetch, hit, one
+from tests.waiting import wait_until
 
 from .folding import HOUR, name, sessions, write, write_hits
 
@@ -176,6 +178,39 @@ def test_a_batch_waits_for_the_ghost_of_its_predecessor(store: PostgresStore, ds
     successor.join(10)
     ghost.close()
     assert one(dsn, "SELECT count(*) AS n, count(DISTINCT path) AS paths FROM analytics.hits") == {"n": 4, "paths": 4}
+
+
+def begin(dsn: str, moved: Batch) -> None:
+    """Lock the position of a journal and send the rows of a batch."""
+    ghost = PostgresStore(lambda: dsn)
+    ghost.connect()
+    with ghost._transfer() as connection:
+        ghost._positions.lock(connection, moved)
+        ghost._staging.fill(connection, "staging", moved.columns[HIT], moved.frames.rows(HIT))
+
+
+def take_over(store: PostgresStore, moved: Batch, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Move a batch, once the server waits for more rows of another."""
+    monkeypatch.undo()
+    waiting = (
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE starts_with(query, 'COPY') AND wait_event = 'ClientRead'"
+    )
+    wait_until(lambda: one(dsn, waiting)["n"] == 1)
+    monkeypatch.setattr(postgres, "VANISHED", 0.0)
+    store.connect()
+    store.write(moved)
+
+
+def test_a_ghost_whose_connection_lives_is_ended(
+    store: PostgresStore, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a proxy that froze leaves it: the server waits for more rows, and no time-out of it ends that."""
+    moved = batch([hit()])
+    store.position(moved.journal)
+    monkeypatch.setattr(staging, "release_gil", lambda: take_over(store, moved, dsn, monkeypatch))
+    with pytest.raises(StoreUnavailable, match="terminating connection"):
+        begin(dsn, moved)
+    assert len(fetch(dsn, "SELECT id FROM analytics.hits")) == 1
 
 
 def test_a_rejected_batch_leaves_nothing_behind(store: PostgresStore, dsn: str) -> None:

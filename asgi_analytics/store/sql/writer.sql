@@ -1,5 +1,13 @@
 -- What the writer asks beside the fold: positions, salts, rulings, rows set aside, and what is old.
 
+-- name: end_vanished
+-- No time-out of the server ends a COPY whose client is silent, such as behind a proxy that froze and keeps the
+-- connection: a position would be locked for ever.
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+WHERE datname = pg_catalog.current_database() AND usename = session_user AND state = 'active'
+    AND wait_event = 'ClientRead' AND query LIKE 'COPY "pg\_temp".%%'
+    AND xact_start < pg_catalog.now() - pg_catalog.make_interval(secs => %(since)s::float8)
+
 -- name: catch_up
 -- What is not owned is left to who owns it.
 SELECT pg_catalog.setval(name::regclass, newest)
