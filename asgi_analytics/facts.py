@@ -91,6 +91,7 @@ class Traces:
     prefetched: Window = field(default_factory=Window)  # likewise, that were prefetched, or asked for with credentials
     turned: Window = field(default_factory=Window)  # likewise, that were pages of lists
     excused_errors: Window = field(default_factory=Window)  # of what a page, or somebody with credentials, asked for
+    injected: Window = field(default_factory=Window)  # of queries that scanners try, and that somebody may have typed
     redirected_to: int = 0  # where the answer to a form led to: a number of path and query
     redirected_at: float = -inf
     redirected: Window = field(default_factory=Window)  # of pages that were not counted for that

@@ -11,7 +11,7 @@ from ..variants import Variants
 from .attempts import count_refused_attempt
 from .behaviour import count_error, count_form
 from .conduct import TOOL
-from .probes import HIDDEN, count_probe, is_odd, is_picture, kind_of, probe_kind
+from .probes import HIDDEN, count_probe, is_odd, is_package, is_picture, kind_of, probe_kind
 from .site import Site
 from .traces import traces_of
 from .window import HOUR, try_charge
@@ -20,6 +20,7 @@ from .window import HOUR, try_charge
 BLAMELESS = (402, 409, 412, 429)
 MAX_LINKED = 200  # errors excused in an hour and person because a page asked for them: anybody can claim so
 MAX_STRAYED, STRAY_PAUSE = 60, 2.0  # errors excused in a session as dead links; least seconds between them
+MAX_INJECTED = 15  # queries in an hour that somebody may type to see what an app does with them
 MAX_TRUSTED = 1000  # errors excused in an hour with credentials: synchronizing asks for what may not be there
 
 
@@ -63,7 +64,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     most = MAX_TRUSTED if trusted else MAX_LINKED * facts.people
     if (linked and picture) or ((linked or trusted) and try_charge(traces_of(facts).excused_errors, HOUR, most, now)):
         return new
-    if injected:
+    if injected and not _may_be_typed(visitor, method, now):
         traces_of(facts).probes += 1
         new = True
     if status >= 500:
@@ -73,10 +74,11 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
         traces_of(facts).odd += 1
     if kind and count_probe(facts, path, kind):
         new = True
-    if not kind and status in (404, 410) and is_unguessed(path):
+    if not kind and status in (404, 410) and (is_unguessed(path) or is_package(path)):
         return odd or new
     # An expired token is refused everywhere; many programs send one only when asked for it, and none in a query then.
-    if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and attempt is None and guess is None):
+    by_itself = attempt is None or attempt & BY_LENGTH
+    if picture or (attempt and not attempt & BY_LENGTH) or (status == 401 and by_itself and guess is None):
         return odd or new
     if not kind and method == "GET" and _may_stray(visitor, now):
         return odd or new
@@ -88,14 +90,24 @@ def _may_stray(visitor: Actor, now: float) -> bool:
 
     A scanner guesses faster, or goes on for longer.
     """
-    facts, claims = visitor.behaviour, visitor.claims
+    facts = visitor.behaviour
     since, facts.strayed_at = now - facts.strayed_at, now
-    if visitor.program or claims.faults or not (claims.is_browser or claims.tells_origin):
-        return False
-    if since < STRAY_PAUSE or facts.strayed >= MAX_STRAYED:
+    if not _is_browser(visitor) or since < STRAY_PAUSE or facts.strayed >= MAX_STRAYED:
         return False
     facts.strayed += 1
     return True
+
+
+def _may_be_typed(visitor: Actor, method: str, now: float) -> bool:
+    """Tell whether a query that scanners try may be typed by a developer, who also reloads what comes of it."""
+    if method != "GET" or not _is_browser(visitor):
+        return False
+    return try_charge(traces_of(visitor.behaviour).injected, HOUR, MAX_INJECTED, now)
+
+
+def _is_browser(visitor: Actor) -> bool:
+    claims = visitor.claims
+    return not visitor.program and not claims.faults and (claims.is_browser or claims.tells_origin)
 
 
 def _shows_pages(visitor: Actor) -> bool:

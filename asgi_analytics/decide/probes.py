@@ -35,6 +35,11 @@ _PICTURE = re.compile(
     r"|/(?:avatars?|covers?|photos?|pictures?|posters?|thumb(?:nail)?s?)/[^/.]+(?:/[^/.]+)?$",
     re.IGNORECASE,
 )
+# What package managers ask one index after another for: Python's, Go's, Maven's, Debian's.
+_PACKAGE = re.compile(
+    r"/simple/[\w.-]+/?\Z|/@v/(?:list|v[\w.+-]+)\Z|/@latest\Z|\.pom\Z|/maven-metadata\.xml(?:\.\w+)?\Z|/dists/[^/]+/",
+    re.ASCII,
+)
 # What scanners write into parameters: SQL, paths out of the folder, scripts, look-ups. People ask a search for it, too:
 # only an app that fails at it makes it a probe.
 _INJECTION = re.compile(
@@ -100,6 +105,11 @@ def is_hidden_file(path: str) -> bool:
 def is_picture(path: str) -> bool:
     """Tell whether a path names a picture, or a tile of a map."""
     return _PICTURE.search(path, 0, _STORED) is not None
+
+
+def is_package(path: str) -> bool:
+    """Tell whether a path is what a client of an index of packages asks for, which has few of those that it needs."""
+    return _PACKAGE.search(path, 0, _STORED) is not None
 
 
 def is_injection(query: bytes | str) -> bool:

@@ -13,6 +13,8 @@ MIN_SITE_PAGES = 20  # below, a visit of a few pages covers most of a site
 MIN_WITNESSES = 20  # sessions with Fetch Metadata before its absence means something
 REQUESTS_PER_PAGE = 1.2  # of a browser, at least, on a site that serves its own files and calls
 HERE, ELSEWHERE = 1, 2  # Behaviour.files
+# Sessions that tell what reaches this site: a proxy may come in front of it, or a CDN serve its files, at any time.
+MAX_WITNESSED, MAX_LOOKED_AT = 4000, 500
 
 
 def fetches_files(facts: Behaviour, loads: int | None = None) -> bool:
@@ -73,6 +75,8 @@ class Site:
                 self.witnesses += 1
             else:
                 self.faulty += 1
+            if self.witnesses + self.faulty > MAX_WITNESSED:
+                self.witnesses, self.faulty = self.witnesses // 2, self.faulty // 2
 
     def look_for_files(self, facts: Behaviour) -> None:
         """Count, once in a session, whether a browser fetches more than pages; note in `facts` whether any does here.
@@ -84,6 +88,8 @@ class Site:
             self.with_files += 1
         else:
             self.without_files += 1
+        if self.with_files + self.without_files > MAX_LOOKED_AT:
+            self.with_files, self.without_files = self.with_files // 2, self.without_files // 2
         is_elsewhere = self.without_files >= max(MIN_WITNESSES, 4 * self.with_files)
         facts.files = ELSEWHERE if is_elsewhere else HERE
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..facts import Actor, Throttle, ThrottleLevel
 from .behaviour import MAX_IN_LOOP, MAX_TABS
 from .conduct import CRAWLER, TOOL, asks_once
-from .pages import is_led_on
+from .pages import NEW_SHARE, is_led_on
 from .site import fetches_files
 from .window import FIVE_MINUTES, MINUTE, TEN_MINUTES, estimate
 
@@ -112,7 +112,7 @@ def _may_open_tabs(visitor: Actor, now: float) -> bool:
 def _most_tabs(visitor: Actor) -> float:
     """Return how many pages a burst may have: fewer where no files are fetched, and no more than usual one by one."""
     facts = visitor.behaviour
-    if fetches_files(facts, facts.paced_loads):
+    if fetches_files(facts, facts.paced_loads) or facts.inner_steps >= NEW_SHARE * facts.paced_loads:
         return BURST_OF_TABS
     return REOPENED_TABS if facts.paced_loads - facts.at_once <= PAGE_LOADS_PER_MINUTE else _usual_pace(visitor)
 

@@ -22,6 +22,8 @@ _LOGIN = re.compile(
 _SECRET = re.compile(
     r"auth(?!ors?\b)|token|verif|confirm|\bpin\b|codes?\b|coupon|voucher|promo|gift|redeem", re.IGNORECASE
 )
+# Of these, what nobody guesses: an app that goes on after its session has ended asks for a new token, or reports it.
+_RENEWED = re.compile(r"refresh|renew|keep-?alive|heartbeat|log[-_]?out|sign[-_]?out|revoke|/_log/?\Z", re.IGNORECASE)
 # Of these, what somebody types in.
 _TYPED = re.compile(
     r"\bpin/?\Z|(?:\b|_|promo)codes?\b|coupon|voucher|promos?\b|gift[-_]?cards?\b|redeem|\botp\b", re.IGNORECASE
@@ -44,6 +46,7 @@ _FILE = re.compile(
 _LONGEST_FORM = 5  # digits of its Content-Length
 _SIGNATURE = re.compile(rb"signature|hmac")  # in the name of a header: of what another server reports
 _PAGE_CALL = BY_LENGTH | BY_PAGE
+_APP_CALL = BY_LENGTH  # whatever its length
 _TOKENS = (b"authorization", b"x-api-key", b"api-key", b"x-auth-token", b"private-token")
 
 
@@ -109,7 +112,8 @@ def refused_attempt(
 
     What may be a poll rather than a try has the same number each time: what a script sends again with the same token or
     length, as of somebody who was logged out; and, whatever its length, at a route that takes no secret, what a page's
-    script saves or reports, what an app sends and is not understood, and what other servers report.
+    script saves or reports, what an app sends and is not understood, or goes on to send once its session is gone, and
+    what other servers report.
     `names`: the response headers by name. `by_tool`: sent by an HTTP library, whose headers say nothing of how the
     answer is shown.
     """
@@ -130,6 +134,8 @@ def refused_attempt(
         return _PAGE_CALL
     if length is None:
         return 0
+    if not is_login and status == 401 and destination is None and _is_json(headers) and not _is_guessed(method, path):
+        return _APP_CALL
     return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
 
 
@@ -177,14 +183,23 @@ def _sends_by_itself(method: str, headers: Headers, status: object, path: str) -
             return True
         # Over plain http browsers do not say it; no form sends JSON.
         by_script = b"origin" in headers or status == 400
-        by_script = by_script and headers.get(b"content-type", b"").startswith(b"application/json")
+        by_script = by_script and _is_json(headers)
         if not by_script and not _is_file(headers) and not _is_signed(headers):
             return False
     elif destination not in (b"empty", b"report"):
         return False
-    if _SECRET.search(path, 0, 256) is not None:
-        return False
-    return method != "POST" or _GUESSED.search(path, 0, 256) is None
+    return not _is_guessed(method, path)
+
+
+def _is_guessed(method: str, path: str) -> bool:
+    """Tell whether a route takes something that can be guessed."""
+    if _SECRET.search(path, 0, 256) is not None and _RENEWED.search(path, 0, 256) is None:
+        return True
+    return method == "POST" and _GUESSED.search(path, 0, 256) is not None
+
+
+def _is_json(headers: Headers) -> bool:
+    return headers.get(b"content-type", b"").startswith(b"application/json")
 
 
 def _is_file(headers: Headers) -> bool:

@@ -66,9 +66,10 @@ _FOR_CDNS = (b"-cache-control", b"surrogate-control", b"edge-control")
 # By the last two a cache asks whether what it keeps still holds, however old, and sends all of it on: the cookie, too.
 _FOR_CACHES = frozenset((b"expires", b"etag", b"last-modified"))
 _PARTS = frozenset((b"hx-request", b"turbo-frame"))  # say that a script asks for a part
-# Unless htmx shows it as a page: a link's, or the one before, for which somebody pressed "back".
-_PAGES_OF_HTMX = frozenset((b"hx-boosted", b"hx-history-restore-request"))
+# Unless htmx or PJAX shows it as a page: a link's, or the one before, for which somebody pressed "back".
+_PAGES = frozenset((b"hx-boosted", b"hx-history-restore-request", b"x-pjax"))
 _PRELOADED = b"hx-preloaded"  # by htmx, as the pointer came to a link
+_BY_SCRIPT, _SWUP = b"x-requested-with", b"swup"  # Swup fetches all links in view ahead, and says so of none
 # What browsers ask for as they navigate, and Turbo Drive in their place; other scripts ask for "*/*".
 _SHOWN_BY_SCRIPT = (b"text/html,application/xhtml+xml", b"text/html, application/xhtml+xml")
 _AFTER_HOST = (b"/", b"", b"?", b"#")
@@ -97,28 +98,28 @@ def _shows(headers: Headers) -> bool:
             return False
         purpose = headers.get(b"sec-purpose", headers.get(b"x-sec-purpose"))
         return not purpose or b"prefetch" not in purpose
-    if _shows_by_htmx(headers):
+    if _says_page(headers):
         return True
     # So does X-Requested-With, where Android's WebView names its app: com.example.app.
-    by_script = b"." not in headers.get(b"x-requested-with", b".")
+    by_script = b"." not in headers.get(_BY_SCRIPT, b".")
     return not by_script and _PARTS.isdisjoint(headers) and not is_prefetch(headers)
 
 
 def _shows_by_script(headers: Headers) -> bool:
-    """Tell whether a script shows the page: a service worker that fetches what was navigated to, htmx, Turbo Drive.
+    """Tell whether a script shows the page: a service worker that fetches what was navigated to, htmx, PJAX, Turbo.
 
     In Firefox only Accept tells that a service worker does, and everywhere if it makes a request of its own for it; a
     page that is fetched ahead loses there what says so, but not its mode.
     """
     mode = headers.get(b"sec-fetch-mode")
-    if mode == b"navigate" or _shows_by_htmx(headers):
+    if mode == b"navigate" or _says_page(headers):
         return True
     asked = headers.get(b"accept", b"").startswith(_SHOWN_BY_SCRIPT)
-    return asked and mode != b"no-cors" and b"turbo-frame" not in headers
+    return asked and mode != b"no-cors" and b"turbo-frame" not in headers and headers.get(_BY_SCRIPT) != _SWUP
 
 
-def _shows_by_htmx(headers: Headers) -> bool:
-    return not _PAGES_OF_HTMX.isdisjoint(headers) and _PRELOADED not in headers
+def _says_page(headers: Headers) -> bool:
+    return not _PAGES.isdisjoint(headers) and _PRELOADED not in headers
 
 
 def is_page(headers: Headers, status: object, names: Headers, by_tool: bool = False, path: str = "") -> bool:
@@ -152,8 +153,8 @@ def _delivers(status: object) -> bool:
 
 
 def is_prefetch(headers: Headers) -> bool:
-    """Tell whether the request says that it is a prefetch: of a link that came into view, or under the pointer."""
-    if _PRELOADED in headers:
+    """Tell whether the request may be a prefetch: of a link that came into view, or under the pointer."""
+    if _PRELOADED in headers or headers.get(_BY_SCRIPT) == _SWUP:
         return True
     return not _PURPOSES.isdisjoint(headers) and any(b"prefetch" in headers.get(name, b"") for name in _PURPOSES)
 

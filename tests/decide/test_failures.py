@@ -112,6 +112,14 @@ def test_who_takes_stock_of_what_the_site_does_not_know_guesses_nothing(ours: Ou
     assert send(ours, stock, 3.0, PHONE, FORBIDDEN, start=9_000.0)[-1].refused
 
 
+@pytest.mark.parametrize(
+    "path", ["/simple/acme-%d/", "/go/acme.example/m%d/@v/list", "/maven/acme/m%d/1.0/m%d-1.0.pom"]
+)
+def test_an_index_of_packages_is_asked_first_for_what_others_have(ours: Ours, path: str) -> None:
+    asked = [path.replace("%d", str(number)) for number in range(200)]
+    assert touched(send(ours, asked, 0.1, TOOL, GONE)) == []
+
+
 # Credentials
 
 
@@ -135,6 +143,19 @@ def test_what_an_app_sends_and_is_not_understood_is_no_guess(ours: Ours, path: s
     assert save(ours, [path] * 100, sent, FORBIDDEN, "POST", start=9_000.0)[-1].refused
     assert save(ours, [f"{path}/login"] * 100, sent, INVALID, "POST", start=18_000.0)[-1].refused
     assert save(ours, [path] * 100, headers, INVALID, "POST", start=27_000.0)[-1].refused, "a form"
+
+
+def test_an_app_that_goes_on_after_its_session_is_gone_guesses_nothing_unless_in_a_hurry(ours: Ours) -> None:
+    sent = (*PHONE, (b"content-type", b"application/json"))
+    refused, events = Reply(401, JSON), ["/api/events"] * 200
+    assert touched(save(ours, events, sent, refused, "POST", gap=3.0)) == []
+    assert (
+        touched(save(ours, [f"/api/notes/{number}" for number in range(200)], sent, refused, "PUT", start=2_000.0))
+        == []
+    )
+    assert touched(save(ours, ["/api/auth/refresh"] * 200, CALLED, refused, "POST", start=5_000.0)) == []
+    assert save(ours, events, sent, refused, "POST", gap=0.5, start=9_000.0)[-1].refused
+    assert save(ours, ["/api/auth/verify"] * 100, CALLED, refused, "POST", start=18_000.0)[-1].refused
 
 
 @pytest.mark.parametrize("path", ["/gift-cards/redeem", "/api/pay", "/api/auth", "/cards"])
@@ -205,6 +226,13 @@ def tried(
 @pytest.mark.parametrize("headers", [TOOL, OUTSIDE], ids=["tool", "browser"])
 def test_who_tries_the_parameters_of_one_page_is_blocked(ours: Ours, headers: Headers) -> None:
     assert tried(ours, ATTACKS * 7, headers, (200, 500, 400, 403))[-1].refused
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_who_types_an_attack_and_reloads_what_comes_of_it_is_a_developer(ours: Ours, status: int) -> None:
+    queries = [query for query in ATTACKS[:4] for _ in range(3)]
+    assert touched(tried(ours, queries, BROWSER.page(typed=True), (status,), gap=0.7)) == []
+    assert tried(ours, queries, TOOL, (status,))[1].flagged
 
 
 @pytest.mark.parametrize("padding", [b"a=" + b"x" * 3_000 + b"&", b"a=1&b=&" * 300, b"y" * 2_000])

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from asgi_analytics.facts import Claims
+from asgi_analytics.decide.site import ELSEWHERE, Site
+from asgi_analytics.facts import Behaviour, Claims
 from tests.benchmarks.detect.columns import Ours
 from tests.benchmarks.detect.programs import headers_of
 from tests.benchmarks.detect.site import Reply
@@ -135,6 +136,26 @@ def test_who_opens_tabs_without_files_is_a_person_where_nobody_fetches_any(
 ) -> None:
     readers(ours, pictures)
     assert (touched(tabs(ours, 50, TYPED, files=False)) == []) is let_be
+
+
+def test_who_opens_tabs_from_a_list_is_a_person_though_their_files_are_kept_or_elsewhere(ours: Ours) -> None:
+    readers(ours, 2)
+    assert touched(tabs(ours, 50, BROWSER.page("https://www.example.com/list"), files=False)) == []
+
+
+def test_files_that_a_cdn_serves_from_now_on_are_missed_for_some_hundred_visits_and_no_longer() -> None:
+    site = Site(with_files=100_000)
+    for _ in range(2_000):
+        site.look_for_files(facts := Behaviour(requests=9, page_loads=9))
+    assert facts.files == ELSEWHERE
+
+
+def test_headers_that_a_proxy_strips_from_now_on_are_missed_for_some_thousand_visits_and_no_longer() -> None:
+    site = Site(witnesses=1_000_000)
+    for number in range(20_000):
+        site.witness(Claims((), True))
+        assert site.knows_headers() or number > 5_000
+    assert not site.knows_headers()
 
 
 @pytest.mark.parametrize(("pictures", "let_be"), [(0, True), (2, False)], ids=["files elsewhere", "files here"])

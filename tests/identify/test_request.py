@@ -43,6 +43,10 @@ TURBO = b"text/html, application/xhtml+xml"
         ({b"hx-request": b"true"}, False),
         ({b"hx-request": b"true", b"hx-boosted": b"true"}, True),
         ({b"hx-request": b"true", b"hx-boosted": b"true", b"hx-preloaded": b"true"}, False),
+        ({b"sec-fetch-dest": b"empty", b"x-pjax": b"true", b"x-requested-with": b"XMLHttpRequest"}, True),
+        ({b"x-pjax": b"true", b"x-requested-with": b"XMLHttpRequest"}, True),
+        ({b"sec-fetch-dest": b"empty", b"accept": TURBO, b"x-requested-with": b"swup"}, False),  # perhaps fetched ahead
+        ({b"sec-fetch-dest": b"empty", b"x-up-target": b"main", b"x-up-mode": b"root"}, False),  # likewise, by Unpoly
         ({b"sec-fetch-dest": b"empty", b"accept": TURBO}, True),
         ({b"sec-fetch-dest": b"empty", b"accept": TURBO, b"turbo-frame": b"cart"}, False),
         ({b"sec-fetch-dest": b"empty", b"accept": TURBO, b"x-sec-purpose": b"prefetch"}, False),
@@ -297,6 +301,7 @@ def test_an_app_beside_its_api_links_it_but_is_another_site(site: bytes, inner: 
         ({b"sec-purpose": b"prefetch;prerender"}, True),
         ({b"x-moz": b"prefetch"}, True),
         ({b"hx-request": b"true", b"hx-preloaded": b"true"}, True),
+        ({b"x-requested-with": b"swup"}, True),
         ({b"purpose": b"preview"}, False),
         ({}, False),
     ],
