@@ -15,9 +15,10 @@ What counts as evidence, and what is excused:
   and, answered 403, 404 or 410, with another number as `id`, `order_id` or the like. Excused are up to 60 in a session
   that a browser asks for at least two seconds apart; a token that is asked for, or refused in a header; 402, 409, 412;
   pictures, source maps and tiles; what failed before; 404 for digests, bar codes and what package managers ask each
-  index for; what a page of the site or its domain links (200 an hour and person), or one of another site shows; and what is asked for with an `Authorization`
-  (1,000 an hour). They still count among the requests of which more than half have to fail: a scanner is slowed down
-  from its 440th guess on if it says that pages sent it, from some 2,400 with a made-up token.
+  index for; what a page of the site or its domain links (200 an hour and person), or one of another site shows; and
+  what is asked for with an `Authorization` (1,000 an hour). They still count among the requests of which more than half
+  have to fail: a scanner is slowed down from its 440th guess on if it says that pages sent it, from some 2,400 with a
+  made-up token.
 - Sensitive paths: all below one such as `/console/…` are one. What a page of this site links, or one of another shows,
   does not count, unless a tool claims so; for hidden files, only a browser that loaded a page is believed. Queries that
   scanners try may be typed by a developer: a browser has 15 an hour.
@@ -25,10 +26,10 @@ What counts as evidence, and what is excused:
   422, the form shown again, or a redirect back to it or to an address that tells of an error; at a payment by 402, 404,
   422, and where a code or a coupon is taken by 404, 422. Not counted are the same token or API key again; a script's
   calls of the same length now and then (500 in ten minutes, 4,000 of a browser's pages), or an app's of JSON that are
-  answered 401, unless they send codes or cards; what gets longer from call to call, as in a form that is checked with each key (200 in ten minutes); at routes
-  that take no secret, JSON that is answered 400, files, what a page's script saves, what is signed; and webhooks.
-  Each accepted POST excuses three, up to 150 a session; a browser that also fetches pages and files is excused 100
-  where nobody has been let in yet.
+  answered 401, unless they send codes or cards; what gets longer from call to call, as in a form that is checked with
+  each key (200 in ten minutes); at routes that take no secret, JSON that is answered 400, files, what a page's script
+  saves, what is signed; and webhooks. Each accepted POST excuses three, up to 150 a session; a browser that also
+  fetches pages and files is excused 100 where nobody has been let in yet.
 - Data is JSON, XML, CSV, YAML, Protobuf, MessagePack, parts of pages, documents such as PDF, and text or answers
   without a type; no feeds, nor what registries of packages send by types of their own, nor answers to HEAD. What is
   fetched within two seconds, after three quiet ones, counts as one item if it ends within six; so do up to 300 within a

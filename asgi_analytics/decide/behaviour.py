@@ -33,6 +33,7 @@ from .window import FIVE_MINUTES, HOUR, MINUTE
 
 MAX_TABS = 60  # pages loaded at once that may be tabs
 RUSH: Final = 1.0  # seconds between two loads of one page: less is a rush
+FORGED_RUSH: Final = 2.0  # likewise, between two forms, of a program under a browser's name
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
 MAX_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
 MAX_PEOPLE: Final = 50  # behind one fingerprint
@@ -210,14 +211,14 @@ def _reload(facts: Behaviour, inner: bool, now: float, bare: bool = False) -> bo
     return 0.0 <= since < RUSH and _count_rushed(facts, now, bare)
 
 
-def count_form(facts: Behaviour, shown: bool, now: float) -> bool:
+def count_form(facts: Behaviour, shown: bool, now: float, named: bool = True) -> bool:
     """Count a form that no page sent, as a reload. Returns False for one that is not in a rush.
 
     `shown`: the answer is a page. Else the app failed at it, which counts among such answers only: an app that always
-    fails is at fault itself.
+    fails is at fault itself. `named`: a program says that it is one.
     """
     since = now - facts.last_answer_at
-    in_rush = 0.0 <= since < RUSH
+    in_rush = 0.0 <= since < (RUSH if named else FORGED_RUSH)
     if shown or in_rush:
         facts.last_answer_at = now
     if not in_rush or not _count_rushed(facts, now):

@@ -33,7 +33,7 @@ class Failure(NamedTuple):
     inner: bool  # a page asked for it by itself, see identify.request.is_linked
     attempt: int | None = None  # a number of the credentials that were refused; 0: others each time, None: none
     trusted: bool = False  # asked with credentials that the app did not refuse
-    injected: bool = False  # with a query that scanners try
+    injected: bool = False  # with a query or a header that scanners try
     guess: Variant | None = None  # what the query makes of it, where it holds a token or a code
     typed: bool = False  # the credentials are being typed in, see is_typed
     form: bool = False  # to a form that no page sent, see identify.credentials.is_form_of_no_page
@@ -52,7 +52,7 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     """
     status, method, path, inner, attempt, trusted, injected, guess, typed, form = failure
     facts = visitor.behaviour
-    new = form and count_form(facts, status < 500, now)
+    new = form and count_form(facts, status < 500, now, bool(visitor.program))
     new = (attempt is not None and count_refused_attempt(visitor, path, attempt, site, now, typed)) or new
     if status < 400 or status in BLAMELESS or (status >= 500 and not injected):
         return new

@@ -7,6 +7,7 @@ from urllib.parse import unquote_plus
 
 from ..facts import Behaviour, Traces
 from ..inputs import bounded, is_unguessed, path_number
+from ..protocols import Headers
 
 # No page needs these: a Referer that says so is forged, unless somebody else put them into the page.
 _HIDDEN = re.compile(
@@ -47,9 +48,12 @@ _INJECTION = re.compile(
     r"|\b(?:or|and)\b[ '\"(]{1,4}\w{1,8}['\")]{0,2} ?= ?['\"(]{0,2}\w"
     r"|=-?\d+['\"](?=[\s&)#;]|$)"
     r"|\b(?:sleep|benchmark|extractvalue|updatexml|load_file|xp_cmdshell)\s?\(|\bwaitfor\s+delay\b"
-    r"|\.\.[/\\]\.\.[/\\]|/etc/passwd|<script\b|\bonerror\s?=|\$\{jndi:|[;|`]\s?(?:cat|wget|curl|whoami)\b",
+    r"|(?:\.\.|%2e%2e)(?:[/\\]|%2f|%5c)(?:\.\.|%2e%2e)(?:[/\\]|%2f|%5c)|\.{4}//|/etc/passwd|<script\b|\bonerror\s?="
+    r"|\$\{(?:jndi:|\$\{)|(?:[{$#]\{|<%=)\s?\d{1,9}\s?\*\s?\d|\b__(?:class|globals|import)__\b|=(?:php://|file:///)"
+    r"|\b169\.254\.169\.254\b|[;|`]\s?(?:cat|wget|curl|whoami)\b",
     re.IGNORECASE,
 )
+_IN_HEADERS = re.compile(rb"\$\{(?:jndi:|\$\{)|\(\) ?\{ ?[:_]", re.IGNORECASE)  # Log4Shell, also disguised; Shellshock
 _STORED = 1024  # characters of a path
 _QUERY, _LONGEST_QUERY = 1024, 8192  # characters of a query: that are looked at, and out of which padding is taken
 _PADDING = re.compile(r"(?<!\w)(?:(?:\w+=\w*&)+|\w{64,})", re.ASCII)
@@ -118,6 +122,12 @@ def is_injection(query: bytes | str) -> bool:
     if len(text) > _QUERY:
         text = _PADDING.sub("x", text)[:_QUERY]
     return bool(text) and _INJECTION.search(unquote_plus(text, "latin-1")) is not None
+
+
+def is_injected(headers: Headers) -> bool:
+    """Tell whether a header holds what scanners write into user agents, Referers, cookies and X-Forwarded-For."""
+    text = b"\n".join(headers.values())[:_LONGEST_QUERY]
+    return b"{" in text and _IN_HEADERS.search(text) is not None
 
 
 def kind_of(path: str) -> int:

@@ -133,7 +133,7 @@ class Judge:
             return
         if not data:
             count_accepted_post(visitor, path, self.site, now)
-            if form and count_form(facts, True, now):
+            if form and count_form(facts, True, now, bool(visitor.program)):
                 self._in_full(visitor, decision, now)
         elif count_data(visitor, path, now, excused, variant):
             traces = facts.traces

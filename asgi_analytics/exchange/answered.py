@@ -9,7 +9,7 @@ from ..decide.attempts import is_typed
 from ..decide.behaviour import with_order
 from ..decide.conduct import CRAWLER, TOOL
 from ..decide.failures import Failure, guess_of
-from ..decide.probes import is_injection, is_picture
+from ..decide.probes import is_injected, is_injection, is_picture
 from ..decide.redirects import NOT_FOUND, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import pass_redirected
 from ..facts import Actor, Claims, Traces
@@ -133,7 +133,7 @@ class Answered(Arrival):
         typed = self.attempt is not None and self._is_typed(status, self.attempt)
         if typed:
             self.inputs |= TYPED
-        injected = bool(self._query) and is_injection(self._query)
+        injected = (bool(self._query) and is_injection(self._query)) or is_injected(self._headers)
         if injected:
             self.inputs |= INJECTED
         guess = None

@@ -92,6 +92,8 @@ SUSPICIOUS = (
     "scrap",
 )
 
+# Log4Shell, also disguised, and Shellshock: no name of anything.
+_ATTACK = re.compile(r"\$\{(?:jndi:|\$\{)|\(\)\s{0,4}\{\s{0,4}[:_]", re.IGNORECASE)
 # Versions below are outdated. Engines of browsers that lag on purpose (in-app, television, KaiOS) do not count.
 OLDEST_CHROME, OLDEST_FIREFOX = 90, 88
 # So are those released longer ago: a known release, its day in seconds since 1970, the seconds between releases.
@@ -134,6 +136,8 @@ class AgentReader:
         ensure_memory(ROOM)
         if not text.isprintable():
             text = "".join(sign if sign.isprintable() else " " for sign in text)
+        if _ATTACK.search(text):
+            return _crawler(text, "scanner", None)
         if found := self._crawlers.find(text):
             return _crawler(text, *found)
         if not text.isascii():  # no rule needs other characters, which make the rules' engine ten times slower

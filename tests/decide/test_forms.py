@@ -75,6 +75,12 @@ def test_forms_slower_than_one_a_second_do_not_count() -> None:
     assert not any(count_form(facts, True, 10.0 + 1.5 * number) for number in range(500))
 
 
+@pytest.mark.parametrize(("gap", "refused"), [(1.2, True), (2.2, False)])
+def test_forms_under_a_browsers_name_count_up_to_two_seconds_apart(ours: Ours, gap: float, refused: bool) -> None:
+    headers = (*headers_of(BROWSER.agent), FORM)
+    assert send(ours, ["/find"] * 200, gap, headers, PAGE, "POST")[-1].refused is refused
+
+
 def test_guesses_that_come_by_the_second_need_half_as_many_for_each_further_level() -> None:
     fast, slow = Visit(), Visit()
     for visit, gap in ((fast, 0.2), (slow, 5.0)):
