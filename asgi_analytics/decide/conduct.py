@@ -39,11 +39,13 @@ def distributed_stuffing(visitor: Actor, site: Site, site_pages: int, now: float
 
 
 def distinct_items(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:
-    """Return the distinct paths answered with data per minute over five minutes; None where many were asked before."""
+    """Return the distinct paths answered with data per minute and person over five minutes; None where many were asked
+    before.
+    """
     traces = visitor.behaviour.traces
     if traces is None or not asks_once(visitor, traces):
         return None
-    return estimate(traces.five_minutes, FIVE_MINUTES, now) / 5.0
+    return estimate(traces.five_minutes, FIVE_MINUTES, now) / 5.0 / visitor.behaviour.people
 
 
 def asks_once(visitor: Actor, traces: Traces) -> bool:
@@ -140,7 +142,7 @@ CONDUCT_SIGNALS = (
     _signal(
         "distinct_items_per_minute",
         distinct_items,
-        "{value:.1f} different items of data a minute over five minutes, hardly any twice (limit {limit:g})",
+        "{value:.1f} different items of data a minute{each} over five minutes, hardly any twice (limit {limit:g})",
     ),
     _signal(
         "many_pages_by_a_tool",

@@ -166,9 +166,10 @@ def conduct_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tu
 
 def item_limit(visitor: Actor, limits: EscalationLimits, items: float, now: float) -> float:
     """Return the different items of data above which the level rises; fewer where they go on coming by the second."""
+    most = limits.items * visitor.behaviour.people
     if not visitor.throttle.level:
-        return limits.items
-    return limits.items / (15.0 if _goes_on(visitor, items, now) else 3.0) / relapse(visitor)
+        return most
+    return most / (15.0 if _goes_on(visitor, items, now) else 3.0) / relapse(visitor)
 
 
 def try_limit(visitor: Actor, limits: EscalationLimits, tries: float, now: float) -> float:

@@ -134,7 +134,13 @@ def refused_attempt(
         return _PAGE_CALL
     if length is None:
         return 0
-    if not is_login and status == 401 and destination is None and _is_json(headers) and not _is_guessed(method, path):
+    if (
+        not is_login
+        and status == 401
+        and destination is None
+        and _is_no_form(headers)
+        and not _is_guessed(method, path)
+    ):
         return _APP_CALL
     return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
 
@@ -196,6 +202,10 @@ def _is_guessed(method: str, path: str) -> bool:
     if _SECRET.search(path, 0, 256) is not None and _RENEWED.search(path, 0, 256) is None:
         return True
     return method == "POST" and _GUESSED.search(path, 0, 256) is not None
+
+
+def _is_no_form(headers: Headers) -> bool:
+    return b"content-type" in headers and not headers[b"content-type"].startswith(_FORMS)
 
 
 def _is_json(headers: Headers) -> bool:

@@ -265,3 +265,18 @@ def test_a_guide_that_is_kept_for_offline_page_by_page_is_no_walk(ours: Ours) ->
         for number in range(400)
     )
     assert touched([ours.judge(request, PAGE) for request in requests]) == []
+
+
+def test_a_call_centre_behind_one_address_looks_up_one_customer_after_the_other(ours: Ours) -> None:
+    """Thirty colleagues with one browser and language, each with a page and what it shows in half a minute."""
+    dice, asked = random.Random(3), []
+    for _ in range(30):
+        now = 10.0 + dice.uniform(0.0, 60.0)
+        asked.append((now, "/desk", TYPED, PAGE))
+        for _ in range(15):
+            now += dice.lognormvariate(3.4, 0.6)
+            customer = f"/customers/{dice.randrange(90_000)}"
+            asked.append((now, customer, BROWSER.page(f"{ORIGIN}/desk"), PAGE))
+            asked += [(now + 0.3, f"/api{customer}/{part}", CALLED, DATA) for part in ("calls", "orders")]
+    requests = [(Request(at, "84.130.9.9", "GET", path, b"", how), reply) for at, path, how, reply in sorted(asked)]
+    assert touched([ours.judge(request, reply) for request, reply in requests]) == []

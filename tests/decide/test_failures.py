@@ -153,6 +153,8 @@ def test_an_app_that_goes_on_after_its_session_is_gone_guesses_nothing_unless_in
         touched(save(ours, [f"/api/notes/{number}" for number in range(200)], sent, refused, "PUT", start=2_000.0))
         == []
     )
+    measured = (*TOOL, (b"content-type", b"text/plain"))
+    assert touched(save(ours, ["/ingest"] * 200, measured, refused, "POST", start=3_000.0)) == []
     assert touched(save(ours, ["/api/auth/refresh"] * 200, CALLED, refused, "POST", start=5_000.0)) == []
     assert save(ours, events, sent, refused, "POST", gap=0.5, start=9_000.0)[-1].refused
     assert save(ours, ["/api/auth/verify"] * 100, CALLED, refused, "POST", start=18_000.0)[-1].refused
