@@ -160,6 +160,7 @@ class Behaviour:
     led_here: int = 0  # page loads judged in full that followed a link of another site, less those that did not
     inner_steps: int = 0  # page loads that came from a page of this site
     returns: int = 0  # loads of one of the last four pages that came from outside
+    entry_page: str = ""  # the sort key of the page that was last loaded from outside, once there were several
     people: int = 1  # who look alike and browse at once, as far as entries, inner steps and what they load again tell
     errors: int = 0  # distinct paths answered 4xx
     errors_bitmap: int = 0

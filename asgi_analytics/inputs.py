@@ -17,6 +17,7 @@ from .facts import Claims
 # Bits of `inputs`. Some have several meanings, by what a row is of: a page, data, an error, a redirect or a websocket.
 DATA = 1  # answered with data, such as JSON
 UNABLE = 1  # a websocket: the app did not take it, for a reason of its own
+BETWEEN = 1  # a page: somebody else had come since the one that linked it was loaded, see behaviour.comes_between
 FORM = 1  # something sent: a form that no page sent, answered by a page, or failed at
 FORGIVEN = 2  # a pardon, an allowance or a verified claim reset level and evidence
 READ = 4  # what the request claims was read, into the bits from IS_BROWSER on

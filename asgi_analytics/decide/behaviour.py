@@ -9,9 +9,11 @@ What counts is chosen so that no human is flagged:
 - An error is a path answered 4xx that was not seen failing before, with that token or code if its query has one,
   unless a page of this site links it, or one of another shows it: a broken deployment is not its readers' fault. 429
   (ours, or a limiter's further in) and 5xx (the app's own fault) are none.
-- People: one fingerprint may be several people, such as an office of alike browsers behind one address. Each of them
-  comes from outside, then follows links, and among them they load the popular pages again. So a session holds at most
-  as many people as it has entries, as it has inner steps, and half of what they load again.
+- People: one fingerprint may be several people, such as an office of alike browsers behind one address, or the phones
+  of a carrier. Each of them comes from outside, then follows links. So a session holds at most as many people as it has
+  entries. They are told by the popular pages that they load again: as many as half of these, and as there are inner
+  steps. Or, if they fetch files, by coming in between: somebody has just come, and the next link that is followed is
+  one of a page from before.
   The price: a program that forges Referers and picks its pages as people do is taken for several of them; its quotas,
   timing and order count as before.
 """
@@ -25,10 +27,10 @@ from typing import Final, NamedTuple
 from ..facts import Behaviour
 from ..inputs import MAX_PATH, bounded, path_number
 from ..model import Variant
-from ..variants import sort_key
+from ..variants import Variants, sort_key
 from . import window
 from .probes import count_probe, is_hidden_file
-from .site import MAX_SITE_PAGES, Site
+from .site import MAX_SITE_PAGES, Site, fetches_files
 from .window import FIVE_MINUTES, HOUR, MINUTE
 
 MAX_TABS = 60  # pages loaded at once that may be tabs
@@ -145,21 +147,39 @@ def load_page(facts: Behaviour, path: str | Page, inner: bool, site: Site, now: 
         facts.entries += 1
         if since < RUSH:
             facts.at_once += 1
-    people = facts.people
-    if people < facts.entries and people < MAX_PEOPLE and (people < facts.inner_steps or not site.tells_links()):
-        _count_person(facts)
+    if facts.people < facts.entries:
+        _count_person(facts, inner, site)
     site.loads += 1
     if len(site.pages) < MAX_SITE_PAGES:
         site.pages.add(number)
     return True
 
 
-def _count_person(facts: Behaviour) -> None:
+def _count_person(facts: Behaviour, inner: bool, site: Site) -> None:
     """Count one more person, one at most for each page load, if enough pages were loaded again for so many."""
-    loads = facts.page_loads
+    if not inner:
+        facts.entry_page = facts.last_page
+    people, loads = facts.people, facts.page_loads
+    if people >= MAX_PEOPLE or (people >= facts.inner_steps and site.tells_links()):
+        return
     again = facts.returns + loads - DISTINCT_PAGES[facts.distinct_pages]
-    if LOADS_PER_PERSON * facts.people <= again - MAP_ERROR * loads:
+    if LOADS_PER_PERSON * people <= again - MAP_ERROR * loads:
         facts.people += 1
+
+
+def comes_between(facts: Behaviour, path: str, query: str, variants: Variants) -> bool:
+    """Tell whether somebody else has come to the site since the page was loaded whose link is followed now.
+
+    `path` and `query`: of that page. If so, count one more person.
+    """
+    if facts.last_page != facts.entry_page or facts.people >= MAX_PEOPLE or not fetches_files(facts):
+        return False
+    variant = variants.page(path, query, True) if query else None
+    page = variant or page_facts(path)
+    if page.key == facts.last_page or not facts.pages_bitmap >> page.number % PAGE_BITS & 1:
+        return False
+    facts.people += 1
+    return True
 
 
 def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float) -> bool:

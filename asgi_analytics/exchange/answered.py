@@ -6,13 +6,13 @@ import re
 from typing import Any
 
 from ..decide.attempts import is_typed
-from ..decide.behaviour import with_order
+from ..decide.behaviour import comes_between, with_order
 from ..decide.conduct import CRAWLER, TOOL
 from ..decide.failures import Failure, guess_of
 from ..decide.probes import is_injected, is_injection, is_picture
 from ..decide.redirects import NOT_FOUND, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import pass_redirected
-from ..facts import Actor, Claims, Traces
+from ..facts import Actor, Behaviour, Claims, Traces
 from ..identify.credentials import has_credentials, is_form_of_no_page, refused_attempt, typed_length
 from ..identify.request import (
     is_data,
@@ -23,10 +23,24 @@ from ..identify.request import (
     is_precached_or_tile,
     is_prefetch,
     redirect_target,
+    referring_page,
     target_number,
     target_on_site,
 )
-from ..inputs import BY_LENGTH, DATA, FORM, INJECTED, IS_LED, LED_ON, PREFETCHED, QUERIED, REDIRECTED, TRUSTED, TYPED
+from ..inputs import (
+    BETWEEN,
+    BY_LENGTH,
+    DATA,
+    FORM,
+    INJECTED,
+    IS_LED,
+    LED_ON,
+    PREFETCHED,
+    QUERIED,
+    REDIRECTED,
+    TRUSTED,
+    TYPED,
+)
 from ..model import Variant
 from ..protocols import Headers
 from .arrival import Arrival
@@ -68,20 +82,31 @@ class Answered(Arrival):
             engine.state.level_changed(visitor)
 
     def _judge_page(self, actor: Actor, now: float) -> None:
-        engine, query, facts = self._engine, self._query, actor.behaviour
+        query, facts = self._query, actor.behaviour
         self.page_view = True
         self.from_inside = inner = is_inner(self._headers)
+        if inner and facts.people < facts.entries and not self.decision.refused and self._comes_between(facts):
+            self.inputs |= BETWEEN
         # Read only where they may change the verdict.
         claims = None if facts.steps < facts.quiet_until else self._claims_of_page()
         page: str | Variant = self.path
         if query:
             self.inputs |= QUERIED
             page = self._page_variant(inner) or page
-        traces, decision = facts.traces, self.decision
+        traces = facts.traces
         if traces is not None and traces.redirected_to and self._was_redirected(traces, page, now):
             return
-        network = self.visitor.network
-        engine.judge.page(actor, page, inner, decision, now, claims, network, not query)
+        self._engine.judge.page(actor, page, inner, self.decision, now, claims, self.visitor.network, not query)
+
+    def _comes_between(self, facts: Behaviour) -> bool:
+        referer = self._headers.get(b"referer")
+        if referer is None:
+            return False
+        path, query = referring_page(referer.decode("latin-1"))
+        root = text(self.scope.get("root_path")).rstrip("/")
+        if root and not f"{self.path}/".startswith(f"{root}/"):
+            path = path.removeprefix(root)
+        return comes_between(facts, path, query, self._engine.variants)
 
     def _is_form(self, status: Any, names: Headers) -> bool:
         """Tell whether this is a form that no page sent, and note it."""

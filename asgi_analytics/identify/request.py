@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from ..inputs import is_digest, path_number
 from ..protocols import Headers
@@ -233,6 +233,13 @@ def is_inner(headers: Headers) -> bool:
     start = referer.find(b"://", 0, 8) + 3
     end = start + len(host)
     return referer[start:end].lower() == host.lower() and referer[end : end + 1] in _AFTER_HOST
+
+
+def referring_page(referer: str) -> tuple[str, str]:
+    """Return path and query of the page of this site that a Referer names."""
+    target = referer[:_MAX_PATH].partition("://")[2].partition("#")[0].partition("/")[2]
+    path, _, query = target.partition("?")
+    return f"/{unquote(path)}", query
 
 
 def is_linked(headers: Headers) -> bool:

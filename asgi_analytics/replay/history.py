@@ -22,6 +22,7 @@ from ..decide.redirects import NOT_FOUND
 from ..decide.verdict import pass_redirected
 from ..facts import Claims
 from ..inputs import (
+    BETWEEN,
     BORROWED,
     DATA,
     FORGIVEN,
@@ -119,6 +120,8 @@ class History:
                 page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
                 status = 200
             attempt = attempt_of(inputs, hit.numbers)
+            if page and inputs & BETWEEN and not decision.refused:
+                visitor.actor.behaviour.people += 1
             if page and inputs & REDIRECTED and pass_redirected(visitor.actor, variant or path, decision, at):
                 pass
             elif page:

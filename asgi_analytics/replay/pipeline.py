@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from ..decide.actor import begin_session, count_session, new_actor, new_network, program_of, start_like_pool
 from ..decide.admission import admit
-from ..decide.behaviour import with_order
+from ..decide.behaviour import comes_between, with_order
 from ..decide.failures import Failure, guess_of
 from ..decide.policy import Policy
 from ..decide.rulings import pardon
@@ -19,6 +19,7 @@ from ..identify.client import packed_address
 from ..identify.crawlers import UNKNOWN_CLASS
 from ..identify.credentials import refused_attempt
 from ..identify.fingerprint import Fingerprinter
+from ..identify.request import referring_page
 from ..identify.session import goes_on, none_yet
 from ..identify.useragent import AgentReader
 from ..identify.visitor import Identifier
@@ -214,6 +215,12 @@ class Pipeline:
         """Return what a query makes of a page that is answered now; `inner`: a page of this site linked it."""
         variant = self._variants.page(path, query, inner)
         return None if variant is None else with_order(variant, visitor.actor.behaviour)
+
+    def note_referring(self, visitor: Visitor, referer: str) -> None:
+        """Take in which page of this site linked the one that is answered now."""
+        facts = visitor.actor.behaviour
+        if facts.people < facts.entries:
+            comes_between(facts, *referring_page(referer), self._variants)
 
     def data_variant(self, path: str, query: str) -> Variant | None:
         """Return what a query makes of an answer with data."""

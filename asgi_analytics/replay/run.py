@@ -125,6 +125,8 @@ class Replay:
                 if page or status >= 400:
                     inner = bool(referer) and self._is_inner(referer, host)
                     if page:
+                        if inner:
+                            pipeline.note_referring(visitor, referer)
                         route.pages += 1
                         actor.pages += 1
                         # A log without Referers does not tell who follows links.
