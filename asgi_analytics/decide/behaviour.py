@@ -30,7 +30,7 @@ from ..model import Variant
 from ..variants import Variants, sort_key
 from . import window
 from .probes import count_probe, is_hidden_file
-from .site import MAX_SITE_PAGES, Site, fetches_files
+from .site import ELSEWHERE, MAX_SITE_PAGES, Site, fetches_files
 from .window import FIVE_MINUTES, HOUR, MINUTE
 
 MAX_TABS = 60  # pages loaded at once that may be tabs
@@ -170,13 +170,14 @@ def _count_person(facts: Behaviour, inner: bool, site: Site) -> None:
 def comes_between(facts: Behaviour, path: str, query: str, variants: Variants) -> bool:
     """Tell whether somebody else has come to the site since the page was loaded whose link is followed now.
 
-    `path` and `query`: of that page. If so, count one more person.
+    `path` and `query`: of that page, which another worker may have served; "/" may stand for any. If so, count one more
+    person. Where files tell nothing, who forges Referers does not know what was loaded here.
     """
-    if facts.last_page != facts.entry_page or facts.people >= MAX_PEOPLE or not fetches_files(facts):
+    if facts.last_page != facts.entry_page or facts.people >= MAX_PEOPLE or not fetches_files(facts) or path == "/":
         return False
-    variant = variants.page(path, query, True) if query else None
-    page = variant or page_facts(path)
-    if page.key == facts.last_page or not facts.pages_bitmap >> page.number % PAGE_BITS & 1:
+    page = (variants.page(path, query, True) if query else None) or page_facts(path)
+    known = facts.files != ELSEWHERE or facts.pages_bitmap >> page.number % PAGE_BITS & 1
+    if page.key == facts.last_page or not known:
         return False
     facts.people += 1
     return True

@@ -90,7 +90,7 @@ class Site:
             self.without_files += 1
         if self.with_files + self.without_files > MAX_LOOKED_AT:
             self.with_files, self.without_files = self.with_files // 2, self.without_files // 2
-        is_elsewhere = self.without_files >= max(MIN_WITNESSES, 4 * self.with_files)
+        is_elsewhere = self.without_files >= max(MIN_WITNESSES, 2 * self.with_files)
         facts.files = ELSEWHERE if is_elsewhere else HERE
 
     def size(self, own_loads: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from asgi_analytics import AnalyticsMiddleware
-from asgi_analytics.inputs import IS_LED, REDIRECTED, TRIED, TYPED
+from asgi_analytics.inputs import BETWEEN, IS_LED, REDIRECTED, TRIED, TYPED
 from tests.replay.mix import SENT, Mix
 
 from .test_exact import differing, hits_of, known, recording
@@ -119,4 +119,22 @@ def test_parameters_that_scanners_try_text_and_a_gateways_people_are_judged_as_t
         network: max(hit.level for hit in hits if hit.network == network) for network in {h.network for h in hits}
     }
     assert sorted(levels.values()) == [0, 0, 0, 0, 1, 1, 2, 3, 3, 3]
+    assert list(differing(hits)) == []
+
+
+async def shop(mix: Mix, app: AnalyticsMiddleware) -> None:
+    """Each third comes to the site, the others follow links of what somebody loaded before."""
+    for number in range(200):
+        led = {**PEOPLE, "referer": f"https://shop.example/page/{max(0, number - number % 7)}"}
+        await mix.ask(app, "198.51.100.1", f"/page/{number}", led if number % 3 else SENT)
+        await mix.ask(app, "198.51.100.1", "/logo", {**PEOPLE, "sec-fetch-dest": "image"})
+        mix.clock.advance(1.0 + number % 5)
+
+
+def test_people_who_come_in_between_are_counted_as_they_were(known: dict[str, Any]) -> None:
+    mix = Mix(random.Random(1))
+    app = recording(mix, known, office)
+    asyncio.run(shop(mix, app))
+    hits = hits_of(app)
+    assert 20 < sum(bool(hit.page_view and (hit.inputs or 0) & BETWEEN) for hit in hits) < 60
     assert list(differing(hits)) == []
