@@ -82,7 +82,7 @@ class Answered(Arrival):
             engine.state.level_changed(visitor)
 
     def _judge_page(self, actor: Actor, now: float) -> None:
-        query, facts = self._query, actor.behaviour
+        facts = actor.behaviour
         self.page_view = True
         self.from_inside = inner = is_inner(self._headers)
         if inner and facts.people < facts.entries and not self.decision.refused and self._comes_between(facts):
@@ -90,13 +90,13 @@ class Answered(Arrival):
         # Read only where they may change the verdict.
         claims = None if facts.steps < facts.quiet_until else self._claims_of_page()
         page: str | Variant = self.path
-        if query:
+        if self._query:
             self.inputs |= QUERIED
             page = self._page_variant(inner) or page
         traces = facts.traces
         if traces is not None and traces.redirected_to and self._was_redirected(traces, page, now):
             return
-        self._engine.judge.page(actor, page, inner, self.decision, now, claims, self.visitor.network, not query)
+        self._engine.judge.page(actor, page, inner, self.decision, now, claims, self.visitor.network, not self._query)
 
     def _comes_between(self, facts: Behaviour) -> bool:
         referer = self._headers.get(b"referer")

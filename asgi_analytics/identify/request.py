@@ -52,7 +52,9 @@ _DATA = (
 )
 # What registries of packages tell of one: a client asks for hundreds at once, each that a project builds on.
 _INDEX = (b"application/vnd.npm.", b"application/vnd.pypi.", b"application/vnd.oci.", b"application/vnd.docker.")
-_TILE = re.compile(r"/(\d{1,2})/(\d{1,8})/(\d{1,8})(?:@\dx)?(?:\.\w{1,12}){0,2}\Z", re.ASCII)
+_TILE = re.compile(
+    r"/(\d{1,2})/(\d{1,8})/(\d{1,8})(?:@\dx)?(?:\.\w{1,12}){0,2}\Z|/[a-z]?[0-3]{8,23}\.\w{1,12}\Z", re.ASCII
+)
 _LONGEST_ENDING = 6  # characters of _FILE
 _LONGEST_TILE, _DEEPEST = 64, 24  # characters of such an end; zoom
 # What Workbox and Angular add while a service worker fetches all that an app needs without a network.
@@ -169,10 +171,13 @@ def is_precached_or_tile(path: str, query: bytes | str) -> bool:
 
 
 def is_tile(path: str) -> bool:
-    """Tell whether a path names a tile of a map by zoom, column and row: of zoom z there are 2 ** z of each."""
+    """Tell whether a path names a tile of a map: by a quadrant of a quadrant and so on, or by zoom, column and row.
+
+    Of zoom z there are 2 ** z of each.
+    """
     found = _TILE.search(path, max(0, len(path) - _LONGEST_TILE))
-    if found is None:
-        return False
+    if found is None or found[1] is None:
+        return found is not None
     zoom, column, row = map(int, found.groups())
     return zoom <= _DEEPEST and not (column | row) >> zoom
 

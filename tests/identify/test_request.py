@@ -316,6 +316,7 @@ def test_what_is_prefetched_says_so(headers: dict[bytes, bytes], is_it: bool) ->
         ("/tiles/13/4400/2687.json", True), ("/0/0/0", True), ("/t/v2/7/66/42@2x.geo.json", True),
         ("/3d/9/511/511/", False), ("/tiles/9/512/3.json", False), ("/archive/2026/11/28", False),
         ("/api/users/1/orders/2", False), ("/api/1/2/3", False), ("/tiles/25/1/1", False), ("/", False),
+        ("/tiles/a120231023.json", True), ("/tiles/120231023", False), ("/items/10203104.json", False),
     ],
 )  # fmt: skip
 def test_tiles_of_a_map_are_told_by_their_path(path: str, tile: bool) -> None:
