@@ -35,7 +35,7 @@ from .window import FIVE_MINUTES, HOUR, MINUTE
 
 MAX_TABS = 60  # pages loaded at once that may be tabs
 RUSH: Final = 1.0  # seconds between two loads of one page: less is a rush
-FORGED_RUSH: Final = 2.0  # likewise, between two forms, of a program under a browser's name
+HASTE: Final = 2.0  # likewise, between two forms under a browser's name; or between two pages of one reader
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
 MAX_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
 MAX_PEOPLE: Final = 50  # behind one fingerprint
@@ -167,20 +167,23 @@ def _count_person(facts: Behaviour, inner: bool, site: Site) -> None:
         facts.people += 1
 
 
-def comes_between(facts: Behaviour, path: str, query: str, variants: Variants) -> bool:
+def comes_between(facts: Behaviour, path: str, query: str, variants: Variants, now: float) -> bool:
     """Tell whether somebody else has come to the site since the page was loaded whose link is followed now.
 
-    `path` and `query`: of that page, which another worker may have served; "/" may stand for any. If so, count one more
-    person. Where files tell nothing, who forges Referers does not know what was loaded here.
+    `path` and `query`: of that page, which another worker may have served. "/" is all that some sites let browsers
+    say: then it is told by the pace, which nobody reads at. If so, count one more person.
     """
-    if facts.last_page != facts.entry_page or facts.people >= MAX_PEOPLE or not fetches_files(facts) or path == "/":
+    if facts.last_page != facts.entry_page or facts.people >= MAX_PEOPLE or not fetches_files(facts):
         return False
-    page = (variants.page(path, query, True) if query else None) or page_facts(path)
-    known = facts.files != ELSEWHERE or facts.pages_bitmap >> page.number % PAGE_BITS & 1
-    if page.key == facts.last_page or not known:
-        return False
-    facts.people += 1
-    return True
+    if path == "/":
+        between = facts.last_page != "/" and 0.0 <= now - facts.last_page_at < HASTE
+    else:
+        page = (variants.page(path, query, True) if query else None) or page_facts(path)
+        # Where files tell nothing, who forges Referers does not know what was loaded here.
+        is_known = facts.files != ELSEWHERE or facts.pages_bitmap >> page.number % PAGE_BITS & 1
+        between = page.key != facts.last_page and bool(is_known)
+    facts.people += between
+    return between
 
 
 def load_variant(facts: Behaviour, variant: Variant, inner: bool, site: Site, now: float) -> bool:
@@ -239,7 +242,7 @@ def count_form(facts: Behaviour, shown: bool, now: float, named: bool = True) ->
     fails is at fault itself. `named`: a program says that it is one.
     """
     since = now - facts.last_answer_at
-    in_rush = 0.0 <= since < (RUSH if named else FORGED_RUSH)
+    in_rush = 0.0 <= since < (RUSH if named else HASTE)
     if shown or in_rush:
         facts.last_answer_at = now
     if not in_rush or not _count_rushed(facts, now):

@@ -85,7 +85,7 @@ class Answered(Arrival):
         facts = actor.behaviour
         self.page_view = True
         self.from_inside = inner = is_inner(self._headers)
-        if inner and facts.people < facts.entries and not self.decision.refused and self._comes_between(facts):
+        if inner and facts.people < facts.entries and not self.decision.refused and self._comes_between(facts, now):
             self.inputs |= BETWEEN
         # Read only where they may change the verdict.
         claims = None if facts.steps < facts.quiet_until else self._claims_of_page()
@@ -98,15 +98,12 @@ class Answered(Arrival):
             return
         self._engine.judge.page(actor, page, inner, self.decision, now, claims, self.visitor.network, not self._query)
 
-    def _comes_between(self, facts: Behaviour) -> bool:
-        referer = self._headers.get(b"referer")
-        if referer is None:
-            return False
-        path, query = referring_page(referer.decode("latin-1"))
+    def _comes_between(self, facts: Behaviour, now: float) -> bool:
+        path, query = referring_page(self._headers.get(b"referer", b"").decode("latin-1"))
         root = text(self.scope.get("root_path")).rstrip("/")
         if root and not f"{self.path}/".startswith(f"{root}/"):
             path = path.removeprefix(root)
-        return comes_between(facts, path, query, self._engine.variants)
+        return comes_between(facts, path, query, self._engine.variants, now)
 
     def _is_form(self, status: Any, names: Headers) -> bool:
         """Tell whether this is a form that no page sent, and note it."""

@@ -216,11 +216,11 @@ class Pipeline:
         variant = self._variants.page(path, query, inner)
         return None if variant is None else with_order(variant, visitor.actor.behaviour)
 
-    def note_referring(self, visitor: Visitor, referer: str) -> None:
+    def note_referring(self, visitor: Visitor, referer: str, now: float) -> None:
         """Take in which page of this site linked the one that is answered now."""
         facts = visitor.actor.behaviour
         if facts.people < facts.entries:
-            comes_between(facts, *referring_page(referer), self._variants)
+            comes_between(facts, *referring_page(referer), self._variants, now)
 
     def data_variant(self, path: str, query: str) -> Variant | None:
         """Return what a query makes of an answer with data."""

@@ -126,7 +126,7 @@ class Replay:
                     inner = bool(referer) and self._is_inner(referer, host)
                     if page:
                         if inner:
-                            pipeline.note_referring(visitor, referer)
+                            pipeline.note_referring(visitor, referer, now)
                         route.pages += 1
                         actor.pages += 1
                         # A log without Referers does not tell who follows links.

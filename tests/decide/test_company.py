@@ -71,11 +71,17 @@ def test_somebody_came_in_between_if_a_link_of_a_page_from_before_is_followed() 
     for path in ("/a", "/b"):
         send(visit, path)
         facts.requests += 2  # files
-    assert not comes_between(facts, "/b", "", variants), "the one who has just come"
+
+    def between(path: str, after: float = 9.0) -> bool:
+        return comes_between(facts, path, "", variants, visit.now + after)
+
+    assert not between("/b"), "the one who has just come"
     facts.files = ELSEWHERE
-    assert not comes_between(facts, "/c", "", variants), "nobody has loaded it"
-    assert not comes_between(facts, "/", "", variants), "all that some sites let browsers say"
-    assert comes_between(facts, "/a", "", variants)
+    assert not between("/c"), "nobody has loaded it"
+    assert not between("/"), "all that some sites let browsers say"
+    assert between("/a")
     send(visit, "/c", inner=True)
-    assert not comes_between(facts, "/a", "", variants), "nobody else has come since"
-    assert (facts.people, Behaviour().people) == (2, 1)
+    assert not between("/a"), "nobody else has come since"
+    send(visit, "/d")
+    assert between("/", after=1.0), "nobody reads so fast"
+    assert (facts.people, Behaviour().people) == (3, 1)
