@@ -27,7 +27,7 @@ from .positions import Positions
 from .recorded import remember_policy
 from .sqlstates import NO_PLACE, as_ours
 from .staging import Staging
-from .trials import Trials
+from .trials import Trials, hold_schema
 
 KINDS = {HIT: "hit", DECISION: "decision", REFUSED: "refusal"}  # in analytics.quarantine
 UNREADABLE = (DAMAGED, "checksum or length does not match", None)
@@ -268,7 +268,7 @@ class PostgresStore(Connected):
     def _on_trial(self, batch: Batch) -> Iterator[Trials]:
         """Try rows of a batch while nobody can change the tables: a schema at fault on and off must convict no row."""
         with self._transfer(force_rollback=True) as connection:
-            connection.execute(self._queries["hold_schema"])
+            hold_schema(connection, batch)
             yield Trials(self._fold_of(connection, batch), partial(self._transaction, force_rollback=True))
 
     def slow_row(self, batch: Batch) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -9,6 +10,7 @@ from typing import TypeVar
 from uuid import UUID
 
 import psycopg
+from psycopg import sql
 
 from ..batch import HIT, Batch, Frame, Frames, Refused
 from ..columns import escape
@@ -25,6 +27,8 @@ COMMON = {1, 2}  # which of these are like most; the other is the widest that th
 PROBES = {0} | COMMON
 BANS = "rulings"  # the table of bans, which hits lead to: one that takes none is at fault, not the hit
 AT_FAULT = "The schema takes no rows any more, was it changed?"
+DAY = 86_400_000_000  # microseconds
+FIRST_DAY, LAST_DAY = -2_400_000, 100_000_000  # that Postgres knows, counted from 2000 on
 FEW = 20  # about how many rows of a batch are tried as a sample
 T = TypeVar("T")
 
@@ -135,6 +139,26 @@ class Trials:
         place = list(names).index("id")
         ids = [field(row, place) for row in rows[HIT]]
         return {index: why[one] for index, one in zip(batch.frames.places(HIT), ids, strict=True) if one in why}
+
+
+def hold_schema(connection: psycopg.Connection, batch: Batch) -> None:
+    """Keep everybody from changing the tables that rows of a batch go into; an operator may work on old partitions."""
+    given = queries.load("writer")
+    connection.execute(given["hold_schema"])
+    found = connection.execute(given["partitions_of"], {"days": sorted(_days(batch))}).fetchall()
+    for name in found:
+        connection.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(sql.Identifier(*name)))
+
+
+def _days(batch: Batch) -> set[int]:
+    """Return the days of hits, counted from 2000 on; none of those that cannot be read."""
+    names, found = list(batch.columns.get(HIT, ())), set[int]()
+    place = names.index("time") if "time" in names else 0
+    for row in batch.frames.rows(HIT):
+        with contextlib.suppress(struct.error):
+            (time_us,) = struct.unpack("!q", field(row, place))
+            found.add(min(max(time_us // DAY, FIRST_DAY), LAST_DAY))
+    return found
 
 
 def slow_row(count: int, gets_in: Callable[[int, int], bool]) -> int | None:

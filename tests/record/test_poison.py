@@ -40,6 +40,17 @@ def test_a_poison_row_is_set_aside_and_its_neighbours_are_stored(dsn: str, tmp_p
     assert (rig.counters.written, rig.counters.quarantined) == (40, 1)
 
 
+def test_a_poison_row_waits_for_nobody_who_works_on_an_old_partition(dsn: str, tmp_path: Path) -> None:
+    fetch(dsn, "CREATE TABLE public.old PARTITION OF analytics.hits FOR VALUES FROM ('2020-01-01') TO ('2020-02-01')")
+    with psycopg.connect(dsn) as operator:
+        operator.execute("LOCK TABLE public.old")  # as VACUUM FULL does
+        with Rig(dsn, tmp_path / "j") as rig:
+            rig.send(0, 20)
+            rig.recorder._append(frame(HIT, hit("/e/x")[:-3] + b"xxx"))
+            wait_until(rig.delivered, 8)  # before lock_timeout
+    assert (rig.counters.written, rig.counters.quarantined, rig.counters.retried) == (20, 1, 0)
+
+
 def test_a_row_that_was_set_aside_does_not_count_as_written_when_the_connection_breaks_later(rig: Rig) -> None:
     rig.send(0, 3)
     rig.recorder._append(frame(HIT, b"poison"))

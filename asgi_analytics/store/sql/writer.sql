@@ -56,9 +56,25 @@ WHERE NOT %(doubtful)s::boolean OR NOT EXISTS (
         AND known.segment = %(segment)s::integer AND known.position = %(position)s::bigint)
 
 -- name: hold_schema
--- As writing does, for as long as the transaction: nobody changes these tables meanwhile, nor a partition of them.
-LOCK TABLE analytics.hits, analytics.sessions, analytics.fingerprints, analytics.refusals, analytics.decisions,
+-- As writing does, for as long as the transaction: nobody changes these tables meanwhile.
+LOCK TABLE ONLY analytics.hits, analytics.sessions, analytics.fingerprints, analytics.refusals, analytics.decisions,
     analytics.incidents, analytics.networks IN ROW EXCLUSIVE MODE
+
+-- name: partitions_of
+-- Those that rows of some days (since 2000) or of now go into, the default one, and those by another key than the time.
+-- 0: with the partition's own number, its bounds are not told before who works on it is done.
+WITH moments AS (
+    SELECT timestamptz '2000-01-01 00:00:00+00' + make_interval(days => day) AS began
+    FROM unnest(%(days)s::integer[]) AS day
+    UNION SELECT now()
+)
+SELECT nspname, relname
+FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace
+LEFT JOIN LATERAL regexp_match(pg_get_expr(relpartbound, 0),
+    'FROM \((?:''([^'']+)''|\w+)\) TO \((?:''([^'']+)''|\w+)\)') AS bound ON true
+WHERE inhparent = 'analytics.hits'::regclass AND (bound IS NULL OR EXISTS (
+    SELECT FROM moments WHERE tstzrange(bound[1]::timestamptz, bound[2]::timestamptz)
+        && tstzrange(began, began + interval '1 day')))
 
 -- name: probe
 -- Rows as large as they get and as plain, with all columns, rolled back: where these are refused, the schema is wrong
