@@ -177,7 +177,7 @@ class BoundedConnection(psycopg.Connection):
 
     def wait(self, gen: PQGen[T], *arguments: Any, **named: Any) -> T:
         """Raises psycopg.OperationalError, and closes the connection, if no answer comes in time."""
-        return super().wait(self._in_time(gen), *arguments, **named)
+        return super().wait(gen if self.patience == inf else self._in_time(gen), *arguments, **named)
 
     def _in_time(self, gen: PQGen[T]) -> PQGen[T]:
         until = SystemClock.monotonic() + self.patience
