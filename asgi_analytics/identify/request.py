@@ -336,12 +336,14 @@ def _included(scope: Mapping[str, Any], route: object) -> Any:
     """Return the template of a FastAPI route with what its router was included under; None where it has it itself."""
     told = scope.get("fastapi")
     context = told.get("effective_route_context") if isinstance(told, Mapping) else None
-    return getattr(context, "path_format", None) if getattr(context, "original_route", None) is route else None
+    if context is None or getattr(context, "original_route", None) is not route:
+        return None
+    return getattr(context, "path_format", None)
 
 
 def _mounted(scope: Mapping[str, Any], route: object, template: str) -> str:
     """Return the template with those of the mounts before it, which leave what they match in the root path."""
-    if getattr(route, "routes", None) is not None:  # the route is the last of them: of a mounted app we know no more
+    if route is not None and getattr(route, "routes", None) is not None:  # a mounted app, of which we know no more
         template = "/{path}"
     before = str(scope.get("root_path", "")).removeprefix(scope["app_root_path"]).split("/")
     params = scope.get("path_params", {}).items()
