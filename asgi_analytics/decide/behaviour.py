@@ -12,8 +12,8 @@ What counts is chosen so that no human is flagged:
 - People: one fingerprint may be several people, such as an office of alike browsers behind one address, or the phones
   of a carrier. Each of them comes from outside, then follows links. So a session holds at most as many people as it has
   entries. They are told by the popular pages that they load again: as many as half of these, and as there are inner
-  steps. Or, if they fetch files, by coming in between: somebody has just come, and the next link that is followed is
-  one of a page from before.
+  steps. Or up to five, if they fetch files, by coming in between: somebody has just come, and the next link that is
+  followed is one of a page from before.
   The price: a program that forges Referers and picks its pages as people do is taken for several of them; its quotas,
   timing and order count as before.
 """
@@ -39,6 +39,7 @@ HASTE: Final = 2.0  # likewise, between two forms under a browser's name; or bet
 CROWD_PAUSE = 5.0  # seconds after which the next crowd may come
 MAX_CROWDED = 3000  # reloads in a rush that are not counted within an hour; slower ones never are
 MAX_PEOPLE: Final = 50  # behind one fingerprint
+MAX_BETWEEN: Final = 5  # likewise, as far as they are told by coming in between: several windows of a program do so, too
 MAX_IN_LOOP: Final = 12  # pages
 GAP_MEMORY: Final = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024  # of a session's bitmap
@@ -173,7 +174,7 @@ def comes_between(facts: Behaviour, path: str, query: str, variants: Variants, n
     `path` and `query`: of that page, which another worker may have served. "/" is all that some sites let browsers
     say: then it is told by the pace, which nobody reads at. If so, count one more person.
     """
-    if facts.last_page != facts.entry_page or facts.people >= MAX_PEOPLE or not fetches_files(facts):
+    if facts.last_page != facts.entry_page or facts.people >= MAX_BETWEEN or not fetches_files(facts):
         return False
     if path == "/":
         between = facts.last_page != "/" and 0.0 <= now - facts.last_page_at < HASTE

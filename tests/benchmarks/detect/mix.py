@@ -71,7 +71,7 @@ FURTHER: tuple[tuple[Lone, Kind, float], ...] = (
     (others.lone, others.REPORTER, 5),
     (others.lone, others.INJECTOR, 6),
 )
-CARRIER_PHONES, VPN_PEOPLE = 120, 25
+CARRIER_PHONES, VPN_PEOPLE, CROWDED_PHONES = 120, 25, 150
 
 
 def draw(seed: str, scale: float = 1.0, seconds: float = DAY) -> tuple[Site, list[Actor]]:
@@ -86,6 +86,8 @@ def draw(seed: str, scale: float = 1.0, seconds: float = DAY) -> tuple[Site, lis
     found.append(attackers.lone(attackers.FAST, site, seconds, dice, exit_address))
     found += _drawn(QUERIED, site, scale, seconds, random.Random(f"{seed}/mix of queries"))
     found += _drawn(FURTHER, site, scale, seconds, random.Random(f"{seed}/mix of others"))
+    crowd = random.Random(f"{seed}/crowd")
+    found += people.crowd(site, seconds, crowd, max(20, round(CROWDED_PHONES * scale)))
     for number, actor in enumerate(found):
         actor.seed = f"{seed}/{number}"
     return site, found

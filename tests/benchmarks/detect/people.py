@@ -20,6 +20,7 @@ SPA_USER = Kind("users of a single-page app", Label.HUMAN)
 OFFICE = Kind("office of 200 behind one address", Label.HUMAN)
 CLASS = Kind("school class on one link", Label.HUMAN)
 CARRIER = Kind("phones that change address", Label.HUMAN)
+CROWD = Kind("phones of one build behind one address", Label.HUMAN)
 KIOSK = Kind("kiosks, old browser, same page", Label.HUMAN)
 SCREEN_READER = Kind("screen readers, fast and in order", Label.HUMAN)
 VPN = Kind("VPN exit shared with a scraper", Label.HUMAN)
@@ -235,6 +236,25 @@ def carriers(site: Site, seconds: float, dice: random.Random, count: int) -> lis
     gateways = tuple(places.four(dice, places.CARRIERS) for _ in range(dice.randint(2, 40)))
     starts = [day_time(dice, seconds) for _ in range(count)]
     return [_actor(CARRIER, start, partial(carrier, site, start, gateways=gateways)) for start in starts]
+
+
+def passer_by(site: Site, start: float, dice: random.Random, address: str, browser: Browser) -> Surfer:
+    """Comes from a search to anything that the site has, and goes on to anything else."""
+    surfer = Surfer(dice, site, browser, address, start)
+    surfer.enter(dice.choice(site.articles()))
+    for _ in range(int(dice.expovariate(0.3))):
+        surfer.think(14.0)
+        surfer.follow(dice.choice(site.articles()))
+    return surfer
+
+
+def crowd(site: Site, seconds: float, dice: random.Random, count: int) -> list[Actor]:
+    """Phones of one build and language behind one gateway, within an hour; hardly two load the same."""
+    phones = tuple(build for build in browsers.BUILDS if build[1].startswith("iPhone"))
+    browser, address = browsers.draw(dice, phones), places.four(dice, places.CARRIERS)
+    begin = dice.uniform(seconds * 0.3, seconds * 0.6)
+    starts = [begin + dice.uniform(0.0, min(3_600.0, seconds * 0.3)) for _ in range(count)]
+    return [_actor(CROWD, start, partial(passer_by, site, start, address=address, browser=browser)) for start in starts]
 
 
 def vpn(site: Site, seconds: float, dice: random.Random, address: str, count: int) -> list[Actor]:
