@@ -128,7 +128,7 @@ def template(postgres: str, administrator: psycopg.Connection) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def used_template(postgres: str, administrator: psycopg.Connection, template: str) -> Iterator[str]:
     """The name of one as the first worker leaves it: the partitions of these days take longer to make than to copy."""
-    from asgi_analytics.store.commands import migrate_all
+    from asgi_analytics.store.command_session import migrate_all
 
     with _database(administrator, template) as name:
         migrate_all(_address(postgres, name))

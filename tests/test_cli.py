@@ -25,8 +25,7 @@ from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.encoding import DECISION_COLUMNS, HIT_COLUMNS
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.listing import JournalState, journals
-from asgi_analytics.store import commands as commands_of_store
-from asgi_analytics.store import queries
+from asgi_analytics.store import command_session, queries
 from asgi_analytics.store.reading import Position, connect
 from tests.drive import NOWHERE, called, get, page, start, wrapped
 
@@ -357,7 +356,7 @@ def test_a_time_beyond_all_calendars_hides_nothing_else(dsn: str, time: str) -> 
 def test_who_holds_a_table_is_not_waited_for_in_silence_for_ever(
     dsn: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands_of_store, "LOCK_PATIENCE", "100ms")
+    monkeypatch.setattr(command_session, "LOCK_PATIENCE", "100ms")
     with psycopg.connect(dsn) as holder:
         holder.execute("LOCK TABLE analytics.hits, analytics.rulings IN ACCESS EXCLUSIVE MODE")
         answer = called(*command, "--dsn", dsn)

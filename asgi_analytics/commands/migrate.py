@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from ..store.commands import migrate_all
+from ..store.command_session import migrate_all
 from . import Command, Run
 from .dsn import with_database
 

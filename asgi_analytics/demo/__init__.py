@@ -32,7 +32,7 @@ from ..errors import AnalyticsError, ConfigurationError, EmbeddedPostgresError
 from ..middleware import AnalyticsMiddleware
 from ..settings import Settings, default_journal_dir
 from ..shared import resolve_shared
-from ..store.commands import migrate_all
+from ..store.command_session import migrate_all
 from ..store.reading import connect
 from . import traffic
 from .report import not_in_summary, summary

@@ -15,7 +15,7 @@ import psycopg
 from ..columns import one_line
 from ..errors import StoreUnavailable
 from . import migrate, partitions, queries
-from .commands import command_errors
+from .command_session import command_errors
 from .connection import ServerSession, cut
 from .reading import Reader
 from .trials import PROBES, SELDOM

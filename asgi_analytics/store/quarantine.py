@@ -12,7 +12,7 @@ import psycopg
 
 from ..batch import Batch, Frame, Frames
 from ..errors import RowRejected, StoreMisconfigured
-from .commands import PATIENCE, CommandQueries, command_errors, opened
+from .command_session import PATIENCE, CommandQueries, command_errors, opened
 from .connection import ServerSession
 from .postgres import KINDS, PostgresStore
 

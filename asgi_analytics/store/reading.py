@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from .commands import PATIENCE, CommandQueries, command_errors, opened
+from .command_session import PATIENCE, CommandQueries, command_errors, opened
 from .connection import ServerSession
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

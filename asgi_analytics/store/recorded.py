@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from ..model import ClaimStatus
 from . import queries
-from .commands import command_errors, opened
+from .command_session import command_errors, opened
 from .connection import ServerSession
 
 FETCHED = 5_000  # rows per round trip

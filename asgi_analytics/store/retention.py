@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from . import queries
-from .commands import command_errors
+from .command_session import command_errors
 from .connection import ServerSession, connect_command
 
 # Hits last: where a long reader or a publication blocks dropping them, all else is deleted by then.

@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from ..reputation import ReputationRules
-from .commands import CommandQueries, command_errors, opened
+from .command_session import CommandQueries, command_errors, opened
 from .connection import ServerSession
 
 PARDON_LENGTH = timedelta(days=1)  # in force for so long, for workers that start later

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from asgi_analytics.store import commands
+from asgi_analytics.store import command_session
 from asgi_analytics.store.connection import is_pooled
 from tests.acceptance.pooler import Pooler
 from tests.acceptance.rig import Load, assert_exactly_once, serving
@@ -96,7 +96,7 @@ BLOCKED = (
 def test_who_holds_a_table_is_not_waited_for_for_ever_through_a_pooler(
     dsn: str, pooler: Pooler, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "LOCK_PATIENCE", "100ms")
+    monkeypatch.setattr(command_session, "LOCK_PATIENCE", "100ms")
     with psycopg.connect(dsn) as holder:
         holder.execute("LOCK TABLE analytics.hits, analytics.rulings, analytics.quarantine IN ACCESS EXCLUSIVE MODE")
         with ThreadPoolExecutor(1) as thread:

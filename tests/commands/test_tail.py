@@ -160,7 +160,11 @@ def test_tail_follows_on_after_an_outage_which_it_reports_once(own_postgres: Emb
 def test_tail_follows_on_where_a_server_freezes_which_keeps_the_connection_alive(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in (("commands.tail.PATIENCE", 0.3), ("store.commands.GRACE", 0.1), ("commands.tail.PAUSE", 0.0)):
+    for name, seconds in (
+        ("commands.tail.PATIENCE", 0.3),
+        ("store.command_session.GRACE", 0.1),
+        ("commands.tail.PAUSE", 0.0),
+    ):
         monkeypatch.setattr(f"asgi_analytics.{name}", seconds)
     add_hit(dsn, "/before")
     told: list[str] = []

@@ -23,7 +23,7 @@ from asgi_analytics.protocols import Ask, Exchanged
 from asgi_analytics.shared import postgres, sharer
 from asgi_analytics.shared.postgres import PostgresQuotas
 from asgi_analytics.shared.sharer import Sharer
-from asgi_analytics.store.commands import migrate_all
+from asgi_analytics.store.command_session import migrate_all
 from asgi_analytics.testing import FakeClock, MemoryQuotas
 from tests.drive import page, start
 from tests.record.rig import Rig, as_worker, stored

@@ -18,7 +18,7 @@ from psycopg import sql
 from asgi_analytics.commands.doctor.postgres import database_checks
 from asgi_analytics.embedded.programs import find_servers
 from asgi_analytics.errors import MigrationError, StoreError, StoreMisconfigured, StoreUnavailable
-from asgi_analytics.store import commands, health, migrate
+from asgi_analytics.store import command_session, health, migrate
 from asgi_analytics.store.postgres import PostgresStore
 
 TABLES = {
@@ -147,7 +147,7 @@ def assert_can_be_read(dsn: str) -> None:
 
 def lack_partition(dsn: str, ahead: int) -> None:
     """Make all partitions but that of a day."""
-    commands.migrate_all(dsn)
+    command_session.migrate_all(dsn)
     name = f"hits_{datetime.now(UTC).date() + timedelta(days=ahead):%Y%m%d}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("analytics", name)))
@@ -223,7 +223,7 @@ def test_a_schema_that_was_renamed_before_the_worker_started_is_not_made_anew(ds
         connection.execute("ALTER SCHEMA kept RENAME TO analytics")
         store.connect()
         connection.execute("ALTER SCHEMA analytics RENAME TO kept")
-    commands.migrate_all(dsn)
+    command_session.migrate_all(dsn)
     store.connect()
     store.close()
 
@@ -263,7 +263,7 @@ def test_a_partition_that_is_needed_is_waited_for_in_bounded_time(dsn: str, ahea
         store.make_partitions()
     assert time.monotonic() - began < 15
     assert len(missing(dsn)) == 1
-    commands.migrate_all(dsn)
+    command_session.migrate_all(dsn)
     assert missing(dsn) == []
 
 
