@@ -60,6 +60,7 @@ class Engine:
         self.counters = Counters()
         self.monotonic, self.time_ns = self.clock.monotonic, self.clock.time_ns
         self.keeps_query = settings.privacy.query == "redacted"
+        self.keeps_address = settings.privacy.address == "full"
         self.overhead = Overhead()
         self.syncs = settings.durability == "fsync"
         self.strict = open_strict(settings, self.clock, self._is_cut_off)

@@ -201,7 +201,7 @@ class Visitor:
     session: Session
     actor: Actor
     network: Actor  # the outer bound
-    row_start: tuple[bytes, int] | None = None  # made by the recorder: what its rows begin with, and the CRC-32 of that
+    row_tail: bytes | None = None  # the encoded columns of session and identity, made by the recorder
     verification: Verification | None = None  # of the claim of its newest request; None: it claims nothing
     merged: Merged | None = None  # what other workers saw, applied at the next request
     level_told_us: int = 0  # Merged.level_changed_us up to which this worker was told all

@@ -56,11 +56,10 @@ class Arrival(Hit):
         self._headers = headers = dict(lines)
         if not engine.started:
             engine.start()
-        identifier = engine.identifier
-        visitor, began = identifier.visitor(scope, headers, now, time_ns)
+        visitor, began = engine.identifier.visitor(scope, headers, now, time_ns)
         self.visitor, self.session, self.identity = visitor, visitor.session, visitor.identity
-        if identifier.keeps_addresses:
-            self.address = identifier.address(scope, headers) or None
+        if engine.keeps_address:
+            self.address = engine.identifier.address(scope, headers) or None
         if visitor.borrows:
             self.inputs |= BORROWED
         if began:
@@ -81,7 +80,7 @@ class Arrival(Hit):
         visitor.merged, visitor.cached_refusal = None, None
         if not began:
             visitor.session.id = merged.session
-            visitor.row_start = None
+            visitor.row_tail = None
         # Among several workers, leases account for what others admit; without leases each keeps to its own part.
         if merged.remote > 0 and not engine.leases.connected and engine.leases.workers < 2:
             charge(visitor.actor, merged.remote, engine.policy, now)
@@ -161,10 +160,10 @@ class Arrival(Hit):
     def _verified(self, found: Verification | None) -> None:
         visitor, before = self.visitor, self.visitor.verification
         if before is None or found is None or before.status != found.status:
-            visitor.row_start = None
+            visitor.row_tail = None
             visitor.actor.behaviour.quiet_until = -1
         elif before.operator != found.operator:  # another signer, with the same browser
-            visitor.row_start = None
+            visitor.row_tail = None
         # A signature is of its request, not of those that look alike and may come while this one is answered.
         self.verification = visitor.verification = found
         self._session_claims = None  # read before this was known

@@ -195,9 +195,7 @@ class Exchange(Answered):
 
     def _record(self) -> None:
         scope, engine = self.scope, self._engine
-        recorder = engine.recorder  # read before `started`, as by open_recorder
-        if not engine.started:  # it was stopped while the app ran
-            recorder = engine.open_recorder()
+        recorder = engine.open_recorder()  # the engine may have been stopped while the app ran
         self.duration_us = int((engine.monotonic() - self.started_at) * 1e6)
         query = self._query
         if "route" in scope or "path_template" in scope or "endpoint" in scope:

@@ -61,7 +61,6 @@ class Identifier:
         self._new_actor = new_actor
         self._renamed = renamed
         self._privacy: Privacy = settings.privacy
-        self.keeps_addresses = settings.privacy.address == "full"
         self._heeds_opt_out = settings.privacy.signals != "ignore"
         self._timeout = settings.session_timeout
         self._recent: dict[Seen, Visitor] = {}  # finds those who came lately without computing anything
@@ -91,7 +90,7 @@ class Identifier:
         if now - session.last_seen_at <= self._timeout and now - session.started_at < LONGEST and session.ordinal:
             session.last_seen_at = now
             return visitor, False
-        visitor.row_start = None
+        visitor.row_tail = None
         wall = time_ns / 1e9
         visitor.session = begin(visitor.identity.fingerprint, now, wall, self._timeout, session.ordinal + 1)
         return visitor, True
@@ -135,7 +134,7 @@ class Identifier:
                 renamed = _with(visitor.identity, fingerprint, network, self._fingerprinter.provisional)
                 # Geo files are loaded anew; who comes each day has the newer place from the next day on.
                 visitor.identity = replace(renamed, place=self._locator.locate(address))
-                visitor.row_start, visitor.unreturned = None, 0
+                visitor.row_tail, visitor.unreturned = None, 0
                 self._known.rename(older, visitor)
                 self._renamed(older, fingerprint)
                 return
@@ -202,7 +201,7 @@ class Identifier:
             alike.unsent = name, fresh
         elif fresh.identity.network != alike.identity.network:  # another day
             fresh.identity = _with(alike.identity, fresh.identity.fingerprint, alike.identity.network, False)
-            fresh.row_start = None
+            fresh.row_tail = None
         fresh.cookie = cookie.issue(name, secure, wall)
         return fresh
 
@@ -226,7 +225,7 @@ class Identifier:
         if before.network != here.network or before.agent is not here.agent or before.language != here.language:
             # Another place or day, an update of the browser, or a program that has its cookie.
             visitor.identity = _with(here, fingerprint, here.network, False)
-            visitor.row_start = visitor.cached_refusal = None
+            visitor.row_tail = visitor.cached_refusal = None
         visitor.network = alike.network
         visitor.cookie = cookie.issue(ticket.visitor, secure, wall, ticket.issued_s) if ticket.outdated else None
         return visitor

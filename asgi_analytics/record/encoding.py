@@ -15,15 +15,15 @@ NULL: Final = b"\xff\xff\xff\xff"
 EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 
 HIT_COLUMNS = (
-    "session_id",  # up to `policy`, all hits of a session have the same
-    *("fingerprint", "network", "site", "address", "country", "region", "city", "asn", "organisation"),
-    *("browser", "browser_version", "os", "os_version", "device", "bot_class", "crawler", "language", "provisional"),
-    *("outdated", "operator", "purpose", "verified", "policy"),
     *("id", "time", "duration_us", "bytes_sent", "first_byte_us", "clock", "inputs", "numbers"),
     *("page_view", "score", "level", "status", "from_inside", "exempt"),  # from here on, many hits have the same
     *("close_code", "level_before", "decision_id"),
     *("outcome", "method", "path", "path_inputs", "route", "query"),
     *("channel", "source", "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "click_id"),
+    "session_id",
+    *("fingerprint", "network", "site", "address", "country", "region", "city", "asn", "organisation"),
+    *("browser", "browser_version", "os", "os_version", "device", "bot_class", "crawler", "language", "provisional"),
+    *("outdated", "operator", "purpose", "verified", "policy"),
 )
 DECISION_COLUMNS = (
     *("id", "time", "refused", "enforced", "level", "score", "retry_after"),
@@ -34,11 +34,10 @@ DECISION_COLUMNS = (
 _FIRST_US: Final = -211_813_488_000_000_000
 _LAST_US: Final = 9_223_371_331_199_999_999
 _LENGTH = struct.Struct("!i")
-_HIT_COUNT = struct.pack("!h", len(HIT_COLUMNS))
 _SMALL = struct.Struct("!ih")
 _INTEGER = struct.Struct("!ii")
 _BIG = struct.Struct("!iq")
-_HIT_HEAD: Final = struct.Struct("! iQQ iq iq iq iq id ih".replace(" ", ""))
+_HIT_HEAD: Final = struct.Struct("!h iQQ iq iq iq iq id ih".replace(" ", ""))
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _DECISION_HEAD = struct.Struct("!h i16s iq i? i? ih ih ii".replace(" ", ""))
 
@@ -80,13 +79,8 @@ def boolean(value: bool) -> bytes:
     return b"\0\0\0\x01\x01" if value else b"\0\0\0\x01\x00"
 
 
-def hit_start(session: bytes | None, columns: bytes) -> bytes:
-    """Encode what a hit's row begins with; `columns`: those of the visitor."""
-    return _HIT_COUNT + uuid(session) + columns
-
-
 def visitor(identity: Identity, site: str, verified: str | None = None, policy: str | None = None) -> bytes:
-    """Encode the columns `fingerprint` to `policy`: what all hits of a visitor share.
+    """Encode the columns from `fingerprint` on: what all hits of a visitor share.
 
     `verified`: the status of a crawler's claim; `policy`: the version of the policy that judges.
     """
@@ -141,6 +135,7 @@ def referral(value: Referral) -> bytes:
 
 
 NO_REFERRAL = referral(Referral())
+_COLUMNS: Final = len(HIT_COLUMNS)
 _DECISION_COLUMNS = len(DECISION_COLUMNS)
 
 
@@ -150,12 +145,12 @@ def hit_head(hit: Hit, high: int, low: int) -> bytes:
     try:
         if 0 <= time_us < _LAST_US:
             return _HIT_HEAD.pack(
-                16, high, low, 8, time_us - EPOCH_US, 8, hit.duration_us, 8, hit.bytes_sent,
+                _COLUMNS, 16, high, low, 8, time_us - EPOCH_US, 8, hit.duration_us, 8, hit.bytes_sent,
                 8, hit.first_byte_us, 8, hit.started_at, 2, hit.inputs,
             )  # fmt: skip
     except struct.error:  # out of range or no number: rare, so checked one by one only then
         pass
-    start = struct.pack("!iQQ", 16, high, low) + big(_timestamp(time_us))
+    start = struct.pack("!hiQQ", _COLUMNS, 16, high, low) + big(_timestamp(time_us))
     start += big(hit.duration_us) + big(hit.bytes_sent) + big(hit.first_byte_us)
     return start + struct.pack("!idih", 8, hit.started_at, 2, hit.inputs)
 

@@ -18,13 +18,12 @@ Columns = Mapping[bytes, tuple[str, ...]]
 
 def frame(kind: bytes, row: bytes) -> bytes:
     """Return a row as one frame, ready to append."""
-    return seal(kind, crc32(kind), row)
+    return seal(kind + row)
 
 
-def seal(start: bytes, checksum: int, rest: bytes) -> bytes:
-    """Return a record (kind + row) as one frame; `checksum`: of its start, which is not added up again."""
-    head = (len(start) + len(rest) << 32 | crc32(rest, checksum)).to_bytes(8, "big")
-    return b"".join((head, start, rest))
+def seal(record: bytes) -> bytes:
+    """Return a record (kind + row) as one frame."""
+    return (len(record) << 32 | crc32(record)).to_bytes(8, "big") + record
 
 
 def split(data: bytes) -> Iterator[bytes]:

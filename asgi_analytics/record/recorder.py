@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from zlib import crc32
 
 from .. import clock
 from ..batch import DECISION, HIT, REFUSED
@@ -120,19 +119,18 @@ class Recorder:
     def hit(self, hit: Hit) -> None:
         """Append one hit, and its decision when that has an id. Never raises for what a visitor sent."""
         visitor, decision = hit.visitor, hit.decision
-        known = visitor.row_start
+        tail = visitor.row_tail
         if (
-            known is None
+            tail is None
             or hit.session is not visitor.session
             or hit.address is not None
             or hit.verification is not visitor.verification
         ):
-            known = self._start_of(hit)
-            if known is None:
+            tail = self._tail_of(hit)
+            if tail is None:
                 return self.drop("privacy_signal")
         if hit.count_frame is not None:
             return self._append(hit.count_frame)
-        start, checksum = known
         # A UUID version 7 (RFC 9562 section 5.7): milliseconds, then what tells it from others.
         high, low = (hit.time_ns // 1_000_000 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000, clock.next_tail()
         numbers = NULL if hit.claims is None else self._numbers(hit, hit.claims)
@@ -144,9 +142,9 @@ class Recorder:
                 decision.level, hit.from_inside, decision.exempt,
             )  # fmt: skip
             middle = self._plain.get(key) or self._cached_middle(key, hit)
-            self._append(seal(start, checksum, b"".join((head, numbers, middle))))
+            self._append(seal(b"".join((HIT, head, numbers, middle, tail))))
             return None
-        data = seal(start, checksum, b"".join((head, numbers, self._middle(hit))))
+        data = seal(b"".join((HIT, head, numbers, self._middle(hit), tail)))
         if decision.id is not None and not hit.is_repeated:
             data += self._decision(hit, struct.pack("!QQ", high, low))
         self._append(data)
@@ -214,8 +212,8 @@ class Recorder:
             self._texts[value] = field
         return field
 
-    def _start_of(self, hit: Hit) -> tuple[bytes, int] | None:
-        """Encode kind and columns up to `policy`, cached where the visitor's hits share them; None: not to be stored.
+    def _tail_of(self, hit: Hit) -> bytes | None:
+        """Encode the columns from `session_id` on, cached where the visitor's hits share them; None: not to be stored.
 
         A hit has values of its own if its session has ended meanwhile, if its address is another one of the IPv6
         network that is one visitor, or if a later request has proved something else of a crawler's claim.
@@ -228,20 +226,19 @@ class Recorder:
             and (hit.address is None or hit.address == identity.address)
             and hit.verification is visitor.verification
         )
-        if is_shared and visitor.row_start is not None:
-            return visitor.row_start
+        if is_shared and visitor.row_tail is not None:
+            return visitor.row_tail
         if not is_shared and hit.address is not None:
             identity = replace(identity, address=hit.address)
         claim = hit.verification
         verified = None if claim is None or claim.status == ClaimStatus.UNCLAIMED else str(claim.status)
         if claim is not None and claim.operator is not None and identity.agent.operator is None:  # by a signature alone
             identity = replace(identity, agent=replace(identity.agent, operator=claim.operator))
-        columns = encoding.visitor(identity, self._settings.site, verified, self._policy_version)
-        start = HIT + encoding.hit_start(hit.session.id if identity.tracked else None, columns)
-        known = start, crc32(start)
+        session = encoding.uuid(hit.session.id if identity.tracked else None)
+        tail = session + encoding.visitor(identity, self._settings.site, verified, self._policy_version)
         if is_shared:
-            visitor.row_start = known
-        return known
+            visitor.row_tail = tail
+        return tail
 
     def _append(self, data: bytes) -> None:
         """Append to the journal, else to memory; RecursionError and JournalClosed come before anything is written.

@@ -91,7 +91,6 @@ def hit(
     done.decision.exempt = exempt
     return b"".join(
         (
-            encoding.hit_start(session and session[:16].ljust(16, b"."), encoding.visitor(who, site, verified, policy)),
             encoding.hit_head(done, high, low),
             encoding.big(numbers),
             encoding.judged(done, done.decision),
@@ -103,6 +102,8 @@ def hit(
             encoding.text(route),
             encoding.text(query, 1024),
             encoding.referral(referral or Referral()),
+            encoding.uuid(session and session[:16].ljust(16, b".")),
+            encoding.visitor(who, site, verified, policy),
         )
     )
 
