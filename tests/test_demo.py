@@ -28,10 +28,10 @@ from asgi_analytics.embedded import EmbeddedPostgres
 from asgi_analytics.embedded.folder import flock
 from tests.drive import NOWHERE, called, rows
 
+from .acceptance.embedded.rig import worker
 from .command import COMMAND, heed_ctrl_c, run
 from .commands.hits import add_hit
 from .conftest import data_folder
-from .embedded.rig import worker
 from .servers import free_port
 from .waiting import wait_until
 
