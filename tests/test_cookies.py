@@ -182,7 +182,7 @@ def test_a_redirect_to_another_site_takes_the_cookie_along(there: bytes) -> None
 
 def test_a_refusal_does_not_move_along_with_its_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 0)
-    with wrapped(page(), network_limits="3/minute", **COOKIE) as app:
+    with wrapped(page(), network_limits="3/day", **COOKIE) as app:
         cookie = cookie_of(get(app))
         assert [get(app, headers=cookie).status for _ in range(4)] == [200, 200, 429, 429]
         assert get(app, headers=cookie, client=("198.51.100.8", 40000)).status == 200

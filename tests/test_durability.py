@@ -42,7 +42,7 @@ def test_fsync_flushes_before_the_last_byte_of_answers_and_refusals(dsn: str, mo
     async def send(message: Message) -> None:
         order.append(message["type"])
 
-    with wrapped(page(), dsn, durability="fsync", limits="1/minute") as wrap:
+    with wrapped(page(), dsn, durability="fsync", limits="1/day") as wrap:
         for _ in range(2):
             order.clear()
             scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
@@ -110,7 +110,7 @@ def test_a_refusal_is_there_before_its_visitor_has_anything_of_it(method: str) -
     async def send(message: Message) -> None:
         queued.append(wrap.stats()["queued"])
 
-    with wrapped(page(), limits="1/minute") as wrap:
+    with wrapped(page(), limits="1/day") as wrap:
         get(wrap)
         asyncio.run(wrap(http_scope(method=method), None, send))  # type: ignore[arg-type]
     assert queued == [2, 2]
@@ -133,7 +133,7 @@ def test_a_denial_s_body_follows_its_start_without_a_pause_in_which_the_row_is_f
         order.append(message["type"].rpartition(".")[2])
         asyncio.get_running_loop().call_soon(order.append, "turn")
 
-    with wrapped(app, durability="fsync", limits="1/minute") as wrap:
+    with wrapped(app, durability="fsync", limits="1/day") as wrap:
         for _ in range(3 if refused else 1):  # the last one is told what was said before
             order.clear()
             asyncio.run(wrap(dict(scope), receive, send))

@@ -26,7 +26,7 @@ def test_a_privacy_signal_leaves_a_count_without_visitor(dsn: str, signal: dict[
 
 
 def test_signals_drop_stores_nothing_and_counts_it(dsn: str) -> None:
-    with wrapped(page(), dsn, privacy=Privacy(signals="drop"), limits="1/minute") as wrap:
+    with wrapped(page(), dsn, privacy=Privacy(signals="drop"), limits="1/day") as wrap:
         statuses = [get(wrap, headers={"sec-gpc": "1"}).status for _ in range(2)]
         assert wrap.stats()["dropped"] == {"privacy_signal": 2}
     assert (statuses, rows(dsn), rows(dsn, "SELECT * FROM analytics.decisions")) == ([200, 429], [], [])

@@ -82,10 +82,10 @@ def test_observe_mode_records_what_enforcing_would_do_and_refuses_nobody(dsn: st
 
 
 def test_refine_refusal_words_the_body_and_its_own_error_costs_nothing() -> None:
-    with wrapped(page(), limits="1/minute", refine_refusal=lambda problem: {"status": problem["status"]}) as wrap:
+    with wrapped(page(), limits="1/day", refine_refusal=lambda problem: {"status": problem["status"]}) as wrap:
         get(wrap)
         assert json.loads(get(wrap).body) == {"status": 429}
-    with wrapped(page(), limits="1/minute", refine_refusal=lambda problem: problem["nothing"]) as wrap:
+    with wrapped(page(), limits="1/day", refine_refusal=lambda problem: problem["nothing"]) as wrap:
         get(wrap)
         assert json.loads(get(wrap).body)["status"] == 429
         assert wrap.stats()["failures"] == {"refine_refusal": 1}
@@ -93,7 +93,7 @@ def test_refine_refusal_words_the_body_and_its_own_error_costs_nothing() -> None
 
 def test_a_script_of_another_origin_reads_a_refusal_where_cors_is_further_out() -> None:
     site = Starlette(routes=[Mount("/", app=page())])
-    site.add_middleware(AnalyticsMiddleware, dsn=NOWHERE, durability="memory", limits="1/minute")
+    site.add_middleware(AnalyticsMiddleware, dsn=NOWHERE, durability="memory", limits="1/day")
     site.add_middleware(CORSMiddleware, allow_origins=["*"], expose_headers=["Retry-After", "RateLimit"])
     origin = {"origin": "https://app.example"}
     preflight = get(site, method="OPTIONS", headers={**origin, "access-control-request-method": "GET"})
@@ -104,9 +104,9 @@ def test_a_script_of_another_origin_reads_a_refusal_where_cors_is_further_out() 
 
 
 def test_a_part_that_is_excluded_further_out_has_limits_of_its_own() -> None:
-    with wrapped(page(), limits="1/minute") as part, wrapped(page(), limits="2/minute") as other:
+    with wrapped(page(), limits="1/day") as part, wrapped(page(), limits="2/day") as other:
         site = Starlette(routes=[Mount("/part", app=part), Mount("/", app=other)])
-        with wrapped(site, limits="3/minute", exclude="/part") as wrap:
+        with wrapped(site, limits="3/day", exclude="/part") as wrap:
             assert [get(wrap, "/part/x").status for _ in range(3)] == [200, 429, 429]
             assert [get(wrap, "/x").status for _ in range(4)] == [200, 200, 200, 429]
 

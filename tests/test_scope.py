@@ -262,7 +262,7 @@ def test_a_scope_that_takes_nothing_costs_the_app_nothing(
 ) -> None:
     seen: dict[str, Any] = {}
     more = {"shared": "redis://127.0.0.1:1/0", "shared_mode": "strict"} if mode == "strict" else {}
-    with wrapped(look(page(), lambda scope: seen.update(scope["state"])), limits="2/minute", **more) as middleware:
+    with wrapped(look(page(), lambda scope: seen.update(scope["state"])), limits="2/day", **more) as middleware:
         told = [asyncio.run(ask(middleware, frozen(http_scope(**kept)))).status for _ in range(3)]
         stats = middleware.stats()
     assert told == [200, 200, 429]
