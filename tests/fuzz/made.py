@@ -76,6 +76,7 @@ def signatures() -> list[bytes]:
 MADE: Mapping[str, Callable[[], list[bytes]]] = {
     "cookies": cookies,
     "geo_file": geo_files,
+    "injection": lambda: [b"%" * 8192, b"a=b%" * 2048, b"a" * 63 + b"%%c" * 2700],
     "key_directory": lambda: [Signer().directory(), Signer().directory(nbf=1, exp=1e12)],
     "log_file": log_files,
     "segment_frames": frames,
