@@ -65,6 +65,17 @@ _NO_CLAIMS = Claims()
 
 
 @dataclass(slots=True)
+class Caller:
+    """Who asks for data: one of several logins behind one visitor, or all others there."""
+
+    item_at: float = -inf
+    burst_at: float = -inf
+    in_burst: int = 0  # items fetched in the present burst and not counted
+    met_at: float = -inf
+    is_new: bool = False  # a login that has yet to come back
+
+
+@dataclass(slots=True)
 class Traces:
     """Running facts that most visitors have none of: made with the first error or API answer."""
 
@@ -87,7 +98,12 @@ class Traces:
     items_bitmap: int = 0
     five_minutes: Window = field(default_factory=Window)  # of items
     in_bursts: Window = field(default_factory=Window)  # of items fetched in bursts and not counted
-    in_burst: int = 0  # of those, in the present burst
+    caller: Caller = field(default_factory=Caller)
+    callers: dict[int, Caller] | None = None  # by a number of the login, once there are several
+    first_login: int = 0
+    last_login: int = 0  # of `callers`
+    joined: list[float] = field(default_factory=list)  # when those came back who have less than five minutes ago
+    settled: int = 0  # and how many have before
     prefetched: Window = field(default_factory=Window)  # likewise, that were prefetched, or asked for with credentials
     turned: Window = field(default_factory=Window)  # likewise, that were pages of lists
     excused_errors: Window = field(default_factory=Window)  # of what a page, or somebody with credentials, asked for
@@ -95,8 +111,6 @@ class Traces:
     redirected_to: int = 0  # where the answer to a form led to: a number of path and query
     redirected_at: float = -inf
     redirected: Window = field(default_factory=Window)  # of pages that were not counted for that
-    item_at: float = -inf
-    burst_at: float = -inf
     agents: int = 0  # of a pool: distinct user agents
     agents_bitmap: int = 0
     seen_at: float = 0.0  # of a pool: monotonic seconds

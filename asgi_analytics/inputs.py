@@ -1,9 +1,9 @@
 """What verdicts read of a hit that its other columns do not tell, packed into numbers: so that it can be judged again.
 
-`inputs` holds one bit per fact. `numbers` holds two masked numbers, the agent's in its low 32 bits and that of the
-refused credentials above; `path_inputs`, only where the stored path is not the one that was asked for, its masked
-number in the low 32 bits and what `decide.probes.kind_of` says of it above; where the query made another page of it,
-or another guess, what `variants.packed` says instead.
+`inputs` holds one bit per fact. `numbers` holds two masked numbers, the agent's in its low 32 bits and above it that of
+refused credentials, or of one of several logins that ask for data; `path_inputs`, only where the stored path is not the
+one that was asked for, its masked number in the low 32 bits and what `decide.probes.kind_of` says of it above; where
+the query made another page of it, or another guess, what `variants.packed` says instead.
 """
 
 from __future__ import annotations
@@ -127,6 +127,11 @@ def attempt_of(inputs: int, numbers: int | None) -> int | None:
     return (numbers or 0) >> 32 if inputs & TRIED else None
 
 
+def login_of(inputs: int, numbers: int | None) -> int:
+    """Return the number of the login that asked for data; 0 where there was none, or nobody else's was known."""
+    return (numbers or 0) >> 32 if inputs & DATA else 0
+
+
 class Mask:
     """Replaces numbers by others: equal ones by equal ones, as long as this process runs."""
 
@@ -135,11 +140,13 @@ class Mask:
         # wrong ones; what is stored tells only whether two tries in one run were alike.
         self._key = key
 
-    def numbers(self, claims: Claims, attempt: int | None) -> int | None:
+    def numbers(self, claims: Claims | None, attempt: int | None, login: int = 0) -> int | None:
         """Return both numbers as one; None where neither is needed. The agent's matters with faults only."""
-        agent = self._masked(b"a", claims.agent, AGENT_BITS) if claims.faults else 0
-        tried = self._tried(attempt) if attempt else 0
-        return tried << 32 | agent or None
+        agent = self._masked(b"a", claims.agent, AGENT_BITS) if claims is not None and claims.faults else 0
+        above = self._tried(attempt) if attempt else 0
+        if login:
+            above = self._masked(b"l", login, 0) >> 1 or 1
+        return above << 32 | agent or None
 
     def _tried(self, attempt: int) -> int:
         return self._masked(b"t", attempt, BY_LENGTH) & LOW_32_BITS >> 2 | attempt & BY_PAGE or 2

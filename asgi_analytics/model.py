@@ -236,6 +236,7 @@ class Hit:
     inputs = 0  # what verdicts read beside the columns above: bits of inputs.py
     claims: Claims | None = None  # as read; None: not read, or the visitor asked not to be told apart
     attempt: int | None = None  # see identify.credentials.refused_attempt
+    login = 0  # of several behind one visitor, see identify.credentials.login_number
     variant: Variant | None = None  # what the query made of the page, the data, or the guess that failed
     address: str | None = None  # where it came from, if that is kept: an IPv6 /64 may be a whole building
     verification: Verification | None = None  # of a crawler's claim, as this request proves it; None: it claims nothing

@@ -13,7 +13,19 @@ from asgi_analytics.facts import Claims
 from asgi_analytics.identify.consistency import Engine, header_faults
 from asgi_analytics.identify.credentials import refused_attempt
 from asgi_analytics.identify.request import clean_path
-from asgi_analytics.inputs import BY_LENGTH, BY_PAGE, FAULTS, TRIED, Mask, attempt_of, bits_of, claims_of, path_number
+from asgi_analytics.inputs import (
+    BY_LENGTH,
+    BY_PAGE,
+    DATA,
+    FAULTS,
+    TRIED,
+    Mask,
+    attempt_of,
+    bits_of,
+    claims_of,
+    login_of,
+    path_number,
+)
 from asgi_analytics.replay.hidden import stand_in
 
 NETWORK = b"n" * 16
@@ -80,6 +92,13 @@ def test_refused_credentials_leave_a_number_that_another_run_gives_another() -> 
     assert one == same != other
     assert one is not None
     assert one >> 32 not in (crc32(b"Basic YTpi"), crc32(b"Basic YTpi") >> 1)
+
+
+def test_a_login_leaves_a_number_that_another_run_gives_another() -> None:
+    one, same, other = (Mask(key).numbers(None, None, 4711) for key in (b"1", b"1", b"2"))
+    assert one == same != other
+    assert (login_of(DATA, one), login_of(0, one)) == ((one or 0) >> 32, 0)
+    assert 0 < login_of(DATA, one) < 1 << 31
 
 
 @pytest.mark.parametrize(("path", "kinds"), [("/api/save", BY_LENGTH | BY_PAGE), ("/login", BY_LENGTH)])

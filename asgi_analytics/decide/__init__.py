@@ -40,8 +40,9 @@ What counts as evidence, and what is excused:
 - Visitors with forged headers are also judged together, by network and by user agent: changing the name or the address
   is no fresh start. Others at the same address are not touched.
 - People with the same browser behind one address are counted per person, as far as their ways into the site, the
-  popular pages that they share and who comes in between tell; data, too. A program that forges these gains slack in
-  these signals, but no quota.
+  popular pages that they share and who comes in between tell; data, too, where also logins tell: a cookie of a session,
+  or a token, that comes back after others counts as a person after five minutes, before that in part, and what it
+  fetches at once as one item. A program that forges these gains slack in these signals, but no quota.
 - A program that identifies itself as one is not judged by how people browse: no counts, coverage, order, timing or pace
   over five minutes (the rows from `high_request_count` to `home_tab_watcher`, and `inconsistent_headers` and
   `hosting_network`). More than 30 pages in a minute (60 for a crawler under its own name), probing, guessing, errors

@@ -8,7 +8,8 @@ from typing import Final
 
 from ..facts import Actor, Program, Traces
 from .behaviour import DISTINCT_PAGES, steps_beyond
-from .signal import Measure, Quiet, Signal, with_a_session
+from .callers import callers
+from .signal import Measure, People, Quiet, Signal, browsing, with_a_session
 from .site import Site, fetches_files
 from .window import FIVE_MINUTES, TEN_MINUTES, estimate
 
@@ -45,7 +46,7 @@ def distinct_items(visitor: Actor, site: Site, site_pages: int, now: float) -> f
     traces = visitor.behaviour.traces
     if traces is None or not asks_once(visitor, traces):
         return None
-    return estimate(traces.five_minutes, FIVE_MINUTES, now) / 5.0 / visitor.behaviour.people
+    return estimate(traces.five_minutes, FIVE_MINUTES, now) / 5.0 / callers(visitor.behaviour, now)
 
 
 def asks_once(visitor: Actor, traces: Traces) -> bool:
@@ -123,8 +124,9 @@ def _signal(
     quiet: Quiet = with_a_session,
     of_people: bool = False,
     what: Callable[[Actor], str] | None = None,
+    people: People = browsing,
 ) -> Signal:
-    return Signal(code, measure, sentence, quiet=quiet, of_people=of_people, what=what)
+    return Signal(code, measure, sentence, quiet=quiet, of_people=of_people, what=what, people=people)
 
 
 CONDUCT_SIGNALS = (
@@ -143,6 +145,7 @@ CONDUCT_SIGNALS = (
         "distinct_items_per_minute",
         distinct_items,
         "{value:.1f} different items of data a minute{each} over five minutes, hardly any twice (limit {limit:g})",
+        people=callers,
     ),
     _signal(
         "many_pages_by_a_tool",

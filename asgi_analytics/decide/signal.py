@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TypeVar
 
-from ..facts import Actor
+from ..facts import Actor, Behaviour
 from .site import Site
 
 MAX_QUIET = 64  # steps
@@ -22,6 +22,7 @@ Failed = Callable[[str, Exception], None]  # where, and the error
 Measure = Callable[[Actor, Site, int, float], float | None]
 # the same and the threshold → steps between pages for which the value cannot cross it; may be negative
 Quiet = Callable[[Actor, Site, int, float, float], float]
+People = Callable[[Behaviour, float], float]  # facts, now → how many a value is divided by
 
 
 def at_once(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
@@ -32,6 +33,11 @@ def at_once(visitor: Actor, site: Site, site_pages: int, now: float, threshold: 
 def with_a_session(visitor: Actor, site: Site, site_pages: int, now: float, threshold: float) -> float:
     """Return infinity: of a signal that no page load raises, but the beginning of a session, or other conduct."""
     return inf
+
+
+def browsing(facts: Behaviour, now: float) -> float:
+    """Return how many people look alike and browse at once."""
+    return facts.people
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Signal:
     points: int = 0  # of a signal of your own; those of this package are in the settings
     threshold: float = 0.0  # likewise
     what: Callable[[Actor], str] | None = None  # fills {what}
+    people: People = browsing  # fills {each}
 
 
 def guarded(signal: Signal, failed: Failed) -> Signal:

@@ -74,7 +74,7 @@ def evaluate(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages: i
             value = rule.measure(visitor, site, site_pages, now)
             if value is not None and (value < rule.threshold if rule.below else value > rule.threshold):
                 facts.raised |= rule.bit
-                visitor.signals += (_finding(rule, value, visitor),)
+                visitor.signals += (_finding(rule, value, visitor, now),)
                 visitor.score += rule.points
 
 
@@ -96,12 +96,13 @@ def refresh(visitor: Actor, active: tuple[Rule, ...], site: Site, site_pages: in
         old = findings.get(rule.signal.code)
         value = rule.measure(visitor, site, site_pages, now) if old else None
         if old and value is not None and (value < old.value if rule.below else value > old.value):
-            findings[old.signal] = _finding(rule, value, visitor)
+            findings[old.signal] = _finding(rule, value, visitor, now)
     visitor.signals = tuple(findings.values())
 
 
-def _finding(rule: Rule, value: float, visitor: Actor) -> Finding:
-    signal, people = rule.signal, visitor.behaviour.people
+def _finding(rule: Rule, value: float, visitor: Actor, now: float) -> Finding:
+    signal = rule.signal
+    people = round(signal.people(visitor.behaviour, now))
     each = f" for each of about {people} people" if people > 1 else ""
     what = signal.what(visitor) if signal.what is not None else ""
     text = signal.sentence.format(value=value, limit=rule.threshold, each=each, what=what)

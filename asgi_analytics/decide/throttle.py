@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..facts import Actor, Throttle, ThrottleLevel
 from .behaviour import MAX_IN_LOOP, MAX_TABS
+from .callers import callers
 from .conduct import CRAWLER, TOOL, asks_once
 from .pages import NEW_SHARE, is_led_on
 from .site import fetches_files
@@ -160,13 +161,13 @@ def conduct_evidence(visitor: Actor, limits: EscalationLimits, now: float) -> tu
     few = item_limit(visitor, limits, items, now)
     if items > few and asks_once(visitor, traces):
         what = f"{ceil(items)} different items of data within five minutes"
-        reasons += (f"{what}{_since(throttle)} (limit {few:g})",)
+        reasons += (f"{what}{_since(throttle)} (limit {round(few, 1):g})",)
     return reasons
 
 
 def item_limit(visitor: Actor, limits: EscalationLimits, items: float, now: float) -> float:
     """Return the different items of data above which the level rises; fewer where they go on coming by the second."""
-    most = limits.items * visitor.behaviour.people
+    most = limits.items * callers(visitor.behaviour, now)
     if not visitor.throttle.level:
         return most
     return most / (15.0 if _goes_on(visitor, items, now) else 3.0) / relapse(visitor)

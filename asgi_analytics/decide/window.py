@@ -47,7 +47,7 @@ def charge(window: Window, size: float, now: float, units: int = 1) -> None:
     window.count += units
 
 
-def try_charge(window: Window, size: float, most: int, now: float) -> bool:
+def try_charge(window: Window, size: float, most: float, now: float) -> bool:
     """Count a unit if fewer than `most` are in the window; tell whether it was counted."""
     if estimate(window, size, now) >= most:
         return False

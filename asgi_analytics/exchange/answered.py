@@ -7,13 +7,14 @@ from typing import Any
 
 from ..decide.attempts import is_typed
 from ..decide.behaviour import comes_between, with_order
+from ..decide.callers import is_small, login_among
 from ..decide.conduct import CRAWLER, TOOL
 from ..decide.failures import Failure, guess_of
 from ..decide.probes import is_injected, is_injection, is_picture
 from ..decide.redirects import NOT_FOUND, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import pass_redirected
 from ..facts import Actor, Behaviour, Claims, Traces
-from ..identify.credentials import has_credentials, is_form_of_no_page, refused_attempt, typed_length
+from ..identify.credentials import has_credentials, is_form_of_no_page, login_number, refused_attempt, typed_length
 from ..identify.request import (
     is_data,
     is_inner,
@@ -187,7 +188,19 @@ class Answered(Arrival):
             self.inputs |= DATA | PREFETCHED * prefetched | TRUSTED * trusted
             excused = prefetched or trusted
             variant = self._data_variant() if self._query else None
-        engine.judge.data_or_post(actor, data, self.path, self.decision, now, excused, variant, form)
+        judge, login = engine.judge, self._login() if data else 0
+        judge.data_or_post(actor, data, self.path, self.decision, now, excused, variant, form, login)
+
+    def _login(self) -> int:
+        """Return the number of who asks for data, where several browsers look alike."""
+        actor, identity = self.visitor.actor, self.visitor.identity
+        traces = actor.behaviour.traces
+        if traces is None or is_small(traces) or actor.program or actor.claims.faults or self.decision.refused:
+            return 0
+        login = login_among(traces, login_number(self._headers, identity.fingerprint))
+        if identity.tracked:
+            self.login = login
+        return login
 
     def _page_variant(self, inner: bool) -> Variant | None:
         """Return which page the query names; a client that does not send where it comes from may follow a link."""

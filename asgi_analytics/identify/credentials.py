@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from zlib import crc32
 
-from ..inputs import BY_LENGTH, BY_PAGE
+from ..inputs import BY_LENGTH, BY_PAGE, LOW_32_BITS
 from ..protocols import Headers
 
 _SENT = ("POST", "PUT", "PATCH")
@@ -45,6 +46,10 @@ _FILE = re.compile(
 )
 _LONGEST_FORM = 5  # digits of its Content-Length
 _SIGNATURE = re.compile(rb"signature|hmac")  # in the name of a header: of what another server reports
+# The name of a cookie by which an app may know who has logged in; not of that against forgery, beside it.
+_SESSION = re.compile(rb"sess|sid|auth|(?<![cx]srf)(?<![cx]srf[-_])token|jwt|login|ident|user", re.IGNORECASE)
+_SIGNED_AT = re.compile(rb"\.[\w-]{5,7}\.[\w-]{27,}\Z")  # by itsdangerous, as in Starlette's sessions: anew each time
+_LONGEST_COOKIES, _MOST_COOKIES, _SHORTEST_SESSION = 4096, 64, 12  # bytes; lines of one header; bytes
 _PAGE_CALL = BY_LENGTH | BY_PAGE
 _APP_CALL = BY_LENGTH  # whatever its length
 _TOKENS = (b"authorization", b"x-api-key", b"api-key", b"x-auth-token", b"private-token")
@@ -58,6 +63,29 @@ def token_of(headers: Headers) -> bytes | None:
 def has_credentials(headers: Headers) -> bool:
     """Tell whether a request brings a token, or a signature, as servers of the Fediverse do."""
     return token_of(headers) is not None or b"signature" in headers
+
+
+def login_number(headers: Headers, fingerprint: bytes) -> int:
+    """Return a number of what an app may know somebody by: a token, or the longest cookie of a session; 0: nothing.
+
+    Equal ones have the same number for one visitor and as long as this process runs.
+    """
+    found = token_of(headers)
+    if found is None:
+        cookies = headers.get(b"cookie")
+        found = _session(cookies[:_LONGEST_COOKIES]) if cookies else b""
+    return hash((fingerprint, found)) & LOW_32_BITS or 1 if found else 0
+
+
+@lru_cache(512)
+def _session(cookies: bytes) -> bytes:
+    """Return the longest cookie that may be of a session, without the time at which it was signed; else nothing."""
+    found = b""
+    for cookie in cookies.split(b";", _MOST_COOKIES):
+        name, _, value = cookie.partition(b"=")
+        if len(value) >= max(len(found), _SHORTEST_SESSION) and _SESSION.search(name, 0, 64):
+            found = value
+    return _SIGNED_AT.sub(b"", found)
 
 
 def is_form_of_no_page(headers: Headers, path: str, status: object, names: Headers, shows_pages: bool) -> bool:

@@ -133,7 +133,7 @@ class Recorder:
             return self._append(hit.count_frame)
         # A UUID version 7 (RFC 9562 section 5.7): milliseconds, then what tells it from others.
         high, low = (hit.time_ns // 1_000_000 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000, clock.next_tail()
-        numbers = NULL if hit.claims is None else self._numbers(hit, hit.claims)
+        numbers = NULL if hit.claims is None and not hit.login else self._numbers(hit, hit.claims)
         head = encoding.hit_head(hit, high, low)
         if decision.id is None and hit.query is None and hit.referral is None and hit.variant is None:
             status = hit.status if isinstance(hit.status, int) else None  # 200.0 equals what it is not stored as
@@ -149,10 +149,11 @@ class Recorder:
             data += self._decision(hit, struct.pack("!QQ", high, low))
         self._append(data)
 
-    def _numbers(self, hit: Hit, claims: Claims) -> bytes:
+    def _numbers(self, hit: Hit, claims: Claims | None) -> bytes:
         """Encode the column `numbers`, and set the bits of what was read."""
-        hit.inputs |= bits_of(claims) if hit.attempt is None else bits_of(claims) | TRIED
-        return encoding.big(self._mask.numbers(claims, hit.attempt))
+        if claims is not None:
+            hit.inputs |= bits_of(claims) if hit.attempt is None else bits_of(claims) | TRIED
+        return encoding.big(self._mask.numbers(claims, hit.attempt, hit.login))
 
     def _path_inputs(self, path: str, stored: bytes, variant: Variant | None) -> bytes:
         """Encode the column `path_inputs`: NULL where the stored path has all that verdicts read."""

@@ -38,6 +38,7 @@ from ..inputs import (
     UNABLE,
     attempt_of,
     claims_of,
+    login_of,
 )
 from ..model import MAX_SCORE, Agent, Decision, Visitor
 from ..settings import Settings
@@ -144,7 +145,8 @@ class History:
                 excused = bool(inputs & (PREFETCHED | TRUSTED))
                 data = hit.method != "POST"
                 form = not data and bool(inputs & FORM)
-                pipeline.take_data(visitor, decision, path, at, data, excused, variant, form)
+                login = login_of(inputs, hit.numbers)
+                pipeline.take_data(visitor, decision, path, at, data, excused, variant, form, login)
             elif not (300 <= status < 400 and inputs & LED_ON):
                 pipeline.pass_by(visitor, decision)
             yield _verdict(hit, decision)

@@ -240,10 +240,11 @@ class Pipeline:
         excused: bool = False,
         variant: Variant | None = None,
         form: bool = False,
+        login: int = 0,
     ) -> None:
         """Take in an answer with data, such as JSON, or (`data` false) one to something that was sent."""
         before = decision.previous_level, decision.level
-        self._judge.data_or_post(visitor.actor, data, path, decision, now, excused, variant, form)
+        self._judge.data_or_post(visitor.actor, data, path, decision, now, excused, variant, form, login)
         if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asgi_analytics.identify.credentials import refused_attempt
+from asgi_analytics.identify.credentials import login_number, refused_attempt
 from asgi_analytics.inputs import BY_LENGTH
 
 HTML = {b"content-type": b"text/html; charset=utf-8"}
@@ -220,3 +220,26 @@ def test_a_librarys_word_for_how_it_shows_the_form_hides_no_refusal(claim: dict[
     html = {b"content-type": b"text/html"}
     assert refused_attempt("POST", claim, 200, "/login", html, by_tool=True) is not None
     assert (refused_attempt("POST", claim, 200, "/login", html) is None) is bool(claim)
+
+
+@pytest.mark.parametrize(
+    ("cookies", "others", "is_known"),
+    [
+        (b"_ga=GA1.1.1234567890; sessionid=0123456789abcdef", b"sessionid=0123456789abcdef; theme=dark", True),
+        (b"sid=s%3A0123456789abcdef; csrftoken=aaaaaaaaaaaaaaaa", b"sid=s%3A0123456789abcdef; csrftoken=b", True),
+        (b"session=eyJpZCI6MX0=.aS1xYQ." + b"x" * 27, b"session=eyJpZCI6MX0=.aS1xZB." + b"y" * 27, True),
+        (b"token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOjF9.AA", b"token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOjJ9.BB", False),
+        (b"sessionid=0123456789abcdef", b"sessionid=fedcba9876543210", False),
+    ],
+)  # fmt: skip
+def test_somebody_is_known_by_the_cookie_of_a_session(cookies: bytes, others: bytes, is_known: bool) -> None:
+    one, other = (login_number({b"cookie": found}, b"f") for found in (cookies, others))
+    assert min(one, other) > 0
+    assert (one == other) is is_known
+
+
+def test_other_cookies_tell_nobody_apart() -> None:
+    cookies = b"theme=dark; XSRF-TOKEN=0123456789abcdef; csrf_token=0123456789abcdef; sid=1; _ga=GA1.1.1234567890"
+    assert (login_number({b"cookie": cookies}, b"f"), login_number({}, b"f")) == (0, 0)
+    assert login_number({b"authorization": b"Bearer x"}, b"f") not in (0, login_number(TOKEN, b"f"))
+    assert login_number(TOKEN, b"f") != login_number(TOKEN, b"g"), "of one visitor"

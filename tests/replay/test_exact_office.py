@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from asgi_analytics import AnalyticsMiddleware
-from asgi_analytics.inputs import BETWEEN, IS_LED, REDIRECTED, TRIED, TYPED
+from asgi_analytics.inputs import BETWEEN, IS_LED, REDIRECTED, TRIED, TYPED, login_of
 from tests.replay.mix import SENT, Mix
 
 from .test_exact import differing, hits_of, known, recording
@@ -137,4 +137,30 @@ def test_people_who_come_in_between_are_counted_as_they_were(known: dict[str, An
     asyncio.run(shop(mix, app))
     hits = hits_of(app)
     assert sum(bool(hit.page_view and (hit.inputs or 0) & BETWEEN) for hit in hits) == 4
+    assert list(differing(hits)) == []
+
+
+async def look_up(mix: Mix, app: AnalyticsMiddleware) -> None:
+    """Sixteen in an app elsewhere, who log in by a cookie, a token or nothing; then somebody walks by many cookies."""
+    for number in range(800):
+        who = mix.draw.randrange(16)
+        login = {"cookie": f"sessionid={who:032}"} if who < 9 else {"authorization": f"Bearer {who:032}"}
+        called = {**PEOPLE, "sec-fetch-dest": "empty", **(login if who else {})}
+        await mix.ask(app, "198.51.100.1", f"/notes/{number}", called)
+        mix.clock.advance(mix.draw.choice((0.3, 1.1)))
+    for number in range(400):
+        called = {**PEOPLE, "sec-fetch-dest": "empty", "cookie": f"sessionid={number // 30:032}"}
+        await mix.ask(app, "198.51.100.2", f"/notes/{number}", called)
+        mix.clock.advance(0.65)
+
+
+def test_logins_that_take_turns_are_told_apart_as_they_were(known: dict[str, Any]) -> None:
+    mix = Mix(random.Random(1))
+    app = recording(mix, known, office)
+    asyncio.run(look_up(mix, app))
+    hits = hits_of(app)
+    parts = (hits[:800], hits[800:])
+    logins = [{login_of(hit.inputs or 0, hit.numbers) for hit in part} for part in parts]
+    assert (len(logins[0]), len(logins[1]) > 5) == (16, True)
+    assert [max(hit.level for hit in part) for part in parts] == [0, 2]
     assert list(differing(hits)) == []

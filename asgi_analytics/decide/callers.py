@@ -1,0 +1,65 @@
+"""People who ask an app without pages for data, and look alike: told by their logins, which come back.
+
+What an app knows them by is in a cookie or a token that anybody can make up. One that is made up for each request never
+comes back and earns nothing. Somebody who comes back after others counts as a person bit by bit, in whole after five
+minutes: who walks fast is slowed down before, however many cookies take turns.
+"""
+
+from __future__ import annotations
+
+from ..facts import Behaviour, Caller, Traces
+from .behaviour import MAX_PEOPLE
+from .window import FIVE_MINUTES
+
+MAX_CALLERS = 64  # remembered of one visitor
+FEW_ITEMS = 10  # before it is looked at who asks for them
+RETURN = 20.0  # seconds after which somebody who was met comes back
+
+
+def is_small(traces: Traces) -> bool:
+    """Tell whether so little was asked for that it does not matter yet by whom."""
+    return traces.items + traces.caller.in_burst < FEW_ITEMS
+
+
+def login_among(traces: Traces, login: int) -> int:
+    """Return a login's number where others are known beside it, else 0: of one alone nothing has to be told apart."""
+    if traces.callers is None and traces.first_login in (0, login):
+        traces.first_login = login
+        return 0
+    return login
+
+
+def caller_of(traces: Traces, login: int, now: float) -> Caller:
+    """Return what is known of who asks; `login`: its number, 0: none, or nobody else's is known."""
+    before, traces.last_login = traces.last_login, login
+    if not login:
+        return traces.caller
+    if traces.callers is None:
+        traces.callers = {}
+    caller = traces.callers.pop(login, None)
+    if caller is None:
+        caller = Caller(met_at=now, is_new=True)
+        if len(traces.callers) >= MAX_CALLERS:
+            del traces.callers[next(iter(traces.callers))]
+    elif caller.is_new and before != login and now - caller.met_at >= RETURN:
+        _join(traces, caller, now)
+    traces.callers[login] = caller  # the last one that goes
+    return caller
+
+
+def _join(traces: Traces, caller: Caller, now: float) -> None:
+    if traces.settled + len(traces.joined) < MAX_PEOPLE:
+        caller.is_new = False
+        traces.joined.append(now)
+
+
+def callers(facts: Behaviour, now: float) -> float:
+    """Return how many people ask for data, as far as their logins and the pages that they load tell."""
+    traces = facts.traces
+    if traces is None or traces.callers is None:
+        return facts.people
+    joined = traces.joined
+    while joined and now - joined[0] >= FIVE_MINUTES:
+        del joined[0]
+        traces.settled += 1
+    return max(facts.people, traces.settled + sum([now - since for since in joined]) / FIVE_MINUTES)
