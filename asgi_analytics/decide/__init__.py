@@ -24,12 +24,13 @@ What counts as evidence, and what is excused:
   scanners try may be typed by a developer: a browser has 15 an hour.
 - Credentials are refused by 400, 401, 403 to a POST, and by 401 or 403 to an `Authorization`; at a login also by 404,
   422, the form shown again, or a redirect back to it or to an address that tells of an error; at a payment by 402, 404,
-  422, and where a code or a coupon is taken by 404, 422. Not counted are the same token or API key again; a script's
-  calls of the same length now and then (500 in ten minutes, 4,000 of a browser's pages), or an app's of JSON that are
-  answered 401, unless they send codes or cards; what gets longer from call to call, as in a form that is checked with
-  each key (200 in ten minutes); at routes that take no secret, JSON that is answered 400, files, what a page's script
-  saves, what is signed; and webhooks. Each accepted POST excuses three, up to 150 a session; a browser that also
-  fetches pages and files is excused 100 where nobody has been let in yet.
+  422, and where a code or a coupon is taken by 404, 422. Not counted are the same token or API key again, also one that
+  signs each request, as for S3; a nonce of Digest that ran out; a script's calls of the same length now and then (500
+  in ten minutes, 4,000 of a browser's pages), or an app's of JSON that are answered 401, unless they send codes or
+  cards; what gets longer from call to call, as in a form that is checked with each key (200 in ten minutes); at routes
+  that take no secret, JSON that is answered 400, files, what a page's script saves, what is signed; and webhooks. Each
+  accepted POST excuses three, up to 150 a session; a browser that also fetches pages and files is excused 100 where
+  nobody has been let in yet.
 - Data is JSON, XML, CSV, YAML, Protobuf, MessagePack, parts of pages, documents such as PDF, and text or answers
   without a type; no feeds, nor what registries of packages send by types of their own, nor answers to HEAD. What is
   fetched within two seconds, after three quiet ones, counts as one item if it ends within six; so do up to 300 within a
@@ -42,7 +43,8 @@ What counts as evidence, and what is excused:
 - People with the same browser behind one address are counted per person, as far as their ways into the site, the
   popular pages that they share and who comes in between tell; data, too, where also logins tell: a cookie of a session,
   or a token, that comes back after others counts as a person after five minutes, before that in part, and what it
-  fetches at once as one item. A program that forges these gains slack in these signals, but no quota.
+  fetches at once as one item; of programs only a token. A program that forges these gains slack in these signals, but
+  no quota.
 - A program that identifies itself as one is not judged by how people browse: no counts, coverage, order, timing or pace
   over five minutes (the rows from `high_request_count` to `home_tab_watcher`, and `inconsistent_headers` and
   `hosting_network`). More than 30 pages in a minute (60 for a crawler under its own name), probing, guessing, errors

@@ -14,7 +14,14 @@ from ..decide.probes import is_injected, is_injection, is_picture
 from ..decide.redirects import NOT_FOUND, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import pass_redirected
 from ..facts import Actor, Behaviour, Claims, Traces
-from ..identify.credentials import has_credentials, is_form_of_no_page, login_number, refused_attempt, typed_length
+from ..identify.credentials import (
+    has_credentials,
+    is_form_of_no_page,
+    login_number,
+    refused_attempt,
+    token_of,
+    typed_length,
+)
 from ..identify.request import (
     is_data,
     is_inner,
@@ -195,7 +202,9 @@ class Answered(Arrival):
         """Return the number of who asks for data, where several browsers look alike."""
         actor, identity = self.visitor.actor, self.visitor.identity
         traces = actor.behaviour.traces
-        if traces is None or is_small(traces) or actor.program or actor.claims.faults or self.decision.refused:
+        if traces is None or is_small(traces) or self.decision.refused:
+            return 0
+        if (actor.program or actor.claims.faults) and token_of(self._headers) is None:  # any program may keep cookies
             return 0
         login = login_among(traces, login_number(self._headers, identity.fingerprint))
         if identity.tracked:

@@ -49,6 +49,11 @@ _SIGNATURE = re.compile(rb"signature|hmac")  # in the name of a header: of what 
 # The name of a cookie by which an app may know who has logged in; not of that against forgery, beside it.
 _SESSION = re.compile(rb"sess|sid|auth|(?<![cx]srf)(?<![cx]srf[-_])token|jwt|login|ident|user", re.IGNORECASE)
 _SIGNED_AT = re.compile(rb"\.[\w-]{5,7}\.[\w-]{27,}\Z")  # by itsdangerous, as in Starlette's sessions: anew each time
+# Who has signed the request itself, as for S3 and the like: nobody guesses such a signature.
+_SIGNED_BY = re.compile(
+    rb"(?:AWS4|GOOG4)-[\w-]+ +Credential=[^/,\s]+|(?:AWS|GOOG1|SharedKey(?:Lite)?) +[^:,\s]+:"
+    rb"|(?:Hawk|Signature) [^,]{0,256}?(?:id|keyId)=\"[^\"]+\""
+)
 _LONGEST_COOKIES, _MOST_COOKIES, _SHORTEST_SESSION = 4096, 64, 12  # bytes; lines of one header; bytes
 _PAGE_CALL = BY_LENGTH | BY_PAGE
 _APP_CALL = BY_LENGTH  # whatever its length
@@ -58,6 +63,12 @@ _TOKENS = (b"authorization", b"x-api-key", b"api-key", b"x-auth-token", b"privat
 def token_of(headers: Headers) -> bytes | None:
     """Return the token that a request brings in a header, all of them where it has several; None where it has none."""
     return b"\n".join([headers[name] for name in _TOKENS if name in headers]) or None
+
+
+def _key_of(token: bytes) -> bytes:
+    """Return a token without the signature of the one request that it came with."""
+    signed = _SIGNED_BY.match(token)
+    return token if signed is None else signed[0]
 
 
 def has_credentials(headers: Headers) -> bool:
@@ -70,8 +81,10 @@ def login_number(headers: Headers, fingerprint: bytes) -> int:
 
     Equal ones have the same number for one visitor and as long as this process runs.
     """
-    found = token_of(headers)
-    if found is None:
+    token = token_of(headers)
+    if token is not None:
+        found = _key_of(token)
+    else:
         cookies = headers.get(b"cookie")
         found = _session(cookies[:_LONGEST_COOKIES]) if cookies else b""
     return hash((fingerprint, found)) & LOW_32_BITS or 1 if found else 0
@@ -149,7 +162,8 @@ def refused_attempt(
     token = token_of(headers)
     # Where secrets are guessed, a token says nothing: anybody may send any.
     if token is not None and not is_login and (method not in _SENT or _SECRET.search(path, 0, 256) is None):
-        return crc32(token) << 1 | 1 << 33 if status in (401, 403) else None
+        refuses = status == 403 or (status == 401 and not _is_stale(names or {}))
+        return crc32(_key_of(token)) << 1 | 1 << 33 if refuses else None
     if method not in _SENT:
         return None
     refuses = status in _REFUSALS or (is_login and _refuses(headers, status, path, names or {}, by_tool))
@@ -171,6 +185,12 @@ def refused_attempt(
     ):
         return _APP_CALL
     return crc32(length) << 1 & ~BY_PAGE | BY_LENGTH
+
+
+def _is_stale(names: Headers) -> bool:
+    """Tell whether only the nonce of Digest had run out (RFC 7616, section 3.3): the password was right."""
+    asked = names.get(b"www-authenticate", b"")
+    return asked.startswith(b"Digest ") and b"stale=true" in asked.lower()
 
 
 def typed_length(headers: Headers, status: object) -> int:

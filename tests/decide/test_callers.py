@@ -14,7 +14,7 @@ from asgi_analytics.decide.items import count_data
 from tests.benchmarks.detect.columns import Ours, Verdict
 from tests.benchmarks.detect.traffic import Headers, Request
 
-from .test_calls import BROWSER, DATA, TOOL, ours, touched
+from .test_calls import BROWSER, DATA, PHONE, ours, touched
 from .visits import START
 
 __all__ = ["ours"]
@@ -75,9 +75,11 @@ def test_a_fast_walk_is_refused_however_many_cookies_take_turns(ours: Ours, rate
     assert judged(ours, walk)[-1].refused
 
 
-def test_a_library_is_one_whatever_it_sends(ours: Ours) -> None:
-    walk = [(10.0 + n / 2.0, (*TOOL, session(n % 16, 0.0))) for n in range(330)]
-    assert judged(ours, walk)[-1].refused
+def test_any_program_may_keep_cookies_but_devices_with_a_token_each_are_many(ours: Ours) -> None:
+    """Twenty handhelds in a warehouse, by one app."""
+    for login, start in ((token, 10.0), (session, 5_000.0)):
+        asked = [(start + n / 2.0, (*PHONE, login(n % 20, 0.0))) for n in range(2_000)]
+        assert judged(ours, asked)[-1].refused is (login is session)
 
 
 def test_a_login_that_comes_back_after_others_is_a_person_in_whole_after_five_minutes() -> None:

@@ -243,3 +243,29 @@ def test_other_cookies_tell_nobody_apart() -> None:
     assert (login_number({b"cookie": cookies}, b"f"), login_number({}, b"f")) == (0, 0)
     assert login_number({b"authorization": b"Bearer x"}, b"f") not in (0, login_number(TOKEN, b"f"))
     assert login_number(TOKEN, b"f") != login_number(TOKEN, b"g"), "of one visitor"
+
+
+SIGNED = [
+    b"AWS4-HMAC-SHA256 Credential=%s/20261201/eu/s3/aws4_request, SignedHeaders=host, Signature=%032x",
+    b"AWS %s:%032x=",
+    b"SharedKey %s:%032x",
+    b'Hawk id="%s", ts="1", nonce="j4h3g2", mac="%032x"',
+    b'Signature keyId="%s",algorithm="hmac-sha256",signature="%032x"',
+]
+
+
+@pytest.mark.parametrize("form", SIGNED)
+def test_who_signs_each_request_brings_one_key(form: bytes) -> None:
+    """A client whose rights were taken asks for one object after the other."""
+    tries = [
+        refused_attempt("HEAD", {b"authorization": form % (key, number)}, 403, f"/bucket/{number}")
+        for key, number in ((b"KEY", 1), (b"KEY", 2), (b"OTHER", 2))
+    ]
+    assert tries[0] == tries[1] != tries[2]
+
+
+def test_a_nonce_that_ran_out_refuses_no_password() -> None:
+    headers = {b"authorization": b'Digest username="u", nonce="a", response="b"'}
+    stale, wrong = b'Digest realm="r", nonce="c", stale=TRUE', b'Digest realm="r", nonce="c"'
+    assert refused_attempt("GET", headers, 401, "/", {b"www-authenticate": stale}) is None
+    assert refused_attempt("GET", headers, 401, "/", {b"www-authenticate": wrong}) is not None
