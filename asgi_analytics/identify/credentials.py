@@ -27,7 +27,10 @@ _SECRET = re.compile(
 _RENEWED = re.compile(r"refresh|renew|keep-?alive|heartbeat|log[-_]?out|sign[-_]?out|revoke|/_log/?\Z", re.IGNORECASE)
 # Of these, what somebody types in.
 _TYPED = re.compile(
-    r"\bpin/?\Z|(?:\b|_|promo)codes?\b|coupon|voucher|promos?\b|gift[-_]?cards?\b|redeem|\botp\b", re.IGNORECASE
+    r"\bpin/?\Z|(?:\b|_|promo)codes?\b|coupon|voucher|promos?\b|gift[-_]?cards?\b|redeem|\bt?otp\b"
+    r"|\b(?:2fa|mfa|two[-_]?factor)(?:[-_/](?:verify|confirm|check|validate|challenge))?/?\Z"
+    r"|\b(?:sms|phone|email)[-_/](?:verify|confirm)/?\Z",
+    re.IGNORECASE,
 )
 # Guessed where they are sent, edited where they are saved: the cards of a board, the members of a team.
 _GUESSED = re.compile(r"card|pay|checkout|member", re.IGNORECASE)
@@ -36,6 +39,8 @@ _HOOK = re.compile(r"web-?hooks?\b|/hooks?\b|/ipn\b|/inbox\b", re.IGNORECASE)
 # What an address says that a login leads back to.
 _SAYS_ERROR = re.compile(r"(?:^|[&=])\w*(?:err(?:or|\b)|fail|invalid|denied|incorrect|wrong)", re.IGNORECASE)
 _PAY = re.compile(r"\bpay\b|payments?\b|checkout", re.IGNORECASE)
+_CHARGED = re.compile(_PAY.pattern + r"|donat|orders?\b|purchase|subscri|charges?\b|billing", re.IGNORECASE)
+_CARD = re.compile(r"(?:\bpay|payments?|charges?)/?\Z", re.IGNORECASE)  # is sent there, and no page polls it
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 _SHORTEST_PAGE = 256  # bytes: what takes a report in answers "OK", which some frameworks call HTML
 # What files and measurements are sent as. No app takes credentials like that, nor a form of 100 KB.
@@ -215,7 +220,9 @@ def _refuses_a_secret(status: object, path: str, names: Headers) -> bool:
     """
     if status not in _REFUSALS_OF_A_SECRET or b"precognition" in names:
         return False
-    return _PAY.search(path, 0, 256) is not None or (status != 402 and _SECRET.search(path, 0, 256) is not None)
+    if status == 402:
+        return _CHARGED.search(path, 0, 256) is not None
+    return _PAY.search(path, 0, 256) is not None or _SECRET.search(path, 0, 256) is not None
 
 
 def _is_code_or_card(status: object, path: str) -> bool:
@@ -223,7 +230,11 @@ def _is_code_or_card(status: object, path: str) -> bool:
 
     Nobody waits for these by asking again, as devices do for a token.
     """
-    return _TYPED.search(path, 0, 256) is not None or (status == 402 and _PAY.search(path, 0, 256) is not None)
+    if _TYPED.search(path, 0, 256) is not None:
+        return True
+    if status == 402:
+        return _CHARGED.search(path, 0, 256) is not None
+    return status == 400 and _CARD.search(path, 0, 256) is not None
 
 
 def _sends_by_itself(method: str, headers: Headers, status: object, path: str) -> bool:

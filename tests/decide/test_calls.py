@@ -163,7 +163,13 @@ def test_codes_that_are_guessed_from_a_page_without_a_pause_are_refused(ours: Ou
 
 
 @pytest.mark.parametrize("headers", [CALLED, TOOL], ids=["page", "tool"])
-@pytest.mark.parametrize(("path", "status"), [("/api/otp", 401), ("/cart/coupon", 404), ("/checkout/pay", 402)])
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *(("/api/otp", 401), ("/cart/coupon", 404), ("/checkout/pay", 402), ("/2fa", 401), ("/mfa/verify", 400)),
+        *(("/api/phone/verify", 400), ("/donate", 402), ("/api/orders", 402), ("/api/payments", 400)),
+    ],
+)
 def test_codes_of_one_length_are_guessed_however_patiently(
     ours: Ours, path: str, status: int, headers: Headers
 ) -> None:
