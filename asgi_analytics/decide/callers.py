@@ -30,10 +30,8 @@ def login_among(traces: Traces, login: int) -> int:
 
 
 def caller_of(traces: Traces, login: int, now: float) -> Caller:
-    """Return what is known of who asks; `login`: its number, 0: none, or nobody else's is known."""
+    """Return what is known of who asks; `login`: its number."""
     before, traces.last_login = traces.last_login, login
-    if not login:
-        return traces.caller
     if traces.callers is None:
         traces.callers = {}
     caller = traces.callers.pop(login, None)

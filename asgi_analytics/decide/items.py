@@ -32,11 +32,12 @@ def count_data(
 
     What is fetched at once, such as a list and its items, counts as one; what is prefetched, or a further page of a
     list, is not counted. Programs gain little by this: one that never pauses makes no bursts, and one that fetches in
-    batches soon reaches MAX_IN_BURSTS, MAX_PREFETCHED or MAX_SCROLLED. `login`: as in callers.caller_of.
+    batches soon reaches MAX_IN_BURSTS, MAX_PREFETCHED or MAX_SCROLLED. `login`: a number, 0: none, or none beside it.
     """
     facts = visitor.behaviour
     traces = traces_of(facts)
-    caller, people = caller_of(traces, login, now), callers(facts, now) if traces.callers else 1.0
+    caller = caller_of(traces, login, now) if login else traces.caller
+    people = 1.0 if traces.callers is None else callers(facts, now)
     if excused and try_charge(traces.prefetched, HOUR, MAX_PREFETCHED * people, now):
         return False
     if variant is not None and variant.kind == TURN and try_charge(traces.turned, HOUR, MAX_SCROLLED * people, now):

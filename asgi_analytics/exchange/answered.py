@@ -188,15 +188,15 @@ class Answered(Arrival):
 
     def _judge_data_or_post(self, data: bool, now: float, form: bool) -> None:
         engine, actor = self._engine, self.visitor.actor
-        excused, variant = False, None
+        excused, variant, login = False, None, 0
         if data:
             prefetched = is_prefetch(self._headers) or is_precached_or_tile(self.path, self._query)
             trusted = has_credentials(self._headers)
             self.inputs |= DATA | PREFETCHED * prefetched | TRUSTED * trusted
             excused = prefetched or trusted
             variant = self._data_variant() if self._query else None
-        judge, login = engine.judge, self._login() if data else 0
-        judge.data_or_post(actor, data, self.path, self.decision, now, excused, variant, form, login)
+            login = self._login() if trusted or b"cookie" in self._headers else 0
+        engine.judge.data_or_post(actor, data, self.path, self.decision, now, excused, variant, form, login)
 
     def _login(self) -> int:
         """Return the number of who asks for data, where several browsers look alike."""
