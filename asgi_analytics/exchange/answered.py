@@ -204,7 +204,8 @@ class Answered(Arrival):
         traces = actor.behaviour.traces
         if traces is None or is_small(traces) or self.decision.refused:
             return 0
-        if (actor.program or actor.claims.faults) and token_of(self._headers) is None:  # any program may keep cookies
+        forges = actor.program or (actor.claims.faults and self._engine.site.knows_headers())
+        if forges and token_of(self._headers) is None:  # any program may keep cookies
             return 0
         login = login_among(traces, login_number(self._headers, identity.fingerprint))
         if identity.tracked:

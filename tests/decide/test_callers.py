@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,15 @@ def office(ours: Ours, login: Login, people: int = 24, minutes: int = 6) -> list
 @pytest.mark.parametrize("login", [session, signed, token])
 def test_people_whose_logins_come_back_are_many(ours: Ours, login: Login) -> None:
     assert touched(office(ours, login)) == []
+
+
+def test_people_behind_a_proxy_that_strips_fetch_metadata_are_many(tmp_path: Path) -> None:
+    stripped = Ours(str(tmp_path))
+    plain = tuple(line for line in CALLED.items() if not line[0].startswith(b"sec-fetch"))
+    asked = [(10.0 + n / 2.0, (*plain, session(n % 16, 0.0))) for n in range(800)]
+    found = touched(judged(stripped, asked))
+    stripped.close()
+    assert found == []
 
 
 def test_cookies_made_up_for_each_request_are_one(ours: Ours) -> None:
