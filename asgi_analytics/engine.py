@@ -204,7 +204,8 @@ class Engine:
         """Count a bug of our own, log it now and then, and let the app go on."""
         try:
             self.counters.failures[where] += 1
-            if self._logged.take_turn(where, LOG_INTERVAL):
+            # Late in the end of the interpreter anything may fail, as parts of it are gone.
+            if not sys.is_finalizing() and self._logged.take_turn(where, LOG_INTERVAL):
                 log.error("Error in asgi-analytics (%s); the request goes on without it.", where, exc_info=error)
         except RecursionError:  # the app calls us near the recursion limit
             pass

@@ -55,16 +55,27 @@ def foreign_part(folder: Path) -> Path | None:
     return None
 
 
+def whose(folder: Path) -> str | None:
+    """Say who else may put journals into a folder; None where only we, or whom root lets, as into a volume that we got.
+
+    Raises OSError.
+    """
+    found = folder.stat()
+    if found.st_uid == os.geteuid() or (found.st_uid == 0 and not found.st_mode & stat.S_IWOTH):
+        return None
+    return "belongs to another user" if found.st_uid else "is root's, and anybody may write to it"
+
+
 def make_private(folder: Path) -> None:
-    """Create a folder that only we may enter. Raises OSError, and JournalError where it belongs to another user."""
+    """Create a folder that only we may enter. Raises OSError, and JournalError where others may write to it."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
         folder.chmod(0o700)  # whatever the umask
-    found = folder.stat()
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(folder.stat().st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    part = folder if found.st_uid != os.geteuid() else foreign_part(folder)
-    if part is not None:
+    if others := whose(folder):
+        raise JournalError(f"The journal folder {folder} {others}: name another, or one in it.")
+    if (part := foreign_part(folder)) is not None:
         raise JournalError(f"The journal folder {part} belongs to another user.")
 
 
@@ -73,6 +84,10 @@ def fsync_path(path: Path) -> None:
     opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would block
     try:
         os.fsync(opened)
+    except OSError as error:
+        # As Postgres does: some file systems flush no folders, such as those that VirtualBox shares.
+        if error.errno not in (errno.EINVAL, errno.EBADF) or not stat.S_ISDIR(os.fstat(opened).st_mode):
+            raise
     finally:
         os.close(opened)
 

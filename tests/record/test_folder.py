@@ -6,12 +6,14 @@ import errno
 import fcntl
 import os
 import resource
+import stat
 from pathlib import Path
 
 import pytest
 
 from asgi_analytics.commands.doctor.journals import journal_checks
 from asgi_analytics.errors import JournalError
+from asgi_analytics.folders import fsync_path
 from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import FileJournal
 
@@ -19,7 +21,9 @@ from .journals import COLUMNS, NAME
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 12_345, 12_345)
+    monkeypatch.setattr(os, "geteuid", lambda: 12_346)
     with pytest.raises(JournalError, match="another user"):
         FileJournal(tmp_path, NAME, COLUMNS, 1 << 20)
 
@@ -37,6 +41,41 @@ def test_a_folder_in_one_that_somebody_else_made_where_anybody_may_is_refused(tm
     assert [check.mark for check in journal_checks(others / "journal")] == ["WRONG"]
     os.chown(others, 0, 0)
     FileJournal(others / "journal", NAME, COLUMNS, 1 << 20).abandon()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is done as root only")
+def test_a_volume_of_roots_is_used_unless_anybody_may_write_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Kubernetes mounts one for a group (fsGroup), and an emptyDir."""
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    tmp_path.chmod(0o2775)
+    FileJournal(tmp_path, NAME, COLUMNS, 1 << 20).abandon()
+    assert "WRONG" not in [check.mark for check in journal_checks(tmp_path)]
+    tmp_path.chmod(0o2777)
+    with pytest.raises(JournalError, match="is root's, and anybody may write to it: name another, or one in it"):
+        FileJournal(tmp_path, b"\x08" * 16, COLUMNS, 1 << 20)
+    assert [check.advice for check in journal_checks(tmp_path)] == [
+        f"choose a folder by journal_dir, such as {tmp_path / 'journal'}"
+    ]
+
+
+def test_where_folders_are_not_flushed_there_is_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on folders that VirtualBox shares; what else a disk refuses to flush is an error."""
+    flush, refused = os.fsync, [stat.S_ISDIR]
+
+    def fsync(opened: int) -> None:
+        if any(is_kind(os.fstat(opened).st_mode) for is_kind in refused):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(opened)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    journal = FileJournal(tmp_path, NAME, COLUMNS, 1 << 20, Destination("here"))
+    journal.folder.flush()
+    journal.abandon()
+    refused.append(stat.S_ISREG)
+    with pytest.raises(OSError, match="Invalid argument"):
+        fsync_path(next(tmp_path.glob("*/*.journal")))
 
 
 def no_locks(*_: object) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...columns import counted
 from ...errors import JournalFormatError
-from ...folders import foreign_part
+from ...folders import foreign_part, whose
 from ...record.destination import Destination, read_destination
 from ...record.listing import JournalState, journals
 from ...record.segment import read_header
@@ -48,7 +48,10 @@ def journal_checks(folder: Path, destination: Destination | None = None, limit: 
 
 def _use_check(nearest: Path, folder: Path) -> Check | None:
     """Say what keeps us from using the folder, or from making it in the nearest one that is there; None: nothing."""
-    strange = folder if nearest == folder and nearest.stat().st_uid != os.geteuid() else foreign_part(nearest)
+    others = whose(folder) if nearest == folder else None
+    if others and folder.stat().st_uid == 0:
+        return Check("journal", f"{folder} {others}", f"choose a folder by journal_dir, such as {folder / 'journal'}")
+    strange = folder if others else foreign_part(nearest)
     if strange is not None:
         owner = strange.lstat().st_uid
         advice = "run this as the user that the app runs as, or choose a folder of your own by journal_dir"
