@@ -19,8 +19,9 @@ def main() -> int:
     _heed(heeded, _leave)
     import logging
 
-    from . import cli  # half a second, in which nothing is open yet
+    from . import cli
 
+    cli.load(sys.argv[1:])  # up to half a second, in which nothing is open yet
     sys.unraisablehook = _tell
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # where closing fails, the command's own error is the news
     _heed(heeded, _interrupt)

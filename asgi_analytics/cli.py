@@ -7,28 +7,41 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
 
 from .columns import escape, one_line
-from .commands import (
-    actors,
-    add_command,
-    adopt,
-    data,
-    demo,
-    doctor,
-    explain,
-    migrate,
-    purge,
-    quarantine,
-    replay,
-    stats,
-    tail,
-    what_if,
-)
+from .commands import add_command
 from .errors import AnalyticsError
 
-MODULES = (demo, migrate, doctor, tail, explain, stats, data, actors, quarantine, purge, adopt, replay, what_if)
+# What the first argument names, and its module: a process loads the one that it runs.
+COMMANDS = {
+    "demo": "demo",
+    "migrate": "migrate",
+    "doctor": "doctor",
+    "tail": "tail",
+    "explain": "explain",
+    "stats": "stats",
+    "data": "data",
+    "actors": "actors",
+    "ban": "actors",
+    "pardon": "actors",
+    "allow": "actors",
+    "quarantine": "quarantine",
+    "purge": "purge",
+    "adopt": "adopt",
+    "replay": "replay",
+    "what-if": "what_if",
+    "reclassify": "what_if",
+}
 BROKEN_PIPE = 141  # what shells give to SIGPIPE
+
+
+def load(argv: Sequence[str]) -> list[ModuleType]:
+    """Load the module of the command that is given, else those of all, which help lists."""
+    named = COMMANDS.get(argv[0]) if argv else None
+    modules = [named] if named else dict.fromkeys(COMMANDS.values())
+    return [import_module(f".commands.{module}", __package__) for module in modules]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,12 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Raises KeyboardInterrupt.
     """
+    argv = sys.argv[1:] if argv is None else argv
     try:
         _open_closed()
         _buffer_output()
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
-            options, unknown = _parser().parse_known_args(argv)
+            options, unknown = _parser(argv).parse_known_args(argv)
             if unknown:
                 options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         finally:
@@ -83,13 +97,13 @@ def give_up_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     from . import __version__
 
     parser = argparse.ArgumentParser(prog="asgi-analytics", description="Analytics and bot defence for ASGI apps.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in MODULES:
+    for module in load(argv):
         for command in module.COMMANDS:
             add_command(commands, command)
     return parser

@@ -91,10 +91,11 @@ def _became_a_command(wire: socket.socket) -> bool:
 
 
 if __name__ == "__main__":
-    from asgi_analytics import cli as cli
+    from asgi_analytics import cli
     from asgi_analytics.__main__ import main
     from asgi_analytics.replay.pipeline import agents
 
+    cli.load(())
     agents()
 
     if _became_a_command(socket.socket(fileno=int(sys.argv[1]))):

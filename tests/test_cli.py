@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from datetime import UTC, datetime
 from io import StringIO
 from math import floor
@@ -219,6 +220,12 @@ def test_an_unknown_option_is_answered_with_the_usage_of_its_command(command: tu
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr.startswith(f"usage: asgi-analytics {command[0]} [-h]")
     assert answer.stderr.endswith(f"asgi-analytics {command[0]}: error: unrecognized arguments: --nope\n")
+
+
+def test_a_command_loads_what_it_runs_and_nothing_of_others() -> None:
+    code = "import sys; from asgi_analytics.cli import load; load(sys.argv[1:]); print('maxminddb' in sys.modules)"
+    loads = [subprocess.check_output([sys.executable, "-c", code, name], text=True) for name in ("tail", "doctor")]
+    assert loads == ["False\n", "True\n"]
 
 
 def test_each_command_says_in_its_own_help_what_it_does() -> None:

@@ -174,6 +174,7 @@ def test_every_command_is_in_the_readme() -> None:
     actions = cli._parser()._actions
     (commands,) = [action for action in actions if isinstance(action, argparse._SubParsersAction)]
     assert {"demo", "doctor", "explain", "migrate", "stats", "tail"} <= set(commands.choices)
+    assert tuple(commands.choices) == tuple(cli.COMMANDS)
     assert [name for name in commands.choices if f"asgi-analytics {name}" not in README] == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from .. import demo
 from ..errors import CommandError
 from . import Command, Run
 from .arguments import path, split, whole
@@ -31,8 +32,6 @@ COMMANDS = (Command("demo", "run a small wrapped site, with its own Postgres whe
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .. import demo  # no other command needs uvicorn and the sample site
-
     if not options.traffic and (options.traffic_seconds or options.seed is not None):
         raise CommandError("--traffic-seconds and --seed are of --traffic, which is not given.")
     wanted = demo.Demo(
