@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--visitors", type=int, default=VISITORS)
     parser.add_argument("--quick", action="store_true", help="one tiny round: shows that it runs, measures nothing")
     options = parser.parse_args(arguments)
-    rounds, count = (2, 100) if options.quick else (options.rounds, options.visitors)
+    rounds, count = (1, 20) if options.quick else (options.rounds, options.visitors)
     logging.getLogger("asgi_analytics").setLevel(logging.ERROR)  # it says that it reaches no Postgres, as meant here
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="asgi-analytics-"))
