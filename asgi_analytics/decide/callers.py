@@ -29,19 +29,17 @@ def login_among(traces: Traces, login: int) -> int:
     return login
 
 
-def caller_of(traces: Traces, login: int, now: float) -> Caller:
-    """Return what is known of who asks; `login`: its number."""
+def caller_of(traces: Traces, known: dict[int, Caller], login: int, now: float) -> Caller:
+    """Return what is known of who asks, of all that are `known` by the numbers of their logins."""
     before, traces.last_login = traces.last_login, login
-    if traces.callers is None:
-        traces.callers = {}
-    caller = traces.callers.pop(login, None)
+    caller = known.pop(login, None)
     if caller is None:
         caller = Caller(met_at=now, is_new=True)
-        if len(traces.callers) >= MAX_CALLERS:
-            del traces.callers[next(iter(traces.callers))]
+        if len(known) >= MAX_CALLERS:
+            del known[next(iter(known))]
     elif caller.is_new and before != login and now - caller.met_at >= RETURN:
         _join(traces, caller, now)
-    traces.callers[login] = caller  # the last one that goes
+    known[login] = caller  # the last one that goes
     return caller
 
 

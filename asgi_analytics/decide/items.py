@@ -10,6 +10,7 @@ from ..model import Variant
 from ..variants import TURN
 from . import window
 from .callers import caller_of, callers
+from .site import Site
 from .traces import traces_of
 from .window import FIVE_MINUTES, HOUR, try_charge
 
@@ -26,7 +27,13 @@ MAX_PREFETCHED = 1000  # items excused in an hour that were fetched before they 
 
 
 def count_data(
-    visitor: Actor, path: str, now: float, excused: bool = False, variant: Variant | None = None, login: int = 0
+    visitor: Actor,
+    path: str,
+    site: Site,
+    now: float,
+    excused: bool = False,
+    variant: Variant | None = None,
+    login: int = 0,
 ) -> bool:
     """Count an answer with data, such as JSON. Returns False where that makes no new item.
 
@@ -36,7 +43,7 @@ def count_data(
     """
     facts = visitor.behaviour
     traces = traces_of(facts)
-    caller = caller_of(traces, login, now) if login else traces.caller
+    caller = caller_of(traces, site.callers_of(traces), login, now) if login else traces.caller
     people = 1.0 if traces.callers is None else callers(facts, now)
     if excused and try_charge(traces.prefetched, HOUR, MAX_PREFETCHED * people, now):
         return False

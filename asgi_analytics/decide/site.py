@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
-from ..facts import Actor, Behaviour, Claims, Window
+from ..facts import Actor, Behaviour, Caller, Claims, Traces, Window
 from . import window
 from .window import TEN_MINUTES
 
@@ -15,6 +16,7 @@ REQUESTS_PER_PAGE = 1.2  # of a browser, at least, on a site that serves its own
 HERE, ELSEWHERE = 1, 2  # Behaviour.files
 # Sessions that tell what reaches this site: a proxy may come in front of it, or a CDN serve its files, at any time.
 MAX_WITNESSED, MAX_LOOKED_AT = 4000, 500
+MAX_TOLD_APART = 1000  # visitors whose logins are remembered: up to 16 KB each
 
 
 def fetches_files(facts: Behaviour, loads: int | None = None) -> bool:
@@ -57,6 +59,7 @@ class Site:
     without_files: int = 0  # and of those that did not
     pools: dict[int, Actor] = field(default_factory=dict)  # by a number of user agent and language
     routes: dict[int, Route] = field(default_factory=dict)  # by a number of the path
+    told_apart: deque[Traces] = field(default_factory=deque)  # of visitors whose logins are remembered, in order
 
     def knows_headers(self) -> bool:
         """Tell whether Fetch Metadata reaches this site: a proxy may strip it, then its absence means nothing."""
@@ -92,6 +95,16 @@ class Site:
             self.with_files, self.without_files = self.with_files // 2, self.without_files // 2
         is_elsewhere = self.without_files >= max(MIN_WITNESSES, 2 * self.with_files)
         facts.files = ELSEWHERE if is_elsewhere else HERE
+
+    def callers_of(self, traces: Traces) -> dict[int, Caller]:
+        """Return what is known of a visitor's logins, to be added to; if there are too many such, one is forgotten."""
+        callers = traces.callers
+        if callers is None:
+            callers = traces.callers = {}
+            self.told_apart.append(traces)
+            if len(self.told_apart) > MAX_TOLD_APART:
+                self.told_apart.popleft().callers = None
+        return callers
 
     def size(self, own_loads: int) -> int:
         """Return the number of known pages; 0 while they are few, or `own_loads` of one visitor taught most of them."""

@@ -125,7 +125,7 @@ class Judge:
         """As `page`, for an answer with data (`data`), or one to a POST that was neither a page nor an error.
 
         `excused`: as inputs.PREFETCHED, or TRUSTED; `variant`: what its query makes of it; `form`: as in Failure;
-        `login`: as in callers.caller_of.
+        `login`: as in count_data.
         """
         if decision.refused:
             return
@@ -137,7 +137,7 @@ class Judge:
             count_accepted_post(visitor, path, self.site, now)
             if form and count_form(facts, True, now, bool(visitor.program)):
                 self._in_full(visitor, decision, now)
-        elif count_data(visitor, path, now, excused, variant, login):
+        elif count_data(visitor, path, self.site, now, excused, variant, login):
             traces = facts.traces
             # A fifth of the limit: most who ask for data never get this far.
             few = 0.0 if visitor.throttle.level else self.policy.escalation.items / 5.0

@@ -12,6 +12,7 @@ from asgi_analytics.decide.actor import new_actor
 from asgi_analytics.decide.behaviour import MAX_PEOPLE
 from asgi_analytics.decide.callers import MAX_CALLERS, callers
 from asgi_analytics.decide.items import count_data
+from asgi_analytics.decide.site import MAX_TOLD_APART, Site
 from tests.benchmarks.detect.columns import Ours, Verdict
 from tests.benchmarks.detect.traffic import Headers, Request
 
@@ -93,7 +94,7 @@ def test_any_program_may_keep_cookies_but_devices_with_a_token_each_are_many(our
 
 
 def test_a_login_that_comes_back_after_others_is_a_person_in_whole_after_five_minutes() -> None:
-    visitor, now = new_actor(0), START
+    visitor, site, now = new_actor(0), Site(), START
     facts = visitor.behaviour
     found = []
     for login, after in (
@@ -108,7 +109,7 @@ def test_a_login_that_comes_back_after_others_is_a_person_in_whole_after_five_mi
         (3, 299.0),
     ):
         now += after
-        count_data(visitor, "/api/me", now, login=login)
+        count_data(visitor, "/api/me", site, now, login=login)
         found.append(round(callers(facts, now), 2))
     assert found == [1, 1, 1, 1, 1, 1, 1, 1, 2], "two came back, half a person each after half of the time"
     assert facts.traces is not None
@@ -116,12 +117,22 @@ def test_a_login_that_comes_back_after_others_is_a_person_in_whole_after_five_mi
 
 
 def test_of_many_logins_the_last_ones_are_known() -> None:
-    visitor = new_actor(0)
+    visitor, site = new_actor(0), Site()
     for number in range(2 * MAX_CALLERS):
-        count_data(visitor, "/api/me", START + number, login=number + 1)
+        count_data(visitor, "/api/me", site, START + number, login=number + 1)
     for turn in range(MAX_CALLERS):
-        count_data(visitor, "/api/me", START + 500.0 + turn, login=2 * MAX_CALLERS - turn)
+        count_data(visitor, "/api/me", site, START + 500.0 + turn, login=2 * MAX_CALLERS - turn)
     traces = visitor.behaviour.traces
     assert traces is not None
     assert traces.callers is not None
     assert (len(traces.callers), len(traces.joined)) == (MAX_CALLERS, MAX_PEOPLE)
+
+
+def test_logins_are_remembered_of_a_bounded_number_of_visitors() -> None:
+    site, visitors = Site(), [new_actor(0) for _ in range(MAX_TOLD_APART + 5)]
+    for visitor in visitors:
+        for number in range(3):
+            count_data(visitor, "/api/me", site, START, login=number + 1)
+    known = [one.behaviour.traces.callers is not None for one in visitors if one.behaviour.traces is not None]
+    assert known == [False] * 5 + [True] * MAX_TOLD_APART
+    assert callers(visitors[0].behaviour, START) == 1

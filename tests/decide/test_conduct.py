@@ -328,7 +328,7 @@ def test_pools_routes_and_traces_stay_few_and_small() -> None:
     for number in range(2 * MAX_POOLS):
         pool_of(site, FORGED._replace(agent=number))
         count_failure(visitor, Failure(404, "POST", f"/{number}/.env", False, number), site, START)
-        count_data(visitor, f"/api/{number}", START)
+        count_data(visitor, f"/api/{number}", Site(), START)
     traces = visitor.behaviour.traces
     assert traces is not None
     assert (len(site.pools), len(site.routes)) == (MAX_POOLS, MAX_ROUTES)
