@@ -96,11 +96,14 @@ def peer(data: bytes) -> None:
 
 
 def cookies(data: bytes) -> None:
-    """Cookie headers, several where HTTP/2 splits them; ours is found whatever stands around it."""
+    """Cookie headers, several where HTTP/2 splits them: ours, whatever stands around it, and those of logins."""
     headers = [(b"cookie", line) for line in data.split(b"\n", 8)]
     for secure in (False, True):
         ticket = COOKIE.read(headers, secure, NOW)
         assert ticket is None or (isinstance(ticket, Ticket) and len(ticket.visitor) == 16)
+    credentials._session.cache_clear()
+    for name in (b"cookie", b"authorization"):
+        assert 0 <= credentials.login_number({name: data}, b"") < 1 << 32
 
 
 @cache
