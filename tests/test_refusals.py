@@ -117,6 +117,7 @@ def test_in_observe_mode_a_flood_of_what_would_be_refusals_fills_no_table_of_dec
     monkeypatch.setattr(refusals, "ROWS_PER_VISITOR", 3)
     clock, other = FakeClock(), ("203.0.113.9", 1)
     with wrapped(page(), dsn, clock=clock, mode="observe", limits="1/hour") as wrap:
+        start(wrap)
         for _ in range(2):
             for _ in range(10):
                 assert get(wrap).status == 200
