@@ -183,7 +183,9 @@ def is_begun(connection: psycopg.Connection) -> bool:
 def renamed(connection: psycopg.Connection) -> str:
     """Return a schema of another name that has tables like ours, "" where there is none."""
     row = connection.execute(
-        "SELECT nspname FROM pg_namespace WHERE (SELECT count(*) FROM pg_class WHERE relnamespace = pg_namespace.oid"
+        # Ours may have been made since it was looked for, by another worker that starts.
+        "SELECT nspname FROM pg_namespace WHERE nspname <> 'analytics'"
+        " AND (SELECT count(*) FROM pg_class WHERE relnamespace = pg_namespace.oid"
         " AND relname IN ('migrations', 'hits', 'sessions', 'fingerprints', 'positions')) = 5 ORDER BY 1"
     ).fetchone()
     return str(row[0]) if row else ""

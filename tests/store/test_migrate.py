@@ -228,6 +228,14 @@ def test_a_schema_that_was_renamed_before_the_worker_started_is_not_made_anew(ds
     store.close()
 
 
+def test_a_schema_that_another_worker_has_just_made_was_not_renamed(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([False])
+    monkeypatch.setattr(migrate, "is_begun", lambda connection: next(found, True))
+    store = PostgresStore(lambda: dsn)
+    store.connect()
+    store.close()
+
+
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_a_migration_runs_at_its_own_level_of_isolation(empty_dsn: str, folder: Path, isolation: str) -> None:
     with psycopg.connect(empty_dsn, autocommit=True) as connection:
