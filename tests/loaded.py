@@ -29,7 +29,7 @@ class Loaded:
                 cwd=HOUSE,
                 pass_fds=[theirs.fileno()],
                 stdin=DEVNULL,
-                stdout=DEVNULL,
+                stdout=theirs.fileno(),  # which can not be sought in, as little as the pipes that forks get
             )
         self._statuses = self._wire.makefile("r", encoding="ascii")
 

