@@ -102,7 +102,7 @@ def test_an_app_that_answers_with_its_stack_nearly_full_is_answered_as_bare_and_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("asgi_analytics"), "disabled", True)
-    rooms = range(4, 130)
+    rooms = range(5 if sys.version_info >= (3, 15) else 4, 130)  # one less is too little for any `send` around another
     with wrapped(page(), limits=()) as wrap:
         get(wrap)
         for room in rooms:

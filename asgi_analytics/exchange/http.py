@@ -36,7 +36,10 @@ class Exchange(Recorded):
             if self.status is not None and self.bytes_sent:  # else a server has refused the first one
                 self.end("aborted")  # it is begun anew, as by MCP's transport of events when its visitor has left
                 return self._send(message)
-            message = self._respond(message)
+            try:
+                message = self._respond(message)
+            except RecursionError:  # the stack is so full that not even our own failure can be counted
+                pass
             if not self._is_bodiless:
                 return self._send(message)
         else:
@@ -55,7 +58,10 @@ class Exchange(Recorded):
             # With all bytes that Content-Length announces the visitor has all: many apps end the answer only later.
             if not is_last and self._length != b"%d" % self.bytes_sent:
                 return self._send(message)
-        self.end("complete")
+        try:
+            self.end("complete")
+        except RecursionError:  # as above
+            self._owed = "complete"
         return self._send_synced(message) if self._engine.syncs else self._send(message)
 
     def _count_file(self, message: Message) -> None:
