@@ -8,15 +8,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from asgi_analytics.embedded.folder import flock
+from asgi_analytics.embedded.programs import WHEEL
 
 ROOT = os.geteuid() == 0
 only_root = pytest.mark.skipif(not ROOT, reason="what is done as root only")
+only_wheel = pytest.mark.skipif(find_spec(WHEEL) is None, reason="what is done with a wheel's programs only")
 # A process that starts a server from a thread which then ends, reports, and lives until its stdin is closed.
 WORKER = """
 import os, sys, threading

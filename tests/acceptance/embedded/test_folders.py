@@ -16,7 +16,7 @@ from asgi_analytics.errors import EmbeddedPostgresError
 from tests.conftest import data_folder
 from tests.waiting import wait_until
 
-from .rig import ask, gone, only_root, report, worker
+from .rig import ask, gone, only_root, only_wheel, report, worker
 
 # What a test as root does as an ordinary user; imports come first, as the interpreter may lie under /root.
 BECOME_NOBODY = """
@@ -49,6 +49,7 @@ def test_a_folder_whose_name_is_no_text_is_one_like_others(made: Path) -> None:
 
 
 @only_root
+@only_wheel
 def test_under_root_programs_that_nobody_can_reach_are_copied_and_removed(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_under_root_it_runs_as_nobody_and_changes_no_other_folder_and_no_account
 
 
 @only_root
+@only_wheel
 def test_an_ordinary_user_runs_it_as_himself(tmp_path: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     with data_folder() as home:
