@@ -107,6 +107,8 @@ class Traces:
     prefetched: Window = field(default_factory=Window)  # likewise, that were prefetched, or asked for with credentials
     turned: Window = field(default_factory=Window)  # likewise, that were pages of lists
     excused_errors: Window = field(default_factory=Window)  # of what a page, or somebody with credentials, asked for
+    excused_since: float = -inf  # when the first of those came that `excused_lately` counts
+    excused_lately: int = 0
     injected: Window = field(default_factory=Window)  # of queries that scanners try, and that somebody may have typed
     redirected_to: int = 0  # where the answer to a form led to: a number of path and query
     redirected_at: float = -inf

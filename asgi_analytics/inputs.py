@@ -1,7 +1,7 @@
 """What verdicts read of a hit that its other columns do not tell, packed into numbers: so that it can be judged again.
 
 `inputs` holds one bit per fact. `numbers` holds two masked numbers, the agent's in its low 32 bits and above it that of
-refused credentials, or of one of several logins that ask for data; `path_inputs`, only where the stored path is not the
+refused credentials, or of one of several logins; `path_inputs`, only where the stored path is not the
 one that was asked for, its masked number in the low 32 bits and what `decide.probes.kind_of` says of it above; where
 the query made another page of it, or another guess, what `variants.packed` says instead.
 """
@@ -26,6 +26,7 @@ IS_BROWSER, TELLS_ORIGIN, IS_HOSTED, FALSE_CLAIM = 16, 32, 64, 128
 FAULT = 256  # and the three bits above: one per line of FAULTS
 QUERIED = 4096  # a page: asked for with a query
 PREFETCHED = 4096  # data: prefetched by a browser, a script or a service worker, or a tile of a map
+KNOWN = 4096  # something sent and accepted: by one of several logins
 INJECTED = 4096  # an error: asked for with a query or a header that scanners try
 LED_ON = 4096  # a redirect: of somebody who asked for a page; what counts is the answer where it leads
 IS_LED = 8192  # a page: a link of another site led to it; noted where it is judged in full
@@ -128,8 +129,10 @@ def attempt_of(inputs: int, numbers: int | None) -> int | None:
 
 
 def login_of(inputs: int, numbers: int | None) -> int:
-    """Return the number of the login that asked for data; 0 where there was none, or nobody else's was known."""
-    return (numbers or 0) >> 32 if inputs & DATA else 0
+    """Return the number of the login that asked for data, or sent what was accepted; 0 where there was none, or nobody
+    else's was known.
+    """
+    return (numbers or 0) >> 32 if inputs & (DATA | KNOWN) else 0
 
 
 class Mask:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from .facts import Actor, Claims, Finding, ThrottleLevel
+from .facts import Actor, Claims, Finding, Throttle, ThrottleLevel
 
 MAX_SCORE = 32_767  # that a row has
 PARDON_GRACE = 5.0  # seconds after a pardon in which a worker may not know of it yet
@@ -193,6 +193,9 @@ class CachedRefusal:
     ruling: Ruling | None  # the ban; None: refused by quota or level
 
 
+MAX_RETURNED = 5  # people that are told by cookies that came back, of those who look alike
+
+
 @dataclass(slots=True, eq=False)
 class Visitor:
     """A visitor as this worker knows it: identity, running session, and its actors, which are judged."""
@@ -209,10 +212,27 @@ class Visitor:
     cookie: bytes | None = None  # the Set-Cookie value of a visitor that has yet to return it
     cookie_sent: bool = False  # an answer has carried it
     borrows: bool = False  # its actor is that of the visitor who got the cookie, until the cookie comes back
+    borrowed_loads: int = 0  # page loads that were counted there
     unsent: tuple[bytes, Visitor] | None = None  # id and visitor of the next cookie, until an answer has carried it
     unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
     known: bool = False  # is in this worker's memory
     seen: bool = False  # since it was last considered for eviction
+
+    def come_back(self, actor: Actor) -> None:
+        """Judge it by an actor of its own from now on, and take what it did before off the one that it borrowed.
+
+        Its level stays; what was spent is of what it did without the cookie. The pace stays there, too, as that of a
+        few people: a program may take a new cookie for each page.
+        """
+        loads, state, sessions, facts = self.borrowed_loads, self.actor.throttle, self.actor.hour, self.actor.behaviour
+        if loads < facts.page_loads:
+            facts.page_loads -= loads
+        if facts.people < MAX_RETURNED:
+            facts.people += 1
+        sessions.count = max(0, sessions.count - 1)
+        actor.throttle = Throttle(state.level, state.changed_at, state.reasons, state.was_blocked)
+        actor.loaded = loads > 0
+        self.actor, self.borrows, self.borrowed_loads = actor, False, 0
 
 
 class Hit:

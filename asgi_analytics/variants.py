@@ -81,7 +81,12 @@ FACETS = _words(
 SECRETS = tuple(
     f"{name}="
     for name in sorted(
-        _words("code coupon invitation invite otp pass passwd password pin promo pwd secret token voucher")
+        _words(
+            """
+            access_key accesskey api-key api_key apikey code coupon invitation invite license_key licensekey otp pass
+            passwd password pin promo pwd secret token voucher
+            """
+        )
     )
 )
 PLAIN = tuple(

@@ -199,3 +199,15 @@ def test_who_got_five_cookies_and_no_more_gets_one_the_next_day() -> None:
         assert [len(get(wrap).cookies) for _ in range(6)] == [1] * 5 + [0]
         clock.advance(500)
         assert len(get(wrap).cookies) == 1
+
+
+def test_a_crowd_that_looks_alike_is_not_judged_by_those_whose_cookies_came_back() -> None:
+    """Phones of a carrier: each first page is asked for without a cookie."""
+    seen: list[Analytics] = []
+    clock = FakeClock()
+    with wrapped(found(page(), seen), clock=clock, **COOKIE) as wrap:
+        for number in range(160):
+            clock.advance(2.5 if number % 4 else 12.0)
+            get(wrap, "/item/1", headers=cookie_of(get(wrap, f"/entry/{number % 50}")))
+    assert {(one.score < 50, one.level) for one in seen} == {(True, ThrottleLevel.NORMAL)}
+    assert seen[-1]._visitor.actor.loaded, "it got the cookie by a page"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from ..facts import Actor, Behaviour, Claims, Program, Throttle, ThrottleLevel, Window
 from ..model import TOOL_CLASSES, Agent
 from . import throttle, window
-from .behaviour import ERROR_BITS, GAP_MEMORY
+from .behaviour import GAP_MEMORY, MAX_ERRORS_KNOWN
 from .conduct import CRAWLER, TOOL
 from .policy import Policy
 from .site import Site
 
-MAX_ERRORS_KNOWN = ERROR_BITS // 4  # set bits: so few that paths are seldom taken for one another
 GATEWAYS = frozenset(("Amazon CloudFront",))  # replace every visitor's user agent by their own
 IDLE = 1800.0  # seconds without a page load after which facts shared by several sessions are reset
 # One for all client networks that are no pool: they are many, and have no facts of their own.

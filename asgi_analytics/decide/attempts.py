@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..facts import Actor, Behaviour, Traces
 from ..inputs import BY_LENGTH, BY_PAGE, bounded, path_number
 from . import window
+from .callers import caller_of, logins
 from .conduct import TOOL
 from .site import Route, Site
 from .traces import traces_of
@@ -13,6 +14,7 @@ from .window import TEN_MINUTES, try_charge
 MAX_WITNESSED = 3  # tries of one visitor that count towards an attack by many
 MAX_ROUTES = 64  # of those that refused credentials
 POLL_GAP = 1.0  # seconds between two polls
+SLIP, PER_SLIP = 0.5, 4  # seconds more now and then, for which so many rapid tries are taken back, and not all
 # In ten minutes, by a program and by a browser, whose pages have many parts: whoever guesses pads all guesses to one
 # length, and pauses now and then.
 MAX_POLLED, MAX_POLLED_BY_PAGES = 500, 4000
@@ -51,7 +53,10 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
         return False
     if attempt in traces.last_tries:
         by_length = attempt & (BY_LENGTH | BY_PAGE) == BY_LENGTH
-        traces.rapid_tries = traces.rapid_tries + 1 if by_length and 0.0 <= since < POLL_GAP else 0
+        if not by_length or not 0.0 <= since < POLL_GAP + SLIP:
+            traces.rapid_tries = 0
+        else:
+            traces.rapid_tries = traces.rapid_tries + 1 if since < POLL_GAP else max(0, traces.rapid_tries - PER_SLIP)
         if not by_length:
             return False
         most = MAX_POLLED if visitor.program or visitor.claims.faults else MAX_POLLED_BY_PAGES
@@ -60,7 +65,7 @@ def count_refused_attempt(visitor: Actor, path: str, attempt: int, site: Site, n
     elif attempt:
         traces.last_tries = (attempt, *traces.last_tries[: MAX_REMEMBERED - 1])
     route = _route_of(site, path, now)
-    most = TRIES_PER_SUCCESS * min(facts.accepted, MAX_SUCCESSES)
+    most = TRIES_PER_SUCCESS * min(facts.accepted, MAX_SUCCESSES * max(1, int(logins(traces, now))))
     if route.accepts_nobody and most < MAX_AT_FAULT and _fills_in(visitor, traces):
         most = MAX_AT_FAULT
     if traces.excused < most:
@@ -101,10 +106,13 @@ def _fills_in(visitor: Actor, traces: Traces) -> bool:
     return facts.requests >= REQUESTS_PER_TRY * (traces.tries + traces.excused + 1)
 
 
-def count_accepted_post(visitor: Actor, path: str, site: Site, now: float) -> None:
-    """Count a POST that was accepted: with credentials or whatever else."""
+def count_accepted_post(visitor: Actor, path: str, site: Site, now: float, login: int = 0) -> None:
+    """Count a POST that was accepted: with credentials or whatever else. `login`: as in count_data."""
     facts = visitor.behaviour
     facts.accepted += 1
+    if login:
+        traces = traces_of(facts)
+        caller_of(traces, site.callers_of(traces), login, now)
     route = site.routes.get(path_number(bounded(path))) if site.routes else None
     if route is not None:
         route.accepts_nobody = False

@@ -44,6 +44,7 @@ MAX_IN_LOOP: Final = 12  # pages
 GAP_MEMORY: Final = 8  # gaps; from there on each new one weighs an eighth
 PAGE_BITS = 1024  # of a session's bitmap
 ERROR_BITS = 512  # likewise
+MAX_ERRORS_KNOWN = ERROR_BITS // 4  # set bits: so few that paths are seldom taken for one another
 LOADS_PER_PERSON = 2  # of pages loaded before: each further person makes so many
 MAP_ERROR = 0.05  # of the page loads: twice the standard error of linear counting with PAGE_BITS
 MAX_BACK = PAGE_BITS // 8  # known pages; with more, too many new ones would be taken for known
@@ -218,13 +219,23 @@ def with_order(variant: Variant, facts: Behaviour) -> Variant:
 
 def count_error(facts: Behaviour, path: str, guess: Variant | None = None) -> bool:
     """Count a path that was answered 4xx, or one guess in its query. Returns False when it was already counted."""
-    bit = 1 << (path_number(bounded(path)) if guess is None else guess.number) % ERROR_BITS
+    bit = error_bit(path, guess)
     if facts.errors_bitmap & bit:
         return False
     facts.errors += 1
-    # A fuller map would take new paths for known ones; starting over costs a polled URL one more error.
-    facts.errors_bitmap = facts.errors_bitmap | bit if facts.errors % (ERROR_BITS // 4) else bit
+    remember_error(facts, bit)
     return True
+
+
+def error_bit(path: str, guess: Variant | None) -> int:
+    """Return the bit of what failed in Behaviour.errors_bitmap."""
+    return 1 << (path_number(bounded(path)) if guess is None else guess.number) % ERROR_BITS
+
+
+def remember_error(facts: Behaviour, bit: int) -> None:
+    """Remember what failed. A fuller map would take new paths for known ones; starting over costs a poll one error."""
+    known = facts.errors_bitmap
+    facts.errors_bitmap = known | bit if known.bit_count() < MAX_ERRORS_KNOWN else bit
 
 
 def _reload(facts: Behaviour, inner: bool, now: float, bare: bool = False) -> bool:

@@ -12,13 +12,13 @@ from .behaviour import MAX_PEOPLE
 from .window import FIVE_MINUTES
 
 MAX_CALLERS = 64  # remembered of one visitor
-FEW_ITEMS = 10  # before it is looked at who asks for them
+FEW_ITEMS = 10  # or tries, before it is looked at whose they are
 RETURN = 20.0  # seconds after which somebody who was met comes back
 
 
-def is_small(traces: Traces) -> bool:
-    """Tell whether so little was asked for that it does not matter yet by whom."""
-    return traces.items + traces.caller.in_burst < FEW_ITEMS
+def is_small(traces: Traces, data: bool) -> bool:
+    """Tell whether so little was asked for, or tried in vain, that it does not matter yet by whom."""
+    return traces.items + traces.caller.in_burst < FEW_ITEMS if data else traces.excused < FEW_ITEMS
 
 
 def login_among(traces: Traces, login: int) -> int:
@@ -54,8 +54,13 @@ def callers(facts: Behaviour, now: float) -> float:
     traces = facts.traces
     if traces is None or traces.callers is None:
         return facts.people
+    return max(facts.people, logins(traces, now))
+
+
+def logins(traces: Traces, now: float) -> float:
+    """Return how many people there are by their logins alone."""
     joined = traces.joined
     while joined and now - joined[0] >= FIVE_MINUTES:
         del joined[0]
         traces.settled += 1
-    return max(facts.people, traces.settled + sum([now - since for since in joined]) / FIVE_MINUTES)
+    return traces.settled + sum([now - since for since in joined]) / FIVE_MINUTES

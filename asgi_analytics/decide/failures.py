@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..facts import Actor
+from ..facts import Actor, Behaviour
 from ..inputs import BY_LENGTH, is_unguessed
 from ..model import Variant
 from ..variants import Variants
 from .attempts import count_refused_attempt
-from .behaviour import count_error, count_form
+from .behaviour import count_error, count_form, error_bit, remember_error
 from .conduct import TOOL
-from .probes import HIDDEN, count_probe, is_odd, is_package, is_picture, kind_of, probe_kind
+from .probes import (
+    HIDDEN,
+    OF_FOLDERS,
+    count_probe,
+    is_in_folders,
+    is_odd,
+    is_package,
+    is_picture,
+    kind_of,
+    probe_kind,
+)
 from .site import Site
 from .traces import traces_of
-from .window import HOUR, try_charge
+from .window import FIVE_MINUTES, HOUR, try_charge
 
 # Answers to no guess: a payment is due, things changed while the client was offline, another limiter refuses.
 BLAMELESS = (402, 409, 412, 429)
 MAX_LINKED = 200  # errors excused in an hour and person because a page asked for them: anybody can claim so
+MAX_LINKED_INJECTED = 40  # likewise, with a query that scanners try: in a page that runs what its reader writes
 MAX_STRAYED, STRAY_PAUSE = 60, 2.0  # errors excused in a session as dead links; least seconds between them
 MAX_INJECTED = 15  # queries in an hour that somebody may type to see what an app does with them
 MAX_TRUSTED = 1000  # errors excused in an hour with credentials: synchronizing asks for what may not be there
@@ -56,14 +67,23 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     new = (attempt is not None and count_refused_attempt(visitor, path, attempt, site, now, typed)) or new
     if status < 400 or status in BLAMELESS or (status >= 500 and not injected):
         return new
+    if method in OF_FOLDERS and is_in_folders(path):
+        return new
     kind = probe_kind(path)
     picture = is_picture(path)
     linked = inner and visitor.program is not TOOL and (kind < HIDDEN or _shows_pages(visitor))
     # A client that mounts the site as a folder asks each folder for this one, which scanners like, too.
     trusted = trusted and (not kind or path.endswith("/.DS_Store"))
     most = MAX_TRUSTED if trusted else MAX_LINKED * facts.people
-    if (linked and picture) or ((linked or trusted) and try_charge(traces_of(facts).excused_errors, HOUR, most, now)):
+    if linked and picture:
         return new
+    if linked or trusted:
+        if injected:
+            excused = try_charge(traces_of(facts).excused_errors, HOUR, min(most, MAX_LINKED_INJECTED), now)
+        else:
+            excused = _is_excused(facts, path, guess, status, most, now)
+        if excused:
+            return new
     if injected and not _may_be_typed(visitor, method, now):
         traces_of(facts).probes += 1
         new = True
@@ -83,6 +103,26 @@ def count_failure(visitor: Actor, failure: Failure, site: Site, now: float) -> b
     if not kind and method == "GET" and _may_stray(visitor, now):
         return odd or new
     return count_error(facts, path, guess) or odd or new
+
+
+def _is_excused(facts: Behaviour, path: str, guess: Variant | None, status: int, most: float, now: float) -> bool:
+    """Tell whether an error is excused because a page, or somebody with credentials, asked for it; once for each path.
+
+    Where there are too many, those of the last minutes count, too: no page asks for so much, and a scanner for more.
+    """
+    bit = error_bit(path, guess)
+    if facts.errors_bitmap & bit:
+        return True
+    traces = traces_of(facts)
+    if not 0.0 <= now - traces.excused_since < FIVE_MINUTES:
+        traces.excused_since, traces.excused_lately = now, 0
+    if try_charge(traces.excused_errors, HOUR, most, now):
+        traces.excused_lately += status != 401 or guess is not None
+        remember_error(facts, bit)
+        return True
+    facts.errors += traces.excused_lately
+    traces.excused_lately = 0
+    return False
 
 
 def _may_stray(visitor: Actor, now: float) -> bool:
@@ -113,4 +153,9 @@ def _is_browser(visitor: Actor) -> bool:
 def _shows_pages(visitor: Actor) -> bool:
     """Tell whether a browser that sends Sec-Fetch-Site loaded a page: anybody may have put a picture into it."""
     claims = visitor.claims
-    return visitor.behaviour.page_loads > 0 and claims.is_browser and claims.tells_origin and not claims.faults
+    return (
+        (visitor.behaviour.page_loads > 0 or visitor.loaded)
+        and claims.is_browser
+        and claims.tells_origin
+        and not claims.faults
+    )

@@ -19,7 +19,7 @@ MAX_MARKED = 128  # set bits of the item bitmap: so few that items are seldom ta
 BURST_PAUSE = 3.0  # seconds without an item before the next burst
 BURST = 2.0  # seconds that a view may take to fetch its items
 ENDLESS = 6.0  # seconds without a pause after which a burst is no view's, if no pages are loaded
-LONG_BURST, MAX_IN_BURST = 60.0, 300  # seconds and items of a view that fetches one after the other
+LONG_BURST, MAX_IN_BURST = 80.0, 300  # seconds and items of a view that fetches one after the other
 MAX_OF_NEW = 10  # items in a burst of a login that has yet to come back
 MAX_IN_BURSTS = 600  # items excused in five minutes: ten views of sixty
 MAX_SCROLLED = 300  # deep pages of lists excused in an hour: a key that is held down leads so far
@@ -74,12 +74,12 @@ def _is_excused(visitor: Actor, traces: Traces, caller: Caller, people: float, n
     since = now - caller.burst_at
     if 0.0 <= since < BURST:
         return _in_burst(traces, caller, people, now)
-    if not 0.0 <= since < LONG_BURST:
+    if since < 0.0 or (since >= LONG_BURST and caller.in_burst <= since):  # slower than one a second: somebody at work
         return False
-    if visitor.program or not visitor.behaviour.page_loads:
+    if visitor.program or not (visitor.behaviour.page_loads or visitor.loaded):
         if since < ENDLESS:
             return False
-    elif caller.in_burst < MAX_IN_BURST:
+    elif since < LONG_BURST and caller.in_burst < MAX_IN_BURST:
         return _in_burst(traces, caller, people, now)
     traces.items += caller.in_burst
     window.charge(traces.five_minutes, FIVE_MINUTES, now, caller.in_burst)

@@ -61,7 +61,17 @@ _ESCAPED = re.compile("%([0-9a-fA-F]{2})")
 PROBE_BITS = 128  # of a bitmap
 HIDDEN = 3  # the kind of a probe that no page links, above those that weigh 1 and 2
 DIGEST = 64  # in kind_of, above what variants.packed puts there
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
+# Of WebDAV, by which programs, and pages' scripts, keep files and calendars alike (RFC 4918, 3253, 4791, 5323, 3744).
+OF_FOLDERS = frozenset(
+    ("PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "ACL")
+).union(("MKCALENDAR", "MKACTIVITY", "CHECKIN", "CHECKOUT", "UNCHECKOUT", "MERGE", "UPDATE", "VERSION-CONTROL"))
+_METHODS = OF_FOLDERS | {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"}
+# What systems look for in each folder that they mount, beside each file or once.
+_IN_FOLDERS = re.compile(
+    r"/(?:\._[^/]*|\.(?:DS_Store|directory|fseventsd|hidden|localized|metadata_never_index|Spotlight-V100|Trashes?(?:-\d+)?)"
+    r"|autorun\.inf|desktop\.ini|folder\.(?:jpg|gif)|thumbs\.db)/?\Z",
+    re.IGNORECASE,
+)
 
 
 def probe_kind(path: str) -> int:
@@ -117,6 +127,11 @@ def is_package(path: str) -> bool:
     return _PACKAGE.search(path, 0, _STORED) is not None
 
 
+def is_in_folders(path: str) -> bool:
+    """Tell whether a path names what a system looks for in each folder."""
+    return _IN_FOLDERS.search(path, 0, _STORED) is not None
+
+
 def is_injection(query: bytes | str) -> bool:
     """Tell whether a query, as it was sent, holds what scanners write into parameters."""
     text = query[:_LONGEST_QUERY].decode("latin-1") if isinstance(query, bytes) else query[:_LONGEST_QUERY]
@@ -139,7 +154,7 @@ def kind_of(path: str) -> int:
 
 
 def is_odd(method: str, path: str) -> bool:
-    """Tell whether a method or a path is one that no browser sends (RFC 9110, 9.3.8; RFC 3986, 5.2.4)."""
+    """Tell whether no browser, nor a script in a page, sends a method or a path (RFC 9110, 9.3.8; RFC 3986, 5.2.4)."""
     if method not in _METHODS:
         return True
     return "/../" in path or path.endswith("/..") or "\0" in path or "\\" in path or "://" in path[:16]

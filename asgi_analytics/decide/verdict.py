@@ -134,7 +134,7 @@ class Judge:
         if decision.exempt:
             return
         if not data:
-            count_accepted_post(visitor, path, self.site, now)
+            count_accepted_post(visitor, path, self.site, now, login)
             if form and count_form(facts, True, now, bool(visitor.program)):
                 self._in_full(visitor, decision, now)
         elif count_data(visitor, path, self.site, now, excused, variant, login):

@@ -10,7 +10,7 @@ from ..decide.behaviour import comes_between, with_order
 from ..decide.callers import is_small, login_among
 from ..decide.conduct import CRAWLER, TOOL
 from ..decide.failures import Failure, guess_of
-from ..decide.probes import is_injected, is_injection, is_picture
+from ..decide.probes import OF_FOLDERS, is_injected, is_injection, is_package, is_picture
 from ..decide.redirects import NOT_FOUND, is_redirected, note_redirect, stands_for_not_found
 from ..decide.verdict import pass_redirected
 from ..facts import Actor, Behaviour, Claims, Traces
@@ -42,6 +42,7 @@ from ..inputs import (
     FORM,
     INJECTED,
     IS_LED,
+    KNOWN,
     LED_ON,
     PREFETCHED,
     QUERIED,
@@ -58,7 +59,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _ORIGIN = re.compile(rb"[a-z]+://[^/]*")
 # The answer to a write echoes what was sent: a phone that was offline saves its changes one by one. That to HEAD says
 # what there would be: an upload that goes on, or a file that is already here.
-_WITHOUT_DATA = frozenset(("POST", "PUT", "PATCH", "DELETE", "HEAD"))
+_WITHOUT_DATA = OF_FOLDERS | {"POST", "PUT", "PATCH", "DELETE", "HEAD"}
 
 
 class Answered(Arrival):
@@ -70,7 +71,10 @@ class Answered(Arrival):
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.started_at) * 1e6)
         before, admitted = decision.previous_level, decision.level
-        if self.method == "GET" and is_page(self._headers, status, names, actor.program is TOOL, self.path):
+        if self.method == "GET" and actor.program and status == 200 and is_package(self.path):
+            if not decision.refused:  # a package manager asks an index for all that a project builds on
+                actor.behaviour.requests += 1
+        elif self.method == "GET" and is_page(self._headers, status, names, actor.program is TOOL, self.path):
             self._judge_page(actor, now)
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
@@ -104,7 +108,10 @@ class Answered(Arrival):
         traces = facts.traces
         if traces is not None and traces.redirected_to and self._was_redirected(traces, page, now):
             return
-        self._engine.judge.page(actor, page, inner, self.decision, now, claims, self.visitor.network, not self._query)
+        visitor, loads = self.visitor, facts.page_loads
+        self._engine.judge.page(actor, page, inner, self.decision, now, claims, visitor.network, not self._query)
+        if visitor.borrows:
+            visitor.borrowed_loads += facts.page_loads - loads
 
     def _comes_between(self, facts: Behaviour, now: float) -> bool:
         path, query = referring_page(self._headers.get(b"referer", b"").decode("latin-1"))
@@ -188,28 +195,30 @@ class Answered(Arrival):
 
     def _judge_data_or_post(self, data: bool, now: float, form: bool) -> None:
         engine, actor = self._engine, self.visitor.actor
-        excused, variant, login = False, None, 0
+        excused, trusted, variant, login = False, False, None, 0
         if data:
             prefetched = is_prefetch(self._headers) or is_precached_or_tile(self.path, self._query)
             trusted = has_credentials(self._headers)
             self.inputs |= DATA | PREFETCHED * prefetched | TRUSTED * trusted
             excused = prefetched or trusted
             variant = self._data_variant() if self._query else None
-            login = self._login() if trusted or b"cookie" in self._headers else 0
+        if b"cookie" in self._headers or (data and trusted):
+            login = self._login(data)
         engine.judge.data_or_post(actor, data, self.path, self.decision, now, excused, variant, form, login)
 
-    def _login(self) -> int:
-        """Return the number of who asks for data, where several browsers look alike."""
+    def _login(self, data: bool) -> int:
+        """Return the number of who asks for data, or sends something, where several browsers look alike."""
         actor, identity = self.visitor.actor, self.visitor.identity
         traces = actor.behaviour.traces
-        if traces is None or is_small(traces) or self.decision.refused:
+        if traces is None or is_small(traces, data) or self.decision.refused:
             return 0
         forges = actor.program or (actor.claims.faults and self._engine.site.knows_headers())
         if forges and token_of(self._headers) is None:  # any program may keep cookies
             return 0
         login = login_among(traces, login_number(self._headers, identity.fingerprint))
-        if identity.tracked:
+        if identity.tracked and login:
             self.login = login
+            self.inputs |= DATA if data else KNOWN
         return login
 
     def _page_variant(self, inner: bool) -> Variant | None:

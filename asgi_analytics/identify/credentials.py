@@ -246,9 +246,8 @@ def _sends_by_itself(method: str, headers: Headers, status: object, path: str) -
     if destination is None:
         if _HOOK.search(path, 0, 256) is not None:
             return True
-        # Over plain http browsers do not say it; no form sends JSON.
-        by_script = b"origin" in headers or status == 400
-        by_script = by_script and _is_json(headers)
+        # Over plain http browsers do not say it; no form sends JSON, nor what a beacon is sent as.
+        by_script = _is_no_form(headers) if b"origin" in headers else status == 400 and _is_json(headers)
         if not by_script and not _is_file(headers) and not _is_signed(headers):
             return False
     elif destination not in (b"empty", b"report"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..clock import DAY_NS, random_bytes
-from ..facts import Actor, Throttle
+from ..facts import Actor
 from ..model import Agent, Identity, Visitor
 from ..protocols import Headers, Locator
 from ..settings import Privacy, Settings
@@ -215,11 +215,9 @@ class Identifier:
             visitor = self._twin(fingerprint, alike, self._new_actor(alike.identity.agent), now)
         elif visitor.borrows:
             # Until it came back, the cookie bought no quota of its own. It may come back from another place.
-            state = visitor.actor.throttle  # its level; what was spent is of what it did without the cookie
             if visitor.actor is alike.actor:
                 alike.unreturned = max(0, alike.unreturned - 1)
-            visitor.actor, visitor.borrows = self._new_actor(alike.identity.agent), False
-            visitor.actor.throttle = Throttle(state.level, state.changed_at, state.reasons, state.was_blocked)
+            visitor.come_back(self._new_actor(alike.identity.agent))
             self._known.name_actors(visitor)
         before, here = visitor.identity, alike.identity
         if before.network != here.network or before.agent is not here.agent or before.language != here.language:

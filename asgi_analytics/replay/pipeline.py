@@ -14,7 +14,7 @@ from ..decide.policy import Policy
 from ..decide.rulings import pardon
 from ..decide.site import Site
 from ..decide.verdict import Judge
-from ..facts import Actor, Claims, Throttle
+from ..facts import Actor, Claims
 from ..identify.client import packed_address
 from ..identify.crawlers import UNKNOWN_CLASS
 from ..identify.credentials import refused_attempt
@@ -117,7 +117,7 @@ class Pipeline:
             visitor.identity = Identity(fingerprint, network, _NOWHERE, visitor.identity.agent)
             visitor.network = self.state.network(network)
         if visitor.borrows and not borrowed:
-            self._return_to(visitor, agent)
+            visitor.come_back(new_actor(self._quotas, agent.outdated, program_of(agent)))
         visitor.borrows = borrowed
         if self._go_on(visitor, now) and claims is not None and agent.bot_class is None:
             start_like_pool(visitor.actor, visitor.network, claims, self.site, self.policy, now)
@@ -138,12 +138,6 @@ class Pipeline:
         if len(self._alike) >= self.settings.max_visitors:
             self._alike.clear()
         return self._alike.setdefault((network, agent), actor)
-
-    def _return_to(self, visitor: Visitor, agent: Agent) -> None:
-        """Judge a visitor by itself from now on: its cookie has come back."""
-        state = visitor.actor.throttle
-        visitor.actor = new_actor(self._quotas, agent.outdated, program_of(agent))
-        visitor.actor.throttle = Throttle(state.level, state.changed_at, state.reasons, state.was_blocked)
 
     def verified(self, visitor: Visitor, status: str | None) -> None:
         """Note what was found of a crawler's claim; when that changes, the next page load is judged in full."""
@@ -190,11 +184,14 @@ class Pipeline:
         Without `claims`, nobody forges headers.
         """
         before, actor = (decision.previous_level, decision.level), visitor.actor
+        loads = actor.behaviour.page_loads
         if actor.behaviour.steps < actor.behaviour.quiet_until:  # as in exchange.answered: nothing else is read then
             self._judge.page(actor, page, inner, decision, now, bare=bare)
         else:
             known = actor.claims if claims is None else claims
             self._judge.page(actor, page, inner, decision, now, known, visitor.network, bare)
+        if visitor.borrows:
+            visitor.borrowed_loads += actor.behaviour.page_loads - loads
         if (decision.previous_level, decision.level) != before:
             self.state.level_changed(visitor)
 

@@ -10,7 +10,7 @@ from typing import Any
 from . import Settings
 from .values import UNITS, Quota
 
-RULES = 20  # counted up whenever the same settings come to mean other verdicts
+RULES = 21  # counted up whenever the same settings come to mean other verdicts
 _LARGEST_FIRST = tuple(reversed(UNITS.items()))
 _NUMBERS = ("cooldown", "bot_score", "site_pages", "session_timeout")
 _QUOTAS = ("limits", "network_limits")

@@ -14,6 +14,7 @@ from asgi_analytics.decide.callers import MAX_CALLERS, callers
 from asgi_analytics.decide.items import count_data
 from asgi_analytics.decide.site import MAX_TOLD_APART, Site
 from tests.benchmarks.detect.columns import Ours, Verdict
+from tests.benchmarks.detect.site import JSON, Reply
 from tests.benchmarks.detect.traffic import Headers, Request
 
 from .test_calls import BROWSER, DATA, PHONE, ours, touched
@@ -91,6 +92,22 @@ def test_any_program_may_keep_cookies_but_devices_with_a_token_each_are_many(our
     for login, start in ((token, 10.0), (session, 5_000.0)):
         asked = [(start + n / 2.0, (*PHONE, login(n % 20, 0.0))) for n in range(2_000)]
         assert judged(ours, asked)[-1].refused is (login is session)
+
+
+def test_a_class_whose_answers_are_wrong_half_of_the_time_guesses_nothing(ours: Ours) -> None:
+    """Twenty-eight pupils; and one who tries as often, by cookies that are made up for each try."""
+    for login, start in ((session, 10.0), (made_up, 9_000.0)):
+        dice, found = random.Random(3), []
+        for number in range(1_000):
+            at, wrong = start + number, dice.random() < 0.4
+            headers = (
+                *CALLED.items(),
+                login(number * 37 % 28, at),
+                (b"content-length", b"%d" % dice.randrange(24, 64)),
+            )
+            request = Request(at, "84.130.9.9", "POST", "/tasks/verify", b"", headers)
+            found.append(ours.judge(request, Reply(422, JSON) if wrong else DATA))
+        assert (touched(found) == []) is (login is session)
 
 
 def test_a_login_that_comes_back_after_others_is_a_person_in_whole_after_five_minutes() -> None:

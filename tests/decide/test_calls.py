@@ -162,6 +162,12 @@ def test_codes_that_are_guessed_from_a_page_without_a_pause_are_refused(ours: Ou
     assert [ours.judge(request, OUT) for request in requests][-1].refused
 
 
+def test_codes_that_are_guessed_three_a_second_now_and_then_slower_are_refused(ours: Ours) -> None:
+    times = [10.0 + 0.3 * turn + 0.9 * (turn // 20) for turn in range(150)]
+    requests = [Request(at, "84.130.9.9", "POST", "/api/verify", b"", called(24)) for at in times]
+    assert [ours.judge(request, Reply(422, JSON)) for request in requests][-1].refused
+
+
 @pytest.mark.parametrize("headers", [CALLED, TOOL], ids=["page", "tool"])
 @pytest.mark.parametrize(
     ("path", "status"),

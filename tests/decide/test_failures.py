@@ -9,10 +9,10 @@ import pytest
 
 from tests.benchmarks.detect.columns import Ours, Verdict
 from tests.benchmarks.detect.programs import headers_of
-from tests.benchmarks.detect.site import JSON, Reply
+from tests.benchmarks.detect.site import HTML, JSON, Reply
 from tests.benchmarks.detect.traffic import Headers, Request
 
-from .test_calls import BROWSER, CALLED, GONE, PAGE, PHONE, TOOL, ours, send, touched
+from .test_calls import BROWSER, CALLED, DATA, GONE, PAGE, PHONE, TOOL, ours, send, touched
 
 __all__ = ["ours"]  # a fixture
 OUTSIDE = BROWSER.page("https://mail.example/")
@@ -96,6 +96,41 @@ def test_who_is_known_to_the_app_may_ask_for_what_is_not_there(ours: Ours) -> No
     assert send(ours, sensitive, 0.1, (*TOOL, token), GONE, start=36_000.0)[3].flagged
 
 
+def test_a_folder_that_is_mounted_is_asked_for_what_systems_look_for_in_each(ours: Ours) -> None:
+    """By the Finder and Windows, hours of it, known to the app or not; and a scanner that asks by these methods."""
+    files = ("._{}", "{}/.DS_Store", "{}/desktop.ini", "{}/Thumbs.db")
+    asked = [f"/dav/{file.format(number)}" for number in range(400) for file in files]
+    for start, more in enumerate([(), ((b"authorization", b"Basic eDp5"),)]):
+        finder = (*headers_of("WebDAVFS/3.0.0 (03008000) Darwin/24.5.0 (arm64)"), *more)
+        assert touched(send(ours, asked, 0.1, finder, GONE, "PROPFIND", start=10.0 + 4_000.0 * start)) == []
+    folders = [f"/dav/{number}" for number in range(400)]
+    listed = Reply(207, b"application/xml")
+    assert touched(send(ours, folders, 0.5, finder, listed, "PROPFIND", start=9_000.0)) == []
+    some = [path for number in range(30) for path in (f"/dav/{number}", f"/dav/new{number}")]
+    there = [Reply(207, b"application/xml"), GONE]
+    found = [send(ours, [path], 0.0, TOOL, there[n % 2], "PROPFIND", 12_000.0 + n)[0] for n, path in enumerate(some)]
+    assert touched(found) == []
+    scanned = send(ours, [f"/old/{number}" for number in range(90)], 0.5, TOOL, GONE, "PROPFIND", start=15_000.0)
+    assert scanned[-1].refused
+
+
+def test_a_scanner_that_says_that_pages_sent_it_is_refused_soon_after_what_a_page_may_ask_for(ours: Ours) -> None:
+    """Also where it finds something now and then; a page that asks again for what is gone asks for nothing new."""
+    parts = [f"/api/parts/{number % 20}" for number in range(600)]
+    assert touched(send(ours, parts, 0.25, CALLED, GONE)) == []
+    found = [
+        ours.judge(
+            Request(5_000.0 + n / 20, "84.130.9.9", "GET", f"/old/{n}.php", b"", CALLED), DATA if n % 9 == 0 else GONE
+        )
+        for n in range(360)
+    ]
+    assert [found[200].refused, found[-1].refused] == [False, True]
+    injected = [
+        Request(9_000.0 + n / 9, "84.130.9.9", "GET", "/api/item", b"id=1'+or+1=%d" % n, CALLED) for n in range(199)
+    ]
+    assert [ours.judge(one, Reply(500)) for one in injected][-1].refused
+
+
 def barcode(number: int) -> str:
     """A number of an article with its last digit, as GS1 has it."""
     digits = f"{number:012}"
@@ -118,6 +153,8 @@ def test_who_takes_stock_of_what_the_site_does_not_know_guesses_nothing(ours: Ou
 def test_an_index_of_packages_is_asked_first_for_what_others_have(ours: Ours, path: str) -> None:
     asked = [path.replace("%d", str(number)) for number in range(200)]
     assert touched(send(ours, asked, 0.1, TOOL, GONE)) == []
+    for start, kind in enumerate((HTML, b"text/plain", b"application/xml")):
+        assert touched(send(ours, asked, 0.05, TOOL, Reply(200, kind), start=1_000.0 + 2_000.0 * start)) == []
 
 
 # Credentials

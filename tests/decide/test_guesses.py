@@ -72,7 +72,16 @@ def test_ids_that_a_page_asks_for_are_no_walk_of_its_reader(ours: Ours) -> None:
     assert touched(ask(ours, [f"id={n}" for n in range(150)], CALLED, GONE, "/api/order", gap=0.1, start=12.0)) == []
 
 
-NAMES = ["token", "code", "resetToken", "invite_code", "%74oken", "x=1&" * 60 + "code", "a=" + "b" * 9_000 + "&token"]
+NAMES = [
+    "token",
+    "api_key",
+    "code",
+    "resetToken",
+    "invite_code",
+    "%74oken",
+    "x=1&" * 60 + "code",
+    "a=" + "b" * 9_000 + "&token",
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:12] + name[-5:])

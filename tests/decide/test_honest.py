@@ -190,6 +190,17 @@ def test_what_servers_and_browsers_report_by_themselves_guesses_nothing(
     assert touched(way.found) == []
 
 
+def test_what_a_beacon_reports_in_vain_guesses_nothing_over_plain_http(ours: Ours) -> None:
+    plain = (
+        *headers_of(BROWSER.agent, ("accept-language", "de"), ("origin", ORIGIN)),
+        (b"content-type", b"text/plain"),
+    )
+    way = Way(ours)
+    for number in range(90):
+        way.ask("/envelope/", (*plain, (b"content-length", b"%d" % (300 + number))), Reply(403, JSON), "POST", gap=2.0)
+    assert touched(way.found) == []
+
+
 def test_what_a_page_saves_while_nobody_is_logged_in_needs_no_length(ours: Ours) -> None:
     saved, guessed = Way(ours), Way(ours, address="91.10.3.3")
     for _ in range(90):
@@ -277,6 +288,20 @@ def test_rows_without_an_end_are_a_walk_from_the_first_on(ours: Ours) -> None:
     walked = send(ours, [f"/api/items/{number}" for number in range(600)], 0.1, CALLED, DATA, start=14.0)
     assert walked[450].refused
     assert walked[-1].refused
+
+
+def test_a_walk_two_a_second_is_no_table_though_a_page_was_loaded_first(ours: Ours) -> None:
+    """Somebody who looks at one thing after the other, without a page for each, is slower."""
+    dice, way = random.Random(2), Way(ours)
+    way.ask("/", TYPED)
+    for number in range(200):
+        way.ask(f"/api/items/{number}", CALLED, DATA, gap=min(2.9, dice.expovariate(2)))
+    assert way.found[-1].refused
+    reader = Way(ours, 9_000.0)
+    reader.ask("/", TYPED)
+    for number in range(400):
+        reader.ask(f"/api/mails/{number * 7919}", CALLED, DATA, gap=1.5 * dice.lognormvariate(0.0, 0.4))
+    assert touched(reader.found) == []
 
 
 @pytest.mark.parametrize("name", [b"authorization", b"x-api-key", b"signature"])

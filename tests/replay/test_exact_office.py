@@ -154,6 +154,25 @@ async def look_up(mix: Mix, app: AnalyticsMiddleware) -> None:
         mix.clock.advance(0.65)
 
 
+async def learn(mix: Mix, app: AnalyticsMiddleware) -> None:
+    """A class whose answers are wrong half of the time."""
+    for number in range(700):
+        login = {"cookie": f"sessionid={mix.draw.randrange(20):032}", "content-length": str(mix.draw.randrange(24, 64))}
+        path = "/checkout" if mix.draw.random() < 0.5 else f"/task/{number % 9}"
+        await mix.ask(app, "198.51.100.1", path, {**PEOPLE, "sec-fetch-dest": "empty", **login}, "POST")
+        mix.clock.advance(mix.draw.choice((0.7, 1.6)))
+
+
+def test_a_class_that_sends_answers_is_told_apart_as_it_was(known: dict[str, Any]) -> None:
+    mix = Mix(random.Random(1))
+    app = recording(mix, known, office)
+    asyncio.run(learn(mix, app))
+    hits = hits_of(app)
+    assert len({login_of(hit.inputs or 0, hit.numbers) for hit in hits}) == 21
+    assert {hit.level for hit in hits} == {0}
+    assert list(differing(hits)) == []
+
+
 def test_logins_that_take_turns_are_told_apart_as_they_were(known: dict[str, Any]) -> None:
     mix = Mix(random.Random(1))
     app = recording(mix, known, office)
