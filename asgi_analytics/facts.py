@@ -73,6 +73,7 @@ class Caller:
     in_burst: int = 0  # items fetched in the present burst and not counted
     met_at: float = -inf
     is_new: bool = False  # a login that has yet to come back
+    seen_at: float = -inf
 
 
 @dataclass(slots=True)

@@ -14,11 +14,14 @@ from .window import FIVE_MINUTES
 MAX_CALLERS = 64  # remembered of one visitor
 FEW_ITEMS = 10  # or tries, before it is looked at whose they are
 RETURN = 20.0  # seconds after which somebody who was met comes back
+TURN = 63.0  # seconds for which a login is kept for its turn: many report each minute
 
 
 def is_small(traces: Traces, data: bool) -> bool:
     """Tell whether so little was asked for, or tried in vain, that it does not matter yet by whom."""
-    return traces.items + traces.caller.in_burst < FEW_ITEMS if data else traces.excused < FEW_ITEMS
+    if data:
+        return traces.items + traces.caller.in_burst + traces.prefetched.count < FEW_ITEMS
+    return traces.excused < FEW_ITEMS
 
 
 def login_among(traces: Traces, login: int) -> int:
@@ -34,13 +37,23 @@ def caller_of(traces: Traces, known: dict[int, Caller], login: int, now: float) 
     before, traces.last_login = traces.last_login, login
     caller = known.pop(login, None)
     if caller is None:
-        caller = Caller(met_at=now, is_new=True)
+        caller = Caller(met_at=now, is_new=True, seen_at=now)
         if len(known) >= MAX_CALLERS:
-            del known[next(iter(known))]
+            del known[_one_too_many(known, before, now)]
     elif caller.is_new and before != login and now - caller.met_at >= RETURN:
         _join(traces, caller, now)
-    known[login] = caller  # the last one that goes
+    caller.seen_at = now
+    known[login] = caller
     return caller
+
+
+def _one_too_many(known: dict[int, Caller], last: int, now: float) -> int:
+    """Return the login to be forgotten: the one not seen for longest, unless all may yet come back in their turn.
+
+    Then it is the last one: else hundreds of devices that report in turn would push each other out.
+    """
+    oldest = next(iter(known))
+    return last if now - known[oldest].seen_at < TURN and last in known and known[last].is_new else oldest
 
 
 def _join(traces: Traces, caller: Caller, now: float) -> None:

@@ -45,12 +45,16 @@ def count_data(
     traces = traces_of(facts)
     caller = caller_of(traces, site.callers_of(traces), login, now) if login else traces.caller
     people = 1.0 if traces.callers is None else callers(facts, now)
-    if excused and try_charge(traces.prefetched, HOUR, MAX_PREFETCHED * people, now):
-        return False
-    if variant is not None and variant.kind == TURN and try_charge(traces.turned, HOUR, MAX_SCROLLED * people, now):
-        return False
     number = path_number(bounded(path)) if variant is None else variant.number
     bit = 1 << number % ITEM_BITS
+    if excused:
+        if traces.items_bitmap & bit:
+            return False
+        if try_charge(traces.prefetched, HOUR, MAX_PREFETCHED * people, now):
+            _mark(traces, bit)
+            return False
+    if variant is not None and variant.kind == TURN and try_charge(traces.turned, HOUR, MAX_SCROLLED * people, now):
+        return False
     since, caller.item_at = now - caller.item_at, now
     if not 0.0 <= since < BURST_PAUSE:
         caller.burst_at, caller.in_burst = now, 0

@@ -94,6 +94,16 @@ def test_any_program_may_keep_cookies_but_devices_with_a_token_each_are_many(our
         assert judged(ours, asked)[-1].refused is (login is session)
 
 
+def test_three_hundred_devices_that_report_each_minute_with_a_token_each_are_many(ours: Ours) -> None:
+    paths = [f"/devices/{number}" for number in range(300)]
+    found = []
+    for turn in range(2_400):
+        who = turn % 300
+        request = Request(10.0 + turn / 5.0, "84.130.9.9", "GET", paths[who], b"", (*PHONE, token(who, 0.0)))
+        found.append(ours.judge(request, DATA))
+    assert touched(found) == []
+
+
 def test_a_class_whose_answers_are_wrong_half_of_the_time_guesses_nothing(ours: Ours) -> None:
     """Twenty-eight pupils; and one who tries as often, by cookies that are made up for each try."""
     for login, start in ((session, 10.0), (made_up, 9_000.0)):
