@@ -23,10 +23,13 @@ class TimedExchange(Exchange):
     def _record(self) -> None:
         began = self._engine.monotonic()
         super()._record()
-        self._note_time("record", began)
+        try:  # here, as a signal handler may raise already where a call begins
+            self._note_time("record", began)
+        except Exception:  # noqa: BLE001, S110 - the row is in, and must not be made again
+            pass
 
     def _note_time(self, step: str, began: float) -> None:
         try:
             self._engine.overhead.add(step, self._engine.monotonic() - began)
-        except Exception:  # noqa: BLE001, S110 - the step is done, and must not be done again: a row is in
+        except Exception:  # noqa: BLE001, S110 - the step is done, and must not be done again
             pass

@@ -43,6 +43,11 @@ def write_whole(descriptor: int, size: int, data: bytes) -> None:
         raise
 
 
+def read_tail(descriptor: int, size: int) -> bytes:
+    """Return the last `size` bytes of a file, all of a shorter one. Raises OSError."""
+    return os.pread(descriptor, size, max(0, os.fstat(descriptor).st_size - size))
+
+
 def flush(descriptor: int) -> None:
     """Have the system write to the disk what a file holds. Raises OSError."""
     os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)

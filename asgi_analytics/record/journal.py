@@ -15,13 +15,14 @@ from ..batch import Batch
 from ..errors import JournalClosed, JournalError
 from .descriptors import GONE, Descriptor, close, duplicates
 from .destination import NOWHERE, Destination, remove
-from .disk import Disk, flush, write, write_whole
+from .disk import Disk, flush, read_tail, write, write_whole
 from .folder import JournalFolder
 from .frames import Columns
 from .segment import MAGIC, create, header, path_of, read_body
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SEGMENT_SIZE = 16 << 20  # bytes
+TAIL = 65_536  # bytes that other threads may have appended since
 MAX_OPEN = 64  # closed segments that are held open: a gigabyte; the app needs descriptors, too
 RETENTION = 600.0  # seconds that delivered segments are kept, for a fail-over to a replica that lost the last commits
 
@@ -70,6 +71,12 @@ class FileJournal:
                     self._rotate()
                 except RecursionError:  # the row is in; the next one tries again
                     pass
+
+    def holds(self, data: bytes) -> bool:
+        """Tell whether frames are among the last that were written. Raises OSError."""
+        with self._lock:
+            last = [one for one in (self._open, self._kept.get(self.segment - 1, GONE)) if one != GONE]
+            return any(data in read_tail(one.number, len(data) + TAIL) for one in last)
 
     def _check_room(self) -> None:
         if self._ended:

@@ -42,6 +42,12 @@ class MemoryJournal:
             self._end, self.size = end, self.size + len(data)
             self._frames.extend(frames)  # last: a signal handler may raise when it is done, but not before
 
+    def holds(self, data: bytes) -> bool:
+        """Tell whether frames wait here."""
+        row = next(split(data))[1:]
+        with self._lock:
+            return any(frame.row == row for frame in self._frames)
+
     def read(self, segment: int, offset: int, most: int) -> Batch | None:
         """Return up to `most` frames after an offset, or None."""
         with self._lock:

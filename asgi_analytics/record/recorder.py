@@ -242,10 +242,7 @@ class Recorder:
         return tail
 
     def _append(self, data: bytes) -> None:
-        """Append to the journal, else to memory; RecursionError and JournalClosed come before anything is written.
-
-        Raises AppendInterrupted where the row may be in.
-        """
+        """Append to the journal, else to memory. Raises AppendInterrupted where the row is in all the same."""
         try:
             try:
                 (self.journal or self.memory).append(data)
@@ -253,12 +250,20 @@ class Recorder:
                 raise
             except JournalError as error:
                 self._keep(data, str(error))
-        except (RecursionError, JournalClosed):  # near the recursion limit, or at the end: the row is made again
+        except (RecursionError, JournalClosed):  # near the recursion limit, or at the end: nothing was written
             raise
-        except Exception as error:
+        except Exception as error:  # such as one that the app's signal handler raises
+            if not self._may_hold(data):
+                raise  # the row is made again
             self.counters.queued += 1
             raise AppendInterrupted from error
         self.counters.queued += 1
+
+    def _may_hold(self, data: bytes) -> bool:
+        try:
+            return self.memory.holds(data) or (self.journal is not None and self.journal.holds(data))
+        except OSError:
+            return True
 
     def _keep(self, data: bytes, failure: str) -> None:
         """Keep a row in memory that the journal did not take; where a bound is reached, drop and count it."""

@@ -39,6 +39,7 @@ SESSION = {
     "synchronous_commit": "off",
     "jit": "off",
     "idle_in_transaction_session_timeout": "3s",
+    "idle_session_timeout": "0",
 }
 
 

@@ -47,6 +47,7 @@ WRITER_SETTINGS: dict[str, str] = {
     "default_transaction_isolation": "read committed",  # after a lock wait, see what its holder wrote
     "synchronous_commit": "on",
     "idle_in_transaction_session_timeout": "10s",
+    "idle_session_timeout": "0",
     "statement_timeout": "60s",
     "lock_timeout": "10s",
     "tcp_keepalives_idle": "10",

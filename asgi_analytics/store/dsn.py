@@ -18,6 +18,14 @@ OPTION = "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL)"
 DEFAULT_PORT = "5432"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 MAX_ADDRESS = 1_000  # characters
+# Where a DSN or PGOPTIONS sets them, they may end what a session does before it has our settings.
+TIME_OUTS = (
+    "statement_timeout",
+    "lock_timeout",
+    "transaction_timeout",
+    "idle_session_timeout",
+    "idle_in_transaction_session_timeout",
+)
 
 
 def database_key(dsn: str) -> str:
@@ -81,4 +89,7 @@ def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
     """Return a connection string with our settings where the DSN has none, and our encoding whatever it has."""
     given = conninfo_to_dict(dsn)
     added = {name: value for name, value in ours.items() if name not in given}
+    if options := str(given.get("options") or _defaults().get("options", "")):
+        hasty = [name for name in TIME_OUTS if name in options.replace("-", "_")]
+        added["options"] = " ".join([options, *(f"-c {name}=0" for name in hasty)])
     return make_conninfo(dsn, **{**added, "client_encoding": "UTF8"})

@@ -258,6 +258,17 @@ def test_a_transfer_may_take_its_time_whatever_limit_others_prefer(dsn: str) -> 
     store_paths(dsn)
 
 
+@pytest.mark.parametrize("by", ["dsn", "environment"])
+@pytest.mark.parametrize("hurry", ["statement_timeout", "idle_session_timeout"])
+def test_options_that_end_what_takes_a_millisecond_keep_nobody_out(
+    dsn: str, hurry: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = f"-c {hurry}=1"
+    if by == "environment":
+        monkeypatch.setenv("PGOPTIONS", options)
+    store_paths(make_conninfo(dsn, options=options) if by == "dsn" else dsn)
+
+
 def test_a_migration_may_take_its_time_whatever_limit_others_prefer(
     empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

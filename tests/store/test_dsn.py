@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from asgi_analytics.store.dsn import database_key
+from asgi_analytics.store.dsn import conninfo, database_key
 
 ENVIRONMENT = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE", "PGSERVICEFILE")
 
@@ -81,3 +82,15 @@ def test_the_same_database_has_the_same_key_however_it_is_named(monkeypatch: pyt
 def test_the_port_that_goes_without_saying_may_be_said() -> None:
     """Or a journal that was left over is delivered by nobody once the connection string is written in another way."""
     assert database_key("postgresql://db:5432/app") == database_key("postgresql://db/app")
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("-c jit=on", "-c jit=on"),
+        ("--lock-timeout=1 -c jit=on", "--lock-timeout=1 -c jit=on -c lock_timeout=0"),
+        ("-cstatement_timeout=1", "-cstatement_timeout=1 -c statement_timeout=0"),
+    ],
+)
+def test_of_the_options_of_a_text_its_time_outs_wait_until_a_session_has_ours(given: str, sent: str) -> None:
+    assert conninfo_to_dict(conninfo(make_conninfo(host="db", options=given), {}))["options"] == sent
