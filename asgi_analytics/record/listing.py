@@ -6,9 +6,11 @@ import contextlib
 import fcntl
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..columns import counted
 from .descriptors import has_lock
 from .destination import Destination, read_destination
 
@@ -29,11 +31,30 @@ class JournalState:
 
 
 def journals(root: Path) -> list[JournalState]:
-    """Return the journals in a folder by name; none where the folder is missing. Raises PermissionError."""
+    """Return the journals in a folder by name, but those closed to us; none where it is missing.
+
+    Raises PermissionError.
+    """
     with contextlib.suppress(FileNotFoundError):
         folders = sorted(path for path in root.iterdir() if is_journal(path))
         return [state for folder in folders if (state := _journal_state(folder)) is not None]
     return []
+
+
+def closed(root: Path) -> dict[str, int]:
+    """Return the owners (user ids), by name, of journals that we may not enter. Raises OSError."""
+    effective = os.access in os.supports_effective_ids
+    with contextlib.suppress(FileNotFoundError):
+        found = [path for path in sorted(root.iterdir()) if is_journal(path)]
+        shut = [path for path in found if not os.access(path, os.R_OK | os.X_OK, effective_ids=effective)]
+        return {path.name: path.stat().st_uid for path in shut}
+    return {}
+
+
+def closed_text(found: Mapping[str, int]) -> str:
+    """Return what is closed to us, and whose it is."""
+    owners = ", ".join(map(str, sorted(set(found.values()))))
+    return f"{counted(len(found), 'journal')} of user {owners}, such as {min(found)}"
 
 
 def is_journal(folder: Path) -> bool:
@@ -57,8 +78,8 @@ def _journal_state(folder: Path) -> JournalState | None:
         sizes = {number: file.st_size for number, file in found.items()}
         written = max((file.st_mtime for file in found.values()), default=folder.stat().st_mtime)
         alive = has_lock(folder) and _is_held(folder / "lock")
-    except FileNotFoundError:
-        return None  # delivered and removed while we looked
+    except (FileNotFoundError, PermissionError):
+        return None  # delivered and removed while we looked, or another user's
     newest = max(sizes, default=0)
     destination = read_destination(folder) or Destination("")
     return JournalState(folder.name, sum(sizes.values()), newest, sizes.get(newest, 0), alive, destination, written)

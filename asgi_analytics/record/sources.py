@@ -12,10 +12,12 @@ from ..schedule import Schedule
 from .adoption import LeftOver, LeftOvers
 from .delivery import Delivery
 from .frames import frame
+from .listing import closed, closed_text
 from .pace import BatchSize
 from .recorder import COLUMNS, Recorder
 
 ADOPT_INTERVAL = 30.0  # seconds between two looks for journals of dead workers
+CLOSED = "Journals in our folder are closed to us: if their workers are dead, chown them to the user of this app"
 MAX_MOVED = 256  # rows that go from memory into the journal with one write, which requests wait for
 End = tuple[bytes, tuple[int, int]]  # of a journal: its id, and (segment, offset) after the last byte
 
@@ -41,6 +43,7 @@ class Sources:
         self._rows = rows
         self._size = size
         self._warn = warn
+        self._has_told = False
 
     def deliver(self, store: Store) -> int:
         """Move one batch of each source; return how many frames were moved. Raises StoreError, OSError."""
@@ -118,6 +121,7 @@ class Sources:
         found = self.left_overs.current()
         if found is None and self._schedule.take_turn("adopt", ADOPT_INTERVAL):
             self.left_overs.begin_pass()
+            self._tell_of_closed()
             found = self.left_overs.current()
         if found is None:
             return 0
@@ -129,6 +133,16 @@ class Sources:
             self._warn(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
             self.left_overs.release()
             return 0
+
+    def _tell_of_closed(self) -> None:
+        """Say once that there are journals of another user, such as after a container's user was changed."""
+        if self._has_told:
+            return
+        with contextlib.suppress(OSError):
+            if found := closed(self._recorder.root):
+                self._has_told = True
+                self._recorder.counters.failures["left_over"] += 1
+                self._warn(CLOSED, PermissionError(closed_text(found)))
 
     def _move_left_over(self, store: Store, found: LeftOver) -> int:
         try:

@@ -16,8 +16,12 @@ from asgi_analytics.errors import JournalError
 from asgi_analytics.folders import fsync_path
 from asgi_analytics.record.destination import Destination
 from asgi_analytics.record.journal import FileJournal
+from asgi_analytics.record.listing import journals
+from tests.conftest import data_folder
+from tests.waiting import wait_until
 
 from .journals import COLUMNS, NAME
+from .rig import Rig
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,3 +120,27 @@ def test_what_is_ours_alone_can_be_used_whatever_the_umask(tmp_path: Path) -> No
     for path in (tmp_path / "j", journal.path, *journal.path.iterdir()):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
     journal.close(0, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is done as root only")
+def test_journals_that_another_user_left_are_named_and_keep_nobody_from_the_others(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a container's user was changed."""
+    with data_folder() as folder:
+        folder.chmod(0o770)
+        FileJournal(folder, NAME, COLUMNS, 1 << 20).abandon()
+        os.chown(folder / NAME.hex(), 12_345, -1)
+        os.seteuid(12_346)
+        try:
+            with Rig(dsn, folder) as rig:
+                rig.send(0, 1)
+                wait_until(lambda: rig.counters.failures["left_over"] == 1, what="a word on the journal")
+                wait_until(rig.delivered, what="delivery")
+            assert journals(folder) == []
+            told = [check.text for check in journal_checks(folder) if check.mark == "WRONG"]
+        finally:
+            os.seteuid(0)
+    whose = f"1 journal of user 12345, such as {NAME.hex()}"
+    assert told == [f"{whose}, closed to us"]
+    assert whose in caplog.text

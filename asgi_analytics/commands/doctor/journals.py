@@ -12,7 +12,7 @@ from ...columns import counted
 from ...errors import JournalFormatError
 from ...folders import foreign_part, whose
 from ...record.destination import Destination, read_destination
-from ...record.listing import JournalState, journals
+from ...record.listing import JournalState, closed, closed_text, journals
 from ...record.segment import read_header
 from .check import Check
 
@@ -34,6 +34,9 @@ def journal_checks(folder: Path, destination: Destination | None = None, limit: 
             return
         yield Check("journal", f"{folder}{'' if nearest == folder else ' (made at the first start)'}")
         found = journals(folder)
+        if shut := closed(folder):
+            advice = "if their workers are dead, chown them to the user that the app runs as: else nobody delivers them"
+            yield Check("journal", f"{closed_text(shut)}, closed to us", advice)
         yield from _folder_checks(nearest, folder)
     except PermissionError as error:
         yield Check("journal", str(error), "choose a folder of your own by journal_dir or ASGI_ANALYTICS_JOURNAL_DIR")
