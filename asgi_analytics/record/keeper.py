@@ -13,6 +13,7 @@ from .recorder import Recorder
 SYNC_INTERVAL = 0.5  # seconds of hits that a power cut may cost
 REOPEN_INTERVAL = 30.0  # seconds between two attempts to open a journal that could not be opened
 TOUCH_INTERVAL = 3600.0  # seconds
+TROUBLE = "Trouble with the files of the journal"
 
 
 class Keeper:
@@ -45,7 +46,7 @@ class Keeper:
             journal.prepare()
         except OSError as error:  # without a next segment, the open one keeps growing
             self._recorder.counters.failures["journal"] += 1
-            self._warn("Trouble with the files of the journal", error)
+            self._warn(TROUBLE, error)
         journal.sync()
         if self._schedule.take_turn("touch", TOUCH_INTERVAL):
             journal.folder.touch()

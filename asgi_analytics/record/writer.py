@@ -17,7 +17,7 @@ from ..schedule import Schedule
 from .agreement import Agreement
 from .delivery import Delivery
 from .journal import FileJournal
-from .keeper import Keeper
+from .keeper import TROUBLE, Keeper
 from .pace import Backoff, BatchSize
 from .recorder import Recorder
 from .sources import Sources
@@ -206,7 +206,8 @@ class Writer:
             run()
         except Exception as error:  # noqa: BLE001 - counted and logged; see above
             self._recorder.counters.failures["writer"] += 1
-            self._warn("Unexpected error in a background thread", error)
+            what = TROUBLE if isinstance(error, OSError) else "Unexpected error in a background thread"
+            self._warn(what, error)
             return self._stopping.wait(backoff.next()) and self._time_is_up.wait(LAST_PAUSE)
         return True
 

@@ -18,7 +18,7 @@ from ..decide.lending import LIFE, believed, size_of
 from ..errors import EmbeddedPostgresError, SharedUnavailable, StoreError, StoreUnavailable
 from ..protocols import Ask, Exchanged, Grant
 from ..store import queries
-from ..store.connection import Connected, ServerSession
+from ..store.connection import Connected, ServerSession, connecting
 from ..store.dsn import conninfo
 from .bounds import MAX_SCARCE
 
@@ -108,7 +108,8 @@ class PostgresQuotas(Connected):
         if self._session is None or self._connection is None or self._connection.closed:
             if SystemClock.monotonic() < self._away_until:
                 raise StoreUnavailable(FULL)
-            self._connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
+            with connecting():
+                self._connection = psycopg.connect(conninfo(self._dsn(), CLIENT), autocommit=True)
             self._session = ServerSession(self._connection, SESSION)
         return self._session
 

@@ -15,7 +15,7 @@ from psycopg import pq, sql
 from psycopg.abc import Buffer, PQGen
 from psycopg.types.datetime import TimestamptzLoader
 
-from ..clock import SystemClock
+from ..clock import SystemClock, release_gil
 from ..errors import StoreMisconfigured
 from .dsn import conninfo
 
@@ -59,6 +59,7 @@ WRITER_SETTINGS: dict[str, str] = {
 }
 SINCE_17 = {"transaction_timeout": "0"}  # of PostgreSQL
 GRACE = 10.0  # seconds after which a server that should have ended a statement is taken to be frozen
+FORK_PATIENCE = 0.25  # seconds
 T = TypeVar("T")
 
 
@@ -171,6 +172,31 @@ def cut(connection: psycopg.Connection) -> None:
         wire.shutdown(socket.SHUT_RDWR)
 
 
+@contextlib.contextmanager
+def connecting() -> Iterator[None]:
+    """Keep other threads from forking for a while: the child would have OpenSSL's locks, held by nobody who is there.
+
+    It could neither connect nor end: libcrypto cleans up at the exit.
+    """
+    one = object()
+    _CONNECTING[id(one)] = one
+    try:
+        yield
+    finally:
+        _CONNECTING.pop(id(one), None)
+
+
+def _wait_for_connecting() -> None:
+    """Wait before a fork, not for long: who waits for a server that does not answer is not in OpenSSL."""
+    until = SystemClock.monotonic() + FORK_PATIENCE
+    while _CONNECTING and SystemClock.monotonic() < until:
+        release_gil()
+
+
+_CONNECTING: dict[int, object] = {}
+os.register_at_fork(before=_wait_for_connecting, after_in_child=_CONNECTING.clear)
+
+
 class BoundedConnection(psycopg.Connection):
     """Waits for each answer for at most `patience` seconds: a frozen server keeps a connection alive for ever."""
 
@@ -213,7 +239,8 @@ def connect_command(dsn: str, name: str = "asgi-analytics cli", patience: float 
 
 
 def _connect(dsn: str, name: str, patience: float) -> psycopg.Connection:
-    connection = BoundedConnection.connect(conninfo(dsn, {**PARAMETERS, "application_name": name}), autocommit=True)
+    with connecting():
+        connection = BoundedConnection.connect(conninfo(dsn, {**PARAMETERS, "application_name": name}), autocommit=True)
     connection.patience = patience
     return connection
 

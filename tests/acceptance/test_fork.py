@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from asgi_analytics import AnalyticsMiddleware
 from asgi_analytics.engine import Engine
+from asgi_analytics.store.connection import FORK_PATIENCE, connecting
 from asgi_analytics.testing import FakeClock
 from tests.drive import wrapped
 from tests.record.rows import fetch
@@ -135,3 +138,26 @@ def test_a_child_that_vanishes_loses_nothing(dsn: str, tmp_path: Path) -> None:
     assert following.close()
     paths = [row["path"] for row in fetch(dsn, "SELECT path FROM analytics.hits ORDER BY path")]
     assert paths == ["/before", "/child", "/next"]
+
+
+@pytest.mark.parametrize("seconds", [0.05, 10.0], ids=["connects", "waits for a deaf server"])
+def test_a_fork_waits_for_who_connects_whose_locks_a_child_would_have_but_not_for_long(seconds: float) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def connect() -> None:
+        with connecting():
+            begun.set()
+            over.wait(seconds)
+            over.set()
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    assert begun.wait(10)
+    began = time.monotonic()
+    if (child := os.fork()) == 0:
+        os._exit(over.is_set())
+    took = time.monotonic() - began
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (seconds < FORK_PATIENCE)
+    assert took < 2.0
+    over.set()
+    thread.join()

@@ -228,7 +228,7 @@ def test_all_workers_agree_on_the_salts(dsn: str, tmp_path: Path) -> None:
 
 
 def test_a_disk_that_cannot_flush_keeps_the_other_chores_from_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(descriptor: int) -> None:
         raise OSError(errno.EIO, "broken")
@@ -243,6 +243,7 @@ def test_a_disk_that_cannot_flush_keeps_the_other_chores_from_nothing(
     assert done.wait(WAIT)
     writer.stop(5.0)
     assert recorder.counters.failures["writer"] > 0
+    assert "Trouble with the files of the journal" in caplog.text
 
 
 def test_a_journal_that_cannot_be_read_holds_up_neither_memory_nor_the_journals_of_others(
