@@ -59,6 +59,7 @@ WRITER_SETTINGS: dict[str, str] = {
 }
 SINCE_17 = {"transaction_timeout": "0"}  # of PostgreSQL
 GRACE = 10.0  # seconds after which a server that should have ended a statement is taken to be frozen
+CLOCKS_APART = 30.0  # seconds between this machine and the server, from which on it is said
 FORK_PATIENCE = 0.25  # seconds
 T = TypeVar("T")
 

@@ -16,11 +16,12 @@ from psycopg.rows import dict_row
 from ..batch import DAMAGED, DECISION, HIT, REFUSED, Batch, Refused
 from ..clock import Calendar, SystemClock, random_bytes
 from ..errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+from ..log import log
 from ..model import Merged, Ruling
 from ..protocols import Salt
 from ..reputation import ReputationRules
 from . import migrate, partitions, queries, retention, values
-from .connection import Connected, ServerSession, check_encoding, connect_writer, writer_session
+from .connection import CLOCKS_APART, Connected, ServerSession, check_encoding, connect_writer, writer_session
 from .doubt import KEY, Place, behind, id_of, keys
 from .fold import Fold, Folds, by_kind
 from .positions import Positions
@@ -34,6 +35,7 @@ UNREADABLE = (DAMAGED, "checksum or length does not match", None)
 MAX_RULINGS = 100_000  # in force; the newest, allowances first
 MAX_CHANGES = 10_000  # in one query
 VANISHED = 150.0  # seconds of a transfer, after which its writer must have cut the connection: see watchdog.STUCK
+APART = "This machine's clock is %s s %s the server's: rows, sessions and salts go by it. Let NTP set both."
 MAX_AHEAD = 86_400.0  # seconds that the server's clock may be ahead for it to say what is old
 GONE = (
     "The schema analytics is gone: was it renamed{} or dropped? Name it back, or make it anew by "
@@ -305,12 +307,18 @@ class PostgresStore(Connected):
         return self._is_forgetting
 
     def _check_clock(self) -> None:
-        """Raise StoreMisconfigured where the server's clock has leapt ahead: by it, all may be old."""
+        """Say where this machine's clock is not the server's: other workers' may be.
+
+        Raises StoreMisconfigured where the server's has leapt ahead: by it, all may be old.
+        """
         with as_ours(), self._current().statement() as connection:
             (now,) = connection.execute(self._queries["server_time"]).fetchone() or (0.0,)
-        if now - self._wall() > MAX_AHEAD:
-            days = (now - self._wall()) / MAX_AHEAD
+        ahead = now - self._wall()
+        if ahead > MAX_AHEAD:
+            days = ahead / MAX_AHEAD
             raise StoreMisconfigured(f"The server's clock is {days:,.0f} days ahead of this machine's: set both.")
+        if abs(ahead) > CLOCKS_APART and not self._is_forgetting:  # else it was said just before
+            log.warning(APART, f"{abs(ahead):,.0f}", "behind" if ahead > 0 else "ahead of")
 
     def _wall(self) -> float:
         return self._calendar.wall(SystemClock.monotonic(), SystemClock.time_ns()) / 1e9

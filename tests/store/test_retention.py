@@ -281,6 +281,18 @@ def test_nothing_is_old_by_a_servers_clock_that_is_days_ahead(
     assert count(dsn, "hits") == 0
 
 
+@pytest.mark.parametrize(("hours", "told"), [(1, "3,600 s ahead of"), (-1, "3,600 s behind"), (0, "")])
+def test_a_worker_says_that_its_clock_is_not_the_servers(
+    dsn: str, hours: int, told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = SystemClock.time_ns
+    monkeypatch.setattr(SystemClock, "time_ns", lambda: now() + hours * DAY_US * 1000 // 24)
+    with closing(PostgresStore(lambda: dsn)) as store:
+        store.connect()
+        store.tidy()
+    assert [told in line for line in caplog.messages] == ([True] if told else [])
+
+
 def test_a_worker_waits_for_no_other_that_clears_away(dsn: str) -> None:
     """Each would hold up its delivery for two seconds, where several were started at the same time."""
     with closing(PostgresStore(lambda: dsn, retention_days=30)) as store, psycopg.connect(dsn) as other:

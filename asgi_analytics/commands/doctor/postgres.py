@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from ...columns import counted
 from ...errors import AnalyticsError, StoreMisconfigured
 from ...record.listing import JournalState
-from ...store.connection import ENCODINGS, UTF8
+from ...store.connection import CLOCKS_APART, ENCODINGS, UTF8
 from ...store.health import PATIENCE, HealthReader, Server, advice_on, examine
 from .check import Check
 from .journals import stray_checks
 
 OLDEST = 140000  # server_version_num of PostgreSQL 14
-CLOCKS_APART = 30.0  # seconds
 
 
 def database_checks(
