@@ -262,7 +262,7 @@ class Recorder:
     def _may_hold(self, data: bytes) -> bool:
         try:
             return self.memory.holds(data) or (self.journal is not None and self.journal.holds(data))
-        except OSError:
+        except Exception:  # noqa: BLE001 - out of memory, as the append may have been: rather lost than doubled
             return True
 
     def _keep(self, data: bytes, failure: str) -> None:
