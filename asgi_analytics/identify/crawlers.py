@@ -1,6 +1,6 @@
 """The crawlers that declare themselves, by the open list of the package crawler-user-agents and what it lacks.
 
-The list is compiled when it is built, never in a request.
+The list is read when it is built, never in a request.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 import ua_parser_rs
+
+from .plain_names import PlainNames
 
 NAME_LENGTH = 64  # characters
 
@@ -90,11 +92,14 @@ _EDGES = " -/+;:,()"
 class CrawlerList:
     """Knows the crawlers that declare themselves: about 1,500 names with their classes.
 
-    Costs 50 ms to build and 2 µs to ask.
+    Costs 20 ms and 4 MB to build, and 7 µs to ask.
     """
 
     def __init__(self) -> None:
-        rows = [(_delimited(pattern), bot_class) for bot_class, pattern in _crawler_rows()]
+        listed = list(_crawler_rows())
+        self._classes = [bot_class for bot_class, _ in listed]
+        self._names = PlainNames(pattern for _, pattern in listed)
+        rows = [(_delimited(listed[place][1]), str(place)) for place in self._names.others]
         try:
             self._extractor = extractor(rows)
         except ValueError:
@@ -105,9 +110,13 @@ class CrawlerList:
         """Return class and name of the crawler that `text` declares, None for a browser. Raises nothing."""
         # A phone's model or build may be called like a crawler ("Butterfly"); neither declares one.
         names = _LIKE.sub("", _MODEL.sub("", text, 1))
-        match = self._extractor.extract(names if names.isascii() else names.encode("ascii", "replace").decode())
-        if match is not None:
-            return match.family, _name(match.major or "")
+        names = names if names.isascii() else names.encode("ascii", "replace").decode()
+        found = self._names.find(names)
+        match = self._extractor.extract(names)
+        if match is not None and (found is None or int(match.family) < found[0]):
+            found = int(match.family), match.major or ""
+        if found is not None:
+            return self._classes[found[0]], _name(found[1])
         # A contact address is a crawler's custom; toolbars of old browsers left bare ones in a Mozilla header.
         has_contact = "+http" in text or ("http" in text and not text.startswith("Mozilla/"))
         if has_contact and (name := _CONTACT.match(text) or _HOME.search(text)):

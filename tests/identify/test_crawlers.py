@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,7 +16,7 @@ from ua_parser.loaders import load_lazy_builtins
 from ua_parser.regex import Resolver
 
 from asgi_analytics.identify import crawlers
-from asgi_analytics.identify.crawlers import BOT_CLASSES, CrawlerList
+from asgi_analytics.identify.crawlers import BOT_CLASSES, UNKNOWN_CLASS, CrawlerList
 from asgi_analytics.identify.useragent import SPIDER, SUSPICIOUS
 
 from .agents import ANDROID, IPHONE, MAC, MOBILE, READER, REAL_BROWSERS, SAMPLES, WEBKIT, WINDOWS
@@ -177,6 +179,26 @@ def test_entries_the_engine_cannot_compile_are_left_out(monkeypatch: pytest.Monk
     known = CrawlerList()
     assert known.find("OtherBot/1") == ("scanner", "OtherBot")
     assert known.find("GoodBot/1") == ("seo", "GoodBot")
+
+
+def test_plain_names_are_found_as_their_regular_expressions_would_be() -> None:
+    listed = list(crawlers._crawler_rows())
+    compiled = crawlers.extractor(
+        (crawlers._delimited(pattern), str(place)) for place, (_, pattern) in enumerate(listed)
+    )
+    known, chance = CrawlerList(), random.Random(1)
+    texts = [text for text in [*REAL_BROWSERS, *(text for _, text in SAMPLES)] if text.isascii()]
+    for _ in range(3000):  # names where they do not belong, cut off, one in another, or going on
+        text, place = chance.choice(texts), chance.randrange(70)
+        name = re.sub(r"\\[bdw]|\\(.)", r"\1", chance.choice(listed)[1])
+        texts.append(text[:place] + name[chance.randrange(2) :] + chance.choice("_ a/0;.") + text[place:][:440])
+    for text in texts:
+        names = crawlers._LIKE.sub("", crawlers._MODEL.sub("", text, 1))
+        if (match := compiled.extract(names)) is not None:
+            found = listed[int(match.family)][0], crawlers._name(match.major or "")
+            assert known.find(text) == found, text
+        else:
+            assert (known.find(text) or (UNKNOWN_CLASS,))[0] == UNKNOWN_CLASS, text
 
 
 @pytest.mark.parametrize(
