@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 
+from tests import loaded
 from tests.servers import free_port
 from tests.waiting import wait_until
 
@@ -42,16 +43,16 @@ class Server:
             "ASGI_ANALYTICS_JOURNAL_DIR": str(folder),
             "RIG_OPTIONS": json.dumps({**OPEN, **options}),
         }
-        self.process: subprocess.Popen[bytes]
+        self.process: subprocess.Popen[bytes] | loaded.Started
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [sys.executable, "-m", "uvicorn", "tests.acceptance.app:app", "--port", str(self.port)]
-        command += ["--no-access-log", "--workers", str(self._workers), "--timeout-graceful-shutdown", "3"]
+        command += ["--no-access-log", "--timeout-graceful-shutdown", "3"]
+        if self._workers > 1:
+            command += ["--workers", str(self._workers)]
         with open(self._log, "ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = loaded.popen(command, self._environment, log)
         wait_until(self._answers, what="an answer of the server")
 
     def kill(self) -> None:

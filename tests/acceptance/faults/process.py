@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asgi_analytics import AnalyticsMiddleware
+from tests import loaded
 from tests.acceptance.faults.app import OPEN, bare
 from tests.acceptance.faults.ledger import Account
-from tests.acceptance.rig import ROOT, Load, Server
+from tests.acceptance.rig import Load, Server
 from tests.acceptance.wire import Fault, Wire
 from tests.waiting import delay, wait_until
 
@@ -67,9 +67,7 @@ class AnyServer(Server):
     def start(self) -> None:
         """Start it and wait until it answers."""
         with open(self._log, "ab") as log:
-            self.process = subprocess.Popen(
-                self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = loaded.popen(self._command, self._environment, log)
         wait_until(self._answers, what="an answer of the server")
 
     def within(self, *command: str) -> None:
