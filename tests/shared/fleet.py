@@ -33,6 +33,7 @@ class Worker:
         self.network = new_network(len(policy.network_quotas))
         self.network.key = NETWORK
         self.whole = self.policy = policy
+        self.sharing = 0  # the number of workers that `policy` is for
         self.leases = Leases(policy.limits[0], policy.network_limits, self.wake, self.find, self.everybody)
         self.due = phase
         self.last = 0.0
@@ -57,7 +58,9 @@ class Worker:
         except SharedUnavailable:
             self.leases.cut_off()
         self.due = now + min(INTERVAL, self.leases.interval())
-        self.policy = self.whole.with_leases(self.leases)
+        if self.sharing != self.leases.sharing:
+            self.sharing = self.leases.sharing
+            self.policy = self.whole.with_leases(self.leases)
 
     def request(self, key: bytes, now: float) -> Decision:
         actor = self.actors.get(key)
