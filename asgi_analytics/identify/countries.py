@@ -16,6 +16,8 @@ from bisect import bisect_right
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from ..model import Place
+
 MAGIC = "asgi-analytics countries 2"
 WIDTHS = {"I": 4, "Q": 8}  # bytes of a start, by the typecode of its array
 
@@ -31,6 +33,7 @@ class CountryTable:
     def __init__(self, built: str, codes: list[str], ranges: dict[int, tuple[array[int], bytes]]) -> None:
         self.built = built  # ISO date of the source
         self._codes: list[str | None] = [None, *codes]
+        self.places = {code: Place(country=code) for code in self.countries}
         self._starts4, self._numbers4 = ranges[4]
         self._starts6, self._numbers6 = ranges[6]
 

@@ -42,7 +42,7 @@ class GeoLocator:
         self._city = GeoFile(city) if city else None
         self._asn = GeoFile(asn) if asn else None
         self._table = table
-        self._places = {code: Place(country=code) for code in table.countries} if table else {}
+        self._places = table.places if table else {}
         self._checked_at: float | None = None
         self._load()
 
