@@ -47,6 +47,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         _import_tests(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     found = yield
     gc.freeze()
+    gc.set_threshold(10_000, 20)  # most of what tests make goes with its last user
     gc.enable()
     return found
 
