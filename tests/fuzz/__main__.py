@@ -62,14 +62,11 @@ def fuzz(target: Target, seconds: int, folder: Path) -> Outcome:
     """Run one target in a process of its own and judge what it left."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tests.fuzz.guided", target.name, str(seconds), str(folder)]
-    log = folder / "log"
-    with log.open("wb") as output:
-        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=output, timeout=seconds + PATIENCE, check=False)
-    text = log.read_text("utf-8", "replace")
+    text, ended = _run(command, folder / "log", seconds + PATIENCE)
     found = sorted((folder / "harm").glob("*"))
     harm = [f"{path.name.partition('-')[0]}: {_reason(text)}" for path in found]
-    if done.returncode and not harm:
-        harm = [f"ended with {done.returncode}: {_reason(text)}, see {log}"]
+    if ended and not harm:
+        harm = [f"{ended}: {_reason(text)}, see {folder / 'log'}"]
     harmful = [path.read_bytes() for path in found]
     slowest, cost = slowest_of(target, (path.read_bytes() for path in (folder / "slow").glob("*")))
     if cost > target.most_ms * slowness():
@@ -78,6 +75,18 @@ def fuzz(target: Target, seconds: int, folder: Path) -> Outcome:
     if new := add(target.name, harmful):
         harm.append(f"{new} new in {(FOLDER / target.name).relative_to(ROOT)}.txt")
     return Outcome(target.name, _number(text, "number_of_executed_units"), seconds, cost, harm)
+
+
+def _run(command: Sequence[str], log: Path, most: int) -> tuple[str, str]:
+    """Run for at most so many seconds; return what it printed, and how it ended, "" for well."""
+    with log.open("wb") as output, subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output) as process:
+        try:
+            status = process.wait(most)
+            ended = f"ended with {status}" if status else ""
+        except subprocess.TimeoutExpired:
+            process.kill()
+            ended = f"did not end in {most} s"
+    return log.read_text("utf-8", "replace"), ended
 
 
 def slowest_of(target: Target, inputs: Iterator[bytes]) -> tuple[bytes, float]:
