@@ -71,14 +71,14 @@ class Answered(Arrival):
         actor, now = visitor.actor, engine.monotonic()
         self.first_byte_us = int((now - self.started_at) * 1e6)
         before, admitted = decision.previous_level, decision.level
-        if self.method == "GET" and actor.program and status == 200 and is_package(self.path):
-            if not decision.refused:  # a package manager asks an index for all that a project builds on
-                actor.behaviour.requests += 1
-        elif self.method == "GET" and is_page(self._headers, status, names, actor.program is TOOL, self.path):
+        # A package manager asks an index for all that a project builds on: neither pages nor data.
+        program = actor.program
+        indexed = program and status == 200 and is_package(self.path)
+        if self.method == "GET" and not indexed and is_page(self._headers, status, names, program is TOOL, self.path):
             self._judge_page(actor, now)
         elif (isinstance(status, int) and status >= 400) or self._was_refused(status, names):
             self._judge_failure(status, names, now)
-        elif (data := self.method not in _WITHOUT_DATA and is_data(names, status, self.path)) or self.method == "POST":
+        elif (data := self._has_data(status, names) and not indexed) or self.method == "POST":
             kind = self._headers.get(b"content-type", b"")
             form = not data and b"form" in kind and self._is_form(status, names)
             self._judge_data_or_post(data, now, form)
@@ -112,6 +112,9 @@ class Answered(Arrival):
         self._engine.judge.page(actor, page, inner, self.decision, now, claims, visitor.network, not self._query)
         if visitor.borrows:
             visitor.borrowed_loads += facts.page_loads - loads
+
+    def _has_data(self, status: Any, names: Headers) -> bool:
+        return self.method not in _WITHOUT_DATA and is_data(names, status, self.path)
 
     def _comes_between(self, facts: Behaviour, now: float) -> bool:
         path, query = referring_page(self._headers.get(b"referer", b"").decode("latin-1"))
