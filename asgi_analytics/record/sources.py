@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from ..clock import release_gil
 from ..errors import JournalError, JournalFormatError, StoreMisconfigured
@@ -20,6 +21,13 @@ ADOPT_INTERVAL = 30.0  # seconds between two looks for journals of dead workers
 CLOSED = "Journals in our folder are closed to us: if their workers are dead, chown them to the user of this app"
 MAX_MOVED = 256  # rows that go from memory into the journal with one write, which requests wait for
 End = tuple[bytes, tuple[int, int]]  # of a journal: its id, and (segment, offset) after the last byte
+
+
+class Moved(NamedTuple):
+    """What was moved: how many frames, and whether a batch or more is known to wait still."""
+
+    frames: int = 0
+    is_behind: bool = False
 
 
 class Sources:
@@ -45,14 +53,15 @@ class Sources:
         self._warn = warn
         self._has_told = False
 
-    def deliver(self, store: Store) -> int:
-        """Move one batch of each source; return how many frames were moved. Raises StoreError, OSError."""
+    def deliver(self, store: Store) -> Moved:
+        """Move one batch of each source. Raises StoreError, OSError."""
         try:
-            moved = self._deliver_journal(store)
+            own = self._deliver_journal(store)
         except OSError:  # a failing disk must not hold up the rest
             self._deliver_others(store)
             raise
-        return moved + self._deliver_others(store)
+        others = self._deliver_others(store)
+        return Moved(own.frames + others.frames, own.is_behind or others.is_behind)
 
     def pending_bytes(self) -> int:
         """Return how many bytes of this worker wait for delivery; callable from another thread."""
@@ -87,33 +96,40 @@ class Sources:
             memory.acknowledge_to(batch.end)
             release_gil()
 
-    def _deliver_journal(self, store: Store) -> int:
+    def _deliver_journal(self, store: Store) -> Moved:
         journal = self._recorder.journal
         if journal is None:
-            return 0
+            return Moved()
         with contextlib.suppress(OSError):  # tried again with the next round
             journal.folder.name_server(self.left_overs.server)
         segment, offset = self._delivery.position(store, journal)
         current = journal.segment  # asked before: if nothing follows the position, all segments before it are delivered
-        batch = journal.read(segment, offset, self._size.rows)
+        batch, enough = journal.read(segment, offset, self._size.rows), self._enough()
         if batch is not None:
             self._delivery.move(store, batch)
         journal.acknowledge(current if batch is None else batch.segment, self._clock.monotonic())
-        return 0 if batch is None else len(batch.frames)
+        if batch is None:
+            return Moved()
+        return Moved(len(batch.frames), len(batch.frames) >= enough or batch.segment < current)
 
-    def _deliver_others(self, store: Store) -> int:
-        return self._deliver_memory(store) + self._deliver_left_over(store)
+    def _enough(self) -> int:
+        """Return how many rows are a batch of their own: with fewer, a round is not worth its transaction yet."""
+        return min(self._rows, self._size.rows)
 
-    def _deliver_memory(self, store: Store) -> int:
+    def _deliver_others(self, store: Store) -> Moved:
+        memory, left_over = self._deliver_memory(store), self._deliver_left_over(store)
+        return Moved(memory.frames + left_over, memory.is_behind or left_over > 0)
+
+    def _deliver_memory(self, store: Store) -> Moved:
         memory = self._recorder.memory
         if not memory.size:
-            return 0
+            return Moved()
         _, offset = self._delivery.position(store, memory)
-        batch = memory.read(1, offset, min(self._rows, self._size.rows))
+        batch = memory.read(1, offset, enough := self._enough())
         if batch is not None:
             self._delivery.move(store, batch)
         memory.acknowledge_to(self._delivery.known_position(memory.id)[1])
-        return len(batch.frames) if batch else 0
+        return Moved(len(batch.frames), len(batch.frames) >= enough) if batch else Moved()
 
     def _deliver_left_over(self, store: Store) -> int:
         if self._recorder.is_opening:  # the folder does not answer, and memory is to be delivered
@@ -146,7 +162,7 @@ class Sources:
 
     def _move_left_over(self, store: Store, found: LeftOver) -> int:
         try:
-            batch = found.read(*self._delivery.position(store, found), min(self._rows, self._size.rows))
+            batch = found.read(*self._delivery.position(store, found), self._enough())
             if batch is not None:
                 self._delivery.move(store, batch)
                 return len(batch.frames)

@@ -20,7 +20,7 @@ from .journal import FileJournal
 from .keeper import TROUBLE, Keeper
 from .pace import Backoff, BatchSize
 from .recorder import Recorder
-from .sources import Sources
+from .sources import Moved, Sources
 from .watchdog import Watchdog
 
 NEEDS_OPERATOR = (StoreMisconfigured, MigrationError, RowRejected)  # where it is no row that is rejected
@@ -234,13 +234,14 @@ class Writer:
                 if not was_connected or self._time_is_up.wait(LAST_PAUSE):
                     break
                 continue
-            if not moved and stopping:
+            if not moved.frames and stopping:
                 break
-            if not moved:
+            # Not at once after any: under load, transactions of a few rows each would take turns without an end.
+            if not moved.is_behind:
                 self._stopping.wait(self._age)
 
-    def _cycle(self) -> int:
-        """Connect, exchange salts, do what is due, move one batch of each source; return how many frames were moved."""
+    def _cycle(self) -> Moved:
+        """Connect, exchange salts, do what is due, move one batch of each source; return what was moved."""
         self._watchdog.begin()
         began, ends = self._clock.monotonic(), self._sources.ends()
         try:
@@ -262,7 +263,7 @@ class Writer:
         # Not reset on connecting: most errors come later, and the pauses would never grow.
         self.state.error = None
         self._backoff.reset()
-        if not moved:
+        if not moved.frames:
             self.state.behind_since = None
         elif self.state.behind_since is None or self._sources.are_past(ends):
             self.state.behind_since = began  # what waits now came since

@@ -184,7 +184,7 @@ def test_a_fault_that_comes_after_connecting_is_tried_with_pauses_and_told_now_a
     told = writer.state.error
     assert told == "no space left on device (SQLSTATE 53100)", "connecting is no success"
     store.full = False
-    assert writer._cycle() == 1
+    assert writer._cycle().frames == 1
     assert (writer.state.error, writer._backoff.wait) == (None, 0.0)
 
 
@@ -269,7 +269,7 @@ def test_a_server_that_refuses_what_it_lost_leaves_it_to_the_next_start(tmp_path
     recorder, writer = lagging_worker(store, tmp_path / "j")
     for number in range(3):
         recorder._append(hit_frame(f"/e/{number}"))
-    assert writer._cycle() == 3
+    assert writer._cycle().frames == 3
     store.fail_over()
     store.error, store.forbids, writer.state.connected = None, True, False
     with pytest.raises(StoreMisconfigured) as refused:

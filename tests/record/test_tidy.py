@@ -27,7 +27,7 @@ def test_what_cannot_be_cleared_away_holds_up_nothing(tmp_path: Path) -> None:
     recorder = Recorder(Settings.build(journal_dir=tmp_path / "j", durability="memory"), Counters())
     writer = Writer(Untidy, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
     recorder._append(hit_frame())
-    assert writer._cycle() == 1
+    assert writer._cycle().frames == 1
     assert (recorder.counters.written, recorder.counters.failures) == (1, {"tidy": 1})
 
 

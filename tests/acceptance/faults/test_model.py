@@ -113,7 +113,7 @@ class Machine(RuleBasedStateMachine):
 
     def round(self, writer: Writer) -> bool:
         try:
-            return writer._cycle() > 0
+            return writer._cycle().frames > 0
         except StoreError as error:
             writer._failed(error)
             return True
