@@ -24,10 +24,10 @@ End = tuple[bytes, tuple[int, int]]  # of a journal: its id, and (segment, offse
 
 
 class Moved(NamedTuple):
-    """What was moved: how many frames, and whether a batch or more is known to wait still."""
+    """What was moved: how many frames, and whether others had been waiting, too."""
 
-    frames: int = 0
-    is_behind: bool = False
+    frames: int
+    is_behind: bool
 
 
 class Sources:
@@ -55,13 +55,16 @@ class Sources:
 
     def deliver(self, store: Store) -> Moved:
         """Move one batch of each source. Raises StoreError, OSError."""
+        ends = self.ends()
         try:
-            own = self._deliver_journal(store)
+            moved = self._deliver_journal(store)
         except OSError:  # a failing disk must not hold up the rest
-            self._deliver_others(store)
+            self._deliver_memory(store)
+            self._deliver_left_over(store)
             raise
-        others = self._deliver_others(store)
-        return Moved(own.frames + others.frames, own.is_behind or others.is_behind)
+        moved += self._deliver_memory(store)
+        left_over = self._deliver_left_over(store)  # the next one may wait
+        return Moved(moved + left_over, left_over > 0 or (moved > 0 and not self.are_past(ends)))
 
     def pending_bytes(self) -> int:
         """Return how many bytes of this worker wait for delivery; callable from another thread."""
@@ -96,40 +99,30 @@ class Sources:
             memory.acknowledge_to(batch.end)
             release_gil()
 
-    def _deliver_journal(self, store: Store) -> Moved:
+    def _deliver_journal(self, store: Store) -> int:
         journal = self._recorder.journal
         if journal is None:
-            return Moved()
+            return 0
         with contextlib.suppress(OSError):  # tried again with the next round
             journal.folder.name_server(self.left_overs.server)
         segment, offset = self._delivery.position(store, journal)
         current = journal.segment  # asked before: if nothing follows the position, all segments before it are delivered
-        batch, enough = journal.read(segment, offset, self._size.rows), self._enough()
+        batch = journal.read(segment, offset, self._size.rows)
         if batch is not None:
             self._delivery.move(store, batch)
         journal.acknowledge(current if batch is None else batch.segment, self._clock.monotonic())
-        if batch is None:
-            return Moved()
-        return Moved(len(batch.frames), len(batch.frames) >= enough or batch.segment < current)
+        return 0 if batch is None else len(batch.frames)
 
-    def _enough(self) -> int:
-        """Return how many rows are a batch of their own: with fewer, a round is not worth its transaction yet."""
-        return min(self._rows, self._size.rows)
-
-    def _deliver_others(self, store: Store) -> Moved:
-        memory, left_over = self._deliver_memory(store), self._deliver_left_over(store)
-        return Moved(memory.frames + left_over, memory.is_behind or left_over > 0)
-
-    def _deliver_memory(self, store: Store) -> Moved:
+    def _deliver_memory(self, store: Store) -> int:
         memory = self._recorder.memory
         if not memory.size:
-            return Moved()
+            return 0
         _, offset = self._delivery.position(store, memory)
-        batch = memory.read(1, offset, enough := self._enough())
+        batch = memory.read(1, offset, min(self._rows, self._size.rows))
         if batch is not None:
             self._delivery.move(store, batch)
         memory.acknowledge_to(self._delivery.known_position(memory.id)[1])
-        return Moved(len(batch.frames), len(batch.frames) >= enough) if batch else Moved()
+        return len(batch.frames) if batch else 0
 
     def _deliver_left_over(self, store: Store) -> int:
         if self._recorder.is_opening:  # the folder does not answer, and memory is to be delivered
@@ -162,7 +155,7 @@ class Sources:
 
     def _move_left_over(self, store: Store, found: LeftOver) -> int:
         try:
-            batch = found.read(*self._delivery.position(store, found), self._enough())
+            batch = found.read(*self._delivery.position(store, found), min(self._rows, self._size.rows))
             if batch is not None:
                 self._delivery.move(store, batch)
                 return len(batch.frames)
