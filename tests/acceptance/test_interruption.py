@@ -16,6 +16,7 @@ import pytest
 
 from tests.command import COMMAND, heed_ctrl_c
 from tests.drive import called
+from tests.servers import free_port
 from tests.waiting import wait_until
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -167,7 +168,7 @@ def test_an_interrupted_replay_leaves_the_file_of_its_export_as_it_was(tmp_path:
 def test_a_demo_that_is_interrupted_before_it_serves_ends_its_postgres(
     cluster_folder: Path, number: signal.Signals
 ) -> None:
-    with started("demo", "--data", str(cluster_folder), "--traffic") as process:
+    with started("demo", "--port", str(free_port()), "--data", str(cluster_folder), "--traffic") as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("Starting a Postgres")
         time.sleep(0.1)
