@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from .database import resolve_dsn
 from .engine import Engine
+from .errors import ConfigurationError
 from .exchange.beginning import begin, begin_strictly, writable
 from .exchange.coercion import text
 from .exchange.http import SCOPE_KEY, Exchange
@@ -15,6 +16,7 @@ from .exchange.timed import TimedExchange
 from .exchange.websocket import WebSocketExchange
 from .joining import joined
 from .lifespan import run_lifespan
+from .log import log
 from .overhead import SAMPLE
 from .protocols import ASGIApp, Message, Receive, Scope, Send
 from .settings import Options, Settings
@@ -34,9 +36,14 @@ class AnalyticsMiddleware:
 
     def __init__(self, app: ASGIApp, **options: Unpack[Options]) -> None:
         self.app = app
-        options["shared"] = resolve_shared(options.get("shared"))
-        self.settings = Settings.build(**options)
-        self._engine = Engine(self.settings, resolve_dsn(self.settings.dsn))
+        try:
+            options["shared"] = resolve_shared(options.get("shared"))
+            self.settings = Settings.build(**options)
+            self._engine = Engine(self.settings, resolve_dsn(self.settings.dsn))
+        except ConfigurationError as error:
+            # Starlette builds its middlewares at the first event, and uvicorn then says that it knows no lifespan.
+            log.error("AnalyticsMiddleware cannot be built: %s", error)
+            raise
         self._engine.owners.add(self)
         self._filters = bool(self.settings.include or self.settings.exclude)
         self._enforce = self.settings.mode == "enforce"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from asgi_analytics import AnalyticsMiddleware, ConfigurationError, DatabaseNotConfigured, Privacy, embedded
 
@@ -54,6 +56,16 @@ def test_a_wrong_privacy_setting_names_itself(wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()
     with pytest.raises(ConfigurationError, match=f"privacy.{name}='{value}' is not allowed"):
         Privacy(**wrong)
+
+
+def test_what_starlette_builds_late_is_logged_for_servers_take_it_for_an_app_without_lifespan(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = Starlette()
+    app.add_middleware(AnalyticsMiddleware, dsn="postgresql://x", limit="1/second")  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError), TestClient(app):
+        pass
+    assert "cannot be built: Unknown option 'limit'. Did you mean 'limits'?" in caplog.text
 
 
 def test_without_a_database_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
