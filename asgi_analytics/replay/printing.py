@@ -15,7 +15,7 @@ from ..settings import Quota, Settings
 from ..settings.canonical import canonical, version
 from .run import Replay
 from .source import Reading
-from .tally import Actor, Route, busiest_routes
+from .tally import Actor, Route, Tally, busiest_routes
 
 PAGE_RULE = "GET answered 200 or 304, by Content-Type where the log has it, else by path (no extension, none of an API)"
 ACTOR_FIELDS = (
@@ -28,8 +28,16 @@ ENOUGH_LINES, FEW_CLIENTS = 100, 12  # from so many of so few on, words that are
 
 def report(replay: Replay, reading: Reading, top: int) -> Iterator[str]:
     """Yield the lines of the whole report."""
-    tally = replay.tally
     yield from _heading(replay, reading)
+    if replay.tally.judged:
+        yield from _tables(replay.tally, top)
+    for line in reading.samples:
+        yield f"Junk: {escape(line)}"
+    for note in notes(replay, reading):
+        yield f"Note: {escape(note)}"
+
+
+def _tables(tally: Tally, top: int) -> Iterator[str]:
     yield "Classes"
     heading = ("class", "actors", "sessions", "requests", "page loads", "refused")
     sums = tally.classes()
@@ -47,10 +55,6 @@ def report(replay: Replay, reading: Reading, top: int) -> Iterator[str]:
     yield from _busiest(tally.busiest()[:top], tally.bot_score)
     yield f"Routes, {min(top, len(tally.routes))} of {len(tally.routes):,}"
     yield from _routes(busiest_routes(tally.routes.values())[:top])
-    for line in reading.samples:
-        yield f"Junk: {escape(line)}"
-    for note in notes(replay, reading):
-        yield f"Note: {escape(note)}"
 
 
 def notes(replay: Replay, reading: Reading) -> list[str]:

@@ -216,6 +216,14 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert error.count("\n") == 1
 
 
+def test_of_a_file_that_is_no_log_there_are_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["replay", write(tmp_path / "notes.txt", "# a heading")]) == 1
+    out, error = capsys.readouterr()
+    assert "Junk: # a heading" in out
+    assert "Busiest actors" not in out
+    assert "is of a known format (combined, common, vhost, json)" in error
+
+
 def test_an_empty_log_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["replay", write(tmp_path / "empty.log")]) == 1
     assert "No line of" in capsys.readouterr().err
