@@ -227,10 +227,12 @@ Try in another terminal{export}:
   2. RateLimit falls, levels rise, then 429; wait {3 * demo.cooldown:g} s and it is Normal again
      for n in $(seq 220); do curl -si -H '{VISITOR}' {url}/articles/$((n % {ARTICLES} + 1)) \\
        | grep -iE '^(HTTP|ratelimit:|retry-after|x-throttle)' | tr -d '\\r' | paste -sd' ' -; sleep 0.05; done
-     curl -s -H '{VISITOR}' {url}/articles/1      # while it is refused: a body with the decision's id, for
+
+  3. Why: while it is refused, the answer has the id of a decision
+     curl -s -H '{VISITOR}' {url}/articles/1
      {_command()} explain DECISION_ID
 
-  3. Every request is a row
+  4. Every request is a row
      {_command()} tail -f
      {_command()} stats --journal-dir {shlex.quote(str(journal))}
 """

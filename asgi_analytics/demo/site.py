@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 ARTICLES = 40
+STYLE = "body { font: 1rem/1.5 sans-serif; max-width: 40rem; margin: 2rem auto; padding: 0 1rem }"
 
 
 def site() -> Starlette:
@@ -57,7 +58,7 @@ async def _pricing(request: Request) -> Response:
 
 async def _slow(request: Request) -> Response:
     async def parts() -> AsyncIterator[str]:
-        yield "<!doctype html><title>Slow</title><h1>Slow</h1>"
+        yield _html("Slow", "<p>A stream: a paragraph each second.</p>")
         for second in range(1, 4):
             await asyncio.sleep(1.0)
             yield f"<p>{second} s</p>"
@@ -66,7 +67,7 @@ async def _slow(request: Request) -> Response:
 
 
 async def _style(request: Request) -> Response:
-    return Response("body { font: 1rem/1.5 sans-serif; max-width: 40rem; margin: auto }", media_type="text/css")
+    return Response(STYLE, media_type="text/css")
 
 
 async def _api_articles(request: Request) -> Response:
@@ -78,6 +79,10 @@ async def _api_status(request: Request) -> Response:
 
 
 def _page(title: str, body: str, status: int = 200) -> Response:
+    return HTMLResponse(_html(title, body), status)
+
+
+def _html(title: str, body: str) -> str:
     links = " · ".join(f'<a href="{path}">{path}</a>' for path in ("/", "/articles", "/about", "/pricing", "/slow"))
     head = f'<!doctype html><html lang="en"><title>{title}</title><link rel="stylesheet" href="/static/site.css">'
-    return HTMLResponse(f"{head}<nav>{links}</nav><h1>{title}</h1>{body}", status)
+    return f"{head}<nav>{links}</nav><h1>{title}</h1>{body}"
