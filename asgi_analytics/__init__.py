@@ -1,4 +1,31 @@
-"""One line around any ASGI app: every request identified, judged, answered and stored exactly once in Postgres."""
+"""One line around any ASGI app: every request identified, judged, answered and stored exactly once in Postgres.
+
+AnalyticsMiddleware is the line; Options explains its keyword arguments; asgi_analytics.decide what counts as evidence.
+In an app, beyond what README.md says:
+
+- The scope is the server's own, so outer layers see what the app writes there. Only `state["analytics"]` is added,
+  unless the app has something of its own by that name; an immutable `state` is replaced by a copy for the app.
+- Where a command of the framework starts the app, as `quart run` does: `app.asgi_app =
+  AnalyticsMiddleware(app.asgi_app, …)`; for `litestar run` the same with `app.asgi_handler`, which gets no lifespan
+  events. NiceGUI's `app` has `add_middleware`. Starlette, FastAPI and Litestar tell the `route` of a hit; elsewhere a
+  hook can, such as `process_view` in Django: `request.scope["path_template"] = request.resolver_match.route`.
+- An answer that the app leaves unfinished, mostly because its visitor has left, is a hit with the outcome "aborted" and
+  the status that was sent, if any; if the app failed, it is an "error". One that the app ends although its visitor has
+  left, or its server refuses the end, is "complete", as with Falcon, or Starlette with a BaseHTTPMiddleware inside. A
+  stream that is open when its worker is killed has no row; gunicorn kills its own ASGI worker (`-k asgi`) after
+  `--graceful-timeout`.
+- Of several middlewares around one request, the outermost handles it. Those of one app that are made per route
+  (Litestar's `middleware=[…]`, Starlette's `Route(middleware=…)`) share one engine if their options are equal.
+- Without lifespan events (Django, Daphne) the first request starts everything; what is left where SIGTERM ends the
+  process, as it ends uvicorn, waits for the next start. Visitors who come before Postgres has given the salts are known
+  to that worker only, for one session (`provisional`).
+- Frozen between requests (AWS Lambda and the like), a hit may wait until the process is used again, or be lost with its
+  disk: call `middleware.close()` before each invocation returns, which delivers what is waiting (some 50 ms, mostly for
+  connecting); the next request starts everything again.
+- If one virtual machine is resumed twice, both copies of a running worker deliver the same journal, and each loses a
+  part: start the workers after resuming.
+- An app that nothing refers to any more delivers and ends within about a second.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the package under test was built: as it is, or compiled (README.md, "Compiled")."""
+"""How the package under test was built: as it is, or compiled (README.md, "Compiled"): some tests are skipped then."""
 
 from __future__ import annotations
 

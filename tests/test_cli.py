@@ -234,6 +234,7 @@ def test_each_command_says_in_its_own_help_what_it_does() -> None:
         told = called(name, "--help").stdout
         assert text[1:] in " ".join(told.split()), name
     assert "MaxMind-format ASN file" in called("doctor", "--help").stdout
+    assert "Not exact are" in called("what-if", "--help").stdout
 
 
 # Pure parts

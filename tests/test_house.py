@@ -190,6 +190,13 @@ def test_all_that_stats_tells_is_in_the_readme() -> None:
     assert [name for name in (*told, *told["shared"]) if f"`{name}`" not in README] == []
 
 
+def test_every_test_that_the_readme_names_is_there() -> None:
+    named = set(re.findall(r"`((?:\w+/)*test_\w+\.py)`", README))
+    assert len(named) > 20
+    found = {str(path.relative_to(HOUSE / "tests")).removeprefix("acceptance/") for path in HOUSE.glob("tests/**/*.py")}
+    assert sorted(name for name in named if name.removeprefix("acceptance/") not in found) == []
+
+
 # Importing
 
 PROBE = """

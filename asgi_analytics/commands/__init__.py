@@ -18,11 +18,14 @@ class Command(NamedTuple):
     name: str
     summary: str
     add_options: Callable[[argparse.ArgumentParser], Run]
+    notes: str = ""  # what its help ends with
 
 
 def add_command(commands: Any, command: Command) -> None:
     """Add a command to the others; its options know its parser, for errors of usage."""
     summary = command.summary
     description = f"{summary[0].upper()}{summary[1:]}."
-    parser: argparse.ArgumentParser = commands.add_parser(command.name, help=summary, description=description)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        command.name, help=summary, description=description, epilog=command.notes
+    )
     parser.set_defaults(parser=parser, run=command.add_options(parser))

@@ -31,8 +31,12 @@ def add_adopt(parser: argparse.ArgumentParser) -> Run:
     return with_database(parser, _adopt)
 
 
+NOTES = """
+A journal is for the database that it was written for: same host, port and name, or, once it has answered there, under
+another host name. Physical copies of a database count as the same: give each app a journal folder.
+"""
 COMMANDS = (
-    Command("adopt", "have journals that were left over for another database delivered to this one", add_adopt),
+    Command("adopt", "have journals that were left over for another database delivered to this one", add_adopt, NOTES),
 )
 
 

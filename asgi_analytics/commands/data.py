@@ -22,7 +22,11 @@ def add_data(parser: argparse.ArgumentParser) -> Run:
     return _update
 
 
-COMMANDS = (Command("data", "get the address ranges that crawlers are verified by", add_data),)
+NOTES = """
+Run it daily, as the user that the app runs as. The old file is kept if the new one is missing or damaged; running apps
+load new files within half a minute; doctor names what is missing or old.
+"""
+COMMANDS = (Command("data", "get the address ranges that crawlers are verified by", add_data, NOTES),)
 
 
 def _update(options: argparse.Namespace) -> int:

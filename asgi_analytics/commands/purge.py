@@ -22,11 +22,18 @@ def add_purge(parser: argparse.ArgumentParser) -> Run:
     return with_database(parser, _purge)
 
 
+NOTES = """
+Drops the partitions of hits that are entirely older, including your own, for all sites in the database, and deletes
+other rows in batches. It needs the role that owns the tables. The clock is the database's, unless that is a day ahead
+of this machine's. Partitions published for logical replication need ALTER TABLE … REPLICA IDENTITY FULL first, also
+for reclassify.
+"""
 COMMANDS = (
     Command(
         "purge",
         "delete hits, refusals, sessions, visitors, decisions and quarantined rows that are older than a time",
         add_purge,
+        NOTES,
     ),
 )
 

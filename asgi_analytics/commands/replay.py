@@ -42,7 +42,16 @@ def add_replay(parser: argparse.ArgumentParser) -> Run:
     return _replay
 
 
-COMMANDS = (Command("replay", "judge an access log, as if we had been there", add_replay),)
+NOTES = """
+Reads common and combined logs, and JSON lines of nginx, Caddy, Traefik and uvicorn, also with a host in front, fields
+behind, or what syslog, Docker or Kubernetes put in front of each line. Files are merged by time; piped input must be in
+order (a note tells if more than one in a hundred lines is late). Junk lines are counted and sampled. A page load is a
+GET answered 200 or 304, by Content-Type if the log has it, else a path without extension (or .html, .php and the like)
+that is no API, feed or health check. nginx's 499 is no error. Links of the site are told by --host, the line's own
+host, or the host that most Referers name. X-Forwarded-For counts only with --trusted-proxies. Refused requests are no
+evidence.
+"""
+COMMANDS = (Command("replay", "judge an access log, as if we had been there", add_replay, NOTES),)
 
 
 def _replay(options: argparse.Namespace) -> int:

@@ -40,8 +40,17 @@ def add_reclassify(parser: argparse.ArgumentParser) -> Run:
     return _reclassify
 
 
+NOTES = """
+Over one worker's run, the unchanged policy reproduces the live verdicts exactly. Not exact are: several workers, which
+are judged as one; restarts, and visitors that a worker forgot for lack of room; visitors with GPC or DNT, who keep
+their verdicts and teach nothing; those who have yet to return the cookie; signals of your own, which are not measured;
+pages whose paths hold something that is not stored, such as a token; hits judged by the rules of another version, or
+recorded before migration 0007, which the report says; what an app would have answered to a refused request, which is
+guessed from its path; refusals past the rate, of which only counts are stored: no other policy lets them in; visitors
+who come back after midnight, and what lies more than a day before the period: both begin anew.
+"""
 COMMANDS = (
-    Command("what-if", "tell what another policy would have done to recorded hits", add_what_if),
+    Command("what-if", "tell what another policy would have done to recorded hits", add_what_if, NOTES),
     Command("reclassify", "write the verdicts of another policy into recorded hits", add_reclassify),
 )
 

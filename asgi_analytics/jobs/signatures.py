@@ -1,4 +1,7 @@
-"""Signed requests: the keys of their signers, fetched in the background, and the nonces that were used."""
+"""Signed requests: the keys of their signers, fetched in the background, and the nonces that were used.
+
+A worker takes a nonce once: again from the same address, it is as no signature; from another, a false one.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ worker's clock (hits.clock: windows of quotas begin by it) and what was known of
 outdated, inputs: see asgi_analytics.inputs). A visit that went on under another fingerprint, at midnight or when the
 worker learnt the shared salt, is recognized by its session. Allowances, bans and pardons are taken as they were.
 
-README, "Replay and what-if", says what is not exact.
+`asgi-analytics what-if --help` says what is not exact.
 """
 
 from __future__ import annotations

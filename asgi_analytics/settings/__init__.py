@@ -61,7 +61,9 @@ class Options(TypedDict, total=False):
     signals: Signal objects of your own
     site_pages: how many pages the site has; 0: learned from what all visitors load
     session_timeout: seconds without a hit that end a session
-    session_cookie: True or a name: tell visitors apart by a signed first-party cookie
+    session_cookie: True or a name: tell visitors apart by a signed first-party cookie. A page with an ETag or
+        Last-Modified gets it only if it is private or no-store; of visitors who look alike at one address and do not
+        return it, a worker gives five a day (UTC)
     secret: signs the cookie, at least 16 characters; of several the first signs, all verify
     bans: whether repeat offenders are banned for a day
     allow: addresses or networks that are never banned or slowed down
@@ -69,7 +71,8 @@ class Options(TypedDict, total=False):
     crawler_dir: folder of the address ranges that they are checked by
     trusted_proxies: addresses or networks whose X-Forwarded-For is believed, "unix" for sockets; with "forwarded"
         only Forwarded is read
-    geoip_city: MaxMind-format City or Country file; None: the bundled table of countries
+    geoip_city: MaxMind-format City or Country file; None: the bundled table of countries. Reloaded when it changes, for
+        visitors who are known at midnight UTC; where it is missing or damaged, what was loaded before stays
     geoip_asn: MaxMind-format ASN file
     include: path prefixes: only these are handled
     exclude: path prefixes that are passed through untouched

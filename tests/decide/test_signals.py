@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
+from textwrap import dedent
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgi_analytics import decide
 from asgi_analytics.decide import signals
 from asgi_analytics.decide.actor import begin_session, new_actor
+from asgi_analytics.decide.signal import Signal
 from asgi_analytics.decide.site import Site
 from asgi_analytics.facts import Actor, Behaviour, Program, Window
 from asgi_analytics.settings import SIGNAL_POINTS, SIGNAL_THRESHOLDS
@@ -27,6 +31,17 @@ def raised(site_pages: int = 0, site: Site | None = None, **facts: Any) -> set[s
     visitor = Actor([], behaviour=Behaviour(**facts), **actor)
     signals.evaluate(visitor, RULES, site or Site(), site_pages, START)
     return {finding.signal for finding in visitor.signals}
+
+
+def test_the_signal_of_ones_own_that_the_help_shows_is_raised_below_its_threshold() -> None:
+    shown = re.search(r"\n    from asgi_analytics.*?limit.*?threshold=10\)\n", decide.__doc__ or "", re.DOTALL)
+    assert shown is not None
+    found: dict[str, Any] = {}
+    exec(dedent(shown.group()), found)
+    row: Signal = found["row"]
+    visitor = Actor([], behaviour=Behaviour(page_loads=40, inner_steps=2))
+    assert row.measure(visitor, Site(), 0, START) == 5.0
+    assert (row.below, row.points, row.threshold) == (True, 20, 10)
 
 
 @pytest.mark.parametrize(

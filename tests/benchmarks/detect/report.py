@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from textwrap import fill
 
 from ..measure import print_bar, print_table
 from .columns import Column
@@ -14,7 +13,6 @@ from .traffic import Kind, Label
 ORDER = (Label.HUMAN, Label.GOOD, Label.EITHER, Label.BAD)
 Print = Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
 Lines = Mapping[Kind, Sequence[Line]]  # one line per column
-WIDTH = 120  # of README.md
 MOST = 0.9  # of what is sent after the first refusal: nearly all
 HEADS = ["", "label", "actors", "requests", "flagged", "refused", "slowed at", "refused at", "refused then"]
 
@@ -74,17 +72,17 @@ def _figures(line: Line) -> list[str]:
 
 
 def _one_table(lines: Lines, names: Sequence[str]) -> None:
-    """Print the kinds that are all right in a sentence each, and a table of the others."""
+    """Print the kinds that are all right in a row each, and a table of the others."""
     ours = {kind: found[0] for kind, found in lines.items()}
     spared = [kind for kind, line in ours.items() if kind.label is not Label.BAD and not line.flagged]
     caught = [kind for kind, line in ours.items() if kind.label is Label.BAD and _is_caught(line)]
     actors, requests = (sum(getattr(ours[kind], name) for kind in spared) for name in ("actors", "requests"))
+    print(f"\n| by {names[0]} | kinds |\n|---|---|")
     _print_kinds(
-        f"Never flagged nor refused by {names[0]}, {actors:,} actors with {requests:,} requests",
-        [kind.name for kind in spared],
+        f"never flagged nor refused: {actors:,} actors with {requests:,} requests", [kind.name for kind in spared]
     )
     _print_kinds(
-        "Each one refused, and nearly all that it sends from the request given (median) on",
+        "each one refused, and nearly all that it sends from the request given (median) on",
         [f"{kind.name} ({_place(ours[kind].refused_at)})" for kind in caught],
     )
     told = "flagged / refused / slowed at / refused at / refused then, or `-` for nothing of it"
@@ -105,8 +103,7 @@ def _is_caught(line: Line) -> bool:
 
 
 def _print_kinds(what: str, kinds: Sequence[str]) -> None:
-    print()
-    print(fill(f"{what}: {'; '.join(kinds)}.", WIDTH, break_on_hyphens=False))
+    print(f"| {what} | {'; '.join(kinds)} |")
 
 
 def _cell(line: Line) -> str:
