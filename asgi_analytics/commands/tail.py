@@ -104,16 +104,9 @@ def followed(dsn: str, most: int, site: str | None, report: Callable[[str], None
                     recent, hits = _recent(reader, site), reader.hits(most, site)
                     shown = recent | _times(hits)
                     yield hits
-                while True:
-                    since = _since(max(shown.values(), default=None))
-                    found = reader.hits(MAX_FOLLOWED, site, since)
-                    if _has_gap(found, since, shown):
-                        report(LEFT_OUT)
-                    fresh = [hit for hit in found if hit.id not in shown]
+                for fresh in _polled(reader, site, shown, report):
                     is_reported = False
                     yield fresh
-                    shown = {known: at for known, at in (shown | _times(fresh)).items() if at >= since}
-                    time.sleep(POLL)
         except StoreUnavailable as error:
             if shown is None:
                 raise
@@ -121,6 +114,23 @@ def followed(dsn: str, most: int, site: str | None, report: Callable[[str], None
                 report(f"{error} (trying again)")
             is_reported = True
             time.sleep(PAUSE)
+
+
+def _polled(
+    reader: Reader, site: str | None, shown: dict[UUID, datetime], report: Callable[[str], None]
+) -> Iterator[Sequence[HitRow]]:
+    """Yield for ever what each poll brings; `shown` keeps the hits that the next one would find again."""
+    while True:
+        since = _since(max(shown.values(), default=None))
+        found = reader.hits(MAX_FOLLOWED, site, since)
+        if _has_gap(found, since, shown):
+            report(LEFT_OUT)
+        fresh = [hit for hit in found if hit.id not in shown]
+        yield fresh
+        shown.update(_times(fresh))
+        for known in [known for known, at in shown.items() if at < since]:
+            del shown[known]
+        time.sleep(POLL)
 
 
 def _recent(reader: Reader, site: str | None) -> dict[UUID, datetime]:

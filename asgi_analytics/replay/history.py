@@ -40,7 +40,7 @@ from ..inputs import (
     claims_of,
     login_of,
 )
-from ..model import MAX_SCORE, Agent, Decision, Visitor
+from ..model import MAX_SCORE, Agent, Decision, Variant, Visitor
 from ..settings import Settings
 from ..store.recorded import RecordedHit
 from ..variants import unpacked
@@ -111,45 +111,61 @@ class History:
     def _answer(self, until: float) -> Iterator[Verdict]:
         """Take in the answers that began up to a moment: a request is judged by what was known when it came."""
         while self._waiting and self._waiting[0].answered_at <= until:
-            at, _, hit, visitor, decision, claims = heapq.heappop(self._waiting)
-            pipeline, inputs, status, page = self._pipeline, hit.inputs or 0, hit.status or 0, hit.page_view
-            path, asked = hit.path, hit.path_inputs
-            variant = None if asked is None else unpacked(path, asked)
-            if asked is not None and variant is None:
-                path = stand_in(path, asked)
-            if hit.outcome == "refused":  # by us, then: the app was not asked
-                page = hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped)
-                status = 200
-            attempt = attempt_of(inputs, hit.numbers)
-            if page and inputs & BETWEEN and not decision.refused:
-                visitor.actor.behaviour.people += 1
-            if page and inputs & REDIRECTED and pass_redirected(visitor.actor, variant or path, decision, at):
-                pass
-            elif page:
-                bare = not inputs & QUERIED
-                if claims is not None:
-                    claims = claims._replace(is_led=bool(inputs & IS_LED))
-                pipeline.take_page(visitor, decision, variant or path, hit.from_inside, at, claims, bare)
-            elif status >= 400 or attempt is not None or inputs & REDIRECTED:
-                status = NOT_FOUND if inputs & REDIRECTED else status
-                trusted, injected = attempt is None and bool(inputs & TRUSTED), bool(inputs & INJECTED)
-                typed = attempt is not None and bool(inputs & TYPED)
-                form = hit.method == "POST" and bool(inputs & FORM)
-                if variant is not None and kind_of(path):  # the one that was asked for was of no kind
-                    path = stand_in(path, variant.number)
-                failure = Failure(
-                    status, hit.method, path, hit.from_inside, attempt, trusted, injected, variant, typed, form
-                )
-                pipeline.take_failure(visitor, decision, failure, at, claims)
-            elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
-                excused = bool(inputs & (PREFETCHED | TRUSTED))
-                data = hit.method != "POST"
-                form = not data and bool(inputs & FORM)
-                login = login_of(inputs, hit.numbers)
-                pipeline.take_data(visitor, decision, path, at, data, excused, variant, form, login)
-            elif not (300 <= status < 400 and inputs & LED_ON):
-                pipeline.pass_by(visitor, decision)
-            yield _verdict(hit, decision)
+            waiting = heapq.heappop(self._waiting)
+            self._take(waiting)
+            yield _verdict(waiting.hit, waiting.decision)
+
+    def _take(self, waiting: Waiting) -> None:
+        """Take in an answer, as Answered._judge does."""
+        hit, inputs = waiting.hit, waiting.hit.inputs or 0
+        page, status = _answer_of(hit)
+        attempt = attempt_of(inputs, hit.numbers)
+        if page:
+            self._take_page(waiting, inputs)
+        elif status >= 400 or attempt is not None or inputs & REDIRECTED:
+            self._take_failure(waiting, NOT_FOUND if inputs & REDIRECTED else status, attempt, inputs)
+        elif inputs & DATA or (hit.inputs is not None and hit.method == "POST"):
+            self._take_data(waiting, inputs)
+        elif not (300 <= status < 400 and inputs & LED_ON):
+            self._pipeline.pass_by(waiting.visitor, waiting.decision)
+
+    def _take_page(self, waiting: Waiting, inputs: int) -> None:
+        at, _, hit, visitor, decision, claims = waiting
+        path, variant = _asked_for(hit)
+        if inputs & BETWEEN and not decision.refused:
+            visitor.actor.behaviour.people += 1
+        if inputs & REDIRECTED and pass_redirected(visitor.actor, variant or path, decision, at):
+            return
+        if claims is not None:
+            claims = claims._replace(is_led=bool(inputs & IS_LED))
+        bare = not inputs & QUERIED
+        self._pipeline.take_page(visitor, decision, variant or path, hit.from_inside, at, claims, bare)
+
+    def _take_failure(self, waiting: Waiting, status: int, attempt: int | None, inputs: int) -> None:
+        at, _, hit, visitor, decision, claims = waiting
+        path, variant = _asked_for(hit)
+        if variant is not None and kind_of(path):  # the one that was asked for was of no kind
+            path = stand_in(path, variant.number)
+        failure = Failure(
+            status,
+            hit.method,
+            path,
+            hit.from_inside,
+            attempt,
+            trusted=attempt is None and bool(inputs & TRUSTED),
+            injected=bool(inputs & INJECTED),
+            guess=variant,
+            typed=attempt is not None and bool(inputs & TYPED),
+            form=hit.method == "POST" and bool(inputs & FORM),
+        )
+        self._pipeline.take_failure(visitor, decision, failure, at, claims)
+
+    def _take_data(self, waiting: Waiting, inputs: int) -> None:
+        at, _, hit, visitor, decision, _ = waiting
+        path, variant = _asked_for(hit)
+        data, excused = hit.method != "POST", bool(inputs & (PREFETCHED | TRUSTED))
+        form, login = not data and bool(inputs & FORM), login_of(inputs, hit.numbers)
+        self._pipeline.take_data(visitor, decision, path, at, data, excused, variant, form, login)
 
     def _visitor(
         self, hit: RecordedHit, fingerprint: bytes, network: bytes, claims: Claims | None, now: float
@@ -179,6 +195,21 @@ class History:
         now = hit.clock if same and hit.clock is not None else hit.seconds - self._offset
         self._now = max(self._now, now)
         return self._now
+
+
+def _asked_for(hit: RecordedHit) -> tuple[str, Variant | None]:
+    """Return the path of a hit, or what stands in for one that is not stored, and what its query makes of it."""
+    if hit.path_inputs is None:
+        return hit.path, None
+    variant = unpacked(hit.path, hit.path_inputs)
+    return (stand_in(hit.path, hit.path_inputs) if variant is None else hit.path), variant
+
+
+def _answer_of(hit: RecordedHit) -> tuple[bool, int]:
+    """Return whether the answer was a page, and its status; of a hit that was refused, as if the app had been asked."""
+    if hit.outcome != "refused":
+        return hit.page_view, hit.status or 0
+    return hit.method == "GET" and delivers_page(200, "", read_target(hit.path).page_shaped), 200
 
 
 def _kept(hit: RecordedHit) -> Verdict:
