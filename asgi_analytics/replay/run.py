@@ -13,7 +13,7 @@ from ..decide.conduct import CRAWLER
 from ..decide.failures import Failure
 from ..decide.probes import is_injection
 from ..identify.request import is_precached_or_tile
-from ..model import Visitor
+from ..model import Decision, Visitor
 from ..settings import Settings
 from .entry import Batch
 from .page import delivers_data, delivers_page, own_host, read_target, referer_host
@@ -92,7 +92,7 @@ class Replay:
         return self.tally
 
     def _take(self, batch: Batch) -> None:
-        """Process each line, in one piece and with look-ups done before the loop: there are millions of them."""
+        """Process each line, with look-ups done before the loop: there are millions of them, most of them files."""
         since, until, tally, heeds = self._period.since, self._period.until, self.tally, self._heeds_forwarded
         pipeline, targets, levels = self.pipeline, self._targets, self.tally.requests_by_level
         admit, take_data, pass_by = pipeline.admit, pipeline.take_data, pipeline.pass_by
@@ -125,21 +125,13 @@ class Replay:
                 if page or status >= 400:
                     inner = bool(referer) and self._is_inner(referer, host)
                     if page:
-                        if inner:
-                            pipeline.note_referring(visitor, referer, now)
                         route.pages += 1
                         actor.pages += 1
-                        # A log without Referers does not tell who follows links.
-                        follows = inner or not self._tells_links
-                        variant = pipeline.page_variant(visitor, path, query, follows) if query else None
-                        pipeline.take_page(visitor, decision, variant or path, inner, now, bare=not query)
+                        self._take_page(visitor, decision, path, query, referer if inner else "", now)
                     elif status != CLIENT_CLOSED:
                         route.errors += 1
                         actor.errors += 1
-                        injected = bool(query) and is_injection(query)
-                        guess = pipeline.guess(path, query, status) if query else None
-                        failure = Failure(status, method, path, inner, injected=injected, guess=guess)
-                        pipeline.take_failure(visitor, decision, failure, now)
+                        self._take_error(visitor, decision, Failure(status, method, path, inner), query, now)
                     actor.judged(decision)
                     level = decision.level
                 elif method == "GET" and delivers_data(status, content_type, path):
@@ -155,6 +147,22 @@ class Replay:
             if level > actor.level:
                 actor.level = int(level)
         self._now = tally.last = now
+
+    def _take_page(self, visitor: Visitor, decision: Decision, path: str, query: str, referer: str, now: float) -> None:
+        """Take in a page; `referer`: the page of this site that linked it."""
+        pipeline, inner = self.pipeline, bool(referer)
+        if inner:
+            pipeline.note_referring(visitor, referer, now)
+        # A log without Referers does not tell who follows links.
+        follows = inner or not self._tells_links
+        variant = pipeline.page_variant(visitor, path, query, follows) if query else None
+        pipeline.take_page(visitor, decision, variant or path, inner, now, bare=not query)
+
+    def _take_error(self, visitor: Visitor, decision: Decision, failure: Failure, query: str, now: float) -> None:
+        if query:
+            guess = self.pipeline.guess(failure.path, query, failure.status)
+            failure = failure._replace(injected=is_injection(query), guess=guess)
+        self.pipeline.take_failure(visitor, decision, failure, now)
 
     def _find(self, key: Key, now: float) -> tuple[Actor, Visitor]:
         actor = self._actors.get(key)
