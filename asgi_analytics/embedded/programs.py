@@ -72,8 +72,8 @@ def choose(data: Path) -> Server:
             return server
         passed.append(str(server.major))
     raise EmbeddedPostgresError(
-        f"{data} was made by Postgres {wanted}, but only {', '.join(passed)} is installed: install Postgres {wanted}, "
-        f"or move {data.parent} away to begin with an empty one."
+        f"{data} was made by Postgres {wanted}, but only {', '.join(passed)} is installed: install Postgres {wanted} "
+        f"(asgi-analytics[demo] may bring it), or move {data.parent} away to begin with an empty one."
     )
 
 

@@ -164,7 +164,8 @@ def test_a_cluster_of_another_version_is_told_not_touched(own_postgres: Embedded
     version = own_postgres.data_dir / "cluster" / "PG_VERSION"
     version.write_text("9\n")
     with pytest.raises(
-        EmbeddedPostgresError, match=r"made by Postgres 9, but only .* is installed: install Postgres 9"
+        EmbeddedPostgresError,
+        match=r"made by Postgres 9, but only .* is installed: install Postgres 9 \(asgi-analytics\[demo\]",
     ):
         own_postgres.start()
     assert not own_postgres.owner
