@@ -78,7 +78,21 @@ class AnalyticsMiddleware:
             await exchange.finish()
 
     def stats(self) -> dict[str, Any]:
-        """Return counters of this process and the cost of our own steps; README.md, "Operating it", names each."""
+        """Return counters of this process, since it started.
+
+        queued, written, adopted: hits put into the journal; rows delivered; rows delivered for dead workers
+        quarantined, retried: rows set aside; transfers that failed and are tried again
+        dropped, failures: hits that are not stored, by reason; our own errors, by place
+        pending_bytes, lag: bytes that wait, and for how many seconds
+        journal_bytes: bytes of all journals in the folder
+        connected, error: whether the writer reaches Postgres; its last error
+        durability: "memory" where no journal can be written
+        memory: what is held
+        shared: sharing of quotas: workers that share, whether the server is reached, visitors and networks with leases,
+            exchanges and their mean in ms, unanswered requests of strict mode, failures, outages
+        crawlers: what is known of them
+        steps_us: mean cost of our own steps in microseconds, from one request in 64
+        """
         return self._engine.stats()
 
     def close(self) -> bool:
