@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -18,7 +18,8 @@ OPTION = "Option dsn (or ASGI_ANALYTICS_DSN, DATABASE_URL)"
 DEFAULT_PORT = "5432"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 MAX_ADDRESS = 1_000  # characters
-# Where a DSN or PGOPTIONS sets them, they may end what a session does before it has our settings.
+NOWHERE = {"host": "/dev/null/none", "hostaddr": ""}  # not connected to, only asked what libpq reads elsewhere
+# Where a DSN, its service file or PGOPTIONS sets them, they may end what a session does before it has our settings.
 TIME_OUTS = (
     "statement_timeout",
     "lock_timeout",
@@ -82,14 +83,27 @@ def _defaults() -> dict[str, str]:
         found = pq.Conninfo.get_defaults()
     except MemoryError:  # the driver's error for an unreadable service file: connecting will report it
         return {"service": os.environ.get("PGSERVICE", "")}
-    return {one.keyword.decode(): one.val.decode("utf-8", "replace") for one in found if one.val}
+    return _texts(found)
 
 
 def conninfo(dsn: str, ours: Mapping[str, Any]) -> str:
     """Return a connection string with our settings where the DSN has none, and our encoding whatever it has."""
     given = conninfo_to_dict(dsn)
     added = {name: value for name, value in ours.items() if name not in given}
-    if options := str(given.get("options") or _defaults().get("options", "")):
+    if options := _options(dsn):
         hasty = [name for name in TIME_OUTS if name in options.replace("-", "_")]
         added["options"] = " ".join([options, *(f"-c {name}=0" for name in hasty)])
     return make_conninfo(dsn, **{**added, "client_encoding": "UTF8"})
+
+
+def _options(dsn: str) -> str:
+    """Return the options that libpq takes for a session, be they of the DSN, its service file or the environment."""
+    nowhere = pq.PGconn.connect_start(make_conninfo(dsn, **NOWHERE).encode())
+    try:
+        return _texts(nowhere.info).get("options", "")
+    finally:
+        nowhere.finish()
+
+
+def _texts(found: Iterable[pq.ConninfoOption]) -> dict[str, str]:
+    return {one.keyword.decode(): one.val.decode("utf-8", "replace") for one in found if one.val}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from math import inf
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -258,15 +259,19 @@ def test_a_transfer_may_take_its_time_whatever_limit_others_prefer(dsn: str) -> 
     store_paths(dsn)
 
 
-@pytest.mark.parametrize("by", ["dsn", "environment"])
+@pytest.mark.parametrize("by", ["dsn", "environment", "service"])
 @pytest.mark.parametrize("hurry", ["statement_timeout", "idle_session_timeout"])
 def test_options_that_end_what_takes_a_millisecond_keep_nobody_out(
-    dsn: str, hurry: str, by: str, monkeypatch: pytest.MonkeyPatch
+    dsn: str, hurry: str, by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = f"-c {hurry}=1"
     if by == "environment":
         monkeypatch.setenv("PGOPTIONS", options)
-    store_paths(make_conninfo(dsn, options=options) if by == "dsn" else dsn)
+    elif by == "service":
+        (tmp_path / "services").write_text(f"[hasty]\nport=1,2\noptions={options}\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    named = {"dsn": {"options": options}, "service": {"service": "hasty"}}.get(by, {})
+    store_paths(make_conninfo(dsn, **named))
 
 
 def test_a_migration_may_take_its_time_whatever_limit_others_prefer(
