@@ -89,6 +89,30 @@ def test_rows_that_keep_coming_go_together_once_in_a_batch_age(
         recorder.journal.abandon()
 
 
+def test_long_rows_of_which_few_are_read_at_once_wait_for_no_other_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a flood of long addresses: a journal would fill up."""
+    monkeypatch.setattr("asgi_analytics.record.segment.MAX_FRAME", 4096)
+    recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters()), MemoryStore()
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=60.0, chores=lambda: None)
+    recorder.open()
+    for _ in range(16):
+        recorder._append(hit_frame("/" + "\N{GRINNING FACE}" * 1000))
+    moved: list[int] = []
+
+    def wait(seconds: float) -> bool:
+        moved.append(len(store.frames))
+        writer._stopping.set()
+        return True
+
+    monkeypatch.setattr(writer._stopping, "wait", wait)
+    writer._write()
+    assert moved[0] == 16
+    assert recorder.journal is not None
+    recorder.journal.abandon()
+
+
 def test_what_nobody_saw_the_end_of_is_counted_by_the_position_of_its_own_journal(tmp_path: Path) -> None:
     recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
     writer = Writer(MemoryStore, recorder, MemoryState(), FakeClock(), rows=10, age=1.0, chores=lambda: None)
