@@ -11,6 +11,8 @@ from pathlib import Path
 
 from .errors import JournalError
 
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
 
 def named(text: str | Path) -> Path:
     """Return the folder or file that an option or the environment names; "~" is a home.
@@ -66,11 +68,20 @@ def whose(folder: Path) -> str | None:
     return "belongs to another user" if found.st_uid else "is root's, and anybody may write to it"
 
 
+def make_folder(folder: Path, mode: int) -> None:
+    """Create a folder and those it is in, where only we may create entries, whatever the umask. Raises OSError."""
+    missing = [part for part in folder.parents if not part.exists()]
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode, parents=True)
+        folder.chmod(mode)
+        for part in missing:
+            if (found := part.stat().st_mode) & OTHERS_WRITE:
+                part.chmod(found & ~OTHERS_WRITE)
+
+
 def make_private(folder: Path) -> None:
     """Create a folder that only we may enter. Raises OSError, and JournalError where others may write to it."""
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700, parents=True)
-        folder.chmod(0o700)  # whatever the umask
+    make_folder(folder, 0o700)
     if not stat.S_ISDIR(folder.stat().st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     if others := whose(folder):

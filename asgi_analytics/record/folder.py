@@ -52,8 +52,9 @@ class JournalFolder:
         return has_lock(self.path) and (self.path / DATABASE).exists()
 
     def repair(self) -> None:
-        """Make again what is missing. Raises OSError."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make again what is missing. Raises OSError, and JournalError where others may write to where it is."""
+        make_private(self.path.parent)
+        self.path.mkdir(mode=0o700, exist_ok=True)
         self.path.chmod(0o700)
         if not has_lock(self.path):
             self._hold(lock_new(self.path))

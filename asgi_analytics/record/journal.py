@@ -158,7 +158,8 @@ class FileJournal:
         """Create the next segment ahead of need, so that no request waits for a file to be made. Raises OSError.
 
         Rotates at once if somebody has removed files (their rows can be read only while we live), or has truncated or
-        written into the open one. OSError also reports a truncation, and files that had been closed.
+        written into the open one. OSError also reports a truncation, and files that had been closed; JournalError says
+        that others may write to the place of a folder that was removed.
         """
         if self._ended:
             return

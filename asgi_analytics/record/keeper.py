@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..errors import JournalError
 from ..low_memory import SafeEvent
 from ..protocols import Clock
 from ..schedule import Schedule
@@ -44,7 +45,7 @@ class Keeper:
             return
         try:
             journal.prepare()
-        except OSError as error:  # without a next segment, the open one keeps growing
+        except (OSError, JournalError) as error:  # without a next segment, the open one keeps growing
             self._recorder.counters.failures["journal"] += 1
             self._warn(TROUBLE, error)
         journal.sync()

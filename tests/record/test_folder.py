@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import resource
+import shutil
 import stat
 from pathlib import Path
 
@@ -120,6 +121,41 @@ def test_what_is_ours_alone_can_be_used_whatever_the_umask(tmp_path: Path) -> No
     for path in (tmp_path / "j", journal.path, *journal.path.iterdir()):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
     journal.close(0, 0)
+
+
+def test_nobody_else_may_write_to_what_is_made_or_made_again_whatever_the_umask(tmp_path: Path) -> None:
+    """As of a daemon, whose umask is 0: a journal that somebody put there would be delivered as ours."""
+    made = tmp_path / "state" / "j"
+    before = os.umask(0)
+    try:
+        journal = FileJournal(made, NAME, COLUMNS, 1 << 20, Destination("here"))
+        modes = made.stat().st_mode, made.parent.stat().st_mode
+        shutil.rmtree(made.parent)
+        journal.prepare()
+    finally:
+        os.umask(before)
+    assert (made.stat().st_mode, made.parent.stat().st_mode) == modes
+    assert [oct(mode & 0o777) for mode in modes] == ["0o700", "0o755"]
+    journal.close(0, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what is done as root only")
+def test_a_removed_folder_is_not_made_again_in_one_of_another_user(tmp_path: Path) -> None:
+    rig = Rig("", tmp_path / "j")
+    journal = rig.recorder.journal
+    assert journal is not None
+    rig.send(0, 3)
+    shutil.rmtree(tmp_path / "j")
+    (tmp_path / "j").mkdir()
+    os.chown(tmp_path / "j", 12_345, -1)
+    rig.writer._keeper._keep_files()
+    rig.send(3, 3)
+    batch = journal.read(1, 0, 10)
+    assert batch is not None
+    assert len(batch.frames) == 6
+    assert rig.counters.failures == {"journal": 1}
+    assert list((tmp_path / "j").iterdir()) == []
+    journal.abandon()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="what is done as root only")
