@@ -25,6 +25,7 @@ from .watchdog import Watchdog
 
 NEEDS_OPERATOR = (StoreMisconfigured, MigrationError, RowRejected)  # where it is no row that is rejected
 UPKEEP_INTERVAL = 3600.0  # seconds
+LOOK = 0.25  # seconds between two looks at how many rows wait
 LAST_PAUSE = 0.1  # seconds between two attempts while stopping
 LAST_WAIT = 0.2  # seconds for a thread whose connection was cut
 MAX_BATCHES_BEHIND = 4  # a backlog is moved in larger batches: the fold costs per visitor, not per row
@@ -59,6 +60,7 @@ class Writer:
         self._open_store = open_store
         self._recorder = recorder
         self._clock = clock
+        self._rows = rows
         self._age = age
         self.state = WriterState()
         self.attempted = SafeEvent()  # Postgres was reached, or refused, once
@@ -238,7 +240,14 @@ class Writer:
                 break
             # Not at once after any: under load, transactions of a few rows each would take turns without an end.
             if not moved.is_behind:
-                self._stopping.wait(self._age)
+                self._await_batch()
+
+    def _await_batch(self) -> None:
+        """Wait for batch_age, or until a batch has come: what waits is bounded, in memory above all."""
+        counters, left = self._recorder.counters, self._age
+        until = counters.queued + self._rows
+        while left > 0 and counters.queued < until and not self._stopping.wait(min(left, LOOK)):
+            left -= LOOK
 
     def _cycle(self) -> Moved:
         """Connect, exchange salts, do what is due, move one batch of each source; return what was moved."""

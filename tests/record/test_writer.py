@@ -17,7 +17,8 @@ from asgi_analytics.record.frames import frame
 from asgi_analytics.record.journal import FileJournal
 from asgi_analytics.record.pace import Backoff
 from asgi_analytics.record.recorder import COLUMNS, Counters, Recorder
-from asgi_analytics.record.writer import Writer
+from asgi_analytics.record.sources import Moved
+from asgi_analytics.record.writer import LOOK, Writer
 from asgi_analytics.settings import Settings
 from asgi_analytics.testing import FakeClock, MemoryState, MemoryStore
 from tests.record.rows import batch, hit, hit_frame
@@ -46,17 +47,54 @@ def test_stopping_delivers_what_is_left_and_clears_the_folder(dsn: str, tmp_path
 def test_a_writer_that_has_nothing_to_do_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters())
     writer = Writer(MemoryStore, recorder, MemoryState(), FakeClock(), rows=10, age=7.0, chores=lambda: None)
-    waits: list[float] = []
+    rounds, waited = [], 0.0
+    cycle = writer._cycle
 
     def wait(seconds: float) -> bool:
-        waits.append(seconds)
-        if len(waits) == 3:
+        nonlocal waited
+        waited += seconds
+        return writer._stopping.is_set()
+
+    def turn() -> Moved:
+        rounds.append(waited)
+        if len(rounds) == 4:
+            writer._stopping.set()
+        return cycle()
+
+    monkeypatch.setattr(writer._stopping, "wait", wait)
+    monkeypatch.setattr(writer, "_cycle", turn)
+    writer._write()
+    assert rounds[:4] == [0.0, 7.0, 14.0, 21.0]
+
+
+@pytest.mark.parametrize("durability", ["journal", "memory"])
+def test_a_batch_that_has_come_waits_for_no_more_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    """With a batch_age of a minute, a burst would fill what may wait in memory."""
+    recorder, store = (
+        Recorder(Settings.build(journal_dir=tmp_path / "j", durability=durability), Counters()),
+        MemoryStore(),
+    )
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=60.0, chores=lambda: None)
+    recorder.open()
+    moved: list[int] = []
+
+    def wait(_: float) -> bool:
+        if writer._stopping.is_set():
+            return True
+        moved.append(len(store.frames))
+        for _ in range(4):
+            recorder._append(hit_frame())
+        if len(moved) == 7:
             writer._stopping.set()
         return writer._stopping.is_set()
 
     monkeypatch.setattr(writer._stopping, "wait", wait)
     writer._write()
-    assert waits == [7.0] * 3
+    assert moved == [0, 0, 0, 12, 12, 12, 24]
+    if recorder.journal is not None:
+        recorder.journal.abandon()
 
 
 @pytest.mark.parametrize("durability", ["journal", "memory"])
@@ -68,13 +106,13 @@ def test_rows_that_keep_coming_go_together_once_in_a_batch_age(
         MemoryStore(),
         Recorder(Settings.build(journal_dir=tmp_path / "j", durability=durability), Counters()),
     )
-    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=7.0, chores=lambda: None)
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=LOOK, chores=lambda: None)
     recorder.open()
     coming = [3, 1, 45, 9]  # while the writer waits, or before it begins to
     moved: list[int] = []
 
     def wait(seconds: float) -> bool:
-        assert seconds == 7.0
+        assert seconds == LOOK
         moved.append(len(store.frames))
         for _ in range(coming.pop(0) if coming else 0):
             recorder._append(hit_frame())
