@@ -82,7 +82,7 @@ class Options(TypedDict, total=False):
     journal_limit: bytes of a worker's journal; when full, new hits are dropped and counted
     retention_days: days that what is stored is kept; None: for ever
     batch_rows: rows of a transfer
-    batch_age: seconds between transfers
+    batch_age: seconds between transfers, while fewer than batch_rows come
     shared: "redis://…": share quotas through Valkey or Redis; None: ASGI_ANALYTICS_SHARED, else Postgres
     shared_mode: "lease", or "strict": each request asks that server before the app runs
     shared_timeout: seconds to wait for it
