@@ -26,8 +26,8 @@ End = tuple[bytes, tuple[int, int]]  # of a journal: its id, and (segment, offse
 class Moved(NamedTuple):
     """What was moved: how many frames, and whether others had been waiting, too."""
 
-    frames: int
-    is_behind: bool
+    frames: int = 0
+    is_behind: bool = False
 
 
 class Sources:
@@ -63,8 +63,9 @@ class Sources:
             self._deliver_left_over(store)
             raise
         moved += self._deliver_memory(store)
-        left_over = self._deliver_left_over(store)  # the next one may wait
-        return Moved(moved + left_over, left_over > 0 or (moved > 0 and not self.are_past(ends)))
+        left_over = self._deliver_left_over(store)
+        is_behind = left_over.is_behind or (moved > 0 and not self.are_past(ends))
+        return Moved(moved + left_over.frames, is_behind)
 
     def pending_bytes(self) -> int:
         """Return how many bytes of this worker wait for delivery; callable from another thread."""
@@ -124,24 +125,24 @@ class Sources:
         memory.acknowledge_to(self._delivery.known_position(memory.id)[1])
         return len(batch.frames) if batch else 0
 
-    def _deliver_left_over(self, store: Store) -> int:
+    def _deliver_left_over(self, store: Store) -> Moved:
         if self._recorder.is_opening:  # the folder does not answer, and memory is to be delivered
-            return 0
+            return Moved()
         found = self.left_overs.current()
         if found is None and self._schedule.take_turn("adopt", ADOPT_INTERVAL):
             self.left_overs.begin_pass()
             self._tell_of_closed()
             found = self.left_overs.current()
         if found is None:
-            return 0
+            return Moved()
         try:
-            return self._move_left_over(store, found)
+            return Moved(self._move_left_over(store, found), is_behind=True)
         except (OSError, StoreMisconfigured) as error:
             # Written by a later version, or on a failing disk: it waits for the next pass, and the rest goes on.
             self._recorder.counters.failures["left_over"] += 1
             self._warn(f"The journal {found.path.name} of a dead worker cannot be delivered now", error)
             self.left_overs.release()
-            return 0
+            return Moved(is_behind=True)
 
     def _tell_of_closed(self) -> None:
         """Say once that there are journals of another user, such as after a container's user was changed."""
