@@ -83,7 +83,7 @@ def _reclassify(options: argparse.Namespace) -> int:
     """
     with database(options.dsn) as dsn:
         recorded, since, until = _recorded(dsn, options)
-        base = _in_force(recorded)
+        in_force, base = recorded.policy() or ("", {})
         settings = policy.settings(options, stored_options(base))
         name, counts = version(settings), rewriting.Rewriting()
         verdicts = History(settings).judge(_with_progress(recorded))
@@ -91,6 +91,8 @@ def _reclassify(options: argparse.Namespace) -> int:
         if options.yes:
             with rewriter(dsn, name) as writer:
                 writer.remember(canonical(settings))
+                if name != in_force:
+                    writer.note(until, options.site)
                 counts.write(rows, writer)
                 for looked_at, written in writer.sessions(since, until, options.site):
                     counts.sessions += written

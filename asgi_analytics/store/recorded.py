@@ -133,6 +133,12 @@ class Rewriter:
         with command_errors(), self._session.statement() as connection:
             remember_policy(connection, self._version, settings)
 
+    def note(self, until: float, site: str) -> None:
+        """Note that hits get another version than that in force when they were judged. Raises StoreError."""
+        given = {"version": self._version, "until": _moment(until), "site": site}
+        with command_errors(), self._session.statement() as connection:
+            connection.execute(self._queries["note_reclassified"], given)
+
     def hits(self, rows: Sequence[Judged]) -> int:
         """Rewrite hits and return how many were; rows that retention dropped meanwhile are none. Raises StoreError."""
         times = [row.time for row in rows]

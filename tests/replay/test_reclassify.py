@@ -65,6 +65,28 @@ def test_rows_get_the_verdicts_of_the_policy_and_its_version(recorded: str, caps
     assert stored[1] == {"settings": canonical(harsh()), "in_force_at": None}
 
 
+def test_what_is_reclassified_by_an_earlier_policy_does_not_bring_it_into_force(recorded: str) -> None:
+    now = remember(recorded, limits="9/minute")
+    with psycopg.connect(recorded) as connection:
+        connection.execute("UPDATE analytics.hits SET policy = %s", (now,))
+        connection.execute("UPDATE analytics.decisions SET detail = detail - 'policy'")
+    earlier = version(Settings.build(limits=LIMITS))
+    for _ in range(2):  # a run that was stopped is taken up, and comes to the same
+        assert reclassify(recorded, "--limits", ",".join(LIMITS), "--yes") == 0
+        assert {row["policy"] for row in hits(recorded)} == {earlier}
+        found = Recorded(recorded, 0, 1e9, "default").policy()
+        assert found is not None
+        assert found[0] == now
+    remember(recorded, limits=LIMITS)
+    with psycopg.connect(recorded) as connection:  # as the next hit that is judged by it
+        newest = "(SELECT id FROM analytics.hits ORDER BY time DESC LIMIT 1)"
+        connection.execute(f"UPDATE analytics.hits SET time = time + interval '1 year' WHERE id = {newest}".encode())
+    remember(recorded, limits="9/minute")
+    again = Recorded(recorded, 0, 1e9, "default").policy()
+    assert again is not None
+    assert again[0] == earlier
+
+
 def test_a_score_is_as_high_as_a_row_has_it(recorded: str, capsys: pytest.CaptureFixture[str]) -> None:
     many = (*HARSH, "--points", "high_request_count=40000")
     assert reclassify(recorded, *many, "--yes") == 0

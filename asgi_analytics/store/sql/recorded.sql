@@ -26,13 +26,14 @@ SELECT DISTINCT site FROM analytics.fingerprints ORDER BY site LIMIT 20
 -- name: policy_in_force
 -- That of the site's newest hit that was not reclassified since, else of its newest decision; else the one that a writer,
 -- of whichever site, started with last.
-WITH known AS (SELECT version FROM analytics.policies WHERE in_force_at IS NOT NULL)
+WITH known AS (SELECT version, reclassified FROM analytics.policies WHERE in_force_at IS NOT NULL)
 SELECT version, settings FROM analytics.policies
 WHERE in_force_at IS NOT NULL
 ORDER BY version IS NOT DISTINCT FROM coalesce((
-    SELECT policy FROM analytics.hits
-    WHERE policy IN (SELECT version FROM known) AND (%(site)s::text IS NULL OR site = %(site)s::text)
-    ORDER BY time DESC LIMIT 1
+    SELECT hits.policy FROM analytics.hits JOIN known ON known.version = hits.policy
+    WHERE (%(site)s::text IS NULL OR hits.site = %(site)s::text)
+        AND hits.time >= coalesce(to_timestamp((known.reclassified ->> hits.site)::float8), '-infinity')
+    ORDER BY hits.time DESC LIMIT 1
 ), (
     SELECT detail ->> 'policy' FROM analytics.decisions
     WHERE detail ->> 'policy' IN (SELECT version FROM known) AND (%(site)s::text IS NULL OR site = %(site)s::text)
@@ -44,6 +45,12 @@ LIMIT 1
 INSERT INTO analytics.policies AS kept (version, settings, in_force_at)
 VALUES (%(version)s::text, %(settings)s::jsonb, CASE WHEN %(in_force)s::boolean THEN now() END)
 ON CONFLICT (version) DO UPDATE SET in_force_at = coalesce(excluded.in_force_at, kept.in_force_at)
+
+-- name: note_reclassified
+UPDATE analytics.policies SET reclassified = reclassified || jsonb_build_object(
+    %(site)s::text, greatest((reclassified ->> %(site)s::text)::float8, extract(epoch FROM %(until)s::timestamptz)::float8)
+)
+WHERE version = %(version)s::text
 
 -- name: create_judged
 CREATE TEMP TABLE IF NOT EXISTS judged (

@@ -127,10 +127,11 @@ WITH cooldown AS MATERIALIZED (
     LEFT JOIN LATERAL (
         SELECT settings FROM analytics.policies WHERE in_force_at IS NOT NULL
         ORDER BY version IS NOT DISTINCT FROM (
-            SELECT policy FROM analytics.hits
-            WHERE policy IN (SELECT version FROM analytics.policies WHERE in_force_at IS NOT NULL)
-                AND hits.site = one.site AND time > now() - interval '7 days'
-            ORDER BY time DESC LIMIT 1
+            SELECT hits.policy FROM analytics.hits JOIN analytics.policies AS judging ON judging.version = hits.policy
+            WHERE judging.in_force_at IS NOT NULL
+                AND hits.site = one.site AND hits.time > now() - interval '7 days'
+                AND hits.time >= coalesce(to_timestamp((judging.reclassified ->> one.site)::float8), '-infinity')
+            ORDER BY hits.time DESC LIMIT 1
         ) DESC, in_force_at DESC, version
         LIMIT 1
     ) AS its ON true
