@@ -223,6 +223,7 @@ class Writer:
                 # came back, or will, may be without its last commits.
                 asked = True
                 self._delivery.begin_anew()
+            queued = self._recorder.counters.queued
             try:
                 moved = self._cycle()
             except StoreError as error:
@@ -240,12 +241,11 @@ class Writer:
                 break
             # Not at once after any: under load, transactions of a few rows each would take turns without an end.
             if not moved.is_behind:
-                self._await_batch()
+                self._await_batch(queued + self._rows)
 
-    def _await_batch(self) -> None:
-        """Wait for batch_age, or until a batch has come: what waits is bounded, in memory above all."""
+    def _await_batch(self, until: int) -> None:
+        """Wait for batch_age, or `until` so many have come in all: what waits is bounded, in memory above all."""
         counters, left = self._recorder.counters, self._age
-        until = counters.queued + self._rows
         while left > 0 and counters.queued < until and not self._stopping.wait(min(left, LOOK)):
             left -= LOOK
 
