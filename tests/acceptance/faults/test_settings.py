@@ -180,6 +180,46 @@ def replaced_for_a_while(house: House) -> Iterator[None]:
         connection.execute("DROP DATABASE other WITH (FORCE)")
 
 
+@contextmanager
+def without_locks(house: House) -> Iterator[None]:
+    """Somebody holds all of max_locks_per_transaction, as a dump of thousands of tables does."""
+    with psycopg.connect(house.admin) as holder:
+        taken, more = 0, 1024
+        holder.execute("SELECT 1")  # begins the transaction that keeps them
+        while more:
+            try:
+                with holder.transaction():
+                    holder.execute(
+                        "SELECT pg_advisory_xact_lock(one) FROM generate_series(%s::int, %s::int) AS one",
+                        (taken, taken + more),
+                    )
+                taken += more + 1
+            except psycopg.errors.OutOfMemory:
+                more //= 2
+        with holding(house):
+            yield
+        holder.rollback()
+
+
+@contextmanager
+def detached_today(house: House) -> Iterator[None]:
+    """Rows go into the default partition meanwhile; the operator moves them when the day's own comes back."""
+    ((day,),) = house.do("SELECT tableoid::regclass::text FROM analytics.hits ORDER BY time DESC LIMIT 1")
+    name = sql.SQL(day)
+    with psycopg.connect(house.admin, autocommit=True) as connection:
+        query = "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = %s::regclass"
+        (bounds,) = connection.execute(query, (day,)).fetchone() or ("",)
+        connection.execute(sql.SQL("ALTER TABLE analytics.hits DETACH PARTITION {}").format(name))
+        with holding(house):
+            yield
+        with connection.transaction():
+            connection.execute("LOCK TABLE analytics.hits")
+            moved = "WITH moved AS (DELETE FROM analytics.hits_default RETURNING *) INSERT INTO {} SELECT * FROM moved"
+            connection.execute(sql.SQL(moved).format(name))
+            attach = sql.SQL("ALTER TABLE analytics.hits ATTACH PARTITION {} {}")
+            connection.execute(attach.format(name, sql.SQL(bounds)))
+
+
 FORBID = (
     "CREATE FUNCTION public.forbid() RETURNS event_trigger LANGUAGE plpgsql AS"
     " $$ BEGIN IF current_user = 'clerk' THEN RAISE EXCEPTION 'no changes here'; END IF; END $$;"
@@ -196,15 +236,28 @@ FAULTS: dict[str, Striking] = {
     "hasty_timeouts": of_role(**HASTE),
     "idle_sessions_ended": of_role(idle_session_timeout="30ms"),
     "no_temporary_files": of_server("temp_file_limit = 0"),
+    "no_locks_left": without_locks,
     "missing_standby": of_server("synchronous_standby_names = 'ghost'"),
     "read_only_server": of_server("default_transaction_read_only = on"),
     "cancelled": again_and_again("SELECT pg_cancel_backend(pid)" + WRITERS, 0.005),
     "terminated": again_and_again("SELECT pg_terminate_backend(pid)" + WRITERS, 0.02),
     "rewritten_tables": again_and_again("VACUUM FULL analytics.positions, analytics.sessions", 0.01),
+    "rewritten_hits": again_and_again("VACUUM FULL analytics.hits", 0.01),
     "rebuilt_indexes": again_and_again("REINDEX TABLE analytics.sessions", 0.01),
     "hidden_hits": hidden("hits"),
     "hidden_positions": hidden("positions"),
     "published_tables": cut_off("CREATE PUBLICATION all_of_it FOR ALL TABLES", "DROP PUBLICATION all_of_it"),
+    "published_without_identity": between(
+        "ALTER TABLE analytics.positions REPLICA IDENTITY NOTHING;"
+        " CREATE PUBLICATION part FOR TABLE analytics.positions",
+        "DROP PUBLICATION part; ALTER TABLE analytics.positions REPLICA IDENTITY DEFAULT",
+    ),
+    "renamed_role": cut_off(
+        "ALTER ROLE clerk RENAME TO sexton",
+        "ALTER ROLE sexton RENAME TO clerk; ALTER ROLE clerk PASSWORD 'pencil'",
+    ),
+    "expired_password": cut_off("ALTER ROLE clerk VALID UNTIL '2020-01-01'", "ALTER ROLE clerk VALID UNTIL 'infinity'"),
+    "detached_partition": detached_today,
     "another_role": cut_off(
         "CREATE ROLE guest; GRANT guest TO clerk; ALTER ROLE clerk SET role = 'guest'",
         "ALTER ROLE clerk RESET role; DROP ROLE guest",
