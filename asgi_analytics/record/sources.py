@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from ..batch import Batch
 from ..clock import release_gil
 from ..errors import JournalError, JournalFormatError, StoreMisconfigured
 from ..protocols import Clock, Store
@@ -55,17 +56,14 @@ class Sources:
 
     def deliver(self, store: Store) -> Moved:
         """Move one batch of each source. Raises StoreError, OSError."""
-        ends = self.ends()
         try:
-            moved = self._deliver_journal(store)
+            own = self._deliver_journal(store)
         except OSError:  # a failing disk must not hold up the rest
             self._deliver_memory(store)
             self._deliver_left_over(store)
             raise
-        moved += self._deliver_memory(store)
-        left_over = self._deliver_left_over(store)
-        is_behind = left_over.is_behind or (moved > 0 and not self.are_past(ends))
-        return Moved(moved + left_over.frames, is_behind)
+        moved = (own, self._deliver_memory(store), self._deliver_left_over(store))
+        return Moved(sum(one.frames for one in moved), any(one.is_behind for one in moved))
 
     def pending_bytes(self) -> int:
         """Return how many bytes of this worker wait for delivery; callable from another thread."""
@@ -100,30 +98,32 @@ class Sources:
             memory.acknowledge_to(batch.end)
             release_gil()
 
-    def _deliver_journal(self, store: Store) -> int:
+    def _deliver_journal(self, store: Store) -> Moved:
         journal = self._recorder.journal
         if journal is None:
-            return 0
+            return Moved()
         with contextlib.suppress(OSError):  # tried again with the next round
             journal.folder.name_server(self.left_overs.server)
         segment, offset = self._delivery.position(store, journal)
-        current = journal.segment  # asked before: if nothing follows the position, all segments before it are delivered
+        # Asked before: if nothing follows the position, all segments before that of the end are delivered.
+        end = journal.end()
         batch = journal.read(segment, offset, self._size.rows)
         if batch is not None:
             self._delivery.move(store, batch)
-        journal.acknowledge(current if batch is None else batch.segment, self._clock.monotonic())
-        return 0 if batch is None else len(batch.frames)
+        journal.acknowledge(end[0] if batch is None else batch.segment, self._clock.monotonic())
+        return _moved(batch, end)
 
-    def _deliver_memory(self, store: Store) -> int:
+    def _deliver_memory(self, store: Store) -> Moved:
         memory = self._recorder.memory
         if not memory.size:
-            return 0
+            return Moved()
         _, offset = self._delivery.position(store, memory)
+        end = memory.end()
         batch = memory.read(1, offset, min(self._rows, self._size.rows))
         if batch is not None:
             self._delivery.move(store, batch)
         memory.acknowledge_to(self._delivery.known_position(memory.id)[1])
-        return len(batch.frames) if batch else 0
+        return _moved(batch, end)
 
     def _deliver_left_over(self, store: Store) -> Moved:
         if self._recorder.is_opening:  # the folder does not answer, and memory is to be delivered
@@ -167,3 +167,8 @@ class Sources:
             return 1
         self.left_overs.finish()
         return 1
+
+
+def _moved(batch: Batch | None, end: tuple[int, int]) -> Moved:
+    """Return what was moved of a source that ended there when it was read; where nothing could be, nothing is known."""
+    return Moved() if batch is None else Moved(len(batch.frames), (batch.segment, batch.end) < end)

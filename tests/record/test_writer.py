@@ -5,12 +5,13 @@ import logging
 import os
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from asgi_analytics.batch import DECISION, HIT, Batch
 from asgi_analytics.clock import SystemClock
-from asgi_analytics.errors import RowRejected, StoreMisconfigured, StoreUnavailable
+from asgi_analytics.errors import JournalError, RowRejected, StoreMisconfigured, StoreUnavailable
 from asgi_analytics.model import Merged
 from asgi_analytics.record.folder import JournalFolder
 from asgi_analytics.record.frames import frame
@@ -95,6 +96,46 @@ def test_a_batch_that_has_come_waits_for_no_more_time(
     assert moved == [0, 0, 0, 12, 12, 12, 24]
     if recorder.journal is not None:
         recorder.journal.abandon()
+
+
+def test_hits_that_a_full_disk_moves_to_memory_go_together_once_in_a_batch_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a journal that never took a row, nothing can be delivered, and nothing waits."""
+    recorder, store = Recorder(Settings.build(journal_dir=tmp_path / "j"), Counters()), MemoryStore()
+    recorder.open()
+    assert recorder.journal is not None
+    monkeypatch.setattr(recorder.journal, "append", Mock(side_effect=JournalError("disk_full")))
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=LOOK, chores=lambda: None)
+    for _ in range(3):
+        recorder._append(hit_frame())
+        assert writer._cycle() == Moved(1, is_behind=False)
+    recorder.journal.abandon()
+
+
+def test_a_batch_that_came_during_a_slow_transfer_waits_for_no_more_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, coming = Recorder(Settings.build(journal_dir=tmp_path / "j", durability="memory"), Counters()), [12]
+    moved: list[int] = []
+
+    class Slow(MemoryStore):
+        def write(self, batch: Batch) -> list[Merged]:
+            for _ in range(coming.pop() if coming else 0):
+                recorder._append(hit_frame())
+            return super().write(batch)
+
+    def wait(_: float) -> bool:
+        moved.append(len(store.frames))
+        writer._stopping.set()
+        return True
+
+    store = Slow()
+    writer = Writer(lambda: store, recorder, MemoryState(), FakeClock(), rows=10, age=60.0, chores=lambda: None)
+    monkeypatch.setattr(writer._stopping, "wait", wait)
+    recorder._append(hit_frame())
+    writer._write()
+    assert moved[0] == 13
 
 
 @pytest.mark.parametrize("durability", ["journal", "memory"])
