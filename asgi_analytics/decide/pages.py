@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 from math import inf, sqrt
 
 from ..facts import Actor, Behaviour
-from .behaviour import DISTINCT_PAGES, GAP_MEMORY, MAX_IN_LOOP, MAX_TABS, steps_beyond
+from .behaviour import DISTINCT_PAGES, GAP_MEMORY, MAX_IN_LOOP, MAX_PAGES_REMEMBERED, MAX_TABS, steps_beyond
 from .signal import MAX_QUIET, Signal, with_a_session
 from .site import MIN_SITE_PAGES, Site, fetches_files
 from .window import FIVE_MINUTES, HOUR, estimate
@@ -144,14 +145,18 @@ def is_led_on(facts: Behaviour) -> bool:
     """Tell whether links are followed, files fetched too, and some of the last four pages numbered in a row."""
     if facts.inner_steps < NEW_SHARE * facts.steps or not fetches_files(facts):
         return False
-    numbered = [_NUMBERED.fullmatch(key or "") for key in (facts.last_page, *facts.before_last)]
+    numbered = [_number_in(key or "") for key in (facts.last_page, *facts.before_last)]
     return any(
-        one is not None
-        and other is not None
-        and one.group(1, 3) == other.group(1, 3)
-        and abs(int(one[2]) - int(other[2])) == 1
+        one is not None and other is not None and one[0] == other[0] and abs(one[1] - other[1]) == 1
         for one, other in pairwise(numbered)
     )
+
+
+@lru_cache(MAX_PAGES_REMEMBERED)
+def _number_in(key: str) -> tuple[tuple[str, str], int] | None:
+    """Return what stands around the last number of a sort key, and that number; None without one."""
+    found = _NUMBERED.fullmatch(key)
+    return None if found is None else ((found[1], found[3]), int(found[2]))
 
 
 def periodic_cadence(visitor: Actor, site: Site, site_pages: int, now: float) -> float | None:

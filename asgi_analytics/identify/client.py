@@ -82,9 +82,10 @@ class ClientAddress:
         `headers` tells which headers there are; their lines are read from scope["headers"], where none are lost.
         """
         try:
-            address, trusted = self._known[scope["client"][0]]
+            known = self._known.get(scope["client"][0])
         except (KeyError, TypeError, IndexError):
-            address, trusted = self._peer(scope.get("client"))
+            known = None
+        address, trusted = known or self._peer(scope.get("client"))
         return self._walk(scope, headers, address) if trusted else address
 
     def is_secure(self, scope: Mapping[str, Any], headers: Headers) -> bool:
