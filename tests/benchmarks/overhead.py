@@ -5,7 +5,7 @@ copy of them. What is measured is the CPU time of this thread (time.thread_time)
 writer's thread is idle, as it reaches no Postgres, and would not count: tests.benchmarks.writer tells its share.
 
 One page load in about ten is judged in full: a round where that comes for most visitors at once is above the others.
-Under a server, where the caches hold its own code and data too, a request costs more: tests.benchmarks.served.
+Under a server a request costs more: tests.benchmarks.served.
 """
 
 from __future__ import annotations
