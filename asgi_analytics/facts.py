@@ -7,6 +7,8 @@ from enum import IntEnum
 from math import inf
 from typing import NamedTuple
 
+from .untracked import untrack
+
 
 class ThrottleLevel(IntEnum):
     """How far a visitor is slowed down; each level multiplies every quota."""
@@ -120,6 +122,11 @@ class Traces:
     networks: int = 0  # of a pool: distinct client networks
     networks_bitmap: int = 0
 
+    def __post_init__(self) -> None:
+        """Visitors are many."""
+        untrack(self, self.ten_minutes, self.polled, self.typed, self.five_minutes, self.in_bursts, self.caller)
+        untrack(self.joined, self.prefetched, self.turned, self.excused_errors, self.injected, self.redirected)
+
 
 @dataclass(slots=True)
 class Loan:
@@ -189,6 +196,10 @@ class Behaviour:
     quiet_until: int = -1  # steps: up to there, no page load can raise a signal or the level
     traces: Traces | None = None
 
+    def __post_init__(self) -> None:
+        """Visitors are many."""
+        untrack(self, self.minute, self.five_minutes)
+
 
 @dataclass(slots=True)
 class Throttle:
@@ -206,6 +217,10 @@ class Throttle:
     spent_probes: int = 0
     spent_tries: int = 0
     spent_items: int = 0
+
+    def __post_init__(self) -> None:
+        """Visitors are many."""
+        untrack(self)
 
 
 @dataclass(slots=True)
@@ -230,6 +245,10 @@ class Actor:
     key: bytes = b""  # 16 bytes, keyed hash: what other workers call it
     next_key: bytes = b""  # what they call it from today on, while its loans have yet to be told under that name
     loans: list[Loan] | None = None  # one per quota once it is shared with other workers; see decide.lease
+
+    def __post_init__(self) -> None:
+        """Visitors and client networks are many."""
+        untrack(self, self.windows, *self.windows, self.hour)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from .facts import Actor, Claims, Finding, Throttle, ThrottleLevel
+from .untracked import untrack
 
 MAX_SCORE = 32_767  # that a row has
 PARDON_GRACE = 5.0  # seconds after a pardon in which a worker may not know of it yet
@@ -76,6 +77,10 @@ class Session:
     started_at: float
     last_seen_at: float
     ordinal: int = 1
+
+    def __post_init__(self) -> None:
+        """Visitors are many."""
+        untrack(self)
 
 
 class Decision:
@@ -217,6 +222,10 @@ class Visitor:
     unreturned: int = 0  # cookies given to this fingerprint that did not come back yet
     known: bool = False  # is in this worker's memory
     seen: bool = False  # since it was last considered for eviction
+
+    def __post_init__(self) -> None:
+        """Visitors are many."""
+        untrack(self, self.identity)
 
     def come_back(self, actor: Actor) -> None:
         """Judge it by an actor of its own from now on, and take what it did before off the one that it borrowed.

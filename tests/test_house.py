@@ -27,7 +27,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 README = (HOUSE / "README.md").read_text()
 
 BASE_ORDER = (
-    *("errors", "low_memory", "log", "folders", "columns", "facts", "model", "reputation"),
+    *("errors", "low_memory", "log", "folders", "columns", "untracked", "facts", "model", "reputation"),
     *("batch", "inputs", "variants", "clock", "protocols", "schedule", "settings"),
 )
 BASE = set(BASE_ORDER)

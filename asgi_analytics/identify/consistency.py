@@ -17,6 +17,7 @@ from zlib import crc32
 from ..facts import Claims
 from ..model import Agent, Place
 from ..protocols import Headers
+from ..untracked import untrack
 from .request import is_navigation
 
 Scope = Mapping[str, Any]
@@ -141,7 +142,7 @@ def read_claims(
         is_told = b"sec-fetch-site" in headers or scope.get("type") == "websocket" or not is_secure(scope, headers)
         scheme = "http" if is_told else "https"
         faults = header_faults(scope.get("method", ""), scheme, headers, engine, shows_pages)
-    return Claims(
+    claims = Claims(
         faults,
         engine is not None and engine.major >= SENDING[engine.name],
         b"sec-fetch-site" in headers,
@@ -151,3 +152,5 @@ def read_claims(
         crc32(network),
         headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"),
     )
+    untrack(claims)  # each visitor keeps the last ones
+    return claims
